@@ -1,0 +1,2 @@
+//! The `alcid` binary: configuration, wiring and sub-commands.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Redis RDB value payloads (placeholder, replaced by its owner).

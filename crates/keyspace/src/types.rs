@@ -1,0 +1,15 @@
+//! The data types: plain structures, each with a memory size in constant time
+//! and a model test. They know nothing of keys, commands or the log.
+
+mod hash;
+mod list;
+mod order_tree;
+mod packed;
+mod set;
+mod zset;
+
+pub use hash::Hash;
+pub use list::List;
+pub use packed::Packed;
+pub use set::Set;
+pub use zset::Zset;

@@ -1,0 +1,4 @@
+//! Placeholder, replaced by its owner.
+/// A hash.
+#[derive(Debug)]
+pub struct Hash;

@@ -1,0 +1,4 @@
+//! Placeholder, replaced by its owner.
+/// A list.
+#[derive(Debug)]
+pub struct List;

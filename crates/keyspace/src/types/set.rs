@@ -1,0 +1,4 @@
+//! Placeholder, replaced by its owner.
+/// A set.
+#[derive(Debug)]
+pub struct Set;

@@ -1,0 +1,4 @@
+//! Placeholder, replaced by its owner.
+/// A sorted set.
+#[derive(Debug)]
+pub struct Zset;
