@@ -33,6 +33,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The longest value kept inside the entry, in bytes.
 pub const INLINE_BYTES_MAX: usize = 4096;
@@ -51,7 +52,9 @@ const GRANULE: usize = 16;
 struct Header {
     revision: u64,
     /// Low 8 bits: flags; high 24 bits: the access field.
-    access_and_flags: u32,
+    /// Atomic, so that reads under a shared borrow can note their access; every
+    /// other change goes through `&mut`.
+    access_and_flags: AtomicU32,
     /// `u16::MAX` with LONG_KEY set: the length stands in its own field.
     key_len: u16,
     value_len: u16,
@@ -237,13 +240,18 @@ impl<V> Entry<V> {
     /// 24 bits for the eviction policy: a clock or a counter of accesses.
     #[must_use]
     pub fn access(&self) -> u32 {
-        self.header().access_and_flags >> FLAG_BITS
+        self.access_and_flags() >> FLAG_BITS
     }
 
-    /// Sets the access field; bits above 24 are dropped.
-    pub fn set_access(&mut self, access: u32) {
-        let flags = self.header().access_and_flags & ((1 << FLAG_BITS) - 1);
-        self.header_mut().access_and_flags = (access << FLAG_BITS) | flags;
+    /// Sets the access field; bits above 24 are dropped. Two threads that set
+    /// it at once keep one of the two.
+    pub fn set_access(&self, access: u32) {
+        let word = self.access_and_flags();
+        let wanted = (access << FLAG_BITS) | (word & ((1 << FLAG_BITS) - 1));
+        // Not dirtying the cache line is worth the comparison.
+        if word != wanted {
+            self.header().access_and_flags.store(wanted, Ordering::Relaxed);
+        }
     }
 
     /// A bit for the owner's use.
@@ -254,12 +262,9 @@ impl<V> Entry<V> {
 
     /// Sets the owner's bit.
     pub fn set_marked(&mut self, marked: bool) {
-        let header = self.header_mut();
-        header.access_and_flags = if marked {
-            header.access_and_flags | MARKED
-        } else {
-            header.access_and_flags & !MARKED
-        };
+        let word = self.access_and_flags();
+        let wanted = if marked { word | MARKED } else { word & !MARKED };
+        self.header().access_and_flags.store(wanted, Ordering::Relaxed);
     }
 
     /// Heap bytes of the entry itself; a boxed value's own are not counted.
@@ -287,7 +292,7 @@ impl<V> Entry<V> {
         };
         let header = Header {
             revision: meta.revision,
-            access_and_flags: (meta.access << FLAG_BITS) | flags,
+            access_and_flags: AtomicU32::new((meta.access << FLAG_BITS) | flags),
             key_len: if long_key { u16::MAX } else { key.len() as u16 },
             value_len: value.len() as u16,
         };
@@ -336,8 +341,12 @@ impl<V> Entry<V> {
         unsafe { self.ptr.as_mut() }
     }
 
+    fn access_and_flags(&self) -> u32 {
+        self.header().access_and_flags.load(Ordering::Relaxed)
+    }
+
     fn has(&self, flag: u32) -> bool {
-        self.header().access_and_flags & flag != 0
+        self.access_and_flags() & flag != 0
     }
 
     /// The byte at `offset`, which callers keep within `size()`.
@@ -347,7 +356,7 @@ impl<V> Entry<V> {
     }
 
     fn key_offset(&self) -> usize {
-        key_offset(self.header().access_and_flags)
+        key_offset(self.access_and_flags())
     }
 
     fn key_len(&self) -> usize {
