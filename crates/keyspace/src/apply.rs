@@ -3,6 +3,7 @@
 use base::{DbIndex, Revision};
 use thiserror::Error;
 
+use crate::EncodingLimits;
 use crate::dump::{self, DumpError};
 use crate::edit::{Editor, string_entry};
 use crate::effect::{Effect, EffectError, Effects};
@@ -11,7 +12,6 @@ use crate::shard::Keyspace;
 use crate::txn::{Scope, Txn, TxnOptions, WrongType};
 use crate::types::{Hash, List, Set, Zset};
 use crate::value::Value;
-use crate::EncodingLimits;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -177,10 +177,12 @@ impl<'e> Applier<'_, '_, 'e> {
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
             }
-            Effect::HashSet { field, value } => self.create(|hash: &mut Editor<'_, '_, Hash>| {
-                hash.set(field, value);
-                true
-            })?,
+            Effect::HashSet { field, value } => {
+                self.create(|hash: &mut Editor<'_, '_, Hash>| {
+                    hash.set(field, value);
+                    true
+                })?
+            }
             Effect::HashDelete { field } => {
                 self.change(|hash: &mut Editor<'_, '_, Hash>| hash.remove(field))?;
             }

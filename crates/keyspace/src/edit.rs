@@ -151,8 +151,7 @@ impl Txn<'_> {
         let (db, limits) = (self.db(), self.options.limits);
         self.recorder.notify(class::NEW, "new", db, key);
         let recorder = &mut self.recorder;
-        let mut editor =
-            Editor { value: &mut value, db, key, recorder, limits, changed: false };
+        let mut editor = Editor { value: &mut value, db, key, recorder, limits, changed: false };
         let result = edit(&mut editor);
         if editor.changed && !value.is_empty() {
             let revision = self.recorder.revision();

@@ -31,36 +31,88 @@ pub enum Effect<'a> {
     /// The key is gone.
     Delete(Cause),
     /// The key is this string, whatever it was.
-    StrSet { value: &'a [u8], deadline: Option<u64> },
+    StrSet {
+        value: &'a [u8],
+        deadline: Option<u64>,
+    },
     /// The string's bytes from `offset` on are these; a gap is zeros.
-    StrWrite { offset: u64, bytes: &'a [u8] },
+    StrWrite {
+        offset: u64,
+        bytes: &'a [u8],
+    },
     /// The string, a decimal integer (absent: 0), is greater by `delta`.
-    StrAdd { delta: i64 },
+    StrAdd {
+        delta: i64,
+    },
     /// The key is this value, whatever it was: `dump`'s body.
-    Put { body: &'a [u8], deadline: Option<u64> },
+    Put {
+        body: &'a [u8],
+        deadline: Option<u64>,
+    },
     /// The key expires then, or never.
     Deadline(Option<u64>),
     /// The key's value, deadline included, is now at that key, and here no more.
-    Rename { db: DbIndex, key: &'a [u8] },
-    HashSet { field: &'a [u8], value: &'a [u8] },
-    HashDelete { field: &'a [u8] },
+    Rename {
+        db: DbIndex,
+        key: &'a [u8],
+    },
+    HashSet {
+        field: &'a [u8],
+        value: &'a [u8],
+    },
+    HashDelete {
+        field: &'a [u8],
+    },
     /// The field, a decimal integer (absent: 0), is greater by `delta`.
-    HashAdd { field: &'a [u8], delta: i64 },
-    ListPushFront { value: &'a [u8] },
-    ListPushBack { value: &'a [u8] },
-    ListPopFront { count: u64 },
-    ListPopBack { count: u64 },
-    ListSet { index: u64, value: &'a [u8] },
-    ListInsert { index: u64, value: &'a [u8] },
-    ListRemove { index: u64 },
-    SetAdd { member: &'a [u8] },
-    SetRemove { member: &'a [u8] },
-    ZsetSet { member: &'a [u8], score: f64 },
-    ZsetRemove { member: &'a [u8] },
+    HashAdd {
+        field: &'a [u8],
+        delta: i64,
+    },
+    ListPushFront {
+        value: &'a [u8],
+    },
+    ListPushBack {
+        value: &'a [u8],
+    },
+    ListPopFront {
+        count: u64,
+    },
+    ListPopBack {
+        count: u64,
+    },
+    ListSet {
+        index: u64,
+        value: &'a [u8],
+    },
+    ListInsert {
+        index: u64,
+        value: &'a [u8],
+    },
+    ListRemove {
+        index: u64,
+    },
+    SetAdd {
+        member: &'a [u8],
+    },
+    SetRemove {
+        member: &'a [u8],
+    },
+    ZsetSet {
+        member: &'a [u8],
+        score: f64,
+    },
+    ZsetRemove {
+        member: &'a [u8],
+    },
     /// Every key of the database is gone.
-    Flush { db: DbIndex },
+    Flush {
+        db: DbIndex,
+    },
     /// The two databases change places.
-    Swap { a: DbIndex, b: DbIndex },
+    Swap {
+        a: DbIndex,
+        b: DbIndex,
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -411,7 +463,11 @@ mod tests {
             (&[0u8][..], 0, "unknown tag"),
             (&[tag::KEY, 5, b'a'], 0, "ends early"),
             (&[tag::PERSIST, tag::DELETE, 9], 1, "unknown cause"),
-            (&[tag::STR_ADD, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], 0, "64 bits"),
+            (
+                &[tag::STR_ADD, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
+                0,
+                "64 bits",
+            ),
             (&[tag::FLUSH, 0x80, 0x80, 4], 0, "database number"),
         ] {
             let error = Effects::new(bytes).find_map(Result::err).expect("malformed");

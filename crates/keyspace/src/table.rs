@@ -495,7 +495,11 @@ mod tests {
         let mut segments = 0;
         for n in 0..200_000 {
             insert(&mut table, n, n);
-            assert!(table.segments.len() <= segments + 2, "{} after {segments}", table.segments.len());
+            assert!(
+                table.segments.len() <= segments + 2,
+                "{} after {segments}",
+                table.segments.len()
+            );
             segments = table.segments.len();
             assert!(table.segments.last().unwrap().elements.len() <= SEGMENT_LEN_MAX);
         }

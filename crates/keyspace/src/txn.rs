@@ -420,8 +420,11 @@ impl<'t> Txn<'t> {
             return;
         }
         self.purge(key);
-        let body =
-            if self.recorder.is_recording() { crate::dump::encode_body(value.as_ref()) } else { Vec::new() };
+        let body = if self.recorder.is_recording() {
+            crate::dump::encode_body(value.as_ref())
+        } else {
+            Vec::new()
+        };
         let revision = self.note(key, &Effect::Put { body: &body, deadline });
         self.insert(self.db, Entry::boxed(key, Box::new(value), deadline), revision);
     }
