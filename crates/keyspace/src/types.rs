@@ -12,4 +12,4 @@ pub use hash::Hash;
 pub use list::List;
 pub use packed::Packed;
 pub use set::{Member, Set};
-pub use zset::Zset;
+pub use zset::{LexBound, Ranked, ScoreBound, Zset};
