@@ -206,12 +206,7 @@ impl Hash {
 
     /// Visits about `count` fields from `cursor` on; see [`Table::scan`]. A
     /// small hash is visited whole.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> u64 {
+    pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8], &[u8])) -> u64 {
         match &self.form {
             Form::Packed(_) => {
                 self.iter().for_each(|(field, value)| visit(field, value));
