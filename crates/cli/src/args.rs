@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,10 +65,10 @@ pub struct CliArgs {
     #[arg(short, long)]
     pub pipe: bool,
 
-    /// [HOST:PORT] and one command, a word an argument; or several commands,
+    /// One command, a word an argument, behind HOST:PORT if wanted; or several,
     /// each a quoted argument. Nothing: a prompt, or lines of standard input.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -83,7 +84,7 @@ pub(crate) enum Work {
     /// One command, already split into words.
     One(Vec<Vec<u8>>),
     /// Command lines.
-    Lines(Vec<String>),
+    Lines(Vec<Vec<u8>>),
     /// Lines of a file.
     File(PathBuf),
     /// Raw requests on standard input.
@@ -95,34 +96,38 @@ pub(crate) enum Work {
 impl CliArgs {
     /// The server's address.
     pub(crate) fn address(&self) -> &str {
-        match (&self.addr, self.words.first()) {
-            (Some(addr), _) => addr,
-            (None, Some(first)) if is_address(first) => first,
-            _ => "127.0.0.1:6379",
-        }
+        let named = self.addr.as_deref().or_else(|| self.leading_address());
+        named.unwrap_or("127.0.0.1:6379")
+    }
+
+    /// The address in the place of the first word.
+    fn leading_address(&self) -> Option<&str> {
+        let first = self.words.first()?.to_str()?;
+        (self.addr.is_none() && is_address(first)).then_some(first)
     }
 
     pub(crate) fn work(&self) -> Work {
-        let skip = usize::from(
-            self.addr.is_none() && self.words.first().is_some_and(|first| is_address(first)),
-        );
-        let words = &self.words[skip..];
+        let words = &self.words[usize::from(self.leading_address().is_some())..];
         if self.pipe {
             return Work::Pipe;
         }
         if let Some(file) = &self.file {
             return Work::File(file.clone());
         }
-        let mut lines = self.eval.clone();
+        let bytes = |word: &OsString| word.clone().into_encoded_bytes();
+        let mut lines: Vec<Vec<u8>> =
+            self.eval.iter().map(|line| line.clone().into_bytes()).collect();
         // No command has a blank in its name: the arguments are whole lines.
-        let holds_lines = words.first().is_some_and(|first| first.contains(char::is_whitespace));
+        let holds_lines =
+            words.first().is_some_and(|first| bytes(first).iter().any(u8::is_ascii_whitespace));
         if holds_lines {
-            lines.extend_from_slice(words);
+            lines.extend(words.iter().map(bytes));
         } else if !words.is_empty() {
+            let words: Vec<Vec<u8>> = words.iter().map(bytes).collect();
             if lines.is_empty() {
-                return Work::One(words.iter().map(|word| word.clone().into_bytes()).collect());
+                return Work::One(words);
             }
-            lines.push(words.join(" "));
+            lines.push(words.join(&b' '));
         }
         if lines.is_empty() { Work::Interactive } else { Work::Lines(lines) }
     }
@@ -180,8 +185,9 @@ mod tests {
         assert_eq!(parse(&["set", "a", "b c"]).work(), one(&["set", "a", "b c"]));
         assert_eq!(parse(&["lrange", "l", "0", "-1"]).work(), one(&["lrange", "l", "0", "-1"]));
         assert_eq!(parse(&["--", "-weird"]).work(), one(&["-weird"]));
-        let lines =
-            |lines: &[&str]| Work::Lines(lines.iter().map(|line| (*line).to_owned()).collect());
+        let lines = |lines: &[&str]| {
+            Work::Lines(lines.iter().map(|line| line.as_bytes().to_vec()).collect())
+        };
         assert_eq!(parse(&["set a 1", "get a"]).work(), lines(&["set a 1", "get a"]));
         assert_eq!(parse(&["-e", "set a 1", "-e", "get a"]).work(), lines(&["set a 1", "get a"]));
         assert_eq!(parse(&["-e", "ping", "get", "a"]).work(), lines(&["ping", "get a"]));

@@ -4,7 +4,7 @@
 //! A command goes through `args` (what was asked), `session` (the connection,
 //! reconnected when it broke), and `print` (how the reply looks). The modes
 //! differ in where commands come from: the command line, lines of a file or of
-//! standard input, the [REPL](repl), or raw requests ([`pipe`]).
+//! standard input, the prompt (`repl`), or raw requests (`pipe`).
 //!
 //! Exit status: 0 when every command was answered without an error, 1 when one
 //! was not (a missing key included, where one key was asked for), 2 when there

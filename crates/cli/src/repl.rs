@@ -56,6 +56,7 @@ fn prompt(runner: &mut Runner<'_, '_>, commands: &[CommandHint]) -> Result<(), S
         let _ = editor.load_history(path);
     }
     loop {
+        runner.show_messages()?;
         let line = match editor.readline(&runner.session.prompt()) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
@@ -73,7 +74,7 @@ fn prompt(runner: &mut Runner<'_, '_>, commands: &[CommandHint]) -> Result<(), S
             Own::Exit => return Ok(()),
             Own::Clear => editor.clear_screen().map_err(failed)?,
             Own::Say(text) => runner.say(&text)?,
-            Own::No => match runner.line(line.as_bytes()) {
+            Own::No => match runner.show_messages().and_then(|()| runner.line(line.as_bytes())) {
                 Ok(_) => {}
                 Err(Stop::Output(error)) => return Err(Stop::Output(error)),
                 Err(stop) => runner.complain(&format!("ERROR: {stop}"))?,

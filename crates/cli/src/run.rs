@@ -53,7 +53,8 @@ pub fn run(args: &CliArgs, commands: &[CommandHint]) -> ExitCode {
     let stdin = io::stdin();
     let mut terminal = Terminal {
         input_is_terminal: stdin.is_terminal(),
-        input: &mut stdin.lock(),
+        // Not locked: the line editor reads standard input by itself.
+        input: &mut BufReader::new(stdin),
         out: &mut io::stdout().lock(),
         err: &mut io::stderr().lock(),
     };
@@ -103,14 +104,14 @@ impl<'a, 'b> Runner<'a, 'b> {
         match work {
             Work::One(words) => self.one(&words),
             Work::Lines(lines) => match lines.as_slice() {
-                [only] => match split_args(only.as_bytes()) {
+                [only] => match split_args(only) {
                     Some(words) => self.one(&words),
-                    None => Err(unbalanced(only)),
+                    None => Err(unbalanced(&String::from_utf8_lossy(only))),
                 },
                 lines => {
                     let mut all = true;
                     for line in lines {
-                        all &= self.line(line.as_bytes())?;
+                        all &= self.line(line)?;
                     }
                     Ok(all)
                 }
@@ -159,25 +160,19 @@ impl<'a, 'b> Runner<'a, 'b> {
     fn lines_of_input(&mut self) -> Result<bool, Stop> {
         let mut all = true;
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            if self.terminal.input.read_until(b'\n', &mut line).map_err(Stop::Input)? == 0 {
-                return Ok(all);
-            }
+        while next_line(self.terminal.input, &mut line)? {
             all &= self.line(&line)?;
         }
+        Ok(all)
     }
 
     fn lines(&mut self, input: &mut dyn BufRead) -> Result<bool, Stop> {
         let mut all = true;
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            if input.read_until(b'\n', &mut line).map_err(Stop::Input)? == 0 {
-                return Ok(all);
-            }
+        while next_line(input, &mut line)? {
             all &= self.line(&line)?;
         }
+        Ok(all)
     }
 
     /// Runs one line as typed at the prompt. Whether it went well; empty lines
@@ -201,6 +196,14 @@ impl<'a, 'b> Runner<'a, 'b> {
         }
         self.show(&answer.frame, format)?;
         Ok(!matches!(answer.frame, Frame::Error(_)))
+    }
+
+    /// Prints what has come without being asked for.
+    pub(crate) fn show_messages(&mut self) -> Result<(), Stop> {
+        while let Some(message) = self.session.poll() {
+            self.show(&message, self.format.unwrap_or(Format::Redis))?;
+        }
+        Ok(())
     }
 
     /// Prints messages until the connection ends.
@@ -232,6 +235,12 @@ impl<'a, 'b> Runner<'a, 'b> {
     pub(crate) fn complain(&mut self, text: &str) -> Result<(), Stop> {
         writeln!(self.terminal.err, "{text}").map_err(Stop::Output)
     }
+}
+
+/// Replaces `line` by the next one; whether there was one.
+fn next_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Stop> {
+    line.clear();
+    input.read_until(b'\n', line).map(|count| count > 0).map_err(Stop::Input)
 }
 
 fn unbalanced(line: &str) -> Stop {

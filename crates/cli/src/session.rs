@@ -1,6 +1,8 @@
 //! One user's connection: what was typed, sent, answered, and sent again when
 //! that is safe.
 
+use std::time::Duration;
+
 use base::Frame;
 use client::{Client, ClientError, Options, Protocol};
 
@@ -10,6 +12,9 @@ use crate::args::{CliArgs, Format};
 pub(crate) struct Session {
     options: Options,
     client: Option<Client>,
+    /// Between `MULTI` and `EXEC`: the server holds a queue of commands that a
+    /// new connection would not have.
+    in_transaction: bool,
 }
 
 /// What became of a command.
@@ -27,29 +32,19 @@ impl Session {
     /// When there is no connection, or the server refuses the user, the
     /// protocol or the database.
     pub(crate) fn connect(args: &CliArgs) -> Result<Session, ClientError> {
-        let mut options = Options::new(args.address());
-        options.user.clone_from(&args.user);
-        options.password = args.password.clone().filter(|password| !password.is_empty());
-        options.db = args.db;
-        if let Some(timeout) = args.timeout {
-            options.connect_timeout = timeout;
-            options.reply_timeout = Some(timeout);
-        }
-        // Only RESP3 tells maps and doubles apart.
-        let prefers_resp3 = matches!(args.format, Some(Format::Json | Format::Table));
-        if args.resp3 || prefers_resp3 {
-            options.protocol = Protocol::Resp3;
-        }
-        match Client::connect(options.clone()) {
+        let mut session = Session::offline(args);
+        // JSON and tables ask for RESP3 and can do without.
+        let is_wish = session.options.protocol == Protocol::Resp3 && !args.resp3;
+        match session.client() {
             Err(ClientError::Server { code, message })
-                if prefers_resp3 && !args.resp3 && is_old_server(&code, &message) =>
+                if is_wish && is_old_server(&code, &message) =>
             {
-                options.protocol = Protocol::Resp2;
-                let client = Some(Client::connect(options.clone())?);
-                Ok(Session { options, client })
+                session.options.protocol = Protocol::Resp2;
+                session.client()?;
             }
-            connected => Ok(Session { client: Some(connected?), options }),
+            connected => drop(connected?),
         }
+        Ok(session)
     }
 
     /// A session that connects with its first command.
@@ -60,25 +55,36 @@ impl Session {
         options.db = args.db;
         options.reply_timeout = args.timeout;
         options.connect_timeout = args.timeout.unwrap_or(options.connect_timeout);
-        if args.resp3 {
+        // Only RESP3 tells maps and doubles apart.
+        if args.resp3 || matches!(args.format, Some(Format::Json | Format::Table)) {
             options.protocol = Protocol::Resp3;
         }
-        Session { options, client: None }
+        Session { options, client: None, in_transaction: false }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.client.as_ref().is_some_and(|client| !client.is_closed())
     }
 
-    /// `host:port`, with `[db]` behind it when that is not 0.
+    /// `host:port`, with `[db]` behind it when that is not 0 and `(TX)` inside
+    /// a transaction.
     pub(crate) fn prompt(&self) -> String {
         if !self.is_connected() {
             return "not connected> ".to_owned();
         }
-        match self.options.db {
-            0 => format!("{}> ", self.options.addr),
-            db => format!("{}[{db}]> ", self.options.addr),
-        }
+        let db = match self.options.db {
+            0 => String::new(),
+            db => format!("[{db}]"),
+        };
+        let transaction = if self.in_transaction { "(TX)" } else { "" };
+        format!("{}{db}{transaction}> ", self.options.addr)
+    }
+
+    /// A message that has come without being asked for. Finds out, too, that
+    /// the server has closed the connection since the last command.
+    pub(crate) fn poll(&mut self) -> Option<Frame> {
+        let client = self.client.as_mut().filter(|client| !client.is_closed())?;
+        client.receive(Some(Duration::from_millis(1))).ok().flatten()
     }
 
     fn client(&mut self) -> Result<&mut Client, ClientError> {
@@ -92,16 +98,24 @@ impl Session {
     }
 
     /// Sends one command and waits for its reply. A command that certainly did
-    /// not leave is sent again over a new connection, once.
+    /// not leave is sent again over a new connection, once; inside a
+    /// transaction it is not, because the commands before it are gone.
     ///
     /// # Errors
     /// When there is no reply. After [`ClientError::UnknownOutcome`] nobody
     /// knows whether the command ran.
     pub(crate) fn execute(&mut self, words: &[Vec<u8>]) -> Result<Answer, ClientError> {
+        let was_in_transaction = std::mem::take(&mut self.in_transaction);
+        if was_in_transaction && !self.is_connected() {
+            return Err(ClientError::Closed { addr: self.options.addr.clone() });
+        }
         let frame = match self.client()?.request(words) {
-            Err(error) if error.is_retryable() => self.client()?.request(words)?,
+            Err(error) if error.is_retryable() && !was_in_transaction => {
+                self.client()?.request(words)?
+            }
             result => result?,
         };
+        self.in_transaction = was_in_transaction;
         self.remember(words, &frame);
         let mut pushes = Vec::new();
         while let Some(push) = self.client.as_mut().and_then(Client::take_push) {
@@ -146,7 +160,14 @@ impl Session {
 
     /// Keeps what a new connection must be told again.
     fn remember(&mut self, words: &[Vec<u8>], reply: &Frame) {
-        if matches!(reply, Frame::Error(_)) {
+        let is_name = |name: &[u8]| words.first().is_some_and(|w| w.eq_ignore_ascii_case(name));
+        // EXEC ends a transaction even by an error, unless there was none.
+        if is_name(b"exec") {
+            self.in_transaction = false;
+        }
+        // A queued command has not run yet.
+        let is_queued = *reply == Frame::Simple("QUEUED".to_owned());
+        if matches!(reply, Frame::Error(_)) || is_queued {
             return;
         }
         let text = |i: usize| words.get(i).map(|word| String::from_utf8_lossy(word).into_owned());
@@ -162,7 +183,10 @@ impl Session {
                 let is_3 = text(1).as_deref() == Some("3");
                 self.options.protocol = if is_3 { Protocol::Resp3 } else { Protocol::Resp2 };
             }
+            ("multi", 1) => self.in_transaction = true,
+            ("discard", 1) => self.in_transaction = false,
             ("reset", 1) => {
+                self.in_transaction = false;
                 self.options.db = 0;
                 self.options.protocol = Protocol::Resp2;
             }
@@ -226,6 +250,9 @@ pub(crate) fn holds_secret(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     fn words(line: &str) -> Vec<Vec<u8>> {
@@ -242,6 +269,64 @@ mod tests {
         ] {
             assert_eq!(as_typed(&words(line), reply), expected, "{line}");
         }
+    }
+
+    /// A server that says OK to one request of each connection and closes it.
+    fn serve_one_each() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                if stream.read(&mut [0; 1024]).unwrap_or(0) > 0 {
+                    stream.write_all(b"+OK\r\n").unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    fn session() -> Session {
+        #[derive(clap::Parser)]
+        struct Probe {
+            #[command(flatten)]
+            cli: CliArgs,
+        }
+        let address = serve_one_each();
+        let args = <Probe as clap::Parser>::parse_from(["probe", "--addr", &address]).cli;
+        Session::offline(&args)
+    }
+
+    fn wait_for_the_end(session: &mut Session) {
+        while session.is_connected() {
+            assert_eq!(session.poll(), None);
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_is_made_again() {
+        let mut session = session();
+        assert_eq!(session.prompt(), "not connected> ");
+        for db in ["1", "2"] {
+            let answer = session.execute(&words(&format!("select {db}"))).unwrap();
+            assert_eq!(answer.frame, Frame::Simple("OK".to_owned()));
+            assert!(session.prompt().ends_with(&format!("[{db}]> ")), "{}", session.prompt());
+            wait_for_the_end(&mut session);
+            // The new connection would answer SELECT, its one request.
+            session.options.db = 0;
+        }
+    }
+
+    #[test]
+    fn a_transaction_does_not_go_on_over_a_new_connection() {
+        let mut session = session();
+        session.execute(&words("multi")).unwrap();
+        assert!(session.prompt().ends_with("(TX)> "), "{}", session.prompt());
+        wait_for_the_end(&mut session);
+        let refused = session.execute(&words("set a 1"));
+        assert!(matches!(refused, Err(ClientError::Closed { .. })));
+        // The user has been told; what comes next is outside the transaction.
+        session.execute(&words("set a 2")).unwrap();
     }
 
     #[test]

@@ -151,6 +151,25 @@ fn one_shot_prints_raw_and_tells_failure() {
     assert!(unknown.err.starts_with("ERROR: ERR unknown command 'NOPE'"), "{unknown:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn arguments_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let server = serve();
+    let word = std::ffi::OsString::from_vec(b"\xff\x01".to_vec());
+    let words = ["--addr", &server, "--format", "redis", "echo"].map(Into::into);
+    let args = Probe::try_parse_from(words.into_iter().chain([word])).unwrap().cli;
+    let mut out = Vec::new();
+    let mut terminal = Terminal {
+        input: &mut std::io::empty(),
+        input_is_terminal: false,
+        out: &mut out,
+        err: &mut Vec::new(),
+    };
+    assert_eq!(run_on(&mut terminal, &args, &[]), 0);
+    assert_eq!(out, b"\"\\xff\\x01\"\n");
+}
+
 #[test]
 fn formats_override() {
     let server = serve();
