@@ -172,6 +172,13 @@ impl Client {
         std::mem::take(&mut self.inbox.attributes)
     }
 
+    /// The bare socket, past the handshake, for a caller that speaks RESP
+    /// itself. Pushes and replies that nobody has read are lost.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn handshake(&mut self) -> Result<(), ClientError> {
         let requests = self.options.handshake();
         // Nothing of it changes data, so a break here has no unknown outcome.
