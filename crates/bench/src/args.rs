@@ -1,6 +1,6 @@
 use clap::{Args, value_parser};
 
-/// The arguments of `alcid bench`.
+/// Load a server and measure it; with --verify, check its answers
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   alcid bench -t set,get -n 1000000 -r 100000 -P 16

@@ -162,7 +162,8 @@ impl Client {
         result
     }
 
-    /// The oldest push that came while a reply was awaited.
+    /// The oldest push that came while a reply was awaited. Pushes are kept
+    /// until they are taken.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.inbox.pushes.pop_front()
     }
