@@ -3,15 +3,15 @@
 //!
 //! The life of a run:
 //!
-//! 1. [`BenchArgs`] become a [`plan::Plan`]: every bound is checked before the
+//! 1. [`BenchArgs`] become a `plan::Plan`: every bound is checked before the
 //!    first connection is made.
-//! 2. Each test of the plan is a [`workload::Workload`]: a request template in
+//! 2. Each test of the plan is a `workload::Workload`: a request template in
 //!    which key numbers and values are patched.
-//! 3. [`load::run`] spreads the clients over threads; each thread drives its
+//! 3. `load::run` spreads the clients over threads; each thread drives its
 //!    non-blocking sockets from one poll loop and records latencies.
-//! 4. With `--verify`, [`verify`] prepares the keys, judges every reply and
+//! 4. With `--verify`, `verify` prepares the keys, judges every reply and
 //!    reads the result back.
-//! 5. [`report`] prints.
+//! 5. `report` prints.
 //!
 //! The loop is closed: a client sends its next batch when the replies of the
 //! last have come. Latencies are those of a server that is asked as fast as
