@@ -18,7 +18,7 @@ mod socket;
 mod target;
 mod temp;
 
-pub use runner::{Summary, run_dir, run_script};
+pub use runner::{Difference, Summary, run_dir, run_script, try_run_dir};
 pub use server::Server;
 pub use socket::SocketTarget;
 pub use target::{After, Outcome, Target, as_seen_by_client};

@@ -223,8 +223,12 @@ mod tests {
             Frame::Array(vec![Frame::bulk("z"), Frame::bulk("y")]),
             Frame::bulk("a"),
         ]);
-        assert_eq!(lines(&sorted(unsorted)), ["1) \"a\"", "2) \"b\"", "3) 1) \"z\"", "   2) \"y\""]);
-        let map = Frame::Map(vec![(Frame::bulk("b"), Frame::Null), (Frame::bulk("a"), Frame::Null)]);
+        assert_eq!(
+            lines(&sorted(unsorted)),
+            ["1) \"a\"", "2) \"b\"", "3) 1) \"z\"", "   2) \"y\""]
+        );
+        let map =
+            Frame::Map(vec![(Frame::bulk("b"), Frame::Null), (Frame::bulk("a"), Frame::Null)]);
         assert_eq!(lines(&sorted(map))[0], "1# \"a\" => (nil)");
     }
 

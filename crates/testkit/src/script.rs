@@ -125,7 +125,8 @@ impl Script {
             } else if let Some((client, command)) = split_command(line) {
                 parse_command(client, command).map_err(fail)?
             } else {
-                let advice = format!("\"{line}\" belongs to no command; commands start with \"> \"");
+                let advice =
+                    format!("\"{line}\" belongs to no command; commands start with \"> \"");
                 return Err(fail(advice));
             };
             let mut step = pending.take(index + 1, line, action);
@@ -275,7 +276,9 @@ a> BLPOP q 0
     fn steps(text: &str) -> Vec<Step> {
         let script = Script::parse(text).expect("a script");
         let blocks = script.blocks.into_iter();
-        blocks.filter_map(|block| if let Block::Step(step) = block { Some(step) } else { None }).collect()
+        blocks
+            .filter_map(|block| if let Block::Step(step) = block { Some(step) } else { None })
+            .collect()
     }
 
     #[test]
