@@ -6,6 +6,8 @@
 #   ALCID_ARGS  further flags of `alcid server`, split at spaces
 #   SERVER      alcid (default), or redis: the redis-server on PATH, to tell a
 #               suite's own noise from a difference between the two
+#   REDIS_CONF  a configuration file for that redis-server, for instance one
+#               that renames commands away to see which tests need them
 #   CACHE       where downloads are kept; default ~/.cache/alcid-compat
 
 set -euo pipefail
@@ -77,7 +79,7 @@ start_server() {
       command=("$ALCID_BIN" server --port "$PORT" --data-dir "$SERVER_DIR/data" ${ALCID_ARGS:-})
       ;;
     redis)
-      command=(redis-server --port "$PORT" --dir "$SERVER_DIR" --save "" --daemonize no
+      command=(redis-server ${REDIS_CONF:+"$REDIS_CONF"} --port "$PORT" --dir "$SERVER_DIR" --save "" --daemonize no
         --enable-debug-command yes --enable-protected-configs yes)
       ;;
   esac
