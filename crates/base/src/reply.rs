@@ -45,6 +45,8 @@ pub trait Reply {
     /// Whether the other side tells maps, sets, doubles and pushes apart.
     /// A few commands change their shape with it, as in Redis.
     fn is_resp3(&self) -> bool;
+    /// Changes what [`Reply::is_resp3`] answers, from the next reply on.
+    fn set_resp3(&mut self, resp3: bool);
 
     /// `+OK`.
     fn ok(&mut self) {
@@ -278,5 +280,8 @@ impl Reply for FrameBuilder {
     }
     fn is_resp3(&self) -> bool {
         self.resp3
+    }
+    fn set_resp3(&mut self, resp3: bool) {
+        self.resp3 = resp3;
     }
 }

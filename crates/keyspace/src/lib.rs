@@ -3,11 +3,24 @@
 //!
 //! Pure: no I/O, no async runtime, no clock, no global random source.
 
+mod apply;
 pub mod dump;
+mod edit;
+pub mod effect;
+mod event;
 pub mod limits;
+mod recorder;
+mod shard;
 pub mod table;
+mod txn;
 pub mod types;
 mod value;
 
+pub use apply::ApplyError;
+pub use edit::{Collection, Editor};
+pub use event::{Event, class};
 pub use limits::EncodingLimits;
+pub use recorder::{Buffers, Garbage, Journal};
+pub use shard::{DbStatistics, Keyspace, SHARDS};
+pub use txn::{Finished, KeyInfo, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};

@@ -1,1 +1,534 @@
-//! Placeholder, replaced by its owner.
+//! [`Table`]: a hash table that grows without ever stalling.
+//!
+//! Extendible hashing (Fagin et al., 1979): a directory of small segments,
+//! indexed by the leading bits of the hash. A full segment splits in two by
+//! the next bit, so the longest single step moves one segment's elements,
+//! whatever the table holds. The directory doubles now and then, which copies
+//! four bytes per segment.
+//!
+//! Elements stand in hash order across segments, which gives [`Table::scan`] a
+//! cursor that stays valid through any change.
+
+use base::Rng;
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bits of a scan position.
+pub const POSITION_BITS: u32 = 46;
+
+/// Elements of a full segment: what hashbrown keeps in 256 buckets.
+const SEGMENT_LEN_MAX: usize = 224;
+
+/// Two neighbours that hold no more than this together become one. Well below
+/// half of the maximum, so that a table that hovers at a size does not split
+/// and merge by turns.
+const MERGE_LEN_MAX: usize = 64;
+
+/// An element that knows its key.
+pub trait Keyed {
+    /// The key, which does not change while the element is in a table.
+    fn key(&self) -> &[u8];
+}
+
+/// A hash table of elements that hold their own keys.
+///
+/// Methods that take a `hash` expect [`Table::hash`] of the key with this
+/// table's seed, so that a caller that needs the hash for something else
+/// computes it once.
+#[derive(Debug, Clone)]
+pub struct Table<T> {
+    seed: u64,
+    /// Leading bits of the hash that are equal for all keys here.
+    skip_bits: u32,
+    /// log2 of the directory's length.
+    depth: u32,
+    /// Index into `segments` by the hash's `depth` bits after the skipped
+    /// ones. Empty until the first insert.
+    directory: Vec<u32>,
+    segments: Vec<Segment<T>>,
+    /// How many segments need the directory's full depth.
+    deepest: usize,
+    len: usize,
+    /// Sum of the segments' allocations.
+    bucket_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Segment<T> {
+    elements: HashTable<T>,
+    /// How many bits of the hash all elements share.
+    depth: u32,
+    /// Those bits.
+    prefix: u64,
+}
+
+impl<T: Keyed> Table<T> {
+    /// An empty table whose hash is keyed by `seed`. Allocates nothing.
+    #[must_use]
+    pub fn new(seed: u64) -> Table<T> {
+        Table::in_shard(seed, 0)
+    }
+
+    /// An empty table for keys whose hashes agree in the leading `shard_bits`.
+    #[must_use]
+    pub fn in_shard(seed: u64, shard_bits: u32) -> Table<T> {
+        Table {
+            seed,
+            skip_bits: shard_bits,
+            depth: 0,
+            directory: Vec::new(),
+            segments: Vec::new(),
+            deepest: 0,
+            len: 0,
+            bucket_bytes: 0,
+        }
+    }
+
+    /// The hash of a key under a seed.
+    #[must_use]
+    pub fn hash(seed: u64, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, seed)
+    }
+
+    /// The hash of a key in this table.
+    #[must_use]
+    pub fn hash_of(&self, key: &[u8]) -> u64 {
+        Table::<T>::hash(self.seed, key)
+    }
+
+    /// The seed of the hash.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Heap bytes of the table itself; what elements point to is not counted.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.bucket_bytes
+            + self.directory.capacity() * size_of::<u32>()
+            + self.segments.capacity() * size_of::<Segment<T>>()
+    }
+
+    /// The element with this key.
+    #[must_use]
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<&T> {
+        self.find(hash, |element| element.key() == key)
+    }
+
+    /// The element with this key, to change. Its key must stay.
+    #[must_use]
+    pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
+        let segment = self.segment_index(hash)?;
+        self.segments[segment].elements.find_mut(spread(hash), |element| element.key() == key)
+    }
+
+    /// An element with this hash that satisfies `is_it`.
+    #[must_use]
+    pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
+        let segment = self.segment_index(hash)?;
+        self.segments[segment].elements.find(spread(hash), is_it)
+    }
+
+    /// Adds an element, or replaces the one with the same key and answers it.
+    pub fn insert(&mut self, hash: u64, element: T) -> Option<T> {
+        if let Some(found) = self.get_mut(hash, element.key()) {
+            return Some(std::mem::replace(found, element));
+        }
+        if self.directory.is_empty() {
+            self.directory.push(0);
+            self.segments.push(Segment { elements: HashTable::new(), depth: 0, prefix: 0 });
+            self.deepest = 1;
+        }
+        let mut index = self.segment_index(hash).expect("there is a segment");
+        // More than one round only when all elements fall on one side.
+        while self.segments[index].elements.len() >= SEGMENT_LEN_MAX && self.can_split(index) {
+            self.split(index);
+            index = self.segment_index(hash).expect("there is a segment");
+        }
+        let seed = self.seed;
+        let elements = &mut self.segments[index].elements;
+        let before = elements.allocation_size();
+        elements.insert_unique(spread(hash), element, |e| spread(Table::<T>::hash(seed, e.key())));
+        self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
+        self.len += 1;
+        None
+    }
+
+    /// Removes the element with this key.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+        let index = self.segment_index(hash)?;
+        let elements = &mut self.segments[index].elements;
+        let found = elements.find_entry(spread(hash), |element| element.key() == key).ok()?;
+        let (removed, _) = found.remove();
+        self.len -= 1;
+        if self.len == 0 {
+            self.clear();
+        } else {
+            self.shrink(index);
+        }
+        Some(removed)
+    }
+
+    /// Removes every element and frees the table's memory.
+    pub fn clear(&mut self) {
+        *self = Table::in_shard(self.seed, self.skip_bits);
+    }
+
+    /// The elements, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.segments.iter().flat_map(|segment| segment.elements.iter())
+    }
+
+    /// An element chosen uniformly.
+    #[must_use]
+    pub fn random(&self, rng: &mut dyn Rng) -> Option<&T> {
+        if self.len == 0 {
+            return None;
+        }
+        loop {
+            let segment = &self.segments[rng.below(self.segments.len() as u64) as usize];
+            let len = segment.elements.len();
+            // A segment is taken in proportion to its length, which makes the
+            // choice among all elements uniform.
+            let lot = if self.segments.len() == 1 {
+                rng.below(len as u64) as usize
+            } else {
+                rng.below(SEGMENT_LEN_MAX.max(len) as u64) as usize
+            };
+            if lot < len {
+                return segment.elements.iter().nth(lot);
+            }
+        }
+    }
+
+    /// Visits about `count` elements in hash order from position `cursor` on
+    /// and answers the position to go on from, 0 at the end. Elements at one
+    /// position are visited together, so one that is there from the first call
+    /// to the last is visited exactly once, whatever else comes and goes.
+    pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&T)) -> u64 {
+        let mut position = cursor;
+        let mut missing = count.max(1);
+        let mut positions = Vec::new();
+        while !self.directory.is_empty() {
+            let slot = (position >> (POSITION_BITS - self.depth)) as usize;
+            let segment = &self.segments[self.directory[slot] as usize];
+            positions.clear();
+            positions.extend(
+                segment.elements.iter().map(|e| self.position(e)).filter(|&p| p >= position),
+            );
+            let end = (segment.prefix + 1) << (POSITION_BITS - segment.depth);
+            let next = if positions.len() <= missing {
+                end
+            } else {
+                let (_, &mut last, _) = positions.select_nth_unstable(missing - 1);
+                last + 1
+            };
+            let in_reach = |e: &&T| (position..next).contains(&self.position(e));
+            segment.elements.iter().filter(in_reach).for_each(&mut *visit);
+            missing = missing.saturating_sub(positions.len());
+            if next == 1 << POSITION_BITS {
+                break;
+            }
+            if missing == 0 {
+                return next;
+            }
+            position = next;
+        }
+        0
+    }
+
+    fn position(&self, element: &T) -> u64 {
+        (self.hash_of(element.key()) << self.skip_bits) >> (64 - POSITION_BITS)
+    }
+
+    fn segment_index(&self, hash: u64) -> Option<usize> {
+        // The double shift is a shift by 64 - depth that also works for 0.
+        let slot = (hash << self.skip_bits) >> 1 >> (63 - self.depth);
+        self.directory.get(slot as usize).map(|&index| index as usize)
+    }
+
+    /// Positions run out of bits before hashes do; then a segment just grows.
+    fn can_split(&self, index: usize) -> bool {
+        self.segments[index].depth < POSITION_BITS - 8
+    }
+
+    fn split(&mut self, index: usize) {
+        if self.segments[index].depth == self.depth {
+            self.directory = self.directory.iter().flat_map(|&i| [i, i]).collect();
+            self.depth += 1;
+            self.deepest = 0;
+        }
+        let (seed, skip_bits) = (self.seed, self.skip_bits);
+        let segment = &mut self.segments[index];
+        self.bucket_bytes -= segment.elements.allocation_size();
+        segment.depth += 1;
+        segment.prefix <<= 1;
+        let (depth, prefix) = (segment.depth, segment.prefix);
+        let rehash = |e: &T| spread(Table::<T>::hash(seed, e.key()));
+        let old = std::mem::take(&mut segment.elements);
+        let mut low = HashTable::with_capacity(old.len() / 2);
+        let mut high = HashTable::with_capacity(old.len() / 2);
+        for element in old {
+            let hash = Table::<T>::hash(seed, element.key());
+            let goes_high = (hash << skip_bits) >> (64 - depth) & 1 == 1;
+            let side = if goes_high { &mut high } else { &mut low };
+            side.insert_unique(spread(hash), element, rehash);
+        }
+        self.bucket_bytes += low.allocation_size() + high.allocation_size();
+        self.segments[index].elements = low;
+        let new_index = self.segments.len();
+        self.segments.push(Segment { elements: high, depth, prefix: prefix | 1 });
+        self.point_directory_at(new_index);
+        if depth == self.depth {
+            self.deepest += 2;
+        }
+    }
+
+    /// Gives memory back after a removal from a segment.
+    fn shrink(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        if segment.elements.len() * 4 < segment.elements.capacity() {
+            let seed = self.seed;
+            let before = segment.elements.allocation_size();
+            let room = segment.elements.len() * 2;
+            segment.elements.shrink_to(room, |e| spread(Table::<T>::hash(seed, e.key())));
+            self.bucket_bytes = self.bucket_bytes - before + segment.elements.allocation_size();
+        }
+        self.merge(index);
+    }
+
+    /// Unites a segment with its neighbour while both are small.
+    fn merge(&mut self, mut index: usize) {
+        loop {
+            let Segment { depth, prefix, .. } = self.segments[index];
+            if depth == 0 {
+                return;
+            }
+            let buddy_slot = ((prefix ^ 1) << (self.depth - depth)) as usize;
+            let buddy = self.directory[buddy_slot] as usize;
+            let together =
+                self.segments[index].elements.len() + self.segments[buddy].elements.len();
+            if self.segments[buddy].depth != depth || together > MERGE_LEN_MAX {
+                return;
+            }
+            if depth == self.depth {
+                self.deepest -= 2;
+            }
+            let seed = self.seed;
+            let gone = std::mem::take(&mut self.segments[buddy].elements);
+            let segment = &mut self.segments[index];
+            self.bucket_bytes -= gone.allocation_size() + segment.elements.allocation_size();
+            let rehash = |e: &T| spread(Table::<T>::hash(seed, e.key()));
+            for element in gone {
+                segment.elements.insert_unique(rehash(&element), element, rehash);
+            }
+            self.bucket_bytes += segment.elements.allocation_size();
+            segment.depth -= 1;
+            segment.prefix >>= 1;
+            self.point_directory_at(index);
+            self.segments.swap_remove(buddy);
+            if buddy < self.segments.len() {
+                self.point_directory_at(buddy);
+            }
+            if index == self.segments.len() {
+                index = buddy;
+            }
+            self.halve_directory();
+        }
+    }
+
+    fn halve_directory(&mut self) {
+        while self.depth > 0 && self.deepest == 0 {
+            self.directory = self.directory.iter().step_by(2).copied().collect();
+            self.depth -= 1;
+            self.deepest = self.segments.iter().filter(|s| s.depth == self.depth).count();
+            self.segments.shrink_to(self.segments.len() * 2);
+        }
+    }
+
+    fn point_directory_at(&mut self, index: usize) {
+        let Segment { depth, prefix, .. } = self.segments[index];
+        let width = self.depth - depth;
+        let first = (prefix << width) as usize;
+        let index = u32::try_from(index).expect("fewer than 2^32 segments");
+        self.directory[first..first + (1 << width)].fill(index);
+    }
+}
+
+/// The hash as hashbrown sees it: its tag (leading bits) and its bucket
+/// (trailing bits) must not be the bits that a segment's elements share.
+fn spread(hash: u64) -> u64 {
+    hash.rotate_left(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use base::SeededRng;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Pair(Vec<u8>, u32);
+
+    impl Keyed for Pair {
+        fn key(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    fn key(n: u32) -> Vec<u8> {
+        n.to_be_bytes().to_vec()
+    }
+
+    fn insert(table: &mut Table<Pair>, n: u32, value: u32) -> Option<Pair> {
+        table.insert(table.hash_of(&key(n)), Pair(key(n), value))
+    }
+
+    fn remove(table: &mut Table<Pair>, n: u32) -> Option<Pair> {
+        table.remove(table.hash_of(&key(n)), &key(n))
+    }
+
+    fn check_structure(table: &Table<Pair>) {
+        let bytes: usize = table.segments.iter().map(|s| s.elements.allocation_size()).sum();
+        assert_eq!(table.bucket_bytes, bytes);
+        assert_eq!(table.len, table.segments.iter().map(|s| s.elements.len()).sum::<usize>());
+        let deepest = table.segments.iter().filter(|s| s.depth == table.depth).count();
+        assert_eq!(table.deepest, deepest);
+        for (slot, &index) in table.directory.iter().enumerate() {
+            let segment = &table.segments[index as usize];
+            assert_eq!(slot as u64 >> (table.depth - segment.depth), segment.prefix);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn behaves_as_a_map(
+            steps in prop::collection::vec((0u32..3000, any::<u32>(), 0u8..5), 1..4000),
+            growing in any::<bool>(),
+        ) {
+            let mut table = Table::new(7);
+            let mut model = BTreeMap::new();
+            for (n, value, what) in steps {
+                if (what > 0) == growing {
+                    let old = insert(&mut table, n, value);
+                    prop_assert_eq!(old.map(|p| p.1), model.insert(n, value));
+                } else {
+                    let old = remove(&mut table, n);
+                    prop_assert_eq!(old.map(|p| p.1), model.remove(&n));
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            check_structure(&table);
+            for n in 0..3000 {
+                let found = table.get(table.hash_of(&key(n)), &key(n)).map(|p| p.1);
+                prop_assert_eq!(found, model.get(&n).copied());
+            }
+        }
+
+        #[test]
+        fn a_scan_visits_what_stays_exactly_once(
+            count in 1usize..50,
+            changes in prop::collection::vec((1000u32..6000, any::<bool>()), 0..3000),
+            seed in any::<u64>(),
+        ) {
+            let mut table = Table::in_shard(seed, 0);
+            (0..1000).for_each(|n| { insert(&mut table, n, 0); });
+            let mut visits = vec![0; 1000];
+            let mut cursor = 0;
+            let mut changes = changes.into_iter();
+            loop {
+                cursor = table.scan(cursor, count, &mut |pair| {
+                    let n = u32::from_be_bytes(pair.0.as_slice().try_into().unwrap());
+                    if n < 1000 {
+                        visits[n as usize] += 1;
+                    }
+                });
+                if cursor == 0 {
+                    break;
+                }
+                for (n, add) in changes.by_ref().take(40) {
+                    if add { insert(&mut table, n, 1); } else { remove(&mut table, n); }
+                }
+            }
+            prop_assert!(visits.iter().all(|&n| n == 1), "{:?}", visits);
+        }
+    }
+
+    #[test]
+    fn memory_comes_back_after_a_large_table_empties() {
+        let mut table = Table::new(1);
+        (0..100_000).for_each(|n| {
+            insert(&mut table, n, n);
+        });
+        let full = table.memory_bytes();
+        (10..100_000).for_each(|n| {
+            remove(&mut table, n);
+        });
+        check_structure(&table);
+        assert!(table.memory_bytes() < full / 100, "{} of {full}", table.memory_bytes());
+        (0..10).for_each(|n| {
+            remove(&mut table, n);
+        });
+        assert_eq!(table.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn no_insert_moves_more_than_one_segment() {
+        let mut table = Table::new(3);
+        let mut segments = 0;
+        for n in 0..200_000 {
+            insert(&mut table, n, n);
+            assert!(
+                table.segments.len() <= segments + 2,
+                "{} after {segments}",
+                table.segments.len()
+            );
+            segments = table.segments.len();
+            assert!(table.segments.last().unwrap().elements.len() <= SEGMENT_LEN_MAX);
+        }
+    }
+
+    #[test]
+    fn keys_of_one_shard_spread_over_segments() {
+        let mut table = Table::in_shard(5, 6);
+        let mine = (0u32..).filter(|n| table.hash_of(&key(*n)) >> 58 == 9).take(5000);
+        for n in mine.collect::<Vec<_>>() {
+            insert(&mut table, n, n);
+        }
+        check_structure(&table);
+        assert!(table.segments.len() >= 5000 / SEGMENT_LEN_MAX);
+        let mut seen = 0;
+        assert_eq!(table.scan(0, usize::MAX, &mut |_| seen += 1), 0);
+        assert_eq!(seen, 5000);
+    }
+
+    #[test]
+    fn random_is_uniform() {
+        let mut table = Table::new(11);
+        (0..1000).for_each(|n| {
+            insert(&mut table, n, n);
+        });
+        let mut rng = SeededRng::new(5);
+        let mut hits = vec![0u32; 1000];
+        (0..200_000).for_each(|_| hits[table.random(&mut rng).unwrap().1 as usize] += 1);
+        // 200 expected each, standard deviation 14.
+        assert!(hits.iter().all(|&n| (120..290).contains(&n)), "{hits:?}");
+    }
+}

@@ -23,6 +23,18 @@ pub enum ValueRef<'a> {
 }
 
 impl Value {
+    /// Heap bytes the value points to, itself not included.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Value::Str(bytes) => bytes.capacity(),
+            Value::List(list) => list.memory_bytes(),
+            Value::Set(set) => set.memory_bytes(),
+            Value::Hash(hash) => hash.memory_bytes(),
+            Value::Zset(zset) => zset.memory_bytes(),
+        }
+    }
+
     /// Borrows the value.
     #[must_use]
     pub fn as_ref(&self) -> ValueRef<'_> {
@@ -37,6 +49,30 @@ impl Value {
 }
 
 impl ValueRef<'_> {
+    /// Elements of a collection; 1 for a string.
+    #[must_use]
+    pub fn element_count(self) -> usize {
+        match self {
+            ValueRef::Str(_) => 1,
+            ValueRef::List(list) => list.len(),
+            ValueRef::Set(set) => set.len(),
+            ValueRef::Hash(hash) => hash.len(),
+            ValueRef::Zset(zset) => zset.len(),
+        }
+    }
+
+    /// A copy in an allocation of its own.
+    #[must_use]
+    pub fn to_value(self) -> Value {
+        match self {
+            ValueRef::Str(bytes) => Value::Str(bytes.to_vec()),
+            ValueRef::List(list) => Value::List(list.clone()),
+            ValueRef::Set(set) => Value::Set(set.clone()),
+            ValueRef::Hash(hash) => Value::Hash(hash.clone()),
+            ValueRef::Zset(zset) => Value::Zset(zset.clone()),
+        }
+    }
+
     /// The name `TYPE` answers with.
     #[must_use]
     pub fn type_name(self) -> &'static str {

@@ -229,6 +229,10 @@ impl Reply for Encoder {
         self.resp3()
     }
 
+    fn set_resp3(&mut self, resp3: bool) {
+        self.protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+    }
+
     #[inline]
     fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");

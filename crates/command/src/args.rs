@@ -1,0 +1,178 @@
+//! Reading arguments.
+
+use base::number;
+
+use crate::error::{Error, Result};
+
+/// A cursor over a command's arguments, its name not included.
+///
+/// ```
+/// use command::Args;
+/// let mut args = Args::new(&[b"key", b"EX", b"10"]);
+/// let key = args.next()?;
+/// assert_eq!(key, b"key");
+/// if args.take_word("ex") {
+///     assert_eq!(args.next_i64()?, 10);
+/// }
+/// args.end()?;
+/// # Ok::<(), command::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    rest: &'a [&'a [u8]],
+}
+
+impl<'a> Args<'a> {
+    /// A cursor at the first of `args`.
+    #[must_use]
+    pub fn new(args: &'a [&'a [u8]]) -> Args<'a> {
+        Args { rest: args }
+    }
+
+    /// The arguments not read yet.
+    #[must_use]
+    pub fn rest(&self) -> &'a [&'a [u8]] {
+        self.rest
+    }
+
+    /// How many arguments are left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether none is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next argument.
+    ///
+    /// # Errors
+    /// `ERR syntax error` when there is none.
+    #[allow(clippy::should_implement_trait, reason = "an error, not an end")]
+    pub fn next(&mut self) -> Result<&'a [u8]> {
+        let (first, rest) = self.rest.split_first().ok_or(Error::SYNTAX)?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// The next `count` arguments.
+    ///
+    /// # Errors
+    /// `ERR syntax error` when there are fewer.
+    pub fn take(&mut self, count: usize) -> Result<&'a [&'a [u8]]> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Error::SYNTAX)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// Reads the next argument if it is `word` in any case.
+    pub fn take_word(&mut self, word: &str) -> bool {
+        let hit = self.rest.first().is_some_and(|arg| is_word(arg, word));
+        if hit {
+            self.rest = &self.rest[1..];
+        }
+        hit
+    }
+
+    /// The next argument as a 64-bit integer.
+    ///
+    /// # Errors
+    /// `ERR value is not an integer or out of range`.
+    pub fn next_i64(&mut self) -> Result<i64> {
+        integer(self.next()?)
+    }
+
+    /// The next argument as a count that is not negative.
+    ///
+    /// # Errors
+    /// `ERR value is not an integer or out of range`, or `…, must be positive`.
+    pub fn next_count(&mut self) -> Result<usize> {
+        usize::try_from(self.next_i64()?).map_err(|_| Error::MUST_BE_POSITIVE)
+    }
+
+    /// The next argument as a double.
+    ///
+    /// # Errors
+    /// `ERR value is not a valid float`.
+    pub fn next_f64(&mut self) -> Result<f64> {
+        float(self.next()?)
+    }
+
+    /// Checks that nothing is left.
+    ///
+    /// # Errors
+    /// `ERR syntax error` otherwise.
+    pub fn end(&self) -> Result {
+        if self.rest.is_empty() { Ok(()) } else { Err(Error::SYNTAX) }
+    }
+}
+
+/// Whether an argument is `word`, in any case.
+#[must_use]
+pub fn is_word(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// An argument as a 64-bit integer.
+///
+/// # Errors
+/// `ERR value is not an integer or out of range`.
+pub fn integer(arg: &[u8]) -> Result<i64> {
+    number::parse_i64(arg).ok_or(Error::NOT_INTEGER)
+}
+
+/// An argument as a double.
+///
+/// # Errors
+/// `ERR value is not a valid float`.
+pub fn float(arg: &[u8]) -> Result<f64> {
+    number::parse_f64(arg).ok_or(Error::NOT_FLOAT)
+}
+
+/// Redis's index rule: negative counts from the end.
+#[must_use]
+pub fn from_end(index: i64, len: usize) -> i64 {
+    if index < 0 { index.saturating_add(len as i64) } else { index }
+}
+
+/// Start and stop (both included, negative from the end) of a range command as
+/// a range of indices; empty when they do not meet.
+#[must_use]
+pub fn index_range(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> {
+    let start = from_end(start, len).max(0);
+    let stop = from_end(stop, len).min(len as i64 - 1);
+    if start > stop { 0..0 } else { start as usize..stop as usize + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_clip_as_redis_does() {
+        for (start, stop, len, expected) in [
+            (0, -1, 5, 0..5),
+            (-3, -1, 5, 2..5),
+            (-100, 100, 5, 0..5),
+            (3, 1, 5, 0..0),
+            (5, 9, 5, 0..0),
+            (0, -1, 0, 0..0),
+            (i64::MIN, i64::MAX, 3, 0..3),
+        ] {
+            assert_eq!(index_range(start, stop, len), expected, "{start} {stop} {len}");
+        }
+    }
+
+    #[test]
+    fn the_cursor_stops_at_the_end() {
+        let mut args = Args::new(&[b"1", b"x"]);
+        assert_eq!(args.next_i64(), Ok(1));
+        assert!(!args.take_word("y"));
+        assert_eq!(args.end(), Err(Error::SYNTAX));
+        assert_eq!(args.next_f64(), Err(Error::NOT_FLOAT));
+        assert_eq!(args.next(), Err(Error::SYNTAX));
+    }
+}

@@ -1,0 +1,26 @@
+//! The command table and the handlers.
+//!
+//! A command is one row in its family's file: name, arity, flags, keys, summary
+//! and handler stand together, and everything that speaks of commands (dispatch,
+//! `COMMAND`, routing, hints, documentation) is derived from the rows.
+//!
+//! Pure: a handler sees a transaction, the arguments and a reply sink; nothing
+//! of sockets, disks or clusters. Commands about connections and the server
+//! have rows here too and their handlers in `engine`.
+
+pub mod args;
+mod ctx;
+mod error;
+mod expire;
+pub mod flags;
+pub mod keys;
+mod spec;
+mod string;
+mod table;
+
+pub use args::Args;
+pub use ctx::{Block, Ctx, DataLimits, TimeoutReply, WaitFor};
+pub use error::{Error, Result};
+pub use keys::{Begin, Find, KeyRef, KeySpec};
+pub use spec::{CommandSpec, Family, Group, Handler, Run, ScopeRule};
+pub use table::{Command, Table, table};

@@ -1,0 +1,320 @@
+//! Making a recorded transaction's changes: replay, replicas, tests.
+
+use base::{DbIndex, Revision};
+use thiserror::Error;
+
+use crate::EncodingLimits;
+use crate::dump::{self, DumpError};
+use crate::edit::{Editor, string_entry};
+use crate::effect::{Effect, EffectError, Effects};
+use crate::recorder::{Buffers, Journal};
+use crate::shard::Keyspace;
+use crate::txn::{Scope, Txn, TxnOptions, WrongType};
+use crate::types::{Hash, List, Set, Zset};
+use crate::value::Value;
+
+/// A record does not fit the state it is applied to, or is malformed. State
+/// and log have diverged: the caller must stop.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ApplyError {
+    #[error(transparent)]
+    Malformed(#[from] EffectError),
+    #[error("a whole value in the record is damaged: {0}")]
+    Value(#[from] DumpError),
+    #[error("effect {number} needs a key first")]
+    NoKey { number: usize },
+    #[error("effect {number} is for database {db}; there are {databases}")]
+    NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
+    #[error("effect {number} does not fit the value it finds: {what}")]
+    Misfit { number: usize, what: &'static str },
+}
+
+/// Gives the revision of the record, and keeps nothing.
+struct Replayed(Revision);
+
+impl Journal for Replayed {
+    fn reserve(&self) -> Revision {
+        self.0
+    }
+
+    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+
+    fn wants_effects(&self) -> bool {
+        false
+    }
+}
+
+impl Keyspace {
+    /// Applies one recorded transaction: a pure function of state and record.
+    ///
+    /// # Errors
+    /// When the record is malformed or does not fit. Effects before the bad
+    /// one have been applied then; the keyspace must not be served.
+    pub fn apply(
+        &self,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &[u8],
+        limits: &EncodingLimits,
+        buffers: &mut Buffers,
+    ) -> Result<(), ApplyError> {
+        let journal = Replayed(revision);
+        let options = TxnOptions {
+            now_ms: time_ms,
+            limits,
+            event_classes: 0,
+            always_record: false,
+            // The log holds the deletes of what expired.
+            expire: false,
+            touch: true,
+        };
+        let scope = self.scope_of(db, effects)?;
+        let mut txn = Txn::begin(self, &scope, &journal, buffers, options);
+        let result = Applier { txn: &mut txn, key: None, db, number: 0 }.run(effects);
+        txn.finish();
+        buffers.take_garbage();
+        result
+    }
+
+    /// The shards that a record touches.
+    fn scope_of(&self, db: DbIndex, effects: &[u8]) -> Result<Scope, ApplyError> {
+        let databases = self.databases();
+        let mut shards = smallvec::SmallVec::new();
+        let check = |number, db| {
+            if db < databases {
+                Ok(())
+            } else {
+                Err(ApplyError::NoDatabase { number, db, databases })
+            }
+        };
+        check(0, db)?;
+        for (number, effect) in Effects::new(effects).enumerate() {
+            match effect? {
+                Effect::Database(db) => check(number, db)?,
+                Effect::Key(key) => shards.push(self.shard_of(key)),
+                Effect::Rename { db, key } => {
+                    check(number, db)?;
+                    shards.push(self.shard_of(key));
+                }
+                Effect::Flush { db } => {
+                    check(number, db)?;
+                    return Ok(Scope::All);
+                }
+                Effect::Swap { a, b } => {
+                    check(number, a.max(b))?;
+                    return Ok(Scope::All);
+                }
+                _ => {}
+            }
+        }
+        Ok(Scope::Shards(shards))
+    }
+}
+
+struct Applier<'a, 't, 'e> {
+    txn: &'a mut Txn<'t>,
+    key: Option<&'e [u8]>,
+    db: DbIndex,
+    number: usize,
+}
+
+impl<'e> Applier<'_, '_, 'e> {
+    fn run(mut self, effects: &'e [u8]) -> Result<(), ApplyError> {
+        self.txn.select(self.db);
+        for (number, effect) in Effects::new(effects).enumerate() {
+            self.number = number;
+            self.apply(effect?)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
+        match effect {
+            Effect::Database(db) => self.txn.select(db),
+            Effect::Key(key) => self.key = Some(key),
+            Effect::Flush { db } => self.txn.flush(db),
+            Effect::Swap { a, b } => self.txn.swap(a, b),
+            Effect::Delete(cause) => {
+                let key = self.key()?;
+                let existed = self.txn.remove(key, cause);
+                self.fits(existed, "there is no such key")?;
+            }
+            Effect::StrSet { value, deadline } => {
+                let key = self.key()?;
+                self.txn.set_string(key, value, deadline);
+            }
+            Effect::StrWrite { offset, bytes } => {
+                let key = self.key()?;
+                let offset = self.index(offset)?;
+                // Beyond any string's length the record is damaged; the sum
+                // must not overflow, nor the gap exhaust memory.
+                self.fits(offset <= 1 << 40, "the offset is beyond any string")?;
+                let written = self.txn.write_string(key, offset, bytes);
+                self.typed(written)?;
+            }
+            Effect::StrAdd { delta } => self.add_to_string(delta)?,
+            Effect::Put { body, deadline } => {
+                let key = self.key()?;
+                let value = dump::decode_body(body, self.txn.seed(), self.txn.limits())?;
+                match value {
+                    Value::Str(bytes) => {
+                        let entry = string_entry(key, bytes, deadline);
+                        let revision = self.txn.recorder.revision();
+                        self.txn.insert(self.txn.db(), entry, revision);
+                    }
+                    value => self.txn.put(key, value, deadline),
+                }
+            }
+            Effect::Deadline(deadline) => {
+                let key = self.key()?;
+                let existed = self.txn.set_deadline(key, deadline);
+                self.fits(existed, "there is no such key")?;
+            }
+            Effect::Rename { db, key: to } => {
+                let key = self.key()?;
+                let existed = self.txn.rename(key, db, to);
+                self.fits(existed, "there is no such key")?;
+            }
+            Effect::HashSet { field, value } => {
+                self.create(|hash: &mut Editor<'_, '_, Hash>| {
+                    hash.set(field, value);
+                    true
+                })?
+            }
+            Effect::HashDelete { field } => {
+                self.change(|hash: &mut Editor<'_, '_, Hash>| hash.remove(field))?;
+            }
+            Effect::HashAdd { field, delta } => {
+                self.create(|hash: &mut Editor<'_, '_, Hash>| {
+                    let before = hash.get(field).map_or(Some(0), base::number::parse_i64);
+                    let Some(after) = before.and_then(|n| n.checked_add(delta)) else {
+                        return false;
+                    };
+                    hash.add(field, delta, after);
+                    true
+                })?;
+            }
+            Effect::ListPushFront { value } => self.create(|list: &mut Editor<'_, '_, List>| {
+                list.push_front(value);
+                true
+            })?,
+            Effect::ListPushBack { value } => self.create(|list: &mut Editor<'_, '_, List>| {
+                list.push_back(value);
+                true
+            })?,
+            Effect::ListPopFront { count } => {
+                let count = self.index(count)?;
+                self.change(|list: &mut Editor<'_, '_, List>| {
+                    let fits = count <= list.len();
+                    list.drop_front(count);
+                    fits
+                })?;
+            }
+            Effect::ListPopBack { count } => {
+                let count = self.index(count)?;
+                self.change(|list: &mut Editor<'_, '_, List>| {
+                    let fits = count <= list.len();
+                    list.drop_back(count);
+                    fits
+                })?;
+            }
+            Effect::ListSet { index, value } => {
+                let index = self.index(index)?;
+                self.change(|list: &mut Editor<'_, '_, List>| {
+                    let fits = index < list.len();
+                    fits.then(|| list.set(index, value));
+                    fits
+                })?;
+            }
+            Effect::ListInsert { index, value } => {
+                let index = self.index(index)?;
+                self.change(|list: &mut Editor<'_, '_, List>| {
+                    let fits = index <= list.len();
+                    fits.then(|| list.insert(index, value));
+                    fits
+                })?;
+            }
+            Effect::ListRemove { index } => {
+                let index = self.index(index)?;
+                self.change(|list: &mut Editor<'_, '_, List>| {
+                    let fits = index < list.len();
+                    fits.then(|| list.remove(index));
+                    fits
+                })?;
+            }
+            Effect::SetAdd { member } => {
+                self.create(|set: &mut Editor<'_, '_, Set>| set.add(member))?;
+            }
+            Effect::SetRemove { member } => {
+                self.change(|set: &mut Editor<'_, '_, Set>| set.remove(member))?;
+            }
+            Effect::ZsetSet { member, score } => {
+                self.create(|zset: &mut Editor<'_, '_, Zset>| {
+                    zset.set(member, score);
+                    true
+                })?;
+            }
+            Effect::ZsetRemove { member } => {
+                self.change(|zset: &mut Editor<'_, '_, Zset>| zset.remove(member).is_some())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_to_string(&mut self, delta: i64) -> Result<(), ApplyError> {
+        let key = self.key()?;
+        let found = self.txn.string(key);
+        let before = match self.typed(found)? {
+            None => Some(0),
+            Some(text) => base::number::parse_i64(text),
+        };
+        let after = before.and_then(|n| n.checked_add(delta));
+        self.fits(after.is_some(), "the string is no integer or would overflow")?;
+        self.txn.add_to_string(key, delta, after.expect("just checked"));
+        Ok(())
+    }
+
+    fn create<C: crate::Collection>(
+        &mut self,
+        edit: impl FnOnce(&mut Editor<'_, '_, C>) -> bool,
+    ) -> Result<(), ApplyError> {
+        let key = self.key()?;
+        let fits = self.txn.update_or_create(key, edit);
+        let fits = self.typed(fits)?;
+        self.fits(fits, "the element is not as the record expects")
+    }
+
+    fn change<C: crate::Collection>(
+        &mut self,
+        edit: impl FnOnce(&mut Editor<'_, '_, C>) -> bool,
+    ) -> Result<(), ApplyError> {
+        let key = self.key()?;
+        let fits = self.txn.update(key, edit);
+        let fits = self.typed(fits)?;
+        self.fits(fits == Some(true), "the element is not as the record expects")
+    }
+
+    fn key(&self) -> Result<&'e [u8], ApplyError> {
+        self.key.ok_or(ApplyError::NoKey { number: self.number })
+    }
+
+    fn index(&self, index: u64) -> Result<usize, ApplyError> {
+        usize::try_from(index).map_err(|_| ApplyError::Misfit {
+            number: self.number,
+            what: "an index exceeds this machine's memory",
+        })
+    }
+
+    fn typed<T>(&self, result: Result<T, WrongType>) -> Result<T, ApplyError> {
+        result.map_err(|WrongType| ApplyError::Misfit {
+            number: self.number,
+            what: "the key holds another type",
+        })
+    }
+
+    fn fits(&self, fits: bool, what: &'static str) -> Result<(), ApplyError> {
+        if fits { Ok(()) } else { Err(ApplyError::Misfit { number: self.number, what }) }
+    }
+}

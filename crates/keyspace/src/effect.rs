@@ -1,0 +1,490 @@
+//! Effects: physical changes to single elements, and their byte codec.
+//!
+//! A transaction's effects are one byte string: a sequence of operations, each
+//! a tag byte and its operands. [`Effect::Database`] and [`Effect::Key`] set
+//! the place that the following operations speak of, so a key that changes in
+//! a hundred fields is written once. `docs/FORMAT.md` describes every byte.
+
+use base::DbIndex;
+use thiserror::Error;
+
+/// Why a key went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A client's command.
+    Client,
+    /// Its deadline passed.
+    Expired,
+    /// The memory limit.
+    Evicted,
+}
+
+/// One physical change. Borrowed from the transaction's bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "operands are named; what they do is on the variant")]
+pub enum Effect<'a> {
+    /// The following effects are in this database. The first database of a
+    /// transaction stands in its record's header.
+    Database(DbIndex),
+    /// The following effects are on this key.
+    Key(&'a [u8]),
+    /// The key is gone.
+    Delete(Cause),
+    /// The key is this string, whatever it was.
+    StrSet {
+        value: &'a [u8],
+        deadline: Option<u64>,
+    },
+    /// The string's bytes from `offset` on are these; a gap is zeros.
+    StrWrite {
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    /// The string, a decimal integer (absent: 0), is greater by `delta`.
+    StrAdd {
+        delta: i64,
+    },
+    /// The key is this value, whatever it was: `dump`'s body.
+    Put {
+        body: &'a [u8],
+        deadline: Option<u64>,
+    },
+    /// The key expires then, or never.
+    Deadline(Option<u64>),
+    /// The key's value, deadline included, is now at that key, and here no more.
+    Rename {
+        db: DbIndex,
+        key: &'a [u8],
+    },
+    HashSet {
+        field: &'a [u8],
+        value: &'a [u8],
+    },
+    HashDelete {
+        field: &'a [u8],
+    },
+    /// The field, a decimal integer (absent: 0), is greater by `delta`.
+    HashAdd {
+        field: &'a [u8],
+        delta: i64,
+    },
+    ListPushFront {
+        value: &'a [u8],
+    },
+    ListPushBack {
+        value: &'a [u8],
+    },
+    ListPopFront {
+        count: u64,
+    },
+    ListPopBack {
+        count: u64,
+    },
+    ListSet {
+        index: u64,
+        value: &'a [u8],
+    },
+    ListInsert {
+        index: u64,
+        value: &'a [u8],
+    },
+    ListRemove {
+        index: u64,
+    },
+    SetAdd {
+        member: &'a [u8],
+    },
+    SetRemove {
+        member: &'a [u8],
+    },
+    ZsetSet {
+        member: &'a [u8],
+        score: f64,
+    },
+    ZsetRemove {
+        member: &'a [u8],
+    },
+    /// Every key of the database is gone.
+    Flush {
+        db: DbIndex,
+    },
+    /// The two databases change places.
+    Swap {
+        a: DbIndex,
+        b: DbIndex,
+    },
+}
+
+/// Bytes that are no effects. From a log whose checksum holds this means a
+/// newer format or a defect; from elsewhere it means damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("effect at byte {offset} is malformed: {what}")]
+pub struct EffectError {
+    /// Where in the transaction's bytes.
+    pub offset: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+mod tag {
+    pub const DATABASE: u8 = 1;
+    pub const KEY: u8 = 2;
+    pub const DELETE: u8 = 3;
+    pub const STR_SET: u8 = 4;
+    pub const STR_SET_DEADLINE: u8 = 5;
+    pub const STR_WRITE: u8 = 6;
+    pub const STR_ADD: u8 = 7;
+    pub const PUT: u8 = 8;
+    pub const PUT_DEADLINE: u8 = 9;
+    pub const DEADLINE: u8 = 10;
+    pub const PERSIST: u8 = 11;
+    pub const RENAME: u8 = 12;
+    pub const HASH_SET: u8 = 16;
+    pub const HASH_DELETE: u8 = 17;
+    pub const HASH_ADD: u8 = 18;
+    pub const LIST_PUSH_FRONT: u8 = 24;
+    pub const LIST_PUSH_BACK: u8 = 25;
+    pub const LIST_POP_FRONT: u8 = 26;
+    pub const LIST_POP_BACK: u8 = 27;
+    pub const LIST_SET: u8 = 28;
+    pub const LIST_INSERT: u8 = 29;
+    pub const LIST_REMOVE: u8 = 30;
+    pub const SET_ADD: u8 = 32;
+    pub const SET_REMOVE: u8 = 33;
+    pub const ZSET_SET: u8 = 40;
+    pub const ZSET_REMOVE: u8 = 41;
+    pub const FLUSH: u8 = 64;
+    pub const SWAP: u8 = 65;
+}
+
+impl Effect<'_> {
+    /// Appends the effect's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Effect::Database(db) => {
+                out.push(tag::DATABASE);
+                put_number(out, u64::from(db));
+            }
+            Effect::Key(key) => {
+                out.push(tag::KEY);
+                put_bytes(out, key);
+            }
+            Effect::Delete(cause) => {
+                out.push(tag::DELETE);
+                out.push(cause as u8);
+            }
+            Effect::StrSet { value, deadline } => {
+                out.push(if deadline.is_some() { tag::STR_SET_DEADLINE } else { tag::STR_SET });
+                put_bytes(out, value);
+                deadline.into_iter().for_each(|at| put_number(out, at));
+            }
+            Effect::StrWrite { offset, bytes } => {
+                out.push(tag::STR_WRITE);
+                put_number(out, offset);
+                put_bytes(out, bytes);
+            }
+            Effect::StrAdd { delta } => {
+                out.push(tag::STR_ADD);
+                put_number(out, zigzag(delta));
+            }
+            Effect::Put { body, deadline } => {
+                out.push(if deadline.is_some() { tag::PUT_DEADLINE } else { tag::PUT });
+                put_bytes(out, body);
+                deadline.into_iter().for_each(|at| put_number(out, at));
+            }
+            Effect::Deadline(Some(at)) => {
+                out.push(tag::DEADLINE);
+                put_number(out, at);
+            }
+            Effect::Deadline(None) => out.push(tag::PERSIST),
+            Effect::Rename { db, key } => {
+                out.push(tag::RENAME);
+                put_number(out, u64::from(db));
+                put_bytes(out, key);
+            }
+            Effect::HashSet { field, value } => {
+                out.push(tag::HASH_SET);
+                put_bytes(out, field);
+                put_bytes(out, value);
+            }
+            Effect::HashDelete { field } => put_tagged(out, tag::HASH_DELETE, field),
+            Effect::HashAdd { field, delta } => {
+                put_tagged(out, tag::HASH_ADD, field);
+                put_number(out, zigzag(delta));
+            }
+            Effect::ListPushFront { value } => put_tagged(out, tag::LIST_PUSH_FRONT, value),
+            Effect::ListPushBack { value } => put_tagged(out, tag::LIST_PUSH_BACK, value),
+            Effect::ListPopFront { count } => {
+                out.push(tag::LIST_POP_FRONT);
+                put_number(out, count);
+            }
+            Effect::ListPopBack { count } => {
+                out.push(tag::LIST_POP_BACK);
+                put_number(out, count);
+            }
+            Effect::ListSet { index, value } => {
+                out.push(tag::LIST_SET);
+                put_number(out, index);
+                put_bytes(out, value);
+            }
+            Effect::ListInsert { index, value } => {
+                out.push(tag::LIST_INSERT);
+                put_number(out, index);
+                put_bytes(out, value);
+            }
+            Effect::ListRemove { index } => {
+                out.push(tag::LIST_REMOVE);
+                put_number(out, index);
+            }
+            Effect::SetAdd { member } => put_tagged(out, tag::SET_ADD, member),
+            Effect::SetRemove { member } => put_tagged(out, tag::SET_REMOVE, member),
+            Effect::ZsetSet { member, score } => {
+                put_tagged(out, tag::ZSET_SET, member);
+                out.extend_from_slice(&score.to_bits().to_le_bytes());
+            }
+            Effect::ZsetRemove { member } => put_tagged(out, tag::ZSET_REMOVE, member),
+            Effect::Flush { db } => {
+                out.push(tag::FLUSH);
+                put_number(out, u64::from(db));
+            }
+            Effect::Swap { a, b } => {
+                out.push(tag::SWAP);
+                put_number(out, u64::from(a));
+                put_number(out, u64::from(b));
+            }
+        }
+    }
+}
+
+/// Reads the effects of a transaction in order.
+///
+/// ```
+/// use keyspace::effect::{Effect, Effects};
+/// let mut bytes = Vec::new();
+/// Effect::Key(b"k").encode(&mut bytes);
+/// Effect::SetAdd { member: b"m" }.encode(&mut bytes);
+/// let effects: Result<Vec<_>, _> = Effects::new(&bytes).collect();
+/// assert_eq!(effects?, [Effect::Key(b"k"), Effect::SetAdd { member: b"m" }]);
+/// # Ok::<(), keyspace::effect::EffectError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Effects<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Effects<'a> {
+    /// The effects in `bytes`, which need not be trusted.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Effects<'a> {
+        Effects { bytes, offset: 0 }
+    }
+
+    fn decode(&mut self) -> Result<Effect<'a>, &'static str> {
+        Ok(match self.byte()? {
+            tag::DATABASE => Effect::Database(self.db()?),
+            tag::KEY => Effect::Key(self.slice()?),
+            tag::DELETE => Effect::Delete(match self.byte()? {
+                0 => Cause::Client,
+                1 => Cause::Expired,
+                2 => Cause::Evicted,
+                _ => return Err("unknown cause of a delete"),
+            }),
+            tag::STR_SET => Effect::StrSet { value: self.slice()?, deadline: None },
+            tag::STR_SET_DEADLINE => {
+                Effect::StrSet { value: self.slice()?, deadline: Some(self.number()?) }
+            }
+            tag::STR_WRITE => Effect::StrWrite { offset: self.number()?, bytes: self.slice()? },
+            tag::STR_ADD => Effect::StrAdd { delta: unzigzag(self.number()?) },
+            tag::PUT => Effect::Put { body: self.slice()?, deadline: None },
+            tag::PUT_DEADLINE => {
+                Effect::Put { body: self.slice()?, deadline: Some(self.number()?) }
+            }
+            tag::DEADLINE => Effect::Deadline(Some(self.number()?)),
+            tag::PERSIST => Effect::Deadline(None),
+            tag::RENAME => Effect::Rename { db: self.db()?, key: self.slice()? },
+            tag::HASH_SET => Effect::HashSet { field: self.slice()?, value: self.slice()? },
+            tag::HASH_DELETE => Effect::HashDelete { field: self.slice()? },
+            tag::HASH_ADD => {
+                Effect::HashAdd { field: self.slice()?, delta: unzigzag(self.number()?) }
+            }
+            tag::LIST_PUSH_FRONT => Effect::ListPushFront { value: self.slice()? },
+            tag::LIST_PUSH_BACK => Effect::ListPushBack { value: self.slice()? },
+            tag::LIST_POP_FRONT => Effect::ListPopFront { count: self.number()? },
+            tag::LIST_POP_BACK => Effect::ListPopBack { count: self.number()? },
+            tag::LIST_SET => Effect::ListSet { index: self.number()?, value: self.slice()? },
+            tag::LIST_INSERT => Effect::ListInsert { index: self.number()?, value: self.slice()? },
+            tag::LIST_REMOVE => Effect::ListRemove { index: self.number()? },
+            tag::SET_ADD => Effect::SetAdd { member: self.slice()? },
+            tag::SET_REMOVE => Effect::SetRemove { member: self.slice()? },
+            tag::ZSET_SET => {
+                let member = self.slice()?;
+                let bits: [u8; 8] = self.take(8)?.try_into().expect("eight bytes taken");
+                let score = f64::from_bits(u64::from_le_bytes(bits));
+                if score.is_nan() {
+                    return Err("a score is not a number");
+                }
+                Effect::ZsetSet { member, score }
+            }
+            tag::ZSET_REMOVE => Effect::ZsetRemove { member: self.slice()? },
+            tag::FLUSH => Effect::Flush { db: self.db()? },
+            tag::SWAP => Effect::Swap { a: self.db()?, b: self.db()? },
+            _ => return Err("unknown tag; a newer version of Alcid may know it"),
+        })
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
+        let rest = &self.bytes[self.offset..];
+        let taken = rest.get(..len).ok_or("it ends early")?;
+        self.offset += len;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, &'static str> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn number(&mut self) -> Result<u64, &'static str> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return Err("a number exceeds 64 bits");
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err("a number exceeds 64 bits")
+    }
+
+    fn slice(&mut self) -> Result<&'a [u8], &'static str> {
+        let len = self.number()?;
+        self.take(usize::try_from(len).map_err(|_| "it ends early")?)
+    }
+
+    fn db(&mut self) -> Result<DbIndex, &'static str> {
+        DbIndex::try_from(self.number()?).map_err(|_| "a database number exceeds 65535")
+    }
+}
+
+impl<'a> Iterator for Effects<'a> {
+    type Item = Result<Effect<'a>, EffectError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset == self.bytes.len() {
+            return None;
+        }
+        let offset = self.offset;
+        Some(self.decode().map_err(|what| {
+            // Nothing after a malformed effect can be trusted.
+            self.offset = self.bytes.len();
+            EffectError { offset, what }
+        }))
+    }
+}
+
+fn put_tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    out.push(tag);
+    put_bytes(out, bytes);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// LEB128.
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Effect<'static>> {
+        vec![
+            Effect::Database(3),
+            Effect::Key(b"key"),
+            Effect::Delete(Cause::Expired),
+            Effect::StrSet { value: b"v", deadline: None },
+            Effect::StrSet { value: b"", deadline: Some(u64::MAX) },
+            Effect::StrWrite { offset: 300, bytes: b"x" },
+            Effect::StrAdd { delta: i64::MIN },
+            Effect::Put { body: b"\x00\x01a", deadline: Some(1) },
+            Effect::Deadline(Some(1_700_000_000_000)),
+            Effect::Deadline(None),
+            Effect::Rename { db: 65535, key: b"to" },
+            Effect::HashSet { field: b"f", value: b"v" },
+            Effect::HashDelete { field: b"f" },
+            Effect::HashAdd { field: b"f", delta: -1 },
+            Effect::ListPushFront { value: b"a" },
+            Effect::ListPushBack { value: b"b" },
+            Effect::ListPopFront { count: 1 },
+            Effect::ListPopBack { count: 128 },
+            Effect::ListSet { index: 4, value: b"c" },
+            Effect::ListInsert { index: 5, value: b"d" },
+            Effect::ListRemove { index: 6 },
+            Effect::SetAdd { member: b"m" },
+            Effect::SetRemove { member: b"m" },
+            Effect::ZsetSet { member: b"m", score: -0.5 },
+            Effect::ZsetRemove { member: b"m" },
+            Effect::Flush { db: 0 },
+            Effect::Swap { a: 0, b: 15 },
+        ]
+    }
+
+    #[test]
+    fn every_effect_survives_the_round_trip() {
+        let mut bytes = Vec::new();
+        samples().iter().for_each(|effect| effect.encode(&mut bytes));
+        let decoded: Vec<_> = Effects::new(&bytes).collect::<Result<_, _>>().unwrap();
+        assert_eq!(decoded, samples());
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused_with_their_place() {
+        for (bytes, offset, what) in [
+            (&[0u8][..], 0, "unknown tag"),
+            (&[tag::KEY, 5, b'a'], 0, "ends early"),
+            (&[tag::PERSIST, tag::DELETE, 9], 1, "unknown cause"),
+            (
+                &[tag::STR_ADD, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
+                0,
+                "64 bits",
+            ),
+            (&[tag::FLUSH, 0x80, 0x80, 4], 0, "database number"),
+        ] {
+            let error = Effects::new(bytes).find_map(Result::err).expect("malformed");
+            assert_eq!(error.offset, offset);
+            assert!(error.what.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn truncation_anywhere_is_an_error_or_a_prefix() {
+        let mut bytes = Vec::new();
+        samples().iter().for_each(|effect| effect.encode(&mut bytes));
+        for end in 0..bytes.len() {
+            let mut expected = samples().into_iter();
+            for effect in Effects::new(&bytes[..end]).flatten() {
+                assert_eq!(Some(effect), expected.next());
+            }
+        }
+    }
+}

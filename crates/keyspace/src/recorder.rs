@@ -1,0 +1,207 @@
+//! What a transaction writes down while it changes the keyspace.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use base::{DbIndex, Revision};
+
+use crate::effect::Effect;
+use crate::event::{Event, class};
+use crate::shard::Db;
+use crate::value::Value;
+
+/// Where transactions get their revisions and leave their effects.
+///
+/// Both calls are made under the locks of the shards that the transaction
+/// touches, so for any two transactions that touch the same key the order of
+/// revisions is the order in which they changed it.
+pub trait Journal: Send + Sync {
+    /// The next revision. Each one answered is appended, soon, exactly once.
+    fn reserve(&self) -> Revision;
+
+    /// The effects of the transaction that reserved `revision`. They may be
+    /// empty when the journal does not [want](Journal::wants_effects) them.
+    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]);
+
+    /// Whether anybody reads effects. Without a reader they are not encoded.
+    fn wants_effects(&self) -> bool {
+        true
+    }
+}
+
+/// Buffers of transactions, kept between them so that a write allocates
+/// nothing for its record once they are warm.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    pub(crate) effects: Vec<u8>,
+    pub(crate) events: RefCell<Vec<Event>>,
+    pub(crate) garbage: Vec<Garbage>,
+}
+
+impl Buffers {
+    /// The last transaction's effects, empty if it made none or nobody wanted
+    /// them.
+    #[must_use]
+    pub fn effects(&self) -> &[u8] {
+        &self.effects
+    }
+
+    /// Takes the events of the last transaction.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(self.events.get_mut())
+    }
+
+    /// Whether there are events to take.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.borrow().is_empty()
+    }
+
+    /// Takes what the last transaction threw away, to be dropped off the locks
+    /// and, if it is much, off this thread.
+    pub fn take_garbage(&mut self) -> Vec<Garbage> {
+        std::mem::take(&mut self.garbage)
+    }
+}
+
+/// Something removed from the keyspace whose memory is not yet freed.
+#[derive(Debug)]
+pub enum Garbage {
+    /// A value of its own allocation.
+    Value(Box<Value>),
+    /// A whole database's part of a shard.
+    Db(DbGarbage),
+}
+
+/// A flushed database's part of a shard.
+#[derive(Debug)]
+pub struct DbGarbage(#[allow(dead_code, reason = "held only to be dropped")] pub(crate) Db);
+
+impl Garbage {
+    /// An estimate of the pieces to free: Redis frees a value in the
+    /// background when it has more than 64.
+    #[must_use]
+    pub fn effort(&self) -> usize {
+        match self {
+            Garbage::Value(value) => value.as_ref().as_ref().element_count(),
+            Garbage::Db(db) => db.0.table.len(),
+        }
+    }
+}
+
+/// The half of a transaction that remembers.
+pub(crate) struct Recorder<'t> {
+    journal: &'t dyn Journal,
+    revision: Option<Revision>,
+    pub(crate) buffers: &'t mut Buffers,
+    recording: bool,
+    event_classes: u32,
+    /// The database of the record's header, once there is an effect.
+    header_db: Option<DbIndex>,
+    /// Where the following effects are taken to be.
+    place: Option<(DbIndex, Range<usize>)>,
+}
+
+impl<'t> Recorder<'t> {
+    pub(crate) fn new(
+        journal: &'t dyn Journal,
+        buffers: &'t mut Buffers,
+        event_classes: u32,
+        always_record: bool,
+    ) -> Recorder<'t> {
+        buffers.effects.clear();
+        buffers.events.get_mut().clear();
+        Recorder {
+            recording: always_record || journal.wants_effects(),
+            journal,
+            revision: None,
+            buffers,
+            event_classes,
+            header_db: None,
+            place: None,
+        }
+    }
+
+    /// This transaction's revision, reserved at the first change.
+    pub(crate) fn revision(&mut self) -> Revision {
+        *self.revision.get_or_insert_with(|| self.journal.reserve())
+    }
+
+    pub(crate) fn reserved(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    pub(crate) fn record_always(&mut self) {
+        self.recording = true;
+    }
+
+    /// Keeps a removed value for the caller to drop off the locks.
+    pub(crate) fn throw_away(&mut self, value: Option<Box<Value>>) {
+        self.buffers.garbage.extend(value.map(Garbage::Value));
+    }
+
+    /// Keeps a flushed database for the caller to drop off the locks.
+    pub(crate) fn throw_away_db(&mut self, db: Db) {
+        if !db.table.is_empty() {
+            self.buffers.garbage.push(Garbage::Db(DbGarbage(db)));
+        }
+    }
+
+    /// Notes an effect on a key.
+    pub(crate) fn on_key(&mut self, db: DbIndex, key: &[u8], effect: &Effect<'_>) {
+        self.revision();
+        if !self.recording {
+            return;
+        }
+        let same_key = match &self.place {
+            Some((at, range)) => *at == db && &self.buffers.effects[range.clone()] == key,
+            None => false,
+        };
+        if !same_key {
+            self.enter(db);
+            Effect::Key(key).encode(&mut self.buffers.effects);
+            let end = self.buffers.effects.len();
+            self.place = Some((db, end - key.len()..end));
+        }
+        effect.encode(&mut self.buffers.effects);
+    }
+
+    /// Notes an effect on whole databases.
+    pub(crate) fn on_database(&mut self, db: DbIndex, effect: &Effect<'_>) {
+        self.revision();
+        if self.recording {
+            self.header_db.get_or_insert(db);
+            effect.encode(&mut self.buffers.effects);
+        }
+    }
+
+    fn enter(&mut self, db: DbIndex) {
+        let current = match &self.place {
+            Some((at, _)) => *at,
+            None => *self.header_db.get_or_insert(db),
+        };
+        if current != db {
+            Effect::Database(db).encode(&mut self.buffers.effects);
+        }
+    }
+
+    pub(crate) fn notify(&self, class: u32, name: &'static str, db: DbIndex, key: &[u8]) {
+        if self.event_classes & class != 0
+            && self.event_classes & (class::KEYSPACE | class::KEYEVENT) != 0
+        {
+            let event = Event { class, name, db, key: key.to_vec() };
+            self.buffers.events.borrow_mut().push(event);
+        }
+    }
+
+    pub(crate) fn append(&mut self, time_ms: u64) {
+        if let Some(revision) = self.revision {
+            let db = self.header_db.unwrap_or(0);
+            self.journal.append(revision, time_ms, db, &self.buffers.effects);
+        }
+    }
+}

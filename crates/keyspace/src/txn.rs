@@ -1,0 +1,733 @@
+//! Transactions: the only way to a keyspace, for reads and for changes.
+//!
+//! A transaction holds the locks of its shards from beginning to end. Its
+//! changes happen at once, each recorded as an [`Effect`]; when it ends, still
+//! under the locks, the record goes to the [`Journal`]. [`Txn::apply`] makes
+//! the same changes from a record, through the same methods, which is why a
+//! replayed log gives the same state.
+
+use base::{DbIndex, Revision, Rng};
+use entry::Entry;
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use crate::effect::{Cause, Effect};
+use crate::event::class;
+use crate::limits::EncodingLimits;
+use crate::recorder::{Buffers, Journal, Recorder};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, value_of};
+use crate::table::POSITION_BITS;
+use crate::value::{Value, ValueRef};
+
+/// Which shards a transaction locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// None at first: methods over the whole keyspace lock one shard after
+    /// another, methods on a key lock nothing and panic.
+    Sliced,
+    /// The shards of these keys, by [`Keyspace::shard_of`].
+    Shards(SmallVec<[usize; 4]>),
+    /// Every shard.
+    All,
+}
+
+/// How a transaction runs.
+#[derive(Clone, Copy, Debug)]
+pub struct TxnOptions<'t> {
+    /// Milliseconds since 1970: what is due by then does not exist.
+    pub now_ms: u64,
+    /// When collections leave their compact encodings.
+    pub limits: &'t EncodingLimits,
+    /// Bits of [`class`] that somebody listens to.
+    pub event_classes: u32,
+    /// Record effects even if the journal does not want them: somebody else
+    /// (client tracking, blocked clients) reads them.
+    pub always_record: bool,
+    /// Whether keys past their deadline are removed when met. Replicas and
+    /// replay wait for the logged delete instead.
+    pub expire: bool,
+    /// Whether reads note the access for eviction and `OBJECT IDLETIME`.
+    pub touch: bool,
+}
+
+/// The operation is against a key that holds another type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+pub struct WrongType;
+
+enum Locked<'t> {
+    None,
+    One(usize, MutexGuard<'t, Shard>),
+    /// In ascending order of shard: the order they were locked in.
+    Many(Vec<(usize, MutexGuard<'t, Shard>)>),
+    All(Vec<MutexGuard<'t, Shard>>),
+}
+
+/// A transaction. See the module's documentation.
+pub struct Txn<'t> {
+    pub(crate) keyspace: &'t Keyspace,
+    locked: Locked<'t>,
+    pub(crate) recorder: Recorder<'t>,
+    pub(crate) options: TxnOptions<'t>,
+    db: DbIndex,
+    /// Databases changed per shard, whose memory is recounted at the end.
+    changed: SmallVec<[(usize, DbIndex); 4]>,
+}
+
+/// What a finished transaction tells its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its revision, if it changed anything.
+    pub written: Option<Revision>,
+    /// The newest revision that what it read or wrote can depend on. A reply
+    /// must not leave before this is committed.
+    pub depends_on: Revision,
+}
+
+/// What is known of a key besides its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Revision of its last change.
+    pub revision: Revision,
+    /// When it expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// Seconds of the clock at its last access, modulo 2^24.
+    pub access_s: u32,
+    /// Heap bytes of key, value and bookkeeping.
+    pub memory_bytes: usize,
+    /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
+    pub is_raw: bool,
+}
+
+impl<'t> Txn<'t> {
+    /// Locks the scope's shards, in order, and begins.
+    #[must_use]
+    pub fn begin(
+        keyspace: &'t Keyspace,
+        scope: &Scope,
+        journal: &'t dyn Journal,
+        buffers: &'t mut Buffers,
+        options: TxnOptions<'t>,
+    ) -> Txn<'t> {
+        let locked = match scope {
+            Scope::Sliced => Locked::None,
+            Scope::Shards(shards) => match shards.as_slice() {
+                [] => Locked::None,
+                &[shard] => Locked::One(shard, keyspace.lock(shard)),
+                shards => {
+                    let mut shards: SmallVec<[usize; 8]> = SmallVec::from_slice(shards);
+                    shards.sort_unstable();
+                    shards.dedup();
+                    Locked::Many(shards.into_iter().map(|i| (i, keyspace.lock(i))).collect())
+                }
+            },
+            Scope::All => Locked::All((0..SHARDS).map(|i| keyspace.lock(i)).collect()),
+        };
+        let recorder =
+            Recorder::new(journal, buffers, options.event_classes, options.always_record);
+        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new() }
+    }
+
+    /// As [`Txn::begin`] with the one shard `key` lives in; the common case.
+    #[must_use]
+    pub fn begin_on_key(
+        keyspace: &'t Keyspace,
+        key: &[u8],
+        journal: &'t dyn Journal,
+        buffers: &'t mut Buffers,
+        options: TxnOptions<'t>,
+    ) -> Txn<'t> {
+        let shard = keyspace.shard_of(key);
+        let locked = Locked::One(shard, keyspace.lock(shard));
+        let recorder =
+            Recorder::new(journal, buffers, options.event_classes, options.always_record);
+        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new() }
+    }
+
+    /// Records effects from here on even if the journal does not want them.
+    /// To be called before the first change: for callers that learn only under
+    /// the lock that somebody waits for a key.
+    pub fn record_always(&mut self) {
+        debug_assert!(self.recorder.reserved().is_none(), "the first change is not recorded");
+        self.recorder.record_always();
+    }
+
+    /// Ends the transaction: its record goes to the journal, its locks open.
+    pub fn finish(self) -> Finished {
+        let mut depends_on = Revision::ZERO;
+        let mut see = |shard: &Shard| depends_on = depends_on.max(shard.last_revision);
+        match &self.locked {
+            Locked::None => {}
+            Locked::One(_, guard) => see(guard),
+            Locked::Many(guards) => guards.iter().for_each(|(_, guard)| see(guard)),
+            Locked::All(guards) => guards.iter().for_each(|guard| see(guard)),
+        }
+        let written = self.recorder.reserved();
+        Finished { written, depends_on: depends_on.max(written.unwrap_or_default()) }
+    }
+
+    /// The database that methods on keys work in.
+    #[must_use]
+    pub fn db(&self) -> DbIndex {
+        self.db
+    }
+
+    /// Chooses the database that methods on keys work in.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn select(&mut self, db: DbIndex) {
+        assert!(db < self.keyspace.databases(), "database {db} does not exist");
+        self.db = db;
+    }
+
+    /// How many databases there are.
+    #[must_use]
+    pub fn databases(&self) -> DbIndex {
+        self.keyspace.databases()
+    }
+
+    /// Milliseconds since 1970 of this transaction.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.options.now_ms
+    }
+
+    /// The encoding limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &'t EncodingLimits {
+        self.options.limits
+    }
+
+    /// Revision of this transaction, if it has changed anything yet.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        self.recorder.reserved()
+    }
+
+    /// The seed that new collections and detached values hash with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.keyspace.seed()
+    }
+
+    /// Announces a keyspace event about `key` in the current database.
+    pub fn notify(&self, class: u32, name: &'static str, key: &[u8]) {
+        self.recorder.notify(class, name, self.db, key);
+    }
+
+    // ---- reads ----
+
+    /// The value of a key that exists.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.live(key).map(value_of)
+    }
+
+    /// As [`Txn::get`] in another database than the current one.
+    #[must_use]
+    pub fn get_in(&self, db: DbIndex, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.live_in(db, key).map(value_of)
+    }
+
+    /// Whether a key exists.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.live(key).is_some()
+    }
+
+    /// The string at a key. `None` when there is no key.
+    ///
+    /// # Errors
+    /// When it holds another type.
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The collection at a key. `None` when there is no key.
+    ///
+    /// # Errors
+    /// When it holds another type.
+    pub fn collection<C: crate::edit::Collection>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<&C>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// Revision, deadline and bookkeeping of a key that exists. Does not count
+    /// as an access.
+    #[must_use]
+    pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.shard(shard).dbs[usize::from(self.db)].table.get(hash, key)?;
+        (!self.is_due(entry)).then(|| KeyInfo {
+            revision: Revision(entry.revision()),
+            deadline: entry.deadline(),
+            access_s: entry.access(),
+            memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
+            is_raw: entry.marked(),
+        })
+    }
+
+    /// The deadline of a key that exists: `Some(None)` when it has none.
+    #[must_use]
+    pub fn deadline(&self, key: &[u8]) -> Option<Option<u64>> {
+        self.live(key).map(Entry::deadline)
+    }
+
+    /// Keys in the current database, those due but not yet removed included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
+    }
+
+    /// Whether the current database holds no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits the keys of the current database that exist, about `count` of
+    /// them from `cursor` on (0: the beginning), and answers the next cursor
+    /// (0: the end). A key present from the first call to the last is visited.
+    /// Cursors stay below 2^53, which programs that keep numbers as doubles
+    /// rely on.
+    pub fn scan(
+        &self,
+        cursor: u64,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
+    ) -> u64 {
+        let mut shard = (cursor >> POSITION_BITS) as usize;
+        let mut position = cursor & ((1 << POSITION_BITS) - 1);
+        let mut seen = 0;
+        while shard < SHARDS {
+            position = self.with_shard(shard, |s| {
+                let table = &s.dbs[usize::from(self.db)].table;
+                table.scan(position, count.saturating_sub(seen).max(1), &mut |entry| {
+                    seen += 1;
+                    if !self.is_due(entry) {
+                        visit(entry.key(), value_of(entry));
+                    }
+                })
+            });
+            if position == 0 {
+                shard += 1;
+            }
+            if seen >= count && shard < SHARDS {
+                return ((shard as u64) << POSITION_BITS) | position;
+            }
+        }
+        0
+    }
+
+    /// A key that exists, chosen at random; `None` when the current database
+    /// is empty.
+    pub fn random_key(&self, rng: &mut dyn Rng) -> Option<Vec<u8>> {
+        let db = usize::from(self.db);
+        // Keys past their deadline may fill the database until the expiry
+        // cycle has removed them, so the search by chance is bounded.
+        for _ in 0..100 {
+            let sizes: Vec<usize> =
+                (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[db].table.len())).collect();
+            let total: usize = sizes.iter().sum();
+            if total == 0 {
+                return None;
+            }
+            let mut nth = rng.below(total as u64) as usize;
+            let shard = sizes.iter().position(|&size| {
+                let here = nth < size;
+                nth = if here { nth } else { nth - size };
+                here
+            })?;
+            let found = self.with_shard(shard, |s| {
+                let entry = s.dbs[db].table.random(rng)?;
+                (!self.is_due(entry)).then(|| entry.key().to_vec())
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut first = None;
+        self.scan(0, usize::MAX, &mut |key, _| {
+            first.get_or_insert_with(|| key.to_vec());
+        });
+        first
+    }
+
+    // ---- whole keys ----
+
+    /// Makes the key this string, whatever it was.
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) {
+        self.purge(key);
+        let revision = self.note(key, &Effect::StrSet { value, deadline });
+        let (shard, hash) = self.keyspace.locate(key);
+        self.changed(shard, self.db);
+        let db = usize::from(self.db);
+        let shard_ref = Self::locked_mut(&mut self.locked, shard);
+        shard_ref.last_revision = revision;
+        let db_ref = &mut shard_ref.dbs[db];
+        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
+        match db_ref.table.get_mut(hash, key) {
+            // The common overwrite: one lookup, no allocation when the size fits.
+            Some(entry) if is_inline && entry.deadline() == deadline => {
+                let before = crate::shard::entry_bytes(entry);
+                let old = entry.set_inline(value);
+                entry.set_marked(false);
+                entry.set_revision(revision.0);
+                let after = crate::shard::entry_bytes(entry);
+                if self.options.touch {
+                    entry.set_access(access_clock(self.options.now_ms));
+                }
+                db_ref.entry_bytes = db_ref.entry_bytes - before + after;
+                self.recorder.throw_away(old);
+            }
+            existing => {
+                let is_new = existing.is_none();
+                let mut entry = if is_inline {
+                    Entry::inline(key, value, deadline)
+                } else {
+                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+                };
+                entry.set_revision(revision.0);
+                entry.set_access(access_clock(self.options.now_ms));
+                let old = db_ref.insert(hash, entry);
+                self.recorder.throw_away(old.and_then(Entry::into_boxed));
+                if is_new {
+                    self.notify(class::NEW, "new", key);
+                }
+            }
+        }
+    }
+
+    /// Makes the key this value, whatever it was. An empty collection removes
+    /// the key.
+    pub fn put(&mut self, key: &[u8], value: Value, deadline: Option<u64>) {
+        if let Value::Str(bytes) = &value {
+            self.set_string(key, bytes, deadline);
+            return;
+        }
+        if value.as_ref().element_count() == 0 {
+            self.delete(key);
+            return;
+        }
+        self.purge(key);
+        let body = if self.recorder.is_recording() {
+            crate::dump::encode_body(value.as_ref())
+        } else {
+            Vec::new()
+        };
+        let revision = self.note(key, &Effect::Put { body: &body, deadline });
+        self.insert(self.db, Entry::boxed(key, Box::new(value), deadline), revision);
+    }
+
+    /// Removes a key; answers whether it existed.
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        self.purge(key);
+        self.remove(key, Cause::Client)
+    }
+
+    /// Removes a key for a reason other than a command, expiry included.
+    pub fn remove(&mut self, key: &[u8], cause: Cause) -> bool {
+        let (shard, hash) = self.keyspace.locate(key);
+        let db = usize::from(self.db);
+        if self.shard(shard).dbs[db].table.get(hash, key).is_none() {
+            return false;
+        }
+        let revision = self.note(key, &Effect::Delete(cause));
+        self.changed(shard, self.db);
+        let shard = Self::locked_mut(&mut self.locked, shard);
+        shard.last_revision = revision;
+        let old = shard.dbs[db].remove(hash, key).expect("just seen");
+        self.recorder.throw_away(old.into_boxed());
+        true
+    }
+
+    /// Sets or removes the deadline of a key; answers whether the key exists.
+    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) -> bool {
+        self.purge(key);
+        let (shard, hash) = self.keyspace.locate(key);
+        let db = usize::from(self.db);
+        let Some(before) = self.shard(shard).dbs[db].table.get(hash, key).map(Entry::deadline)
+        else {
+            return false;
+        };
+        let revision = self.note(key, &Effect::Deadline(deadline));
+        self.changed(shard, self.db);
+        let shard = Self::locked_mut(&mut self.locked, shard);
+        shard.last_revision = revision;
+        let db = &mut shard.dbs[db];
+        let entry = db.table.get_mut(hash, key).expect("just seen");
+        db.entry_bytes -= entry.heap_bytes();
+        entry.set_deadline(deadline);
+        entry.set_revision(revision.0);
+        db.entry_bytes += entry.heap_bytes();
+        before.into_iter().for_each(|at| {
+            db.deadlines.remove(&(at, hash));
+        });
+        deadline.into_iter().for_each(|at| {
+            db.deadlines.insert((at, hash));
+        });
+        true
+    }
+
+    /// Moves a key's value, deadline included, to another key or database,
+    /// replacing what is there. Answers whether the key exists.
+    pub fn rename(&mut self, key: &[u8], to_db: DbIndex, to: &[u8]) -> bool {
+        self.purge(key);
+        let (shard, hash) = self.keyspace.locate(key);
+        let from_db = usize::from(self.db);
+        if self.shard(shard).dbs[from_db].table.get(hash, key).is_none() {
+            return false;
+        }
+        if to_db == self.db && to == key {
+            return true;
+        }
+        let home = self.db;
+        self.db = to_db;
+        self.purge(to);
+        self.db = home;
+        let revision = self.note(key, &Effect::Rename { db: to_db, key: to });
+        self.changed(shard, self.db);
+        let shard = Self::locked_mut(&mut self.locked, shard);
+        shard.last_revision = revision;
+        let old = shard.dbs[from_db].remove(hash, key).expect("just seen");
+        let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
+        let mut moved = match old.content() {
+            entry::Content::Inline(value) => Entry::inline(to, value, deadline),
+            entry::Content::Boxed(_) => {
+                Entry::boxed(to, old.into_boxed().expect("just seen"), deadline)
+            }
+        };
+        moved.set_access(access);
+        moved.set_marked(marked);
+        self.insert(to_db, moved, revision);
+        true
+    }
+
+    /// Removes every key of one database.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn flush(&mut self, db: DbIndex) {
+        let revision = self.recorder.revision();
+        self.recorder.on_database(db, &Effect::Flush { db });
+        let seed = self.keyspace.seed();
+        let Locked::All(guards) = &mut self.locked else {
+            panic!("flush needs every shard locked: the command's scope must be All");
+        };
+        for shard in guards {
+            shard.last_revision = revision;
+            let flushed = shard.flush(db, seed);
+            self.recorder.throw_away_db(flushed);
+        }
+        (0..SHARDS).for_each(|index| self.changed(index, db));
+    }
+
+    /// Lets two databases change places.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
+        if a == b {
+            return;
+        }
+        let revision = self.recorder.revision();
+        self.recorder.on_database(a, &Effect::Swap { a, b });
+        let Locked::All(guards) = &mut self.locked else {
+            panic!("swap needs every shard locked: the command's scope must be All");
+        };
+        for shard in guards {
+            shard.last_revision = revision;
+            shard.dbs.swap(usize::from(a), usize::from(b));
+        }
+    }
+
+    // ---- expiry ----
+
+    /// Removes the key if its deadline has passed, as a logged delete.
+    pub fn purge(&mut self, key: &[u8]) {
+        if !self.options.expire {
+            return;
+        }
+        let (shard, hash) = self.keyspace.locate(key);
+        let db = &self.shard(shard).dbs[usize::from(self.db)];
+        if db.first_deadline() > self.options.now_ms {
+            return;
+        }
+        let is_due = db.table.get(hash, key).is_some_and(|entry| self.is_due(entry));
+        if is_due {
+            self.remove(key, Cause::Expired);
+            self.notify(class::EXPIRED, "expired", key);
+        }
+    }
+
+    /// Removes up to `limit` keys past their deadline from one shard, in every
+    /// database, soonest first. Answers how many it removed.
+    ///
+    /// # Panics
+    /// When the shard is not locked.
+    pub fn expire_due(&mut self, shard: usize, limit: usize) -> usize {
+        let home = self.db;
+        let mut removed = 0;
+        for db in 0..self.keyspace.databases() {
+            self.db = db;
+            while removed < limit {
+                let db = &self.shard(shard).dbs[usize::from(db)];
+                let Some(&(at, hash)) = db.deadlines.first() else { break };
+                if at > self.options.now_ms {
+                    break;
+                }
+                let key = db
+                    .table
+                    .find(hash, |entry| entry.deadline() == Some(at))
+                    .expect("the deadline index names keys that exist")
+                    .key()
+                    .to_vec();
+                self.remove(&key, Cause::Expired);
+                self.notify(class::EXPIRED, "expired", &key);
+                removed += 1;
+            }
+        }
+        self.db = home;
+        removed
+    }
+
+    // ---- inside ----
+
+    /// Notes an effect on a key of the current database.
+    pub(crate) fn note(&mut self, key: &[u8], effect: &Effect<'_>) -> Revision {
+        self.recorder.on_key(self.db, key, effect);
+        self.recorder.revision()
+    }
+
+    /// Puts an entry that was noted before into its table.
+    pub(crate) fn insert(&mut self, db: DbIndex, entry: Entry<Value>, revision: Revision) {
+        let (shard, hash) = self.keyspace.locate(entry.key());
+        if self.shard(shard).dbs[usize::from(db)].table.get(hash, entry.key()).is_none() {
+            self.recorder.notify(class::NEW, "new", db, entry.key());
+        }
+        self.insert_quietly(db, entry, revision);
+    }
+
+    /// As [`Txn::insert`], without the event for a new key.
+    pub(crate) fn insert_quietly(
+        &mut self,
+        db: DbIndex,
+        mut entry: Entry<Value>,
+        revision: Revision,
+    ) {
+        let (shard, hash) = self.keyspace.locate(entry.key());
+        self.changed(shard, db);
+        entry.set_revision(revision.0);
+        if entry.access() == 0 {
+            entry.set_access(access_clock(self.options.now_ms));
+        }
+        let shard = Self::locked_mut(&mut self.locked, shard);
+        shard.last_revision = revision;
+        let old = shard.dbs[usize::from(db)].insert(hash, entry);
+        self.recorder.throw_away(old.and_then(Entry::into_boxed));
+    }
+
+    pub(crate) fn changed(&mut self, shard: usize, db: DbIndex) {
+        if self.changed.last() != Some(&(shard, db)) && !self.changed.contains(&(shard, db)) {
+            self.changed.push((shard, db));
+        }
+    }
+
+    pub(crate) fn is_due(&self, entry: &Entry<Value>) -> bool {
+        entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
+    }
+
+    fn live(&self, key: &[u8]) -> Option<&Entry<Value>> {
+        self.live_in(self.db, key)
+    }
+
+    fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.shard(shard).dbs[usize::from(db)].table.get(hash, key)?;
+        if self.is_due(entry) {
+            return None;
+        }
+        if self.options.touch {
+            entry.set_access(access_clock(self.options.now_ms));
+        }
+        Some(entry)
+    }
+
+    fn shard(&self, index: usize) -> &Shard {
+        match &self.locked {
+            Locked::One(at, guard) if *at == index => guard,
+            Locked::Many(guards) => {
+                let at = guards.binary_search_by_key(&index, |(at, _)| *at);
+                &guards[at.unwrap_or_else(|_| not_locked(index))].1
+            }
+            Locked::All(guards) => &guards[index],
+            _ => not_locked(index),
+        }
+    }
+
+    pub(crate) fn shard_mut(&mut self, index: usize) -> &mut Shard {
+        Self::locked_mut(&mut self.locked, index)
+    }
+
+    /// The shard and the recorder, which an edit needs at once.
+    pub(crate) fn split(&mut self, index: usize) -> (&mut Shard, &mut Recorder<'t>) {
+        (Self::locked_mut(&mut self.locked, index), &mut self.recorder)
+    }
+
+    fn locked_mut<'a>(locked: &'a mut Locked<'t>, index: usize) -> &'a mut Shard {
+        match locked {
+            Locked::One(at, guard) if *at == index => guard,
+            Locked::Many(guards) => {
+                let at = guards.binary_search_by_key(&index, |(at, _)| *at);
+                &mut guards[at.unwrap_or_else(|_| not_locked(index))].1
+            }
+            Locked::All(guards) => &mut guards[index],
+            _ => not_locked(index),
+        }
+    }
+
+    /// A look into a shard, locked for the moment if the transaction holds no
+    /// lock at all.
+    fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
+        match &self.locked {
+            // Only here is a lock taken out of order, and no other is held.
+            Locked::None => look(&self.keyspace.lock(index)),
+            _ => look(self.shard(index)),
+        }
+    }
+}
+
+impl Drop for Txn<'_> {
+    /// The record reaches the journal whatever ends the transaction, so state
+    /// and log agree even after a handler's panic.
+    fn drop(&mut self) {
+        self.recorder.append(self.options.now_ms);
+        for &(shard, db) in &std::mem::take(&mut self.changed) {
+            let keyspace = self.keyspace;
+            let db = &mut self.shard_mut(shard).dbs[usize::from(db)];
+            keyspace.recount(shard, db);
+        }
+    }
+}
+
+/// Seconds in the 24 bits that an entry keeps of its last access.
+pub(crate) fn access_clock(now_ms: u64) -> u32 {
+    (now_ms / 1000) as u32 & 0x00ff_ffff
+}
+
+#[cold]
+fn not_locked(shard: usize) -> ! {
+    panic!("shard {shard} is not locked: the command's row does not declare this key")
+}
+
+const _: () = assert!(SHARD_BITS + POSITION_BITS <= 53, "cursors fit in a double");

@@ -1,0 +1,779 @@
+//! The table of settings.
+
+use std::path::PathBuf;
+
+use crate::model::{
+    Compression, EvictionPolicy, Fsync, LogFormat, LogLevel, LogRotation, SecretString, Settings,
+};
+use crate::value::{Kind, Value};
+
+/// Whether and how a setting changes while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `CONFIG SET` changes it at once.
+    Live,
+    /// A change needs a restart. `CONFIG SET` accepts the value it has, as
+    /// tools that save and restore settings send it, and no other.
+    Restart,
+    /// Redis calls it immutable: `CONFIG SET` is always refused.
+    Immutable,
+    /// Never set by a client: that would let it write where it likes.
+    Protected,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Section of the TOML file; empty for what is accepted from Redis's
+    /// clients without having an effect.
+    pub section: &'static str,
+    /// Key in that section.
+    pub key: &'static str,
+    /// Other spellings of the key.
+    pub key_aliases: &'static [&'static str],
+    /// Environment variable beside `ALCID_<SECTION>_<KEY>`.
+    pub short_env: Option<&'static str>,
+    /// Flag of `alcid server`, without the dashes.
+    pub flag: Option<&'static str>,
+    /// Names for `CONFIG GET` and `CONFIG SET`, the usual one first.
+    pub redis: &'static [&'static str],
+    /// Type and range.
+    pub kind: Kind,
+    /// Whether it changes live.
+    pub change: Change,
+    /// One line of documentation.
+    pub doc: &'static str,
+    /// Reads the value out of [`Settings`].
+    pub(crate) read: fn(&Settings) -> Value,
+    /// Stores a value that [`Setting::kind`] has accepted.
+    pub(crate) write: fn(&mut Settings, &Value),
+}
+
+impl Setting {
+    /// `section.key`, or Redis's name where the setting has no effect.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.is_accepted_only() {
+            self.key.to_owned()
+        } else {
+            format!("{}.{}", self.section, self.key)
+        }
+    }
+
+    /// Whether it is stored and answered and has no effect.
+    #[must_use]
+    pub fn is_accepted_only(&self) -> bool {
+        self.section.is_empty()
+    }
+
+    /// Whether its value must not be shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.kind == Kind::Secret
+    }
+
+    /// `ALCID_<SECTION>_<KEY>`; `None` when it has no effect.
+    #[must_use]
+    pub fn env(&self) -> Option<String> {
+        let name = || format!("ALCID_{}_{}", self.section, self.key).to_uppercase();
+        (!self.is_accepted_only()).then(name)
+    }
+
+    /// The effective value.
+    #[must_use]
+    pub fn value(&self, settings: &Settings) -> Value {
+        (self.read)(settings)
+    }
+
+    const fn redis(mut self, names: &'static [&'static str]) -> Setting {
+        self.redis = names;
+        self
+    }
+
+    const fn flag(mut self, flag: &'static str) -> Setting {
+        self.flag = Some(flag);
+        self
+    }
+
+    const fn short_env(mut self, name: &'static str) -> Setting {
+        self.short_env = Some(name);
+        self
+    }
+
+    const fn key_aliases(mut self, keys: &'static [&'static str]) -> Setting {
+        self.key_aliases = keys;
+        self
+    }
+
+    const fn change(mut self, change: Change) -> Setting {
+        self.change = change;
+        self
+    }
+}
+
+type Access = (fn(&Settings) -> Value, fn(&mut Settings, &Value));
+
+const fn row(
+    section: &'static str,
+    key: &'static str,
+    kind: Kind,
+    access: Access,
+    doc: &'static str,
+) -> Setting {
+    Setting {
+        section,
+        key,
+        key_aliases: &[],
+        short_env: None,
+        flag: None,
+        redis: &[],
+        kind,
+        change: Change::Live,
+        doc,
+        read: access.0,
+        write: access.1,
+    }
+}
+
+macro_rules! yes_no {
+    ($($field:ident).+) => {
+        (|s| Value::Bool(s.$($field).+), |s, v| s.$($field).+ = v.bool())
+    };
+}
+
+/// An integer field of any width; the row's range keeps the value inside it.
+macro_rules! integer {
+    ($($field:ident).+) => {
+        (
+            |s| Value::Integer(i64::try_from(s.$($field).+).unwrap_or(i64::MAX)),
+            |s, v| s.$($field).+ = v.integer().try_into().expect("the row's range fits the field"),
+        )
+    };
+}
+
+macro_rules! size {
+    ($($field:ident).+) => {
+        (|s| Value::Size(s.$($field).+), |s, v| s.$($field).+ = v.size())
+    };
+}
+
+macro_rules! word {
+    ($type:ident, $($field:ident).+) => {
+        (
+            |s| Value::Text(s.$($field).+.as_str().to_owned()),
+            |s, v| s.$($field).+ = $type::from_word(v.text()).expect("checked by the row's kind"),
+        )
+    };
+}
+
+/// A path that may be missing; an empty text is a missing one.
+macro_rules! optional_path {
+    ($($field:ident).+) => {
+        (
+            |s| {
+                let path = s.$($field).+.as_ref();
+                Value::Text(path.map(|p| p.display().to_string()).unwrap_or_default())
+            },
+            |s, v| s.$($field).+ = (!v.text().is_empty()).then(|| PathBuf::from(v.text())),
+        )
+    };
+}
+
+/// A row that has no effect: its value lives in a map beside the fields.
+macro_rules! accepted {
+    ($name:literal, $kind:expr, $default:expr, $doc:literal) => {
+        row(
+            "",
+            $name,
+            $kind,
+            (
+                |s| s.accepted.0.get($name).cloned().unwrap_or_else(|| $default),
+                |s, v| {
+                    s.accepted.0.insert($name, v.clone());
+                },
+            ),
+            $doc,
+        )
+        .redis(&[$name])
+    };
+}
+
+const YES: Value = Value::Bool(true);
+const NO: Value = Value::Bool(false);
+
+/// C's `INT_MAX`, the upper bound of many of Redis's settings.
+const INT: i64 = i32::MAX as i64;
+const POSITIVE_INT: Kind = Kind::Integer { min: 0, max: INT };
+const POSITIVE: Kind = Kind::Integer { min: 0, max: i64::MAX };
+const ANY_SIZE: Kind = Kind::Size { min: 0, max: u64::MAX };
+const FROM_1_MB: Kind = Kind::Size { min: 1 << 20, max: i64::MAX as u64 };
+const UP_TO_LONG: Kind = Kind::Size { min: 0, max: i64::MAX as u64 };
+
+/// The row called `name`: a Redis name or `section.key`, in any case.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| {
+        setting.redis.iter().any(|redis| redis.eq_ignore_ascii_case(name))
+            || setting.name().eq_ignore_ascii_case(name)
+    })
+}
+
+/// Every setting. Sections stand together, in the order of the generated file.
+pub static SETTINGS: &[Setting] = &[
+    // ---- server
+    row(
+        "server",
+        "port",
+        Kind::Integer { min: 0, max: 65_535 },
+        integer!(port),
+        "TCP port of the RESP listener; 0 lets the system choose one.",
+    )
+    .redis(&["port"])
+    .flag("port")
+    .short_env("ALCID_PORT")
+    .change(Change::Restart),
+    row(
+        "server",
+        "bind_address",
+        Kind::Addresses,
+        (
+            |s| Value::Text(s.bind.join(" ")),
+            |s, v| s.bind = v.text().split(' ').map(str::to_owned).collect(),
+        ),
+        "Addresses to listen on; one may carry a port (host:port). Beyond loopback a password is demanded.",
+    )
+    .key_aliases(&["bind"])
+    .redis(&["bind"])
+    .flag("bind")
+    .short_env("ALCID_BIND_ADDRESS")
+    .change(Change::Restart),
+    row(
+        "server",
+        "insecure_no_auth",
+        Kind::Bool,
+        yes_no!(insecure_no_auth),
+        "Serve beyond loopback without a password: everyone who reaches the port owns the data.",
+    )
+    .flag("insecure-no-auth")
+    .change(Change::Restart),
+    row(
+        "server",
+        "max_connections",
+        Kind::Integer { min: 1, max: u32::MAX as i64 },
+        integer!(max_connections),
+        "Clients connected at once; one more is turned away.",
+    )
+    .redis(&["maxclients"])
+    .flag("max-connections")
+    .short_env("ALCID_MAX_CONNECTIONS"),
+    row(
+        "server",
+        "timeout",
+        Kind::Seconds { max: INT },
+        integer!(timeout_s),
+        "Disconnect a client that has been silent this long; 0 never does.",
+    )
+    .redis(&["timeout"]),
+    row(
+        "server",
+        "tcp_keepalive",
+        Kind::Seconds { max: INT },
+        integer!(tcp_keepalive_s),
+        "Time between TCP keepalive probes to new clients; 0 sends none.",
+    )
+    .redis(&["tcp-keepalive"]),
+    row(
+        "server",
+        "databases",
+        Kind::Integer { min: 1, max: u16::MAX as i64 },
+        integer!(databases),
+        "Databases that SELECT can reach.",
+    )
+    .redis(&["databases"])
+    .change(Change::Immutable),
+    row(
+        "server",
+        "hz",
+        Kind::Integer { min: 1, max: 500 },
+        integer!(hz),
+        "Runs of the background cycle (expiry, timeouts) per second.",
+    )
+    .redis(&["hz"]),
+    row(
+        "server",
+        "active_expire_effort",
+        Kind::Integer { min: 1, max: 10 },
+        integer!(active_expire_effort),
+        "How much CPU the search for expired keys may take.",
+    )
+    .redis(&["active-expire-effort"]),
+    // ---- limits
+    row(
+        "limits",
+        "query_buffer",
+        FROM_1_MB,
+        size!(query_buffer_limit),
+        "Bytes of input a client may have waiting.",
+    )
+    .redis(&["client-query-buffer-limit"]),
+    row(
+        "limits",
+        "bulk_length",
+        FROM_1_MB,
+        size!(bulk_length_max),
+        "Bytes of one argument of a command.",
+    )
+    .redis(&["proto-max-bulk-len"]),
+    row(
+        "limits",
+        "output_buffers",
+        Kind::OutputBuffers,
+        (
+            |s| Value::Text(s.output_buffer_limits.to_string()),
+            |s, v| {
+                let merged = s.output_buffer_limits.merge(v.text());
+                s.output_buffer_limits = merged.expect("checked by the row's kind");
+            },
+        ),
+        "Replies waiting for a client, by class: hard limit, soft limit, seconds above the soft one; 0 means without limit.",
+    )
+    .redis(&["client-output-buffer-limit"]),
+    row(
+        "limits",
+        "tracking_table_keys",
+        POSITIVE,
+        integer!(tracking_table_max_keys),
+        "Keys remembered for CLIENT TRACKING; 0 means without limit.",
+    )
+    .redis(&["tracking-table-max-keys"]),
+    // ---- storage
+    row(
+        "storage",
+        "data_dir",
+        Kind::Path,
+        (
+            |s| Value::Text(s.data_dir.display().to_string()),
+            |s, v| s.data_dir = PathBuf::from(v.text()),
+        ),
+        "The folder that holds everything durable; made at the first start.",
+    )
+    .redis(&["dir"])
+    .flag("data-dir")
+    .change(Change::Protected),
+    row(
+        "storage",
+        "aof_enabled",
+        Kind::Bool,
+        yes_no!(log_enabled),
+        "Keep the append-only log. Without it the data ends with the process.",
+    )
+    .redis(&["appendonly"])
+    .change(Change::Restart),
+    row(
+        "storage",
+        "aof_path",
+        Kind::Path,
+        optional_path!(log_path),
+        "The folder of the log, if not log in data_dir. Given as flag or variable it turns the log on.",
+    )
+    .flag("aof-path")
+    .short_env("ALCID_LOG_PATH")
+    .change(Change::Protected),
+    row(
+        "storage",
+        "aof_fsync",
+        Kind::Word(Fsync::WORDS),
+        word!(Fsync, fsync),
+        "When the log is synced: before each reply, once a second, or when the system likes.",
+    )
+    .redis(&["appendfsync"])
+    .flag("aof-fsync"),
+    row(
+        "storage",
+        "aof_compression",
+        Kind::Word(Compression::WORDS),
+        word!(Compression, compression),
+        "Compression of new batches of the log; old ones stay readable.",
+    ),
+    row(
+        "storage",
+        "max_memory",
+        ANY_SIZE,
+        size!(max_memory),
+        "Memory for data; 0 means without limit.",
+    )
+    .redis(&["maxmemory"])
+    .flag("max-memory")
+    .short_env("ALCID_MAX_MEMORY"),
+    row(
+        "storage",
+        "eviction_policy",
+        Kind::Word(EvictionPolicy::WORDS),
+        word!(EvictionPolicy, policy),
+        "What happens at max_memory: noeviction refuses writes with OOM.",
+    )
+    .redis(&["maxmemory-policy"]),
+    row(
+        "storage",
+        "lfu_log_factor",
+        POSITIVE_INT,
+        integer!(lfu_log_factor),
+        "How slowly the access counter of OBJECT FREQ saturates.",
+    )
+    .redis(&["lfu-log-factor"]),
+    row(
+        "storage",
+        "lfu_decay_minutes",
+        POSITIVE_INT,
+        integer!(lfu_decay_minutes),
+        "Minutes after which that counter goes down by one; 0 never does.",
+    )
+    .redis(&["lfu-decay-time"]),
+    // ---- encoding
+    row(
+        "encoding",
+        "hash_max_listpack_entries",
+        POSITIVE,
+        integer!(encoding.hash_max_listpack_entries),
+        "Fields of a hash in compact encoding.",
+    )
+    .redis(&["hash-max-listpack-entries", "hash-max-ziplist-entries"]),
+    row(
+        "encoding",
+        "hash_max_listpack_value",
+        UP_TO_LONG,
+        size!(encoding.hash_max_listpack_value),
+        "Bytes of the longest field or value of a hash in compact encoding.",
+    )
+    .redis(&["hash-max-listpack-value", "hash-max-ziplist-value"]),
+    row(
+        "encoding",
+        "list_max_listpack_size",
+        Kind::Integer { min: i32::MIN as i64, max: INT },
+        integer!(encoding.list_max_listpack_size),
+        "Elements of one node of a list, or its size class: -1 is 4 KiB, -2 8 KiB, to -5 64 KiB.",
+    )
+    .redis(&["list-max-listpack-size", "list-max-ziplist-size"]),
+    row(
+        "encoding",
+        "set_max_intset_entries",
+        POSITIVE,
+        integer!(encoding.set_max_intset_entries),
+        "Members of a set of integers in compact encoding.",
+    )
+    .redis(&["set-max-intset-entries"]),
+    row(
+        "encoding",
+        "set_max_listpack_entries",
+        POSITIVE,
+        integer!(encoding.set_max_listpack_entries),
+        "Members of a set in compact encoding.",
+    )
+    .redis(&["set-max-listpack-entries"]),
+    row(
+        "encoding",
+        "set_max_listpack_value",
+        UP_TO_LONG,
+        size!(encoding.set_max_listpack_value),
+        "Bytes of the longest member of a set in compact encoding.",
+    )
+    .redis(&["set-max-listpack-value"]),
+    row(
+        "encoding",
+        "zset_max_listpack_entries",
+        POSITIVE,
+        integer!(encoding.zset_max_listpack_entries),
+        "Members of a sorted set in compact encoding.",
+    )
+    .redis(&["zset-max-listpack-entries", "zset-max-ziplist-entries"]),
+    row(
+        "encoding",
+        "zset_max_listpack_value",
+        UP_TO_LONG,
+        size!(encoding.zset_max_listpack_value),
+        "Bytes of the longest member of a sorted set in compact encoding.",
+    )
+    .redis(&["zset-max-listpack-value", "zset-max-ziplist-value"]),
+    // ---- events
+    row(
+        "events",
+        "notify_keyspace_events",
+        Kind::Events,
+        (
+            |s| Value::Text(s.notify_keyspace_events.clone()),
+            |s, v| s.notify_keyspace_events = v.text().to_owned(),
+        ),
+        "Keyspace notifications to publish: K and E choose the channels, the other letters the events; empty for none.",
+    )
+    .redis(&["notify-keyspace-events"]),
+    // ---- diagnostics
+    row(
+        "diagnostics",
+        "slowlog_slower_than_us",
+        Kind::Integer { min: -1, max: i64::MAX },
+        integer!(slowlog_slower_than_us),
+        "Microseconds after which a command enters the slow log; 0 takes every command, -1 none.",
+    )
+    .redis(&["slowlog-log-slower-than"]),
+    row(
+        "diagnostics",
+        "slowlog_max_len",
+        POSITIVE,
+        integer!(slowlog_max_len),
+        "Entries the slow log keeps.",
+    )
+    .redis(&["slowlog-max-len"]),
+    row(
+        "diagnostics",
+        "latency_monitor_threshold_ms",
+        POSITIVE,
+        integer!(latency_monitor_threshold_ms),
+        "Milliseconds after which LATENCY remembers an event; 0 never does.",
+    )
+    .redis(&["latency-monitor-threshold"]),
+    // ---- security
+    row(
+        "security",
+        "password",
+        Kind::Secret,
+        (
+            |s| Value::Text(s.requirepass.expose().to_owned()),
+            |s, v| s.requirepass = SecretString::new(v.text()),
+        ),
+        "Password of the default user; empty for none. CONFIG GET shows only whether there is one.",
+    )
+    .redis(&["requirepass"]),
+    // ---- logging
+    row(
+        "logging",
+        "level",
+        Kind::LogLevel,
+        word!(LogLevel, logging.level),
+        "The least severe event that the diagnostics show.",
+    )
+    .redis(&["loglevel"])
+    .flag("log-level")
+    .short_env("ALCID_LOG_LEVEL"),
+    row(
+        "logging",
+        "format",
+        Kind::Word(LogFormat::WORDS),
+        word!(LogFormat, logging.format),
+        "The shape of a diagnostics line.",
+    )
+    .flag("format")
+    .change(Change::Restart),
+    row(
+        "logging",
+        "file",
+        Kind::Path,
+        optional_path!(logging.file),
+        "File of the diagnostics; empty for standard error.",
+    )
+    .key_aliases(&["file_path"])
+    .redis(&["logfile"])
+    .change(Change::Immutable),
+    row(
+        "logging",
+        "rotation",
+        Kind::Word(LogRotation::WORDS),
+        word!(LogRotation, logging.rotation),
+        "When the diagnostics move on to a new file.",
+    )
+    .change(Change::Restart),
+    row(
+        "logging",
+        "max_file_size",
+        Kind::Size { min: 1 << 10, max: i64::MAX as u64 },
+        size!(logging.max_file_size),
+        "Bytes of one file, with rotation by size.",
+    )
+    .change(Change::Restart),
+    row(
+        "logging",
+        "max_files",
+        Kind::Integer { min: 1, max: 10_000 },
+        integer!(logging.max_files),
+        "Files kept, the current one included; the oldest are removed.",
+    )
+    .change(Change::Restart),
+    row(
+        "logging",
+        "enable_colors",
+        Kind::Bool,
+        yes_no!(logging.enable_colors),
+        "Colours where the diagnostics go to a terminal.",
+    )
+    .change(Change::Restart),
+    // ---- accepted from Redis's clients, no effect
+    accepted!(
+        "save",
+        Kind::SavePoints,
+        Value::Text(String::new()),
+        "Snapshot schedule. The log saves every change sooner, so save points are refused only while the log is off."
+    ),
+    accepted!(
+        "daemonize",
+        Kind::Bool,
+        NO,
+        "Alcid stays in the foreground; a service manager puts it in the background."
+    )
+    .change(Change::Immutable),
+    accepted!(
+        "lazyfree-lazy-eviction",
+        Kind::Bool,
+        YES,
+        "Large values are always freed off the lock."
+    ),
+    accepted!("lazyfree-lazy-expire", Kind::Bool, YES, "As lazyfree-lazy-eviction."),
+    accepted!("lazyfree-lazy-server-del", Kind::Bool, YES, "As lazyfree-lazy-eviction."),
+    accepted!("lazyfree-lazy-user-del", Kind::Bool, YES, "As lazyfree-lazy-eviction."),
+    accepted!("lazyfree-lazy-user-flush", Kind::Bool, YES, "As lazyfree-lazy-eviction."),
+    accepted!(
+        "list-compress-depth",
+        POSITIVE_INT,
+        Value::Integer(0),
+        "Lists are not compressed in memory."
+    ),
+    accepted!("activerehashing", Kind::Bool, YES, "Hash tables grow step by step by themselves."),
+    accepted!("dynamic-hz", Kind::Bool, YES, "The background cycle adapts by itself."),
+    accepted!(
+        "maxmemory-samples",
+        Kind::Integer { min: 1, max: INT },
+        Value::Integer(5),
+        "No eviction policy samples keys yet."
+    ),
+    accepted!(
+        "rdbcompression",
+        Kind::Bool,
+        YES,
+        "There are no snapshot files; aof_compression compresses the log."
+    ),
+    accepted!(
+        "stop-writes-on-bgsave-error",
+        Kind::Bool,
+        YES,
+        "A failed write to the log always stops writes."
+    ),
+    accepted!("aof-use-rdb-preamble", Kind::Bool, YES, "The log has one format of its own."),
+    accepted!(
+        "auto-aof-rewrite-percentage",
+        POSITIVE_INT,
+        Value::Integer(0),
+        "The log is not rewritten."
+    ),
+    accepted!(
+        "no-appendfsync-on-rewrite",
+        Kind::Bool,
+        NO,
+        "The log is not rewritten, so nothing suspends its syncs."
+    ),
+    accepted!(
+        "sanitize-dump-payload",
+        Kind::Word(&["no", "yes", "clients"]),
+        Value::Text("yes".to_owned()),
+        "RESTORE always checks the whole payload."
+    ),
+    accepted!(
+        "busy-reply-threshold",
+        POSITIVE,
+        Value::Integer(5000),
+        "No command runs long enough to answer others with BUSY."
+    )
+    .redis(&["busy-reply-threshold", "lua-time-limit"]),
+    accepted!(
+        "stream-node-max-entries",
+        POSITIVE,
+        Value::Integer(100),
+        "There are no streams yet."
+    ),
+    accepted!("stream-node-max-bytes", UP_TO_LONG, Value::Size(4096), "There are no streams yet."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut keys = HashSet::new();
+        let mut outside = HashSet::new();
+        for setting in SETTINGS {
+            assert!(keys.insert(setting.name()), "{} stands twice", setting.name());
+            for alias in setting.key_aliases {
+                assert!(keys.insert(format!("{}.{alias}", setting.section)), "{alias}");
+            }
+            let env = setting.env().into_iter().chain(setting.short_env.map(str::to_owned));
+            let flag = setting.flag.map(|flag| format!("--{flag}"));
+            let redis = setting.redis.iter().map(|name| format!("redis {name}"));
+            for name in env.chain(flag).chain(redis) {
+                assert!(outside.insert(name.clone()), "{name} stands twice");
+            }
+        }
+    }
+
+    #[test]
+    fn sections_stand_together() {
+        let mut seen: Vec<&str> = Vec::new();
+        for setting in SETTINGS {
+            if seen.last() != Some(&setting.section) {
+                assert!(!seen.contains(&setting.section), "{} is split", setting.section);
+                seen.push(setting.section);
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_is_allowed_and_survives_writing() {
+        let defaults = Settings::default();
+        for setting in SETTINGS {
+            let value = setting.value(&defaults);
+            let shown = setting.kind.show_redis(&value);
+            if !shown.is_empty() || setting.kind == Kind::SavePoints {
+                assert_eq!(
+                    setting.kind.parse_redis(shown.as_bytes()),
+                    Ok(value.clone()),
+                    "{}",
+                    setting.name()
+                );
+            }
+            let mut copy = defaults.clone();
+            (setting.write)(&mut copy, &value);
+            assert_eq!(setting.value(&copy), value, "{}", setting.name());
+        }
+    }
+
+    #[test]
+    fn docs_are_one_sentence_line() {
+        for setting in SETTINGS {
+            assert!(
+                setting.doc.ends_with('.') && !setting.doc.contains('\n'),
+                "{}",
+                setting.name()
+            );
+        }
+    }
+
+    #[test]
+    fn the_ends_of_every_range_fit_their_fields() {
+        for setting in SETTINGS {
+            let ends = match setting.kind {
+                Kind::Integer { min, max } => vec![Value::Integer(min), Value::Integer(max)],
+                Kind::Seconds { max } => vec![Value::Integer(0), Value::Integer(max)],
+                Kind::Size { min, max } => vec![Value::Size(min), Value::Size(max)],
+                Kind::Bool => vec![YES, NO],
+                Kind::Word(words) => {
+                    words.iter().map(|word| Value::Text((*word).to_owned())).collect()
+                }
+                _ => continue,
+            };
+            for end in ends {
+                let mut settings = Settings::default();
+                (setting.write)(&mut settings, &end);
+                assert_eq!(setting.value(&settings), end, "{}", setting.name());
+            }
+        }
+    }
+}
