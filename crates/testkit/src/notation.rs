@@ -108,8 +108,8 @@ pub fn quote(bytes: &[u8]) -> String {
 /// Whether a simple string can stand as it is without being taken for another
 /// reply or for a line of a script.
 fn is_plain(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || " _-.,:".contains(c))
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '@')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || " _-.,:@|".contains(c))
         && !text.ends_with(' ')
 }
 

@@ -106,7 +106,7 @@ fn run_file(path: &Path, target: &mut dyn Target, update: bool) -> Result<Option
         return Ok(Some(steps));
     }
     let mut out = String::new();
-    for difference in differences {
+    for difference in differences.iter().filter(|found| found.is_failure || !update) {
         let _ = write!(out, "{}:{}", path.display(), difference.text);
     }
     Err(out)
@@ -151,7 +151,11 @@ fn run_step(step: &Step, target: &mut dyn Target) -> Result<Vec<String>, String>
     let demand = |met: bool, what: &str| if met { Ok(Vec::new()) } else { Err(what.to_owned()) };
     match &step.action {
         Action::Command { client, args } => {
-            let outcome = target.exec(client, args).map_err(failed)?;
+            let mut outcome = target.exec(client, args).map_err(failed)?;
+            if step.wait && outcome.after == After::Blocked {
+                outcome.replies.push(target.next(client).map_err(failed)?);
+                outcome.after = After::Open;
+            }
             Ok(outcome_lines(outcome, step.sort))
         }
         Action::Await(client) => {
@@ -272,6 +276,9 @@ mod tests {
 1) \"value-*\"
 > WAIT
 (blocked)
+!wait
+x> WAIT
+\"x\"
 > QUIET
 (no reply)
 > QUIT

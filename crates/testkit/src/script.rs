@@ -25,6 +25,8 @@
 //! * `!sort` before a command: its reply comes in any order.
 //! * `!glob` before a command: each expected line is a glob (`*`, `?`, `[…]`).
 //!   An update leaves lines alone that match.
+//! * `!wait` before a command that may block: its reply is waited for, so a short
+//!   timeout gives the same lines on a fast and on a slow machine.
 //! * `!await name`: the next reply or pushed message of that client.
 //! * `!blocked name`, `!quiet name`: the client waits; nothing has come for it.
 //! * `!advance 1500ms`: time passes. Targets with a real clock skip the file.
@@ -61,6 +63,8 @@ pub struct Step {
     pub sort: bool,
     /// Whether expected lines are globs.
     pub glob: bool,
+    /// Whether the reply of a command that blocks is waited for.
+    pub wait: bool,
     /// The expected lines.
     pub expected: Vec<String>,
 }
@@ -95,6 +99,9 @@ pub struct ScriptError {
     pub what: String,
 }
 
+/// Directives that change how the next command is treated.
+const MODIFIERS: &[&str] = &["!sort", "!glob", "!wait"];
+
 /// The directive that keeps a script from targets with a real clock.
 const ENGINE_ONLY: &str = "!engine-only";
 
@@ -115,7 +122,7 @@ impl Script {
                 blocks.push(Block::Text(line.to_owned()));
                 continue;
             }
-            if line == "!sort" || line == "!glob" {
+            if MODIFIERS.contains(&line) {
                 pending.add(index + 1, line);
                 continue;
             }
@@ -169,7 +176,7 @@ impl Script {
     }
 }
 
-/// `!sort` and `!glob` lines that wait for their command.
+/// [`MODIFIERS`] that wait for their command.
 #[derive(Default)]
 struct Pending {
     line: usize,
@@ -200,9 +207,9 @@ impl Pending {
         let start = if self.source.is_empty() { line } else { self.line };
         let mut source = std::mem::take(&mut self.source);
         let has = |name: &str| source.iter().any(|line| line == name);
-        let (sort, glob) = (has("!sort"), has("!glob"));
+        let (sort, glob, wait) = (has("!sort"), has("!glob"), has("!wait"));
         source.push(text.to_owned());
-        Step { line: start, source, action, sort, glob, expected: Vec::new() }
+        Step { line: start, source, action, sort, glob, wait, expected: Vec::new() }
     }
 }
 
@@ -233,8 +240,7 @@ fn parse_command(client: &str, command: &str) -> Result<Action, String> {
 }
 
 fn parse_directive(directive: &str) -> Result<Action, String> {
-    const KNOWN: &str =
-        "!sort, !glob, !await NAME, !blocked NAME, !quiet NAME, !advance DURATION, !engine-only";
+    const KNOWN: &str = "!sort, !glob, !wait, !await NAME, !blocked NAME, !quiet NAME, !advance DURATION, !engine-only";
     let unknown = || format!("unknown directive \"!{directive}\"; known are {KNOWN}");
     let (name, argument) = directive.split_once(' ').ok_or_else(unknown)?;
     let argument = argument.trim();

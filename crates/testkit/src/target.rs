@@ -17,7 +17,8 @@ pub trait Target {
     fn exec(&mut self, client: &str, args: &[Vec<u8>]) -> io::Result<Outcome>;
 
     /// The next reply of a blocked command or the next pushed message of
-    /// `client`; waits for it within reason.
+    /// `client`; waits for it within reason. A target with a manual clock moves
+    /// it to the end of the client's timeout when nothing else can come.
     ///
     /// # Errors
     /// When nothing came, or the target failed.
