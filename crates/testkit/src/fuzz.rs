@@ -50,7 +50,7 @@ const BORDER_BYTES: &[u8] =
 /// Hands every file of `corpus`, then mutations of them, to `target`, which
 /// panics when it finds a fault.
 ///
-/// `FUZZ_SECONDS` bounds the time, else [`RUNS_DEFAULT`] the number of inputs.
+/// `FUZZ_SECONDS` bounds the time; without it, 2000 mutations are tried.
 /// `FUZZ_SEED` repeats a run; by default every bounded-by-number run is the
 /// same and every timed run differs.
 ///

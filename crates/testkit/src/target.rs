@@ -41,7 +41,7 @@ pub trait Target {
     fn has_manual_clock(&self) -> bool;
 
     /// Lets `ms` milliseconds pass, with everything that is due in them.
-    /// Only called when [`Target::has_manual_clock`].
+    /// Only called when [`Target::has_manual_clock`] says so.
     ///
     /// # Errors
     /// When the target failed.
