@@ -212,6 +212,11 @@ impl Client {
                 self.replies = Replies::On;
                 1
             }
+            (["reset"], _) => {
+                self.replies = Replies::On;
+                self.subscribed.clear();
+                1
+            }
             (["client", "reply", "off"], _) => {
                 self.replies = Replies::Off;
                 0
