@@ -49,4 +49,3 @@ const CLIENT: &[CommandSpec] = &[
     Row::engine("unblock", -3, OPERATOR, "5.0.0", "client-id [TIMEOUT | ERROR]", "Unblocks a client blocked by a blocking command from a different connection."),
     Row::engine("unpause", 2, OPERATOR, "6.2.0", "", "Resumes processing commands from paused clients."),
 ];
-

@@ -9,14 +9,19 @@
 //! have rows here too and their handlers in `engine`.
 
 pub mod args;
+mod connection;
 mod ctx;
 mod error;
 mod expire;
 pub mod flags;
 pub mod keys;
+mod object;
+mod pubsub;
+mod server;
 mod spec;
 mod string;
 mod table;
+mod transactions;
 
 pub use args::Args;
 pub use ctx::{Block, Ctx, DataLimits, TimeoutReply, WaitFor};

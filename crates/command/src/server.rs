@@ -8,8 +8,8 @@ use crate::args::Args;
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{
-    ADMIN, ALLOW_BUSY, BLOCKING, FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY,
-    SKIP_MONITOR, SKIP_SLOWLOG, STALE, category,
+    ADMIN, ALLOW_BUSY, BLOCKING, FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY, SKIP_MONITOR,
+    SKIP_SLOWLOG, STALE, category,
 };
 use crate::keys::{KeySpec, key_flags::RO};
 use crate::spec::{CommandSpec, Family, Group};
@@ -104,7 +104,6 @@ const SLOWLOG: &[CommandSpec] = &[
     Row::engine("len", 2, OPERATE, "2.2.12", "", "Returns the number of entries in the slow log."),
     Row::engine("reset", 2, OPERATE, "2.2.12", "", "Clears all entries from the slow log."),
 ];
-
 
 fn memory_usage(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let mut options = Args::new(&args[1..]);

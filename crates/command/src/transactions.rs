@@ -20,4 +20,3 @@ pub const FAMILY: Family = Family {
         Row::engine("watch", -2, ANYTIME.with(FAST), "2.2.0", "key [key ...]", "Monitors changes to keys to determine the execution of a transaction.").keys(&[KeySpec::range(1, -1, 1, RO)]),
     ],
 };
-
