@@ -15,7 +15,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     matches_with(pattern, text, |a, b| a == b)
 }
 
-/// As [`matches`], without regard to ASCII case.
+/// As [`matches()`], without regard to ASCII case.
 #[must_use]
 pub fn matches_ignore_case(pattern: &[u8], text: &[u8]) -> bool {
     matches_with(pattern, text, |a, b| a.eq_ignore_ascii_case(&b))
