@@ -9,7 +9,7 @@ use crate::keys::{Begin, Find, KeyRef};
 use crate::spec::{CommandSpec, Family, Group, Run};
 
 /// Every family, in the order of `docs/COMMANDS.md`.
-const FAMILIES: &[Family] = &[crate::string::FAMILY];
+const FAMILIES: &[Family] = &[crate::string::FAMILY, crate::list::FAMILY, crate::set::FAMILY];
 
 /// A row with what follows from it.
 #[derive(Debug)]
