@@ -267,7 +267,7 @@ pub(crate) struct ExpireUnit {
 }
 
 impl<'a> SetOptions<'a> {
-    fn parse(args: &[&'a [u8]], is_set: bool) -> Result<SetOptions<'a>> {
+    fn parse(args: &'a [&'a [u8]], is_set: bool) -> Result<SetOptions<'a>> {
         let mut options = SetOptions::default();
         let mut args = Args::new(args);
         while !args.is_empty() {

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::flags::{ADMIN, BLOCKING, FAST, Flags, MOVABLE_KEYS, PUBSUB, READONLY, WRITE, category};
 use crate::keys::{Begin, Find, KeyRef};
-use crate::spec::{CommandSpec, Family, Group, Run};
+use crate::spec::{CommandSpec, Family, Group};
 
 /// Every family, in the order of `docs/COMMANDS.md`.
 const FAMILIES: &[Family] = &[crate::string::FAMILY, crate::list::FAMILY, crate::set::FAMILY];
@@ -221,7 +221,7 @@ pub fn table() -> &'static Table {
 mod tests {
     use super::*;
     use crate::flags::{DENYOOM, NO_MANDATORY_KEYS};
-    use crate::spec::ScopeRule;
+    use crate::spec::{Run, ScopeRule};
 
     #[test]
     fn names_are_unique_lowercase_and_found_in_any_case() {

@@ -8,7 +8,7 @@ pub mod dump;
 mod edit;
 pub mod effect;
 mod event;
-pub mod limits;
+mod limits;
 mod recorder;
 mod shard;
 pub mod table;

@@ -11,5 +11,5 @@ mod zset;
 pub use hash::Hash;
 pub use list::List;
 pub use packed::Packed;
-pub use set::Set;
-pub use zset::Zset;
+pub use set::{Member, Set};
+pub use zset::{LexBound, Ranked, ScoreBound, Zset};

@@ -1,0 +1,375 @@
+//! Clients that wait for a key to hold something.
+//!
+//! A blocking command that finds nothing registers its client under the locks
+//! of its keys' shards, so a later push cannot miss it. Whoever finishes a
+//! transaction that may have filled a key serves the clients that wait for it,
+//! first come first served, by running their own command again on their behalf.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base::{DbIndex, Frame, FrameBuilder, Reply, Revision, SeededRng, Rng};
+use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
+use keyspace::effect::{Effect, Effects};
+use keyspace::{Buffers, Scope, Txn, ValueRef};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::engine::Engine;
+use crate::execute::{arguments, borrow};
+use crate::session::Session;
+
+/// A client's wait, held by its connection.
+#[derive(Debug)]
+pub struct Blocked {
+    /// Names the wait for [`Engine::cancel_wait`].
+    pub id: u64,
+    /// When it ends without success, in milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+    /// The reply then.
+    pub on_timeout: Frame,
+    /// The reply, once there is one.
+    pub answer: oneshot::Receiver<Answer>,
+}
+
+/// What ends a wait.
+#[derive(Debug)]
+pub struct Answer {
+    /// The reply.
+    pub frame: Frame,
+    /// It must not be sent before this is committed.
+    pub depends_on: Revision,
+}
+
+/// Everybody who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Blocking {
+    waiters: Mutex<Waiters>,
+    count: AtomicUsize,
+    /// Held while waiters are served, so that one key's waiters are served in
+    /// order and a wait that is being served is not cancelled meanwhile.
+    serving: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    next_id: u64,
+    by_id: HashMap<u64, Waiter>,
+    /// Ids in ascending order, which is the order they came in.
+    by_key: HashMap<(DbIndex, Vec<u8>), BTreeMap<u64, ()>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    client: u64,
+    command: &'static Command,
+    argv: Vec<Vec<u8>>,
+    db: DbIndex,
+    resp3: bool,
+    keys: Vec<Vec<u8>>,
+    wait_for: Option<WaitFor>,
+    on_timeout: Frame,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Waiters {
+    fn add(&mut self, id: u64, waiter: Waiter) {
+        for key in &waiter.keys {
+            self.by_key.entry((waiter.db, key.clone())).or_default().insert(id, ());
+        }
+        self.by_id.insert(id, waiter);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Waiter> {
+        let waiter = self.by_id.remove(&id)?;
+        for key in &waiter.keys {
+            let place = (waiter.db, key.clone());
+            if let Some(ids) = self.by_key.get_mut(&place) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_key.remove(&place);
+                }
+            }
+        }
+        Some(waiter)
+    }
+}
+
+impl Blocking {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// How many clients wait.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// How many keys are waited for.
+    pub(crate) fn key_count(&self) -> usize {
+        self.waiters.lock().by_key.len()
+    }
+
+    /// Called with the shards of the waiter's keys locked.
+    pub(crate) fn register(
+        &self,
+        _engine: &Engine,
+        session: &Session,
+        command: &'static Command,
+        argv: &[&[u8]],
+        block: &Block,
+        now_ms: u64,
+    ) -> Blocked {
+        let on_timeout = match block.on_timeout {
+            TimeoutReply::Null => Frame::Null,
+            TimeoutReply::NullArray => Frame::NullArray,
+        };
+        let deadline_ms = block.timeout_ms.map(|ms| now_ms.saturating_add(ms));
+        self.add(session, command, argv, &block.keys, Some(block.wait_for), on_timeout, deadline_ms)
+    }
+
+    /// A wait for something other than a key; its answer comes from
+    /// [`Engine::answer_wait`] or from the deadline.
+    pub(crate) fn register_plain(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        on_timeout: Frame,
+        deadline_ms: Option<u64>,
+    ) -> Blocked {
+        self.add(session, command, &[], &[], None, on_timeout, deadline_ms)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of a waiter")]
+    fn add(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        argv: &[&[u8]],
+        keys: &[Vec<u8>],
+        wait_for: Option<WaitFor>,
+        on_timeout: Frame,
+        deadline_ms: Option<u64>,
+    ) -> Blocked {
+        let (sender, receiver) = oneshot::channel();
+        let waiter = Waiter {
+            client: session.client.id,
+            command,
+            argv: argv.iter().map(|arg| arg.to_vec()).collect(),
+            db: session.db,
+            resp3: session.client.activity.resp3.load(Ordering::Relaxed),
+            keys: keys.to_vec(),
+            wait_for,
+            on_timeout: on_timeout.clone(),
+            answer: sender,
+        };
+        let mut waiters = self.waiters.lock();
+        waiters.next_id += 1;
+        let id = waiters.next_id;
+        waiters.add(id, waiter);
+        self.count.store(waiters.by_id.len(), Ordering::SeqCst);
+        session.client.activity.blocked.store(true, Ordering::Relaxed);
+        Blocked { id, deadline_ms, on_timeout, answer: receiver }
+    }
+
+    fn take(&self, id: u64) -> Option<Waiter> {
+        let mut waiters = self.waiters.lock();
+        let waiter = waiters.remove(id);
+        self.count.store(waiters.by_id.len(), Ordering::SeqCst);
+        waiter
+    }
+
+    fn put_back(&self, id: u64, waiter: Waiter) {
+        let mut waiters = self.waiters.lock();
+        waiters.add(id, waiter);
+        self.count.store(waiters.by_id.len(), Ordering::SeqCst);
+    }
+
+    /// The first waiter of a key after `after`, in order of arrival.
+    fn next(&self, db: DbIndex, key: &[u8], after: u64) -> Option<u64> {
+        let waiters = self.waiters.lock();
+        let ids = waiters.by_key.get(&(db, key.to_vec()))?;
+        ids.range(after + 1..).next().map(|(&id, ())| id)
+    }
+
+    /// Keys of one database that somebody waits for.
+    fn keys_in(&self, db: DbIndex) -> Vec<Vec<u8>> {
+        let waiters = self.waiters.lock();
+        waiters.by_key.keys().filter(|(at, _)| *at == db).map(|(_, key)| key.clone()).collect()
+    }
+
+    fn find_client(&self, client: u64) -> Option<u64> {
+        let waiters = self.waiters.lock();
+        waiters.by_id.iter().find(|(_, w)| w.client == client).map(|(&id, _)| id)
+    }
+}
+
+impl Engine {
+    /// Ends a wait because of its deadline or its connection's end. False when
+    /// an answer is there already.
+    pub fn cancel_wait(&self, id: u64) -> bool {
+        let _serving = self.blocking.serving.lock();
+        self.blocking.take(id).is_some()
+    }
+
+    /// Answers a plain wait. False when it has ended already.
+    pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
+        match self.blocking.take(id) {
+            Some(waiter) => waiter.answer.send(Answer { frame, depends_on }).is_ok(),
+            None => false,
+        }
+    }
+
+    /// CLIENT UNBLOCK: ends a client's wait as after its time, or with an error.
+    pub(crate) fn unblock_client(&self, client: u64, with_error: bool) -> bool {
+        let _serving = self.blocking.serving.lock();
+        let Some(waiter) = self.blocking.find_client(client).and_then(|id| self.blocking.take(id))
+        else {
+            return false;
+        };
+        let frame = if with_error {
+            Frame::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".to_owned())
+        } else {
+            waiter.on_timeout
+        };
+        waiter.answer.send(Answer { frame, depends_on: Revision::ZERO }).is_ok()
+    }
+
+    /// Serves the clients that wait for keys which `effects` may have filled,
+    /// and those that their own commands fill in turn.
+    pub(crate) fn serve_waiters(self: &Arc<Self>, db: DbIndex, effects: &[u8]) {
+        if self.blocking.is_empty() {
+            return;
+        }
+        let mut ready = VecDeque::new();
+        self.collect_ready(db, effects, &mut ready);
+        if ready.is_empty() {
+            return;
+        }
+        let _serving = self.blocking.serving.lock();
+        let mut buffers = Buffers::default();
+        let mut rng = SeededRng::new(self.clock.monotonic_ns());
+        while let Some((db, key)) = ready.pop_front() {
+            let mut after = 0;
+            while let Some(id) = self.blocking.next(db, &key, after) {
+                after = id;
+                let Some(waiter) = self.blocking.take(id) else { continue };
+                match self.serve(&waiter, &key, &mut buffers, &mut rng, &mut ready) {
+                    Served::Answered(answer) => {
+                        // A connection that is gone has no use for the answer;
+                        // what its command did stays done, as in Redis.
+                        let _ = waiter.answer.send(answer);
+                    }
+                    Served::StillWaits => self.blocking.put_back(id, waiter),
+                    Served::NothingThere => {
+                        self.blocking.put_back(id, waiter);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        waiter: &Waiter,
+        key: &[u8],
+        buffers: &mut Buffers,
+        rng: &mut dyn Rng,
+        ready: &mut VecDeque<(DbIndex, Vec<u8>)>,
+    ) -> Served {
+        let Run::Data(handler) = waiter.command.spec.run else { return Served::StillWaits };
+        let live = self.live();
+        let argv = borrow(&waiter.argv);
+        let now_ms = self.clock.now_ms();
+        let scope = match self.scope(waiter.command, &argv) {
+            Scope::Shards(mut shards) => {
+                shards.push(self.keyspace.shard_of(key));
+                Scope::Shards(shards)
+            }
+            scope => scope,
+        };
+        let mut options = self.txn_options(&live, now_ms, true);
+        options.always_record = true;
+        let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
+        txn.select(waiter.db);
+        let fits = matches!(
+            (txn.get(key), waiter.wait_for),
+            (Some(ValueRef::List(_)), Some(WaitFor::List))
+                | (Some(ValueRef::Zset(_)), Some(WaitFor::Zset))
+        );
+        if !fits {
+            let is_missing = !txn.contains(key);
+            txn.finish();
+            return if is_missing { Served::NothingThere } else { Served::StillWaits };
+        }
+        let mut sink = FrameBuilder::new(waiter.resp3);
+        let mut ctx =
+            Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
+        let result = handler(&mut ctx, arguments(waiter.command, &argv), &mut sink);
+        let still_waits = ctx.block.is_some();
+        let finished = txn.finish();
+        let effects = buffers.effects().to_vec();
+        self.dispose(buffers.take_garbage());
+        if buffers.has_events() {
+            let events = buffers.take_events();
+            let revision = finished.written.unwrap_or_default();
+            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+        }
+        if finished.written.is_some() {
+            self.tracking.invalidate_for(self, waiter.client, &finished, waiter.db, &effects);
+            self.collect_ready(waiter.db, &effects, ready);
+        }
+        if still_waits {
+            return Served::StillWaits;
+        }
+        if let Err(error) = result {
+            sink = FrameBuilder::new(waiter.resp3);
+            sink.error(error.text());
+        }
+        let frame = sink.finish().pop().expect("a command that does not wait replies");
+        Served::Answered(Answer { frame, depends_on: finished.depends_on })
+    }
+
+    /// Keys that effects may have filled, in order.
+    fn collect_ready(
+        &self,
+        db: DbIndex,
+        effects: &[u8],
+        ready: &mut VecDeque<(DbIndex, Vec<u8>)>,
+    ) {
+        let mut add = |db: DbIndex, key: &[u8]| {
+            if !ready.iter().any(|(other, known)| *other == db && known == key) {
+                ready.push_back((db, key.to_vec()));
+            }
+        };
+        let (mut db, mut key): (DbIndex, &[u8]) = (db, b"");
+        for effect in Effects::new(effects).flatten() {
+            match effect {
+                Effect::Database(other) => db = other,
+                Effect::Key(name) => key = name,
+                Effect::ListPushFront { .. }
+                | Effect::ListPushBack { .. }
+                | Effect::ListInsert { .. }
+                | Effect::ZsetSet { .. }
+                | Effect::Put { .. } => add(db, key),
+                Effect::Rename { db, key } => add(db, key),
+                Effect::Swap { a, b } => {
+                    for db in [a, b] {
+                        self.blocking.keys_in(db).iter().for_each(|key| add(db, key));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+enum Served {
+    Answered(Answer),
+    /// Its command found nothing it could use.
+    StillWaits,
+    /// The key is gone: no later waiter of it can be served either.
+    NothingThere,
+}

@@ -1,0 +1,298 @@
+//! The engine: everything that all connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use base::{Clock, DbIndex, Rng, SeededRng};
+use command::{Command, DataLimits, Run, table};
+use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
+use parking_lot::{Mutex, RwLock};
+use settings::Settings;
+
+use crate::blocking::Blocking;
+use crate::call::Handler;
+use crate::client::{Client, Clients};
+use crate::commit_queue::CommitQueue;
+use crate::latency::Latency;
+use crate::pause::Pause;
+use crate::pubsub::PubSub;
+use crate::reclaim::Reclaimer;
+use crate::replicator::Replicator;
+use crate::session::Session;
+use crate::slowlog::SlowLog;
+use crate::stats::Stats;
+use crate::tracking::Tracking;
+
+/// Everything that all connections share. Front-ends hold it in an `Arc` and
+/// nothing else of Alcid.
+pub struct Engine {
+    /// The current state.
+    pub keyspace: Keyspace,
+    /// The commit rule.
+    pub replicator: Arc<dyn Replicator>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Connected clients.
+    pub clients: Clients,
+    /// Counters.
+    pub stats: Stats,
+    /// What `INFO server` says that only the binary knows.
+    pub identity: Identity,
+    pub(crate) pubsub: PubSub,
+    pub(crate) blocking: Blocking,
+    pub(crate) tracking: Tracking,
+    pub(crate) pause: Pause,
+    pub(crate) slowlog: SlowLog,
+    pub(crate) latency: Latency,
+    pub(crate) after_commit: CommitQueue,
+    pub(crate) reclaimer: Reclaimer,
+    /// Settings as a whole, for CONFIG; what the hot path reads is in `live`.
+    settings: RwLock<Settings>,
+    live: RwLock<Arc<Live>>,
+    /// Counts changes of `live`, so that sessions reload their copy only then.
+    live_version: AtomicU64,
+    /// Handlers of the commands that the engine runs, by command id.
+    handlers: Vec<Option<Handler>>,
+    rng: Mutex<SeededRng>,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub(crate) active_expire: AtomicBool,
+    pub(crate) started_ms: u64,
+    pub(crate) hooks: Hooks,
+}
+
+/// What only the binary can do or know.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// 40 hexadecimal digits, new for every start.
+    pub run_id: String,
+    /// The configuration file, if there is one.
+    pub config_file: Option<std::path::PathBuf>,
+    /// The program's file.
+    pub executable: String,
+    /// The RESP port.
+    pub tcp_port: u16,
+}
+
+type ConfigHook = Box<dyn Fn(&Settings) -> Result<(), String> + Send + Sync>;
+type Hook = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Calls into the binary.
+#[derive(Default)]
+pub struct Hooks {
+    /// Ends the process in an orderly way: SHUTDOWN.
+    pub shutdown: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Takes over settings that live outside the engine, such as the level of
+    /// the diagnostics.
+    pub settings_changed: Option<ConfigHook>,
+    /// Writes the configuration file: CONFIG REWRITE.
+    pub rewrite_config: Option<ConfigHook>,
+    /// Empties the keyspace and replays the log into it: DEBUG RELOAD.
+    pub reload: Option<Hook>,
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+/// The settings that commands read, in the form they read them.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// When collections leave their compact encodings.
+    pub encoding: EncodingLimits,
+    /// Limits on values.
+    pub data: DataLimits,
+    /// Bits of `keyspace::class`.
+    pub event_classes: u32,
+    /// Bytes of memory for data; 0 without limit.
+    pub max_memory: u64,
+    /// Nanoseconds from which a command enters the slow log; `u64::MAX` never.
+    pub slow_ns: u64,
+    /// The settings themselves.
+    pub settings: Settings,
+}
+
+impl Live {
+    fn new(settings: &Settings) -> Live {
+        let encoding = &settings.encoding;
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Live {
+            encoding: EncodingLimits {
+                hash_max_listpack_entries: count(encoding.hash_max_listpack_entries),
+                hash_max_listpack_value: count(encoding.hash_max_listpack_value),
+                list_max_listpack_size: encoding.list_max_listpack_size,
+                set_max_intset_entries: count(encoding.set_max_intset_entries),
+                set_max_listpack_entries: count(encoding.set_max_listpack_entries),
+                set_max_listpack_value: count(encoding.set_max_listpack_value),
+                zset_max_listpack_entries: count(encoding.zset_max_listpack_entries),
+                zset_max_listpack_value: count(encoding.zset_max_listpack_value),
+            },
+            data: DataLimits { string_bytes_max: count(settings.bulk_length_max) },
+            event_classes: crate::notify::parse_classes(&settings.notify_keyspace_events)
+                .expect("the settings table checks the letters"),
+            max_memory: settings.max_memory,
+            slow_ns: u64::try_from(settings.slowlog_slower_than_us)
+                .map_or(u64::MAX, |us| us.saturating_mul(1000)),
+            settings: settings.clone(),
+        }
+    }
+}
+
+impl Engine {
+    /// An engine over a keyspace that recovery has filled.
+    ///
+    /// # Panics
+    /// When a row of the command table says that the engine runs a command and
+    /// it has no handler for it.
+    #[must_use]
+    pub fn new(
+        keyspace: Keyspace,
+        replicator: Arc<dyn Replicator>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+        settings: Settings,
+        identity: Identity,
+        hooks: Hooks,
+    ) -> Engine {
+        let handlers: Vec<Option<Handler>> = {
+            let mut by_id = vec![None; table().id_count()];
+            for command in table().all().filter(|c| matches!(c.spec.run, Run::Engine)) {
+                let handler = crate::call::handler(&command.full_name);
+                assert!(handler.is_some(), "no handler for {}", command.full_name);
+                by_id[command.id] = handler;
+            }
+            by_id
+        };
+        Engine {
+            keyspace,
+            started_ms: clock.now_ms(),
+            after_commit: CommitQueue::default(),
+            replicator,
+            clock,
+            clients: Clients::default(),
+            stats: Stats::new(table().id_count()),
+            identity,
+            pubsub: PubSub::default(),
+            blocking: Blocking::default(),
+            tracking: Tracking::default(),
+            pause: Pause::default(),
+            slowlog: SlowLog::default(),
+            latency: Latency::default(),
+            reclaimer: Reclaimer::start(),
+            live: RwLock::new(Arc::new(Live::new(&settings))),
+            live_version: AtomicU64::new(1),
+            settings: RwLock::new(settings),
+            handlers,
+            rng: Mutex::new(SeededRng::new(seed)),
+            active_expire: AtomicBool::new(true),
+            hooks,
+        }
+    }
+
+    /// A session for a new client.
+    pub fn connect(&self, addr: String, laddr: String) -> Session {
+        let client = self.clients.connect(addr, laddr, self.clock.now_ms());
+        self.stats.connections_received.fetch_add(1, Ordering::Relaxed);
+        let needs_password = !self.settings.read().requirepass.is_empty();
+        let seed = self.rng.lock().next_u64();
+        Session::new(client, !needs_password, seed)
+    }
+
+    /// Forgets a client: its subscriptions, its place in queues, its tracking.
+    pub fn disconnect(&self, session: &mut Session) {
+        session.tally.flush(&self.stats);
+        self.pubsub.forget(session);
+        self.tracking.forget(session.client.id);
+        self.clients.disconnect(session.client.id);
+    }
+
+    /// The settings that commands read.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().clone()
+    }
+
+    /// Changes with every change of [`Engine::live`].
+    #[must_use]
+    pub fn live_version(&self) -> u64 {
+        self.live_version.load(Ordering::Acquire)
+    }
+
+    /// A copy of the settings.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings.read().clone()
+    }
+
+    /// Changes settings; `change` works on a copy, and nothing changes when it
+    /// fails.
+    ///
+    /// # Errors
+    /// What `change` or a taker of settings says.
+    pub fn change_settings<E: From<String>>(
+        &self,
+        change: impl FnOnce(&mut Settings) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut settings = self.settings.write();
+        let mut changed = settings.clone();
+        change(&mut changed)?;
+        if let Some(hook) = &self.hooks.settings_changed {
+            hook(&changed)?;
+        }
+        self.replicator.reconfigure(&changed);
+        *self.live.write() = Arc::new(Live::new(&changed));
+        *settings = changed;
+        self.live_version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn handler_of(&self, command: &Command) -> Handler {
+        self.handlers[command.id].expect("checked when the engine was made")
+    }
+
+    /// How a transaction runs now.
+    pub(crate) fn txn_options<'t>(&self, live: &'t Live, now_ms: u64, touch: bool) -> TxnOptions<'t> {
+        TxnOptions {
+            now_ms,
+            limits: &live.encoding,
+            event_classes: live.event_classes,
+            always_record: self.has_effect_readers(),
+            expire: true,
+            touch,
+        }
+    }
+
+    /// Whether blocked clients or tracking clients read effects.
+    pub(crate) fn has_effect_readers(&self) -> bool {
+        !self.blocking.is_empty() || !self.tracking.is_empty()
+    }
+
+    /// Drops what a transaction threw away: little at once, much in the
+    /// background. Called after the locks are open.
+    pub(crate) fn dispose(&self, garbage: Vec<Garbage>) {
+        for piece in garbage {
+            if piece.effort() > 64 {
+                self.reclaimer.drop_later(piece, &self.stats);
+            }
+        }
+    }
+
+    /// Bytes that count against `maxmemory`.
+    #[must_use]
+    pub fn used_memory(&self) -> u64 {
+        self.keyspace.memory_bytes() as u64
+    }
+
+    /// Everybody connected, by id.
+    #[must_use]
+    pub fn all_clients(&self) -> Vec<Arc<Client>> {
+        self.clients.all()
+    }
+
+    /// How many databases there are.
+    #[must_use]
+    pub fn databases(&self) -> DbIndex {
+        self.keyspace.databases()
+    }
+}

@@ -1,0 +1,394 @@
+//! One command from its words to its reply: admission, then execution in place.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Frame, Reply, Revision};
+use command::flags::{
+    ALLOW_BUSY, DENYOOM, LOADING, NO_AUTH, NO_MULTI, PUBSUB, READONLY, SKIP_MONITOR, WRITE,
+};
+use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
+use keyspace::{Finished, Scope, Txn};
+use smallvec::SmallVec;
+
+use crate::blocking::Blocked;
+use crate::call::Call;
+use crate::engine::{Engine, Live};
+use crate::session::{ReplyMode, Session};
+
+/// What a front-end does after a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The reply is written.
+    Done,
+    /// The reply is written; close the connection once it is sent.
+    Close,
+    /// No reply yet: wait, see [`Blocked`].
+    Blocked(Blocked),
+    /// Nothing happened; run the same command again at that time (milliseconds
+    /// since 1970) or when [`Engine::pause_ended`] says so.
+    Paused(u64),
+}
+
+/// How a run of a data command ended.
+pub(crate) enum Ran {
+    Replied,
+    Wants(Block),
+}
+
+impl Engine {
+    /// Runs one command. `argv` holds its words, the name first, at least one.
+    ///
+    /// The reply is written before this returns, except where [`Outcome`] says
+    /// otherwise. It must not be sent before `session.depends_on` is committed.
+    pub fn execute(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        argv: &[&[u8]],
+        reply: &mut dyn Reply,
+    ) -> Outcome {
+        session.reply_mode = match session.reply_mode {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            mode => mode,
+        };
+        if session.tick_ns == 0 {
+            session.tick_ns = self.clock.monotonic_ns();
+        }
+        let now_ms = self.clock.now_ms();
+        let command = match find(argv) {
+            Ok(command) => command,
+            Err(error) => return self.refuse(session, None, &error, reply),
+        };
+        session.client.activity.last_command.store(command.id + 1, Ordering::Relaxed);
+        match self.admit(session, live, command, argv, now_ms) {
+            Ok(Admitted::Run) => {}
+            Ok(Admitted::Queue) => {
+                self.queue(session, command, argv);
+                reply.simple("QUEUED");
+                return Outcome::Done;
+            }
+            Ok(Admitted::Pause(until_ms)) => return Outcome::Paused(until_ms),
+            Err(error) => return self.refuse(session, Some(command), &error, reply),
+        }
+        self.feed_monitors(session, command, argv, now_ms);
+        let outcome = match command.spec.run {
+            Run::Data(handler) => self.run_data(session, live, command, handler, argv, now_ms, reply),
+            Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
+            Run::Container => unreachable!("find() answers subcommands, never containers"),
+        };
+        self.account(session, live, command, argv, now_ms);
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.stats.commands[command.id].failed.fetch_add(1, Ordering::Relaxed);
+                self.stats.count_error(error.text());
+                reply.error(error.text());
+                Outcome::Done
+            }
+        }
+    }
+
+    /// Ends a batch of pipelined commands: gives the counters away and makes
+    /// the next command read the clock.
+    pub fn end_batch(&self, session: &mut Session) {
+        session.tally.flush(&self.stats);
+        session.tick_ns = 0;
+        session.client.activity.last_interaction_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+    }
+
+    fn refuse(
+        &self,
+        session: &mut Session,
+        command: Option<&Command>,
+        error: &Error,
+        reply: &mut dyn Reply,
+    ) -> Outcome {
+        if let Some(multi) = &mut session.multi {
+            multi.aborted = true;
+        }
+        if let Some(command) = command {
+            self.stats.commands[command.id].rejected.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stats.count_error(error.text());
+        reply.error(error.text());
+        Outcome::Done
+    }
+
+    /// The one place that decides whether a command may run now.
+    fn admit(
+        &self,
+        session: &Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+    ) -> command::Result<Admitted> {
+        let flags = command.flags;
+        if !command.spec.accepts(argv.len()) {
+            return Err(Error::arity(&command.full_name));
+        }
+        if !session.authenticated && !flags.has(NO_AUTH) {
+            return Err(Error::new("NOAUTH Authentication required."));
+        }
+        let in_multi = session.multi.is_some();
+        if in_multi && flags.has(NO_MULTI) {
+            return Err(Error::new("ERR Command not allowed inside a transaction"));
+        }
+        if flags.has(DENYOOM) && live.max_memory > 0 && self.used_memory() > live.max_memory {
+            return Err(Error::OUT_OF_MEMORY);
+        }
+        if flags.has(WRITE) {
+            self.replicator.admit_write()?;
+        }
+        let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
+        if speaks_resp2 && session.is_subscribed() && !allowed_while_subscribed(command) {
+            return Err(Error::new(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+                 allowed in this context",
+                command.full_name.to_ascii_lowercase()
+            )));
+        }
+        let runs_in_multi = crate::transaction::runs_inside_multi(command);
+        if in_multi && !runs_in_multi {
+            return Ok(Admitted::Queue);
+        }
+        // EXEC counts as a write when its queue holds one.
+        let is_write = flags.has(WRITE) || session.exec_writes(command);
+        if !flags.has_any(command::flags::Flags(ALLOW_BUSY.0 | LOADING.0)) || is_write {
+            let may_wait = is_write || flags.has(READONLY) || flags.has(PUBSUB) || !flags.has(ALLOW_BUSY);
+            if let Some(until_ms) = self.pause.holds(is_write, now_ms).filter(|_| may_wait) {
+                return Ok(Admitted::Pause(until_ms));
+            }
+        }
+        Ok(Admitted::Run)
+    }
+
+    fn run_data(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        handler: Handler,
+        argv: &[&[u8]],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+    ) -> command::Result<Outcome> {
+        let options = self.txn_options(live, now_ms, !session.no_touch);
+        let mut buffers = std::mem::take(&mut session.buffers);
+        let journal: &dyn keyspace::Journal = &*self.replicator;
+        let mut txn = if command.single_key {
+            Txn::begin_on_key(&self.keyspace, argv[1], journal, &mut buffers, options)
+        } else {
+            let scope = self.scope(command, argv);
+            Txn::begin(&self.keyspace, &scope, journal, &mut buffers, options)
+        };
+        if self.has_effect_readers() {
+            txn.record_always();
+        }
+        txn.select(session.db);
+        let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
+        let waits = match &ran {
+            // Registered under the locks: whoever pushes next will see it.
+            Ok(Ran::Wants(block)) => Some(self.blocking.register(self, session, command, argv, block, now_ms)),
+            _ => None,
+        };
+        let finished = txn.finish();
+        session.buffers = buffers;
+        self.settle(session, &finished);
+        self.track_reads(session, command, argv);
+        ran?;
+        Ok(match waits {
+            Some(blocked) => Outcome::Blocked(blocked),
+            None => Outcome::Done,
+        })
+    }
+
+    /// Runs a data handler inside a transaction that is open already.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    pub(crate) fn run_in(
+        &self,
+        txn: &mut Txn<'_>,
+        session: &mut Session,
+        live: &Live,
+        command: &Command,
+        handler: Handler,
+        argv: &[&[u8]],
+        reply: &mut dyn Reply,
+        can_block: bool,
+    ) -> command::Result<Ran> {
+        if command.single_key {
+            txn.purge(argv[1]);
+        } else {
+            command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
+        }
+        let mut ctx =
+            Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
+        handler(&mut ctx, arguments(command, argv), reply)?;
+        Ok(match ctx.block {
+            Some(block) => Ran::Wants(block),
+            None => Ran::Replied,
+        })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    pub(crate) fn run_engine(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+        open: Option<&mut Txn<'_>>,
+    ) -> command::Result<Outcome> {
+        let handler = self.handler_of(command);
+        let args = arguments(command, argv);
+        handler(&mut Call { engine: self, session, command, args, reply, live, now_ms, open })
+    }
+
+    /// The shards a data command locks.
+    pub(crate) fn scope(&self, command: &Command, argv: &[&[u8]]) -> Scope {
+        let mut rule = command.spec.scope;
+        if let ScopeRule::ByArguments(choose) = rule {
+            rule = choose(arguments(command, argv));
+        }
+        match rule {
+            ScopeRule::All => Scope::All,
+            ScopeRule::Sliced => Scope::Sliced,
+            ScopeRule::Keys | ScopeRule::ByArguments(_) => Scope::Shards(
+                command.keys(argv).iter().map(|key| self.keyspace.shard_of(argv[key.index])).collect(),
+            ),
+        }
+    }
+
+    /// After a transaction, with the locks open: garbage, events, waiters,
+    /// invalidations.
+    pub(crate) fn settle(self: &Arc<Self>, session: &mut Session, finished: &Finished) {
+        session.depends_on = session.depends_on.max(finished.depends_on);
+        let garbage = session.buffers.take_garbage();
+        if !garbage.is_empty() {
+            self.dispose(garbage);
+        }
+        if session.buffers.has_events() {
+            let events = session.buffers.take_events();
+            let revision = finished.written.unwrap_or(Revision::ZERO);
+            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+        }
+        if finished.written.is_some() && !session.buffers.effects().is_empty() && self.has_effect_readers() {
+            let effects = session.buffers.effects().to_vec();
+            self.tracking.invalidate(self, session, finished, &effects);
+            self.serve_waiters(session.db, &effects);
+        }
+    }
+
+    /// Counts a command that ran and keeps it if it was slow.
+    fn account(
+        &self,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+    ) {
+        let end_ns = self.clock.monotonic_ns();
+        let ns = end_ns - session.tick_ns.min(end_ns);
+        session.tick_ns = end_ns.max(1);
+        session.tally.count(command.id, ns, &self.stats);
+        if ns >= live.slow_ns {
+            self.slowlog.record(session, live, command, argv, ns, now_ms);
+        }
+        self.latency.command(live, command, ns, now_ms);
+    }
+
+    fn feed_monitors(&self, session: &Session, command: &Command, argv: &[&[u8]], now_ms: u64) {
+        if self.pubsub.has_monitors() && !command.flags.has(SKIP_MONITOR) {
+            self.pubsub.feed_monitors(session, command, argv, self.clock.now_us().max(now_ms * 1000));
+        }
+    }
+
+    /// Told when CLIENT UNPAUSE ends a pause early.
+    pub fn pause_ended(&self) -> &tokio::sync::Notify {
+        self.pause.ended()
+    }
+
+    /// Writes a frame as the reply of a client that was blocked.
+    pub fn reply_blocked(&self, session: &mut Session, reply: &mut dyn Reply, frame: &Frame) {
+        session.tick_ns = 0;
+        if let Frame::Error(text) = frame {
+            self.stats.count_error(text);
+        }
+        reply.frame(frame);
+    }
+}
+
+enum Admitted {
+    Run,
+    Queue,
+    Pause(u64),
+}
+
+/// The command that these words name; a container's subcommand rather than
+/// the container.
+fn find(argv: &[&[u8]]) -> command::Result<&'static Command> {
+    let command = table().find(argv[0]).ok_or_else(|| unknown_command(argv))?;
+    if !matches!(command.spec.run, Run::Container) {
+        return Ok(command);
+    }
+    let Some(name) = argv.get(1) else {
+        return Err(Error::arity(&command.full_name));
+    };
+    command.subcommand(name).ok_or_else(|| {
+        Error::new(format!(
+            "ERR unknown subcommand '{}'. Try {} HELP.",
+            shown(name, 128),
+            command.full_name.to_ascii_uppercase()
+        ))
+    })
+}
+
+fn unknown_command(argv: &[&[u8]]) -> Error {
+    // As Redis: arguments are shown until 128 bytes are used.
+    let mut shown_args = String::new();
+    for arg in &argv[1..] {
+        if shown_args.len() >= 128 {
+            break;
+        }
+        shown_args += &format!("'{}' ", shown(arg, 128 - shown_args.len()));
+    }
+    Error::new(format!(
+        "ERR unknown command '{}', with args beginning with: {shown_args}",
+        shown(argv[0], 128)
+    ))
+}
+
+fn shown(bytes: &[u8], max: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
+}
+
+/// The words after the command's (and subcommand's) name.
+pub(crate) fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
+    let names = if command.full_name.contains('|') { 2 } else { 1 };
+    &argv[names.min(argv.len())..]
+}
+
+fn allowed_while_subscribed(command: &Command) -> bool {
+    matches!(
+        command.full_name.as_str(),
+        "ping"
+            | "subscribe"
+            | "unsubscribe"
+            | "psubscribe"
+            | "punsubscribe"
+            | "ssubscribe"
+            | "sunsubscribe"
+            | "quit"
+            | "reset"
+    )
+}
+
+/// Borrowed words of an owned command.
+pub(crate) fn borrow(argv: &[Vec<u8>]) -> SmallVec<[&[u8]; 8]> {
+    argv.iter().map(Vec::as_slice).collect()
+}

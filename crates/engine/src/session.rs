@@ -1,0 +1,118 @@
+//! What the server remembers of one client between its commands.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base::{DbIndex, Revision, SeededRng};
+use command::Command;
+use keyspace::Buffers;
+
+use crate::client::Client;
+
+/// One client's state, owned by its connection.
+#[derive(Debug)]
+pub struct Session {
+    /// The part of it that others see.
+    pub client: Arc<Client>,
+    /// The database of SELECT.
+    pub db: DbIndex,
+    /// Whether the client may run commands.
+    pub authenticated: bool,
+    /// The newest revision that replies not yet sent depend on: they leave
+    /// when it is committed.
+    pub depends_on: Revision,
+    /// Which replies the client wants.
+    pub reply_mode: ReplyMode,
+    /// The client wants MONITOR's stream.
+    pub monitoring: bool,
+    pub(crate) multi: Option<Multi>,
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) channels: BTreeSet<Vec<u8>>,
+    pub(crate) patterns: BTreeSet<Vec<u8>>,
+    pub(crate) shard_channels: BTreeSet<Vec<u8>>,
+    pub(crate) tracking: crate::tracking::TrackingState,
+    pub(crate) no_touch: bool,
+    pub(crate) rng: SeededRng,
+    pub(crate) buffers: Buffers,
+    /// Monotonic time at the end of the last command, which is the beginning
+    /// of the next one in a pipeline.
+    pub(crate) tick_ns: u64,
+    pub(crate) tally: crate::stats::Tally,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Every reply is sent.
+    #[default]
+    On,
+    /// None is, pushes included, until `ON`.
+    Off,
+    /// The reply of this command and of the next is not sent.
+    SkipNext,
+    /// The reply of this command is not sent.
+    Skip,
+}
+
+/// Commands queued since MULTI.
+#[derive(Debug, Default)]
+pub(crate) struct Multi {
+    pub(crate) queue: Vec<Queued>,
+    /// A command was refused: EXEC answers EXECABORT.
+    pub(crate) aborted: bool,
+    /// Bytes of the queued arguments.
+    pub(crate) bytes: usize,
+}
+
+/// A command with arguments of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) command: &'static Command,
+    pub(crate) argv: Vec<Vec<u8>>,
+}
+
+/// A key whose change makes EXEC fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) db: DbIndex,
+    pub(crate) key: Vec<u8>,
+    /// Its revision when WATCH saw it; zero when it did not exist. A key that
+    /// was deleted and made again has another one.
+    pub(crate) revision: Revision,
+}
+
+impl Session {
+    pub(crate) fn new(client: Arc<Client>, authenticated: bool, seed: u64) -> Session {
+        Session {
+            client,
+            db: 0,
+            authenticated,
+            depends_on: Revision::ZERO,
+            reply_mode: ReplyMode::On,
+            monitoring: false,
+            multi: None,
+            watched: Vec::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            shard_channels: BTreeSet::new(),
+            tracking: crate::tracking::TrackingState::default(),
+            no_touch: false,
+            rng: SeededRng::new(seed),
+            buffers: Buffers::default(),
+            tick_ns: 0,
+            tally: crate::stats::Tally::default(),
+        }
+    }
+
+    /// Whether it is subscribed to anything.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        !(self.channels.is_empty() && self.patterns.is_empty() && self.shard_channels.is_empty())
+    }
+
+    /// Whether it is between MULTI and EXEC.
+    #[must_use]
+    pub fn in_multi(&self) -> bool {
+        self.multi.is_some()
+    }
+}

@@ -1,0 +1,256 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+//!
+//! EXEC is one transaction of the keyspace: it locks the shards of every queued
+//! command and every watched key, in order, compares the watched revisions and
+//! runs the queue. Readers see all of it or nothing, and it is one record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Reply, Revision};
+use command::flags::{DENYOOM, WRITE};
+use command::{Command, Error, Result, Run};
+use keyspace::{Scope, Txn};
+use smallvec::SmallVec;
+
+use crate::call::{Call, Handler};
+use crate::engine::{Engine, Live};
+use crate::execute::{Outcome, borrow};
+use crate::session::{Multi, Queued, Session, Watched};
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[
+    ("multi", multi),
+    ("exec", exec),
+    ("discard", discard),
+    ("watch", watch),
+    ("unwatch", unwatch),
+];
+
+/// Commands that take effect at once between MULTI and EXEC.
+pub(crate) fn runs_inside_multi(command: &Command) -> bool {
+    matches!(command.full_name.as_str(), "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+fn multi(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    if call.session.multi.is_some() {
+        return Err(Error::new("ERR MULTI calls can not be nested"));
+    }
+    call.session.multi = Some(Multi::default());
+    call.session.client.activity.multi.store(0, Ordering::Relaxed);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn discard(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    if call.session.multi.is_none() {
+        return Err(Error::new("ERR DISCARD without MULTI"));
+    }
+    call.session.leave_multi();
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    if call.session.multi.is_some() {
+        return Err(Error::new("ERR WATCH inside MULTI is not allowed"));
+    }
+    let engine = call.engine.clone();
+    let shards = call.args.iter().map(|key| engine.keyspace.shard_of(key)).collect();
+    let mut buffers = std::mem::take(&mut call.session.buffers);
+    let options = engine.txn_options(call.live, call.now_ms, false);
+    let mut txn = Txn::begin(
+        &engine.keyspace,
+        &Scope::Shards(shards),
+        &*engine.replicator,
+        &mut buffers,
+        options,
+    );
+    txn.select(call.session.db);
+    for key in call.args {
+        let watched = Watched {
+            db: call.session.db,
+            key: key.to_vec(),
+            revision: txn.info(key).map_or(Revision::ZERO, |info| info.revision),
+        };
+        let known = |other: &Watched| other.db == watched.db && other.key == watched.key;
+        if !call.session.watched.iter().any(known) {
+            call.session.watched.push(watched);
+        }
+    }
+    txn.finish();
+    call.session.buffers = buffers;
+    call.session.client.activity.watched.store(call.session.watched.len(), Ordering::Relaxed);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn unwatch(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    call.session.forget_watched();
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let Some(multi) = call.session.multi.take() else {
+        return Err(Error::new("ERR EXEC without MULTI"));
+    };
+    let watched = std::mem::take(&mut call.session.watched);
+    call.session.leave_multi();
+    if multi.aborted {
+        return Err(Error::new("EXECABORT Transaction discarded because of previous errors."));
+    }
+    let engine = call.engine.clone();
+    let writes = multi.queue.iter().any(|queued| queued.command.flags.has(WRITE));
+    if writes {
+        if let Err(error) = engine.replicator.admit_write() {
+            let text = error.text().split_once(' ').map_or("", |(_, rest)| rest).to_owned();
+            return Err(Error::new(format!(
+                "EXECABORT Transaction discarded because of: {text}"
+            )));
+        }
+    }
+    let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
+    if refuses_memory && call.live.max_memory > 0 && engine.used_memory() > call.live.max_memory {
+        return Err(Error::OUT_OF_MEMORY);
+    }
+    let outcome = engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
+    Ok(outcome)
+}
+
+impl Session {
+    pub(crate) fn leave_multi(&mut self) {
+        self.multi = None;
+        self.client.activity.multi.store(-1, Ordering::Relaxed);
+        self.forget_watched();
+    }
+
+    pub(crate) fn forget_watched(&mut self) {
+        self.watched.clear();
+        self.client.activity.watched.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `command` is an EXEC whose queue holds a write.
+    pub(crate) fn exec_writes(&self, command: &Command) -> bool {
+        command.full_name == "exec"
+            && self
+                .multi
+                .as_ref()
+                .is_some_and(|multi| multi.queue.iter().any(|q| q.command.flags.has(WRITE)))
+    }
+}
+
+impl Engine {
+    /// Keeps a command for EXEC.
+    pub(crate) fn queue(&self, session: &mut Session, command: &'static Command, argv: &[&[u8]]) {
+        let multi = session.multi.as_mut().expect("admitted for queueing inside MULTI");
+        multi.bytes += argv.iter().map(|arg| arg.len() + 16).sum::<usize>();
+        let argv = argv.iter().map(|arg| arg.to_vec()).collect();
+        multi.queue.push(Queued { command, argv });
+        session.client.activity.multi.store(multi.queue.len() as i64, Ordering::Relaxed);
+    }
+
+    fn run_queue(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        multi: &Multi,
+        watched: &[Watched],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+    ) -> Outcome {
+        let scope = self.scope_of_queue(multi, watched);
+        let mut buffers = std::mem::take(&mut session.buffers);
+        let options = self.txn_options(live, now_ms, !session.no_touch);
+        let mut txn =
+            Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
+        if self.has_effect_readers() {
+            txn.record_always();
+        }
+        let unchanged = watched.iter().all(|watched| {
+            txn.select(watched.db);
+            let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
+            now == watched.revision
+        });
+        if !unchanged {
+            let finished = txn.finish();
+            session.buffers = buffers;
+            self.settle(session, &finished);
+            reply.null_array();
+            return Outcome::Done;
+        }
+        reply.array(multi.queue.len());
+        let mut close = false;
+        for queued in &multi.queue {
+            let argv: SmallVec<[&[u8]; 8]> = borrow(&queued.argv);
+            self.feed_exec_monitors(session, queued.command, &argv, now_ms);
+            txn.select(session.db);
+            let result = match queued.command.spec.run {
+                Run::Data(handler) => self
+                    .run_in(&mut txn, session, live, queued.command, handler, &argv, reply, false)
+                    .map(|_| Outcome::Done),
+                _ => {
+                    let open = Some(&mut txn);
+                    self.run_engine(session, live, queued.command, &argv, now_ms, reply, open)
+                }
+            };
+            let now_ns = self.clock.monotonic_ns();
+            session.tally.count(
+                queued.command.id,
+                now_ns.saturating_sub(session.tick_ns),
+                &self.stats,
+            );
+            session.tick_ns = now_ns.max(1);
+            match result {
+                Ok(Outcome::Close) => close = true,
+                Ok(_) => {}
+                Err(error) => {
+                    self.stats.commands[queued.command.id].failed.fetch_add(1, Ordering::Relaxed);
+                    self.stats.count_error(error.text());
+                    reply.error(error.text());
+                }
+            }
+        }
+        let finished = txn.finish();
+        session.buffers = buffers;
+        self.settle(session, &finished);
+        for queued in &multi.queue {
+            self.track_reads(session, queued.command, &borrow(&queued.argv));
+        }
+        if close { Outcome::Close } else { Outcome::Done }
+    }
+
+    fn feed_exec_monitors(
+        &self,
+        session: &Session,
+        command: &Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+    ) {
+        if self.pubsub.has_monitors() {
+            self.pubsub.feed_monitors(session, command, argv, now_ms * 1000);
+        }
+    }
+
+    /// Every shard that the queue and the watched keys need.
+    fn scope_of_queue(&self, multi: &Multi, watched: &[Watched]) -> Scope {
+        let mut shards: SmallVec<[usize; 4]> =
+            watched.iter().map(|watched| self.keyspace.shard_of(&watched.key)).collect();
+        for queued in &multi.queue {
+            // Commands of the engine that look at data go through the open
+            // transaction too; they may look anywhere.
+            if let Run::Engine = queued.command.spec.run {
+                if crate::server::looks_at_data(queued.command) {
+                    return Scope::All;
+                }
+                continue;
+            }
+            let argv = borrow(&queued.argv);
+            match self.scope(queued.command, &argv) {
+                Scope::Shards(more) => shards.extend(more),
+                // What is sliced alone must see one moment here.
+                Scope::All | Scope::Sliced => return Scope::All,
+            }
+        }
+        Scope::Shards(shards)
+    }
+}
