@@ -521,8 +521,6 @@ impl<'a> MultiPop<'a> {
         let end = End::parse(args.next()?)?;
         let mut count = 1;
         if args.take_word("count") {
-            // The value's error, if it is there to be wrong, comes before the
-            // complaint about what follows.
             let error = Error::new("ERR count should be greater than 0");
             count = at_least(1, args.next()?, error)?;
         }

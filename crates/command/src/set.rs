@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use base::Reply;
-use keyspace::types::Set;
+use keyspace::types::{Member, Set};
 use keyspace::{Editor, Txn, Value, WrongType, class};
 use smallvec::SmallVec;
 
