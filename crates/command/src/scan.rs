@@ -47,13 +47,22 @@ impl<'a> Options<'a> {
     }
 }
 
-/// A cursor: any unsigned 64-bit number, as in Redis.
+/// A cursor, read as `strtoul` does, which Redis uses: a sign is allowed, a
+/// negative number wraps around, nothing is zero.
 ///
 /// # Errors
 /// `ERR invalid cursor`.
 pub(crate) fn cursor(arg: &[u8]) -> Result<u64> {
-    let text = std::str::from_utf8(arg).map_err(|_| Error::INVALID_CURSOR)?;
-    text.parse().map_err(|_| Error::INVALID_CURSOR)
+    let (negative, digits) = match arg {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let digits = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
+    let number: u64 =
+        digits.and_then(|text| text.parse().ok()).ok_or(Error::INVALID_CURSOR)?;
+    Ok(if negative { number.wrapping_neg() } else { number })
 }
 
 /// Begins a reply: the next cursor and an array whose `len` elements the caller
@@ -75,8 +84,16 @@ mod tests {
 
     #[test]
     fn cursors() {
-        assert_eq!(cursor(b"18446744073709551615"), Ok(u64::MAX));
-        for bad in ["", " 1", "1x", "-1", "18446744073709551616"] {
+        for (text, expected) in [
+            ("18446744073709551615", u64::MAX),
+            ("", 0),
+            ("007", 7),
+            ("+7", 7),
+            ("-1", u64::MAX),
+        ] {
+            assert_eq!(cursor(text.as_bytes()), Ok(expected), "{text:?}");
+        }
+        for bad in [" 1", "1 ", "1x", "-", "+-1", "++1", "18446744073709551616"] {
             assert_eq!(cursor(bad.as_bytes()), Err(Error::INVALID_CURSOR), "{bad:?}");
         }
     }

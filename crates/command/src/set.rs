@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base::Reply;
 use keyspace::types::{Member, Set};
-use keyspace::{Editor, Txn, Value, WrongType, class};
+use keyspace::{Editor, Txn, Value, class};
 use smallvec::SmallVec;
 
 use crate::args::{Args, at_least, integer};
@@ -328,12 +328,7 @@ fn spop_one(ctx: &mut Ctx<'_, '_>, key: &[u8], reply: &mut dyn Reply) -> Result 
     Ok(())
 }
 
-fn spop_many(
-    ctx: &mut Ctx<'_, '_>,
-    key: &[u8],
-    count: usize,
-    reply: &mut dyn Reply,
-) -> Result {
+fn spop_many(ctx: &mut Ctx<'_, '_>, key: &[u8], count: usize, reply: &mut dyn Reply) -> Result {
     let Some(set) = ctx.tx.collection::<Set>(key)? else {
         reply.set(0);
         return Ok(());
@@ -431,8 +426,8 @@ fn write_distinct(set: &Set, count: usize, rng: &mut dyn base::Rng, reply: &mut 
 /// The sets at some keys; a key that does not exist is an empty set.
 type Sets<'a> = SmallVec<[Option<&'a Set>; 4]>;
 
-fn sets_at<'a>(tx: &'a Txn<'_>, keys: &[&[u8]]) -> Result<Sets<'a>, WrongType> {
-    keys.iter().map(|key| tx.collection::<Set>(key)).collect()
+fn sets_at<'a>(tx: &'a Txn<'_>, keys: &[&[u8]]) -> Result<Sets<'a>> {
+    keys.iter().map(|key| Ok(tx.collection::<Set>(key)?)).collect()
 }
 
 /// The members of the smallest set that are in all others too.
