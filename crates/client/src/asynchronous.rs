@@ -54,6 +54,12 @@ impl AsyncClient {
         result
     }
 
+    /// What the next [`AsyncClient::reconnect`] goes by, to be changed at will;
+    /// `reply_timeout` holds from the next request.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
     /// Whether only [`AsyncClient::reconnect`] helps.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -66,12 +72,20 @@ impl AsyncClient {
     /// [`ClientError::Server`] for an error reply, and as
     /// [`AsyncClient::pipeline`].
     pub async fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Frame, ClientError> {
-        let mut replies = self.pipeline(&[args]).await?;
-        match replies.pop() {
-            Some(Frame::Error(message)) => Err(ClientError::server(message)),
-            Some(reply) => Ok(reply),
-            None => Err(self.closed()),
+        match self.request(args).await? {
+            Frame::Error(message) => Err(ClientError::server(message)),
+            reply => Ok(reply),
         }
+    }
+
+    /// Sends one request and waits for its reply, which may be a
+    /// [`Frame::Error`].
+    ///
+    /// # Errors
+    /// As [`AsyncClient::pipeline`].
+    pub async fn request<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<Frame, ClientError> {
+        let mut replies = self.pipeline(&[args]).await?;
+        replies.pop().ok_or_else(|| self.closed())
     }
 
     /// Sends all requests while it reads the replies; one reply each, in
@@ -158,7 +172,8 @@ impl AsyncClient {
         result
     }
 
-    /// The oldest push that came while a reply was awaited.
+    /// The oldest push that came while a reply was awaited. Pushes are kept
+    /// until they are taken.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.inbox.pushes.pop_front()
     }

@@ -162,7 +162,8 @@ impl Client {
         result
     }
 
-    /// The oldest push that came while a reply was awaited.
+    /// The oldest push that came while a reply was awaited. Pushes are kept
+    /// until they are taken.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.inbox.pushes.pop_front()
     }
@@ -170,6 +171,13 @@ impl Client {
     /// What the server said about the newest reply that had attributes.
     pub fn take_attributes(&mut self) -> Vec<(Frame, Frame)> {
         std::mem::take(&mut self.inbox.attributes)
+    }
+
+    /// The bare socket, past the handshake, for a caller that speaks RESP
+    /// itself. Pushes and replies that nobody has read are lost.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     fn handshake(&mut self) -> Result<(), ClientError> {

@@ -33,6 +33,8 @@ fn replies_pipelines_and_pushes() {
         assert_eq!(client.command(&["ECHO", "a"]).await.expect("reply"), Frame::bulk("a"));
         let error = client.command(&["FAIL"]).await.expect_err("an error reply");
         assert!(matches!(error, ClientError::Server { .. }), "{error:?}");
+        let reply = client.request(&["FAIL"]).await.expect("a reply");
+        assert_eq!(reply, Frame::Error("ERR no".into()));
 
         let value = "v".repeat(2000);
         let requests: Vec<[&str; 2]> = (0..5_000).map(|_| ["ECHO", value.as_str()]).collect();

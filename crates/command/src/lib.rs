@@ -9,17 +9,25 @@
 //! have rows here too and their handlers in `engine`.
 
 pub mod args;
+mod connection;
 mod ctx;
 mod error;
 mod expire;
 pub mod flags;
 pub mod keys;
+<<<<<<< HEAD
 mod list;
 mod scan;
 mod set;
+=======
+mod object;
+mod pubsub;
+mod server;
+>>>>>>> main
 mod spec;
 mod string;
 mod table;
+mod transactions;
 
 pub use args::Args;
 pub use ctx::{Block, Ctx, DataLimits, TimeoutReply, WaitFor};

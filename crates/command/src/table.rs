@@ -9,7 +9,15 @@ use crate::keys::{Begin, Find, KeyRef};
 use crate::spec::{CommandSpec, Family, Group};
 
 /// Every family, in the order of `docs/COMMANDS.md`.
-const FAMILIES: &[Family] = &[crate::string::FAMILY, crate::list::FAMILY, crate::set::FAMILY];
+const FAMILIES: &[Family] = &[
+    crate::connection::FAMILY,
+    crate::string::FAMILY,
+    crate::list::FAMILY,
+    crate::set::FAMILY,
+    crate::transactions::FAMILY,
+    crate::pubsub::FAMILY,
+    crate::server::FAMILY,
+];
 
 /// A row with what follows from it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{DbIndex, Frame, FrameBuilder, Reply, Revision, SeededRng, Rng};
+use base::{DbIndex, Frame, FrameBuilder, Reply, Revision, Rng, SeededRng};
 use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Scope, Txn, ValueRef};
@@ -305,8 +305,7 @@ impl Engine {
             return if is_missing { Served::NothingThere } else { Served::StillWaits };
         }
         let mut sink = FrameBuilder::new(waiter.resp3);
-        let mut ctx =
-            Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
+        let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
         let result = handler(&mut ctx, arguments(waiter.command, &argv), &mut sink);
         let still_waits = ctx.block.is_some();
         let finished = txn.finish();
@@ -333,12 +332,7 @@ impl Engine {
     }
 
     /// Keys that effects may have filled, in order.
-    fn collect_ready(
-        &self,
-        db: DbIndex,
-        effects: &[u8],
-        ready: &mut VecDeque<(DbIndex, Vec<u8>)>,
-    ) {
+    fn collect_ready(&self, db: DbIndex, effects: &[u8], ready: &mut VecDeque<(DbIndex, Vec<u8>)>) {
         let mut add = |db: DbIndex, key: &[u8]| {
             if !ready.iter().any(|(other, known)| *other == db && known == key) {
                 ready.push_back((db, key.to_vec()));

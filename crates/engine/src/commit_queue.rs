@@ -48,8 +48,9 @@ impl Engine {
         let queue = &self.after_commit;
         loop {
             let mut waiting = queue.waiting.lock();
-            let is_ready =
-                waiting.front().is_some_and(|(revision, _)| self.replicator.is_committed(*revision));
+            let is_ready = waiting
+                .front()
+                .is_some_and(|(revision, _)| self.replicator.is_committed(*revision));
             let Some((_, action)) = is_ready.then(|| waiting.pop_front()).flatten() else { return };
             queue.len.store(waiting.len(), Ordering::Release);
             drop(waiting);

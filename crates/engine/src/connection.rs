@@ -109,7 +109,8 @@ fn auth(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result {
     let expected = call.live.settings.requirepass.expose().as_bytes();
     // Without a password the default user takes any, as Redis's `nopass`.
-    let is_right = user == b"default" && (expected.is_empty() || equal_in_constant_time(expected, password));
+    let is_right =
+        user == b"default" && (expected.is_empty() || equal_in_constant_time(expected, password));
     if !is_right {
         tracing::warn!(client = call.session.client.id, addr = %call.session.client.addr, "authentication failed");
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
@@ -193,7 +194,9 @@ pub(crate) fn check_name(name: &[u8], what: &str) -> Result {
     if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
         Ok(())
     } else {
-        Err(Error::new(format!("ERR {what} cannot contain spaces, newlines or special characters.")))
+        Err(Error::new(format!(
+            "ERR {what} cannot contain spaces, newlines or special characters."
+        )))
     }
 }
 
@@ -203,10 +206,18 @@ mod tests {
 
     #[test]
     fn passwords_compare_whole() {
-        for (expected, given, equal) in
-            [("secret", "secret", true), ("secret", "secreT", false), ("secret", "secre", false), ("secret", "secrets", false), ("", "x", false)]
-        {
-            assert_eq!(equal_in_constant_time(expected.as_bytes(), given.as_bytes()), equal, "{expected} {given}");
+        for (expected, given, equal) in [
+            ("secret", "secret", true),
+            ("secret", "secreT", false),
+            ("secret", "secre", false),
+            ("secret", "secrets", false),
+            ("", "x", false),
+        ] {
+            assert_eq!(
+                equal_in_constant_time(expected.as_bytes(), given.as_bytes()),
+                equal,
+                "{expected} {given}"
+            );
         }
     }
 }

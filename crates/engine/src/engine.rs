@@ -252,7 +252,12 @@ impl Engine {
     }
 
     /// How a transaction runs now.
-    pub(crate) fn txn_options<'t>(&self, live: &'t Live, now_ms: u64, touch: bool) -> TxnOptions<'t> {
+    pub(crate) fn txn_options<'t>(
+        &self,
+        live: &'t Live,
+        now_ms: u64,
+        touch: bool,
+    ) -> TxnOptions<'t> {
         TxnOptions {
             now_ms,
             limits: &live.encoding,

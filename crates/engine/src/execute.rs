@@ -74,7 +74,9 @@ impl Engine {
         }
         self.feed_monitors(session, command, argv, now_ms);
         let outcome = match command.spec.run {
-            Run::Data(handler) => self.run_data(session, live, command, handler, argv, now_ms, reply),
+            Run::Data(handler) => {
+                self.run_data(session, live, command, handler, argv, now_ms, reply)
+            }
             Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
             Run::Container => unreachable!("find() answers subcommands, never containers"),
         };
@@ -157,7 +159,8 @@ impl Engine {
         // EXEC counts as a write when its queue holds one.
         let is_write = flags.has(WRITE) || session.exec_writes(command);
         if !flags.has_any(command::flags::Flags(ALLOW_BUSY.0 | LOADING.0)) || is_write {
-            let may_wait = is_write || flags.has(READONLY) || flags.has(PUBSUB) || !flags.has(ALLOW_BUSY);
+            let may_wait =
+                is_write || flags.has(READONLY) || flags.has(PUBSUB) || !flags.has(ALLOW_BUSY);
             if let Some(until_ms) = self.pause.holds(is_write, now_ms).filter(|_| may_wait) {
                 return Ok(Admitted::Pause(until_ms));
             }
@@ -191,7 +194,9 @@ impl Engine {
         let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
         let waits = match &ran {
             // Registered under the locks: whoever pushes next will see it.
-            Ok(Ran::Wants(block)) => Some(self.blocking.register(self, session, command, argv, block, now_ms)),
+            Ok(Ran::Wants(block)) => {
+                Some(self.blocking.register(self, session, command, argv, block, now_ms))
+            }
             _ => None,
         };
         let finished = txn.finish();
@@ -258,7 +263,11 @@ impl Engine {
             ScopeRule::All => Scope::All,
             ScopeRule::Sliced => Scope::Sliced,
             ScopeRule::Keys | ScopeRule::ByArguments(_) => Scope::Shards(
-                command.keys(argv).iter().map(|key| self.keyspace.shard_of(argv[key.index])).collect(),
+                command
+                    .keys(argv)
+                    .iter()
+                    .map(|key| self.keyspace.shard_of(argv[key.index]))
+                    .collect(),
             ),
         }
     }
@@ -276,7 +285,10 @@ impl Engine {
             let revision = finished.written.unwrap_or(Revision::ZERO);
             self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
         }
-        if finished.written.is_some() && !session.buffers.effects().is_empty() && self.has_effect_readers() {
+        if finished.written.is_some()
+            && !session.buffers.effects().is_empty()
+            && self.has_effect_readers()
+        {
             let effects = session.buffers.effects().to_vec();
             self.tracking.invalidate(self, session, finished, &effects);
             self.serve_waiters(session.db, &effects);
@@ -304,7 +316,12 @@ impl Engine {
 
     fn feed_monitors(&self, session: &Session, command: &Command, argv: &[&[u8]], now_ms: u64) {
         if self.pubsub.has_monitors() && !command.flags.has(SKIP_MONITOR) {
-            self.pubsub.feed_monitors(session, command, argv, self.clock.now_us().max(now_ms * 1000));
+            self.pubsub.feed_monitors(
+                session,
+                command,
+                argv,
+                self.clock.now_us().max(now_ms * 1000),
+            );
         }
     }
 

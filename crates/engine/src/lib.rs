@@ -1,1 +1,49 @@
-//! Sessions, admission, execution (under construction).
+//! Sessions, admission, execution, commit gate, blocking and pub/sub.
+//!
+//! # The life of a write
+//!
+//! 1. A front-end takes every complete pipelined request from its read buffer
+//!    and calls [`Engine::execute`] for each, with arguments borrowed from it.
+//! 2. `Engine::admit` decides in one place whether the command may run: arity,
+//!    authentication, MULTI, memory, the log's health, pauses.
+//! 3. The handler (`command`) runs on the connection's own thread, inside a
+//!    [`keyspace::Txn`] that holds the locks of the shards its keys live in.
+//! 4. When the transaction ends, still under the locks, its effects go to the
+//!    [`Replicator`]: log order is apply order.
+//! 5. The reply is in the front-end's output buffer and waits there until
+//!    `session.depends_on` is committed: the newest revision that the batch
+//!    wrote or could have read.
+//! 6. With the locks open, `Engine::settle` hands over what the transaction
+//!    leaves: memory to free, events, keys that blocked clients wait for,
+//!    keys that tracking clients have cached.
+
+mod blocking;
+mod call;
+mod client;
+mod clients_command;
+mod commit_queue;
+mod connection;
+mod engine;
+mod execute;
+mod expiry;
+mod latency;
+mod notify;
+mod pause;
+mod pubsub;
+mod reclaim;
+mod replicator;
+mod server;
+mod session;
+mod slowlog;
+mod stats;
+mod tracking;
+mod transaction;
+mod waiting;
+
+pub use blocking::{Answer, Blocked};
+pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
+pub use engine::{Engine, Hooks, Identity, Live};
+pub use execute::Outcome;
+pub use replicator::{Commit, NoLog, Replicator};
+pub use session::{ReplyMode, Session};
+pub use stats::{CommandStats, Stats};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{Frame, Reply, glob};
+use base::{Frame, glob};
 use command::{Command, Error, Result};
 use parking_lot::RwLock;
 
@@ -236,7 +236,10 @@ fn subscribe(call: &mut Call<'_, '_>, kind: Kind) -> Result<Outcome> {
     };
     // Inside EXEC a RESP2 client could not tell the messages from the replies.
     if call.open.is_some() && !call.reply.is_resp3() {
-        return Err(Error::new(format!("ERR {} isn't allowed in MULTI with RESP2", word.to_ascii_uppercase())));
+        return Err(Error::new(format!(
+            "ERR {} isn't allowed in MULTI with RESP2",
+            word.to_ascii_uppercase()
+        )));
     }
     for name in call.args {
         if call.session.names(kind).insert(name.to_vec()) {

@@ -46,7 +46,7 @@ pub struct CommandStats {
     /// Calls that answered an error.
     pub failed: AtomicU64,
     /// Durations by their number of bits, for `INFO latencystats`.
-    pub histogram: [AtomicU64; 40],
+    pub histogram: [AtomicU64; 32],
 }
 
 impl Stats {
@@ -107,7 +107,7 @@ pub(crate) struct Tally {
     command: usize,
     calls: u64,
     ns: u64,
-    buckets: [u32; 40],
+    buckets: [u32; 32],
 }
 
 impl Tally {
@@ -118,7 +118,7 @@ impl Tally {
         }
         self.calls += 1;
         self.ns += ns;
-        self.buckets[(64 - ns.leading_zeros() as usize).min(39)] += 1;
+        self.buckets[(64 - ns.leading_zeros() as usize).min(31)] += 1;
     }
 
     pub(crate) fn flush(&mut self, stats: &Stats) {

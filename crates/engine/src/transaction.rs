@@ -104,16 +104,15 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if writes {
         if let Err(error) = engine.replicator.admit_write() {
             let text = error.text().split_once(' ').map_or("", |(_, rest)| rest).to_owned();
-            return Err(Error::new(format!(
-                "EXECABORT Transaction discarded because of: {text}"
-            )));
+            return Err(Error::new(format!("EXECABORT Transaction discarded because of: {text}")));
         }
     }
     let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
     if refuses_memory && call.live.max_memory > 0 && engine.used_memory() > call.live.max_memory {
         return Err(Error::OUT_OF_MEMORY);
     }
-    let outcome = engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
+    let outcome =
+        engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
     Ok(outcome)
 }
 
@@ -161,8 +160,7 @@ impl Engine {
         let scope = self.scope_of_queue(multi, watched);
         let mut buffers = std::mem::take(&mut session.buffers);
         let options = self.txn_options(live, now_ms, !session.no_touch);
-        let mut txn =
-            Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
+        let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
         if self.has_effect_readers() {
             txn.record_always();
         }

@@ -196,6 +196,12 @@ impl Keyspace {
         (0..self.databases).zip(all).filter(|(_, statistics)| statistics.keys > 0).collect()
     }
 
+    /// Whether a shard holds a key whose deadline has passed.
+    #[must_use]
+    pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
+        self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }

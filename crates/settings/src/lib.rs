@@ -6,7 +6,7 @@
 //! from those rows: reading the layers ([`load`]), `CONFIG GET` and
 //! `CONFIG SET` ([`config_get`], [`config_set`]), `CONFIG REWRITE`
 //! ([`rewrite`]), the generated file ([`generate`]) and `docs/CONFIG.md`
-//! ([`reference`]).
+//! ([`reference()`]).
 //!
 //! To add a setting: a field in [`Settings`] with its default, and a row in
 //! `table.rs`.

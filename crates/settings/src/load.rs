@@ -206,6 +206,10 @@ pub(crate) fn load_each(layers: &Layers<'_>) -> Result<Loaded, Vec<SettingError>
     if let Some(file) = layers.file {
         let assignments = from_file(file, &mut errors);
         loaded.apply(assignments, &mut errors);
+        errors.sort_by_key(|error| match error.origin {
+            Origin::File { line, .. } => line,
+            _ => 0,
+        });
     }
     let assignments = from_environment(&layers.environment, &mut loaded.warnings, &mut errors);
     loaded.apply(assignments, &mut errors);
@@ -494,6 +498,9 @@ fn bad_value(setting: &Setting, shown: &str, origin: Origin) -> SettingError {
 }
 
 fn quoted(text: &str) -> String {
+    if base::number::parse_i64(text.as_bytes()).is_some() {
+        return text.to_owned();
+    }
     shorten(&format!("{text:?}"))
 }
 

@@ -115,7 +115,7 @@ fn errors_name_place_key_value_range_and_the_nearest_name() {
         ),
         (
             "[server]\n\nport = 70000\n",
-            "alcid.toml:3: server.port = \"70000\": expected a whole number from 0 to 65535",
+            "alcid.toml:3: server.port = 70000: expected a whole number from 0 to 65535",
         ),
         (
             "[server]\nport = true\n",

@@ -77,6 +77,12 @@ impl List {
         self.nodes.capacity() * size_of::<Packed>() + self.node_bytes
     }
 
+    /// How many nodes hold the elements.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Adds an element before the first.
     pub fn push_front(&mut self, element: &[u8], limits: &EncodingLimits) {
         let limit = NodeLimit::of(limits);
