@@ -1,7 +1,7 @@
 //! Mutates the seed corpus and feeds both decoders, in the ordinary toolchain.
 //!
-//! `ALCID_FUZZ_ITERATIONS` sets how many mutants are tried (default 20,000)
-//! and `ALCID_FUZZ_SEED` where the random sequence starts. A failure prints
+//! `FUZZ_ROUNDS` sets how many mutants are tried (default 20,000)
+//! and `FUZZ_SEED` where the random sequence starts. A failure prints
 //! the input; add it to `corpus/` so that every later run starts from it.
 
 use base::{Frame, Reply, Rng, SeededRng};
@@ -143,8 +143,8 @@ fn encode_both(frame: &Frame) {
 
 #[test]
 fn mutated_bytes_never_panic_and_decode_the_same_however_split() {
-    let iterations = from_env("ALCID_FUZZ_ITERATIONS", 20_000);
-    let mut rng = SeededRng::new(from_env("ALCID_FUZZ_SEED", 1));
+    let iterations = from_env("FUZZ_ROUNDS", 20_000);
+    let mut rng = SeededRng::new(from_env("FUZZ_SEED", 1));
     let corpus = corpus();
     for round in 0..iterations {
         let input = if (round as usize) < corpus.len() {

@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""Kills the server under load, again and again, and looks for lost writes.
+
+Every round starts the server, lets clients write, kills it with SIGKILL at a
+random moment, starts it again (now and then killing it during recovery, too)
+and compares what it holds with what it acknowledged:
+
+* every acknowledged operation is there (under --fsync always);
+* of the unacknowledged ones of a client, the first few are there and the rest
+  is not: the state is a prefix of what the client sent;
+* both halves and the list entry of a MULTI are there, or none;
+* nothing that was there or gone after an earlier round has changed.
+
+The binary is ALCID_BIN, or a release build of this checkout. SERVER=redis
+tests a redis-server with an append-only file instead. The exit status is 0
+when every round held. A seed repeats the choices, not the timing.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATIENCE_S = 60
+BATCH = 5000
+
+
+class Closed(Exception):
+    """The server went away."""
+
+
+class Connection:
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, commands):
+        out = []
+        for command in commands:
+            out.append(b"*%d\r\n" % len(command))
+            for word in command:
+                word = str(word).encode()
+                out.append(b"$%d\r\n%s\r\n" % (len(word), word))
+        try:
+            self.socket.sendall(b"".join(out))
+        except OSError as error:
+            raise Closed from error
+
+    def reply(self):
+        try:
+            line = self.file.readline()
+            if not line.endswith(b"\r\n"):
+                raise Closed
+            kind, rest = line[:1], line[1:-2]
+            if kind == b"+":
+                return rest.decode()
+            if kind == b":":
+                return int(rest)
+            if kind == b"-":
+                return RuntimeError(rest.decode())
+            if kind == b"$":
+                if int(rest) < 0:
+                    return None
+                body = self.file.read(int(rest) + 2)
+                if len(body) != int(rest) + 2:
+                    raise Closed
+                return body[:-2].decode()
+            if kind == b"*":
+                return None if int(rest) < 0 else [self.reply() for _ in range(int(rest))]
+        except OSError as error:
+            raise Closed from error
+        raise AssertionError(f"unknown reply {line!r}")
+
+    def call(self, *command):
+        self.send([command])
+        return self.reply()
+
+
+class Server:
+    def __init__(self, options, folder):
+        self.options = options
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            self.port = s.getsockname()[1]
+        self.process = None
+
+    def start(self):
+        if os.environ.get("SERVER", "alcid") == "redis":
+            command = ["redis-server", "--port", self.port, "--dir", self.folder, "--save", "",
+                       "--appendonly", "yes", "--appendfsync", self.options.fsync]
+        else:
+            command = [self.options.binary, "server", "--port", self.port,
+                       "--data-dir", f"{self.folder}/data", "--aof-fsync", self.options.fsync,
+                       *os.environ.get("ALCID_ARGS", "").split()]
+        with open(f"{self.folder}/server.log", "ab") as log:
+            self.process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+
+    def wait_ready(self):
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                self.fail(f"the server ended with status {self.process.returncode} at start")
+            try:
+                if Connection(self.port).call("PING") == "PONG":
+                    return
+            except (OSError, Closed):
+                pass
+            time.sleep(0.01)
+        self.fail(f"the server was not ready after {PATIENCE_S} s")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def fail(self, why):
+        log = pathlib.Path(self.folder, "server.log").read_text(errors="replace")
+        raise AssertionError(f"{why}; the end of its log:\n{log[-3000:]}")
+
+
+class Client:
+    """Writes numbered operations; knows which must be there afterwards.
+
+    Operation n is a SET, an RPUSH or a MULTI, by n modulo 3.
+    """
+
+    def __init__(self, number, seed):
+        self.name = f"c{number}"
+        self.random = random.Random(f"{seed}/{number}")
+        self.next = 1
+        self.acknowledged = 0
+        # Whether operations that were in doubt turned out to be there.
+        self.settled = {}
+        self.settled_to = 0
+
+    def commands(self, n):
+        if n % 3 == 0:
+            return [("SET", f"{self.name}:s:{n}", n)]
+        if n % 3 == 1:
+            return [("RPUSH", f"{self.name}:list", n)]
+        return [("MULTI",), ("SET", f"{self.name}:a", n), ("RPUSH", f"{self.name}:pairs", n),
+                ("SET", f"{self.name}:b", n), ("EXEC",)]
+
+    def run(self, port):
+        try:
+            connection = Connection(port)
+            while True:
+                batch = range(self.next, self.next + self.random.choice((1, 1, 2, 8, 32)))
+                self.next = batch.stop
+                connection.send([command for n in batch for command in self.commands(n)])
+                for n in batch:
+                    for _ in self.commands(n):
+                        reply = connection.reply()
+                        if isinstance(reply, RuntimeError):
+                            raise AssertionError(f"operation {n} of {self.name}: {reply}")
+                    self.acknowledged = n
+        except (Closed, OSError):
+            pass
+
+    def verify(self, connection, losses_allowed):
+        """Settles what was in doubt; returns how many operations were."""
+        sent = self.next - 1
+        acknowledged = self.settled_to if losses_allowed else self.acknowledged
+        there = self.read_back(connection, sent)
+        for n in range(1, self.settled_to + 1):
+            expected = self.settled.get(n, True)
+            assert (n in there) == expected, \
+                f"{self.name}: operation {n} was {'there' if expected else 'gone'}, now it is not"
+        for n in range(self.settled_to + 1, acknowledged + 1):
+            assert n in there, f"{self.name}: operation {n} was acknowledged and is missing"
+        doubtful = range(acknowledged + 1, sent + 1)
+        present = [n in there for n in doubtful]
+        assert present == sorted(present, reverse=True), \
+            f"{self.name}: not a prefix of what was sent: {dict(zip(doubtful, present))}"
+        for n, is_there in zip(doubtful, present):
+            if not is_there:
+                self.settled[n] = False
+        self.settled_to = self.acknowledged = sent
+        return len(doubtful), sum(present)
+
+    def read_back(self, connection, sent):
+        """The operations the server holds."""
+        there = set()
+        singles = [n for n in range(1, sent + 1) if n % 3 == 0]
+        for start in range(0, len(singles), BATCH):
+            some = singles[start:start + BATCH]
+            values = connection.call("MGET", *(f"{self.name}:s:{n}" for n in some))
+            for n, value in zip(some, values):
+                assert value in (None, str(n)), f"{self.name}:s:{n} holds {value!r}"
+                if value is not None:
+                    there.add(n)
+        for key, remainder in (("list", 1), ("pairs", 2)):
+            numbers = [int(text) for text in connection.call("LRANGE", f"{self.name}:{key}", 0, -1)]
+            assert numbers == sorted(set(numbers)), f"{self.name}:{key} is out of order or doubled"
+            assert all(n % 3 == remainder and n <= sent for n in numbers), \
+                f"{self.name}:{key} holds what was never sent"
+            there.update(numbers)
+            if key == "pairs":
+                last = str(numbers[-1]) if numbers else None
+                halves = connection.call("MGET", f"{self.name}:a", f"{self.name}:b")
+                assert halves == [last, last], \
+                    f"{self.name}: half a transaction: pairs ends with {last}, a and b are {halves}"
+        return there
+
+
+def play_round(server, clients, options, chance):
+    server.wait_ready()
+    threads = [threading.Thread(target=client.run, args=(server.port,), daemon=True)
+               for client in clients]
+    for thread in threads:
+        thread.start()
+    time.sleep(chance.uniform(0.01, options.round_seconds))
+    server.kill()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "a client hangs after the server was killed"
+    while chance.random() < 0.3:
+        server.start()
+        time.sleep(chance.uniform(0, 0.1))
+        server.kill()
+    server.start()
+    server.wait_ready()
+    connection = Connection(server.port)
+    doubts = [client.verify(connection, options.fsync != "always") for client in clients]
+    return sum(d for d, _ in doubts), sum(p for _, p in doubts)
+
+
+def find_binary():
+    if os.environ.get("SERVER", "alcid") == "redis":
+        return "redis-server"
+    if "ALCID_BIN" in os.environ:
+        return os.environ["ALCID_BIN"]
+    subprocess.run(["cargo", "build", "--release", "--bin", "alcid"], cwd=ROOT, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
+    return str(pathlib.Path(target, "release", "alcid"))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--round-seconds", type=float, default=1.0, help="longest time until a kill")
+    parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always",
+                        help="other than always: acknowledged operations may be lost, but only "
+                             "the newest, and no half ones")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    options = parser.parse_args()
+    options.binary = find_binary()
+    print(f"--seed {options.seed} --fsync {options.fsync}", flush=True)
+    chance = random.Random(options.seed)
+    clients = [Client(number, options.seed) for number in range(options.clients)]
+    folder = tempfile.mkdtemp(prefix="alcid-kill9-")
+    server = Server(options, folder)
+    server.start()
+    try:
+        for number in range(1, options.rounds + 1):
+            doubtful, present = play_round(server, clients, options, chance)
+            operations = sum(client.next - 1 for client in clients)
+            print(f"round {number}: {operations} operations sent so far, "
+                  f"{doubtful} in doubt, {present} of them there", flush=True)
+    except AssertionError as error:
+        print(f"FAILED: {error}\nkept: {folder}", file=sys.stderr)
+        return 1
+    finally:
+        server.kill()
+    shutil.rmtree(folder)
+    print(f"{options.rounds} rounds held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
