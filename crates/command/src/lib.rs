@@ -15,15 +15,12 @@ mod error;
 mod expire;
 pub mod flags;
 pub mod keys;
-<<<<<<< HEAD
 mod list;
-mod scan;
-mod set;
-=======
 mod object;
 mod pubsub;
+mod scan;
 mod server;
->>>>>>> main
+mod set;
 mod spec;
 mod string;
 mod table;

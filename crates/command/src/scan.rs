@@ -60,8 +60,7 @@ pub(crate) fn cursor(arg: &[u8]) -> Result<u64> {
         digits => (false, digits),
     };
     let digits = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
-    let number: u64 =
-        digits.and_then(|text| text.parse().ok()).ok_or(Error::INVALID_CURSOR)?;
+    let number: u64 = digits.and_then(|text| text.parse().ok()).ok_or(Error::INVALID_CURSOR)?;
     Ok(if negative { number.wrapping_neg() } else { number })
 }
 
@@ -84,13 +83,9 @@ mod tests {
 
     #[test]
     fn cursors() {
-        for (text, expected) in [
-            ("18446744073709551615", u64::MAX),
-            ("", 0),
-            ("007", 7),
-            ("+7", 7),
-            ("-1", u64::MAX),
-        ] {
+        for (text, expected) in
+            [("18446744073709551615", u64::MAX), ("", 0), ("007", 7), ("+7", 7), ("-1", u64::MAX)]
+        {
             assert_eq!(cursor(text.as_bytes()), Ok(expected), "{text:?}");
         }
         for bad in [" 1", "1 ", "1x", "-", "+-1", "++1", "18446744073709551616"] {

@@ -138,9 +138,8 @@ fn operations_on_sets_behave_as_on_paper() {
             let of_keys = |words: &[&str]| -> Vec<String> {
                 words.iter().map(|w| (*w).to_owned()).chain(keys.iter().cloned()).collect()
             };
-            let mut run = |words: Vec<String>| {
-                h.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
-            };
+            let mut run =
+                |words: Vec<String>| h.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
             assert_eq!(members(&run(of_keys(&[name]))), expected, "{name}, seed {seed}");
             let stored = run(of_keys(&[store, "into"]));
             assert_eq!(stored, Frame::Integer(expected.len() as i64), "{store}, seed {seed}");

@@ -107,8 +107,7 @@ impl Harness {
             _ => Scope::Shards(keys.iter().map(|key| self.keyspace.shard_of(key)).collect()),
         };
         let options = options(self.now_ms, &self.limits, u32::MAX);
-        let mut tx =
-            Txn::begin(&self.keyspace, &scope, &self.journal, &mut self.buffers, options);
+        let mut tx = Txn::begin(&self.keyspace, &scope, &self.journal, &mut self.buffers, options);
         keys.iter().for_each(|key| tx.purge(key));
         let mut sink = FrameBuilder::new(self.resp3);
         let mut ctx = Ctx {
