@@ -145,19 +145,19 @@ fn body(value: ValueRef<'_>, compresses: bool) -> Vec<u8> {
         ValueRef::List(list) => {
             out.byte(kind::LIST);
             out.length(list.len());
-            list.iter().for_each(|element| out.string(element.as_ref()));
+            list.iter().for_each(|element| out.string(element));
         }
         ValueRef::Set(set) => {
             out.byte(kind::SET);
             out.length(set.len());
-            set.iter().for_each(|member| out.string(member.as_ref()));
+            set.iter().for_each(|member| out.string(&member));
         }
         ValueRef::Hash(hash) => {
             out.byte(kind::HASH);
             out.length(hash.len());
             for (field, value) in hash.iter() {
-                out.string(field.as_ref());
-                out.string(value.as_ref());
+                out.string(field);
+                out.string(value);
             }
         }
         ValueRef::Zset(zset) => {
@@ -311,7 +311,7 @@ impl Builder<'_> {
     fn list(&mut self, fill: impl FnOnce(&mut List) -> Result<(), Bad>) -> Result<Value, Bad> {
         let mut list = List::new();
         fill(&mut list)?;
-        if list.len() == 0 { Err(EMPTY) } else { Ok(Value::List(list)) }
+        if list.is_empty() { Err(EMPTY) } else { Ok(Value::List(list)) }
     }
 
     fn set(
@@ -320,7 +320,7 @@ impl Builder<'_> {
     ) -> Result<Value, Bad> {
         let mut set = Set::new(self.seed);
         fill(&mut |member| if set.add(member, self.limits) { Ok(()) } else { Err(TWICE) })?;
-        if set.len() == 0 { Err(EMPTY) } else { Ok(Value::Set(set)) }
+        if set.is_empty() { Err(EMPTY) } else { Ok(Value::Set(set)) }
     }
 
     fn hash(
@@ -331,7 +331,7 @@ impl Builder<'_> {
         fill(&mut |field, value| {
             if hash.set(field, value, self.limits) { Ok(()) } else { Err(TWICE) }
         })?;
-        if hash.len() == 0 { Err(EMPTY) } else { Ok(Value::Hash(hash)) }
+        if hash.is_empty() { Err(EMPTY) } else { Ok(Value::Hash(hash)) }
     }
 
     fn zset(

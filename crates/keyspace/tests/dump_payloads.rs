@@ -47,7 +47,7 @@ fn shown(string: &[u8]) -> String {
 fn render(value: ValueRef<'_>) -> String {
     let mut parts: Vec<String> = match value {
         ValueRef::Str(bytes) => vec![shown(bytes)],
-        ValueRef::List(list) => list.iter().map(|element| shown(element.as_ref())).collect(),
+        ValueRef::List(list) => list.iter().map(shown).collect(),
         ValueRef::Set(set) => {
             let mut members: Vec<_> = set.iter().map(|member| member.to_vec()).collect();
             members.sort();

@@ -14,7 +14,7 @@ pub(super) fn for_each(
     if !matches!(width, 2 | 4 | 8) {
         return Err("an intset's integers are not 2, 4 or 8 bytes wide");
     }
-    if reader.left() / width as usize != count || reader.left() % width as usize != 0 {
+    if count.checked_mul(width as usize) != Some(reader.left()) {
         return Err("an intset's count is wrong");
     }
     let mut last = None;

@@ -1,0 +1,514 @@
+//! One client's connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base::{Frame, Reply, Revision};
+use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session};
+use resp::{Decoder, Encoder, Limits, Protocol};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use crate::listener::Shutdown;
+use crate::scratch;
+
+/// Replies that may gather before they are sent and no further command of the
+/// client runs: a client that does not read holds itself up, nobody else.
+const REPLY_BYTES_PER_BATCH: usize = 64 * 1024;
+
+/// How long an incomplete request may stay incomplete without a byte of
+/// progress, and a client without authentication.
+const PARTIAL_REQUEST: Duration = Duration::from_secs(30);
+const AUTHENTICATION: Duration = Duration::from_secs(10);
+
+/// How long a client may take none of the replies that wait for it when the
+/// server ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub(crate) struct Connection {
+    stream: TcpStream,
+    engine: Arc<Engine>,
+    session: Session,
+    live: Arc<Live>,
+    live_version: u64,
+    decoder: Decoder,
+    encoder: Encoder,
+    /// What has arrived of a request that is not complete, or could not run yet.
+    input: Vec<u8>,
+    shutdown: Shutdown,
+    connected: Instant,
+}
+
+/// Why the connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client left, was killed, or said goodbye.
+    Closed,
+    /// The socket failed.
+    Io(io::Error),
+    /// The log has failed: what the client asked for may or may not be kept.
+    Uncommitted,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Io(error)
+    }
+}
+
+/// What a turn of reading and running ended with.
+enum Turn {
+    /// Everything complete was run.
+    Done,
+    /// Replies must be sent before more is run.
+    Full,
+    /// A command waits.
+    Blocked(Blocked),
+    /// Commands are paused until that time, in milliseconds since 1970.
+    Paused(u64),
+    /// The connection ends once the replies are sent.
+    Close,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        stream: TcpStream,
+        session: Session,
+        engine: Arc<Engine>,
+        shutdown: Shutdown,
+    ) -> Connection {
+        let live = engine.live();
+        let mut decoder = Decoder::new(limits(&live));
+        decoder.set_authenticated(session.authenticated);
+        Connection {
+            stream,
+            live_version: engine.live_version(),
+            live,
+            engine,
+            session,
+            decoder,
+            encoder: Encoder::new(Protocol::Resp2),
+            input: Vec::new(),
+            shutdown,
+            connected: Instant::now(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let end = self.serve().await;
+        match end {
+            Ok(()) | Err(End::Closed) => {}
+            Err(End::Io(error)) => {
+                tracing::debug!(client = self.session.client.id, %error, "connection lost")
+            }
+            Err(End::Uncommitted) => tracing::error!(
+                client = self.session.client.id,
+                "closed without an answer: the log has failed and cannot confirm what the client asked for"
+            ),
+        }
+        self.engine.disconnect(&mut self.session);
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        loop {
+            let turn = self.turn().await?;
+            self.engine.end_batch(&mut self.session);
+            self.flush().await?;
+            match turn {
+                Turn::Done => {}
+                // What is left of the input runs on without another read.
+                Turn::Full => tokio::task::yield_now().await,
+                Turn::Close => return Ok(()),
+                Turn::Blocked(blocked) => {
+                    self.wait_blocked(blocked).await?;
+                    self.flush().await?;
+                }
+                Turn::Paused(until_ms) => self.wait_paused(until_ms).await?,
+            }
+            if self.session.client.is_killed() {
+                return Err(End::Closed);
+            }
+        }
+    }
+
+    /// Runs what is there, or waits for bytes, pushes or the end.
+    async fn turn(&mut self) -> Result<Turn, End> {
+        if !self.input.is_empty() {
+            let turn = self.run_input();
+            if !matches!(turn, Turn::Done) {
+                return Ok(turn);
+            }
+            if !self.encoder.out.is_empty() {
+                return Ok(Turn::Done);
+            }
+        }
+        let client = self.session.client.clone();
+        let mut shutdown = self.shutdown.clone();
+        let patience = self.patience();
+        let turn = tokio::select! {
+            biased;
+            turn = poll_fn(|cx| self.poll_read_and_run(cx)) => turn,
+            () = client.outbox.wake.notified() => Ok(Turn::Done),
+            () = shutdown.given() => return Ok(Turn::Close),
+            () = sleep_if(patience) => {
+                self.engine.stats.client_timeouts.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(client = client.id, "closed after its time-out");
+                return Err(End::Closed);
+            }
+        }?;
+        if client.is_killed() && !matches!(turn, Turn::Close) {
+            return Err(End::Closed);
+        }
+        self.drain_pushes();
+        Ok(turn)
+    }
+
+    /// Until when the client has to send something.
+    fn patience(&self) -> Option<Instant> {
+        if !self.session.authenticated {
+            return Some(self.connected + AUTHENTICATION);
+        }
+        if self.decoder.is_mid_request() {
+            return Some(Instant::now() + PARTIAL_REQUEST);
+        }
+        let seconds = self.live.settings.timeout_s;
+        // Subscribers and monitors have every reason to be silent.
+        let may_be_silent = self.session.is_subscribed() || self.session.monitoring;
+        (seconds > 0 && !may_be_silent).then(|| Instant::now() + Duration::from_secs(seconds))
+    }
+
+    /// Reads once and runs what is complete.
+    fn poll_read_and_run(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, End>> {
+        if !self.input.is_empty() {
+            let read = self.poll_read_more(cx)?;
+            return read.map(|()| Ok(self.run_input()));
+        }
+        scratch::with_read_buffer(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => result?,
+            }
+            let bytes = read.filled();
+            self.count_input(bytes.len())?;
+            let (turn, used) = self.run_bytes(bytes);
+            self.input.extend_from_slice(&bytes[used..]);
+            Poll::Ready(Ok(turn))
+        })
+    }
+
+    /// Reads more of a request that has begun. Memory grows with the bytes that
+    /// have arrived, whatever length was announced.
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        let missing = self.decoder.bytes_missing(self.input.len());
+        let step = missing.clamp(scratch::READ_BYTES, self.input.len().max(scratch::READ_BYTES));
+        let before = self.input.len();
+        self.input.resize(before + step, 0);
+        let mut read = ReadBuf::new(&mut self.input[before..]);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+        let count = read.filled().len();
+        self.input.truncate(before + count);
+        match polled {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(result) => {
+                result?;
+                self.count_input(count)?;
+                Ok(Poll::Ready(()))
+            }
+        }
+    }
+
+    fn count_input(&mut self, count: usize) -> Result<(), End> {
+        if count == 0 {
+            return Err(End::Closed);
+        }
+        self.session.client.activity.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        self.engine.stats.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Runs the complete requests of `self.input`.
+    fn run_input(&mut self) -> Turn {
+        let input = std::mem::take(&mut self.input);
+        let (turn, used) = self.run_bytes(&input);
+        self.input = input;
+        if used == self.input.len() {
+            self.input = Vec::new();
+        } else {
+            self.input.drain(..used);
+        }
+        let activity = &self.session.client.activity;
+        activity.query_buffer.store(self.input.len(), Ordering::Relaxed);
+        activity.query_buffer_capacity.store(self.input.capacity(), Ordering::Relaxed);
+        turn
+    }
+
+    /// Runs the complete requests of `bytes`; answers how many bytes they were.
+    fn run_bytes(&mut self, bytes: &[u8]) -> (Turn, usize) {
+        if self.engine.live_version() != self.live_version {
+            self.live_version = self.engine.live_version();
+            self.live = self.engine.live();
+            self.decoder.set_limits(limits(&self.live));
+        }
+        scratch::lend_reply_buffer(&mut self.encoder.out);
+        let mut used = 0;
+        loop {
+            let request = match self.decoder.decode(&bytes[used..]) {
+                Ok(Some(request)) => request,
+                Ok(None) => return (Turn::Done, used),
+                Err(error) => {
+                    tracing::debug!(client = self.session.client.id, %error, "protocol error");
+                    self.encoder.error(&error.to_string());
+                    return (Turn::Close, bytes.len());
+                }
+            };
+            let consumed = request.consumed;
+            if request.is_empty() {
+                used += consumed;
+                continue;
+            }
+            let argv: SmallVec<[&[u8]; 8]> = request.args();
+            if resp::is_http_start(argv[0]) {
+                tracing::warn!(
+                    client = self.session.client.id,
+                    addr = %self.session.client.addr,
+                    "possible attack: an HTTP client sends commands to the Redis port; closed"
+                );
+                return (Turn::Close, bytes.len());
+            }
+            let before = self.encoder.out.len();
+            let outcome =
+                self.engine.execute(&mut self.session, &self.live, &argv, &mut self.encoder);
+            if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
+                self.encoder.out.truncate(before);
+            }
+            if let Outcome::Paused(until_ms) = outcome {
+                return (Turn::Paused(until_ms), used);
+            }
+            used += consumed;
+            match outcome {
+                Outcome::Done => {}
+                Outcome::Close => return (Turn::Close, bytes.len()),
+                Outcome::Blocked(blocked) => return (Turn::Blocked(blocked), used),
+                Outcome::Paused(_) => unreachable!("returned above"),
+            }
+            self.decoder.set_authenticated(self.session.authenticated);
+            if !self.session.client.outbox.is_empty() {
+                self.drain_pushes();
+            }
+            if self.engine.live_version() != self.live_version {
+                self.live_version = self.engine.live_version();
+                self.live = self.engine.live();
+                self.decoder.set_limits(limits(&self.live));
+            }
+            if self.encoder.out.len() >= REPLY_BYTES_PER_BATCH {
+                return (Turn::Full, used);
+            }
+        }
+    }
+
+    /// Encodes the pushes that wait.
+    fn drain_pushes(&mut self) {
+        while let Some(frame) = self.session.client.outbox.pop() {
+            if self.session.reply_mode != ReplyMode::Off {
+                self.encoder.frame(&frame);
+            }
+            if self.encoder.out.len() >= 16 * REPLY_BYTES_PER_BATCH {
+                break;
+            }
+        }
+    }
+
+    /// Sends the replies, once what they depend on is committed.
+    async fn flush(&mut self) -> Result<(), End> {
+        loop {
+            if self.encoder.out.is_empty() {
+                if self.encoder.out.capacity() > 0 {
+                    scratch::return_reply_buffer(&mut self.encoder.out);
+                }
+                if self.session.client.outbox.is_empty() {
+                    return Ok(());
+                }
+                self.drain_pushes();
+                continue;
+            }
+            self.wait_committed().await?;
+            self.check_output_limit()?;
+            self.write_out().await?;
+        }
+    }
+
+    async fn wait_committed(&mut self) -> Result<(), End> {
+        let revision = std::mem::replace(&mut self.session.depends_on, Revision::ZERO);
+        if self.engine.replicator.is_committed(revision) {
+            return Ok(());
+        }
+        let mut commits = self.engine.replicator.commits();
+        let reached = commits
+            .wait_for(|commit| commit.revision >= revision || commit.fault.is_some())
+            .await
+            .map_err(|_| End::Uncommitted)?;
+        if reached.revision >= revision { Ok(()) } else { Err(End::Uncommitted) }
+    }
+
+    fn check_output_limit(&self) -> Result<(), End> {
+        let hard = self.live.settings.output_buffer_limits.normal.hard_bytes;
+        let waiting = self.encoder.out.len() as u64;
+        if hard == 0 || waiting <= hard || self.session.is_subscribed() {
+            return Ok(());
+        }
+        self.engine.stats.output_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            client = self.session.client.id,
+            "closed: {waiting} bytes of replies exceed client-output-buffer-limit normal ({hard} bytes)"
+        );
+        Err(End::Closed)
+    }
+
+    async fn write_out(&mut self) -> Result<(), End> {
+        let client = self.session.client.clone();
+        let mut sent = 0;
+        while sent < self.encoder.out.len() {
+            match self.stream.try_write(&self.encoder.out[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let waiting = self.encoder.out.len() - sent;
+                    client.activity.output_buffer.store(waiting, Ordering::Relaxed);
+                    let ending = self.shutdown.is_given();
+                    let patience = ending.then(|| Instant::now() + LAST_WORDS);
+                    let mut shutdown = self.shutdown.clone();
+                    tokio::select! {
+                        ready = self.stream.writable() => ready?,
+                        () = client.outbox.wake.notified() => {
+                            if client.is_killed() {
+                                return Err(End::Closed);
+                            }
+                        }
+                        () = shutdown.given(), if !ending => {}
+                        () = sleep_if(patience) => return Err(End::Closed),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        client.activity.output_buffer.store(0, Ordering::Relaxed);
+        client.activity.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+        self.engine.stats.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+        self.encoder.out.clear();
+        Ok(())
+    }
+
+    /// Waits for the answer of a blocking command, its deadline or the
+    /// connection's end, and goes on delivering pushes meanwhile.
+    async fn wait_blocked(&mut self, mut blocked: Blocked) -> Result<(), End> {
+        let client = self.session.client.clone();
+        let mut shutdown = self.shutdown.clone();
+        let deadline = blocked.deadline_ms.map(|at| self.instant_of(at));
+        let answer = loop {
+            let event = tokio::select! {
+                biased;
+                answer = &mut blocked.answer => break answer.ok(),
+                () = sleep_if(deadline) => Event::Deadline,
+                () = shutdown.given() => Event::End,
+                () = client.outbox.wake.notified() => Event::Push,
+                more = poll_fn(|cx| self.poll_read_ahead(cx)) => match more {
+                    Ok(()) => continue,
+                    Err(_) => Event::End,
+                },
+            };
+            match event {
+                Event::Push if !client.is_killed() => {
+                    self.drain_pushes();
+                    self.flush().await?;
+                }
+                Event::Deadline => {
+                    if self.engine.cancel_wait(blocked.id) {
+                        break None;
+                    }
+                    // Somebody is answering at this moment.
+                    break (&mut blocked.answer).await.ok();
+                }
+                Event::Push | Event::End => {
+                    self.engine.cancel_wait(blocked.id);
+                    return Err(End::Closed);
+                }
+            }
+        };
+        client.activity.blocked.store(false, Ordering::Relaxed);
+        let before = self.encoder.out.len();
+        let frame: Frame = match answer {
+            Some(answer) => {
+                self.session.depends_on = self.session.depends_on.max(answer.depends_on);
+                answer.frame
+            }
+            None => blocked.on_timeout,
+        };
+        self.engine.reply_blocked(&mut self.session, &mut self.encoder, &frame);
+        if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
+            self.encoder.out.truncate(before);
+        }
+        Ok(())
+    }
+
+    /// Reads what a blocked client sends ahead, so that its end is noticed.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let limit = self.live.settings.query_buffer_limit;
+        if self.input.len() as u64 > limit {
+            self.engine.stats.query_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
+            return Poll::Ready(Err(End::Closed));
+        }
+        self.poll_read_more(cx)?.map(Ok)
+    }
+
+    async fn wait_paused(&mut self, until_ms: u64) -> Result<(), End> {
+        let client = self.session.client.clone();
+        let engine = self.engine.clone();
+        let until = self.instant_of(until_ms);
+        let mut shutdown = self.shutdown.clone();
+        tokio::select! {
+            () = engine.pause_ended().notified() => {}
+            () = sleep_until(until) => {}
+            () = client.outbox.wake.notified() => {}
+            () = shutdown.given() => return Err(End::Closed),
+        }
+        Ok(())
+    }
+
+    /// When the runtime's clock shows the time `at_ms`.
+    fn instant_of(&self, at_ms: u64) -> Instant {
+        let now_ms = self.engine.clock.now_ms();
+        // A day is checked again long before it is over; no overflow for any
+        // deadline.
+        let wait_ms = at_ms.saturating_sub(now_ms).min(1 << 40);
+        Instant::now() + Duration::from_millis(wait_ms)
+    }
+}
+
+enum Event {
+    Push,
+    Deadline,
+    End,
+}
+
+async fn sleep_if(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn limits(live: &Live) -> Limits {
+    let settings = &live.settings;
+    Limits {
+        bulk_len_max: settings.bulk_length_max,
+        request_bytes_max: u32::try_from(settings.query_buffer_limit).unwrap_or(u32::MAX),
+        ..Limits::default()
+    }
+}
