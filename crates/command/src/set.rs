@@ -479,7 +479,7 @@ fn difference(sets: &Sets<'_>, tx: &Txn<'_>) -> Set {
         set.iter().for_each(|member| {
             rest.remove(&member);
         });
-        if rest.len() == 0 {
+        if rest.is_empty() {
             break;
         }
     }
