@@ -407,11 +407,7 @@ fn rank(rank: i64) -> Result<i64> {
             "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or \
              use negative to start from the end of the list",
         )),
-        i64::MIN => Err(Error::new(format!(
-            "ERR value is out of range, value must between {} and {}",
-            -i64::MAX,
-            i64::MAX
-        ))),
+        i64::MIN => Err(Error::not_between(-i64::MAX, i64::MAX)),
         rank => Ok(rank),
     }
 }

@@ -367,12 +367,12 @@ fn srandmember(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> 
         [_, count] => Some(integer(count)?),
         _ => return Err(Error::SYNTAX),
     };
-    if count.is_some_and(|count| count < -REPEATS_MAX) {
-        return Err(Error::new(format!(
-            "ERR value is out of range, value must between {} and {}",
-            -REPEATS_MAX,
-            i64::MAX
-        )));
+    match count {
+        Some(i64::MIN) => return Err(Error::not_between(-i64::MAX, i64::MAX)),
+        Some(count) if count < -REPEATS_MAX => {
+            return Err(Error::not_between(-REPEATS_MAX, i64::MAX));
+        }
+        _ => {}
     }
     match (ctx.tx.collection::<Set>(args[0])?, count) {
         (None, None) => reply.null(),
