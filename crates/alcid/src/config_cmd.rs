@@ -164,6 +164,32 @@ pub fn load_settings(
     Ok(Found { loaded, path })
 }
 
+/// CONFIG REWRITE: brings the file up to date with the settings in force,
+/// keeping its comments. The file may hold a password, so only its owner reads it.
+///
+/// # Errors
+/// When the file cannot be read or replaced, or is no valid config file.
+pub fn rewrite(path: &Path, settings: &settings::Settings) -> Result<(), ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let original = fs::read_to_string(path).map_err(read)?;
+    let text = settings::rewrite(&original, settings).map_err(ConfigError::Settings)?;
+    let fresh = path.with_extension("toml.new");
+    let write = |source| ConfigError::Write { path: fresh.clone(), source, hint: "" };
+    write_private(&fresh, &text).map_err(write)?;
+    fs::rename(&fresh, path).map_err(write)
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
 /// Runs `alcid config …`, writing what it answers to `out`.
 ///
 /// # Errors

@@ -4,16 +4,22 @@ mod args;
 mod config_cmd;
 mod logging;
 mod rotation;
+mod server;
 #[cfg(test)]
 mod testing;
 
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::args::ServerArgs;
 use crate::config_cmd::{ConfigCommand, ConfigError, Surroundings};
+
+/// Small values come and go by the million: mimalloc keeps them denser and
+/// serves them faster than the system's allocator (docs/decisions/0001).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A key-value database that speaks Redis and keeps what it acknowledged.
 #[derive(Parser)]
@@ -27,6 +33,15 @@ struct Cli {
 enum Command {
     /// Serve a database.
     Server(ServerArgs),
+    /// Talk to a server.
+    Cli(cli::CliArgs),
+    /// Measure a server.
+    Bench(bench::BenchArgs),
+    /// Write a shell's completions to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Make, check and find config files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -38,6 +53,15 @@ fn main() -> ExitCode {
         Command::Config(command) => config_cmd::run(&command, &surroundings, &mut io::stdout())
             .map_err(|error| error.to_string()),
         Command::Server(args) => server(args, &surroundings),
+        Command::Cli(args) => return cli::run(&args, &hints()),
+        Command::Bench(args) => match bench::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(format!("{error:#}")),
+        },
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "alcid", &mut io::stdout());
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,9 +88,17 @@ fn server(args: ServerArgs, surroundings: &Surroundings) -> Result<(), String> {
         print!("{}", config_cmd::validated(&found, false));
         return Ok(());
     }
-    let rust_log = std::env::var("RUST_LOG").ok();
-    let log = logging::start(&found.loaded.settings.logging, rust_log.as_deref())
-        .map_err(|error| error.to_string())?;
-    log.set_level(found.loaded.settings.logging.level);
-    Err("this build has no listener".to_owned())
+    server::run(found)
+}
+
+/// What the prompt completes and explains, from the command table.
+fn hints() -> Vec<cli::CommandHint> {
+    command::table()
+        .all()
+        .map(|command| cli::CommandHint {
+            name: command.full_name.replace('|', " "),
+            arguments: command.spec.syntax.to_owned(),
+            summary: command.spec.summary.to_owned(),
+        })
+        .collect()
 }

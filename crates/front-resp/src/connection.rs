@@ -274,18 +274,19 @@ impl Connection {
                 used += consumed;
                 continue;
             }
-            let argv: SmallVec<[&[u8]; 8]> = request.args();
-            if resp::is_http_start(argv[0]) {
-                tracing::warn!(
-                    client = self.session.client.id,
-                    addr = %self.session.client.addr,
-                    "possible attack: an HTTP client sends commands to the Redis port; closed"
-                );
-                return (Turn::Close, bytes.len());
-            }
             let before = self.encoder.out.len();
-            let outcome =
-                self.engine.execute(&mut self.session, &self.live, &argv, &mut self.encoder);
+            let outcome = {
+                let argv: SmallVec<[&[u8]; 8]> = request.args();
+                if resp::is_http_start(argv[0]) {
+                    tracing::warn!(
+                        client = self.session.client.id,
+                        addr = %self.session.client.addr,
+                        "possible attack: an HTTP client sends commands to the Redis port; closed"
+                    );
+                    return (Turn::Close, bytes.len());
+                }
+                self.engine.execute(&mut self.session, &self.live, &argv, &mut self.encoder)
+            };
             if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
                 self.encoder.out.truncate(before);
             }

@@ -1,0 +1,226 @@
+//! `alcid server`: wiring. Opens the log, fills the keyspace from it, starts
+//! the listeners and the background turns, and ends everything in order.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base::{Clock, Rng, SeededRng, SystemClock};
+use engine::{Engine, Hooks, Identity, NoLog, Replicator};
+use front_resp::{Listener, Shutdown};
+use keyspace::Keyspace;
+use settings::Settings;
+use tokio::sync::watch;
+
+use crate::config_cmd::Found;
+use crate::logging::{self, LogHandle};
+
+/// How long connections may take to end before the process does.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs a server until SIGTERM, Ctrl+C or SHUTDOWN.
+///
+/// # Errors
+/// What stands in the way of starting, in one message for the operator.
+pub fn run(found: Found) -> Result<(), String> {
+    let rust_log = std::env::var("RUST_LOG").ok();
+    let settings = found.loaded.settings.clone();
+    let diagnostics = logging::start(&settings.logging, rust_log.as_deref())
+        .map_err(|error| error.to_string())?;
+    for warning in &found.loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().max(2)))
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the runtime: {error}"))?;
+    let listeners = {
+        let _inside = runtime.enter();
+        bind(&settings)?
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut rng = SeededRng::from_system();
+    let keyspace = Keyspace::new(settings.databases, rng.next_u64());
+    let replicator: Arc<dyn Replicator> = Arc::new(NoLog::default());
+    let (stop, shutdown) = Shutdown::new();
+    let stop = Arc::new(stop);
+    let identity = Identity {
+        run_id: hex(&mut rng, 40),
+        config_file: found.path.clone(),
+        executable: std::env::current_exe()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        tcp_port: listeners.first().map_or(0, |(address, _)| address.port()),
+    };
+    let hooks = hooks(stop.clone(), diagnostics, found.path);
+    let engine = Arc::new(Engine::new(
+        keyspace,
+        replicator,
+        clock,
+        rng.next_u64(),
+        settings.clone(),
+        identity,
+        hooks,
+    ));
+    announce(&listeners, &settings);
+    runtime.block_on(serve(engine.clone(), listeners, stop, shutdown));
+    engine.replicator.close()?;
+    Ok(())
+}
+
+fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
+    let mut listeners = Vec::new();
+    let mut port = settings.port;
+    for host in &settings.bind {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let addresses = (bare, port)
+            .to_socket_addrs()
+            .map_err(|error| format!("resolve the address {host:?} to bind: {error}"))?;
+        for address in addresses {
+            let listener = Listener::bind(address).map_err(|error| {
+                format!(
+                    "listen on {address}: {error}; choose another port with --port, or stop what uses it"
+                )
+            })?;
+            let bound =
+                listener.address().map_err(|error| format!("listen on {address}: {error}"))?;
+            // With port 0 the system chooses once, for every address.
+            port = bound.port();
+            listeners.push((bound, listener));
+        }
+    }
+    Ok(listeners)
+}
+
+fn announce(listeners: &[(SocketAddr, Listener)], settings: &Settings) {
+    for (address, _) in listeners {
+        println!("Listening for the Redis protocol on {address}");
+    }
+    if settings.log_enabled {
+        println!("Data folder {}", settings.data_dir.display());
+        let promise = match settings.fsync {
+            settings::Fsync::Always => "always: every acknowledged write is on disk",
+            settings::Fsync::EverySec => "everysec: a power cut takes at most the last second",
+            settings::Fsync::No => "no: the operating system decides when writes reach the disk",
+        };
+        println!("Durability {promise}");
+    } else {
+        println!("Durability none: the log is off and data is lost when the server ends");
+    }
+}
+
+fn hooks(
+    stop: Arc<watch::Sender<bool>>,
+    diagnostics: LogHandle,
+    config_file: Option<PathBuf>,
+) -> Hooks {
+    let level = std::sync::Mutex::new(None);
+    Hooks {
+        shutdown: Some(Box::new(move || {
+            stop.send_replace(true);
+        })),
+        settings_changed: Some(Box::new(move |settings| {
+            let mut level = level.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let wanted = settings.logging.level;
+            // RUST_LOG rules until the level is really changed.
+            if level.replace(wanted).is_some_and(|known| known != wanted) {
+                diagnostics.set_level(wanted);
+            }
+            Ok(())
+        })),
+        rewrite_config: Some(Box::new(move |settings| {
+            let path = config_file.as_ref().ok_or("The server is running without a config file")?;
+            crate::config_cmd::rewrite(path, settings).map_err(|error| error.to_string())
+        })),
+        reload: None,
+    }
+}
+
+async fn serve(
+    engine: Arc<Engine>,
+    listeners: Vec<(SocketAddr, Listener)>,
+    stop: Arc<watch::Sender<bool>>,
+    mut shutdown: Shutdown,
+) {
+    let serving: Vec<_> = listeners
+        .into_iter()
+        .map(|(_, listener)| tokio::spawn(listener.serve(engine.clone(), shutdown.clone())))
+        .collect();
+    let turns = tokio::spawn(background(engine.clone()));
+    let commits = tokio::spawn(follow_commits(engine.clone()));
+    tokio::spawn(watch_signals(stop));
+    shutdown.given().await;
+    tracing::info!("shutting down: finishing replies");
+    let ended = async {
+        for listener in serving {
+            let _ = listener.await;
+        }
+    };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
+        tracing::warn!("connections did not end within {} s", GRACE.as_secs());
+    }
+    turns.abort();
+    commits.abort();
+}
+
+/// SIGTERM and Ctrl+C end the server in order; a second one ends it at once.
+async fn watch_signals(stop: Arc<watch::Sender<bool>>) {
+    let asked = AtomicBool::new(false);
+    loop {
+        wait_for_signal().await;
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        stop.send_replace(true);
+    }
+}
+
+#[cfg(unix)]
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals; only SHUTDOWN ends the server in order");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn wait_for_signal() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The turns that run `hz` times a second.
+async fn background(engine: Arc<Engine>) {
+    loop {
+        let settings = engine.live().settings.clone();
+        let interval = Duration::from_millis(1000 / u64::from(settings.hz.max(1)));
+        tokio::time::sleep(interval).await;
+        // Effort 1 to 10 is 25% to 75% of the interval, as in Redis.
+        let share = 25 + 5 * u64::from(settings.active_expire_effort.clamp(1, 10) - 1);
+        let budget_us = interval.as_micros() as u64 * share / 100;
+        engine.expire_cycle(budget_us);
+    }
+}
+
+/// Runs what waits for commits whenever there are some.
+async fn follow_commits(engine: Arc<Engine>) {
+    let mut commits = engine.replicator.commits();
+    while commits.changed().await.is_ok() {
+        engine.run_committed();
+    }
+}
+
+fn hex(rng: &mut SeededRng, digits: usize) -> String {
+    (0..digits).map(|_| char::from(b"0123456789abcdef"[rng.below(16) as usize])).collect()
+}
