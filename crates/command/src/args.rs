@@ -132,6 +132,35 @@ pub fn float(arg: &[u8]) -> Result<f64> {
     number::parse_f64(arg).ok_or(Error::NOT_FLOAT)
 }
 
+/// An argument as an integer of at least `least`. Every other argument is
+/// `error`, as in Redis's range checks that have a message of their own.
+///
+/// # Errors
+/// `error`.
+pub fn at_least(least: i64, arg: &[u8], error: Error) -> Result<usize> {
+    number::parse_i64(arg)
+        .filter(|&n| n >= least)
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or(error)
+}
+
+/// The timeout of a blocking command: seconds, with a fraction, as
+/// milliseconds rounded up; `None`, for ever, when it is zero.
+///
+/// # Errors
+/// One of the three `ERR timeout is …`.
+pub fn timeout_ms(arg: &[u8], now_ms: u64) -> Result<Option<u64>> {
+    let ms = number::parse_f64(arg).ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
+    if ms > i64::MAX as f64 {
+        return Err(Error::TIMEOUT_OUT_OF_RANGE);
+    }
+    let ms = u64::try_from(ms.ceil() as i64).map_err(|_| Error::TIMEOUT_NEGATIVE)?;
+    if ms > (i64::MAX as u64).saturating_sub(now_ms) {
+        return Err(Error::TIMEOUT_OUT_OF_RANGE);
+    }
+    Ok((ms > 0).then_some(ms))
+}
+
 /// Redis's index rule: negative counts from the end.
 #[must_use]
 pub fn from_end(index: i64, len: usize) -> i64 {
@@ -163,6 +192,23 @@ mod tests {
             (i64::MIN, i64::MAX, 3, 0..3),
         ] {
             assert_eq!(index_range(start, stop, len), expected, "{start} {stop} {len}");
+        }
+    }
+
+    #[test]
+    fn timeouts_round_up_and_zero_is_for_ever() {
+        for (text, expected) in [
+            ("0", Ok(None)),
+            ("-0.0001", Ok(None)),
+            ("0.0001", Ok(Some(1))),
+            ("1.5", Ok(Some(1500))),
+            ("-1", Err(Error::TIMEOUT_NEGATIVE)),
+            ("-inf", Err(Error::TIMEOUT_NEGATIVE)),
+            ("inf", Err(Error::TIMEOUT_OUT_OF_RANGE)),
+            ("9223372036854775", Err(Error::TIMEOUT_OUT_OF_RANGE)),
+            ("1s", Err(Error::TIMEOUT_NOT_FLOAT)),
+        ] {
+            assert_eq!(timeout_ms(text.as_bytes(), 1 << 40), expected, "{text}");
         }
     }
 

@@ -82,6 +82,12 @@ impl Error {
         Error::new(format!("ERR wrong number of arguments for '{name}' command"))
     }
 
+    /// `ERR value is out of range, value must between x and y`.
+    #[must_use]
+    pub fn not_between(min: i64, max: i64) -> Error {
+        Error::new(format!("ERR value is out of range, value must between {min} and {max}"))
+    }
+
     /// `ERR invalid expire time in 'x' command`.
     #[must_use]
     pub fn invalid_expire(name: &str) -> Error {

@@ -155,7 +155,7 @@ impl KeySpec {
                 let first = begin + first;
                 let keys_end = number.checked_mul(step).and_then(|n| n.checked_add(first));
                 // More keys than arguments: the handler answers the error.
-                let Some(end) = keys_end.filter(|&end| end <= argv.len() + step - 1) else {
+                let Some(end) = keys_end.filter(|&end| end < argv.len() + step) else {
                     return;
                 };
                 for index in (first..end).step_by(step) {

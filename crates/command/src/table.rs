@@ -12,6 +12,8 @@ use crate::spec::{CommandSpec, Family, Group};
 const FAMILIES: &[Family] = &[
     crate::connection::FAMILY,
     crate::string::FAMILY,
+    crate::list::FAMILY,
+    crate::set::FAMILY,
     crate::transactions::FAMILY,
     crate::pubsub::FAMILY,
     crate::server::FAMILY,

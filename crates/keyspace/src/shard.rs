@@ -58,12 +58,14 @@ impl Db {
     /// Adds or replaces; answers what stood there.
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry<Value>) -> Option<Entry<Value>> {
         self.entry_bytes += entry_bytes(&entry);
-        if let Some(at) = entry.deadline() {
+        let deadline = entry.deadline();
+        let old = self.table.insert(hash, entry);
+        // The old entry leaves the index first: both may have one deadline.
+        old.iter().for_each(|old| self.forget(hash, old));
+        deadline.into_iter().for_each(|at| {
             self.deadlines.insert((at, hash));
-        }
-        let old = self.table.insert(hash, entry)?;
-        self.forget(hash, &old);
-        Some(old)
+        });
+        old
     }
 
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry<Value>> {
