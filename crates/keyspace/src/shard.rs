@@ -182,11 +182,9 @@ impl Keyspace {
                 statistics.deadlines += db.deadlines.len();
                 // A sample is enough for a mean that is shown to people.
                 let sample = db.deadlines.iter().take(16);
-                let seen = sample.clone().count() as u128;
-                if seen > 0 {
-                    let total: u128 = sample.map(|&(at, _)| u128::from(at)).sum();
-                    *sum += total / seen * db.deadlines.len() as u128;
-                }
+                let total: u128 = sample.clone().map(|&(at, _)| u128::from(at)).sum();
+                let mean = total.checked_div(sample.count() as u128).unwrap_or(0);
+                *sum += mean * db.deadlines.len() as u128;
             }
         }
         for (statistics, sum) in all.iter_mut().zip(sums) {

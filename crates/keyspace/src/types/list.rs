@@ -212,13 +212,11 @@ impl List {
     }
 
     /// The elements from first to last.
-    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
         self.nodes.iter().flat_map(Packed::iter)
     }
 
     /// The elements from `index` on.
-    #[must_use]
     pub fn iter_from(&self, index: usize) -> impl Iterator<Item = &[u8]> + Clone {
         let (node, offset) = self.locate(index).unwrap_or((self.nodes.len(), 0));
         let rest = self.nodes.range(node..).flat_map(Packed::iter);
