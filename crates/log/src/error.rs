@@ -1,0 +1,76 @@
+use std::io;
+use std::path::PathBuf;
+
+use base::Revision;
+use thiserror::Error;
+
+/// Why a log cannot be opened. Each message names the file, the offset where
+/// there is one, and the next step.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum LogError {
+    #[error("{action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "{} is in use by another server; stop it, or choose another --data-dir",
+        path.display()
+    )]
+    Locked { path: PathBuf },
+    #[error(
+        "{} belongs to another user; run the server as its owner or choose another --data-dir",
+        path.display()
+    )]
+    NotOurs { path: PathBuf },
+    #[error(
+        "{} at byte {offset} is damaged: {what}; inspect it with `alcid log check --data-dir <folder>`, \
+         restore a backup, or cut the log there with `alcid log check --repair`",
+        path.display()
+    )]
+    Damaged { path: PathBuf, offset: u64, what: String },
+    #[error(
+        "the segment that begins with revision {revision} is missing from {} (found {found}); put the file \
+         back, or see what is left with `alcid log check`",
+        dir.display()
+    )]
+    MissingSegment { dir: PathBuf, revision: Revision, found: String },
+    #[error(
+        "{} belongs to another database ({found}, not {expected}); move it out of the folder",
+        path.display()
+    )]
+    Foreign { path: PathBuf, found: String, expected: String },
+    #[error(
+        "{} has format version {found}, this Alcid reads up to {known}; start a newer Alcid",
+        path.display()
+    )]
+    NewerFormat { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{} holds segments but no MANIFEST; put the file back, or see what is left with `alcid log check`",
+        dir.display()
+    )]
+    NoManifest { dir: PathBuf },
+    #[error("revision {revision} cannot be applied: {reason}")]
+    Refused { revision: Revision, reason: String },
+}
+
+impl LogError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> LogError {
+        let path = path.into();
+        move |source| LogError::Io { action, path, source }
+    }
+}
+
+/// Why a running log takes no more transactions.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LogFault {
+    /// A write or a sync failed. It is never tried again: what the disk holds
+    /// is known only after a restart reads it back.
+    #[error("the log has failed for good ({0}); restart the server once the disk is well")]
+    Poisoned(String),
+    /// There is no room. What was acknowledged is safe; writes go on after
+    /// room is made and the log resumes.
+    #[error("the disk is full ({0}); make room, then restart or run CONFIG SET appendonly yes")]
+    Full(String),
+}

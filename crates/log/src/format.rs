@@ -1,0 +1,399 @@
+//! Bytes of segments: headers, blocks, records. See `docs/FORMAT.md`.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use base::{BranchId, DbIndex, Revision};
+
+use crate::error::LogError;
+
+/// The version this code writes, and the newest it reads.
+pub(crate) const VERSION: u32 = 1;
+
+/// Names a database: chosen at random when its log is created, and part of
+/// every checksum, so that files of another database never pass for ours.
+pub(crate) type DatabaseId = [u8; 16];
+
+const SEGMENT_MAGIC: &[u8; 8] = b"ALCIDLOG";
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
+pub(crate) const RECORD_HEADER_BYTES: usize = 18;
+
+/// How blocks are compressed from now on. Readers need no setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// LZ4 blocks: cheap, about half the size for text.
+    Lz4,
+    /// Zstandard level 1.
+    Zstd,
+    /// Gzip, for tools that know nothing else.
+    Gzip,
+}
+
+impl Compression {
+    fn code(self) -> u8 {
+        match self {
+            Compression::None => 0,
+            Compression::Lz4 => 1,
+            Compression::Zstd => 2,
+            Compression::Gzip => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Compression> {
+        [Compression::None, Compression::Lz4, Compression::Zstd, Compression::Gzip]
+            .into_iter()
+            .find(|compression| compression.code() == code)
+    }
+}
+
+/// What a record says besides its effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// When the transaction ran, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The database its effects begin in.
+    pub db: DbIndex,
+    /// The branch it changed.
+    pub branch: BranchId,
+}
+
+/// One transaction of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its position.
+    pub revision: Revision,
+    /// When and where.
+    pub header: RecordHeader,
+    /// Its effects, opaque to the log.
+    pub effects: &'a [u8],
+}
+
+/// Appends a record to a block's content.
+pub(crate) fn put_record(out: &mut Vec<u8>, header: &RecordHeader, effects: &[u8]) {
+    let len = u32::try_from(effects.len()).expect("a transaction is below 4 GiB");
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    bytes[0..4].copy_from_slice(&len.to_le_bytes());
+    bytes[4..12].copy_from_slice(&header.time_ms.to_le_bytes());
+    bytes[12..14].copy_from_slice(&header.db.to_le_bytes());
+    bytes[14..18].copy_from_slice(&header.branch.0.to_le_bytes());
+    out.extend_from_slice(&bytes);
+    out.extend_from_slice(effects);
+}
+
+/// The records of a block's content, which its checksum vouches for.
+pub(crate) fn records(
+    first: Revision,
+    count: u32,
+    content: &[u8],
+) -> impl Iterator<Item = Result<Record<'_>, &'static str>> {
+    let mut rest = content;
+    let mut revision = first;
+    let mut left = count;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return (!rest.is_empty()).then(|| {
+                rest = &[];
+                Err("bytes after the last record")
+            });
+        }
+        left -= 1;
+        let Some((header, tail)) = rest.split_at_checked(RECORD_HEADER_BYTES) else {
+            left = 0;
+            rest = &[];
+            return Some(Err("a record's header ends early"));
+        };
+        let len = u32_at(header, 0) as usize;
+        let Some((effects, tail)) = tail.split_at_checked(len) else {
+            left = 0;
+            rest = &[];
+            return Some(Err("a record ends early"));
+        };
+        rest = tail;
+        let db = DbIndex::from_le_bytes([header[12], header[13]]);
+        let record = Record {
+            revision,
+            header: RecordHeader {
+                time_ms: u64_at(header, 4),
+                db,
+                branch: BranchId(u32_at(header, 14)),
+            },
+            effects,
+        };
+        revision = revision.next();
+        Some(Ok(record))
+    })
+}
+
+/// A block's header, as read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    /// Bytes of the stored content.
+    pub(crate) len: u32,
+    checksum: u32,
+    /// Revision of the first record; of the next one when there is none.
+    pub(crate) first: Revision,
+    /// The newest revision that was synced when the block was written. Proves
+    /// that everything up to it was durable once.
+    pub(crate) durable: Revision,
+    pub(crate) count: u32,
+    content_len: u32,
+    compression: u8,
+}
+
+impl BlockHeader {
+    pub(crate) fn end(&self) -> Option<Revision> {
+        self.first.0.checked_add(u64::from(self.count)).map(Revision)
+    }
+}
+
+/// What a block's checksum covers besides its own bytes: the database, the
+/// segment and the place in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) id: DatabaseId,
+    pub(crate) segment: Revision,
+    pub(crate) offset: u64,
+}
+
+impl Place {
+    fn checksum(&self, header: &[u8], content: &[u8]) -> u32 {
+        let mut crc = crc32c::crc32c(&self.id);
+        crc = crc32c::crc32c_append(crc, &self.segment.0.to_le_bytes());
+        crc = crc32c::crc32c_append(crc, &self.offset.to_le_bytes());
+        // Length first, then all after the checksum's own field.
+        crc = crc32c::crc32c_append(crc, &header[0..4]);
+        crc = crc32c::crc32c_append(crc, &header[8..BLOCK_HEADER_BYTES]);
+        crc32c::crc32c_append(crc, content)
+    }
+}
+
+/// Appends a block to `out`.
+pub(crate) fn put_block(
+    out: &mut Vec<u8>,
+    place: &Place,
+    first: Revision,
+    durable: Revision,
+    count: u32,
+    content: &[u8],
+    compression: Compression,
+) {
+    let packed = compress(compression, content);
+    // What does not shrink is stored as it is.
+    let (code, stored) = match &packed {
+        Some(packed) if packed.len() < content.len() => (compression.code(), packed.as_slice()),
+        _ => (Compression::None.code(), content),
+    };
+    let mut header = [0u8; BLOCK_HEADER_BYTES];
+    header[0..4].copy_from_slice(&(stored.len() as u32).to_le_bytes());
+    header[8..16].copy_from_slice(&first.0.to_le_bytes());
+    header[16..24].copy_from_slice(&durable.0.to_le_bytes());
+    header[24..28].copy_from_slice(&count.to_le_bytes());
+    header[28..32].copy_from_slice(&(content.len() as u32).to_le_bytes());
+    header[32] = code;
+    let checksum = place.checksum(&header, stored);
+    header[4..8].copy_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&header);
+    out.extend_from_slice(stored);
+}
+
+/// Why there is no block at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoBlock {
+    /// The segment ends exactly here.
+    End,
+    /// The segment ends within the block, or what would be its header says so.
+    Short,
+    /// The checksum or a field is wrong.
+    Wrong(&'static str),
+}
+
+/// The block at an offset of a segment's bytes, with its stored content.
+pub(crate) fn block_at<'a>(
+    segment: &'a [u8],
+    place: &Place,
+) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
+    let offset = usize::try_from(place.offset).map_err(|_| NoBlock::End)?;
+    block_from(segment.get(offset..).ok_or(NoBlock::End)?, place)
+}
+
+/// The block that `bytes`, read from `place`, begin with.
+pub(crate) fn block_from<'a>(
+    bytes: &'a [u8],
+    place: &Place,
+) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
+    if bytes.is_empty() {
+        return Err(NoBlock::End);
+    }
+    let Some((header_bytes, rest)) = bytes.split_at_checked(BLOCK_HEADER_BYTES) else {
+        return Err(NoBlock::Short);
+    };
+    let header = BlockHeader {
+        len: u32_at(header_bytes, 0),
+        checksum: u32_at(header_bytes, 4),
+        first: Revision(u64_at(header_bytes, 8)),
+        durable: Revision(u64_at(header_bytes, 16)),
+        count: u32_at(header_bytes, 24),
+        content_len: u32_at(header_bytes, 28),
+        compression: header_bytes[32],
+    };
+    let Some(stored) = rest.get(..header.len as usize) else { return Err(NoBlock::Short) };
+    if place.checksum(header_bytes, stored) != header.checksum {
+        return Err(NoBlock::Wrong("its checksum does not match"));
+    }
+    if header.end().is_none() {
+        return Err(NoBlock::Wrong("its revisions exceed 64 bits"));
+    }
+    Ok((header, stored))
+}
+
+/// A block's content, unpacked into `buffer` if it is compressed.
+pub(crate) fn content<'a>(
+    header: &BlockHeader,
+    stored: &'a [u8],
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], String> {
+    let compression = Compression::from_code(header.compression)
+        .ok_or_else(|| format!("unknown compression {}", header.compression))?;
+    if compression == Compression::None {
+        return Ok(stored);
+    }
+    decompress(compression, stored, header.content_len as usize, buffer)
+        .map_err(|error| format!("its content does not unpack: {error}"))?;
+    if buffer.len() != header.content_len as usize {
+        return Err(format!(
+            "its content unpacks to {} bytes, not {}",
+            buffer.len(),
+            header.content_len
+        ));
+    }
+    Ok(buffer)
+}
+
+fn compress(compression: Compression, content: &[u8]) -> Option<Vec<u8>> {
+    match compression {
+        Compression::None => None,
+        Compression::Lz4 => Some(lz4_flex::block::compress(content)),
+        Compression::Zstd => zstd::bulk::compress(content, 1).ok(),
+        Compression::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).ok()?;
+            encoder.finish().ok()
+        }
+    }
+}
+
+fn decompress(
+    compression: Compression,
+    stored: &[u8],
+    len: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<(), String> {
+    buffer.clear();
+    match compression {
+        Compression::None => buffer.extend_from_slice(stored),
+        Compression::Lz4 => {
+            *buffer =
+                lz4_flex::block::decompress(stored, len).map_err(|error| error.to_string())?;
+        }
+        Compression::Zstd => {
+            *buffer = zstd::bulk::decompress(stored, len).map_err(|error| error.to_string())?;
+        }
+        Compression::Gzip => {
+            let limit = len as u64 + 1;
+            flate2::read::GzDecoder::new(stored)
+                .take(limit)
+                .read_to_end(buffer)
+                .map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// The header at the beginning of a segment.
+pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+    bytes.extend_from_slice(SEGMENT_MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&(SEGMENT_HEADER_BYTES as u32).to_le_bytes());
+    bytes.extend_from_slice(id);
+    bytes.extend_from_slice(&first.0.to_le_bytes());
+    bytes.extend_from_slice(&created_ms.to_le_bytes());
+    bytes.resize(SEGMENT_HEADER_BYTES - 4, 0);
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Checks a segment's header against its name and the database.
+pub(crate) fn check_segment_header(
+    bytes: &[u8],
+    path: &Path,
+    id: &DatabaseId,
+    first: Revision,
+) -> Result<(), LogError> {
+    let damaged = |offset, what: &str| LogError::Damaged {
+        path: path.to_path_buf(),
+        offset,
+        what: what.to_owned(),
+    };
+    let header = bytes
+        .get(..SEGMENT_HEADER_BYTES)
+        .ok_or_else(|| damaged(bytes.len() as u64, "the file is shorter than its header"))?;
+    if crc32c::crc32c(&header[..60]) != u32_at(header, 60) {
+        return Err(damaged(0, "the header's checksum does not match"));
+    }
+    if &header[..8] != SEGMENT_MAGIC {
+        return Err(damaged(0, "it does not begin as a segment"));
+    }
+    let version = u32_at(header, 8);
+    if version > VERSION {
+        return Err(LogError::NewerFormat {
+            path: path.to_path_buf(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    if header[16..32] != id[..] {
+        let mut found = [0; 16];
+        found.copy_from_slice(&header[16..32]);
+        return Err(LogError::Foreign {
+            path: path.to_path_buf(),
+            found: show_id(&found),
+            expected: show_id(id),
+        });
+    }
+    let inside = Revision(u64_at(header, 32));
+    if inside != first {
+        return Err(damaged(32, &format!("it begins with revision {inside}, its name says {first}")));
+    }
+    Ok(())
+}
+
+/// A segment's file name: its first revision in 20 digits, so that names sort
+/// as revisions do.
+pub(crate) fn segment_name(first: Revision) -> String {
+    format!("{:020}.alog", first.0)
+}
+
+/// The first revision that a segment's file name says.
+pub(crate) fn parse_segment_name(name: &str) -> Option<Revision> {
+    let digits = name.strip_suffix(".alog")?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(Revision)
+}
+
+pub(crate) fn show_id(id: &DatabaseId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}

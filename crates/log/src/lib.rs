@@ -1,0 +1,30 @@
+//! The log: every transaction's effects, in order, durable.
+//!
+//! Segment files of length-prefixed, checksummed blocks; one writer thread with
+//! group commit; recovery that tells a torn tail from damage. `docs/FORMAT.md`
+//! describes every byte. Everything goes through [`Vfs`], so tests own the disk.
+
+mod check;
+mod error;
+mod format;
+mod identity;
+mod log;
+mod mem_vfs;
+mod faulty_vfs;
+mod queue;
+mod reader;
+mod real_vfs;
+mod recovery;
+mod vfs;
+mod writer;
+
+pub use check::{CheckReport, Finding, check, repair};
+pub use error::{LogError, LogFault};
+pub use faulty_vfs::{FaultyVfs, Fault};
+pub use format::{Compression, Record, RecordHeader};
+pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
+pub use mem_vfs::MemVfs;
+pub use reader::{LogReader, OwnedRecord};
+pub use real_vfs::RealVfs;
+pub use recovery::{Dropped, RecoveryReport};
+pub use vfs::{Vfs, VfsFile, VfsLock};

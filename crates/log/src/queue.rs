@@ -1,0 +1,164 @@
+//! Transactions on their way from the threads that make them to the writer.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::{Clock, Revision};
+use parking_lot::{Condvar, Mutex};
+
+use crate::format::{RecordHeader, put_record};
+
+/// Bytes that wake a writer that waits for its next turn.
+const WAKE_BYTES: usize = 256 * 1024;
+
+/// Consecutive records, encoded.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) first: Revision,
+    pub(crate) count: u32,
+    pub(crate) content: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The revision that goes on the end of `batch`.
+    next: u64,
+    batch: Batch,
+    /// Records whose predecessors have not been appended yet: another thread
+    /// reserved them and is about to. Normally empty, a handful at most.
+    early: BTreeMap<u64, Vec<u8>>,
+    early_bytes: usize,
+    /// The writer sleeps and wants to be woken by the first record.
+    wants_first: bool,
+    /// Monotonic time of the oldest record in `batch`.
+    oldest_ns: u64,
+    /// Asked to sync whatever the policy.
+    sync_requested: bool,
+    closing: bool,
+}
+
+/// The queue. Order of revisions is restored here.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    reserved: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Queue {
+    pub(crate) fn new(next: Revision) -> Queue {
+        Queue {
+            reserved: AtomicU64::new(next.0 - 1),
+            state: Mutex::new(State {
+                next: next.0,
+                batch: Batch { first: next, ..Batch::default() },
+                early: BTreeMap::new(),
+                early_bytes: 0,
+                wants_first: false,
+                oldest_ns: 0,
+                sync_requested: false,
+                closing: false,
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn reserve(&self) -> Revision {
+        Revision(self.reserved.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn newest(&self) -> Revision {
+        Revision(self.reserved.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn append(
+        &self,
+        revision: Revision,
+        header: &RecordHeader,
+        effects: &[u8],
+        clock: &dyn Clock,
+    ) {
+        let mut state = self.state.lock();
+        if revision.0 != state.next {
+            let mut record = Vec::new();
+            put_record(&mut record, header, effects);
+            state.early_bytes += record.len();
+            let before = state.early.insert(revision.0, record);
+            assert!(before.is_none(), "revision {revision} was appended twice");
+            return;
+        }
+        if state.batch.count == 0 {
+            state.oldest_ns = clock.monotonic_ns();
+        }
+        put_record(&mut state.batch.content, header, effects);
+        state.batch.count += 1;
+        state.next += 1;
+        while let Some(record) = {
+            let next = state.next;
+            state.early.remove(&next)
+        } {
+            state.early_bytes -= record.len();
+            state.batch.content.extend_from_slice(&record);
+            state.batch.count += 1;
+            state.next += 1;
+        }
+        let wakes = state.wants_first || state.batch.content.len() >= WAKE_BYTES;
+        if wakes {
+            state.wants_first = false;
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The newest revision that has everything before it appended.
+    pub(crate) fn buffered(&self) -> Revision {
+        Revision(self.state.lock().next - 1)
+    }
+
+    /// Bytes that wait for the writer.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.batch.content.len() + state.early_bytes
+    }
+
+    pub(crate) fn request_sync(&self) {
+        self.state.lock().sync_requested = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Takes what waits, at most a block's worth, into `batch`, whose buffer is
+    /// reused. Answers whether a sync was asked for.
+    pub(crate) fn take(&self, batch: &mut Batch) -> bool {
+        let mut state = self.state.lock();
+        batch.content.clear();
+        std::mem::swap(&mut state.batch, batch);
+        state.batch.first = Revision(state.next);
+        state.batch.count = 0;
+        std::mem::take(&mut state.sync_requested)
+    }
+
+    /// Waits for work: the first record when `for_first`, else `at_most` or
+    /// much data; a request to sync or to close ends it too. Answers whether
+    /// the log closes.
+    pub(crate) fn wait(&self, for_first: bool, at_most: Duration) -> bool {
+        let mut state = self.state.lock();
+        let has_work = |state: &State| {
+            state.closing
+                || state.sync_requested
+                || state.batch.content.len() >= WAKE_BYTES
+                || (for_first && state.batch.count > 0)
+        };
+        if !has_work(&state) {
+            state.wants_first = for_first;
+            self.wake.wait_for(&mut state, at_most);
+            state.wants_first = false;
+        }
+        state.closing
+    }
+}

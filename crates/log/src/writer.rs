@@ -1,0 +1,309 @@
+//! The one writer of a log: takes batches from the queue, writes them as
+//! blocks, syncs by the policy, starts new segments.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::Revision;
+
+use crate::error::{LogError, LogFault};
+use crate::format::{
+    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, put_block, segment_header, segment_name,
+};
+use crate::identity::Manifest;
+use crate::log::{FsyncPolicy, Shared};
+use crate::queue::Batch;
+use crate::vfs::{Vfs, VfsFile, at};
+
+/// One second: what `everysec` may lose.
+const SECOND_NS: u64 = 1_000_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    manifest: Manifest,
+    shared: Arc<Shared>,
+    file: Box<dyn VfsFile>,
+    segment: Revision,
+    /// Where the next block goes.
+    offset: u64,
+    /// The newest revision in the file.
+    written: Revision,
+    synced: Revision,
+    /// Monotonic time of the last sync.
+    synced_ns: u64,
+    /// The block that proves `synced`, see `BlockHeader::durable`, is written.
+    marked: Revision,
+    batch: Batch,
+    /// Batches that did not fit on the disk, oldest first.
+    held: VecDeque<Batch>,
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer that goes on at the end of a segment.
+    #[allow(clippy::too_many_arguments, reason = "the state that recovery found")]
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        manifest: Manifest,
+        shared: Arc<Shared>,
+        file: Box<dyn VfsFile>,
+        segment: Revision,
+        offset: u64,
+        written: Revision,
+    ) -> Writer {
+        let synced_ns = shared.clock.monotonic_ns();
+        Writer {
+            vfs,
+            dir: dir.to_path_buf(),
+            manifest,
+            shared,
+            file,
+            segment,
+            offset,
+            written,
+            synced: written,
+            synced_ns,
+            marked: Revision::ZERO,
+            batch: Batch::default(),
+            held: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// One turn: writes what waits and syncs if it is time. Answers whether
+    /// anything was done.
+    pub(crate) fn turn(&mut self) -> bool {
+        if matches!(self.shared.fault(), Some(LogFault::Poisoned(_))) {
+            return false;
+        }
+        let sync_requested = self.take();
+        if matches!(self.shared.fault(), Some(LogFault::Full(_))) {
+            return false;
+        }
+        let mut worked = false;
+        while let Some(batch) = self.held.pop_front() {
+            worked = true;
+            if let Err(batch) = self.write(batch) {
+                self.held.push_front(batch);
+                return true;
+            }
+        }
+        let policy = self.shared.policy();
+        let is_due = match policy {
+            FsyncPolicy::Always => true,
+            FsyncPolicy::EverySec => {
+                self.shared.clock.monotonic_ns().saturating_sub(self.synced_ns) >= SECOND_NS
+            }
+            FsyncPolicy::No => false,
+        };
+        if self.written > self.synced && (is_due || sync_requested) {
+            self.sync();
+            worked = true;
+        }
+        worked
+    }
+
+    /// Whether the writer has nothing left that a sync would make durable.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.written == self.synced && self.held.is_empty()
+    }
+
+    /// Writes and syncs all that waits, and the mark that proves it.
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
+        self.shared.queue.request_sync();
+        self.turn();
+        self.mark_durable();
+        match self.shared.fault() {
+            Some(fault) => Err(fault.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes an empty block that proves how far the log was durable, so that
+    /// later damage to the last records cannot pass for a torn tail. Done when
+    /// the log rests; it needs no sync of its own.
+    pub(crate) fn mark_durable(&mut self) {
+        if self.shared.fault().is_some() || !self.is_clean() || self.marked == self.synced {
+            return;
+        }
+        let batch =
+            Batch { first: self.written.next(), count: 0, content: Vec::new() };
+        self.marked = self.synced;
+        let _ = self.append_block(&batch);
+    }
+
+    /// Tries again after the disk was full.
+    pub(crate) fn resume(&mut self) -> Result<(), String> {
+        if let Some(fault @ LogFault::Poisoned(_)) = self.shared.fault() {
+            return Err(fault.to_string());
+        }
+        self.shared.clear_full();
+        self.turn();
+        match self.shared.fault() {
+            Some(fault) => Err(fault.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let mut batch = std::mem::take(&mut self.batch);
+        let sync_requested = self.shared.queue.take(&mut batch);
+        if batch.count > 0 {
+            self.held.push_back(batch);
+        } else {
+            self.batch = batch;
+        }
+        sync_requested
+    }
+
+    /// Writes a batch; hands it back when the disk is full.
+    fn write(&mut self, batch: Batch) -> Result<(), Batch> {
+        // A segment without a record is never full: the next one would have its
+        // name.
+        let full_segment = batch.first != self.segment
+            && self.offset + batch.content.len() as u64 > self.shared.segment_bytes_max;
+        if full_segment && self.rotate(batch.first).is_err() {
+            return Err(batch);
+        }
+        if self.append_block(&batch).is_err() {
+            return Err(batch);
+        }
+        self.written = Revision(batch.first.0 + u64::from(batch.count) - 1);
+        let stats = &self.shared.counters;
+        stats.records.fetch_add(u64::from(batch.count), Ordering::Relaxed);
+        self.shared.publish_written(self.written);
+        // The buffer goes on living, unless one huge batch made it huge.
+        if batch.content.capacity() <= 4 << 20 && self.batch.content.capacity() == 0 {
+            self.batch = Batch { content: batch.content, ..Batch::default() };
+        }
+        Ok(())
+    }
+
+    fn append_block(&mut self, batch: &Batch) -> Result<(), ()> {
+        let place = Place { id: self.manifest.id, segment: self.segment, offset: self.offset };
+        self.out.clear();
+        put_block(
+            &mut self.out,
+            &place,
+            batch.first,
+            self.synced,
+            batch.count,
+            &batch.content,
+            self.shared.compression(),
+        );
+        let len = self.out.len() as u64;
+        debug_assert!(len >= BLOCK_HEADER_BYTES as u64);
+        if let Err(error) = self.file.append(&self.out) {
+            self.failed_append(&error);
+            return Err(());
+        }
+        self.offset += len;
+        let stats = &self.shared.counters;
+        stats.bytes.fetch_add(len, Ordering::Relaxed);
+        stats.writes.fetch_add(1, Ordering::Relaxed);
+        if self.out.capacity() > 4 << 20 {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn failed_append(&mut self, error: &io::Error) {
+        let path = at(&self.dir, &segment_name(self.segment));
+        let what = format!("write {} at byte {}: {error}", path.display(), self.offset);
+        // A full disk leaves a part of the block; without it the file is whole
+        // again, and nothing of it was ever promised to anybody.
+        let is_full = error.kind() == io::ErrorKind::StorageFull
+            || error.kind() == io::ErrorKind::QuotaExceeded;
+        if is_full && self.file.truncate(self.offset).is_ok() {
+            self.shared.fail(LogFault::Full(what));
+        } else {
+            self.shared.fail(LogFault::Poisoned(what));
+        }
+    }
+
+    fn sync(&mut self) {
+        let started_ns = self.shared.clock.monotonic_ns();
+        if let Err(error) = self.file.sync() {
+            let path = at(&self.dir, &segment_name(self.segment));
+            let what = format!("sync {}: {error}", path.display());
+            self.shared.fail(LogFault::Poisoned(what));
+            return;
+        }
+        self.synced_ns = self.shared.clock.monotonic_ns();
+        self.synced = self.written;
+        let stats = &self.shared.counters;
+        stats.fsyncs.fetch_add(1, Ordering::Relaxed);
+        stats.fsync_ns_last.store(self.synced_ns - started_ns, Ordering::Relaxed);
+        self.shared.publish_durable(self.synced);
+    }
+
+    /// Ends the segment durably and begins the next one, so that everything
+    /// before the newest segment is whole.
+    fn rotate(&mut self, first: Revision) -> Result<(), ()> {
+        self.sync();
+        if self.shared.fault().is_some() {
+            return Err(());
+        }
+        match self.begin_segment(first) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let is_full = matches!(
+                    &error,
+                    LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
+                );
+                // On a full disk the manifest was not replaced, so what was begun
+                // of the new segment can go and be begun again. After any other
+                // error nothing is known, and recovery sorts it out.
+                let leftover = at(&self.dir, &segment_name(first));
+                let is_gone =
+                    is_full && (!self.vfs.exists(&leftover) || self.vfs.remove(&leftover).is_ok());
+                if is_gone {
+                    self.shared.fail(LogFault::Full(error.to_string()));
+                } else {
+                    self.shared.fail(LogFault::Poisoned(error.to_string()));
+                }
+                Err(())
+            }
+        }
+    }
+
+    fn begin_segment(&mut self, first: Revision) -> Result<(), LogError> {
+        let file = create_segment(&*self.vfs, &self.dir, &self.manifest, first, self.shared.clock.now_ms())?;
+        let manifest = Manifest { newest_segment: first, ..self.manifest };
+        manifest.write(&*self.vfs, &self.dir)?;
+        self.manifest = manifest;
+        self.file = file;
+        self.segment = first;
+        self.offset = SEGMENT_HEADER_BYTES as u64;
+        self.shared.add_segment(first);
+        Ok(())
+    }
+}
+
+/// Creates a segment, durable with its name.
+pub(crate) fn create_segment(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    manifest: &Manifest,
+    first: Revision,
+    now_ms: u64,
+) -> Result<Box<dyn VfsFile>, LogError> {
+    let path = at(dir, &segment_name(first));
+    let mut file = vfs.create(&path).map_err(LogError::io("create", &path))?;
+    file.append(&segment_header(&manifest.id, first, now_ms))
+        .map_err(LogError::io("write", &path))?;
+    file.sync().map_err(LogError::io("sync", &path))?;
+    vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+    Ok(file)
+}
+
+/// How a compression setting is kept in an atomic.
+pub(crate) fn compression_code(compression: Compression) -> u8 {
+    compression as u8
+}

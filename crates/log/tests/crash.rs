@@ -1,0 +1,175 @@
+//! Random histories over a disk that loses power at any moment: whatever was
+//! acknowledged is there, and what is there is a prefix of history.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alcid_log::{
+    Compression, Fault, FaultyVfs, FsyncPolicy, Log, LogFault, LogOptions, RecordHeader, Vfs,
+};
+use base::{BranchId, ManualClock, Revision, Rng, SeededRng};
+
+const DIR: &str = "/data";
+
+fn options(rng: &mut SeededRng, fsync: FsyncPolicy) -> LogOptions {
+    let compressions = [Compression::None, Compression::Lz4, Compression::Zstd, Compression::Gzip];
+    LogOptions {
+        fsync,
+        compression: compressions[rng.below(4) as usize],
+        segment_bytes_max: 200 + rng.below(2000),
+        ..LogOptions::default()
+    }
+}
+
+/// The effects of a revision: anything that names it.
+fn effects(revision: Revision) -> Vec<u8> {
+    let len = (revision.0 * 7919 % 90) as usize;
+    let mut bytes = revision.0.to_le_bytes().to_vec();
+    bytes.resize(8 + len, revision.0 as u8);
+    bytes
+}
+
+fn header(revision: Revision) -> RecordHeader {
+    RecordHeader {
+        time_ms: revision.0 * 10,
+        db: (revision.0 % 16) as u16,
+        branch: BranchId((revision.0 % 3) as u32),
+    }
+}
+
+fn open(
+    vfs: &FaultyVfs,
+    options: LogOptions,
+    clock: &Arc<ManualClock>,
+) -> Result<(Log, Revision), String> {
+    let mut last = Revision::ZERO;
+    let mut replay = |record: alcid_log::Record<'_>| {
+        assert_eq!(record.revision, last.next(), "revisions are dense");
+        assert_eq!(record.effects, effects(record.revision));
+        assert_eq!(record.header, header(record.revision));
+        last = record.revision;
+        Ok(())
+    };
+    let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
+    let mut rng = SeededRng::new(1);
+    let opened =
+        Log::open_manual(vfs, Path::new(DIR), options, clock.clone(), &mut rng, &mut replay);
+    opened.map(|(log, _)| (log, last)).map_err(|error| error.to_string())
+}
+
+/// Appends some records, a few of them out of order.
+fn append_some(log: &Log, rng: &mut SeededRng) {
+    let count = 1 + rng.below(4);
+    let mut revisions: Vec<Revision> = (0..count).map(|_| log.reserve()).collect();
+    if rng.below(3) == 0 {
+        revisions.reverse();
+    }
+    for revision in revisions {
+        log.append(revision, header(revision), &effects(revision));
+    }
+}
+
+fn history(seed: u64) {
+    let mut rng = SeededRng::new(seed);
+    let clock = Arc::new(ManualClock::at_ms(1));
+    let policies = [FsyncPolicy::Always, FsyncPolicy::EverySec, FsyncPolicy::No];
+    let policy = policies[rng.below(3) as usize];
+    let mut vfs = FaultyVfs::new();
+    let mut acknowledged = Revision::ZERO;
+    let mut newest = Revision::ZERO;
+    for life in 0..4 {
+        let (log, recovered) = open(&vfs, options(&mut rng, policy), &clock)
+            .unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
+        assert!(recovered >= acknowledged, "seed {seed}: {acknowledged} was lost, {recovered} is left");
+        assert!(recovered <= newest, "seed {seed}: {recovered} was never written");
+        for _ in 0..rng.below(12) {
+            match rng.below(8) {
+                0 => clock.advance_ms(1100),
+                1 => log.request_sync(),
+                2 => log.set_compression(Compression::Lz4),
+                _ => append_some(&log, &mut rng),
+            }
+            if rng.below(2) == 0 {
+                log.pump();
+            }
+        }
+        newest = log.newest();
+        acknowledged = log.durable();
+        if rng.below(4) == 0 {
+            log.close().expect("a disk that works");
+            acknowledged = newest;
+        }
+        let image = vfs.crash_image(rng.next_u64());
+        drop(log);
+        vfs = FaultyVfs::with_files(image);
+        if rng.below(3) == 0 {
+            // Power goes again while the server recovers.
+            let _ = open(&vfs, options(&mut rng, policy), &clock);
+            vfs = FaultyVfs::with_files(vfs.crash_image(rng.next_u64()));
+        }
+    }
+}
+
+#[test]
+fn acknowledged_transactions_survive_power_cuts() {
+    let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4000);
+    (0..rounds).for_each(history);
+}
+
+/// A fault at the n-th operation, for every n there is.
+#[test]
+fn faults_at_every_operation_lose_nothing_acknowledged() {
+    for fault in [Fault::NoSpace, Fault::Eio] {
+        for operation in 1..60 {
+            for seed in 0..6 {
+                run_with_fault(fault, operation, seed);
+            }
+        }
+    }
+}
+
+fn run_with_fault(fault: Fault, operation: u64, seed: u64) {
+    let context = format!("{fault:?} at operation {operation}, seed {seed}");
+    let mut rng = SeededRng::new(seed);
+    let clock = Arc::new(ManualClock::at_ms(1));
+    let vfs = FaultyVfs::new();
+    vfs.inject(operation, fault);
+    let settings = LogOptions { segment_bytes_max: 300, ..options(&mut rng, FsyncPolicy::Always) };
+    let opened = open(&vfs, settings, &clock);
+    let (mut acknowledged, mut newest) = (Revision::ZERO, Revision::ZERO);
+    if let Ok((log, _)) = opened {
+        for _ in 0..12 {
+            append_some(&log, &mut rng);
+            log.pump();
+            acknowledged = log.durable();
+            newest = log.newest();
+            match log.fault() {
+                None => {}
+                Some(LogFault::Poisoned(_)) => {
+                    // Poisoned stays poisoned, whatever the disk says later.
+                    vfs.make_room();
+                    assert!(log.resume().is_err(), "{context}");
+                    append_some(&log, &mut rng);
+                    log.pump();
+                    assert_eq!(log.durable(), acknowledged, "{context}");
+                    newest = log.newest();
+                    break;
+                }
+                Some(LogFault::Full(_)) => {
+                    assert_eq!(fault, Fault::NoSpace, "{context}");
+                    assert!(log.resume().is_err(), "{context}: it is still full");
+                    vfs.make_room();
+                    log.resume().unwrap_or_else(|error| panic!("{context}: {error}"));
+                    assert_eq!(log.durable(), log.newest(), "{context}: what waited is written");
+                    acknowledged = log.durable();
+                }
+            }
+        }
+    }
+    vfs.make_room();
+    let crashed = FaultyVfs::with_files(vfs.crash_image(seed));
+    let (_, recovered) =
+        open(&crashed, settings, &clock).unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert!(recovered >= acknowledged, "{context}: {acknowledged} was lost, {recovered} is left");
+    assert!(recovered <= newest, "{context}");
+}

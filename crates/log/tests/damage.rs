@@ -1,0 +1,232 @@
+//! Damage at rest: nothing is ever replayed that was not written, and nothing
+//! durable is cut off silently.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alcid_log::{Log, LogError, LogOptions, MemVfs, RecordHeader, RecoveryReport, Vfs, check, repair};
+use base::{BranchId, ManualClock, Revision, SeededRng};
+
+const DIR: &str = "/data";
+
+type Replayed = Vec<(Revision, Vec<u8>)>;
+
+fn open(vfs: &MemVfs, options: LogOptions) -> Result<(Log, RecoveryReport, Replayed), LogError> {
+    let mut replayed = Vec::new();
+    let disk: Arc<dyn Vfs> = Arc::new(vfs.clone());
+    let (log, report) = Log::open_manual(
+        disk,
+        Path::new(DIR),
+        options,
+        Arc::new(ManualClock::at_ms(1_700_000_000_000)),
+        &mut SeededRng::new(7),
+        &mut |record| {
+            replayed.push((record.revision, record.effects.to_vec()));
+            Ok(())
+        },
+    )?;
+    Ok((log, report, replayed))
+}
+
+fn small() -> LogOptions {
+    LogOptions { segment_bytes_max: 400, ..LogOptions::default() }
+}
+
+fn append(log: &Log, count: u64) {
+    for _ in 0..count {
+        let revision = log.reserve();
+        let header = RecordHeader { time_ms: 1_700_000_000_000, db: 0, branch: BranchId::MAIN };
+        log.append(revision, header, format!("effects of {revision}").as_bytes());
+        log.pump();
+    }
+}
+
+/// A log of several segments, closed in order.
+fn sample(count: u64) -> MemVfs {
+    let vfs = MemVfs::new();
+    let (log, _, _) = open(&vfs, small()).expect("a new log");
+    append(&log, count);
+    log.close().expect("memory does not fail");
+    drop(log);
+    vfs
+}
+
+fn segments(vfs: &MemVfs) -> Vec<PathBuf> {
+    vfs.files().into_keys().filter(|path| path.extension().is_some_and(|e| e == "alog")).collect()
+}
+
+fn refusal(vfs: &MemVfs) -> String {
+    match open(vfs, small()) {
+        Ok((_, report, _)) => panic!("started: {report:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let vfs = sample(12);
+    let (_, _, whole) = open(&vfs.snapshot(), small()).expect("undamaged");
+    let files = vfs.files();
+    for (path, bytes) in &files {
+        if path.ends_with("LOCK") {
+            continue;
+        }
+        for offset in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged: BTreeMap<_, _> = files.clone();
+                damaged.get_mut(path).expect("it is there")[offset] ^= 1 << bit;
+                let vfs = MemVfs::with_files(damaged);
+                if let Ok((_, report, replayed)) = open(&vfs, small()) {
+                    // Only the closing mark holds no transaction; without it
+                    // the tail is cut, said so, and nothing is missing.
+                    assert_eq!(replayed, whole, "{} byte {offset} bit {bit}", path.display());
+                    assert!(report.dropped.is_some(), "{} byte {offset} bit {bit}", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_the_last_whole_record() {
+    let vfs = MemVfs::new();
+    let (log, _, _) = open(&vfs, LogOptions::default()).expect("a new log");
+    append(&log, 5);
+    // No close: as after kill -9.
+    let files = vfs.files();
+    drop(log);
+    let path = segments(&vfs)[0].clone();
+    let bytes = files[&path].clone();
+    for cut in 1..40 {
+        let mut files = files.clone();
+        files.insert(path.clone(), bytes[..bytes.len() - cut].to_vec());
+        let vfs = MemVfs::with_files(files);
+        let (log, report, replayed) = open(&vfs, LogOptions::default()).expect("a torn tail");
+        assert_eq!(replayed.len(), 4, "cut {cut}");
+        let dropped = report.dropped.expect("reported");
+        assert_eq!(dropped.path, path);
+        assert!(dropped.bytes > 0);
+        append(&log, 1);
+        log.close().expect("memory does not fail");
+        drop(log);
+        let (_, report, replayed) = open(&vfs, LogOptions::default()).expect("whole again");
+        assert_eq!((replayed.len(), report.dropped), (5, None));
+    }
+    // Zeros after the end, as a file system leaves them, are no record either.
+    let mut zeros = files;
+    zeros.get_mut(&path).expect("it is there").extend_from_slice(&[0; 500]);
+    let (_, report, replayed) = open(&MemVfs::with_files(zeros), LogOptions::default()).expect("zeros");
+    assert_eq!(replayed.len(), 5);
+    assert_eq!(report.dropped.map(|dropped| dropped.bytes), Some(500));
+}
+
+#[test]
+fn damage_before_the_tail_refuses_with_file_offset_and_command() {
+    let vfs = sample(12);
+    let path = segments(&vfs)[0].clone();
+    let mut bytes = vfs.read(&path).expect("it is there");
+    bytes[120] ^= 1;
+    vfs.write(&path, bytes);
+    let message = refusal(&vfs);
+    assert!(message.contains("00000000000000000001.alog at byte 64"), "{message}");
+    assert!(message.contains("alcid log check"), "{message}");
+}
+
+#[test]
+fn missing_swapped_and_foreign_segments_are_refused() {
+    let vfs = sample(40);
+    let names = segments(&vfs);
+    assert!(names.len() >= 4, "{names:?}");
+    for gone in &names {
+        let vfs = vfs.snapshot();
+        vfs.remove(gone).expect("it is there");
+        let message = refusal(&vfs);
+        assert!(message.contains("is missing from"), "{message}");
+    }
+    let swapped = vfs.snapshot();
+    let (a, b) = (vfs.read(&names[0]).unwrap(), vfs.read(&names[1]).unwrap());
+    swapped.write(&names[0], b);
+    swapped.write(&names[1], a);
+    assert!(refusal(&swapped).contains("its name says"), "{}", refusal(&swapped));
+
+    // The same history of another database.
+    let other = MemVfs::new();
+    let disk: Arc<dyn Vfs> = Arc::new(other.clone());
+    let clock = Arc::new(ManualClock::at_ms(1));
+    let mut rng = SeededRng::new(99);
+    let (log, _) =
+        Log::open_manual(disk, Path::new(DIR), small(), clock, &mut rng, &mut |_| Ok(())).unwrap();
+    append(&log, 40);
+    log.close().unwrap();
+    let foreign = vfs.snapshot();
+    foreign.write(&names[1], other.read(&names[1]).expect("the same sizes"));
+    assert!(refusal(&foreign).contains("another database"), "{}", refusal(&foreign));
+
+    let nameless = vfs.snapshot();
+    nameless.remove(&Path::new(DIR).join("MANIFEST")).unwrap();
+    assert!(refusal(&nameless).contains("no MANIFEST"), "{}", refusal(&nameless));
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let vfs = sample(3);
+    let path = segments(&vfs)[0].clone();
+    let mut bytes = vfs.read(&path).unwrap();
+    bytes[8] = 9;
+    let checksum = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+    vfs.write(&path, bytes);
+    assert!(refusal(&vfs).contains("format version 9"), "{}", refusal(&vfs));
+}
+
+#[test]
+fn a_second_server_is_refused() {
+    let vfs = sample(1);
+    let (_held, _, _) = open(&vfs, small()).expect("the first");
+    assert!(refusal(&vfs).contains("in use by another server"));
+}
+
+#[test]
+fn check_names_the_damage_and_repair_cuts_there_keeping_copies() {
+    let vfs = sample(40);
+    let names = segments(&vfs);
+    let report = check(&vfs, Path::new(DIR)).expect("readable");
+    assert!(report.finding.is_none());
+    assert_eq!(report.report.last, Revision(40));
+    let mut bytes = vfs.read(&names[2]).unwrap();
+    let middle = bytes.len() - 60;
+    bytes[middle] ^= 0x10;
+    vfs.write(&names[2], bytes.clone());
+    let finding = check(&vfs, Path::new(DIR)).expect("readable").finding.expect("damage");
+    assert!(finding.error.to_string().contains("is damaged"));
+    let (saved, last) = repair(&vfs, Path::new(DIR)).expect("mendable");
+    assert_eq!(last, finding.last_whole);
+    assert_eq!(saved.len(), names.len() - 2, "{saved:?}");
+    assert_eq!(vfs.read(&saved[0]).unwrap(), bytes);
+    let (log, report, replayed) = open(&vfs, small()).expect("starts again");
+    assert_eq!(report.last, last);
+    assert_eq!(replayed.len() as u64, last.0);
+    append(&log, 3);
+    log.close().unwrap();
+    drop(log);
+    assert_eq!(open(&vfs, small()).expect("whole").1.last, Revision(last.0 + 3));
+}
+
+#[test]
+fn a_reader_follows_from_any_revision() {
+    let vfs = MemVfs::new();
+    let (log, _, _) = open(&vfs, small()).expect("a new log");
+    append(&log, 30);
+    let mut reader = log.reader(Revision(17));
+    for expected in 17..=30 {
+        let record = reader.try_next().expect("whole").expect("committed");
+        assert_eq!(record.revision, Revision(expected));
+        assert_eq!(record.effects, format!("effects of {expected}").as_bytes());
+    }
+    assert_eq!(reader.try_next().expect("whole"), None);
+    append(&log, 10);
+    let rest: Vec<_> = std::iter::from_fn(|| reader.try_next().expect("whole")).collect();
+    assert_eq!(rest.len(), 10);
+    assert_eq!(rest.last().map(|record| record.revision), Some(Revision(40)));
+}
