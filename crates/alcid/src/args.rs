@@ -52,6 +52,12 @@ fn short(flag: &str) -> Option<char> {
     }
 }
 
+/// The flag of a switch says the opposite of its default: `--no-log` turns off
+/// what is on.
+fn is_on_by_default(setting: &Setting) -> bool {
+    setting.value(&Settings::default()) == Value::Bool(true)
+}
+
 fn value_name(kind: Kind) -> String {
     match kind {
         Kind::Integer { .. } => "NUM".to_owned(),
@@ -74,7 +80,12 @@ fn argument(setting: &'static Setting, flag: &'static str) -> Arg {
         arg = arg.visible_alias("log-path");
     }
     if setting.kind == Kind::Bool {
-        return arg.action(ArgAction::SetTrue).help(setting.doc);
+        let help = if is_on_by_default(setting) {
+            format!("Turn off: {}", setting.doc)
+        } else {
+            setting.doc.to_owned()
+        };
+        return arg.action(ArgAction::SetTrue).help(help);
     }
     let shown = match setting.kind {
         // Redis calls the levels by other names.
@@ -108,7 +119,8 @@ impl FromArgMatches for SettingFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<SettingFlags, clap::Error> {
         let given = with_flags().filter_map(|(setting, flag)| {
             if setting.kind == Kind::Bool {
-                matches.get_flag(flag).then(|| (flag, "true".to_owned()))
+                let value = !is_on_by_default(setting);
+                matches.get_flag(flag).then(|| (flag, value.to_string()))
             } else {
                 matches.get_one::<String>(flag).map(|value| (flag, value.clone()))
             }
@@ -148,7 +160,7 @@ mod tests {
     fn every_documented_flag_feeds_its_setting() {
         let args = parse(
             "-p 7000 -b 0.0.0.0 -c x.toml --log-path logs --data-dir d --max-connections 5 \
-             --log-level debug --format json --aof-fsync always --max-memory 1GB --insecure-no-auth",
+             --log-level debug --format json --aof-fsync always --max-memory 1GB --insecure-no-auth --no-log",
         );
         assert_eq!(args.config, Some(PathBuf::from("x.toml")));
         let layers = settings::Layers { flags: args.settings.0, ..settings::Layers::default() };

@@ -5,6 +5,7 @@ mod config_cmd;
 mod logging;
 mod rotation;
 mod server;
+mod storage;
 #[cfg(test)]
 mod testing;
 
@@ -42,6 +43,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Inspect and mend the append-only log.
+    #[command(subcommand)]
+    Log(storage::LogCommand),
     /// Make, check and find config files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(format!("{error:#}")),
         },
+        Command::Log(command) => storage::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "alcid", &mut io::stdout());
             Ok(())

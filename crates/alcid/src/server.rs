@@ -44,7 +44,11 @@ pub fn run(found: Found) -> Result<(), String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let keyspace = Keyspace::new(settings.databases, rng.next_u64());
-    let replicator: Arc<dyn Replicator> = Arc::new(NoLog::default());
+    let replicator: Arc<dyn Replicator> = if settings.log_enabled {
+        crate::storage::open(&settings, &keyspace, clock.clone(), &mut rng)?
+    } else {
+        Arc::new(NoLog::default())
+    };
     let (stop, shutdown) = Shutdown::new();
     let stop = Arc::new(stop);
     let identity = Identity {

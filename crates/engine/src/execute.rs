@@ -16,6 +16,9 @@ use crate::call::Call;
 use crate::engine::{Engine, Live};
 use crate::session::{ReplyMode, Session};
 
+/// How long a writer waits before it looks again whether the disk has caught up.
+const CONGESTION_MS: u64 = 5;
+
 /// What a front-end does after a command.
 #[derive(Debug)]
 pub enum Outcome {
@@ -155,6 +158,10 @@ impl Engine {
         let runs_in_multi = crate::transaction::runs_inside_multi(command);
         if in_multi && !runs_in_multi {
             return Ok(Admitted::Queue);
+        }
+        // A disk that does not keep up slows writers instead of growing memory.
+        if flags.has(WRITE) && self.replicator.is_congested() {
+            return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // EXEC counts as a write when its queue holds one.
         let is_write = flags.has(WRITE) || session.exec_writes(command);

@@ -35,8 +35,8 @@ pub struct Finding {
 /// # Errors
 /// When there is no log in the folder, or it cannot be read at all.
 pub fn check(vfs: &dyn Vfs, dir: &Path) -> Result<CheckReport, LogError> {
-    let manifest = Manifest::read(vfs, dir)?
-        .ok_or_else(|| LogError::NoManifest { dir: dir.to_path_buf() })?;
+    let manifest =
+        Manifest::read(vfs, dir)?.ok_or_else(|| LogError::NoManifest { dir: dir.to_path_buf() })?;
     let mut last = Revision::ZERO;
     let walked = recovery::walk(vfs, dir, &manifest, &mut |record| {
         last = record.revision;
@@ -70,7 +70,11 @@ fn cut_of(
                 if *offset >= crate::format::SEGMENT_HEADER_BYTES as u64 {
                     Some((first, *offset))
                 } else {
-                    names.iter().rev().find(|other| **other < first).map(|&before| (before, u64::MAX))
+                    names
+                        .iter()
+                        .rev()
+                        .find(|other| **other < first)
+                        .map(|&before| (before, u64::MAX))
                 }
             })
         }

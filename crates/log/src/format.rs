@@ -369,7 +369,10 @@ pub(crate) fn check_segment_header(
     }
     let inside = Revision(u64_at(header, 32));
     if inside != first {
-        return Err(damaged(32, &format!("it begins with revision {inside}, its name says {first}")));
+        return Err(damaged(
+            32,
+            &format!("it begins with revision {inside}, its name says {first}"),
+        ));
     }
     Ok(())
 }

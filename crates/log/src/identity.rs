@@ -30,11 +30,8 @@ impl Manifest {
             return Ok(None);
         }
         let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
-        let damaged = |what: &str| LogError::Damaged {
-            path: path.clone(),
-            offset: 0,
-            what: what.to_owned(),
-        };
+        let damaged =
+            |what: &str| LogError::Damaged { path: path.clone(), offset: 0, what: what.to_owned() };
         if bytes.len() != BYTES || crc32c::crc32c(&bytes[..36]) != u32_at(&bytes, 36) {
             return Err(damaged("its length or checksum is wrong"));
         }

@@ -6,11 +6,11 @@
 
 mod check;
 mod error;
+mod faulty_vfs;
 mod format;
 mod identity;
 mod log;
 mod mem_vfs;
-mod faulty_vfs;
 mod queue;
 mod reader;
 mod real_vfs;
@@ -20,7 +20,7 @@ mod writer;
 
 pub use check::{CheckReport, Finding, check, repair};
 pub use error::{LogError, LogFault};
-pub use faulty_vfs::{FaultyVfs, Fault};
+pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};
 pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
 pub use mem_vfs::MemVfs;

@@ -9,7 +9,9 @@ use base::{Clock, Revision, Rng};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{LogError, LogFault};
-use crate::format::{Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, segment_name};
+use crate::format::{
+    Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, segment_name,
+};
 use crate::identity::Manifest;
 use crate::queue::Queue;
 use crate::reader::LogReader;
@@ -173,7 +175,8 @@ impl Shared {
     /// The newest revision that readers of the log may see: durable under
     /// `always`, else written.
     pub(crate) fn readable(&self) -> Revision {
-        let source = if self.policy() == FsyncPolicy::Always { &self.durable } else { &self.written };
+        let source =
+            if self.policy() == FsyncPolicy::Always { &self.durable } else { &self.written };
         Revision(source.load(Ordering::Acquire))
     }
 
@@ -350,7 +353,9 @@ impl Log {
             loop {
                 let always = shared.policy() == FsyncPolicy::Always;
                 let is_clean = writer.lock().is_clean();
-                let closing = shared.queue.wait(always || is_clean, if always || is_clean { REST } else { GATHER });
+                let closing = shared
+                    .queue
+                    .wait(always || is_clean, if always || is_clean { REST } else { GATHER });
                 let mut writer = writer.lock();
                 if closing {
                     // The fault, if any, is kept where `close` finds it.

@@ -8,7 +8,8 @@ use base::Revision;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, DatabaseId, Place, RecordHeader, SEGMENT_HEADER_BYTES, segment_name, u32_at,
+    self, BLOCK_HEADER_BYTES, DatabaseId, Place, RecordHeader, SEGMENT_HEADER_BYTES, segment_name,
+    u32_at,
 };
 use crate::log::Shared;
 use crate::vfs::{Vfs, at};
@@ -104,7 +105,8 @@ impl LogReader {
             }
         };
         let path = at(&self.dir, &segment_name(segment));
-        let read = |offset, len| self.vfs.read_at(&path, offset, len).map_err(LogError::io("read", &path));
+        let read =
+            |offset, len| self.vfs.read_at(&path, offset, len).map_err(LogError::io("read", &path));
         let header = read(offset, BLOCK_HEADER_BYTES)?;
         if header.len() < BLOCK_HEADER_BYTES {
             // The segment ends here; what is committed goes on in the next.

@@ -159,10 +159,8 @@ impl Segment<'_> {
                 .map_err(|what| self.damaged(offset, what))?;
             for record in format::records(header.first, header.count, content) {
                 let record = record.map_err(|what| self.damaged(offset, what.to_owned()))?;
-                replay(record).map_err(|reason| LogError::Refused {
-                    revision: record.revision,
-                    reason,
-                })?;
+                replay(record)
+                    .map_err(|reason| LogError::Refused { revision: record.revision, reason })?;
                 walk.report.records += 1;
             }
             next = header.end().expect("checked with the block");

@@ -11,7 +11,8 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, put_block, segment_header, segment_name,
+    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, put_block, segment_header,
+    segment_name,
 };
 use crate::identity::Manifest;
 use crate::log::{FsyncPolicy, Shared};
@@ -132,8 +133,7 @@ impl Writer {
         if self.shared.fault().is_some() || !self.is_clean() || self.marked == self.synced {
             return;
         }
-        let batch =
-            Batch { first: self.written.next(), count: 0, content: Vec::new() };
+        let batch = Batch { first: self.written.next(), count: 0, content: Vec::new() };
         self.marked = self.synced;
         let _ = self.append_block(&batch);
     }
@@ -274,7 +274,13 @@ impl Writer {
     }
 
     fn begin_segment(&mut self, first: Revision) -> Result<(), LogError> {
-        let file = create_segment(&*self.vfs, &self.dir, &self.manifest, first, self.shared.clock.now_ms())?;
+        let file = create_segment(
+            &*self.vfs,
+            &self.dir,
+            &self.manifest,
+            first,
+            self.shared.clock.now_ms(),
+        )?;
         let manifest = Manifest { newest_segment: first, ..self.manifest };
         manifest.write(&*self.vfs, &self.dir)?;
         self.manifest = manifest;

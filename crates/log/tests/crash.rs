@@ -80,7 +80,10 @@ fn history(seed: u64) {
     for life in 0..4 {
         let (log, recovered) = open(&vfs, options(&mut rng, policy), &clock)
             .unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
-        assert!(recovered >= acknowledged, "seed {seed}: {acknowledged} was lost, {recovered} is left");
+        assert!(
+            recovered >= acknowledged,
+            "seed {seed}: {acknowledged} was lost, {recovered} is left"
+        );
         assert!(recovered <= newest, "seed {seed}: {recovered} was never written");
         for _ in 0..rng.below(12) {
             match rng.below(8) {

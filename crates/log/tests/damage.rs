@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alcid_log::{Log, LogError, LogOptions, MemVfs, RecordHeader, RecoveryReport, Vfs, check, repair};
+use alcid_log::{
+    Log, LogError, LogOptions, MemVfs, RecordHeader, RecoveryReport, Vfs, check, repair,
+};
 use base::{BranchId, ManualClock, Revision, SeededRng};
 
 const DIR: &str = "/data";
@@ -116,7 +118,8 @@ fn a_torn_tail_is_cut_at_the_last_whole_record() {
     // Zeros after the end, as a file system leaves them, are no record either.
     let mut zeros = files;
     zeros.get_mut(&path).expect("it is there").extend_from_slice(&[0; 500]);
-    let (_, report, replayed) = open(&MemVfs::with_files(zeros), LogOptions::default()).expect("zeros");
+    let (_, report, replayed) =
+        open(&MemVfs::with_files(zeros), LogOptions::default()).expect("zeros");
     assert_eq!(replayed.len(), 5);
     assert_eq!(report.dropped.map(|dropped| dropped.bytes), Some(500));
 }

@@ -367,6 +367,7 @@ pub static SETTINGS: &[Setting] = &[
         yes_no!(log_enabled),
         "Keep the append-only log. Without it the data ends with the process.",
     )
+    .flag("no-log")
     .redis(&["appendonly"])
     .change(Change::Restart),
     row(

@@ -1,0 +1,119 @@
+//! Opening the log: the folder, recovery into a keyspace, and `alcid log`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::{Clock, Rng};
+use clap::Subcommand;
+use engine::{Recovered, StandaloneLog};
+use keyspace::{Buffers, EncodingLimits, Keyspace};
+use log::{Log, LogOptions, RealVfs, RecoveryReport};
+use settings::Settings;
+
+/// Opens the log of `settings` and replays it into `keyspace`.
+///
+/// # Errors
+/// What stands in the way, naming file, offset and the command to run.
+pub fn open(
+    settings: &Settings,
+    keyspace: &Keyspace,
+    clock: Arc<dyn Clock>,
+    rng: &mut dyn Rng,
+) -> Result<Arc<StandaloneLog>, String> {
+    let dir = settings.log_dir();
+    let options = LogOptions {
+        fsync: engine::fsync_policy(settings),
+        compression: engine::compression(settings),
+        ..LogOptions::default()
+    };
+    let limits = EncodingLimits::default();
+    let mut buffers = Buffers::default();
+    let mut replay = |record: log::Record<'_>| {
+        keyspace
+            .apply(
+                record.revision,
+                record.header.time_ms,
+                record.header.db,
+                record.effects,
+                &limits,
+                &mut buffers,
+            )
+            .map_err(|error| error.to_string())
+    };
+    let (log, report) = Log::open(Arc::new(RealVfs), &dir, options, clock, rng, &mut replay)
+        .map_err(|error| format!("open the log: {error}"))?;
+    tracing::info!(
+        folder = %dir.display(),
+        revisions = report.records,
+        bytes = report.bytes,
+        segments = report.segments,
+        seconds = report.seconds,
+        "log replayed up to revision {}",
+        report.last
+    );
+    let recovered = Recovered {
+        records: report.records,
+        bytes: report.bytes,
+        seconds: report.seconds,
+        dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
+    };
+    Ok(StandaloneLog::new(log, recovered))
+}
+
+/// `alcid log …`
+#[derive(Subcommand)]
+pub enum LogCommand {
+    /// Read a log whole and say what is wrong with it. Status 1 if anything is.
+    Check {
+        /// The server's data folder.
+        #[arg(long, value_name = "PATH", default_value = "alcid-data")]
+        data_dir: PathBuf,
+        /// The log's folder, if it is not `log` in the data folder.
+        #[arg(long, visible_alias = "log-path", value_name = "PATH")]
+        aof_path: Option<PathBuf>,
+        /// Cut the log at the damage. What is cut off is kept in copies.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// Runs `alcid log …`.
+///
+/// # Errors
+/// The damage, or why the log cannot be read or mended.
+pub fn run(command: &LogCommand) -> Result<(), String> {
+    let LogCommand::Check { data_dir, aof_path, repair } = command;
+    let dir = aof_path.clone().unwrap_or_else(|| data_dir.join("log"));
+    let report = log::check(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    describe(&report.report);
+    let Some(finding) = report.finding else {
+        println!("The log is whole.");
+        return Ok(());
+    };
+    if !repair {
+        return Err(format!(
+            "{}\nThe log is whole up to revision {}. `alcid log check --repair` cuts it there and keeps what it \
+             cuts off in copies.",
+            finding.error, finding.last_whole
+        ));
+    }
+    let (saved, last) = log::repair(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    for path in saved {
+        println!("Kept {}", path.display());
+    }
+    println!("Cut: the log now ends with revision {last}.");
+    Ok(())
+}
+
+fn describe(report: &RecoveryReport) {
+    println!("{} transactions up to revision {}.", report.records, report.last);
+    if let Some(dropped) = &report.dropped {
+        println!(
+            "{} bytes at byte {} of {} are no whole transaction ({}); the next start cuts them off.",
+            dropped.bytes,
+            dropped.offset,
+            dropped.path.display(),
+            dropped.what
+        );
+    }
+}
