@@ -64,6 +64,8 @@ words! {
     MIN_MAX_NOT_FLOAT = "ERR min or max is not a float";
     /// A lexicographic range that cannot be read.
     MIN_MAX_NOT_STRING = "ERR min or max not valid string range item";
+    /// A sorted set's arithmetic gave no number.
+    RESULTING_SCORE_NAN = "ERR resulting score is not a number (NaN)";
     /// NUMKEYS of zero or below.
     NUMKEYS_NOT_POSITIVE = "ERR numkeys should be greater than 0";
 }

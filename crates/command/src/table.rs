@@ -11,12 +11,17 @@ use crate::spec::{CommandSpec, Family, Group};
 /// Every family, in the order of `docs/COMMANDS.md`.
 const FAMILIES: &[Family] = &[
     crate::connection::FAMILY,
+    crate::generic::FAMILY,
+    crate::expire::FAMILY,
     crate::string::FAMILY,
+    crate::hash::FAMILY,
     crate::list::FAMILY,
     crate::set::FAMILY,
+    crate::zset::FAMILY,
     crate::transactions::FAMILY,
     crate::pubsub::FAMILY,
     crate::server::FAMILY,
+    crate::generic::DATABASES,
 ];
 
 /// A row with what follows from it.

@@ -230,6 +230,14 @@ impl<'t> Txn<'t> {
         self.live_in(db, key).map(value_of)
     }
 
+    /// As [`Txn::get`], without counting as an access.
+    #[must_use]
+    pub fn look(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.shard(shard).dbs[usize::from(self.db)].table.get(hash, key)?;
+        (!self.is_due(entry)).then(|| value_of(entry))
+    }
+
     /// Whether a key exists.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
