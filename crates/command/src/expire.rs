@@ -104,10 +104,11 @@ impl Conditions {
     /// Whether the deadline may go from `current` to `at`. No deadline counts
     /// as infinitely late.
     fn allow(&self, current: Option<u64>, at: u64) -> bool {
-        !(self.nx && current.is_some())
-            && !(self.xx && current.is_none())
-            && !(self.gt && current.is_none_or(|current| at <= current))
-            && !(self.lt && current.is_some_and(|current| at >= current))
+        let refused = (self.nx && current.is_some())
+            || (self.xx && current.is_none())
+            || (self.gt && current.is_none_or(|current| at <= current))
+            || (self.lt && current.is_some_and(|current| at >= current));
+        !refused
     }
 }
 

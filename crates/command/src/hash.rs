@@ -150,12 +150,10 @@ fn hvals(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result
     write_all(ctx, args[0], |(_, value)| value, reply)
 }
 
-fn write_all(
-    ctx: &Ctx<'_, '_>,
-    key: &[u8],
-    choose: for<'a> fn((&'a [u8], &'a [u8])) -> &'a [u8],
-    reply: &mut dyn Reply,
-) -> Result {
+/// What of a field and its value a reply shows.
+type Choose = for<'a> fn((&'a [u8], &'a [u8])) -> &'a [u8];
+
+fn write_all(ctx: &Ctx<'_, '_>, key: &[u8], choose: Choose, reply: &mut dyn Reply) -> Result {
     let hash = ctx.tx.collection::<Hash>(key)?;
     reply.array(hash.map_or(0, Hash::len));
     hash.into_iter().flat_map(Hash::iter).for_each(|pair| reply.bulk(choose(pair)));

@@ -515,10 +515,10 @@ impl Log {
 impl Drop for Log {
     /// Ends the writer thread, if [`Log::close`] did not.
     fn drop(&mut self) {
-        if self.thread.lock().is_some() {
-            if let Err(error) = self.close() {
-                tracing::error!("the log was not closed cleanly: {error}");
-            }
+        if self.thread.lock().is_some()
+            && let Err(error) = self.close()
+        {
+            tracing::error!("the log was not closed cleanly: {error}");
         }
     }
 }

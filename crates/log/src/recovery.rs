@@ -184,17 +184,17 @@ impl Segment<'_> {
                 break;
             }
             let place = Place { offset, ..*place };
-            if let Ok((later, _)) = format::block_at(self.bytes, &place) {
-                if later.durable >= next {
-                    return Err(self.damaged(
-                        from - 1,
-                        format!(
-                            "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
-                            explain(problem),
-                            later.durable
-                        ),
-                    ));
-                }
+            if let Ok((later, _)) = format::block_at(self.bytes, &place)
+                && later.durable >= next
+            {
+                return Err(self.damaged(
+                    from - 1,
+                    format!(
+                        "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
+                        explain(problem),
+                        later.durable
+                    ),
+                ));
             }
         }
         Ok(())

@@ -24,20 +24,18 @@ impl Side {
     }
 }
 
+/// Members that left, with their scores, in the order of the reply.
+type Taken = Vec<(Vec<u8>, f64)>;
+
 /// Removes up to `count` members; `None` when there is no key.
-fn take(
-    ctx: &mut Ctx<'_, '_>,
-    key: &[u8],
-    side: Side,
-    count: usize,
-) -> Result<Option<Vec<(Vec<u8>, f64)>>> {
+fn take(ctx: &mut Ctx<'_, '_>, key: &[u8], side: Side, count: usize) -> Result<Option<Taken>> {
     let taken = ctx.tx.update(key, |zset: &mut ZsetEditor<'_, '_>| {
         let len = zset.len();
         let ranks = match side {
             Side::Min => 0..count.min(len),
             Side::Max => len.saturating_sub(count)..len,
         };
-        let taken: Vec<(Vec<u8>, f64)> = zset
+        let taken: Taken = zset
             .range_by_rank(ranks, side == Side::Max)
             .map(|(member, score)| (member.to_vec(), score))
             .collect();
