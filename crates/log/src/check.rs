@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use base::Revision;
 
 use crate::error::LogError;
-use crate::format::segment_name;
+use crate::format::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
 use crate::identity::Manifest;
-use crate::recovery::{self, RecoveryReport};
+use crate::recovery::{self, RecoveryReport, Walk};
 use crate::vfs::{Vfs, at};
 
 /// What a check found.
@@ -37,50 +37,27 @@ pub struct Finding {
 pub fn check(vfs: &dyn Vfs, dir: &Path) -> Result<CheckReport, LogError> {
     let manifest =
         Manifest::read(vfs, dir)?.ok_or_else(|| LogError::NoManifest { dir: dir.to_path_buf() })?;
-    let mut last = Revision::ZERO;
-    let walked = recovery::walk(vfs, dir, &manifest, &mut |record| {
-        last = record.revision;
-        Ok(())
+    let mut walk = Walk::default();
+    let walked = recovery::walk(vfs, dir, &manifest, &mut walk, &mut |_| Ok(()));
+    let finding = walked.err().map(|error| {
+        let last_whole = walk.report.last;
+        Finding { cut: cut_of(&error, &walk), error, last_whole }
     });
-    match walked {
-        Ok(walk) => Ok(CheckReport { report: walk.report, finding: None }),
-        Err(error) => {
-            let cut = cut_of(&error, last, vfs, dir)?;
-            let report = RecoveryReport { last, records: last.0, ..RecoveryReport::default() };
-            Ok(CheckReport { report, finding: Some(Finding { error, last_whole: last, cut }) })
-        }
-    }
+    Ok(CheckReport { report: walk.report, finding })
 }
 
 /// Where the log can be cut so that what remains is whole.
-fn cut_of(
-    error: &LogError,
-    last: Revision,
-    vfs: &dyn Vfs,
-    dir: &Path,
-) -> Result<Option<(Revision, u64)>, LogError> {
-    let names = recovery::segment_names(vfs, dir)?;
-    let holder = names.iter().rev().find(|first| **first <= last.next()).copied();
-    Ok(match error {
-        LogError::Damaged { path, offset, .. } => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let segment = name.and_then(|name| crate::format::parse_segment_name(&name));
-            // A damaged header takes its whole segment with it.
-            segment.and_then(|first| {
-                if *offset >= crate::format::SEGMENT_HEADER_BYTES as u64 {
-                    Some((first, *offset))
-                } else {
-                    names
-                        .iter()
-                        .rev()
-                        .find(|other| **other < first)
-                        .map(|&before| (before, u64::MAX))
-                }
-            })
+fn cut_of(error: &LogError, walk: &Walk) -> Option<(Revision, u64)> {
+    // Without its header a segment is nothing; one that is missing neither.
+    let before = walk.segments.last().map(|segment| (segment.first, segment.len));
+    match error {
+        LogError::Damaged { path, offset, .. } if *offset >= SEGMENT_HEADER_BYTES as u64 => {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            Some((parse_segment_name(&name)?, *offset))
         }
-        LogError::MissingSegment { .. } => holder.map(|first| (first, u64::MAX)),
+        LogError::Damaged { .. } | LogError::MissingSegment { .. } => before,
         _ => None,
-    })
+    }
 }
 
 /// Cuts a damaged log at the damage. The segment that is cut and all later ones
@@ -105,8 +82,11 @@ pub fn repair(vfs: &dyn Vfs, dir: &Path) -> Result<(Vec<PathBuf>, Revision), Log
             let aside = free_name(vfs, &path);
             vfs.rename(&path, &aside).map_err(LogError::io("rename", &path))?;
             saved.push(aside);
-        } else if first == segment && keep != u64::MAX {
+        } else if first == segment {
             let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
+            if bytes.len() as u64 <= keep {
+                continue;
+            }
             let aside = free_name(vfs, &path);
             let mut copy = vfs.create(&aside).map_err(LogError::io("create", &aside))?;
             copy.append(&bytes).map_err(LogError::io("write", &aside))?;

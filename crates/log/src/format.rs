@@ -19,6 +19,10 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
 pub(crate) const RECORD_HEADER_BYTES: usize = 18;
 
+/// Content larger than this is stored as it is. So a reader never unpacks more
+/// than this, whatever a file claims.
+pub(crate) const PACKED_CONTENT_MAX: usize = 64 << 20;
+
 /// How blocks are compressed from now on. Readers need no setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
@@ -181,7 +185,9 @@ pub(crate) fn put_block(
     content: &[u8],
     compression: Compression,
 ) {
-    let packed = compress(compression, content);
+    let packed = (content.len() <= PACKED_CONTENT_MAX)
+        .then(|| compress(compression, content))
+        .flatten();
     // What does not shrink is stored as it is.
     let (code, stored) = match &packed {
         Some(packed) if packed.len() < content.len() => (compression.code(), packed.as_slice()),
@@ -250,6 +256,25 @@ pub(crate) fn block_from<'a>(
     Ok((header, stored))
 }
 
+/// Whether `bytes` may begin a block that follows revision `before`: cheap, so
+/// that a search of every offset does not take a checksum at each.
+pub(crate) fn looks_like_block(bytes: &[u8], before: Revision) -> bool {
+    let Some(header) = bytes.get(..BLOCK_HEADER_BYTES) else { return false };
+    let (len, count, content_len) = (u32_at(header, 0), u32_at(header, 24), u32_at(header, 28));
+    let (first, durable) = (u64_at(header, 8), u64_at(header, 16));
+    let least = u64::from(count) * RECORD_HEADER_BYTES as u64;
+    header[33..] == [0; 3]
+        && match Compression::from_code(header[32]) {
+            Some(Compression::None) => len == content_len,
+            Some(_) => len < content_len,
+            None => false,
+        }
+        && u64::from(content_len) >= least
+        && first >= before.0
+        && durable < first
+        && len as usize <= bytes.len() - BLOCK_HEADER_BYTES
+}
+
 /// A block's content, unpacked into `buffer` if it is compressed.
 pub(crate) fn content<'a>(
     header: &BlockHeader,
@@ -260,6 +285,12 @@ pub(crate) fn content<'a>(
         .ok_or_else(|| format!("unknown compression {}", header.compression))?;
     if compression == Compression::None {
         return Ok(stored);
+    }
+    if header.content_len as usize > PACKED_CONTENT_MAX {
+        return Err(format!(
+            "its content claims {} bytes; what is compressed has at most {PACKED_CONTENT_MAX}",
+            header.content_len
+        ));
     }
     decompress(compression, stored, header.content_len as usize, buffer)
         .map_err(|error| format!("its content does not unpack: {error}"))?;

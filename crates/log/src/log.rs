@@ -15,7 +15,7 @@ use crate::format::{
 use crate::identity::Manifest;
 use crate::queue::Queue;
 use crate::reader::LogReader;
-use crate::recovery::{self, RecoveryReport};
+use crate::recovery::{self, RecoveryReport, Walk};
 use crate::vfs::{Vfs, VfsLock, at};
 use crate::writer::{Writer, create_segment};
 
@@ -272,7 +272,8 @@ impl Log {
             Some(manifest) => manifest,
             None => create(&*vfs, dir, &*clock, rng)?,
         };
-        let walk = recovery::walk(&*vfs, dir, &manifest, replay)?;
+        let mut walk = Walk::default();
+        recovery::walk(&*vfs, dir, &manifest, &mut walk, replay)?;
         let mut report = walk.report;
         let last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {

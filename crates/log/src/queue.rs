@@ -1,16 +1,21 @@
 //! Transactions on their way from the threads that make them to the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Revision};
 use parking_lot::{Condvar, Mutex};
 
-use crate::format::{RecordHeader, put_record};
+use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record};
 
 /// Bytes that wake a writer that waits for its next turn.
 const WAKE_BYTES: usize = 256 * 1024;
+
+/// A batch that would grow beyond this is followed by another, so that a block's
+/// length fits its field and small blocks stay small enough to be compressed.
+/// One record may be larger.
+const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 
 /// Consecutive records, encoded.
 #[derive(Debug, Default)]
@@ -25,6 +30,9 @@ struct State {
     /// The revision that goes on the end of `batch`.
     next: u64,
     batch: Batch,
+    /// Batches before `batch`, each as large as one may be. Normally none.
+    full: VecDeque<Batch>,
+    full_bytes: usize,
     /// Records whose predecessors have not been appended yet: another thread
     /// reserved them and is about to. Normally empty, a handful at most.
     early: BTreeMap<u64, Vec<u8>>,
@@ -36,6 +44,18 @@ struct State {
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
+}
+
+impl State {
+    /// Begins another batch if the current one cannot take `len` bytes more.
+    fn make_room(&mut self, len: usize) {
+        if self.batch.count > 0 && self.batch.content.len() + len > BATCH_BYTES_MAX {
+            let empty = Batch { first: Revision(self.next), ..Batch::default() };
+            let full = std::mem::replace(&mut self.batch, empty);
+            self.full_bytes += full.content.len();
+            self.full.push_back(full);
+        }
+    }
 }
 
 /// The queue. Order of revisions is restored here.
@@ -53,6 +73,8 @@ impl Queue {
             state: Mutex::new(State {
                 next: next.0,
                 batch: Batch { first: next, ..Batch::default() },
+                full: VecDeque::new(),
+                full_bytes: 0,
                 early: BTreeMap::new(),
                 early_bytes: 0,
                 wants_first: false,
@@ -91,6 +113,7 @@ impl Queue {
         if state.batch.count == 0 {
             state.oldest_ns = clock.monotonic_ns();
         }
+        state.make_room(RECORD_HEADER_BYTES + effects.len());
         put_record(&mut state.batch.content, header, effects);
         state.batch.count += 1;
         state.next += 1;
@@ -99,6 +122,7 @@ impl Queue {
             state.early.remove(&next)
         } {
             state.early_bytes -= record.len();
+            state.make_room(record.len());
             state.batch.content.extend_from_slice(&record);
             state.batch.count += 1;
             state.next += 1;
@@ -119,7 +143,7 @@ impl Queue {
     /// Bytes that wait for the writer.
     pub(crate) fn bytes(&self) -> usize {
         let state = self.state.lock();
-        state.batch.content.len() + state.early_bytes
+        state.batch.content.len() + state.full_bytes + state.early_bytes
     }
 
     pub(crate) fn request_sync(&self) {
@@ -132,10 +156,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Takes what waits, at most a block's worth, into `batch`, whose buffer is
-    /// reused. Answers whether a sync was asked for.
-    pub(crate) fn take(&self, batch: &mut Batch) -> bool {
+    /// Takes what waits: full batches to the end of `held`, the last one into
+    /// `batch`, whose buffer is reused. Answers whether a sync was asked for.
+    pub(crate) fn take(&self, batch: &mut Batch, held: &mut VecDeque<Batch>) -> bool {
         let mut state = self.state.lock();
+        held.append(&mut state.full);
+        state.full_bytes = 0;
         batch.content.clear();
         std::mem::swap(&mut state.batch, batch);
         state.batch.first = Revision(state.next);

@@ -52,8 +52,8 @@ pub(crate) struct Whole {
     pub(crate) len: u64,
 }
 
-/// What reading found.
-#[derive(Debug)]
+/// What reading found; after an error, up to there.
+#[derive(Debug, Default)]
 pub(crate) struct Walk {
     pub(crate) segments: Vec<Whole>,
     pub(crate) report: RecoveryReport,
@@ -70,22 +70,20 @@ pub(crate) fn walk(
     vfs: &dyn Vfs,
     dir: &Path,
     manifest: &Manifest,
+    walk: &mut Walk,
     replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
-) -> Result<Walk, LogError> {
+) -> Result<(), LogError> {
     let names = segment_names(vfs, dir)?;
-    let mut walk = Walk { segments: Vec::new(), report: RecoveryReport::default() };
-    let found = || names.first().map_or("none".to_owned(), |first| format!("{first} first"));
-    if !names.contains(&manifest.newest_segment) {
-        return Err(LogError::MissingSegment {
-            dir: dir.to_path_buf(),
-            revision: manifest.newest_segment,
-            found: format!("{} segments", names.len()),
-        });
-    }
+    let missing = |revision, found| LogError::MissingSegment {
+        dir: dir.to_path_buf(),
+        revision,
+        found,
+    };
     let mut next = Revision(1);
     for (index, &first) in names.iter().enumerate() {
         let path = at(dir, &format::segment_name(first));
-        let is_last = index + 1 == names.len();
+        // Behind a segment that is missing, nothing is the tail.
+        let is_last = index + 1 == names.len() && first >= manifest.newest_segment;
         let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
         // Beyond what the manifest knows, a segment may have been in the making.
         if is_last && first > manifest.newest_segment && bytes.len() <= SEGMENT_HEADER_BYTES {
@@ -102,18 +100,19 @@ pub(crate) fn walk(
         }
         format::check_segment_header(&bytes, &path, &manifest.id, first)?;
         if first != next {
-            return Err(LogError::MissingSegment {
-                dir: dir.to_path_buf(),
-                revision: next,
-                found: if index == 0 { found() } else { format!("{first} next") },
-            });
+            let which = if index == 0 { "first" } else { "next" };
+            return Err(missing(next, format!("{first} {which}")));
         }
         let segment = Segment { path: &path, bytes: &bytes, first, is_last };
-        next = segment.read(manifest, next, &mut walk, replay)?;
+        next = segment.read(manifest, next, walk, replay)?;
         walk.report.segments += 1;
     }
-    walk.report.last = Revision(next.0 - 1);
-    Ok(walk)
+    let newest = walk.segments.last().map(|segment| segment.first);
+    if newest < Some(manifest.newest_segment) {
+        let found = newest.map_or("none".to_owned(), |first| format!("{first} last"));
+        return Err(missing(manifest.newest_segment, found));
+    }
+    Ok(())
 }
 
 struct Segment<'a> {
@@ -164,6 +163,7 @@ impl Segment<'_> {
                 walk.report.records += 1;
             }
             next = header.end().expect("checked with the block");
+            walk.report.last = Revision(next.0 - 1);
             offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
         }
         walk.report.bytes += offset;
@@ -180,8 +180,8 @@ impl Segment<'_> {
         }
         let from = place.offset + 1;
         for offset in from..self.bytes.len() as u64 {
-            if self.bytes.len() as u64 - offset < BLOCK_HEADER_BYTES as u64 {
-                break;
+            if !format::looks_like_block(&self.bytes[offset as usize..], next) {
+                continue;
             }
             let place = Place { offset, ..*place };
             if let Ok((later, _)) = format::block_at(self.bytes, &place)

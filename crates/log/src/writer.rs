@@ -153,7 +153,7 @@ impl Writer {
 
     fn take(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
-        let sync_requested = self.shared.queue.take(&mut batch);
+        let sync_requested = self.shared.queue.take(&mut batch, &mut self.held);
         if batch.count > 0 {
             self.held.push_back(batch);
         } else {

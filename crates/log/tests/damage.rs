@@ -217,6 +217,18 @@ fn check_names_the_damage_and_repair_cuts_there_keeping_copies() {
 }
 
 #[test]
+fn repair_of_a_log_without_its_newest_segment_keeps_all_others() {
+    let vfs = sample(40);
+    let names = segments(&vfs);
+    vfs.remove(names.last().expect("several")).expect("it is there");
+    let finding = check(&vfs, Path::new(DIR)).expect("readable").finding.expect("damage");
+    assert!(finding.last_whole > Revision(30), "{finding:?}");
+    let (saved, last) = repair(&vfs, Path::new(DIR)).expect("mendable");
+    assert_eq!((saved, last), (Vec::new(), finding.last_whole));
+    assert_eq!(open(&vfs, small()).expect("starts again").1.last, last);
+}
+
+#[test]
 fn a_reader_follows_from_any_revision() {
     let vfs = MemVfs::new();
     let (log, _, _) = open(&vfs, small()).expect("a new log");
