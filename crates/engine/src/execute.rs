@@ -176,6 +176,7 @@ impl Engine {
         Ok(Admitted::Run)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn run_data(
         self: &Arc<Self>,
         session: &mut Session,
