@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Rng, SeededRng, SystemClock};
-use engine::{Engine, Hooks, Identity, NoLog, Replicator};
+use engine::{Engine, Hooks, Identity, NoLog, Replicator, StandaloneLog};
 use front_resp::{Listener, Shutdown};
 use keyspace::Keyspace;
 use settings::Settings;
@@ -44,10 +44,13 @@ pub fn run(found: Found) -> Result<(), String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let keyspace = Keyspace::new(settings.databases, rng.next_u64());
-    let replicator: Arc<dyn Replicator> = if settings.log_enabled {
-        crate::storage::open(&settings, &keyspace, clock.clone(), &mut rng)?
-    } else {
-        Arc::new(NoLog::default())
+    let log = settings
+        .log_enabled
+        .then(|| crate::storage::open(&settings, &keyspace, clock.clone(), &mut rng))
+        .transpose()?;
+    let replicator: Arc<dyn Replicator> = match &log {
+        Some(log) => log.clone(),
+        None => Arc::new(NoLog::default()),
     };
     let (stop, shutdown) = Shutdown::new();
     let stop = Arc::new(stop);
@@ -59,7 +62,7 @@ pub fn run(found: Found) -> Result<(), String> {
             .unwrap_or_default(),
         tcp_port: listeners.first().map_or(0, |(address, _)| address.port()),
     };
-    let hooks = hooks(stop.clone(), diagnostics, found.path);
+    let hooks = hooks(stop.clone(), diagnostics, found.path, log);
     let engine = Arc::new(Engine::new(
         keyspace,
         replicator,
@@ -120,6 +123,7 @@ fn hooks(
     stop: Arc<watch::Sender<bool>>,
     diagnostics: LogHandle,
     config_file: Option<PathBuf>,
+    log: Option<Arc<StandaloneLog>>,
 ) -> Hooks {
     let level = std::sync::Mutex::new(None);
     Hooks {
@@ -139,7 +143,9 @@ fn hooks(
             let path = config_file.as_ref().ok_or("The server is running without a config file")?;
             crate::config_cmd::rewrite(path, settings).map_err(|error| error.to_string())
         })),
-        reload: None,
+        reload: log.map(|log| -> engine::ReloadHook {
+            Box::new(move |engine| crate::storage::reload(&log, engine))
+        }),
     }
 }
 
@@ -214,6 +220,7 @@ async fn background(engine: Arc<Engine>) {
         let share = 25 + 5 * u64::from(settings.active_expire_effort.clamp(1, 10) - 1);
         let budget_us = interval.as_micros() as u64 * share / 100;
         engine.expire_cycle(budget_us);
+        engine.sample_gauges();
     }
 }
 

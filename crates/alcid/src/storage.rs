@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::{Clock, Rng};
+use base::{Clock, Revision, Rng};
 use clap::Subcommand;
-use engine::{Recovered, StandaloneLog};
-use keyspace::{Buffers, EncodingLimits, Keyspace};
+use engine::{Engine, Recovered, StandaloneLog};
+use keyspace::{Buffers, Keyspace};
 use log::{Log, LogOptions, RealVfs, RecoveryReport};
 use settings::Settings;
 
@@ -26,7 +26,7 @@ pub fn open(
         compression: engine::compression(settings),
         ..LogOptions::default()
     };
-    let limits = EncodingLimits::default();
+    let limits = engine::encoding_limits(settings);
     let mut buffers = Buffers::default();
     let mut replay = |record: log::Record<'_>| {
         keyspace
@@ -58,6 +58,31 @@ pub fn open(
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
     };
     Ok(StandaloneLog::new(log, recovered))
+}
+
+/// Replays the whole log into the place of the engine's keyspace, after a sync.
+///
+/// # Errors
+/// Why the log cannot be read; the keyspace is what it was then.
+pub fn reload(log: &StandaloneLog, engine: &Engine) -> Result<(), String> {
+    let limits = engine.live().encoding;
+    engine.reload(|fresh| {
+        let log = log.log();
+        log.request_sync();
+        let newest = log.newest();
+        log.wait_durable(newest).map_err(|fault| format!("sync the log: {fault}"))?;
+        let mut buffers = Buffers::default();
+        let mut reader = log.reader(Revision(1));
+        while let Some(record) =
+            reader.try_next().map_err(|error| format!("read the log: {error}"))?
+        {
+            let (header, effects) = (record.header, &record.effects);
+            fresh
+                .apply(record.revision, header.time_ms, header.db, effects, &limits, &mut buffers)
+                .map_err(|error| format!("apply revision {}: {error}", record.revision))?;
+        }
+        Ok(())
+    })
 }
 
 /// `alcid log …`

@@ -24,7 +24,7 @@ const OPERATE: Flags = ADMIN.with(NOSCRIPT).with(LOADING).with(STALE);
 pub const FAMILY: Family = Family {
     group: Group::Server,
     commands: &[
-        Row { arity: -1, ..Row::container("command", SHOW, "2.8.13", "Returns detailed information about all commands.", COMMAND) },
+        Row { subcommands: COMMAND, ..Row::engine("command", -1, SHOW, "2.8.13", "", "Returns detailed information about all commands.") },
         Row::container("config", Flags(0), "2.0.0", "A container for server configuration commands.", CONFIG),
         Row::container("debug", OPERATE, "1.0.0", "A container for debugging commands.", DEBUG),
         Row::engine("info", -1, SHOW, "1.0.0", "[section [section ...]]", "Returns information and statistics about the server.").categories(category::DANGEROUS),

@@ -35,13 +35,13 @@ const FAMILIES: &[&[(&str, Handler)]] = &[
     crate::transaction::HANDLERS,
     crate::pubsub::HANDLERS,
     crate::clients_command::HANDLERS,
-    crate::server::HANDLERS,
     crate::waiting::HANDLERS,
 ];
 
 pub(crate) fn handler(full_name: &str) -> Option<Handler> {
     FAMILIES
         .iter()
+        .chain(crate::server::FAMILIES)
         .flat_map(|family| family.iter())
         .find(|(name, _)| *name == full_name)
         .map(|(_, handler)| *handler)

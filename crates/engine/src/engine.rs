@@ -13,13 +13,14 @@ use crate::blocking::Blocking;
 use crate::call::Handler;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
-use crate::latency::Latency;
+use crate::gauges::Gauges;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
+use crate::server::latency::Latency;
+use crate::server::slowlog::SlowLog;
 use crate::session::Session;
-use crate::slowlog::SlowLog;
 use crate::stats::Stats;
 use crate::tracking::Tracking;
 
@@ -44,6 +45,7 @@ pub struct Engine {
     pub(crate) pause: Pause,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
+    pub(crate) gauges: Gauges,
     pub(crate) after_commit: CommitQueue,
     pub(crate) reclaimer: Reclaimer,
     /// Settings as a whole, for CONFIG; what the hot path reads is in `live`.
@@ -74,7 +76,8 @@ pub struct Identity {
 }
 
 type ConfigHook = Box<dyn Fn(&Settings) -> Result<(), String> + Send + Sync>;
-type Hook = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Replays the log into the place of the keyspace.
+pub type ReloadHook = Box<dyn Fn(&Engine) -> Result<(), String> + Send + Sync>;
 
 /// Calls into the binary.
 #[derive(Default)]
@@ -86,8 +89,9 @@ pub struct Hooks {
     pub settings_changed: Option<ConfigHook>,
     /// Writes the configuration file: CONFIG REWRITE.
     pub rewrite_config: Option<ConfigHook>,
-    /// Empties the keyspace and replays the log into it: DEBUG RELOAD.
-    pub reload: Option<Hook>,
+    /// Replays the log from disk and puts what comes out in the place of the
+    /// keyspace: DEBUG RELOAD.
+    pub reload: Option<ReloadHook>,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -109,31 +113,46 @@ pub struct Live {
     pub max_memory: u64,
     /// Nanoseconds from which a command enters the slow log; `u64::MAX` never.
     pub slow_ns: u64,
+    /// Nanoseconds from which LATENCY samples an event; `u64::MAX` never.
+    pub latency_threshold_ns: u64,
     /// The settings themselves.
     pub settings: Settings,
 }
 
+fn saturating(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The keyspace's words for a setting.
+#[must_use]
+pub fn encoding_limits(settings: &Settings) -> EncodingLimits {
+    let encoding = &settings.encoding;
+    EncodingLimits {
+        hash_max_listpack_entries: saturating(encoding.hash_max_listpack_entries),
+        hash_max_listpack_value: saturating(encoding.hash_max_listpack_value),
+        list_max_listpack_size: encoding.list_max_listpack_size,
+        set_max_intset_entries: saturating(encoding.set_max_intset_entries),
+        set_max_listpack_entries: saturating(encoding.set_max_listpack_entries),
+        set_max_listpack_value: saturating(encoding.set_max_listpack_value),
+        zset_max_listpack_entries: saturating(encoding.zset_max_listpack_entries),
+        zset_max_listpack_value: saturating(encoding.zset_max_listpack_value),
+    }
+}
+
 impl Live {
     fn new(settings: &Settings) -> Live {
-        let encoding = &settings.encoding;
-        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Live {
-            encoding: EncodingLimits {
-                hash_max_listpack_entries: count(encoding.hash_max_listpack_entries),
-                hash_max_listpack_value: count(encoding.hash_max_listpack_value),
-                list_max_listpack_size: encoding.list_max_listpack_size,
-                set_max_intset_entries: count(encoding.set_max_intset_entries),
-                set_max_listpack_entries: count(encoding.set_max_listpack_entries),
-                set_max_listpack_value: count(encoding.set_max_listpack_value),
-                zset_max_listpack_entries: count(encoding.zset_max_listpack_entries),
-                zset_max_listpack_value: count(encoding.zset_max_listpack_value),
-            },
-            data: DataLimits { string_bytes_max: count(settings.bulk_length_max) },
+            encoding: encoding_limits(settings),
+            data: DataLimits { string_bytes_max: saturating(settings.bulk_length_max) },
             event_classes: crate::notify::parse_classes(&settings.notify_keyspace_events)
                 .expect("the settings table checks the letters"),
             max_memory: settings.max_memory,
             slow_ns: u64::try_from(settings.slowlog_slower_than_us)
                 .map_or(u64::MAX, |us| us.saturating_mul(1000)),
+            latency_threshold_ns: match settings.latency_monitor_threshold_ms {
+                0 => u64::MAX,
+                ms => ms.saturating_mul(1_000_000),
+            },
             settings: settings.clone(),
         }
     }
@@ -179,6 +198,7 @@ impl Engine {
             pause: Pause::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
+            gauges: Gauges::default(),
             reclaimer: Reclaimer::start(),
             live: RwLock::new(Arc::new(Live::new(&settings))),
             live_version: AtomicU64::new(1),

@@ -283,6 +283,7 @@ impl Engine {
     /// invalidations.
     pub(crate) fn settle(self: &Arc<Self>, session: &mut Session, finished: &Finished) {
         session.depends_on = session.depends_on.max(finished.depends_on);
+        self.count_expired(finished);
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
             self.dispose(garbage);
@@ -299,6 +300,12 @@ impl Engine {
             let effects = session.buffers.effects().to_vec();
             self.tracking.invalidate(self, session, finished, &effects);
             self.serve_waiters(session.db, &effects);
+        }
+    }
+
+    pub(crate) fn count_expired(&self, finished: &Finished) {
+        if finished.expired > 0 {
+            self.stats.expired_keys.fetch_add(finished.expired as u64, Ordering::Relaxed);
         }
     }
 
@@ -355,13 +362,17 @@ enum Admitted {
 
 /// The command that these words name; a container's subcommand rather than
 /// the container.
-fn find(argv: &[&[u8]]) -> command::Result<&'static Command> {
+pub(crate) fn find(argv: &[&[u8]]) -> command::Result<&'static Command> {
     let command = table().find(argv[0]).ok_or_else(|| unknown_command(argv))?;
-    if !matches!(command.spec.run, Run::Container) {
+    if command.subcommands.is_empty() {
         return Ok(command);
     }
     let Some(name) = argv.get(1) else {
-        return Err(Error::arity(&command.full_name));
+        // COMMAND is a command of its own and a container as well.
+        return match command.spec.run {
+            Run::Container => Err(Error::arity(&command.full_name)),
+            Run::Data(_) | Run::Engine => Ok(command),
+        };
     };
     command.subcommand(name).ok_or_else(|| {
         Error::new(format!(

@@ -38,6 +38,7 @@ impl Engine {
                 let batch = txn.expire_due(shard, BATCH);
                 let finished = txn.finish();
                 removed += batch;
+                self.count_expired(&finished);
                 self.dispose(buffers.take_garbage());
                 if buffers.has_events() {
                     let events = buffers.take_events();
@@ -60,8 +61,9 @@ impl Engine {
                 }
             }
         }
-        let used_us = (self.clock.monotonic_ns() - started_ns) / 1000;
-        self.stats.expire_cycle_us.fetch_add(used_us, Ordering::Relaxed);
+        let used_ns = self.clock.monotonic_ns() - started_ns;
+        self.stats.expire_cycle_us.fetch_add(used_ns / 1000, Ordering::Relaxed);
+        self.latency.event(&live, "expire-cycle", used_ns, self.clock.now_ms());
         removed
     }
 }

@@ -1,61 +1,116 @@
-//! Commands about the server.
+//! Commands about the server, a file per container.
 
-use command::{Command, Error, Result};
+mod commands;
+mod config;
+mod debug;
+mod docs;
+pub(crate) mod info;
+pub(crate) mod latency;
+mod memory;
+mod process;
+pub(crate) mod slowlog;
+
+use base::number::parse_i64;
+use command::{Args, Command, Error, Result};
 
 use crate::call::{Call, Handler};
 use crate::execute::Outcome;
 
-pub(crate) const HANDLERS: &[(&str, Handler)] = &[
-    ("command|count", unsupported),
-    ("command|docs", unsupported),
-    ("command|getkeys", unsupported),
-    ("command|getkeysandflags", unsupported),
-    ("command|help", unsupported),
-    ("command|info", unsupported),
-    ("command|list", unsupported),
-    ("config|get", unsupported),
-    ("config|help", unsupported),
-    ("config|resetstat", unsupported),
-    ("config|rewrite", unsupported),
-    ("config|set", unsupported),
-    ("debug|change-repl-id", unsupported),
-    ("debug|help", unsupported),
-    ("debug|jmap", unsupported),
-    ("debug|listpack", unsupported),
-    ("debug|quicklist-packed-threshold", unsupported),
-    ("debug|reload", unsupported),
-    ("debug|set-active-expire", unsupported),
-    ("debug|set-disable-deny-scripts", unsupported),
-    ("debug|sleep", unsupported),
-    ("debug|stringmatch-len", unsupported),
-    ("latency|doctor", unsupported),
-    ("latency|graph", unsupported),
-    ("latency|help", unsupported),
-    ("latency|histogram", unsupported),
-    ("latency|history", unsupported),
-    ("latency|latest", unsupported),
-    ("latency|reset", unsupported),
-    ("memory|doctor", unsupported),
-    ("memory|help", unsupported),
-    ("memory|purge", unsupported),
-    ("memory|stats", unsupported),
-    ("slowlog|get", unsupported),
-    ("slowlog|help", unsupported),
-    ("slowlog|len", unsupported),
-    ("slowlog|reset", unsupported),
-    ("info", unsupported),
-    ("lolwut", unsupported),
-    ("role", unsupported),
-    ("shutdown", unsupported),
-    ("time", unsupported),
+/// The handlers, a slice per file.
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
+    HANDLERS,
+    commands::HANDLERS,
+    config::HANDLERS,
+    debug::HANDLERS,
+    info::HANDLERS,
+    latency::HANDLERS,
+    memory::HANDLERS,
+    slowlog::HANDLERS,
 ];
+
+const HANDLERS: &[(&str, Handler)] =
+    &[("lolwut", lolwut), ("role", role), ("shutdown", shutdown), ("time", time)];
 
 /// Whether a command of the engine looks at keys, so that EXEC must hold all
 /// locks for it and it must go through `call.open`.
 pub(crate) fn looks_at_data(command: &Command) -> bool {
-    matches!(command.full_name.as_str(), "info" | "memory|stats")
+    matches!(command.full_name.as_str(), "info" | "memory|stats" | "debug|sleep")
 }
 
-fn unsupported(_call: &mut Call<'_, '_>) -> Result<Outcome> {
-    Err(Error::new("ERR under construction"))
+fn time(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let now_us = call.engine.clock.now_us();
+    call.reply.array(2);
+    call.reply.bulk((now_us / 1_000_000).to_string().as_bytes());
+    call.reply.bulk((now_us % 1_000_000).to_string().as_bytes());
+    Ok(Outcome::Done)
+}
+
+/// A node that stands alone leads nobody. Its place in history is the revision.
+fn role(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    call.reply.array(3);
+    call.reply.bulk(b"master");
+    call.reply.integer(call.engine.replicator.newest().0 as i64);
+    call.reply.array(0);
+    Ok(Outcome::Done)
+}
+
+/// The log makes SAVE and NOSAVE the same: what was acknowledged is in it.
+/// NOW skips waiting for replicas, of which there are none; FORCE ends the
+/// process even when the log cannot take its last bytes.
+fn shutdown(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let (mut save, mut nosave, mut force, mut abort) = (false, false, false, false);
+    while !args.is_empty() {
+        if args.take_word("save") {
+            save = true;
+        } else if args.take_word("nosave") {
+            nosave = true;
+        } else if args.take_word("force") {
+            force = true;
+        } else if args.take_word("abort") {
+            abort = true;
+        } else if !args.take_word("now") {
+            return Err(Error::SYNTAX);
+        }
+    }
+    if (abort && call.args.len() > 1) || (save && nosave) {
+        return Err(Error::SYNTAX);
+    }
+    if abort {
+        return Err(Error::new("ERR No shutdown in progress."));
+    }
+    let Some(hook) = &call.engine.hooks.shutdown else {
+        return Err(Error::new("ERR Errors trying to SHUTDOWN. Check logs."));
+    };
+    if !force && let Err(fault) = call.engine.replicator.admit_write() {
+        tracing::error!("SHUTDOWN refused: {fault}; SHUTDOWN FORCE ends the process all the same");
+        return Err(Error::new("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    tracing::info!(client = call.session.client.id, "SHUTDOWN requested");
+    hook();
+    Ok(Outcome::Close)
+}
+
+/// An alcid: a bird of the family of the auks and puffins.
+const BIRD: &str = r"
+        .--.
+       / o  \___
+      |      __/
+     /|     |
+    / |     |
+   (  |     |
+    \_|     |
+       \___/
+        ^ ^
+";
+
+fn lolwut(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    if args.take_word("version") {
+        // The picture has one version; a number is all that is asked for.
+        parse_i64(args.next()?).ok_or(Error::NOT_INTEGER)?;
+    }
+    let text = format!("{BIRD}\nAlcid ver. {}\n", env!("CARGO_PKG_VERSION"));
+    call.reply.verbatim("txt", &text);
+    Ok(Outcome::Done)
 }

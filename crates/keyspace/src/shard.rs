@@ -82,6 +82,12 @@ impl Db {
         }
     }
 
+    /// Swaps contents. What the gauge counts stays: it belongs to the place.
+    pub(crate) fn exchange(&mut self, other: &mut Db) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.counted_bytes, &mut other.counted_bytes);
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
         self.entry_bytes + self.table.memory_bytes() + self.deadlines.len() * DEADLINE_BYTES
     }
@@ -155,6 +161,13 @@ impl Keyspace {
         Keyspace { slots, seed, databases }
     }
 
+    /// An empty keyspace that [`crate::Txn::replace_with`] takes in this one's
+    /// place.
+    #[must_use]
+    pub fn empty_like(&self) -> Keyspace {
+        Keyspace::new(self.databases, self.seed)
+    }
+
     /// How many databases there are.
     #[must_use]
     pub fn databases(&self) -> DbIndex {
@@ -168,32 +181,12 @@ impl Keyspace {
         self.slots.iter().map(|slot| slot.memory_bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Keys, keys with a deadline, and their deadlines' mean in milliseconds
-    /// since 1970 (0 without any), per database that has keys. Locks one shard
-    /// at a time.
+    /// Counts of every database that has keys. Locks one shard at a time.
     #[must_use]
     pub fn statistics(&self) -> Vec<(DbIndex, DbStatistics)> {
-        let mut all = vec![DbStatistics::default(); usize::from(self.databases)];
-        let mut sums = vec![0u128; all.len()];
-        for index in 0..SHARDS {
-            let shard = self.lock(index);
-            for ((db, statistics), sum) in shard.dbs.iter().zip(&mut all).zip(&mut sums) {
-                statistics.keys += db.table.len();
-                statistics.deadlines += db.deadlines.len();
-                // A sample is enough for a mean that is shown to people.
-                let sample = db.deadlines.iter().take(16);
-                let total: u128 = sample.clone().map(|&(at, _)| u128::from(at)).sum();
-                let mean = total.checked_div(sample.count() as u128).unwrap_or(0);
-                *sum += mean * db.deadlines.len() as u128;
-            }
-        }
-        for (statistics, sum) in all.iter_mut().zip(sums) {
-            if statistics.deadlines > 0 {
-                statistics.deadline_ms_mean =
-                    u64::try_from(sum / statistics.deadlines as u128).unwrap_or(u64::MAX);
-            }
-        }
-        (0..self.databases).zip(all).filter(|(_, statistics)| statistics.keys > 0).collect()
+        let mut sum = StatisticsSum::new(self.databases);
+        (0..SHARDS).for_each(|index| sum.add(&self.lock(index)));
+        sum.finish()
     }
 
     /// Whether a shard holds a key whose deadline has passed.
@@ -230,6 +223,47 @@ impl Keyspace {
         // Only the lock's holder writes, so load and store need no exchange.
         gauge.store(gauge.load(Ordering::Relaxed) + now - db.counted_bytes, Ordering::Relaxed);
         db.counted_bytes = now;
+    }
+}
+
+/// Counts of all databases, shard by shard.
+pub(crate) struct StatisticsSum {
+    databases: Vec<DbStatistics>,
+    deadline_sums_ms: Vec<u128>,
+}
+
+impl StatisticsSum {
+    pub(crate) fn new(databases: DbIndex) -> StatisticsSum {
+        let count = usize::from(databases);
+        StatisticsSum {
+            databases: vec![DbStatistics::default(); count],
+            deadline_sums_ms: vec![0; count],
+        }
+    }
+
+    pub(crate) fn add(&mut self, shard: &Shard) {
+        for ((db, statistics), sum) in
+            shard.dbs.iter().zip(&mut self.databases).zip(&mut self.deadline_sums_ms)
+        {
+            statistics.keys += db.table.len();
+            statistics.deadlines += db.deadlines.len();
+            // A sample is enough for a mean that is shown to people.
+            let sample = db.deadlines.iter().take(16);
+            let total: u128 = sample.clone().map(|&(at, _)| u128::from(at)).sum();
+            let mean = total.checked_div(sample.count() as u128).unwrap_or(0);
+            *sum += mean * db.deadlines.len() as u128;
+        }
+    }
+
+    /// The counts of every database that has keys.
+    pub(crate) fn finish(mut self) -> Vec<(DbIndex, DbStatistics)> {
+        for (statistics, sum) in self.databases.iter_mut().zip(self.deadline_sums_ms) {
+            if statistics.deadlines > 0 {
+                statistics.deadline_ms_mean =
+                    u64::try_from(sum / statistics.deadlines as u128).unwrap_or(u64::MAX);
+            }
+        }
+        (0..).zip(self.databases).filter(|(_, statistics)| statistics.keys > 0).collect()
     }
 }
 

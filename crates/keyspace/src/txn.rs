@@ -15,7 +15,7 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, value_of};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StatisticsSum, value_of};
 use crate::table::POSITION_BITS;
 use crate::value::{Value, ValueRef};
 
@@ -72,6 +72,8 @@ pub struct Txn<'t> {
     db: DbIndex,
     /// Databases changed per shard, whose memory is recounted at the end.
     changed: SmallVec<[(usize, DbIndex); 4]>,
+    /// Keys removed because their deadline had passed.
+    expired: usize,
 }
 
 /// What a finished transaction tells its caller.
@@ -82,6 +84,8 @@ pub struct Finished {
     /// The newest revision that what it read or wrote can depend on. A reply
     /// must not leave before this is committed.
     pub depends_on: Revision,
+    /// Keys it removed because their deadline had passed.
+    pub expired: usize,
 }
 
 /// What is known of a key besides its value.
@@ -125,7 +129,7 @@ impl<'t> Txn<'t> {
         };
         let recorder =
             Recorder::new(journal, buffers, options.event_classes, options.always_record);
-        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new() }
+        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new(), expired: 0 }
     }
 
     /// As [`Txn::begin`] with the one shard `key` lives in; the common case.
@@ -141,7 +145,7 @@ impl<'t> Txn<'t> {
         let locked = Locked::One(shard, keyspace.lock(shard));
         let recorder =
             Recorder::new(journal, buffers, options.event_classes, options.always_record);
-        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new() }
+        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new(), expired: 0 }
     }
 
     /// Records effects from here on even if the journal does not want them.
@@ -163,7 +167,11 @@ impl<'t> Txn<'t> {
             Locked::All(guards) => guards.iter().for_each(|guard| see(guard)),
         }
         let written = self.recorder.reserved();
-        Finished { written, depends_on: depends_on.max(written.unwrap_or_default()) }
+        Finished {
+            written,
+            depends_on: depends_on.max(written.unwrap_or_default()),
+            expired: self.expired,
+        }
     }
 
     /// The database that methods on keys work in.
@@ -295,6 +303,14 @@ impl<'t> Txn<'t> {
     #[must_use]
     pub fn len(&self) -> usize {
         (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
+    }
+
+    /// Counts of every database that has keys.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<(DbIndex, crate::DbStatistics)> {
+        let mut sum = StatisticsSum::new(self.databases());
+        (0..SHARDS).for_each(|i| self.with_shard(i, |shard| sum.add(shard)));
+        sum.finish()
     }
 
     /// Whether the current database holds no key.
@@ -456,6 +472,7 @@ impl<'t> Txn<'t> {
         shard.last_revision = revision;
         let old = shard.dbs[db].remove(hash, key).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
+        self.expired += usize::from(cause == Cause::Expired);
         true
     }
 
@@ -538,6 +555,31 @@ impl<'t> Txn<'t> {
             self.recorder.throw_away_db(flushed);
         }
         (0..SHARDS).for_each(|index| self.changed(index, db));
+    }
+
+    /// Puts another keyspace's content in the place of this one's. Nothing is
+    /// recorded: the other must be what the journal says, as after a replay.
+    ///
+    /// # Panics
+    /// When not all shards are locked, or `other` was not made by
+    /// [`Keyspace::empty_like`].
+    pub fn replace_with(&mut self, other: &Keyspace) {
+        assert!(
+            other.seed() == self.keyspace.seed() && other.databases() == self.keyspace.databases(),
+            "the other keyspace must be made by empty_like"
+        );
+        let Locked::All(guards) = &mut self.locked else {
+            panic!("replace_with needs every shard locked: the scope must be All");
+        };
+        for (index, shard) in guards.iter_mut().enumerate() {
+            let mut theirs = other.lock(index);
+            for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
+                ours.exchange(theirs);
+            }
+        }
+        for db in 0..self.databases() {
+            (0..SHARDS).for_each(|index| self.changed(index, db));
+        }
     }
 
     /// Lets two databases change places.

@@ -1,0 +1,137 @@
+//! MEMORY: where the bytes are.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use command::Result;
+
+use crate::call::{Call, Handler, help};
+use crate::execute::Outcome;
+use crate::server::process;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[
+    ("memory|doctor", doctor),
+    ("memory|help", memory_help),
+    ("memory|purge", purge),
+    ("memory|stats", stats),
+];
+
+/// Bytes that connected clients hold: what they sent and what waits for them.
+pub(crate) fn clients_bytes(engine: &crate::engine::Engine) -> u64 {
+    let buffers = engine.all_clients().into_iter().map(|client| {
+        let activity = &client.activity;
+        activity.query_buffer_capacity.load(Ordering::Relaxed)
+            + activity.output_buffer.load(Ordering::Relaxed)
+            + client.outbox.bytes()
+    });
+    buffers.sum::<usize>() as u64
+}
+
+fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let engine = call.engine;
+    let databases = match &call.open {
+        Some(txn) => txn.statistics(),
+        None => engine.keyspace.statistics(),
+    };
+    let data = engine.used_memory();
+    let clients = clients_bytes(engine);
+    let resident = process::resident_bytes().unwrap_or(0);
+    let keys: usize = databases.iter().map(|(_, database)| database.keys).sum();
+    let used = data + clients;
+    let peak = engine.gauges.memory_peak.load(Ordering::Relaxed).max(used);
+    let numbers = [
+        ("peak.allocated", peak),
+        ("total.allocated", used),
+        ("startup.allocated", 0),
+        ("clients.normal", clients),
+        ("dataset.bytes", data),
+        ("keys.count", keys as u64),
+        ("keys.bytes-per-key", data.checked_div(keys as u64).unwrap_or(0)),
+        ("process.resident", resident),
+    ];
+    let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    let reply = &mut *call.reply;
+    reply.map(numbers.len() + databases.len() + 3);
+    for (name, number) in numbers {
+        reply.bulk(name.as_bytes());
+        reply.integer(number as i64);
+    }
+    for (db, database) in &databases {
+        reply.bulk(format!("db.{db}").as_bytes());
+        reply.map(2);
+        reply.bulk(b"keys");
+        reply.count(database.keys);
+        reply.bulk(b"deadlines");
+        reply.count(database.deadlines);
+    }
+    for (name, value) in [
+        ("dataset.percentage", 100.0 * ratio(data, used)),
+        ("peak.percentage", 100.0 * ratio(used, peak)),
+        ("fragmentation", ratio(resident, used)),
+    ] {
+        reply.bulk(name.as_bytes());
+        reply.double(value);
+    }
+    Ok(Outcome::Done)
+}
+
+fn doctor(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let engine = call.engine;
+    let (data, clients) = (engine.used_memory(), clients_bytes(engine));
+    let max = call.live.max_memory;
+    let mut text = String::new();
+    if max > 0 && data > max / 10 * 9 {
+        let _ = writeln!(
+            text,
+            "- Data takes {data} of {max} bytes (maxmemory). At the limit writes are refused with OOM."
+        );
+    }
+    if clients > (64 << 20) && clients > data {
+        let _ = writeln!(
+            text,
+            "- Clients' buffers take {clients} bytes, more than the data ({data}). CLIENT LIST shows whose \
+             (qbuf, omem)."
+        );
+    }
+    let resident = process::resident_bytes().unwrap_or(0);
+    if resident > (256 << 20) && resident > 2 * (data + clients) {
+        let _ = writeln!(
+            text,
+            "- The process holds {resident} bytes for {} bytes of data and buffers: memory freed lately that the \
+             allocator has not given back, or the log's buffers.",
+            data + clients
+        );
+    }
+    if text.is_empty() {
+        text = format!(
+            "Nothing to mend: {data} bytes of data, {clients} bytes of clients' buffers.\n"
+        );
+    }
+    call.reply.verbatim("txt", &text);
+    Ok(Outcome::Done)
+}
+
+/// The allocator gives free pages back on its own, so there is nothing to ask
+/// it for; Redis answers OK as well where its allocator cannot be asked.
+fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn memory_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    help(
+        call,
+        "MEMORY",
+        &[
+            "DOCTOR",
+            "    Return memory problems reports.",
+            "PURGE",
+            "    Attempt to purge dirty pages for reclamation by the allocator.",
+            "STATS",
+            "    Return information about the memory usage of the server.",
+            "USAGE <key> [SAMPLES <count>]",
+            "    Return memory in bytes used by <key> and its value. Nested values are",
+            "    sampled up to <count> times (default: 5, 0 means sample all).",
+        ],
+    )
+}
