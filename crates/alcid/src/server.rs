@@ -88,9 +88,14 @@ fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
             .map_err(|error| format!("resolve the address {host:?} to bind: {error}"))?;
         for address in addresses {
             let listener = Listener::bind(address).map_err(|error| {
-                format!(
-                    "listen on {address}: {error}; choose another port with --port, or stop what uses it"
-                )
+                let advice = match error.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        "choose another port with --port, or stop what uses it"
+                    }
+                    std::io::ErrorKind::PermissionDenied => "choose a port above 1023 with --port",
+                    _ => "choose an address of this machine with --bind",
+                };
+                format!("listen on {address}: {error}; {advice}")
             })?;
             let bound =
                 listener.address().map_err(|error| format!("listen on {address}: {error}"))?;

@@ -7,6 +7,7 @@ mod golden;
 mod kill9;
 mod limits;
 mod restart;
+mod run;
 mod security;
 mod wire;
 

@@ -161,7 +161,7 @@ fn every_policy_and_compression_keeps_all_when_it_ends_in_order() {
             let arguments = ["--aof-fsync", fsync, "--log-level", "warn"];
             let mut server = Server::start(ALCID, &arguments);
             let mut wire = Wire::connect(server.addr());
-            assert_eq!(wire.text(&["CONFIG", "SET", "aof-compression", compression]), "OK");
+            assert_eq!(wire.text(&["CONFIG", "SET", "storage.aof_compression", compression]), "OK");
             fill(&mut wire);
             let before = state(&server);
             server.terminate();
