@@ -15,6 +15,7 @@ use settings::Settings;
 use tokio::sync::watch;
 
 use crate::config_cmd::Found;
+use crate::descriptors;
 use crate::logging::{self, LogHandle};
 
 /// How long connections may take to end before the process does.
@@ -26,11 +27,20 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What stands in the way of starting, in one message for the operator.
 pub fn run(found: Found) -> Result<(), String> {
     let rust_log = std::env::var("RUST_LOG").ok();
-    let settings = found.loaded.settings.clone();
+    let mut settings = found.loaded.settings.clone();
     let diagnostics = logging::start(&settings.logging, rust_log.as_deref())
         .map_err(|error| error.to_string())?;
     for warning in &found.loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    end_on_panic();
+    if let Some(most) = descriptors::clients_max().filter(|most| *most < settings.max_connections) {
+        tracing::warn!(
+            "server.max_connections is {}, but the limit on open files leaves room for {most}: that is the \
+             limit now; raise it with `ulimit -n` or LimitNOFILE",
+            settings.max_connections
+        );
+        settings.max_connections = most;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().max(2)))
@@ -76,6 +86,17 @@ pub fn run(found: Found) -> Result<(), String> {
     runtime.block_on(serve(engine.clone(), listeners, stop, shutdown));
     engine.replicator.close()?;
     Ok(())
+}
+
+/// A panic ends the process: what a transaction had changed in memory when it
+/// panicked is in no log, and a restart is what brings the two together.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!("{panic}; the server ends, a restart reads the log");
+        std::process::abort();
+    }));
 }
 
 fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
@@ -136,6 +157,14 @@ fn hooks(
             stop.send_replace(true);
         })),
         settings_changed: Some(Box::new(move |settings| {
+            if let Some(most) = descriptors::clients_max()
+                && settings.max_connections > most
+            {
+                // Redis's words.
+                return Err(format!(
+                    "The operating system is not able to handle the specified number of clients, try with {most}"
+                ));
+            }
             let mut level = level.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let wanted = settings.logging.level;
             // RUST_LOG rules until the level is really changed.
@@ -225,6 +254,7 @@ async fn background(engine: Arc<Engine>) {
         let share = 25 + 5 * u64::from(settings.active_expire_effort.clamp(1, 10) - 1);
         let budget_us = interval.as_micros() as u64 * share / 100;
         engine.expire_cycle(budget_us);
+        engine.evict_clients();
         engine.sample_gauges();
     }
 }

@@ -57,6 +57,8 @@ pub struct Activity {
     pub shard_subscriptions: AtomicUsize,
     /// Queued commands of a MULTI; -1 outside.
     pub multi: AtomicI64,
+    /// Bytes of the queued commands.
+    pub multi_bytes: AtomicUsize,
     pub watched: AtomicUsize,
     pub blocked: AtomicBool,
     pub monitor: AtomicBool,
@@ -86,6 +88,16 @@ impl Client {
     #[must_use]
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes the server holds for it: what it sent and what waits for it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let activity = &self.activity;
+        activity.query_buffer_capacity.load(Ordering::Relaxed)
+            + activity.multi_bytes.load(Ordering::Relaxed)
+            + activity.output_buffer.load(Ordering::Relaxed)
+            + self.outbox.bytes()
     }
 
     /// Whether it is subscribed to anything.

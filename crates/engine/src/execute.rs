@@ -68,7 +68,7 @@ impl Engine {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
-                self.queue(session, command, argv);
+                self.queue(session, live, command, argv);
                 reply.simple("QUEUED");
                 return Outcome::Done;
             }

@@ -21,9 +21,7 @@ const HEADER: RecordHeader = RecordHeader { time_ms: 0, db: 0, branch: BranchId:
 
 fn main() {
     println!("without waiting, one writer, {EFFECT_BYTES} bytes of effects, everysec");
-    for compression in
-        [Compression::None, Compression::Lz4, Compression::Zstd, Compression::Gzip]
-    {
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd, Compression::Gzip] {
         without_waiting(compression, 2_000_000);
     }
     println!("waiting until durable, always");

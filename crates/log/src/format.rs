@@ -185,9 +185,8 @@ pub(crate) fn put_block(
     content: &[u8],
     compression: Compression,
 ) {
-    let packed = (content.len() <= PACKED_CONTENT_MAX)
-        .then(|| compress(compression, content))
-        .flatten();
+    let packed =
+        (content.len() <= PACKED_CONTENT_MAX).then(|| compress(compression, content)).flatten();
     // What does not shrink is stored as it is.
     let (code, stored) = match &packed {
         Some(packed) if packed.len() < content.len() => (compression.code(), packed.as_slice()),

@@ -74,11 +74,8 @@ pub(crate) fn walk(
     replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
 ) -> Result<(), LogError> {
     let names = segment_names(vfs, dir)?;
-    let missing = |revision, found| LogError::MissingSegment {
-        dir: dir.to_path_buf(),
-        revision,
-        found,
-    };
+    let missing =
+        |revision, found| LogError::MissingSegment { dir: dir.to_path_buf(), revision, found };
     let mut next = Revision(1);
     for (index, &first) in names.iter().enumerate() {
         let path = at(dir, &format::segment_name(first));

@@ -238,15 +238,8 @@ fn it_is_read_whole() {
     let clock = Arc::new(ManualClock::at_ms(TIME_MS));
     let disk: Arc<dyn Vfs> = Arc::new(vfs);
     let options = LogOptions::default();
-    Log::open_manual(
-        disk,
-        Path::new(DIR),
-        options,
-        clock,
-        &mut SeededRng::new(2),
-        &mut replay,
-    )
-    .expect("a whole log");
+    Log::open_manual(disk, Path::new(DIR), options, clock, &mut SeededRng::new(2), &mut replay)
+        .expect("a whole log");
     assert!(expected.next().is_none(), "all of them");
 }
 

@@ -101,7 +101,10 @@ fn flag_beats_environment_beats_file_beats_default() {
         let program = wrapped(folder.path(), &format!("{environment} exec"));
         let server = Server::start(program, &arguments);
         let log = server.log();
-        assert!(log.contains(&format!("Durability {value}:")), "{environment} {arguments:?}: {log}");
+        assert!(
+            log.contains(&format!("Durability {value}:")),
+            "{environment} {arguments:?}: {log}"
+        );
         let reply = Wire::connect(server.addr()).call(&["CONFIG", "GET", "appendfsync"]);
         assert!(matches!(reply, Frame::Array(items) if items[1] == Frame::bulk(value)));
     }
