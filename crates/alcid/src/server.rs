@@ -51,6 +51,12 @@ pub fn run(found: Found) -> Result<(), String> {
         let _inside = runtime.enter();
         bind(&settings)?
     };
+    let is_open = listeners.iter().any(|(address, _)| !address.ip().is_loopback());
+    if is_open && settings.requirepass.is_empty() {
+        tracing::warn!(
+            "other machines can reach the server and there is no password: whoever does owns the data"
+        );
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let keyspace = Keyspace::new(settings.databases, rng.next_u64());
