@@ -178,7 +178,9 @@ fn hincrby(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Resu
 }
 
 fn hincrbyfloat(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    number::parse_f64(args[2]).ok_or(Error::NOT_FLOAT)?;
+    if !number::parse_f64(args[2]).ok_or(Error::NOT_FLOAT)?.is_finite() {
+        return Err(Error::new("ERR value is NaN or Infinity"));
+    }
     let before = field(ctx, args[0], args[1])?.unwrap_or(b"0");
     number::parse_f64(before).ok_or(Error::new("ERR hash value is not a float"))?;
     let after = number::add_decimal(before, args[2]).ok_or(Error::NAN_OR_INFINITY)?;

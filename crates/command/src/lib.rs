@@ -11,6 +11,7 @@
 pub mod args;
 mod connection;
 mod ctx;
+mod digest;
 mod error;
 mod expire;
 pub mod flags;

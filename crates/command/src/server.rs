@@ -6,13 +6,14 @@ use keyspace::ValueRef;
 
 use crate::args::Args;
 use crate::ctx::Ctx;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::flags::{
     ADMIN, ALLOW_BUSY, BLOCKING, FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY, SKIP_MONITOR,
     SKIP_SLOWLOG, STALE, category,
 };
 use crate::keys::{KeySpec, key_flags::RO};
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, ScopeRule};
 
 type Row = CommandSpec;
 
@@ -68,6 +69,8 @@ const DEBUG: &[CommandSpec] = &[
     Row::engine("help", 2, SHOW, "1.0.0", "", "Returns helpful text about the different subcommands."),
     Row::engine("jmap", 2, OPERATE, "1.0.0", "", "Accepted; there is no Java heap to dump."),
     Row::engine("listpack", 3, OPERATE, "1.0.0", "key", "Accepted; small collections have no listpack to show."),
+    Row::data("digest", 2, OPERATE, &[], "1.0.0", "", "Shows a fingerprint of all keys and values.", debug_digest).scope(ScopeRule::All),
+    Row::data("digest-value", -3, OPERATE, &[KeySpec::range(2, -1, 1, RO)], "1.0.0", "key [key ...]", "Shows fingerprints of keys' values.", debug_digest_value),
     Row::data("object", -3, OPERATE, &[KeySpec::one(2, RO)], "1.0.0", "key [FAST]", "Shows low level details of a key and its value.", debug_object),
     Row::engine("panic", 2, OPERATE, "1.0.0", "", "Ends the server as an internal error would."),
     Row::engine("quicklist-packed-threshold", 3, OPERATE, "1.0.0", "size", "Accepted; long list elements need no nodes of their own."),
@@ -124,6 +127,36 @@ fn memory_usage(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) ->
     Ok(())
 }
 
+fn debug_digest(ctx: &mut Ctx<'_, '_>, _: &[&[u8]], reply: &mut dyn Reply) -> Result {
+    let home = ctx.tx.db();
+    let mut all = Digest::default();
+    for db in 0..ctx.tx.databases() {
+        ctx.tx.select(db);
+        let tx = &*ctx.tx;
+        tx.scan(0, usize::MAX, &mut |key, value| {
+            let mut one = Digest::default();
+            one.add(&db.to_be_bytes());
+            one.add(key);
+            one.add(&tx.deadline(key).flatten().unwrap_or(0).to_be_bytes());
+            one.add_value(value);
+            all.unite(&one);
+        });
+    }
+    ctx.tx.select(home);
+    reply.simple(&all.to_string());
+    Ok(())
+}
+
+fn debug_digest_value(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
+    reply.array(args.len());
+    for key in args {
+        let mut digest = Digest::default();
+        ctx.tx.look(key).into_iter().for_each(|value| digest.add_value(value));
+        reply.simple(&digest.to_string());
+    }
+    Ok(())
+}
+
 fn debug_object(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let info = ctx.tx.info(args[0]).ok_or(Error::NO_SUCH_KEY)?;
     let value = ctx.tx.get(args[0]).ok_or(Error::NO_SUCH_KEY)?;
@@ -131,7 +164,7 @@ fn debug_object(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) ->
     let clock_s = (ctx.tx.now_ms() / 1000) as u32 & 0x00ff_ffff;
     let mut line = format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
-        crate::object::encoding_of(value, info.is_raw),
+        crate::object::encoding_of(value, info.is_raw, ctx.tx.limits()),
         serialized.saturating_sub(1),
         info.access_s,
         clock_s.wrapping_sub(info.access_s) & 0x00ff_ffff,

@@ -317,7 +317,7 @@ impl Engine {
             self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
         }
         if finished.written.is_some() {
-            self.tracking.invalidate_for(self, waiter.client, &finished, waiter.db, &effects);
+            self.tracking.invalidate_for(self, waiter.client, &finished, &effects);
             self.collect_ready(waiter.db, &effects, ready);
         }
         if still_waits {

@@ -34,13 +34,13 @@ const FAMILIES: &[&[(&str, Handler)]] = &[
     crate::connection::HANDLERS,
     crate::transaction::HANDLERS,
     crate::pubsub::HANDLERS,
-    crate::clients_command::HANDLERS,
     crate::waiting::HANDLERS,
 ];
 
 pub(crate) fn handler(full_name: &str) -> Option<Handler> {
     FAMILIES
         .iter()
+        .chain(crate::clients_command::FAMILIES)
         .chain(crate::server::FAMILIES)
         .flat_map(|family| family.iter())
         .find(|(name, _)| *name == full_name)

@@ -57,13 +57,15 @@ pub struct Activity {
     pub shard_subscriptions: AtomicUsize,
     /// Queued commands of a MULTI; -1 outside.
     pub multi: AtomicI64,
-    /// Bytes of the queued commands.
+    /// Bytes of those commands.
     pub multi_bytes: AtomicUsize,
     pub watched: AtomicUsize,
     pub blocked: AtomicBool,
     pub monitor: AtomicBool,
     pub tracking: AtomicBool,
     pub tracking_broadcast: AtomicBool,
+    /// The client that invalidations should go to has left.
+    pub redirect_broken: AtomicBool,
     pub no_evict: AtomicBool,
     pub no_touch: AtomicBool,
     /// Client id that invalidations go to; 0: this one.
@@ -115,6 +117,9 @@ impl Client {
 pub struct Outbox {
     queue: Mutex<VecDeque<Arc<Frame>>>,
     bytes: AtomicUsize,
+    /// Since when more waits than the soft limit allows, in milliseconds since
+    /// 1970; 0: it does not.
+    pub(crate) over_soft_since_ms: AtomicU64,
     /// Told on every push and on kill.
     pub wake: Notify,
 }
@@ -147,6 +152,13 @@ impl Outbox {
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.lock().len()
+    }
+
+    /// Drops what waits: the client is being disconnected.
+    pub(crate) fn clear(&self) {
+        let mut queue = self.queue.lock();
+        queue.clear();
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     /// Takes the oldest push.

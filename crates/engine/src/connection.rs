@@ -62,8 +62,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let session = &mut *call.session;
     session.leave_multi();
     call.engine.pubsub.forget(session);
-    call.engine.tracking.forget(session.client.id);
-    session.tracking = crate::tracking::TrackingState::default();
+    call.engine.untrack(session);
     session.monitoring = false;
     session.no_touch = false;
     session.reply_mode = ReplyMode::On;
@@ -71,14 +70,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
     activity.db.store(0, Ordering::Relaxed);
-    for flag in [
-        &activity.resp3,
-        &activity.monitor,
-        &activity.tracking,
-        &activity.tracking_broadcast,
-        &activity.no_evict,
-        &activity.no_touch,
-    ] {
+    for flag in [&activity.resp3, &activity.monitor, &activity.no_evict, &activity.no_touch] {
         flag.store(false, Ordering::Relaxed);
     }
     session.client.identity.lock().name.clear();

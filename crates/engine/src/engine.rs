@@ -136,6 +136,7 @@ pub fn encoding_limits(settings: &Settings) -> EncodingLimits {
         set_max_listpack_value: saturating(encoding.set_max_listpack_value),
         zset_max_listpack_entries: saturating(encoding.zset_max_listpack_entries),
         zset_max_listpack_value: saturating(encoding.zset_max_listpack_value),
+        listpack_lists_and_sets: encoding.listpack_lists_and_sets,
     }
 }
 

@@ -11,7 +11,7 @@ use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
 use keyspace::{Finished, Scope, Txn};
 use smallvec::SmallVec;
 
-use crate::blocking::Blocked;
+use crate::blocking::{Answer, Blocked};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
 use crate::session::{ReplyMode, Session};
@@ -84,6 +84,7 @@ impl Engine {
             Run::Container => unreachable!("find() answers subcommands, never containers"),
         };
         self.account(session, live, command, argv, now_ms);
+        session.tracking.end_of_command(command, session.multi.is_some());
         match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -175,6 +176,7 @@ impl Engine {
         Ok(Admitted::Run)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn run_data(
         self: &Arc<Self>,
         session: &mut Session,
@@ -206,10 +208,10 @@ impl Engine {
             }
             _ => None,
         };
+        self.track_reads(session, live, command, argv);
         let finished = txn.finish();
         session.buffers = buffers;
         self.settle(session, &finished);
-        self.track_reads(session, command, argv);
         ran?;
         Ok(match waits {
             Some(blocked) => Outcome::Blocked(blocked),
@@ -230,6 +232,7 @@ impl Engine {
         reply: &mut dyn Reply,
         can_block: bool,
     ) -> command::Result<Ran> {
+        txn.count_reads(command.flags.has(READONLY));
         if command.single_key {
             txn.purge(argv[1]);
         } else {
@@ -283,7 +286,10 @@ impl Engine {
     /// invalidations.
     pub(crate) fn settle(self: &Arc<Self>, session: &mut Session, finished: &Finished) {
         session.depends_on = session.depends_on.max(finished.depends_on);
-        self.count_expired(finished);
+        if let Some(revision) = finished.written {
+            session.last_write = revision;
+        }
+        self.count_looks(finished);
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
             self.dispose(garbage);
@@ -303,14 +309,22 @@ impl Engine {
         }
     }
 
-    pub(crate) fn count_expired(&self, finished: &Finished) {
-        if finished.expired > 0 {
-            self.stats.expired_keys.fetch_add(finished.expired as u64, Ordering::Relaxed);
+    /// Adds what a transaction met to the counters.
+    pub(crate) fn count_looks(&self, finished: &Finished) {
+        let counts = [
+            (finished.expired, &self.stats.expired_keys),
+            (finished.hits, &self.stats.keyspace_hits),
+            (finished.misses, &self.stats.keyspace_misses),
+        ];
+        for (count, counter) in counts {
+            if count > 0 {
+                counter.fetch_add(u64::from(count), Ordering::Relaxed);
+            }
         }
     }
 
     /// Counts a command that ran and keeps it if it was slow.
-    fn account(
+    pub(crate) fn account(
         &self,
         session: &mut Session,
         live: &Live,
@@ -328,15 +342,22 @@ impl Engine {
         self.latency.command(live, command, ns, now_ms);
     }
 
-    fn feed_monitors(&self, session: &Session, command: &Command, argv: &[&[u8]], now_ms: u64) {
+    pub(crate) fn feed_monitors(
+        &self,
+        session: &Session,
+        command: &Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+    ) {
         if self.pubsub.has_monitors() && !command.flags.has(SKIP_MONITOR) {
-            self.pubsub.feed_monitors(
-                session,
-                command,
-                argv,
-                self.clock.now_us().max(now_ms * 1000),
-            );
+            let now_us = self.clock.now_us().max(now_ms * 1000);
+            self.pubsub.feed_monitors(self, session, argv, now_us);
         }
+    }
+
+    /// Whether CLIENT PAUSE holds anything up now.
+    pub fn is_paused(&self) -> bool {
+        self.pause.current(self.clock.now_ms()).is_some()
     }
 
     /// Told when CLIENT UNPAUSE ends a pause early.
@@ -344,9 +365,21 @@ impl Engine {
         self.pause.ended()
     }
 
-    /// Writes a frame as the reply of a client that was blocked.
-    pub fn reply_blocked(&self, session: &mut Session, reply: &mut dyn Reply, frame: &Frame) {
+    /// Writes the reply of a client that was blocked: the answer, or `on_timeout`
+    /// when there was none in time.
+    pub fn reply_blocked(
+        &self,
+        session: &mut Session,
+        reply: &mut dyn Reply,
+        answer: Option<&Answer>,
+        on_timeout: &Frame,
+    ) {
         session.tick_ns = 0;
+        if let Some(answer) = answer {
+            session.depends_on = session.depends_on.max(answer.depends_on);
+            session.last_write = session.last_write.max(answer.depends_on);
+        }
+        let frame = answer.map_or(on_timeout, |answer| &answer.frame);
         if let Frame::Error(text) = frame {
             self.stats.count_error(text);
         }

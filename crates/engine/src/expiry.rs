@@ -38,7 +38,7 @@ impl Engine {
                 let batch = txn.expire_due(shard, BATCH);
                 let finished = txn.finish();
                 removed += batch;
-                self.count_expired(&finished);
+                self.count_looks(&finished);
                 self.dispose(buffers.take_garbage());
                 if buffers.has_events() {
                     let events = buffers.take_events();
@@ -50,7 +50,7 @@ impl Engine {
                 }
                 if self.has_effect_readers() && finished.written.is_some() {
                     let effects = buffers.effects().to_vec();
-                    self.tracking.invalidate_for(self, 0, &finished, 0, &effects);
+                    self.tracking.invalidate_for(self, 0, &finished, &effects);
                 }
                 if self.clock.monotonic_ns() >= deadline_ns {
                     self.stats.expire_cycle_cut.fetch_add(1, Ordering::Relaxed);

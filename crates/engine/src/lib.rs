@@ -30,6 +30,7 @@ mod gauges;
 mod notify;
 mod pause;
 mod pubsub;
+mod push;
 mod reclaim;
 mod reload;
 mod replicator;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{Frame, glob};
-use command::{Command, Error, Result};
+use command::{Error, Result};
 use parking_lot::RwLock;
 
 use crate::call::{Call, Handler, help};
@@ -116,8 +116,8 @@ impl PubSub {
     /// the table's business: commands with them are flagged SKIP_MONITOR.
     pub(crate) fn feed_monitors(
         &self,
+        engine: &Engine,
         session: &Session,
-        command: &Command,
         argv: &[&[u8]],
         now_us: u64,
     ) {
@@ -128,7 +128,6 @@ impl PubSub {
             session.db,
             session.client.addr
         );
-        let _ = command;
         for arg in argv {
             line.push_str(" \"");
             line.push_str(&quoted(arg));
@@ -136,7 +135,7 @@ impl PubSub {
         }
         let frame = Arc::new(Frame::Simple(line));
         for monitor in self.monitors.read().values() {
-            deliver(monitor, &frame);
+            engine.push(monitor, frame.clone());
         }
     }
 }
@@ -158,10 +157,6 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
         }
     }
     text
-}
-
-fn deliver(client: &Arc<Client>, frame: &Arc<Frame>) {
-    client.outbox.push(frame.clone());
 }
 
 impl Session {
@@ -196,7 +191,7 @@ impl Engine {
         let mut receivers = 0;
         if let Some(clients) = self.pubsub.channels.read().get(channel) {
             let frame = message_frame("message", channel, message);
-            clients.values().for_each(|client| deliver(client, &frame));
+            clients.values().for_each(|client| self.push(client, frame.clone()));
             receivers += clients.len();
         }
         if self.pubsub.pattern_count.load(Ordering::Relaxed) > 0 {
@@ -208,7 +203,7 @@ impl Engine {
                         Frame::bulk(channel),
                         Frame::bulk(message),
                     ]));
-                    clients.values().for_each(|client| deliver(client, &frame));
+                    clients.values().for_each(|client| self.push(client, frame.clone()));
                     receivers += clients.len();
                 }
             }
@@ -289,7 +284,7 @@ fn spublish(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut receivers = 0;
     if let Some(clients) = call.engine.pubsub.shard_channels.read().get(channel) {
         let frame = message_frame("smessage", channel, message);
-        clients.values().for_each(|client| deliver(client, &frame));
+        clients.values().for_each(|client| call.engine.push(client, frame.clone()));
         receivers = clients.len();
     }
     call.reply.count(receivers);

@@ -21,6 +21,8 @@ pub struct Session {
     /// The newest revision that replies not yet sent depend on: they leave
     /// when it is committed.
     pub depends_on: Revision,
+    /// The client's newest write.
+    pub(crate) last_write: Revision,
     /// Which replies the client wants.
     pub reply_mode: ReplyMode,
     /// The client wants MONITOR's stream.
@@ -88,6 +90,7 @@ impl Session {
             db: 0,
             authenticated,
             depends_on: Revision::ZERO,
+            last_write: Revision::ZERO,
             reply_mode: ReplyMode::On,
             monitoring: false,
             multi: None,

@@ -101,15 +101,14 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine.clone();
     let writes = multi.queue.iter().any(|queued| queued.command.flags.has(WRITE));
+    let discarded =
+        |error: &Error| Error::new(format!("EXECABORT Transaction discarded because of: {error}"));
     if writes {
-        if let Err(error) = engine.replicator.admit_write() {
-            let text = error.text().split_once(' ').map_or("", |(_, rest)| rest).to_owned();
-            return Err(Error::new(format!("EXECABORT Transaction discarded because of: {text}")));
-        }
+        engine.replicator.admit_write().map_err(|error| discarded(&error))?;
     }
     let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
     if refuses_memory && call.live.max_memory > 0 && engine.used_memory() > call.live.max_memory {
-        return Err(Error::OUT_OF_MEMORY);
+        return Err(discarded(&Error::OUT_OF_MEMORY));
     }
     let outcome =
         engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
@@ -206,7 +205,7 @@ impl Engine {
         let mut close = false;
         for queued in &multi.queue {
             let argv: SmallVec<[&[u8]; 8]> = borrow(&queued.argv);
-            self.feed_exec_monitors(session, queued.command, &argv, now_ms);
+            self.feed_monitors(session, queued.command, &argv, now_ms);
             txn.select(session.db);
             let result = match queued.command.spec.run {
                 Run::Data(handler) => self
@@ -217,13 +216,7 @@ impl Engine {
                     self.run_engine(session, live, queued.command, &argv, now_ms, reply, open)
                 }
             };
-            let now_ns = self.clock.monotonic_ns();
-            session.tally.count(
-                queued.command.id,
-                now_ns.saturating_sub(session.tick_ns),
-                &self.stats,
-            );
-            session.tick_ns = now_ns.max(1);
+            self.account(session, live, queued.command, &argv, now_ms);
             match result {
                 Ok(Outcome::Close) => close = true,
                 Ok(_) => {}
@@ -234,25 +227,13 @@ impl Engine {
                 }
             }
         }
+        for queued in &multi.queue {
+            self.track_reads(session, live, queued.command, &borrow(&queued.argv));
+        }
         let finished = txn.finish();
         session.buffers = buffers;
         self.settle(session, &finished);
-        for queued in &multi.queue {
-            self.track_reads(session, queued.command, &borrow(&queued.argv));
-        }
         if close { Outcome::Close } else { Outcome::Done }
-    }
-
-    fn feed_exec_monitors(
-        &self,
-        session: &Session,
-        command: &Command,
-        argv: &[&[u8]],
-        now_ms: u64,
-    ) {
-        if self.pubsub.has_monitors() {
-            self.pubsub.feed_monitors(session, command, argv, now_ms * 1000);
-        }
     }
 
     /// Every shard that the queue and the watched keys need.

@@ -2,13 +2,13 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Frame, Reply, Revision};
+use base::{Reply, Revision};
 use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
@@ -517,14 +517,12 @@ impl Connection {
         };
         client.activity.blocked.store(false, Ordering::Relaxed);
         let before = self.encoder.out.len();
-        let frame: Frame = match answer {
-            Some(answer) => {
-                self.session.depends_on = self.session.depends_on.max(answer.depends_on);
-                answer.frame
-            }
-            None => blocked.on_timeout,
-        };
-        self.engine.reply_blocked(&mut self.session, &mut self.encoder, &frame);
+        self.engine.reply_blocked(
+            &mut self.session,
+            &mut self.encoder,
+            answer.as_ref(),
+            &blocked.on_timeout,
+        );
         if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
             self.encoder.out.truncate(before);
         }
@@ -546,8 +544,14 @@ impl Connection {
         let engine = self.engine.clone();
         let until = self.instant_of(until_ms);
         let mut shutdown = self.shutdown.clone();
+        let mut ended = pin!(engine.pause_ended().notified());
+        // From here on an UNPAUSE is not missed; one before shows in the check.
+        ended.as_mut().enable();
+        if !engine.is_paused() && !engine.replicator.is_congested() {
+            return Ok(());
+        }
         tokio::select! {
-            () = engine.pause_ended().notified() => {}
+            () = ended => {}
             () = sleep_until(until) => {}
             () = client.outbox.wake.notified() => {}
             () = shutdown.given() => return Err(End::Closed),

@@ -97,7 +97,8 @@ async fn s17_what_arrives_buys_time_and_what_is_complete_starts_anew() {
     large.read_exact(&mut reply).await.expect("the whole value");
     assert!(reply.starts_with(b"$200000\r\n"));
     // A request a byte a second for minutes: each is done in its time.
-    for _ in 0..10 {
+    for round in 0..10 {
+        eprintln!("{round} {:?}", Instant::now());
         for byte in b"*1\r\n$4\r\nPING\r\n" {
             tokio::time::sleep(Duration::from_secs(1)).await;
             large.write_all(&[*byte]).await.expect("taken");

@@ -19,6 +19,9 @@ pub struct EncodingLimits {
     pub zset_max_listpack_entries: usize,
     /// Bytes of the longest member of such a sorted set.
     pub zset_max_listpack_value: usize,
+    /// Whether small lists and sets say that they are listpacks, as in Redis
+    /// 7.2, or quicklist and hashtable as in 7.0. A name only.
+    pub listpack_lists_and_sets: bool,
 }
 
 impl Default for EncodingLimits {
@@ -32,6 +35,7 @@ impl Default for EncodingLimits {
             set_max_listpack_value: 64,
             zset_max_listpack_entries: 128,
             zset_max_listpack_value: 64,
+            listpack_lists_and_sets: false,
         }
     }
 }

@@ -6,6 +6,8 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+use std::cell::Cell;
+
 use base::{DbIndex, Revision, Rng};
 use entry::Entry;
 use parking_lot::MutexGuard;
@@ -73,7 +75,8 @@ pub struct Txn<'t> {
     /// Databases changed per shard, whose memory is recounted at the end.
     changed: SmallVec<[(usize, DbIndex); 4]>,
     /// Keys removed because their deadline had passed.
-    expired: usize,
+    expired: u32,
+    reads: Reads,
 }
 
 /// What a finished transaction tells its caller.
@@ -85,7 +88,19 @@ pub struct Finished {
     /// must not leave before this is committed.
     pub depends_on: Revision,
     /// Keys it removed because their deadline had passed.
-    pub expired: usize,
+    pub expired: u32,
+    /// Reads that found their key, see [`Txn::count_reads`].
+    pub hits: u32,
+    /// Reads that did not.
+    pub misses: u32,
+}
+
+/// Reads counted so far.
+#[derive(Default)]
+struct Reads {
+    are_counted: bool,
+    hits: Cell<u32>,
+    misses: Cell<u32>,
 }
 
 /// What is known of a key besides its value.
@@ -129,7 +144,16 @@ impl<'t> Txn<'t> {
         };
         let recorder =
             Recorder::new(journal, buffers, options.event_classes, options.always_record);
-        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new(), expired: 0 }
+        Txn {
+            keyspace,
+            locked,
+            recorder,
+            options,
+            db: 0,
+            changed: SmallVec::new(),
+            expired: 0,
+            reads: Reads::default(),
+        }
     }
 
     /// As [`Txn::begin`] with the one shard `key` lives in; the common case.
@@ -145,7 +169,16 @@ impl<'t> Txn<'t> {
         let locked = Locked::One(shard, keyspace.lock(shard));
         let recorder =
             Recorder::new(journal, buffers, options.event_classes, options.always_record);
-        Txn { keyspace, locked, recorder, options, db: 0, changed: SmallVec::new(), expired: 0 }
+        Txn {
+            keyspace,
+            locked,
+            recorder,
+            options,
+            db: 0,
+            changed: SmallVec::new(),
+            expired: 0,
+            reads: Reads::default(),
+        }
     }
 
     /// Records effects from here on even if the journal does not want them.
@@ -154,6 +187,12 @@ impl<'t> Txn<'t> {
     pub fn record_always(&mut self) {
         debug_assert!(self.recorder.reserved().is_none(), "the first change is not recorded");
         self.recorder.record_always();
+    }
+
+    /// Whether reads from here on count as hits and misses, and a miss is an
+    /// event: Redis does so for commands that only read.
+    pub fn count_reads(&mut self, are_counted: bool) {
+        self.reads.are_counted = are_counted;
     }
 
     /// Ends the transaction: its record goes to the journal, its locks open.
@@ -171,6 +210,8 @@ impl<'t> Txn<'t> {
             written,
             depends_on: depends_on.max(written.unwrap_or_default()),
             expired: self.expired,
+            hits: self.reads.hits.get(),
+            misses: self.reads.misses.get(),
         }
     }
 
@@ -472,7 +513,7 @@ impl<'t> Txn<'t> {
         shard.last_revision = revision;
         let old = shard.dbs[db].remove(hash, key).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
-        self.expired += usize::from(cause == Cause::Expired);
+        self.expired += u32::from(cause == Cause::Expired);
         true
     }
 
@@ -698,7 +739,16 @@ impl<'t> Txn<'t> {
     }
 
     fn live(&self, key: &[u8]) -> Option<&Entry<Value>> {
-        self.live_in(self.db, key)
+        let entry = self.live_in(self.db, key);
+        if self.reads.are_counted {
+            if entry.is_some() {
+                self.reads.hits.set(self.reads.hits.get() + 1);
+            } else {
+                self.reads.misses.set(self.reads.misses.get() + 1);
+                self.notify(class::KEY_MISS, "keymiss", key);
+            }
+        }
+        entry
     }
 
     fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {

@@ -158,6 +158,8 @@ pub struct Encoding {
     pub zset_max_listpack_entries: u64,
     /// Bytes of the longest member of such a sorted set.
     pub zset_max_listpack_value: u64,
+    /// Whether `OBJECT ENCODING` calls small lists and sets listpacks.
+    pub listpack_lists_and_sets: bool,
 }
 
 /// The diagnostics, not to be confused with the append-only log.
@@ -296,6 +298,7 @@ impl Default for Settings {
                 set_max_listpack_value: 64,
                 zset_max_listpack_entries: 128,
                 zset_max_listpack_value: 64,
+                listpack_lists_and_sets: false,
             },
             notify_keyspace_events: String::new(),
             slowlog_slower_than_us: 10_000,

@@ -503,6 +503,13 @@ pub static SETTINGS: &[Setting] = &[
         "Bytes of the longest member of a sorted set in compact encoding.",
     )
     .redis(&["zset-max-listpack-value", "zset-max-ziplist-value"]),
+    row(
+        "encoding",
+        "listpack_lists_and_sets",
+        Kind::Bool,
+        yes_no!(encoding.listpack_lists_and_sets),
+        "Whether OBJECT ENCODING says listpack for small lists and sets, as Redis 7.2 does; if not, quicklist and hashtable, as 7.0.",
+    ),
     // ---- events
     row(
         "events",

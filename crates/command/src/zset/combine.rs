@@ -91,6 +91,17 @@ struct Request<'a> {
     with_scores: bool,
 }
 
+/// `numkeys key [key …]`.
+fn take_keys<'a>(args: &mut Args<'a>, command: &str) -> Result<&'a [&'a [u8]]> {
+    let count = integer(args.next()?)?;
+    if count < 1 {
+        return Err(Error::new(format!(
+            "ERR at least 1 input key is needed for '{command}' command"
+        )));
+    }
+    args.take(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 impl<'a> Request<'a> {
     fn parse(
         args: &'a [&'a [u8]],
@@ -99,13 +110,7 @@ impl<'a> Request<'a> {
         command: &str,
     ) -> Result<Request<'a>> {
         let mut args = Args::new(args);
-        let count = integer(args.next()?)?;
-        if count < 1 {
-            return Err(Error::new(format!(
-                "ERR at least 1 input key is needed for '{command}' command"
-            )));
-        }
-        let keys = args.take(usize::try_from(count).unwrap_or(usize::MAX))?;
+        let keys = take_keys(&mut args, command)?;
         let mut request = Request {
             keys,
             weights: vec![1.0; keys.len()],
@@ -243,9 +248,7 @@ pub(super) fn zdiffstore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn 
 
 pub(super) fn zintercard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let mut rest = Args::new(args);
-    let keys = rest
-        .take(1 + at_least(1, args[0], Error::NUMKEYS_NOT_POSITIVE)?)
-        .map_err(|_| Error::new("ERR Number of keys can't be greater than number of args"))?;
+    let keys = take_keys(&mut rest, "zintercard")?;
     let mut limit = 0;
     while !rest.is_empty() {
         if rest.len() < 2 || !rest.take_word("limit") {
@@ -254,7 +257,7 @@ pub(super) fn zintercard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn 
         limit = at_least(0, rest.next()?, Error::new("ERR LIMIT can't be negative"))?;
     }
     let inputs: Vec<Input<'_>> =
-        keys[1..].iter().map(|key| Input::of(ctx.tx, key)).collect::<Result<_>>()?;
+        keys.iter().map(|key| Input::of(ctx.tx, key)).collect::<Result<_>>()?;
     let mut count = 0;
     if let Some(smallest) = inputs.iter().min_by_key(|input| input.len()) {
         smallest.visit(|member, _| {

@@ -132,7 +132,6 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
     let all = engine.all_clients();
     let input = all.iter().map(|client| load_size(&client.activity.query_buffer)).max();
     let output = all.iter().map(|client| load_size(&client.activity.output_buffer)).max();
-    let tracking = all.iter().filter(|client| client.activity.tracking.load(Ordering::Relaxed));
     out.all(&[
         ("connected_clients", all.len()),
         ("cluster_connections", 0),
@@ -140,7 +139,7 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
         ("client_recent_max_input_buffer", input.unwrap_or(0)),
         ("client_recent_max_output_buffer", output.unwrap_or(0)),
         ("blocked_clients", engine.blocking.len()),
-        ("tracking_clients", tracking.count()),
+        ("tracking_clients", engine.tracking.counts().clients),
         ("clients_in_timeout_table", engine.blocking.len()),
         ("total_blocking_keys", engine.blocking.key_count()),
         ("total_blocking_keys_on_nokey", 0),
@@ -238,6 +237,10 @@ fn stats(source: &Source<'_>, out: &mut Fields) {
     out.add("pubsub_channels", channels);
     out.add("pubsub_patterns", patterns);
     out.add("pubsubshard_channels", shard_channels);
+    let tracking = engine.tracking.counts();
+    out.add("tracking_total_keys", tracking.keys);
+    out.add("tracking_total_items", tracking.items);
+    out.add("tracking_total_prefixes", tracking.prefixes);
     out.add("total_error_replies", load(&stats.error_replies));
     out.add(
         "client_query_buffer_limit_disconnections",

@@ -7,6 +7,7 @@ use super::*;
 const TINY: EncodingLimits = EncodingLimits {
     zset_max_listpack_entries: 4,
     zset_max_listpack_value: 8,
+    listpack_lists_and_sets: false,
     hash_max_listpack_entries: 4,
     hash_max_listpack_value: 8,
     list_max_listpack_size: 4,

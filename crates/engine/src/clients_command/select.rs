@@ -1,0 +1,220 @@
+//! CLIENT INFO, LIST and KILL: choosing and showing clients.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use base::number::parse_i64;
+use command::{Args, Error, Result, table};
+
+use crate::call::{Call, Handler};
+use crate::client::Client;
+use crate::execute::Outcome;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] =
+    &[("client|info", info), ("client|kill", kill), ("client|list", list)];
+
+/// A class of clients, in the words of TYPE.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Master,
+    Replica,
+    PubSub,
+}
+
+impl Kind {
+    fn of(client: &Client) -> Kind {
+        if client.is_subscriber() { Kind::PubSub } else { Kind::Normal }
+    }
+
+    fn parse(word: &[u8]) -> Result<Kind> {
+        match word.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Kind::Normal),
+            b"master" => Ok(Kind::Master),
+            b"replica" | b"slave" => Ok(Kind::Replica),
+            b"pubsub" => Ok(Kind::PubSub),
+            _ => {
+                let word = String::from_utf8_lossy(word);
+                Err(Error::new(format!("ERR Unknown client type '{word}'")))
+            }
+        }
+    }
+}
+
+fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let line = describe(&call.session.client, call.now_ms);
+    call.reply.verbatim("txt", &format!("{line}\n"));
+    Ok(Outcome::Done)
+}
+
+fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let clients: Vec<Arc<Client>> = if args.is_empty() {
+        call.engine.all_clients()
+    } else if args.len() == 2 && args.take_word("type") {
+        let kind = Kind::parse(args.next()?)?;
+        let mut clients = call.engine.all_clients();
+        clients.retain(|client| Kind::of(client) == kind);
+        clients
+    } else if args.len() > 1 && args.take_word("id") {
+        let id = |arg: &&[u8]| {
+            parse_i64(arg)
+                .and_then(|id| u64::try_from(id).ok())
+                .ok_or(Error::new("ERR Invalid client ID"))
+        };
+        let ids: Vec<u64> = args.rest().iter().map(id).collect::<Result<_>>()?;
+        ids.into_iter().filter_map(|id| call.engine.clients.get(id)).collect()
+    } else {
+        return Err(Error::SYNTAX);
+    };
+    let lines: String = clients.iter().map(|client| describe(client, call.now_ms) + "\n").collect();
+    call.reply.verbatim("txt", &lines);
+    Ok(Outcome::Done)
+}
+
+/// A line of CLIENT LIST. Buffers whose size Redis fixes and Alcid lends only
+/// while they are used are shown with what they hold now.
+fn describe(client: &Client, now_ms: u64) -> String {
+    let activity = &client.activity;
+    let identity = client.identity.lock().clone();
+    let count = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
+    let last = count(&activity.last_command);
+    let command = table().all().find(|command| command.id + 1 == last);
+    let (input, input_capacity) =
+        (count(&activity.query_buffer), count(&activity.query_buffer_capacity));
+    let (output, pushes) = (count(&activity.output_buffer), client.outbox.bytes());
+    let is_tracking = activity.tracking.load(Ordering::Relaxed);
+    let redirect = activity.redirect.load(Ordering::Relaxed);
+    format!(
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
+         qbuf={input} qbuf-free={} argv-mem=0 multi-mem={} rbs={output} rbp={output} obl={output} oll={} \
+         omem={pushes} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
+        client.id,
+        client.addr,
+        client.laddr,
+        identity.name,
+        now_ms.saturating_sub(client.created_ms) / 1000,
+        now_ms.saturating_sub(activity.last_interaction_ms.load(Ordering::Relaxed)) / 1000,
+        flags(client),
+        count(&activity.db),
+        count(&activity.subscriptions),
+        count(&activity.patterns),
+        count(&activity.shard_subscriptions),
+        activity.multi.load(Ordering::Relaxed),
+        input_capacity.saturating_sub(input),
+        count(&activity.multi_bytes),
+        client.outbox.len(),
+        size_of::<Client>() + input_capacity + output + pushes + count(&activity.multi_bytes),
+        if output > 0 { "rw" } else { "r" },
+        command.map_or("NULL", |command| &command.full_name),
+        identity.user,
+        if is_tracking { redirect as i64 } else { -1 },
+        if activity.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
+        identity.lib_name,
+        identity.lib_ver,
+    )
+}
+
+fn flags(client: &Client) -> String {
+    let activity = &client.activity;
+    let on = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    let letters = [
+        (on(&activity.monitor), 'O'),
+        (client.is_subscriber(), 'P'),
+        (activity.multi.load(Ordering::Relaxed) >= 0, 'x'),
+        (on(&activity.blocked), 'b'),
+        (on(&activity.tracking), 't'),
+        (on(&activity.redirect_broken), 'R'),
+        (on(&activity.tracking_broadcast), 'B'),
+        (client.is_killed(), 'A'),
+        (on(&activity.no_evict), 'e'),
+        (on(&activity.no_touch), 'T'),
+    ];
+    let shown: String = letters.iter().filter(|(is_set, _)| *is_set).map(|(_, l)| l).collect();
+    if shown.is_empty() { "N".to_owned() } else { shown }
+}
+
+/// Whom CLIENT KILL means.
+#[derive(Default)]
+struct Filter<'a> {
+    id: Option<u64>,
+    kind: Option<Kind>,
+    addr: Option<&'a [u8]>,
+    laddr: Option<&'a [u8]>,
+    user: Option<&'a [u8]>,
+    includes_me: bool,
+}
+
+impl<'a> Filter<'a> {
+    fn parse(args: &'a [&'a [u8]]) -> Result<Filter<'a>> {
+        if let [addr] = args {
+            // The old form can kill its own client.
+            return Ok(Filter { addr: Some(addr), includes_me: true, ..Filter::default() });
+        }
+        let mut filter = Filter::default();
+        let mut args = Args::new(args);
+        while !args.is_empty() {
+            if args.len() < 2 {
+                return Err(Error::SYNTAX);
+            }
+            if args.take_word("id") {
+                let id = parse_i64(args.next()?)
+                    .filter(|&id| id > 0)
+                    .ok_or(Error::new("ERR client-id should be greater than 0"))?;
+                filter.id = Some(id as u64);
+            } else if args.take_word("type") {
+                filter.kind = Some(Kind::parse(args.next()?)?);
+            } else if args.take_word("addr") {
+                filter.addr = Some(args.next()?);
+            } else if args.take_word("laddr") {
+                filter.laddr = Some(args.next()?);
+            } else if args.take_word("user") {
+                let user = args.next()?;
+                if user != b"default" {
+                    let user = String::from_utf8_lossy(user);
+                    return Err(Error::new(format!("ERR No such user '{user}'")));
+                }
+                filter.user = Some(user);
+            } else if args.take_word("skipme") {
+                if args.take_word("yes") {
+                    filter.includes_me = false;
+                } else if args.take_word("no") {
+                    filter.includes_me = true;
+                } else {
+                    return Err(Error::SYNTAX);
+                }
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        Ok(filter)
+    }
+
+    fn fits(&self, client: &Client, me: u64) -> bool {
+        let is = |wanted: Option<&[u8]>, value: &str| wanted.is_none_or(|w| w == value.as_bytes());
+        (self.includes_me || client.id != me)
+            && self.id.is_none_or(|id| id == client.id)
+            && self.kind.is_none_or(|kind| kind == Kind::of(client))
+            && is(self.addr, &client.addr)
+            && is(self.laddr, &client.laddr)
+            && is(self.user, &client.identity.lock().user)
+    }
+}
+
+fn kill(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let filter = Filter::parse(call.args)?;
+    let me = call.session.client.id;
+    let chosen: Vec<Arc<Client>> =
+        call.engine.all_clients().into_iter().filter(|client| filter.fits(client, me)).collect();
+    chosen.iter().filter(|client| client.id != me).for_each(|client| client.kill());
+    if call.args.len() > 1 {
+        call.reply.count(chosen.len());
+    } else if chosen.is_empty() {
+        return Err(Error::new("ERR No such client"));
+    } else {
+        call.reply.ok();
+    }
+    // The reply is still sent.
+    let kills_me = chosen.iter().any(|client| client.id == me);
+    Ok(if kills_me { Outcome::Close } else { Outcome::Done })
+}
