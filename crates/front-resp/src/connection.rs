@@ -391,7 +391,8 @@ impl Connection {
     }
 
     /// Checks what waits for the client against the limits of its class: a
-    /// subscriber, or anybody else. `unsent` bytes are encoded already.
+    /// subscriber, or anybody else. `unsent` bytes are encoded; the engine sees
+    /// to pushes that are not.
     fn check_output_limit(&mut self, unsent: usize) -> Result<(), End> {
         let limits = &self.live.settings.output_buffer_limits;
         let (class, limit) = if self.session.is_subscribed() {
@@ -399,7 +400,7 @@ impl Connection {
         } else {
             ("normal", limits.normal)
         };
-        let waiting = (unsent + self.session.client.outbox.bytes()) as u64;
+        let waiting = unsent as u64;
         let exceeds = |bytes: u64| bytes > 0 && waiting > bytes;
         let reason = if exceeds(limit.hard_bytes) {
             "hard"

@@ -44,6 +44,13 @@ fn locked() -> Settings {
     Settings { requirepass: SecretString::new("secret"), ..Settings::default() }
 }
 
+/// A connection whose bytes leave at once: the kernel's time is not the test's.
+async fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.expect("accepted");
+    stream.set_nodelay(true).expect("a socket");
+    stream
+}
+
 /// Seconds until the server ends the connection, while the client sends `byte`
 /// every `pause` seconds.
 async fn drip(stream: &mut TcpStream, byte: &[u8], pause: u64) -> u64 {
@@ -66,10 +73,10 @@ async fn drip(stream: &mut TcpStream, byte: &[u8], pause: u64) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn s3_ten_seconds_to_authenticate() {
     let (address, _server) = serve(locked());
-    let mut silent = TcpStream::connect(address).await.expect("accepted");
+    let mut silent = connect(address).await;
     assert_eq!(drip(&mut silent, b"", 3600).await, 10);
     // Nor does talking help.
-    let mut chatty = TcpStream::connect(address).await.expect("accepted");
+    let mut chatty = connect(address).await;
     assert_eq!(drip(&mut chatty, b"PING\r\n", 3).await, 10);
 }
 
@@ -77,7 +84,7 @@ async fn s3_ten_seconds_to_authenticate() {
 async fn s17_a_request_has_half_a_minute() {
     let (address, _server) = serve(Settings::default());
     for beginning in [&b"*2\r\n$3\r\nGET\r\n$1000\r\n"[..], b"*", b"GET "] {
-        let mut slow = TcpStream::connect(address).await.expect("accepted");
+        let mut slow = connect(address).await;
         slow.write_all(beginning).await.expect("taken");
         assert_eq!(drip(&mut slow, b"1", 9).await, 30, "{}", beginning.escape_ascii());
     }
@@ -86,7 +93,7 @@ async fn s17_a_request_has_half_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn s17_what_arrives_buys_time_and_what_is_complete_starts_anew() {
     let (address, _server) = serve(Settings::default());
-    let mut large = TcpStream::connect(address).await.expect("accepted");
+    let mut large = connect(address).await;
     large.write_all(b"*2\r\n$4\r\nECHO\r\n$200000\r\n").await.expect("taken");
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_secs(1)).await;
