@@ -6,6 +6,7 @@ mod faults;
 mod golden;
 mod kill9;
 mod limits;
+mod patience;
 mod restart;
 mod run;
 mod security;

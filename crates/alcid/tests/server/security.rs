@@ -1,7 +1,6 @@
 //! Security defaults, each test named after its row of RELIABILITY 6. Time
-//! limits (S3, S17) are in `crates/front-resp/tests/patience.rs`, where time is
-//! the test's; decoders that take hostile bytes (S4, S24) have `tests/fuzz*.rs`
-//! in their crates.
+//! limits (S3, S17) are in `patience.rs`, where time is the test's; decoders
+//! that take hostile bytes (S4, S24) have `tests/fuzz*.rs` in their crates.
 
 use std::fs;
 use std::io::Write;
