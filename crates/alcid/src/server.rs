@@ -88,8 +88,13 @@ pub fn run(found: Found) -> Result<(), String> {
         identity,
         hooks,
     ));
+    // Before anybody can know that the server is there.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::install()?
+    };
     announce(&listeners, &settings);
-    runtime.block_on(serve(engine.clone(), listeners, stop, shutdown));
+    runtime.block_on(serve(engine.clone(), listeners, signals, stop, shutdown));
     engine.replicator.close()?;
     Ok(())
 }
@@ -201,6 +206,7 @@ fn hooks(
 async fn serve(
     engine: Arc<Engine>,
     listeners: Vec<(SocketAddr, Listener)>,
+    signals: Signals,
     stop: Arc<watch::Sender<bool>>,
     mut shutdown: Shutdown,
 ) {
@@ -210,7 +216,7 @@ async fn serve(
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));
-    tokio::spawn(watch_signals(stop));
+    tokio::spawn(watch_signals(signals, stop));
     shutdown.given().await;
     tracing::info!("shutting down: finishing replies");
     let ended = async {
@@ -226,10 +232,10 @@ async fn serve(
 }
 
 /// SIGTERM and Ctrl+C end the server in order; a second one ends it at once.
-async fn watch_signals(stop: Arc<watch::Sender<bool>>) {
+async fn watch_signals(mut signals: Signals, stop: Arc<watch::Sender<bool>>) {
     let asked = AtomicBool::new(false);
     loop {
-        wait_for_signal().await;
+        signals.next().await;
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
@@ -237,25 +243,46 @@ async fn watch_signals(stop: Arc<watch::Sender<bool>>) {
     }
 }
 
+/// The signals that end the server. From when this is made on, they no longer
+/// end the process by themselves.
 #[cfg(unix)]
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals; only SHUTDOWN ends the server in order");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> Result<Signals, String> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
+        Ok(Signals {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn wait_for_signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn install() -> Result<Signals, String> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
