@@ -108,6 +108,8 @@ pub(crate) struct Tally {
     calls: u64,
     ns: u64,
     buckets: [u32; 32],
+    hits: u64,
+    misses: u64,
 }
 
 impl Tally {
@@ -121,7 +123,21 @@ impl Tally {
         self.buckets[(64 - ns.leading_zeros() as usize).min(31)] += 1;
     }
 
+    /// Counts reads that found their key and those that did not.
+    pub(crate) fn looks(&mut self, hits: u32, misses: u32) {
+        self.hits += u64::from(hits);
+        self.misses += u64::from(misses);
+    }
+
     pub(crate) fn flush(&mut self, stats: &Stats) {
+        for (count, counter) in [
+            (&mut self.hits, &stats.keyspace_hits),
+            (&mut self.misses, &stats.keyspace_misses),
+        ] {
+            if *count > 0 {
+                counter.fetch_add(std::mem::take(count), Ordering::Relaxed);
+            }
+        }
         if self.calls == 0 {
             return;
         }

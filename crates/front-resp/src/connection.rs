@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Reply, Revision};
+use base::{Frame, Reply, Revision};
 use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
@@ -200,6 +200,7 @@ impl Connection {
             self.count_input(bytes.len())?;
             let (turn, used) = self.run_bytes(bytes);
             self.input.extend_from_slice(&bytes[used..]);
+            self.show_input();
             Poll::Ready(Ok(turn))
         })
     }
@@ -244,10 +245,15 @@ impl Connection {
         } else {
             self.input.drain(..used);
         }
+        self.show_input();
+        turn
+    }
+
+    /// Tells what the input takes, for CLIENT LIST and the limit on all clients.
+    fn show_input(&self) {
         let activity = &self.session.client.activity;
         activity.query_buffer.store(self.input.len(), Ordering::Relaxed);
         activity.query_buffer_capacity.store(self.input.capacity(), Ordering::Relaxed);
-        turn
     }
 
     /// Runs the complete requests of `bytes`; answers how many bytes they were.
@@ -258,6 +264,11 @@ impl Connection {
             self.decoder.set_limits(limits(&self.live));
         }
         scratch::lend_reply_buffer(&mut self.encoder.out);
+        self.session.client.activity.query_buffer.store(bytes.len(), Ordering::Relaxed);
+        // What was pushed before these requests ran comes before their replies.
+        if !self.session.client.outbox.is_empty() {
+            self.drain_pushes();
+        }
         let mut used = 0;
         loop {
             let request = match self.decoder.decode(&bytes[used..]) {
@@ -318,7 +329,10 @@ impl Connection {
     /// Encodes the pushes that wait.
     fn drain_pushes(&mut self) {
         while let Some(frame) = self.session.client.outbox.pop() {
-            if self.session.reply_mode != ReplyMode::Off {
+            // CLIENT REPLY OFF is about replies, which MONITOR's stream is to
+            // Redis and a push is not.
+            let is_push = matches!(*frame, Frame::Push(_));
+            if is_push || self.session.reply_mode != ReplyMode::Off {
                 self.encoder.frame(&frame);
             }
             if self.encoder.out.len() >= 16 * REPLY_BYTES_PER_BATCH {
@@ -430,10 +444,7 @@ impl Connection {
                     self.flush().await?;
                 }
                 Event::Deadline => {
-                    if self.engine.cancel_wait(blocked.id) {
-                        break None;
-                    }
-                    // Somebody is answering at this moment.
+                    self.engine.time_out(blocked.id);
                     break (&mut blocked.answer).await.ok();
                 }
                 Event::Push | Event::End => {
@@ -474,16 +485,28 @@ impl Connection {
         let mut ended = pin!(engine.pause_ended().notified());
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
-        if !engine.is_paused() && !engine.replicator.is_congested() {
+        let is_paused = engine.is_paused();
+        if !is_paused && !engine.replicator.is_congested() {
             return Ok(());
         }
-        tokio::select! {
-            () = ended => {}
-            () = sleep_until(until) => {}
-            () = client.outbox.wake.notified() => {}
-            () = shutdown.given() => return Err(End::Closed),
+        let _held_up = is_paused.then(|| engine.hold_up(client.clone()));
+        let mut over = pin!(sleep_until(until));
+        loop {
+            tokio::select! {
+                () = &mut ended => return Ok(()),
+                () = &mut over => return Ok(()),
+                () = shutdown.given() => return Err(End::Closed),
+                () = client.outbox.wake.notified() => {
+                    if client.is_killed() {
+                        return Err(End::Closed);
+                    }
+                    self.drain_pushes();
+                    self.flush().await?;
+                }
+                // So that the client's end is noticed.
+                more = poll_fn(|cx| self.poll_read_ahead(cx)) => more?,
+            }
         }
-        Ok(())
     }
 
     /// When the runtime's clock shows the time `at_ms`.
