@@ -126,6 +126,7 @@ impl Session {
     pub(crate) fn leave_multi(&mut self) {
         self.multi = None;
         self.client.activity.multi.store(-1, Ordering::Relaxed);
+        self.client.activity.multi_bytes.store(0, Ordering::Relaxed);
         self.forget_watched();
     }
 
@@ -152,6 +153,7 @@ impl Engine {
         let argv = argv.iter().map(|arg| arg.to_vec()).collect();
         multi.queue.push(Queued { command, argv });
         session.client.activity.multi.store(multi.queue.len() as i64, Ordering::Relaxed);
+        session.client.activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
     }
 
     fn run_queue(
