@@ -33,7 +33,7 @@ pub fn run(found: Found) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().max(2)))
+        .worker_threads(threads(&settings))
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
@@ -76,6 +76,15 @@ pub fn run(found: Found) -> Result<(), String> {
     runtime.block_on(serve(engine.clone(), listeners, stop, shutdown));
     engine.replicator.close()?;
     Ok(())
+}
+
+/// Threads that serve clients. The other half of the cores is for what they
+/// cause: the kernel's network work, the log's writer, freeing memory.
+fn threads(settings: &Settings) -> usize {
+    match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        threads => threads as usize,
+    }
 }
 
 fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {

@@ -110,8 +110,8 @@ pub struct Outbox {
     /// Since when more waits than the soft limit allows, in milliseconds since
     /// 1970; 0: it does not.
     pub(crate) over_soft_since_ms: AtomicU64,
-    /// Told on every push and on kill.
-    pub wake: Notify,
+    /// Told on every push, on kill and at the end of the server.
+    pub wake: Arc<Notify>,
 }
 
 impl Outbox {

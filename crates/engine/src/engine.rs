@@ -271,6 +271,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Brings keys that the session's next commands will look up near the
+    /// processor. A hint that changes nothing.
+    pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
+        self.keyspace.warm(session.db, keys);
+    }
+
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {
         self.handlers[command.id].expect("checked when the engine was made")
     }

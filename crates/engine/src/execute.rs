@@ -56,11 +56,13 @@ impl Engine {
             ReplyMode::Skip => ReplyMode::On,
             mode => mode,
         };
-        let now_ms = self.clock.now_ms();
         if session.tick_ns == 0 {
-            session.tick_ns = self.clock.monotonic_ns();
+            session.tick_ns = self.clock.monotonic_ns().max(1);
+            session.batch_began = (self.clock.now_us(), session.tick_ns);
+            let now_ms = session.now_ms();
             session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
         }
+        let now_ms = session.now_ms();
         let command = match find(argv) {
             Ok(command) => command,
             Err(error) => return self.refuse(session, None, &error, reply),
@@ -108,8 +110,11 @@ impl Engine {
     /// the next command read the clock.
     pub fn end_batch(&self, session: &mut Session) {
         session.tally.flush(&self.stats);
-        session.tick_ns = 0;
-        session.client.activity.last_interaction_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        if session.tick_ns > 0 {
+            let now_ms = session.now_ms();
+            session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
+            session.tick_ns = 0;
+        }
     }
 
     fn refuse(

@@ -108,6 +108,8 @@ pub(crate) struct Tally {
     calls: u64,
     ns: u64,
     buckets: [u32; 32],
+    /// A bit per bucket that is not zero.
+    used: u32,
     hits: u64,
     misses: u64,
 }
@@ -120,7 +122,9 @@ impl Tally {
         }
         self.calls += 1;
         self.ns += ns;
-        self.buckets[(64 - ns.leading_zeros() as usize).min(31)] += 1;
+        let index = (64 - ns.leading_zeros() as usize).min(31);
+        self.buckets[index] += 1;
+        self.used |= 1 << index;
     }
 
     /// Counts reads that found their key and those that did not.
@@ -145,10 +149,12 @@ impl Tally {
         command.calls.fetch_add(self.calls, Ordering::Relaxed);
         command.ns.fetch_add(self.ns, Ordering::Relaxed);
         stats.commands_processed.fetch_add(self.calls, Ordering::Relaxed);
-        for (bucket, count) in command.histogram.iter().zip(&mut self.buckets) {
-            if *count > 0 {
-                bucket.fetch_add(u64::from(std::mem::take(count)), Ordering::Relaxed);
-            }
+        // Only the buckets in use: a batch of one command has one.
+        while self.used != 0 {
+            let index = self.used.trailing_zeros() as usize;
+            self.used &= self.used - 1;
+            let count = std::mem::take(&mut self.buckets[index]);
+            command.histogram[index].fetch_add(u64::from(count), Ordering::Relaxed);
         }
         (self.calls, self.ns) = (0, 0);
     }

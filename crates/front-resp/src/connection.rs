@@ -1,6 +1,6 @@
 //! One client's connection.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::{Frame, Reply, Revision};
-use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session};
+use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::listener::Shutdown;
 use crate::scratch;
@@ -32,6 +33,9 @@ const AUTHENTICATION: Duration = Duration::from_secs(10);
 /// server ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Fewer requests than this have no waits to overlap.
+const WARM_KEYS_MIN: usize = 4;
+
 pub(crate) struct Connection {
     stream: TcpStream,
     engine: Arc<Engine>,
@@ -44,6 +48,9 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     shutdown: Shutdown,
     connected: Instant,
+    /// Told of pushes, of a kill and of the server's end. Kept over turns: to
+    /// begin and end a wait costs more than to look at it.
+    wake: Pin<Box<OwnedNotified>>,
 }
 
 /// Why the connection ends.
@@ -87,7 +94,10 @@ impl Connection {
         let live = engine.live();
         let mut decoder = Decoder::new(limits(&live));
         decoder.set_authenticated(session.authenticated);
+        let mut wake = Box::pin(session.client.outbox.wake.clone().notified_owned());
+        wake.as_mut().enable();
         Connection {
+            wake,
             stream,
             live_version: engine.live_version(),
             live,
@@ -149,25 +159,41 @@ impl Connection {
                 return Ok(Turn::Done);
             }
         }
-        let client = self.session.client.clone();
-        let mut shutdown = self.shutdown.clone();
+        if self.shutdown.is_given() {
+            return Ok(Turn::Close);
+        }
         let patience = self.patience();
-        let turn = tokio::select! {
-            biased;
-            turn = poll_fn(|cx| self.poll_read_and_run(cx)) => turn,
-            () = client.outbox.wake.notified() => Ok(Turn::Done),
-            () = shutdown.given() => return Ok(Turn::Close),
-            () = sleep_if(patience) => {
-                self.engine.stats.client_timeouts.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(client = client.id, "closed after its time-out");
-                return Err(End::Closed);
-            }
+        let step = poll_fn(|cx| match self.poll_read_and_run(cx) {
+            Poll::Pending => self.poll_wake(cx).map(|()| Ok(Turn::Done)),
+            ready => ready,
+        });
+        let turn = match patience {
+            None => step.await,
+            Some(until) => match timeout_at(until, step).await {
+                Ok(turn) => turn,
+                Err(_) => {
+                    self.engine.stats.client_timeouts.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(client = self.session.client.id, "closed after its time-out");
+                    return Err(End::Closed);
+                }
+            },
         }?;
-        if client.is_killed() && !matches!(turn, Turn::Close) {
+        if self.session.client.is_killed() && !matches!(turn, Turn::Close) {
             return Err(End::Closed);
         }
         self.drain_pushes();
         Ok(turn)
+    }
+
+    /// Ready once after the client's `wake` was told.
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let told = self.wake.as_mut().poll(cx);
+        if told.is_ready() {
+            self.wake.set(self.session.client.outbox.wake.clone().notified_owned());
+            // Whoever tells from now on is heard, though nobody polls yet.
+            self.wake.as_mut().enable();
+        }
+        told
     }
 
     /// Until when the client has to send something.
@@ -269,8 +295,11 @@ impl Connection {
         if !self.session.client.outbox.is_empty() {
             self.drain_pushes();
         }
-        let mut used = 0;
+        let (mut used, mut warmed) = (0, 0);
         loop {
+            if used >= warmed {
+                warmed = used + self.look_ahead(&bytes[used..]);
+            }
             let request = match self.decoder.decode(&bytes[used..]) {
                 Ok(Some(request)) => request,
                 Ok(None) => return (Turn::Done, used),
@@ -324,6 +353,23 @@ impl Connection {
                 return (Turn::Full, used);
             }
         }
+    }
+
+    /// Brings the keys of the requests to come near the processor; answers how
+    /// many bytes those requests take.
+    fn look_ahead(&self, bytes: &[u8]) -> usize {
+        let mut keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = SmallVec::new();
+        let mut ahead = 0;
+        while keys.len() < WARM_KEYS_MAX
+            && let Some((key, len)) = resp::peek_second_word(&bytes[ahead..])
+        {
+            keys.push(key);
+            ahead += len;
+        }
+        if keys.len() >= WARM_KEYS_MIN {
+            self.engine.warm(&self.session, &keys);
+        }
+        ahead
     }
 
     /// Encodes the pushes that wait.
@@ -398,16 +444,16 @@ impl Connection {
                     client.activity.output_buffer.store(waiting, Ordering::Relaxed);
                     let ending = self.shutdown.is_given();
                     let patience = ending.then(|| Instant::now() + LAST_WORDS);
-                    let mut shutdown = self.shutdown.clone();
+                    let step = poll_fn(|cx| match self.stream.poll_write_ready(cx) {
+                        Poll::Pending => self.poll_wake(cx).map(Ok),
+                        ready => ready,
+                    });
                     tokio::select! {
-                        ready = self.stream.writable() => ready?,
-                        () = client.outbox.wake.notified() => {
-                            if client.is_killed() {
-                                return Err(End::Closed);
-                            }
-                        }
-                        () = shutdown.given(), if !ending => {}
+                        ready = step => ready?,
                         () = sleep_if(patience) => return Err(End::Closed),
+                    }
+                    if client.is_killed() {
+                        return Err(End::Closed);
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -424,21 +470,26 @@ impl Connection {
     /// connection's end, and goes on delivering pushes meanwhile.
     async fn wait_blocked(&mut self, mut blocked: Blocked) -> Result<(), End> {
         let client = self.session.client.clone();
-        let mut shutdown = self.shutdown.clone();
         let deadline = blocked.deadline_ms.map(|at| self.instant_of(at));
         let answer = loop {
+            if self.shutdown.is_given() {
+                self.engine.cancel_wait(blocked.id);
+                return Err(End::Closed);
+            }
             let event = tokio::select! {
                 biased;
                 answer = &mut blocked.answer => break answer.ok(),
                 () = sleep_if(deadline) => Event::Deadline,
-                () = shutdown.given() => Event::End,
-                () = client.outbox.wake.notified() => Event::Push,
-                more = poll_fn(|cx| self.poll_read_ahead(cx)) => match more {
-                    Ok(()) => continue,
-                    Err(_) => Event::End,
-                },
+                event = poll_fn(|cx| match self.poll_wake(cx) {
+                    Poll::Ready(()) => Poll::Ready(Event::Push),
+                    Poll::Pending => self.poll_read_ahead(cx).map(|read| match read {
+                        Ok(()) => Event::Input,
+                        Err(_) => Event::End,
+                    }),
+                }) => event,
             };
             match event {
+                Event::Input => {}
                 Event::Push if !client.is_killed() => {
                     self.drain_pushes();
                     self.flush().await?;
@@ -478,10 +529,8 @@ impl Connection {
     }
 
     async fn wait_paused(&mut self, until_ms: u64) -> Result<(), End> {
-        let client = self.session.client.clone();
         let engine = self.engine.clone();
         let until = self.instant_of(until_ms);
-        let mut shutdown = self.shutdown.clone();
         let mut ended = pin!(engine.pause_ended().notified());
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
@@ -489,22 +538,28 @@ impl Connection {
         if !is_paused && !engine.replicator.is_congested() {
             return Ok(());
         }
+        let client = self.session.client.clone();
         let _held_up = is_paused.then(|| engine.hold_up(client.clone()));
         let mut over = pin!(sleep_until(until));
         loop {
-            tokio::select! {
+            if self.shutdown.is_given() {
+                return Err(End::Closed);
+            }
+            // Reading ahead notices the client's end.
+            let is_woken = tokio::select! {
                 () = &mut ended => return Ok(()),
                 () = &mut over => return Ok(()),
-                () = shutdown.given() => return Err(End::Closed),
-                () = client.outbox.wake.notified() => {
-                    if client.is_killed() {
-                        return Err(End::Closed);
-                    }
-                    self.drain_pushes();
-                    self.flush().await?;
+                woken = poll_fn(|cx| match self.poll_wake(cx) {
+                    Poll::Ready(()) => Poll::Ready(Ok(true)),
+                    Poll::Pending => self.poll_read_ahead(cx).map_ok(|()| false),
+                }) => woken?,
+            };
+            if is_woken {
+                if client.is_killed() {
+                    return Err(End::Closed);
                 }
-                // So that the client's end is noticed.
-                more = poll_fn(|cx| self.poll_read_ahead(cx)) => more?,
+                self.drain_pushes();
+                self.flush().await?;
             }
         }
     }
@@ -520,6 +575,7 @@ impl Connection {
 }
 
 enum Event {
+    Input,
     Push,
     Deadline,
     End,

@@ -91,6 +91,8 @@ impl Listener {
             }
         }
         drop(alive);
+        // Connections look at the signal whenever they are woken.
+        engine.all_clients().iter().for_each(|client| client.outbox.wake.notify_one());
         let _ = all_gone.recv().await;
     }
 

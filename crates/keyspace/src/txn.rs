@@ -78,6 +78,8 @@ pub struct Txn<'t> {
     expired: u32,
     keeps_due: bool,
     reads: Reads,
+    /// The newest change in the shards that a sliced transaction looked at.
+    seen: Cell<Revision>,
 }
 
 /// What a finished transaction tells its caller.
@@ -155,6 +157,7 @@ impl<'t> Txn<'t> {
             expired: 0,
             keeps_due: false,
             reads: Reads::default(),
+            seen: Cell::new(Revision::ZERO),
         }
     }
 
@@ -181,6 +184,7 @@ impl<'t> Txn<'t> {
             expired: 0,
             keeps_due: false,
             reads: Reads::default(),
+            seen: Cell::new(Revision::ZERO),
         }
     }
 
@@ -206,7 +210,7 @@ impl<'t> Txn<'t> {
 
     /// Ends the transaction: its record goes to the journal, its locks open.
     pub fn finish(self) -> Finished {
-        let mut depends_on = Revision::ZERO;
+        let mut depends_on = self.seen.get();
         let mut see = |shard: &Shard| depends_on = depends_on.max(shard.last_revision);
         match &self.locked {
             Locked::None => {}
@@ -817,7 +821,11 @@ impl<'t> Txn<'t> {
     fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
         match &self.locked {
             // Only here is a lock taken out of order, and no other is held.
-            Locked::None => look(&self.keyspace.lock(index)),
+            Locked::None => {
+                let shard = self.keyspace.lock(index);
+                self.seen.set(self.seen.get().max(shard.last_revision));
+                look(&shard)
+            }
             _ => look(self.shard(index)),
         }
     }

@@ -203,6 +203,8 @@ pub struct Settings {
     pub tcp_keepalive_s: u64,
     /// Databases `SELECT` can reach.
     pub databases: u16,
+    /// Threads that serve clients; 0 takes half of the cores.
+    pub threads: u32,
     /// Runs of the background cycle per second.
     pub hz: u32,
     /// 1 to 10: how much CPU the expiry cycle may use.
@@ -270,6 +272,7 @@ impl Default for Settings {
             timeout_s: 0,
             tcp_keepalive_s: 300,
             databases: 16,
+            threads: 0,
             hz: 10,
             active_expire_effort: 1,
             query_buffer_limit: 1 << 30,

@@ -293,6 +293,16 @@ pub static SETTINGS: &[Setting] = &[
     .change(Change::Immutable),
     row(
         "server",
+        "threads",
+        Kind::Integer { min: 0, max: 128 },
+        integer!(threads),
+        "Threads that serve clients; 0 takes half of the cores, at least one.",
+    )
+    .redis(&["io-threads"])
+    .flag("threads")
+    .change(Change::Restart),
+    row(
+        "server",
         "hz",
         Kind::Integer { min: 1, max: 500 },
         integer!(hz),
