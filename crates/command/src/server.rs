@@ -66,6 +66,7 @@ const CONFIG: &[CommandSpec] = &[
 #[rustfmt::skip]
 const DEBUG: &[CommandSpec] = &[
     Row::engine("change-repl-id", 2, OPERATE, "1.0.0", "", "Accepted; there is no replication id to change."),
+    Row::engine("error", 3, OPERATE, "2.8.0", "message", "Answers an error."),
     Row::engine("help", 2, SHOW, "1.0.0", "", "Returns helpful text about the different subcommands."),
     Row::engine("jmap", 2, OPERATE, "1.0.0", "", "Accepted; there is no Java heap to dump."),
     Row::engine("listpack", 3, OPERATE, "1.0.0", "key", "Accepted; small collections have no listpack to show."),
@@ -96,6 +97,7 @@ const LATENCY: &[CommandSpec] = &[
 const MEMORY: &[CommandSpec] = &[
     Row::engine("doctor", 2, Flags(0), "4.0.0", "", "Outputs a memory problems report."),
     Row::engine("help", 2, SHOW, "4.0.0", "", "Returns helpful text about the different subcommands."),
+    Row::engine("malloc-stats", 2, Flags(0), "4.0.0", "", "Returns the allocator statistics."),
     Row::engine("purge", 2, Flags(0), "4.0.0", "", "Asks the allocator to release memory."),
     Row::engine("stats", 2, Flags(0), "4.0.0", "", "Returns details about memory usage."),
     Row::data("usage", -3, READONLY, &[KeySpec::one(2, RO)], "4.0.0", "key [SAMPLES count]", "Estimates the memory usage of a key.", memory_usage),
