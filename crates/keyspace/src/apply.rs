@@ -5,13 +5,12 @@ use thiserror::Error;
 
 use crate::EncodingLimits;
 use crate::dump::{self, DumpError};
-use crate::edit::{Editor, string_entry};
+use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
 use crate::recorder::{Buffers, Journal};
 use crate::shard::Keyspace;
 use crate::txn::{Scope, Txn, TxnOptions, WrongType};
 use crate::types::{Hash, List, Set, Zset};
-use crate::value::Value;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -158,14 +157,7 @@ impl<'e> Applier<'_, '_, 'e> {
             Effect::Put { body, deadline } => {
                 let key = self.key()?;
                 let value = dump::decode_body(body, self.txn.seed(), self.txn.limits())?;
-                match value {
-                    Value::Str(bytes) => {
-                        let entry = string_entry(key, bytes, deadline);
-                        let revision = self.txn.recorder.revision();
-                        self.txn.insert(self.txn.db(), entry, revision);
-                    }
-                    value => self.txn.put(key, value, deadline),
-                }
+                self.txn.put_encoded(key, body, value, deadline);
             }
             Effect::Deadline(deadline) => {
                 let key = self.key()?;

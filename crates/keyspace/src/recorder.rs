@@ -131,10 +131,6 @@ impl<'t> Recorder<'t> {
         self.revision
     }
 
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recording
-    }
-
     pub(crate) fn record_always(&mut self) {
         self.recording = true;
     }

@@ -215,6 +215,11 @@ impl Keyspace {
         self.slots[shard].lock.lock()
     }
 
+    /// The sum that [`Keyspace::memory_bytes`] reads, of one shard.
+    pub(crate) fn slot_bytes(&self, shard: usize) -> &AtomicUsize {
+        &self.slots[shard].memory_bytes
+    }
+
     /// Brings the sum that [`Keyspace::memory_bytes`] reads up to date after
     /// a change of one database, under the shard's lock.
     pub(crate) fn recount(&self, index: usize, db: &mut Db) {
