@@ -107,12 +107,6 @@ impl Target for EngineTarget {
         let argv: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         let before = client.protocol;
         let mut sink = FrameBuilder::new(before == Protocol::Resp3);
-        if std::env::var("TRACE").is_ok() {
-            eprintln!(
-                "{}",
-                argv.iter().map(|a| a.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
-            );
-        }
         let outcome = engine.execute(&mut client.session, &live, &argv, &mut sink);
         engine.end_batch(&mut client.session);
         let is_resp3 = client.session.client.activity.resp3.load(Ordering::Relaxed);

@@ -118,7 +118,8 @@ impl Zset {
             }
         }
         match &mut self.0 {
-            Form::Compact { compact, .. } => compact.insert(member, score),
+            // Redis keeps whole scores of a listpack as integers, which know no -0.
+            Form::Compact { compact, .. } => compact.insert(member, score + 0.0),
             Form::Indexed(indexed) => indexed.insert(member, score),
         }
     }
