@@ -12,7 +12,7 @@ use base::{DbIndex, Frame};
 use command::flags::WRITE;
 use command::{Command, DataLimits, Group, Run, table};
 use harness::Harness;
-use keyspace::{EncodingLimits, Keyspace};
+use keyspace::EncodingLimits;
 use syntax::Generator;
 
 /// Rounds when `EFFECTS_ROUNDS` is not set.
@@ -67,9 +67,7 @@ struct Round {
 impl Round {
     fn new(seed: u64) -> Round {
         let mut generator = Generator::new(seed);
-        let keyspace = Keyspace::new(DATABASES, seed);
-        let replica = keyspace.empty_like();
-        let mut harness = Harness::over(keyspace, replica, seed);
+        let mut harness = Harness::with_twin(DATABASES, seed);
         // Small limits make values change their encoding all the time.
         if seed % 3 != 0 {
             let entries = 1 + generator.below(12);

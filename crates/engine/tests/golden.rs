@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::{Clock, Frame, FrameBuilder, ManualClock};
+use command::{Command, Run, table};
 use engine::{Blocked, Engine, Hooks, Identity, NoLog, Outcome, ReplyMode, Session};
 use keyspace::Keyspace;
 use resp::Protocol;
@@ -212,6 +213,26 @@ fn scripts_about_data() {
 #[test]
 fn scripts_about_sessions() {
     run(SESSIONS);
+}
+
+/// A command without a script has replies that nobody has looked at.
+#[test]
+fn every_data_command_has_a_script() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/scripts");
+    for command in table().commands() {
+        let on_data = |command: &Command| matches!(command.spec.run, Run::Data(_));
+        let is_data = on_data(command) || command.subcommands.iter().all(on_data);
+        let is_container = !command.subcommands.is_empty();
+        if !on_data(command) && !(is_container && is_data) {
+            continue;
+        }
+        let file = format!("{}.txt", command.spec.name);
+        assert!(
+            DATA.iter().any(|family| scripts.join(family).join(&file).is_file()),
+            "{} has no script {file} in a folder of testkit/scripts",
+            command.spec.name
+        );
+    }
 }
 
 #[test]

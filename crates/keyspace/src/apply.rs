@@ -48,8 +48,9 @@ impl Keyspace {
     /// Applies one recorded transaction: a pure function of state and record.
     ///
     /// # Errors
-    /// When the record is malformed or does not fit. Effects before the bad
-    /// one have been applied then; the keyspace must not be served.
+    /// When the record is malformed, and nothing is changed then; or when it
+    /// does not fit. Effects before the one that does not have been applied in
+    /// that case, so the keyspace must not be served.
     pub fn apply(
         &self,
         revision: Revision,
@@ -81,6 +82,7 @@ impl Keyspace {
     fn scope_of(&self, db: DbIndex, effects: &[u8]) -> Result<Scope, ApplyError> {
         let databases = self.databases();
         let mut shards = smallvec::SmallVec::new();
+        let mut all = false;
         let check = |number, db| {
             if db < databases {
                 Ok(())
@@ -99,18 +101,22 @@ impl Keyspace {
                 }
                 Effect::Flush { db } => {
                     check(number, db)?;
-                    return Ok(Scope::All);
+                    all = true;
                 }
                 Effect::Swap { a, b } => {
                     check(number, a.max(b))?;
-                    return Ok(Scope::All);
+                    all = true;
                 }
                 _ => {}
             }
         }
-        Ok(Scope::Shards(shards))
+        Ok(if all { Scope::All } else { Scope::Shards(shards) })
     }
 }
+
+/// The longest string that a record is believed to make without asking for the
+/// memory first: Redis's own limit by default.
+const STRING_BYTES_SURE: usize = 512 << 20;
 
 struct Applier<'a, 't, 'e> {
     txn: &'a mut Txn<'t>,
@@ -147,9 +153,12 @@ impl<'e> Applier<'_, '_, 'e> {
             Effect::StrWrite { offset, bytes } => {
                 let key = self.key()?;
                 let offset = self.index(offset)?;
-                // Beyond any string's length the record is damaged; the sum
-                // must not overflow, nor the gap exhaust memory.
-                self.fits(offset <= 1 << 40, "the offset is beyond any string")?;
+                // A damaged offset must not end the process for want of memory.
+                let end = offset.checked_add(bytes.len());
+                let has_room = |end| {
+                    end <= STRING_BYTES_SURE || Vec::<u8>::new().try_reserve_exact(end).is_ok()
+                };
+                self.fits(end.is_some_and(has_room), "memory does not hold so long a string")?;
                 let written = self.txn.write_string(key, offset, bytes);
                 self.typed(written)?;
             }
@@ -200,7 +209,7 @@ impl<'e> Applier<'_, '_, 'e> {
                 let count = self.index(count)?;
                 self.change(|list: &mut Editor<'_, '_, List>| {
                     let fits = count <= list.len();
-                    list.drop_front(count);
+                    fits.then(|| list.drop_front(count));
                     fits
                 })?;
             }
@@ -208,7 +217,7 @@ impl<'e> Applier<'_, '_, 'e> {
                 let count = self.index(count)?;
                 self.change(|list: &mut Editor<'_, '_, List>| {
                     let fits = count <= list.len();
-                    list.drop_back(count);
+                    fits.then(|| list.drop_back(count));
                     fits
                 })?;
             }
