@@ -4,6 +4,9 @@
 //! point of return per `*`, so matching takes at most
 //! `pattern length * text length` steps (CVE-2022-36021, CVE-2024-31228).
 
+/// Groups of `*` beyond which a pattern matches nothing, as in Redis.
+const STARS_MAX: usize = 1000;
+
 /// Whether the whole `text` matches `pattern`.
 ///
 /// ```
@@ -26,13 +29,15 @@ fn matches_with(pattern: &[u8], text: &[u8], equal: impl Fn(u8, u8) -> bool) -> 
     // Where to go on when a mismatch is found: just after the last `*`, with
     // one more byte of text given to it.
     let mut retry: Option<(usize, usize)> = None;
+    let mut stars = 0;
     loop {
         if p < pattern.len() && pattern[p] == b'*' {
             while p < pattern.len() && pattern[p] == b'*' {
                 p += 1;
             }
-            if p == pattern.len() {
-                return true;
+            stars += 1;
+            if p == pattern.len() || stars > STARS_MAX {
+                return p == pattern.len();
             }
             retry = Some((p, t));
             continue;

@@ -40,7 +40,7 @@ impl Digest {
         };
         match value {
             ValueRef::Str(bytes) => self.add(bytes),
-            ValueRef::List(list) => list.iter().for_each(|element| self.add(&element)),
+            ValueRef::List(list) => list.iter().for_each(|element| self.add(element)),
             ValueRef::Set(set) => set.iter().for_each(|name| member(&[&name])),
             ValueRef::Hash(hash) => hash.iter().for_each(|(field, value)| member(&[field, value])),
             ValueRef::Zset(zset) => zset

@@ -72,6 +72,7 @@ const DEBUG: &[CommandSpec] = &[
     Row::data("digest", 2, OPERATE, &[], "1.0.0", "", "Shows a fingerprint of all keys and values.", debug_digest).scope(ScopeRule::All),
     Row::data("digest-value", -3, OPERATE, &[KeySpec::range(2, -1, 1, RO)], "1.0.0", "key [key ...]", "Shows fingerprints of keys' values.", debug_digest_value),
     Row::data("object", -3, OPERATE, &[KeySpec::one(2, RO)], "1.0.0", "key [FAST]", "Shows low level details of a key and its value.", debug_object),
+    Row::engine("panic", 2, OPERATE, "1.0.0", "", "Ends the server as an internal error would."),
     Row::engine("quicklist-packed-threshold", 3, OPERATE, "1.0.0", "size", "Accepted; long list elements need no nodes of their own."),
     Row::engine("reload", -2, OPERATE, "1.0.0", "[MERGE] [NOFLUSH] [NOSAVE]", "Empties the keyspace and loads it from disk again."),
     Row::engine("set-active-expire", 3, OPERATE, "1.0.0", "<0 | 1>", "Turns the active expiry cycle off or on."),

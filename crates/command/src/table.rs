@@ -41,8 +41,8 @@ pub struct Command {
     pub categories: Flags,
     /// Subcommands of a container.
     pub subcommands: Vec<Command>,
-    /// Whether the command's only key, and all that it locks, is its first
-    /// argument.
+    /// The command's only key is its first argument, and it locks no more than
+    /// that key's shard.
     pub single_key: bool,
 }
 
@@ -68,13 +68,13 @@ impl Command {
             .keys
             .iter()
             .any(|key| !matches!((key.begin, key.find), (Begin::Index(_), Find::Range { .. })));
-        // SORT_RO names one key and may read others: its scope says more.
-        let single_key = matches!(spec.scope, ScopeRule::Keys)
-            && matches!(
-                spec.keys,
-                [key] if matches!(key.begin, Begin::Index(1))
-                    && matches!(key.find, Find::Range { last: 0, limit: 0, .. })
-            );
+        let locks_keys = matches!(spec.scope, ScopeRule::Keys);
+        let single_key = matches!(
+            spec.keys,
+            [key] if locks_keys
+                && matches!(key.begin, Begin::Index(1))
+                && matches!(key.find, Find::Range { last: 0, limit: 0, .. })
+        );
         Command {
             spec,
             group,

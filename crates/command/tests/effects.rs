@@ -69,7 +69,7 @@ impl Round {
         let mut generator = Generator::new(seed);
         let mut harness = Harness::with_twin(DATABASES, seed);
         // Small limits make values change their encoding all the time.
-        if seed % 3 != 0 {
+        if !seed.is_multiple_of(3) {
             let entries = 1 + generator.below(12);
             let bytes = 4 + generator.below(70);
             harness.limits = EncodingLimits {
@@ -85,7 +85,7 @@ impl Round {
             };
         }
         harness.data = DataLimits { string_bytes_max: 20_000 };
-        harness.resp3 = seed % 2 == 0;
+        harness.resp3 = seed.is_multiple_of(2);
         let commands: Vec<_> = data_commands().collect();
         let writes = commands.iter().copied().filter(|c| c.flags.has(WRITE)).collect();
         Round { harness, generator, commands, writes }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use base::{Frame, Reply, Revision};
 use command::flags::{
-    ALLOW_BUSY, DENYOOM, LOADING, NO_AUTH, NO_MULTI, PUBSUB, READONLY, SKIP_MONITOR, WRITE,
+    ADMIN, ALLOW_BUSY, DENYOOM, LOADING, NO_AUTH, NO_MULTI, PUBSUB, READONLY, SKIP_MONITOR, WRITE,
 };
 use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
 use keyspace::{Finished, Scope, Txn};
@@ -57,9 +57,10 @@ impl Engine {
             mode => mode,
         };
         if session.tick_ns == 0 {
-            session.tick_ns = self.clock.monotonic_ns();
+            session.tick_ns = self.clock.monotonic_ns().max(1);
+            session.batch_began = (self.clock.now_us(), session.tick_ns);
         }
-        let now_ms = self.clock.now_ms();
+        let now_ms = session.now_ms();
         let command = match find(argv) {
             Ok(command) => command,
             Err(error) => return self.refuse(session, None, &error, reply),
@@ -68,14 +69,13 @@ impl Engine {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
-                self.queue(session, command, argv);
+                self.queue(session, live, command, argv);
                 reply.simple("QUEUED");
                 return Outcome::Done;
             }
             Ok(Admitted::Pause(until_ms)) => return Outcome::Paused(until_ms),
             Err(error) => return self.refuse(session, Some(command), &error, reply),
         }
-        self.feed_monitors(session, command, argv, now_ms);
         let outcome = match command.spec.run {
             Run::Data(handler) => {
                 self.run_data(session, live, command, handler, argv, now_ms, reply)
@@ -83,6 +83,9 @@ impl Engine {
             Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
             Run::Container => unreachable!("find() answers subcommands, never containers"),
         };
+        // Afterwards, as Redis does: RESET has ended the client's own stream, and
+        // EXEC follows what it ran.
+        self.feed_monitors(session, command, argv, now_ms);
         self.account(session, live, command, argv, now_ms);
         session.tracking.end_of_command(command, session.multi.is_some());
         match outcome {
@@ -100,8 +103,11 @@ impl Engine {
     /// the next command read the clock.
     pub fn end_batch(&self, session: &mut Session) {
         session.tally.flush(&self.stats);
-        session.tick_ns = 0;
-        session.client.activity.last_interaction_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        if session.tick_ns > 0 {
+            let now_ms = session.now_ms();
+            session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
+            session.tick_ns = 0;
+        }
     }
 
     fn refuse(
@@ -176,6 +182,7 @@ impl Engine {
         Ok(Admitted::Run)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn run_data(
         self: &Arc<Self>,
         session: &mut Session,
@@ -348,7 +355,8 @@ impl Engine {
         argv: &[&[u8]],
         now_ms: u64,
     ) {
-        if self.pubsub.has_monitors() && !command.flags.has(SKIP_MONITOR) {
+        let is_hidden = command.flags.has_any(SKIP_MONITOR.with(ADMIN));
+        if self.pubsub.has_monitors() && !is_hidden {
             let now_us = self.clock.now_us().max(now_ms * 1000);
             self.pubsub.feed_monitors(self, session, argv, now_us);
         }

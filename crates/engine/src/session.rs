@@ -15,7 +15,7 @@ pub struct Session {
     /// The part of it that others see.
     pub client: Arc<Client>,
     /// The database of SELECT.
-    pub db: DbIndex,
+    pub(crate) db: DbIndex,
     /// Whether the client may run commands.
     pub authenticated: bool,
     /// The newest revision that replies not yet sent depend on: they leave
@@ -37,8 +37,12 @@ pub struct Session {
     pub(crate) rng: SeededRng,
     pub(crate) buffers: Buffers,
     /// Monotonic time at the end of the last command, which is the beginning
-    /// of the next one in a pipeline.
+    /// of the next one in a pipeline; 0 between batches.
     pub(crate) tick_ns: u64,
+    /// The wall time, in microseconds since 1970, and the monotonic time when
+    /// the batch began: later wall times of the batch follow from the ticks,
+    /// so that a command reads one clock.
+    pub(crate) batch_began: (u64, u64),
     pub(crate) tally: crate::stats::Tally,
 }
 
@@ -103,8 +107,15 @@ impl Session {
             rng: SeededRng::new(seed),
             buffers: Buffers::default(),
             tick_ns: 0,
+            batch_began: (0, 0),
             tally: crate::stats::Tally::default(),
         }
+    }
+
+    /// The wall time in milliseconds since 1970, as of the last tick.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let (wall_us, monotonic_ns) = self.batch_began;
+        (wall_us + self.tick_ns.saturating_sub(monotonic_ns) / 1000) / 1000
     }
 
     /// Whether it is subscribed to anything.

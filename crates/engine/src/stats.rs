@@ -20,6 +20,7 @@ pub struct Stats {
     pub unexpected_error_replies: AtomicU64,
     pub query_buffer_limit_disconnections: AtomicU64,
     pub output_buffer_limit_disconnections: AtomicU64,
+    pub evicted_clients: AtomicU64,
     pub client_timeouts: AtomicU64,
     /// Microseconds the active expiry cycle has used.
     pub expire_cycle_us: AtomicU64,
@@ -72,6 +73,7 @@ impl Stats {
             &self.unexpected_error_replies,
             &self.query_buffer_limit_disconnections,
             &self.output_buffer_limit_disconnections,
+            &self.evicted_clients,
             &self.client_timeouts,
             &self.expire_cycle_us,
             &self.expire_cycle_cut,
@@ -108,6 +110,8 @@ pub(crate) struct Tally {
     calls: u64,
     ns: u64,
     buckets: [u32; 32],
+    /// A bit per bucket that is not zero.
+    used: u32,
 }
 
 impl Tally {
@@ -118,7 +122,9 @@ impl Tally {
         }
         self.calls += 1;
         self.ns += ns;
-        self.buckets[(64 - ns.leading_zeros() as usize).min(31)] += 1;
+        let index = (64 - ns.leading_zeros() as usize).min(31);
+        self.buckets[index] += 1;
+        self.used |= 1 << index;
     }
 
     pub(crate) fn flush(&mut self, stats: &Stats) {
@@ -129,10 +135,12 @@ impl Tally {
         command.calls.fetch_add(self.calls, Ordering::Relaxed);
         command.ns.fetch_add(self.ns, Ordering::Relaxed);
         stats.commands_processed.fetch_add(self.calls, Ordering::Relaxed);
-        for (bucket, count) in command.histogram.iter().zip(&mut self.buckets) {
-            if *count > 0 {
-                bucket.fetch_add(u64::from(std::mem::take(count)), Ordering::Relaxed);
-            }
+        // Only the buckets in use: a batch of one command has one.
+        while self.used != 0 {
+            let index = self.used.trailing_zeros() as usize;
+            self.used &= self.used - 1;
+            let count = std::mem::take(&mut self.buckets[index]);
+            command.histogram[index].fetch_add(u64::from(count), Ordering::Relaxed);
         }
         (self.calls, self.ns) = (0, 0);
     }

@@ -221,9 +221,9 @@ fn every_data_command_has_a_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/scripts");
     for command in table().commands() {
         let on_data = |command: &Command| matches!(command.spec.run, Run::Data(_));
-        let is_data = on_data(command) || command.subcommands.iter().all(on_data);
-        let is_container = !command.subcommands.is_empty();
-        if !on_data(command) && !(is_container && is_data) {
+        let subs = &command.subcommands;
+        let is_container_of_data = !subs.is_empty() && subs.iter().all(on_data);
+        if !(on_data(command) || is_container_of_data) {
             continue;
         }
         let file = format!("{}.txt", command.spec.name);

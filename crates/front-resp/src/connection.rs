@@ -1,6 +1,6 @@
 //! One client's connection.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,28 +9,39 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::{Reply, Revision};
-use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session};
+use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::listener::Shutdown;
 use crate::scratch;
+use crate::unauthenticated::Place;
 
 /// Replies that may gather before they are sent and no further command of the
 /// client runs: a client that does not read holds itself up, nobody else.
 const REPLY_BYTES_PER_BATCH: usize = 64 * 1024;
 
-/// How long an incomplete request may stay incomplete without a byte of
-/// progress, and a client without authentication.
+/// How long a request may stay incomplete, and how much longer for every KiB of
+/// it that has arrived: slow lines may send much, a client that sends a byte
+/// now and then holds its place for half a minute.
 const PARTIAL_REQUEST: Duration = Duration::from_secs(30);
+const PARTIAL_REQUEST_PER_KIB: Duration = Duration::from_secs(1);
+
+/// How long a client may take to authenticate, and how many bytes of replies it
+/// may leave unread before it has.
 const AUTHENTICATION: Duration = Duration::from_secs(10);
+const UNAUTHENTICATED_REPLY_BYTES_MAX: usize = 1024;
 
 /// How long a client may take none of the replies that wait for it when the
 /// server ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Fewer requests than this have no waits to overlap.
+const WARM_KEYS_MIN: usize = 4;
 
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -44,6 +55,15 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     shutdown: Shutdown,
     connected: Instant,
+    /// When the request that is incomplete began to arrive.
+    request_begun: Option<Instant>,
+    /// Since when more replies wait than the soft limit allows.
+    over_soft_limit: Option<Instant>,
+    /// Its place among the clients of its address that have not authenticated.
+    place: Option<Place>,
+    /// Told of pushes, of a kill and of the server's end. Kept over turns: to
+    /// begin and end a wait costs more than to look at it.
+    wake: Pin<Box<OwnedNotified>>,
 }
 
 /// Why the connection ends.
@@ -83,11 +103,15 @@ impl Connection {
         session: Session,
         engine: Arc<Engine>,
         shutdown: Shutdown,
+        place: Option<Place>,
     ) -> Connection {
         let live = engine.live();
         let mut decoder = Decoder::new(limits(&live));
         decoder.set_authenticated(session.authenticated);
+        let mut wake = Box::pin(session.client.outbox.wake.clone().notified_owned());
+        wake.as_mut().enable();
         Connection {
+            wake,
             stream,
             live_version: engine.live_version(),
             live,
@@ -98,6 +122,9 @@ impl Connection {
             input: Vec::new(),
             shutdown,
             connected: Instant::now(),
+            request_begun: None,
+            over_soft_limit: None,
+            place,
         }
     }
 
@@ -149,35 +176,54 @@ impl Connection {
                 return Ok(Turn::Done);
             }
         }
-        let client = self.session.client.clone();
-        let mut shutdown = self.shutdown.clone();
+        if self.shutdown.is_given() {
+            return Ok(Turn::Close);
+        }
         let patience = self.patience();
-        let turn = tokio::select! {
-            biased;
-            turn = poll_fn(|cx| self.poll_read_and_run(cx)) => turn,
-            () = client.outbox.wake.notified() => Ok(Turn::Done),
-            () = shutdown.given() => return Ok(Turn::Close),
-            () = sleep_if(patience) => {
-                self.engine.stats.client_timeouts.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(client = client.id, "closed after its time-out");
-                return Err(End::Closed);
-            }
+        let step = poll_fn(|cx| match self.poll_read_and_run(cx) {
+            Poll::Pending => self.poll_wake(cx).map(|()| Ok(Turn::Done)),
+            ready => ready,
+        });
+        let turn = match patience {
+            None => step.await,
+            Some(until) => match timeout_at(until, step).await {
+                Ok(turn) => turn,
+                Err(_) => {
+                    self.engine.stats.client_timeouts.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(client = self.session.client.id, "closed after its time-out");
+                    return Err(End::Closed);
+                }
+            },
         }?;
-        if client.is_killed() && !matches!(turn, Turn::Close) {
+        if self.session.client.is_killed() && !matches!(turn, Turn::Close) {
             return Err(End::Closed);
         }
         self.drain_pushes();
         Ok(turn)
     }
 
+    /// Ready once after the client's `wake` was told.
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let told = self.wake.as_mut().poll(cx);
+        if told.is_ready() {
+            self.wake.set(self.session.client.outbox.wake.clone().notified_owned());
+            // Whoever tells from now on is heard, though nobody polls yet.
+            self.wake.as_mut().enable();
+        }
+        told
+    }
+
     /// Until when the client has to send something.
-    fn patience(&self) -> Option<Instant> {
+    fn patience(&mut self) -> Option<Instant> {
         if !self.session.authenticated {
             return Some(self.connected + AUTHENTICATION);
         }
-        if self.decoder.is_mid_request() {
-            return Some(Instant::now() + PARTIAL_REQUEST);
+        if self.decoder.is_mid_request() || !self.input.is_empty() {
+            let begun = *self.request_begun.get_or_insert_with(Instant::now);
+            let arrived = u32::try_from(self.input.len() / 1024).unwrap_or(u32::MAX);
+            return Some(begun + PARTIAL_REQUEST + PARTIAL_REQUEST_PER_KIB * arrived);
         }
+        self.request_begun = None;
         let seconds = self.live.settings.timeout_s;
         // Subscribers and monitors have every reason to be silent.
         let may_be_silent = self.session.is_subscribed() || self.session.monitoring;
@@ -200,6 +246,7 @@ impl Connection {
             self.count_input(bytes.len())?;
             let (turn, used) = self.run_bytes(bytes);
             self.input.extend_from_slice(&bytes[used..]);
+            self.show_input();
             Poll::Ready(Ok(turn))
         })
     }
@@ -220,6 +267,7 @@ impl Connection {
             Poll::Ready(result) => {
                 result?;
                 self.count_input(count)?;
+                self.show_input();
                 Ok(Poll::Ready(()))
             }
         }
@@ -244,10 +292,15 @@ impl Connection {
         } else {
             self.input.drain(..used);
         }
+        self.show_input();
+        turn
+    }
+
+    /// Tells what the input takes, for CLIENT LIST and the limit on all clients.
+    fn show_input(&self) {
         let activity = &self.session.client.activity;
         activity.query_buffer.store(self.input.len(), Ordering::Relaxed);
         activity.query_buffer_capacity.store(self.input.capacity(), Ordering::Relaxed);
-        turn
     }
 
     /// Runs the complete requests of `bytes`; answers how many bytes they were.
@@ -258,8 +311,11 @@ impl Connection {
             self.decoder.set_limits(limits(&self.live));
         }
         scratch::lend_reply_buffer(&mut self.encoder.out);
-        let mut used = 0;
+        let (mut used, mut warmed) = (0, 0);
         loop {
+            if used >= warmed {
+                warmed = used + self.look_ahead(&bytes[used..]);
+            }
             let request = match self.decoder.decode(&bytes[used..]) {
                 Ok(Some(request)) => request,
                 Ok(None) => return (Turn::Done, used),
@@ -270,6 +326,7 @@ impl Connection {
                 }
             };
             let consumed = request.consumed;
+            self.request_begun = None;
             if request.is_empty() {
                 used += consumed;
                 continue;
@@ -301,6 +358,9 @@ impl Connection {
                 Outcome::Paused(_) => unreachable!("returned above"),
             }
             self.decoder.set_authenticated(self.session.authenticated);
+            if self.session.authenticated {
+                self.place = None;
+            }
             if !self.session.client.outbox.is_empty() {
                 self.drain_pushes();
             }
@@ -313,6 +373,23 @@ impl Connection {
                 return (Turn::Full, used);
             }
         }
+    }
+
+    /// Brings the keys of the requests to come near the processor; answers how
+    /// many bytes those requests take.
+    fn look_ahead(&self, bytes: &[u8]) -> usize {
+        let mut keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = SmallVec::new();
+        let mut ahead = 0;
+        while keys.len() < WARM_KEYS_MAX
+            && let Some((key, len)) = resp::peek_second_word(&bytes[ahead..])
+        {
+            keys.push(key);
+            ahead += len;
+        }
+        if keys.len() >= WARM_KEYS_MIN {
+            self.engine.warm(&self.session, &keys);
+        }
+        ahead
     }
 
     /// Encodes the pushes that wait.
@@ -341,7 +418,7 @@ impl Connection {
                 continue;
             }
             self.wait_committed().await?;
-            self.check_output_limit()?;
+            self.check_output_limit(self.encoder.out.len())?;
             self.write_out().await?;
         }
     }
@@ -359,18 +436,50 @@ impl Connection {
         if reached.revision >= revision { Ok(()) } else { Err(End::Uncommitted) }
     }
 
-    fn check_output_limit(&self) -> Result<(), End> {
-        let hard = self.live.settings.output_buffer_limits.normal.hard_bytes;
-        let waiting = self.encoder.out.len() as u64;
-        if hard == 0 || waiting <= hard || self.session.is_subscribed() {
+    /// Checks what waits for the client against the limits of its class: a
+    /// subscriber, or anybody else. `unsent` bytes are encoded; the engine sees
+    /// to pushes that are not.
+    fn check_output_limit(&mut self, unsent: usize) -> Result<(), End> {
+        let limits = &self.live.settings.output_buffer_limits;
+        let (class, limit) = if self.session.is_subscribed() {
+            ("pubsub", limits.pubsub)
+        } else {
+            ("normal", limits.normal)
+        };
+        let waiting = unsent as u64;
+        let exceeds = |bytes: u64| bytes > 0 && waiting > bytes;
+        let reason = if exceeds(limit.hard_bytes) {
+            "hard"
+        } else if exceeds(limit.soft_bytes) {
+            let since = *self.over_soft_limit.get_or_insert_with(Instant::now);
+            if since.elapsed() < Duration::from_secs(limit.soft_seconds) {
+                return Ok(());
+            }
+            "soft"
+        } else {
+            self.over_soft_limit = None;
             return Ok(());
-        }
+        };
         self.engine.stats.output_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             client = self.session.client.id,
-            "closed: {waiting} bytes of replies exceed client-output-buffer-limit normal ({hard} bytes)"
+            "closed: {waiting} bytes of replies wait, above the {reason} limit of \
+             client-output-buffer-limit {class}"
         );
         Err(End::Closed)
+    }
+
+    /// Until when the replies that wait must be taken.
+    fn reading_patience(&self) -> Option<Instant> {
+        if self.shutdown.is_given() {
+            return Some(Instant::now() + LAST_WORDS);
+        }
+        if !self.session.authenticated {
+            return Some(self.connected + AUTHENTICATION);
+        }
+        let limits = &self.live.settings.output_buffer_limits;
+        let limit = if self.session.is_subscribed() { limits.pubsub } else { limits.normal };
+        self.over_soft_limit.map(|since| since + Duration::from_secs(limit.soft_seconds))
     }
 
     async fn write_out(&mut self) -> Result<(), End> {
@@ -382,23 +491,34 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let waiting = self.encoder.out.len() - sent;
                     client.activity.output_buffer.store(waiting, Ordering::Relaxed);
+                    if !self.session.authenticated && waiting > UNAUTHENTICATED_REPLY_BYTES_MAX {
+                        tracing::debug!(client = client.id, "closed: it reads no replies");
+                        return Err(End::Closed);
+                    }
+                    self.check_output_limit(waiting)?;
                     let ending = self.shutdown.is_given();
-                    let patience = ending.then(|| Instant::now() + LAST_WORDS);
-                    let mut shutdown = self.shutdown.clone();
+                    let patience = self.reading_patience();
+                    let step = poll_fn(|cx| match self.stream.poll_write_ready(cx) {
+                        Poll::Pending => self.poll_wake(cx).map(Ok),
+                        ready => ready,
+                    });
                     tokio::select! {
-                        ready = self.stream.writable() => ready?,
-                        () = client.outbox.wake.notified() => {
-                            if client.is_killed() {
+                        ready = step => ready?,
+                        () = sleep_if(patience) => {
+                            self.check_output_limit(waiting)?;
+                            if ending || !self.session.authenticated {
                                 return Err(End::Closed);
                             }
                         }
-                        () = shutdown.given(), if !ending => {}
-                        () = sleep_if(patience) => return Err(End::Closed),
+                    }
+                    if client.is_killed() {
+                        return Err(End::Closed);
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        self.over_soft_limit = None;
         client.activity.output_buffer.store(0, Ordering::Relaxed);
         client.activity.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
         self.engine.stats.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
@@ -410,21 +530,26 @@ impl Connection {
     /// connection's end, and goes on delivering pushes meanwhile.
     async fn wait_blocked(&mut self, mut blocked: Blocked) -> Result<(), End> {
         let client = self.session.client.clone();
-        let mut shutdown = self.shutdown.clone();
         let deadline = blocked.deadline_ms.map(|at| self.instant_of(at));
         let answer = loop {
+            if self.shutdown.is_given() {
+                self.engine.cancel_wait(blocked.id);
+                return Err(End::Closed);
+            }
             let event = tokio::select! {
                 biased;
                 answer = &mut blocked.answer => break answer.ok(),
                 () = sleep_if(deadline) => Event::Deadline,
-                () = shutdown.given() => Event::End,
-                () = client.outbox.wake.notified() => Event::Push,
-                more = poll_fn(|cx| self.poll_read_ahead(cx)) => match more {
-                    Ok(()) => continue,
-                    Err(_) => Event::End,
-                },
+                event = poll_fn(|cx| match self.poll_wake(cx) {
+                    Poll::Ready(()) => Poll::Ready(Event::Push),
+                    Poll::Pending => self.poll_read_ahead(cx).map(|read| match read {
+                        Ok(()) => Event::Input,
+                        Err(_) => Event::End,
+                    }),
+                }) => event,
             };
             match event {
+                Event::Input => {}
                 Event::Push if !client.is_killed() => {
                     self.drain_pushes();
                     self.flush().await?;
@@ -467,10 +592,8 @@ impl Connection {
     }
 
     async fn wait_paused(&mut self, until_ms: u64) -> Result<(), End> {
-        let client = self.session.client.clone();
         let engine = self.engine.clone();
         let until = self.instant_of(until_ms);
-        let mut shutdown = self.shutdown.clone();
         let mut ended = pin!(engine.pause_ended().notified());
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
@@ -480,10 +603,9 @@ impl Connection {
         tokio::select! {
             () = ended => {}
             () = sleep_until(until) => {}
-            () = client.outbox.wake.notified() => {}
-            () = shutdown.given() => return Err(End::Closed),
+            () = poll_fn(|cx| self.poll_wake(cx)) => {}
         }
-        Ok(())
+        if self.shutdown.is_given() { Err(End::Closed) } else { Ok(()) }
     }
 
     /// When the runtime's clock shows the time `at_ms`.
@@ -497,6 +619,7 @@ impl Connection {
 }
 
 enum Event {
+    Input,
     Push,
     Deadline,
     End,

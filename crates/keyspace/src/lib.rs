@@ -16,6 +16,7 @@ pub mod table;
 mod txn;
 pub mod types;
 mod value;
+mod warm;
 
 pub use apply::ApplyError;
 pub use edit::{Collection, Editor};
@@ -25,3 +26,4 @@ pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS};
 pub use txn::{Finished, KeyInfo, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
+pub use warm::WARM_KEYS_MAX;

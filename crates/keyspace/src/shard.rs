@@ -220,6 +220,10 @@ impl Keyspace {
         &self.slots[shard].memory_bytes
     }
 
+    pub(crate) fn try_lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.slots[shard].lock.try_lock()
+    }
+
     /// Brings the sum that [`Keyspace::memory_bytes`] reads up to date after
     /// a change of one database, under the shard's lock.
     pub(crate) fn recount(&self, index: usize, db: &mut Db) {

@@ -77,6 +77,8 @@ pub struct Txn<'t> {
     /// Keys removed because their deadline had passed.
     expired: u32,
     reads: Reads,
+    /// The newest change in the shards that a sliced transaction looked at.
+    seen: Cell<Revision>,
 }
 
 /// What a finished transaction tells its caller.
@@ -153,6 +155,7 @@ impl<'t> Txn<'t> {
             changed: SmallVec::new(),
             expired: 0,
             reads: Reads::default(),
+            seen: Cell::new(Revision::ZERO),
         }
     }
 
@@ -178,6 +181,7 @@ impl<'t> Txn<'t> {
             changed: SmallVec::new(),
             expired: 0,
             reads: Reads::default(),
+            seen: Cell::new(Revision::ZERO),
         }
     }
 
@@ -197,7 +201,7 @@ impl<'t> Txn<'t> {
 
     /// Ends the transaction: its record goes to the journal, its locks open.
     pub fn finish(self) -> Finished {
-        let mut depends_on = Revision::ZERO;
+        let mut depends_on = self.seen.get();
         let mut see = |shard: &Shard| depends_on = depends_on.max(shard.last_revision);
         match &self.locked {
             Locked::None => {}
@@ -828,7 +832,11 @@ impl<'t> Txn<'t> {
     fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
         match &self.locked {
             // Only here is a lock taken out of order, and no other is held.
-            Locked::None => look(&self.keyspace.lock(index)),
+            Locked::None => {
+                let shard = self.keyspace.lock(index);
+                self.seen.set(self.seen.get().max(shard.last_revision));
+                look(&shard)
+            }
             _ => look(self.shard(index)),
         }
     }

@@ -46,7 +46,7 @@ fn sealed_segment(input: &[u8]) -> Vec<u8> {
         // A length beyond the end is cut to it now and then, else left.
         let rest = bytes.len() - at - 36;
         let mut len = u32_at(&bytes, at) as usize;
-        if len > rest && len % 2 == 0 {
+        if len > rest && len.is_multiple_of(2) {
             len = rest;
             bytes[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
         }

@@ -19,10 +19,12 @@
 
 mod encode;
 mod inline;
+mod peek;
 mod reply;
 mod request;
 
 pub use encode::{Encoder, Protocol, encode_command};
 pub use inline::split_args;
+pub use peek::peek_second_word;
 pub use reply::{Progress, ReplyDecoder, ReplyError, ReplyLimits};
 pub use request::{Args, Decoder, Limits, ProtocolError, Request, is_http_start};

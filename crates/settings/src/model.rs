@@ -203,6 +203,8 @@ pub struct Settings {
     pub tcp_keepalive_s: u64,
     /// Databases `SELECT` can reach.
     pub databases: u16,
+    /// Threads that serve clients; 0 takes half of the cores.
+    pub threads: u32,
     /// Runs of the background cycle per second.
     pub hz: u32,
     /// 1 to 10: how much CPU the expiry cycle may use.
@@ -213,6 +215,8 @@ pub struct Settings {
     pub bulk_length_max: u64,
     /// Bytes of replies waiting for a client, by class.
     pub output_buffer_limits: OutputLimits,
+    /// Bytes of input and replies of all clients together; 0 without limit.
+    pub client_memory: u64,
     /// Keys remembered for `CLIENT TRACKING`; 0 without limit.
     pub tracking_table_max_keys: u64,
     /// The folder of everything durable.
@@ -270,11 +274,14 @@ impl Default for Settings {
             timeout_s: 0,
             tcp_keepalive_s: 300,
             databases: 16,
+            threads: 0,
             hz: 10,
             active_expire_effort: 1,
             query_buffer_limit: 1 << 30,
             bulk_length_max: 512 << 20,
             output_buffer_limits: OutputLimits::default(),
+            // Redis has no limit; a few clients could then take all memory.
+            client_memory: 4 << 30,
             tracking_table_max_keys: 1_000_000,
             data_dir: PathBuf::from("alcid-data"),
             log_enabled: true,

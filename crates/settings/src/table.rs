@@ -293,6 +293,16 @@ pub static SETTINGS: &[Setting] = &[
     .change(Change::Immutable),
     row(
         "server",
+        "threads",
+        Kind::Integer { min: 0, max: 128 },
+        integer!(threads),
+        "Threads that serve clients; 0 takes half of the cores, at least one.",
+    )
+    .redis(&["io-threads"])
+    .flag("threads")
+    .change(Change::Restart),
+    row(
+        "server",
         "hz",
         Kind::Integer { min: 1, max: 500 },
         integer!(hz),
@@ -338,6 +348,14 @@ pub static SETTINGS: &[Setting] = &[
         "Replies waiting for a client, by class: hard limit, soft limit, seconds above the soft one; 0 means without limit.",
     )
     .redis(&["client-output-buffer-limit"]),
+    row(
+        "limits",
+        "client_memory",
+        ANY_SIZE,
+        size!(client_memory),
+        "Input and replies of all clients together; above it those who hold the most are disconnected. 0 means without limit.",
+    )
+    .redis(&["maxmemory-clients"]),
     row(
         "limits",
         "tracking_table_keys",
