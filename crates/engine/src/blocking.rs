@@ -318,7 +318,7 @@ impl Engine {
         }
         if finished.written.is_some() {
             self.tracking.invalidate_for(self, waiter.client, &finished, &effects);
-            self.collect_ready(waiter.db, &effects, ready);
+            self.collect_ready(buffers.first_db(), &effects, ready);
         }
         if still_waits {
             return Served::StillWaits;

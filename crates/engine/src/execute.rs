@@ -311,7 +311,7 @@ impl Engine {
         {
             let effects = session.buffers.effects().to_vec();
             self.tracking.invalidate(self, session, finished, &effects);
-            self.serve_waiters(session.db, &effects);
+            self.serve_waiters(session.buffers.first_db(), &effects);
         }
     }
 

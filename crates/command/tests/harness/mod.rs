@@ -245,6 +245,7 @@ impl Harness {
         self.buffers.take_garbage();
         let Some(Record { revision, db, effects }) = &self.record else { return };
         assert!(!effects.is_empty(), "a revision without a change");
+        assert_eq!(self.buffers.first_db(), *db, "where the effects begin");
         self.replica
             .apply(*revision, self.now_ms, *db, effects, &self.limits, &mut Buffers::default())
             .expect("the effects fit the state before");
