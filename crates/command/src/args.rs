@@ -132,6 +132,21 @@ pub fn float(arg: &[u8]) -> Result<f64> {
     number::parse_f64(arg).ok_or(Error::NOT_FLOAT)
 }
 
+/// Text as a double, read as C's `strtod` does, which Redis uses for bounds of
+/// scores and in SORT: leading blanks are skipped, nothing at all is zero, and
+/// what is too large is infinite. `None` when that is not all of the text, or
+/// no number.
+#[must_use]
+pub fn lenient_float(text: &[u8]) -> Option<f64> {
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    let digits = &text[text.iter().take_while(|byte| blank(byte)).count()..];
+    let value: f64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (!value.is_nan()).then_some(value)
+}
+
 /// An argument as an integer of at least `least`. Every other argument is
 /// `error`, as in Redis's range checks that have a message of their own.
 ///
@@ -192,6 +207,22 @@ mod tests {
             (i64::MIN, i64::MAX, 3, 0..3),
         ] {
             assert_eq!(index_range(start, stop, len), expected, "{start} {stop} {len}");
+        }
+    }
+
+    #[test]
+    fn lenient_floats() {
+        for (text, expected) in [
+            ("", Some(0.0)),
+            (" \t1.5", Some(1.5)),
+            ("-inf", Some(f64::NEG_INFINITY)),
+            ("1e999", Some(f64::INFINITY)),
+            ("1 ", None),
+            (" ", None),
+            ("nan", None),
+            ("abc", None),
+        ] {
+            assert_eq!(lenient_float(text.as_bytes()), expected, "{text:?}");
         }
     }
 

@@ -155,12 +155,7 @@ fn remaining(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply, unit:
         Some(None) => -1,
         Some(Some(at)) => {
             let ms = if unit.absolute { at } else { at.saturating_sub(ctx.tx.now_ms()) };
-            let value = match (unit.seconds, unit.absolute) {
-                // Redis rounds what remains, and cuts a point in time.
-                (true, false) => (ms + 500) / 1000,
-                (true, true) => ms / 1000,
-                (false, _) => ms,
-            };
+            let value = if unit.seconds { ms.saturating_add(500) / 1000 } else { ms };
             i64::try_from(value).unwrap_or(i64::MAX)
         }
     };

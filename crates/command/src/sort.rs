@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use base::{Reply, number};
+use base::Reply;
 use keyspace::types::{Hash, List};
 use keyspace::{Txn, Value, ValueRef, class};
 use smallvec::SmallVec;
 
-use crate::args::{Args, is_word};
+use crate::args::{Args, is_word, lenient_float};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::keys::{Begin, Find, KeyRef, KeySpec, key_flags::*};
@@ -161,6 +161,9 @@ fn run(ctx: &mut Ctx<'_, '_>, key: &[u8], request: &Request<'_>, reply: &mut dyn
 fn elements(tx: &Txn<'_>, key: &[u8], request: &Request<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(match tx.get(key) {
         None => Vec::new(),
+        Some(ValueRef::List(list)) if request.keep_order && request.descending => {
+            list.iter().rev().map(<[u8]>::to_vec).collect()
+        }
         Some(ValueRef::List(list)) => list.iter().map(<[u8]>::to_vec).collect(),
         Some(ValueRef::Set(set)) => {
             let mut members: Vec<Vec<u8>> = set.iter().map(|member| member.to_vec()).collect();
@@ -190,20 +193,21 @@ fn weigh(tx: &Txn<'_>, element: Vec<u8>, request: &Request<'_>) -> Result<Item> 
     }
     let number = match &weight {
         None => 0.0,
-        Some(text) => number::parse_f64(text)
+        // Infinity must be spelled out: a number too large is none here.
+        Some(text) => lenient_float(text)
+            .filter(|number| number.is_finite() || !text.iter().any(u8::is_ascii_digit))
             .ok_or(Error::new("ERR One or more scores can't be converted into double"))?,
     };
     Ok(Item { element, number, text: None })
 }
 
 fn compare(a: &Item, b: &Item, request: &Request<'_>) -> Ordering {
-    let by_weight = if request.alpha {
-        // What has no weight comes first.
-        a.text.cmp(&b.text)
-    } else {
-        a.number.partial_cmp(&b.number).unwrap_or(Ordering::Equal)
-    };
-    // Equal weights are ordered by the elements, so that the order is one.
+    if request.alpha {
+        // What has no weight comes first; equal weights keep their order.
+        return a.text.cmp(&b.text);
+    }
+    // Equal numbers are ordered by the elements, so that the order is one.
+    let by_weight = a.number.partial_cmp(&b.number).unwrap_or(Ordering::Equal);
     by_weight.then_with(|| a.element.cmp(&b.element))
 }
 

@@ -260,7 +260,7 @@ struct SetOptions<'a> {
     expire: Option<(ExpireUnit, &'a [u8])>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExpireUnit {
     pub(crate) seconds: bool,
     pub(crate) absolute: bool,
@@ -271,7 +271,8 @@ impl<'a> SetOptions<'a> {
         let mut options = SetOptions::default();
         let mut args = Args::new(args);
         while !args.is_empty() {
-            let no_time = options.expire.is_none() && !options.keep_ttl && !options.persist;
+            // The same option may come twice; two that contradict each other may not.
+            let no_time = options.expire.is_none();
             if is_set && !options.only_if_present && args.take_word("nx") {
                 options.only_if_missing = true;
             } else if is_set && !options.only_if_missing && args.take_word("xx") {
@@ -282,12 +283,13 @@ impl<'a> SetOptions<'a> {
                 options.keep_ttl = true;
             } else if !is_set && no_time && args.take_word("persist") {
                 options.persist = true;
-            } else if no_time {
-                let word = args.next()?;
-                let unit = expire_unit(word).ok_or(Error::SYNTAX)?;
-                options.expire = Some((unit, args.next()?));
             } else {
-                return Err(Error::SYNTAX);
+                let unit = expire_unit(args.next()?).ok_or(Error::SYNTAX)?;
+                let is_other = options.expire.is_some_and(|(before, _)| before != unit);
+                if is_other || options.keep_ttl || options.persist {
+                    return Err(Error::SYNTAX);
+                }
+                options.expire = Some((unit, args.next()?));
             }
         }
         Ok(options)

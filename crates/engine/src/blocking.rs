@@ -408,7 +408,7 @@ impl Engine {
             self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
         }
         if finished.written.is_some() {
-            self.collect_ready(waiter.db, &effects, ready);
+            self.collect_ready(buffers.first_db(), &effects, ready);
         }
         if still_waits {
             self.tell(told, finished.written.unwrap_or_default());

@@ -317,7 +317,7 @@ impl Engine {
             && !self.blocking.is_empty()
         {
             let effects = session.buffers.effects().to_vec();
-            self.serve_waiters(session.db, &effects);
+            self.serve_waiters(session.buffers.first_db(), &effects);
         }
     }
 

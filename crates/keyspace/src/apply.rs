@@ -5,13 +5,12 @@ use thiserror::Error;
 
 use crate::EncodingLimits;
 use crate::dump::{self, DumpError};
-use crate::edit::{Editor, string_entry};
+use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
 use crate::recorder::{Buffers, Journal};
 use crate::shard::Keyspace;
 use crate::txn::{Scope, Txn, TxnOptions, WrongType};
 use crate::types::{Hash, List, Set, Zset};
-use crate::value::Value;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -49,8 +48,9 @@ impl Keyspace {
     /// Applies one recorded transaction: a pure function of state and record.
     ///
     /// # Errors
-    /// When the record is malformed or does not fit. Effects before the bad
-    /// one have been applied then; the keyspace must not be served.
+    /// When the record is malformed, and nothing is changed then; or when it
+    /// does not fit. Effects before the one that does not have been applied in
+    /// that case, so the keyspace must not be served.
     pub fn apply(
         &self,
         revision: Revision,
@@ -82,6 +82,7 @@ impl Keyspace {
     fn scope_of(&self, db: DbIndex, effects: &[u8]) -> Result<Scope, ApplyError> {
         let databases = self.databases();
         let mut shards = smallvec::SmallVec::new();
+        let mut all = false;
         let check = |number, db| {
             if db < databases {
                 Ok(())
@@ -100,18 +101,22 @@ impl Keyspace {
                 }
                 Effect::Flush { db } => {
                     check(number, db)?;
-                    return Ok(Scope::All);
+                    all = true;
                 }
                 Effect::Swap { a, b } => {
                     check(number, a.max(b))?;
-                    return Ok(Scope::All);
+                    all = true;
                 }
                 _ => {}
             }
         }
-        Ok(Scope::Shards(shards))
+        Ok(if all { Scope::All } else { Scope::Shards(shards) })
     }
 }
+
+/// The longest string that a record is believed to make without asking for the
+/// memory first: Redis's own limit by default.
+const STRING_BYTES_SURE: usize = 512 << 20;
 
 struct Applier<'a, 't, 'e> {
     txn: &'a mut Txn<'t>,
@@ -148,9 +153,12 @@ impl<'e> Applier<'_, '_, 'e> {
             Effect::StrWrite { offset, bytes } => {
                 let key = self.key()?;
                 let offset = self.index(offset)?;
-                // Beyond any string's length the record is damaged; the sum
-                // must not overflow, nor the gap exhaust memory.
-                self.fits(offset <= 1 << 40, "the offset is beyond any string")?;
+                // A damaged offset must not end the process for want of memory.
+                let end = offset.checked_add(bytes.len());
+                let has_room = |end| {
+                    end <= STRING_BYTES_SURE || Vec::<u8>::new().try_reserve_exact(end).is_ok()
+                };
+                self.fits(end.is_some_and(has_room), "memory does not hold so long a string")?;
                 let written = self.txn.write_string(key, offset, bytes);
                 self.typed(written)?;
             }
@@ -158,14 +166,7 @@ impl<'e> Applier<'_, '_, 'e> {
             Effect::Put { body, deadline } => {
                 let key = self.key()?;
                 let value = dump::decode_body(body, self.txn.seed(), self.txn.limits())?;
-                match value {
-                    Value::Str(bytes) => {
-                        let entry = string_entry(key, bytes, deadline);
-                        let revision = self.txn.recorder.revision();
-                        self.txn.insert(self.txn.db(), entry, revision);
-                    }
-                    value => self.txn.put(key, value, deadline),
-                }
+                self.txn.put_encoded(key, body, value, deadline);
             }
             Effect::Deadline(deadline) => {
                 let key = self.key()?;
@@ -208,7 +209,7 @@ impl<'e> Applier<'_, '_, 'e> {
                 let count = self.index(count)?;
                 self.change(|list: &mut Editor<'_, '_, List>| {
                     let fits = count <= list.len();
-                    list.drop_front(count);
+                    fits.then(|| list.drop_front(count));
                     fits
                 })?;
             }
@@ -216,7 +217,7 @@ impl<'e> Applier<'_, '_, 'e> {
                 let count = self.index(count)?;
                 self.change(|list: &mut Editor<'_, '_, List>| {
                     let fits = count <= list.len();
-                    list.drop_back(count);
+                    fits.then(|| list.drop_back(count));
                     fits
                 })?;
             }

@@ -4,6 +4,7 @@
 //! Pure: no I/O, no async runtime, no clock, no global random source.
 
 mod apply;
+mod check;
 pub mod dump;
 mod edit;
 pub mod effect;

@@ -34,6 +34,7 @@ pub trait Journal: Send + Sync {
 #[derive(Debug, Default)]
 pub struct Buffers {
     pub(crate) effects: Vec<u8>,
+    first_db: DbIndex,
     pub(crate) events: RefCell<Vec<Event>>,
     pub(crate) garbage: Vec<Garbage>,
 }
@@ -44,6 +45,13 @@ impl Buffers {
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.effects
+    }
+
+    /// The database that the last transaction's effects begin in, which need
+    /// not be the one its client has selected.
+    #[must_use]
+    pub fn first_db(&self) -> DbIndex {
+        self.first_db
     }
 
     /// Takes the events of the last transaction.
@@ -131,10 +139,6 @@ impl<'t> Recorder<'t> {
         self.revision
     }
 
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recording
-    }
-
     pub(crate) fn record_always(&mut self) {
         self.recording = true;
     }
@@ -174,15 +178,22 @@ impl<'t> Recorder<'t> {
     pub(crate) fn on_database(&mut self, db: DbIndex, effect: &Effect<'_>) {
         self.revision();
         if self.recording {
-            self.header_db.get_or_insert(db);
+            self.begin_in(db);
             effect.encode(&mut self.buffers.effects);
         }
+    }
+
+    /// The database of the record's header: that of the first effect.
+    fn begin_in(&mut self, db: DbIndex) -> DbIndex {
+        let first = *self.header_db.get_or_insert(db);
+        self.buffers.first_db = first;
+        first
     }
 
     fn enter(&mut self, db: DbIndex) {
         let current = match &self.place {
             Some((at, _)) => *at,
-            None => *self.header_db.get_or_insert(db),
+            None => self.begin_in(db),
         };
         if current != db {
             Effect::Database(db).encode(&mut self.buffers.effects);

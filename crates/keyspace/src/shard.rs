@@ -215,6 +215,11 @@ impl Keyspace {
         self.slots[shard].lock.lock()
     }
 
+    /// The sum that [`Keyspace::memory_bytes`] reads, of one shard.
+    pub(crate) fn slot_bytes(&self, shard: usize) -> &AtomicUsize {
+        &self.slots[shard].memory_bytes
+    }
+
     pub(crate) fn try_lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
         self.slots[shard].lock.try_lock()
     }

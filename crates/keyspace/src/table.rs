@@ -219,6 +219,10 @@ impl<T: Keyed> Table<T> {
     /// position are visited together, so one that is there from the first call
     /// to the last is visited exactly once, whatever else comes and goes.
     pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&T)) -> u64 {
+        // Cursors come from clients: one beyond the last position is the end.
+        if cursor >> POSITION_BITS != 0 {
+            return 0;
+        }
         let mut position = cursor;
         let mut missing = count.max(1);
         let mut positions = Vec::new();

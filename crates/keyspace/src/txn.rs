@@ -505,13 +505,30 @@ impl<'t> Txn<'t> {
             return;
         }
         self.purge(key);
-        let body = if self.recorder.is_recording() {
-            crate::dump::encode_body(value.as_ref())
-        } else {
-            Vec::new()
+        // Stored is what the record says, read back: a value may have been
+        // built in another order or encoding than replicas and replay build it
+        // in, and they must count the same memory and name the same encoding.
+        let body = crate::dump::encode_body(value.as_ref());
+        let value = crate::dump::decode_body(&body, self.seed(), self.options.limits)
+            .expect("what was just encoded can be read");
+        self.put_encoded(key, &body, value, deadline);
+    }
+
+    /// Makes the key `value`, which was read from `body`.
+    pub(crate) fn put_encoded(
+        &mut self,
+        key: &[u8],
+        body: &[u8],
+        value: Value,
+        deadline: Option<u64>,
+    ) {
+        self.purge(key);
+        let revision = self.note(key, &Effect::Put { body, deadline });
+        let entry = match value {
+            Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
+            value => Entry::boxed(key, Box::new(value), deadline),
         };
-        let revision = self.note(key, &Effect::Put { body: &body, deadline });
-        self.insert(self.db, Entry::boxed(key, Box::new(value), deadline), revision);
+        self.insert(self.db, entry, revision);
     }
 
     /// Removes a key; answers whether it existed.
@@ -659,6 +676,16 @@ impl<'t> Txn<'t> {
         for shard in guards {
             shard.last_revision = revision;
             shard.dbs.swap(usize::from(a), usize::from(b));
+        }
+        // What is to be recounted at the end has changed places too.
+        for (_, db) in &mut self.changed {
+            *db = if *db == a {
+                b
+            } else if *db == b {
+                a
+            } else {
+                *db
+            };
         }
     }
 

@@ -11,6 +11,8 @@ struct Model(Vec<(Vec<u8>, f64)>);
 
 impl Model {
     fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
+        // -0 becomes 0.
+        let score = score + 0.0;
         let old = self.0.iter_mut().find(|(other, _)| other == member);
         let result = match old {
             Some((_, old)) if *old == score => Some(*old),

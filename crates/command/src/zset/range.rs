@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use base::{Reply, number};
+use base::Reply;
 use keyspace::types::{LexBound, ScoreBound, Zset};
 use keyspace::{Value, class};
 
 use super::{ZsetEditor, write_members};
-use crate::args::{Args, index_range, integer};
+use crate::args::{Args, index_range, integer, lenient_float};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 
@@ -38,7 +38,7 @@ fn score_bound(arg: &[u8]) -> Result<ScoreBound> {
         [b'(', rest @ ..] => (true, rest),
         _ => (false, arg),
     };
-    let value = number::parse_f64(text).ok_or(Error::MIN_MAX_NOT_FLOAT)?;
+    let value = lenient_float(text).ok_or(Error::MIN_MAX_NOT_FLOAT)?;
     Ok(ScoreBound { value, exclusive })
 }
 
@@ -74,6 +74,7 @@ struct Dialect {
     kind: Option<Kind>,
     /// What its name says.
     reversed: Option<bool>,
+    /// Whether WITHSCORES is an option, if only to be refused by bytes.
     with_scores: bool,
 }
 
@@ -97,9 +98,9 @@ impl<'a> Request<'a> {
                 limit = Some((options.next_i64()?, options.next_i64()?));
             } else if dialect.reversed.is_none() && options.take_word("rev") {
                 reversed = Some(true);
-            } else if dialect.kind.is_none() && options.take_word("bylex") {
+            } else if kind.is_none() && options.take_word("bylex") {
                 kind = Some(Kind::Lex);
-            } else if dialect.kind.is_none() && options.take_word("byscore") {
+            } else if kind.is_none() && options.take_word("byscore") {
                 kind = Some(Kind::Score);
             } else {
                 return Err(Error::SYNTAX);
@@ -186,7 +187,7 @@ pub(super) fn zrevrangebyscore(
 
 pub(super) fn zrangebylex(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let kind = Some(Kind::Lex);
-    run(ctx, args, Dialect { kind, reversed: Some(false), with_scores: false }, reply)
+    run(ctx, args, Dialect { kind, reversed: Some(false), with_scores: true }, reply)
 }
 
 pub(super) fn zrevrangebylex(
@@ -195,7 +196,7 @@ pub(super) fn zrevrangebylex(
     reply: &mut dyn Reply,
 ) -> Result {
     let kind = Some(Kind::Lex);
-    run(ctx, args, Dialect { kind, reversed: Some(true), with_scores: false }, reply)
+    run(ctx, args, Dialect { kind, reversed: Some(true), with_scores: true }, reply)
 }
 
 pub(super) fn zrangestore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {

@@ -105,10 +105,11 @@ impl Zset {
         }
     }
 
-    /// Sets a member's score; answers the score it had, if it was there. Equal
-    /// scores (0 and -0 are) leave the old one.
+    /// Sets a member's score; answers the score it had, if it was there. -0
+    /// becomes 0: Redis keeps whole scores of a listpack as integers.
     pub fn insert(&mut self, member: &[u8], score: f64, limits: &EncodingLimits) -> Option<f64> {
         debug_assert!(!score.is_nan(), "NaN has no place in an order");
+        let score = score + 0.0;
         if let Form::Compact { compact, .. } = &self.0 {
             let outgrows = compact.len() >= limits.zset_max_listpack_entries
                 || member.len() > limits.zset_max_listpack_value.min(compact::MEMBER_MAX);

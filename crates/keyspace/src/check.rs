@@ -1,0 +1,68 @@
+//! Recounting what transactions keep in step: sums, indices, places.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use crate::shard::{Db, Keyspace, SHARDS, entry_bytes, value_of};
+
+impl Keyspace {
+    /// Recounts what every transaction keeps in step with its changes: memory
+    /// sums, the deadline index, the shard of each key, and that no collection
+    /// is empty. Locks one shard at a time; takes time in proportion to the
+    /// number of keys.
+    ///
+    /// # Errors
+    /// What does not agree, and where.
+    pub fn check(&self) -> Result<(), String> {
+        for index in 0..SHARDS {
+            let shard = self.lock(index);
+            let mut counted_bytes = 0;
+            for (number, db) in shard.dbs.iter().enumerate() {
+                self.check_db(index, db)
+                    .map_err(|what| format!("database {number}, shard {index}: {what}"))?;
+                counted_bytes += db.memory_bytes();
+            }
+            let gauge = self.slot_bytes(index).load(Ordering::Relaxed);
+            if gauge != counted_bytes {
+                return Err(format!(
+                    "shard {index}: the gauge says {gauge} bytes, there are {counted_bytes}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_db(&self, shard: usize, db: &Db) -> Result<(), String> {
+        let (mut keys, mut bytes, mut deadlines) = (0, 0, BTreeSet::new());
+        for entry in db.table.iter() {
+            let key = entry.key().escape_ascii();
+            let (home, hash) = self.locate(entry.key());
+            if home != shard {
+                return Err(format!("key \"{key}\" belongs to shard {home}"));
+            }
+            if db.table.get(hash, entry.key()).is_none() {
+                return Err(format!("key \"{key}\" cannot be found"));
+            }
+            if value_of(entry).element_count() == 0 {
+                return Err(format!("the collection at \"{key}\" is empty"));
+            }
+            keys += 1;
+            bytes += entry_bytes(entry);
+            deadlines.extend(entry.deadline().map(|at| (at, hash)));
+        }
+        if keys != db.table.len() {
+            return Err(format!("the table counts {} keys, it holds {keys}", db.table.len()));
+        }
+        if bytes != db.entry_bytes {
+            return Err(format!("entries count as {} bytes, they have {bytes}", db.entry_bytes));
+        }
+        if deadlines != db.deadlines {
+            return Err(format!(
+                "the index has {} deadlines, the keys {}",
+                db.deadlines.len(),
+                deadlines.len()
+            ));
+        }
+        Ok(())
+    }
+}
