@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use base::DbIndex;
+use base::{DbIndex, Revision};
 use entry::{ContentMut, Entry};
 
 use crate::effect::Effect;
@@ -104,11 +104,20 @@ impl Txn<'_> {
         let access = self.options.touch.then(|| access_clock(self.options.now_ms));
         let (shard, recorder) = self.split(index);
         let db = &mut shard.dbs[usize::from(db_index)];
-        let Some(entry) = db.table.get_mut(hash, key) else { return Ok(None) };
+        let Some(entry) = db.table.get_mut(hash, key) else {
+            let removed = shard.last_removal;
+            self.see(removed);
+            return Ok(None);
+        };
+        let found = Revision(entry.revision());
         let before = entry_bytes(entry);
         let value = match entry.content_mut() {
-            ContentMut::Boxed(value) => C::from_mut(value).ok_or(WrongType)?,
-            ContentMut::Inline(_) => return Err(WrongType),
+            ContentMut::Boxed(value) => C::from_mut(value),
+            ContentMut::Inline(_) => None,
+        };
+        let Some(value) = value else {
+            self.see(found);
+            return Err(WrongType);
         };
         let mut editor = Editor { value, db: db_index, key, recorder, limits, changed: false };
         let result = edit(&mut editor);
@@ -117,6 +126,7 @@ impl Txn<'_> {
             entry.set_access(access);
         }
         if !changed {
+            self.see(found);
             return Ok(Some(result));
         }
         let after = entry_bytes(entry);
@@ -125,6 +135,7 @@ impl Txn<'_> {
         db.entry_bytes = db.entry_bytes - before + after;
         shard.last_revision = revision;
         if is_empty {
+            shard.note_removal(revision);
             let gone = shard.dbs[usize::from(db_index)].remove(hash, key).expect("just edited");
             recorder.throw_away(gone.into_boxed());
             recorder.notify(class::GENERIC, "del", db_index, key);

@@ -114,12 +114,20 @@ pub(crate) fn value_of(entry: &Entry<Value>) -> ValueRef<'_> {
 #[derive(Debug)]
 pub struct Shard {
     pub(crate) dbs: Vec<Db>,
-    /// The newest transaction that changed something here. A read that finds
-    /// nothing cannot be older than this.
+    /// The newest transaction that changed something here.
     pub(crate) last_revision: Revision,
+    /// The newest one that took a key away. To see that a key is missing
+    /// depends on this.
+    pub(crate) last_removal: Revision,
 }
 
 impl Shard {
+    /// Notes that a transaction takes keys away.
+    pub(crate) fn note_removal(&mut self, revision: Revision) {
+        self.last_revision = revision;
+        self.last_removal = revision;
+    }
+
     /// Empties one database; answers what stood there, to be dropped elsewhere.
     pub(crate) fn flush(&mut self, db: DbIndex, seed: u64) -> Db {
         let db = &mut self.dbs[usize::from(db)];
@@ -154,6 +162,7 @@ impl Keyspace {
         let shard = || Shard {
             dbs: (0..databases).map(|_| Db::new(seed)).collect(),
             last_revision: Revision::ZERO,
+            last_removal: Revision::ZERO,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })

@@ -6,9 +6,11 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod read;
+
 use std::cell::Cell;
 
-use base::{DbIndex, Revision, Rng};
+use base::{DbIndex, Revision};
 use entry::Entry;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -17,9 +19,12 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StatisticsSum, value_of};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard};
 use crate::table::POSITION_BITS;
-use crate::value::{Value, ValueRef};
+use crate::value::Value;
+
+pub use read::KeyInfo;
+use read::ReadCounts;
 
 /// Which shards a transaction locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +82,8 @@ pub struct Txn<'t> {
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
-    reads: Reads,
-    /// The newest change in the shards that a sliced transaction looked at.
+    reads: ReadCounts,
+    /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
 }
 
@@ -96,29 +101,6 @@ pub struct Finished {
     pub hits: u32,
     /// Reads that did not.
     pub misses: u32,
-}
-
-/// Reads counted so far.
-#[derive(Default)]
-struct Reads {
-    are_counted: bool,
-    hits: Cell<u32>,
-    misses: Cell<u32>,
-}
-
-/// What is known of a key besides its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyInfo {
-    /// Revision of its last change.
-    pub revision: Revision,
-    /// When it expires, in milliseconds since 1970.
-    pub deadline: Option<u64>,
-    /// Seconds of the clock at its last access, modulo 2^24.
-    pub access_s: u32,
-    /// Heap bytes of key, value and bookkeeping.
-    pub memory_bytes: usize,
-    /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
-    pub is_raw: bool,
 }
 
 impl<'t> Txn<'t> {
@@ -156,7 +138,7 @@ impl<'t> Txn<'t> {
             changed: SmallVec::new(),
             expired: 0,
             keeps_due: false,
-            reads: Reads::default(),
+            reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
         }
     }
@@ -183,7 +165,7 @@ impl<'t> Txn<'t> {
             changed: SmallVec::new(),
             expired: 0,
             keeps_due: false,
-            reads: Reads::default(),
+            reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
         }
     }
@@ -202,26 +184,13 @@ impl<'t> Txn<'t> {
         self.keeps_due = true;
     }
 
-    /// Whether reads from here on count as hits and misses, and a miss is an
-    /// event: Redis does so for commands that only read.
-    pub fn count_reads(&mut self, are_counted: bool) {
-        self.reads.are_counted = are_counted;
-    }
-
     /// Ends the transaction: its record goes to the journal, its locks open.
     pub fn finish(self) -> Finished {
-        let mut depends_on = self.seen.get();
-        let mut see = |shard: &Shard| depends_on = depends_on.max(shard.last_revision);
-        match &self.locked {
-            Locked::None => {}
-            Locked::One(_, guard) => see(guard),
-            Locked::Many(guards) => guards.iter().for_each(|(_, guard)| see(guard)),
-            Locked::All(guards) => guards.iter().for_each(|guard| see(guard)),
-        }
         let written = self.recorder.reserved();
         Finished {
             written,
-            depends_on: depends_on.max(written.unwrap_or_default()),
+            // What it wrote comes after everything it can have met.
+            depends_on: self.seen.get().max(written.unwrap_or_default()),
             expired: self.expired,
             hits: self.reads.hits.get(),
             misses: self.reads.misses.get(),
@@ -283,169 +252,6 @@ impl<'t> Txn<'t> {
     /// Announces a keyspace event about `key` in the current database.
     pub fn notify(&self, class: u32, name: &'static str, key: &[u8]) {
         self.recorder.notify(class, name, self.db, key);
-    }
-
-    // ---- reads ----
-
-    /// The value of a key that exists.
-    #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<ValueRef<'_>> {
-        self.live(key).map(value_of)
-    }
-
-    /// As [`Txn::get`] in another database than the current one.
-    #[must_use]
-    pub fn get_in(&self, db: DbIndex, key: &[u8]) -> Option<ValueRef<'_>> {
-        self.live_in(db, key).map(value_of)
-    }
-
-    /// As [`Txn::get`], without counting as an access.
-    #[must_use]
-    pub fn look(&self, key: &[u8]) -> Option<ValueRef<'_>> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.shard(shard).dbs[usize::from(self.db)].table.get(hash, key)?;
-        (!self.is_due(entry)).then(|| value_of(entry))
-    }
-
-    /// Whether a key exists.
-    #[must_use]
-    pub fn contains(&self, key: &[u8]) -> bool {
-        self.live(key).is_some()
-    }
-
-    /// The string at a key. `None` when there is no key.
-    ///
-    /// # Errors
-    /// When it holds another type.
-    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// The collection at a key. `None` when there is no key.
-    ///
-    /// # Errors
-    /// When it holds another type.
-    pub fn collection<C: crate::edit::Collection>(
-        &self,
-        key: &[u8],
-    ) -> Result<Option<&C>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
-        }
-    }
-
-    /// Revision, deadline and bookkeeping of a key that exists. Does not count
-    /// as an access.
-    #[must_use]
-    pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.shard(shard).dbs[usize::from(self.db)].table.get(hash, key)?;
-        (!self.is_due(entry)).then(|| KeyInfo {
-            revision: Revision(entry.revision()),
-            deadline: entry.deadline(),
-            access_s: entry.access(),
-            memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
-            is_raw: entry.marked(),
-        })
-    }
-
-    /// The deadline of a key that exists: `Some(None)` when it has none.
-    #[must_use]
-    pub fn deadline(&self, key: &[u8]) -> Option<Option<u64>> {
-        self.live(key).map(Entry::deadline)
-    }
-
-    /// Keys in the current database, those due but not yet removed included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
-    }
-
-    /// Counts of every database that has keys.
-    #[must_use]
-    pub fn statistics(&self) -> Vec<(DbIndex, crate::DbStatistics)> {
-        let mut sum = StatisticsSum::new(self.databases());
-        (0..SHARDS).for_each(|i| self.with_shard(i, |shard| sum.add(shard)));
-        sum.finish()
-    }
-
-    /// Whether the current database holds no key.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Visits the keys of the current database that exist, about `count` of
-    /// them from `cursor` on (0: the beginning), and answers the next cursor
-    /// (0: the end). A key present from the first call to the last is visited.
-    /// Cursors stay below 2^53, which programs that keep numbers as doubles
-    /// rely on.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
-    ) -> u64 {
-        let mut shard = (cursor >> POSITION_BITS) as usize;
-        let mut position = cursor & ((1 << POSITION_BITS) - 1);
-        let mut seen = 0;
-        while shard < SHARDS {
-            position = self.with_shard(shard, |s| {
-                let table = &s.dbs[usize::from(self.db)].table;
-                table.scan(position, count.saturating_sub(seen).max(1), &mut |entry| {
-                    seen += 1;
-                    if !self.is_due(entry) {
-                        visit(entry.key(), value_of(entry));
-                    }
-                })
-            });
-            if position == 0 {
-                shard += 1;
-            }
-            if seen >= count && shard < SHARDS {
-                return ((shard as u64) << POSITION_BITS) | position;
-            }
-        }
-        0
-    }
-
-    /// A key that exists, chosen at random; `None` when the current database
-    /// is empty.
-    pub fn random_key(&self, rng: &mut dyn Rng) -> Option<Vec<u8>> {
-        let db = usize::from(self.db);
-        // Keys past their deadline may fill the database until the expiry
-        // cycle has removed them, so the search by chance is bounded.
-        for _ in 0..100 {
-            let sizes: Vec<usize> =
-                (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[db].table.len())).collect();
-            let total: usize = sizes.iter().sum();
-            if total == 0 {
-                return None;
-            }
-            let mut nth = rng.below(total as u64) as usize;
-            let shard = sizes.iter().position(|&size| {
-                let here = nth < size;
-                nth = if here { nth } else { nth - size };
-                here
-            })?;
-            let found = self.with_shard(shard, |s| {
-                let entry = s.dbs[db].table.random(rng)?;
-                (!self.is_due(entry)).then(|| entry.key().to_vec())
-            });
-            if found.is_some() {
-                return found;
-            }
-        }
-        let mut first = None;
-        self.scan(0, usize::MAX, &mut |key, _| {
-            first.get_or_insert_with(|| key.to_vec());
-        });
-        first
     }
 
     // ---- whole keys ----
@@ -540,14 +346,14 @@ impl<'t> Txn<'t> {
     /// Removes a key for a reason other than a command, expiry included.
     pub fn remove(&mut self, key: &[u8], cause: Cause) -> bool {
         let (shard, hash) = self.keyspace.locate(key);
-        let db = usize::from(self.db);
-        if self.shard(shard).dbs[db].table.get(hash, key).is_none() {
+        if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
         }
+        let db = usize::from(self.db);
         let revision = self.note(key, &Effect::Delete(cause));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
-        shard.last_revision = revision;
+        shard.note_removal(revision);
         let old = shard.dbs[db].remove(hash, key).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
         self.expired += u32::from(cause == Cause::Expired);
@@ -558,11 +364,9 @@ impl<'t> Txn<'t> {
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) -> bool {
         self.purge(key);
         let (shard, hash) = self.keyspace.locate(key);
+        let Some(entry) = self.lookup(self.db, shard, hash, key) else { return false };
+        let before = entry.deadline();
         let db = usize::from(self.db);
-        let Some(before) = self.shard(shard).dbs[db].table.get(hash, key).map(Entry::deadline)
-        else {
-            return false;
-        };
         let revision = self.note(key, &Effect::Deadline(deadline));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
@@ -587,10 +391,10 @@ impl<'t> Txn<'t> {
     pub fn rename(&mut self, key: &[u8], to_db: DbIndex, to: &[u8]) -> bool {
         self.purge(key);
         let (shard, hash) = self.keyspace.locate(key);
-        let from_db = usize::from(self.db);
-        if self.shard(shard).dbs[from_db].table.get(hash, key).is_none() {
+        if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
         }
+        let from_db = usize::from(self.db);
         if to_db == self.db && to == key {
             return true;
         }
@@ -601,7 +405,7 @@ impl<'t> Txn<'t> {
         let revision = self.note(key, &Effect::Rename { db: to_db, key: to });
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
-        shard.last_revision = revision;
+        shard.note_removal(revision);
         let old = shard.dbs[from_db].remove(hash, key).expect("just seen");
         let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
         let mut moved = match old.content() {
@@ -628,7 +432,7 @@ impl<'t> Txn<'t> {
             panic!("flush needs every shard locked: the command's scope must be All");
         };
         for shard in guards {
-            shard.last_revision = revision;
+            shard.note_removal(revision);
             let flushed = shard.flush(db, seed);
             self.recorder.throw_away_db(flushed);
         }
@@ -674,7 +478,7 @@ impl<'t> Txn<'t> {
             panic!("swap needs every shard locked: the command's scope must be All");
         };
         for shard in guards {
-            shard.last_revision = revision;
+            shard.note_removal(revision);
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
         // What is to be recounted at the end has changed places too.
@@ -785,31 +589,6 @@ impl<'t> Txn<'t> {
         entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
     }
 
-    fn live(&self, key: &[u8]) -> Option<&Entry<Value>> {
-        let entry = self.live_in(self.db, key);
-        if self.reads.are_counted {
-            if entry.is_some() {
-                self.reads.hits.set(self.reads.hits.get() + 1);
-            } else {
-                self.reads.misses.set(self.reads.misses.get() + 1);
-                self.notify(class::KEY_MISS, "keymiss", key);
-            }
-        }
-        entry
-    }
-
-    fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.shard(shard).dbs[usize::from(db)].table.get(hash, key)?;
-        if self.is_due(entry) {
-            return None;
-        }
-        if self.options.touch {
-            entry.set_access(access_clock(self.options.now_ms));
-        }
-        Some(entry)
-    }
-
     fn shard(&self, index: usize) -> &Shard {
         match &self.locked {
             Locked::One(at, guard) if *at == index => guard,
@@ -840,20 +619,6 @@ impl<'t> Txn<'t> {
             }
             Locked::All(guards) => &mut guards[index],
             _ => not_locked(index),
-        }
-    }
-
-    /// A look into a shard, locked for the moment if the transaction holds no
-    /// lock at all.
-    fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
-        match &self.locked {
-            // Only here is a lock taken out of order, and no other is held.
-            Locked::None => {
-                let shard = self.keyspace.lock(index);
-                self.seen.set(self.seen.get().max(shard.last_revision));
-                look(&shard)
-            }
-            _ => look(self.shard(index)),
         }
     }
 }

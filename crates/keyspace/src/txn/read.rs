@@ -1,0 +1,264 @@
+//! What transactions read, and what their replies depend on because of it.
+
+use std::cell::Cell;
+
+use base::{DbIndex, Revision, Rng};
+use entry::Entry;
+
+use super::{Locked, Txn, WrongType, access_clock};
+use crate::event::class;
+use crate::shard::{SHARDS, Shard, StatisticsSum, value_of};
+use crate::table::POSITION_BITS;
+use crate::value::{Value, ValueRef};
+
+/// Reads counted so far.
+#[derive(Default)]
+pub(super) struct ReadCounts {
+    pub(super) are_counted: bool,
+    pub(super) hits: Cell<u32>,
+    pub(super) misses: Cell<u32>,
+}
+
+/// What is known of a key besides its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Revision of its last change.
+    pub revision: Revision,
+    /// When it expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// Seconds of the clock at its last access, modulo 2^24.
+    pub access_s: u32,
+    /// Heap bytes of key, value and bookkeeping.
+    pub memory_bytes: usize,
+    /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
+    pub is_raw: bool,
+}
+
+impl Txn<'_> {
+    /// The value of a key that exists.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.live(key).map(value_of)
+    }
+
+    /// As [`Txn::get`] in another database than the current one.
+    #[must_use]
+    pub fn get_in(&self, db: DbIndex, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.live_in(db, key).map(value_of)
+    }
+
+    /// As [`Txn::get`], without counting as an access.
+    #[must_use]
+    pub fn look(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.lookup(self.db, shard, hash, key)?;
+        (!self.is_due(entry)).then(|| value_of(entry))
+    }
+
+    /// Whether a key exists.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.live(key).is_some()
+    }
+
+    /// The string at a key. `None` when there is no key.
+    ///
+    /// # Errors
+    /// When it holds another type.
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The collection at a key. `None` when there is no key.
+    ///
+    /// # Errors
+    /// When it holds another type.
+    pub fn collection<C: crate::edit::Collection>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<&C>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// Revision, deadline and bookkeeping of a key that exists. Does not count
+    /// as an access.
+    #[must_use]
+    pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.lookup(self.db, shard, hash, key)?;
+        (!self.is_due(entry)).then(|| KeyInfo {
+            revision: Revision(entry.revision()),
+            deadline: entry.deadline(),
+            access_s: entry.access(),
+            memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
+            is_raw: entry.marked(),
+        })
+    }
+
+    /// The deadline of a key that exists: `Some(None)` when it has none.
+    #[must_use]
+    pub fn deadline(&self, key: &[u8]) -> Option<Option<u64>> {
+        self.live(key).map(Entry::deadline)
+    }
+
+    /// Keys in the current database, those due but not yet removed included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
+    }
+
+    /// Counts of every database that has keys.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<(DbIndex, crate::DbStatistics)> {
+        let mut sum = StatisticsSum::new(self.databases());
+        (0..SHARDS).for_each(|i| self.with_shard(i, |shard| sum.add(shard)));
+        sum.finish()
+    }
+
+    /// Whether the current database holds no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits the keys of the current database that exist, about `count` of
+    /// them from `cursor` on (0: the beginning), and answers the next cursor
+    /// (0: the end). A key present from the first call to the last is visited.
+    /// Cursors stay below 2^53, which programs that keep numbers as doubles
+    /// rely on.
+    pub fn scan(
+        &self,
+        cursor: u64,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
+    ) -> u64 {
+        let mut shard = (cursor >> POSITION_BITS) as usize;
+        let mut position = cursor & ((1 << POSITION_BITS) - 1);
+        let mut seen = 0;
+        while shard < SHARDS {
+            position = self.with_shard(shard, |s| {
+                let table = &s.dbs[usize::from(self.db)].table;
+                table.scan(position, count.saturating_sub(seen).max(1), &mut |entry| {
+                    seen += 1;
+                    if !self.is_due(entry) {
+                        visit(entry.key(), value_of(entry));
+                    }
+                })
+            });
+            if position == 0 {
+                shard += 1;
+            }
+            if seen >= count && shard < SHARDS {
+                return ((shard as u64) << POSITION_BITS) | position;
+            }
+        }
+        0
+    }
+
+    /// A key that exists, chosen at random; `None` when the current database
+    /// is empty.
+    pub fn random_key(&self, rng: &mut dyn Rng) -> Option<Vec<u8>> {
+        let db = usize::from(self.db);
+        // Keys past their deadline may fill the database until the expiry
+        // cycle has removed them, so the search by chance is bounded.
+        for _ in 0..100 {
+            let sizes: Vec<usize> =
+                (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[db].table.len())).collect();
+            let total: usize = sizes.iter().sum();
+            if total == 0 {
+                return None;
+            }
+            let mut nth = rng.below(total as u64) as usize;
+            let shard = sizes.iter().position(|&size| {
+                let here = nth < size;
+                nth = if here { nth } else { nth - size };
+                here
+            })?;
+            let found = self.with_shard(shard, |s| {
+                let entry = s.dbs[db].table.random(rng)?;
+                (!self.is_due(entry)).then(|| entry.key().to_vec())
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut first = None;
+        self.scan(0, usize::MAX, &mut |key, _| {
+            first.get_or_insert_with(|| key.to_vec());
+        });
+        first
+    }
+
+    /// Whether reads from here on count as hits and misses, and a miss is an
+    /// event: Redis does so for commands that only read.
+    pub fn count_reads(&mut self, are_counted: bool) {
+        self.reads.are_counted = are_counted;
+    }
+
+    fn live(&self, key: &[u8]) -> Option<&Entry<Value>> {
+        let entry = self.live_in(self.db, key);
+        if self.reads.are_counted {
+            if entry.is_some() {
+                self.reads.hits.set(self.reads.hits.get() + 1);
+            } else {
+                self.reads.misses.set(self.reads.misses.get() + 1);
+                self.notify(class::KEY_MISS, "keymiss", key);
+            }
+        }
+        entry
+    }
+
+    fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
+        let (shard, hash) = self.keyspace.locate(key);
+        let entry = self.lookup(db, shard, hash, key)?;
+        if self.is_due(entry) {
+            return None;
+        }
+        if self.options.touch {
+            entry.set_access(access_clock(self.options.now_ms));
+        }
+        Some(entry)
+    }
+
+    /// The entry at a key, due or not, of a locked shard. Whoever learns of it
+    /// depends on its last change; whoever learns that there is none, on the
+    /// last time that the shard lost a key.
+    pub(super) fn lookup(
+        &self,
+        db: DbIndex,
+        shard: usize,
+        hash: u64,
+        key: &[u8],
+    ) -> Option<&Entry<Value>> {
+        let shard = self.shard(shard);
+        let entry = shard.dbs[usize::from(db)].table.get(hash, key);
+        self.see(entry.map_or(shard.last_removal, |entry| Revision(entry.revision())));
+        entry
+    }
+
+    /// Notes that the reply depends on a revision.
+    pub(crate) fn see(&self, revision: Revision) {
+        self.seen.set(self.seen.get().max(revision));
+    }
+
+    /// A look at a whole shard, locked for the moment if the transaction holds
+    /// no lock at all.
+    fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
+        let look = |shard: &Shard| {
+            self.see(shard.last_revision);
+            look(shard)
+        };
+        match &self.locked {
+            // Only here is a lock taken out of order, and no other is held.
+            Locked::None => look(&self.keyspace.lock(index)),
+            _ => look(self.shard(index)),
+        }
+    }
+}
