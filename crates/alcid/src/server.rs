@@ -42,11 +42,7 @@ pub fn run(found: Found) -> Result<(), String> {
         );
         settings.max_connections = most;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads(&settings))
-        .enable_all()
-        .build()
-        .map_err(|error| format!("start the runtime: {error}"))?;
+    let runtime = runtime(&settings).map_err(|error| format!("start the runtime: {error}"))?;
     let listeners = {
         let _inside = runtime.enter();
         bind(&settings)?
@@ -110,13 +106,21 @@ fn end_on_panic() {
     }));
 }
 
-/// Threads that serve clients. The other half of the cores is for what they
+/// The threads that serve clients. The other half of the cores is for what they
 /// cause: the kernel's network work, the log's writer, freeing memory.
-fn threads(settings: &Settings) -> usize {
-    match settings.threads {
+fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match settings.threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads as usize,
-    }
+    };
+    let mut builder = if threads == 1 {
+        // Without others to share with, clients are served in the order in
+        // which their requests arrive, and no work is moved between threads.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
@@ -156,7 +160,7 @@ fn announce(listeners: &[(SocketAddr, Listener)], settings: &Settings) {
         println!("Data folder {}", settings.data_dir.display());
         let promise = match settings.fsync {
             settings::Fsync::Always => "always: every acknowledged write is on disk",
-            settings::Fsync::EverySec => "everysec: a power cut takes at most the last second",
+            settings::Fsync::EverySec => "everysec: a crash takes at most the last second",
             settings::Fsync::No => "no: the operating system decides when writes reach the disk",
         };
         println!("Durability {promise}");

@@ -34,7 +34,7 @@ pub const FAMILY: Family = Family {
         Row::container("memory", Flags(0), "4.0.0", "A container for memory diagnostics commands.", MEMORY),
         Row::engine("monitor", 1, OPERATE, "1.0.0", "", "Listens for all requests received by the server in real-time."),
         Row::engine("role", 1, NOSCRIPT.with(LOADING).with(STALE).with(FAST), "2.8.12", "", "Returns the replication role.").categories(category::ADMIN.with(category::DANGEROUS)),
-        Row::engine("shutdown", -1, ADMIN.with(NOSCRIPT).with(LOADING).with(STALE).with(NO_MULTI).with(ALLOW_BUSY), "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", "Synchronously saves the database(s) to disk and shuts down the server."),
+        Row::engine("shutdown", -1, ADMIN.with(NOSCRIPT).with(LOADING).with(STALE).with(NO_MULTI).with(ALLOW_BUSY), "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", "Finishes replies, makes the log durable and ends the server."),
         Row::container("slowlog", Flags(0), "2.2.12", "A container for slow log commands.", SLOWLOG),
         Row::engine("time", 1, LOADING.with(STALE).with(FAST), "2.6.0", "", "Returns the server time."),
         Row::engine("wait", 3, BLOCKING, "3.0.0", "numreplicas timeout", "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed."),
@@ -66,6 +66,7 @@ const CONFIG: &[CommandSpec] = &[
 #[rustfmt::skip]
 const DEBUG: &[CommandSpec] = &[
     Row::engine("change-repl-id", 2, OPERATE, "1.0.0", "", "Accepted; there is no replication id to change."),
+    Row::engine("error", 3, OPERATE, "2.8.0", "message", "Answers an error."),
     Row::engine("help", 2, SHOW, "1.0.0", "", "Returns helpful text about the different subcommands."),
     Row::engine("jmap", 2, OPERATE, "1.0.0", "", "Accepted; there is no Java heap to dump."),
     Row::engine("listpack", 3, OPERATE, "1.0.0", "key", "Accepted; small collections have no listpack to show."),
@@ -96,6 +97,7 @@ const LATENCY: &[CommandSpec] = &[
 const MEMORY: &[CommandSpec] = &[
     Row::engine("doctor", 2, Flags(0), "4.0.0", "", "Outputs a memory problems report."),
     Row::engine("help", 2, SHOW, "4.0.0", "", "Returns helpful text about the different subcommands."),
+    Row::engine("malloc-stats", 2, Flags(0), "4.0.0", "", "Returns the allocator statistics."),
     Row::engine("purge", 2, Flags(0), "4.0.0", "", "Asks the allocator to release memory."),
     Row::engine("stats", 2, Flags(0), "4.0.0", "", "Returns details about memory usage."),
     Row::data("usage", -3, READONLY, &[KeySpec::one(2, RO)], "4.0.0", "key [SAMPLES count]", "Estimates the memory usage of a key.", memory_usage),

@@ -16,9 +16,11 @@ use keyspace::{Buffers, Scope, Txn, ValueRef};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::client::Client;
 use crate::engine::Engine;
 use crate::execute::{arguments, borrow};
 use crate::session::Session;
+use crate::tracking::Invalidations;
 
 /// A client's wait, held by its connection.
 #[derive(Debug)]
@@ -47,9 +49,25 @@ pub struct Answer {
 pub(crate) struct Blocking {
     waiters: Mutex<Waiters>,
     count: AtomicUsize,
+    /// Clients that CLIENT PAUSE holds up, which count as blocked.
+    paused: AtomicUsize,
+    /// Waits for this node's disk, WAITAOF's.
+    for_disk: Mutex<Vec<DiskWait>>,
     /// Held while waiters are served, so that one key's waiters are served in
     /// order and a wait that is being served is not cancelled meanwhile.
     serving: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct DiskWait {
+    /// A plain wait.
+    id: u64,
+    /// What must be on disk.
+    revision: Revision,
+    /// The reply from then on.
+    frame: Frame,
+    /// Whether the wait ends then; else it goes on to its deadline.
+    ends: bool,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +121,17 @@ impl Blocking {
 
     /// How many clients wait.
     pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
+        self.count.load(Ordering::SeqCst) + self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client that CLIENT PAUSE holds up, or no longer does.
+    pub(crate) fn set_paused(&self, client: &Client, is_paused: bool) {
+        client.activity.blocked.store(is_paused, Ordering::Relaxed);
+        if is_paused {
+            self.paused.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.paused.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// How many keys are waited for.
@@ -213,6 +241,64 @@ impl Engine {
         self.blocking.take(id).is_some()
     }
 
+    /// Ends a wait with the reply for the end of its time, which comes through
+    /// [`Blocked::answer`] unless another answer is there already.
+    pub fn time_out(&self, id: u64) {
+        let _serving = self.blocking.serving.lock();
+        if let Some(waiter) = self.blocking.take(id) {
+            let answer = Answer { frame: waiter.on_timeout, depends_on: Revision::ZERO };
+            // A connection that is gone has no use for it.
+            let _ = waiter.answer.send(answer);
+        }
+    }
+
+    /// Answers a wait with `frame` once `revision` is on disk; or, when other
+    /// copies are asked for that there are not, changes its reply at the end of
+    /// its time.
+    pub(crate) fn answer_when_durable(
+        &self,
+        id: u64,
+        revision: Revision,
+        frame: Frame,
+        ends: bool,
+    ) {
+        self.blocking.for_disk.lock().push(DiskWait { id, revision, frame, ends });
+        self.replicator.request_sync();
+        // What became durable before the wait stood in the list.
+        self.answer_durable();
+    }
+
+    /// Answers the waits that the disk has reached. After a fault it will reach
+    /// no more: those who can only wait for it hear why.
+    pub(crate) fn answer_durable(&self) {
+        let mut waits = self.blocking.for_disk.lock();
+        if waits.is_empty() {
+            return;
+        }
+        let durable = self.replicator.durable();
+        let fault = self.replicator.admit_write().err();
+        let over: Vec<DiskWait> = waits
+            .extract_if(.., |wait| {
+                wait.revision <= durable
+                    || fault.is_some()
+                    || !self.blocking.waiters.lock().by_id.contains_key(&wait.id)
+            })
+            .collect();
+        drop(waits);
+        for wait in over {
+            if wait.revision > durable {
+                if let Some(fault) = fault.as_ref().filter(|_| wait.ends) {
+                    let frame = Frame::Error(fault.text().to_owned());
+                    self.answer_wait(wait.id, frame, Revision::ZERO);
+                }
+            } else if wait.ends {
+                self.answer_wait(wait.id, wait.frame, Revision::ZERO);
+            } else if let Some(waiter) = self.blocking.waiters.lock().by_id.get_mut(&wait.id) {
+                waiter.on_timeout = wait.frame;
+            }
+        }
+    }
+
     /// Answers a plain wait. False when it has ended already.
     pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
         match self.blocking.take(id) {
@@ -256,10 +342,13 @@ impl Engine {
                 after = id;
                 let Some(waiter) = self.blocking.take(id) else { continue };
                 match self.serve(&waiter, &key, &mut buffers, &mut rng, &mut ready) {
-                    Served::Answered(answer) => {
+                    Served::Answered(answer, told) => {
+                        let revision = answer.depends_on;
                         // A connection that is gone has no use for the answer;
                         // what its command did stays done, as in Redis.
                         let _ = waiter.answer.send(answer);
+                        // Invalidations come after the reply.
+                        self.tell(told, revision);
                     }
                     Served::StillWaits => self.blocking.put_back(id, waiter),
                     Served::NothingThere => {
@@ -308,8 +397,10 @@ impl Engine {
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
         let result = handler(&mut ctx, arguments(waiter.command, &argv), &mut sink);
         let still_waits = ctx.block.is_some();
+        let told = self.tracking.changes(waiter.client, &txn);
         let finished = txn.finish();
         let effects = buffers.effects().to_vec();
+        self.count_expired(&finished);
         self.dispose(buffers.take_garbage());
         if buffers.has_events() {
             let events = buffers.take_events();
@@ -317,10 +408,10 @@ impl Engine {
             self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
         }
         if finished.written.is_some() {
-            self.tracking.invalidate_for(self, waiter.client, &finished, &effects);
             self.collect_ready(buffers.first_db(), &effects, ready);
         }
         if still_waits {
+            self.tell(told, finished.written.unwrap_or_default());
             return Served::StillWaits;
         }
         if let Err(error) = result {
@@ -328,7 +419,7 @@ impl Engine {
             sink.error(error.text());
         }
         let frame = sink.finish().pop().expect("a command that does not wait replies");
-        Served::Answered(Answer { frame, depends_on: finished.depends_on })
+        Served::Answered(Answer { frame, depends_on: finished.depends_on }, told)
     }
 
     /// Keys that effects may have filled, in order.
@@ -361,7 +452,8 @@ impl Engine {
 }
 
 enum Served {
-    Answered(Answer),
+    /// With what its command made to be told.
+    Answered(Answer, Invalidations),
     /// Its command found nothing it could use.
     StillWaits,
     /// The key is gone: no later waiter of it can be served either.

@@ -125,7 +125,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a push; answers the bytes that wait now.
+    /// Adds a push; answers the bytes that wait now, roughly as they will be on
+    /// the wire.
     pub fn push(&self, frame: Arc<Frame>) -> usize {
         let size = frame_bytes(&frame);
         let mut queue = self.queue.lock();
@@ -213,6 +214,13 @@ impl Clients {
         });
         self.all.write().insert(id, client.clone());
         client
+    }
+
+    /// Ends a client's connection. Nobody finds the client from here on, though
+    /// its task takes a moment to end.
+    pub(crate) fn kill(&self, client: &Client) {
+        self.disconnect(client.id);
+        client.kill();
     }
 
     pub(crate) fn disconnect(&self, id: u64) {

@@ -58,7 +58,7 @@ fn setinfo(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let option = String::from_utf8_lossy(option);
         return Err(Error::new(format!("ERR Unrecognized option '{option}'")));
     }
-    check_name(value, if is_name { "lib-name" } else { "lib-ver" })?;
+    check_name(value, &String::from_utf8_lossy(option))?;
     let value = String::from_utf8_lossy(value).into_owned();
     let mut identity = call.session.client.identity.lock();
     if is_name {
@@ -98,22 +98,29 @@ fn no_touch(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn pause(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let writes_only = match &call.args[1..] {
+        [] => false,
+        [mode] if is_word(mode, "write") => true,
+        [mode] if is_word(mode, "all") => false,
+        [_] => return Err(Error::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(wrong_words("pause")),
+    };
     let ms = parse_i64(call.args[0])
         .ok_or(Error::new("ERR timeout is not an integer or out of range"))?;
     let ms = u64::try_from(ms).map_err(|_| Error::TIMEOUT_NEGATIVE)?;
     if ms > (i64::MAX as u64).saturating_sub(call.now_ms) {
         return Err(Error::TIMEOUT_OUT_OF_RANGE);
     }
-    let writes_only = match &call.args[1..] {
-        [] => false,
-        [mode] if is_word(mode, "write") => true,
-        [mode] if is_word(mode, "all") => false,
-        [_] => return Err(Error::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(Error::SYNTAX),
-    };
     call.engine.pause.begin(call.now_ms + ms, writes_only, call.now_ms);
     call.reply.ok();
     Ok(Outcome::Done)
+}
+
+/// More words than any form of the subcommand has.
+fn wrong_words(subcommand: &str) -> Error {
+    Error::new(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try CLIENT HELP."
+    ))
 }
 
 fn unpause(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -122,9 +129,11 @@ fn unpause(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// OFF and SKIP have no reply of their own.
+/// OFF and SKIP have no reply of their own, except inside EXEC, whose reply has
+/// a place for each command.
 fn reply(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mode = call.args[0];
+    let has_place = call.open.is_some();
     if is_word(mode, "on") {
         call.session.reply_mode = ReplyMode::On;
         call.reply.ok();
@@ -137,6 +146,9 @@ fn reply(call: &mut Call<'_, '_>) -> Result<Outcome> {
     } else {
         return Err(Error::SYNTAX);
     }
+    if has_place && !is_word(mode, "on") {
+        call.reply.ok();
+    }
     Ok(Outcome::Done)
 }
 
@@ -148,7 +160,7 @@ fn unblock(call: &mut Call<'_, '_>) -> Result<Outcome> {
         [_] => {
             return Err(Error::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
         }
-        _ => return Err(Error::SYNTAX),
+        _ => return Err(wrong_words("unblock")),
     };
     let client = u64::try_from(integer(call.args[0])?).unwrap_or(0);
     let unblocked = call.engine.unblock_client(client, with_error);

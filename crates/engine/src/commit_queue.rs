@@ -45,6 +45,7 @@ impl Engine {
     /// Runs the actions whose revisions are committed. The binary calls it
     /// whenever the replicator reports progress.
     pub fn run_committed(&self) {
+        self.answer_durable();
         let queue = &self.after_commit;
         loop {
             let mut waiting = queue.waiting.lock();

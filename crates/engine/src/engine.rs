@@ -262,9 +262,12 @@ impl Engine {
             hook(&changed)?;
         }
         self.replicator.reconfigure(&changed);
-        *self.live.write() = Arc::new(Live::new(&changed));
+        let live = Arc::new(Live::new(&changed));
+        *self.live.write() = live.clone();
         *settings = changed;
         self.live_version.fetch_add(1, Ordering::Release);
+        drop(settings);
+        self.limit_tracked_keys(&live);
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! One command from its words to its reply: admission, then execution in place.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use base::{Frame, Reply, Revision};
 use command::flags::{
-    ADMIN, ALLOW_BUSY, DENYOOM, LOADING, NO_AUTH, NO_MULTI, PUBSUB, READONLY, SKIP_MONITOR, WRITE,
+    ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
 use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
 use keyspace::{Finished, Scope, Txn};
@@ -59,6 +59,8 @@ impl Engine {
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
             session.batch_began = (self.clock.now_us(), session.tick_ns);
+            let now_ms = session.now_ms();
+            session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
         }
         let now_ms = session.now_ms();
         let command = match find(argv) {
@@ -170,14 +172,14 @@ impl Engine {
         if flags.has(WRITE) && self.replicator.is_congested() {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
-        // EXEC counts as a write when its queue holds one.
-        let is_write = flags.has(WRITE) || session.exec_writes(command);
-        if !flags.has_any(command::flags::Flags(ALLOW_BUSY.0 | LOADING.0)) || is_write {
-            let may_wait =
-                is_write || flags.has(READONLY) || flags.has(PUBSUB) || !flags.has(ALLOW_BUSY);
-            if let Some(until_ms) = self.pause.holds(is_write, now_ms).filter(|_| may_wait) {
-                return Ok(Admitted::Pause(until_ms));
-            }
+        // What replicas would hear of waits as writes do; EXEC counts as a
+        // write when its queue holds one.
+        let is_write = flags.has_any(WRITE | MAY_REPLICATE) || session.exec_writes(command);
+        if let Some(until_ms) = self.pause.holds(is_write, now_ms)
+            // Else a pause of everything could not be ended.
+            && command.full_name != "client|unpause"
+        {
+            return Ok(Admitted::Pause(until_ms));
         }
         Ok(Admitted::Run)
     }
@@ -205,6 +207,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
+        if !command.flags.has(WRITE) && self.pause.is_active(now_ms) {
+            txn.keep_due();
+        }
         txn.select(session.db);
         let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
         let waits = match &ran {
@@ -214,7 +219,7 @@ impl Engine {
             }
             _ => None,
         };
-        self.track_reads(session, live, command, argv);
+        self.observe(session, live, &txn, command, argv);
         let finished = txn.finish();
         session.buffers = buffers;
         self.settle(session, &finished);
@@ -238,7 +243,7 @@ impl Engine {
         reply: &mut dyn Reply,
         can_block: bool,
     ) -> command::Result<Ran> {
-        txn.count_reads(command.flags.has(READONLY));
+        txn.count_reads(counts_reads(command));
         if command.single_key {
             txn.purge(argv[1]);
         } else {
@@ -295,7 +300,8 @@ impl Engine {
         if let Some(revision) = finished.written {
             session.last_write = revision;
         }
-        self.count_looks(finished);
+        session.tally.looks(finished.hits, finished.misses);
+        self.count_expired(finished);
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
             self.dispose(garbage);
@@ -305,27 +311,19 @@ impl Engine {
             let revision = finished.written.unwrap_or(Revision::ZERO);
             self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
         }
+        self.tell_observed(session, finished.written.unwrap_or_default());
         if finished.written.is_some()
             && !session.buffers.effects().is_empty()
-            && self.has_effect_readers()
+            && !self.blocking.is_empty()
         {
             let effects = session.buffers.effects().to_vec();
-            self.tracking.invalidate(self, session, finished, &effects);
             self.serve_waiters(session.buffers.first_db(), &effects);
         }
     }
 
-    /// Adds what a transaction met to the counters.
-    pub(crate) fn count_looks(&self, finished: &Finished) {
-        let counts = [
-            (finished.expired, &self.stats.expired_keys),
-            (finished.hits, &self.stats.keyspace_hits),
-            (finished.misses, &self.stats.keyspace_misses),
-        ];
-        for (count, counter) in counts {
-            if count > 0 {
-                counter.fetch_add(u64::from(count), Ordering::Relaxed);
-            }
+    pub(crate) fn count_expired(&self, finished: &Finished) {
+        if finished.expired > 0 {
+            self.stats.expired_keys.fetch_add(u64::from(finished.expired), Ordering::Relaxed);
         }
     }
 
@@ -362,16 +360,6 @@ impl Engine {
         }
     }
 
-    /// Whether CLIENT PAUSE holds anything up now.
-    pub fn is_paused(&self) -> bool {
-        self.pause.current(self.clock.now_ms()).is_some()
-    }
-
-    /// Told when CLIENT UNPAUSE ends a pause early.
-    pub fn pause_ended(&self) -> &tokio::sync::Notify {
-        self.pause.ended()
-    }
-
     /// Writes the reply of a client that was blocked: the answer, or `on_timeout`
     /// when there was none in time.
     pub fn reply_blocked(
@@ -398,6 +386,22 @@ enum Admitted {
     Run,
     Queue,
     Pause(u64),
+}
+
+/// Whether what a command looks up counts as hits and misses. Of the commands
+/// that write, those do that answer what they find.
+fn counts_reads(command: &Command) -> bool {
+    const ANSWER_AND_WRITE: [&str; 3] = ["getdel", "getex", "getset"];
+    static COUNT: OnceLock<Vec<bool>> = OnceLock::new();
+    let by_id = COUNT.get_or_init(|| {
+        let mut by_id = vec![false; table().id_count()];
+        for command in table().all() {
+            by_id[command.id] = command.flags.has(READONLY)
+                || ANSWER_AND_WRITE.contains(&command.full_name.as_str());
+        }
+        by_id
+    });
+    by_id[command.id]
 }
 
 /// The command that these words name; a container's subcommand rather than

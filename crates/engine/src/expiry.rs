@@ -17,7 +17,8 @@ impl Engine {
     /// `budget_us` microseconds. Answers how many keys it removed. The binary
     /// calls it `hz` times a second.
     pub fn expire_cycle(self: &Arc<Self>, budget_us: u64) -> usize {
-        if !self.active_expire.load(Ordering::Relaxed) {
+        // CLIENT PAUSE keeps the data as it is.
+        if !self.active_expire.load(Ordering::Relaxed) || self.is_paused() {
             return 0;
         }
         let started_ns = self.clock.monotonic_ns();
@@ -35,10 +36,14 @@ impl Engine {
                 let scope = Scope::Shards(smallvec::smallvec![shard]);
                 let mut txn =
                     Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
+                if self.has_effect_readers() {
+                    txn.record_always();
+                }
                 let batch = txn.expire_due(shard, BATCH);
+                let told = self.tracking.changes(0, &txn);
                 let finished = txn.finish();
                 removed += batch;
-                self.count_looks(&finished);
+                self.count_expired(&finished);
                 self.dispose(buffers.take_garbage());
                 if buffers.has_events() {
                     let events = buffers.take_events();
@@ -48,10 +53,7 @@ impl Engine {
                         Box::new(move |engine| engine.publish_events(&events)),
                     );
                 }
-                if self.has_effect_readers() && finished.written.is_some() {
-                    let effects = buffers.effects().to_vec();
-                    self.tracking.invalidate_for(self, 0, &finished, &effects);
-                }
+                self.tell(told, finished.written.unwrap_or_default());
                 if self.clock.monotonic_ns() >= deadline_ns {
                     self.stats.expire_cycle_cut.fetch_add(1, Ordering::Relaxed);
                     break 'shards;

@@ -47,6 +47,7 @@ pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;
 pub use keyspace::WARM_KEYS_MAX;
+pub use pause::HeldUp;
 pub use replicator::{Commit, NoLog, Replicator};
 pub use session::{ReplyMode, Session};
 pub use standalone::{Recovered, StandaloneLog, compression, fsync_policy};

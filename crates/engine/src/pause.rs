@@ -1,9 +1,16 @@
 //! CLIENT PAUSE.
+//!
+//! Nothing that a client can see changes by itself while it lasts: keys past
+//! their deadline are hidden but not removed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::client::Client;
+use crate::engine::Engine;
 
 /// Until when which commands wait.
 #[derive(Debug, Default)]
@@ -49,13 +56,50 @@ impl Pause {
         (state.until_ms > now_ms && (is_write || !state.writes_only)).then_some(state.until_ms)
     }
 
-    /// What is paused: `None`, or whether only writes are.
-    pub(crate) fn current(&self, now_ms: u64) -> Option<bool> {
-        let state = self.state.lock();
-        (state.until_ms > now_ms).then_some(state.writes_only)
+    /// Whether anything is paused.
+    pub(crate) fn is_active(&self, now_ms: u64) -> bool {
+        self.until_ms.load(Ordering::Acquire) > now_ms
     }
 
     pub(crate) fn ended(&self) -> &Notify {
         &self.ended
+    }
+}
+
+/// A client that a pause holds up; it counts as blocked until this is dropped.
+pub struct HeldUp {
+    engine: Arc<Engine>,
+    client: Arc<Client>,
+}
+
+impl std::fmt::Debug for HeldUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HeldUp({})", self.client.id)
+    }
+}
+
+impl Drop for HeldUp {
+    fn drop(&mut self) {
+        self.engine.blocking.set_paused(&self.client, false);
+    }
+}
+
+impl Engine {
+    /// Whether CLIENT PAUSE holds anything up now.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_active(self.clock.now_ms())
+    }
+
+    /// Counts a client as blocked by CLIENT PAUSE.
+    #[must_use]
+    pub fn hold_up(self: &Arc<Self>, client: Arc<Client>) -> HeldUp {
+        self.blocking.set_paused(&client, true);
+        HeldUp { engine: self.clone(), client }
+    }
+
+    /// Told when CLIENT UNPAUSE ends a pause early.
+    pub fn pause_ended(&self) -> &Notify {
+        self.pause.ended()
     }
 }

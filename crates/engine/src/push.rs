@@ -13,9 +13,14 @@ impl Engine {
     /// Puts a frame into a client's outbox. A client that does not take its
     /// pushes is disconnected when they exceed `client-output-buffer-limit`.
     pub(crate) fn push(&self, client: &Arc<Client>, frame: Arc<Frame>) {
+        // Nobody takes it any more, so nothing may gather.
+        if client.is_killed() {
+            return;
+        }
         let waiting = client.outbox.push(frame) as u64;
-        // Far below any sensible limit: the common case looks at no settings.
-        if waiting < 64 * 1024 {
+        // Redis's fixed buffer, which no limit counts: the common case looks at
+        // no settings.
+        if waiting < 16 * 1024 {
             client.outbox.over_soft_since_ms.store(0, Ordering::Relaxed);
             return;
         }
@@ -24,9 +29,6 @@ impl Engine {
         let limit = if is_subscriber { limits.pubsub } else { limits.normal };
         let is_over_hard = limit.hard_bytes > 0 && waiting > limit.hard_bytes;
         if is_over_hard || self.is_over_soft_for_long(client, waiting, limit) {
-            if client.is_killed() {
-                return;
-            }
             self.stats.output_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 client = client.id,
@@ -36,7 +38,7 @@ impl Engine {
                 limit.soft_bytes,
                 limit.soft_seconds,
             );
-            client.kill();
+            self.clients.kill(client);
             client.outbox.clear();
         }
     }

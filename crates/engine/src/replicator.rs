@@ -31,6 +31,11 @@ pub trait Replicator: Journal {
         false
     }
 
+    /// Whether changes are kept on disk at all.
+    fn keeps_log(&self) -> bool {
+        true
+    }
+
     /// The newest revision that is on this node's disk.
     fn durable(&self) -> Revision;
 
@@ -102,6 +107,10 @@ impl Replicator for NoLog {
 
     fn admit_write(&self) -> command::Result {
         Ok(())
+    }
+
+    fn keeps_log(&self) -> bool {
+        false
     }
 
     fn durable(&self) -> Revision {

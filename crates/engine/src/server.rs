@@ -14,6 +14,7 @@ use base::number::parse_i64;
 use command::{Args, Command, Error, Result};
 
 use crate::call::{Call, Handler};
+use crate::connection::REDIS_VERSION;
 use crate::execute::Outcome;
 
 /// The handlers, a slice per file.
@@ -110,7 +111,9 @@ fn lolwut(call: &mut Call<'_, '_>) -> Result<Outcome> {
         // The picture has one version; a number is all that is asked for.
         parse_i64(args.next()?).ok_or(Error::NOT_INTEGER)?;
     }
-    let text = format!("{BIRD}\nAlcid ver. {}\n", env!("CARGO_PKG_VERSION"));
+    // Programs look for Redis's version in the last line.
+    let text =
+        format!("{BIRD}\nAlcid ver. {}\nRedis ver. {REDIS_VERSION}\n", env!("CARGO_PKG_VERSION"));
     call.reply.verbatim("txt", &text);
     Ok(Outcome::Done)
 }

@@ -112,6 +112,8 @@ pub(crate) struct Tally {
     buckets: [u32; 32],
     /// A bit per bucket that is not zero.
     used: u32,
+    hits: u64,
+    misses: u64,
 }
 
 impl Tally {
@@ -127,7 +129,20 @@ impl Tally {
         self.used |= 1 << index;
     }
 
+    /// Counts reads that found their key and those that did not.
+    pub(crate) fn looks(&mut self, hits: u32, misses: u32) {
+        self.hits += u64::from(hits);
+        self.misses += u64::from(misses);
+    }
+
     pub(crate) fn flush(&mut self, stats: &Stats) {
+        for (count, counter) in
+            [(&mut self.hits, &stats.keyspace_hits), (&mut self.misses, &stats.keyspace_misses)]
+        {
+            if *count > 0 {
+                counter.fetch_add(std::mem::take(count), Ordering::Relaxed);
+            }
+        }
         if self.calls == 0 {
             return;
         }

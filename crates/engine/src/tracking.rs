@@ -1,26 +1,36 @@
 //! CLIENT TRACKING: telling clients that cache which of their keys changed.
 //!
-//! A read is remembered while its shard is locked, and a change looks for
-//! readers after its own locks are open. So whoever reads the old value is in
-//! the table before the change can happen, and is told; whoever reads the new
-//! one may be told without need, never the other way round.
+//! The race to respect is a read beside a write of the same key. Both go to the
+//! table while they hold the key's shard: a read to be remembered there, a
+//! write to find who read. So for each key the table sees reads and writes in
+//! the very order in which they happened, and whoever has read a value that a
+//! write replaces is found by that write. The messages leave later, once the
+//! write is committed; on a client's own connection they come after the reply
+//! of the command that ran before them, because only that connection's task
+//! takes them from the outbox, between commands.
+//!
+//! The table's lock is taken inside the shards' locks, and nothing is locked
+//! inside it.
 //!
 //! As in Redis, keys are remembered without their database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod table;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::Frame;
+use base::{Frame, Revision};
 use command::Command;
 use command::flags::{PUBSUB, READONLY};
-use keyspace::Finished;
-use keyspace::effect::{Effect, Effects};
+use command::keys::key_flags::NOT_KEY;
+use keyspace::Txn;
 use parking_lot::Mutex;
 
 use crate::client::Client;
 use crate::engine::{Engine, Live};
 use crate::session::Session;
+pub(crate) use table::Invalidations;
+use table::{Notice, Place, Table, Tracker};
 
 /// Where RESP2 clients listen for invalidations.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
@@ -52,7 +62,12 @@ pub(crate) struct TrackingState {
     pub(crate) mode: Option<Mode>,
     pub(crate) caching: Option<Caching>,
     pub(crate) noloop: bool,
+    /// Ascending.
     pub(crate) prefixes: Vec<Vec<u8>>,
+    /// How far the transaction that runs has been looked at, and what it makes
+    /// to be told so far.
+    place: Place,
+    told: Invalidations,
 }
 
 /// Which clients cache which keys.
@@ -61,26 +76,6 @@ pub(crate) struct Tracking {
     table: Mutex<Table>,
     /// Clients that track, readable without the lock.
     clients: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    clients: HashMap<u64, Tracker>,
-    /// Readers by key. A reader that left or switched tracking off stays until
-    /// the key changes.
-    keys: HashMap<Vec<u8>, BTreeSet<u64>>,
-    /// Clients in broadcast mode by prefix.
-    prefixes: BTreeMap<Vec<u8>, BTreeSet<u64>>,
-}
-
-/// A client that tracks.
-#[derive(Clone, Debug)]
-struct Tracker {
-    client: Arc<Client>,
-    /// The client that is told in its place; 0: itself.
-    redirect: u64,
-    noloop: bool,
-    broadcast: bool,
 }
 
 /// Figures for INFO.
@@ -100,13 +95,7 @@ impl Tracking {
     }
 
     pub(crate) fn counts(&self) -> TrackingCounts {
-        let table = self.table.lock();
-        TrackingCounts {
-            clients: table.clients.len(),
-            keys: table.keys.len(),
-            items: table.keys.values().map(BTreeSet::len).sum(),
-            prefixes: table.prefixes.len(),
-        }
+        self.table.lock().counts()
     }
 
     /// Forgets a client that left.
@@ -115,107 +104,20 @@ impl Tracking {
             return;
         }
         let mut table = self.table.lock();
-        table.clients.remove(&client);
-        table.prefixes.retain(|_, clients| {
-            clients.remove(&client);
-            !clients.is_empty()
-        });
-        if table.clients.is_empty() {
-            table.keys = HashMap::new();
-        }
-        self.clients.store(table.clients.len(), Ordering::SeqCst);
+        table.remove(client);
+        self.clients.store(table.clients(), Ordering::SeqCst);
     }
 
-    /// Tells clients that cache keys which `effects` changed. `session` made
-    /// the change.
-    pub(crate) fn invalidate(
-        &self,
-        engine: &Engine,
-        session: &Session,
-        finished: &Finished,
-        effects: &[u8],
-    ) {
-        self.invalidate_for(engine, session.client.id, finished, effects);
-    }
-
-    /// As `invalidate`, for a change made by that client's blocked command or,
-    /// with 0, by the server (expiry).
-    pub(crate) fn invalidate_for(
-        &self,
-        engine: &Engine,
-        writer: u64,
-        finished: &Finished,
-        effects: &[u8],
-    ) {
-        if self.is_empty() {
-            return;
+    /// What is to be told of a transaction that `writer` made: a client's
+    /// blocked command or, with 0, the server (expiry). Called with the shards
+    /// of its keys locked.
+    pub(crate) fn changes(&self, writer: u64, txn: &Txn<'_>) -> Invalidations {
+        let mut told = Invalidations::default();
+        if !self.is_empty() && !txn.effects().is_empty() {
+            let mut place = Place::default();
+            self.table.lock().read_effects(txn.effects(), writer, &mut place, &mut told);
         }
-        let messages = self.table.lock().changed(writer, &Changes::of(effects));
-        if !messages.is_empty() {
-            let revision = finished.written.unwrap_or_default();
-            let deliver = move |engine: &Engine| {
-                messages.into_iter().for_each(|(tracker, keys)| engine.deliver(&tracker, keys));
-            };
-            engine.after_commit(revision, Box::new(deliver));
-        }
-    }
-}
-
-/// The keys that a transaction changed.
-#[derive(Debug, Default)]
-struct Changes<'e> {
-    keys: BTreeSet<&'e [u8]>,
-    /// A whole database.
-    flushed: bool,
-}
-
-impl<'e> Changes<'e> {
-    fn of(effects: &'e [u8]) -> Changes<'e> {
-        let mut changes = Changes::default();
-        for effect in Effects::new(effects).flatten() {
-            match effect {
-                Effect::Key(key) | Effect::Rename { key, .. } => {
-                    changes.keys.insert(key);
-                }
-                Effect::Flush { .. } | Effect::Swap { .. } => changes.flushed = true,
-                _ => {}
-            }
-        }
-        changes
-    }
-}
-
-/// Keys of one message; `None` stands for every key.
-type Keys = Option<Vec<Vec<u8>>>;
-
-impl Table {
-    /// Whom to tell of what, and forgets who has been told.
-    fn changed(&mut self, writer: u64, changes: &Changes<'_>) -> Vec<(Tracker, Keys)> {
-        let mut messages = Vec::new();
-        if changes.flushed {
-            self.keys.clear();
-            messages.extend(self.clients.values().map(|tracker| (tracker.clone(), None)));
-        }
-        let is_told = |tracker: &Tracker| !(tracker.noloop && tracker.client.id == writer);
-        for &key in &changes.keys {
-            for reader in self.keys.remove(key).into_iter().flatten() {
-                let tracker = self.clients.get(&reader).filter(|t| !t.broadcast && is_told(t));
-                messages.extend(tracker.map(|tracker| (tracker.clone(), Some(vec![key.to_vec()]))));
-            }
-        }
-        for (prefix, clients) in &self.prefixes {
-            let of_prefix = changes.keys.iter().filter(|key| key.starts_with(prefix));
-            let keys: Vec<Vec<u8>> = of_prefix.map(|key| key.to_vec()).collect();
-            if keys.is_empty() {
-                continue;
-            }
-            for tracker in clients.iter().filter_map(|id| self.clients.get(id)) {
-                if is_told(tracker) {
-                    messages.push((tracker.clone(), Some(keys.clone())));
-                }
-            }
-        }
-        messages
+        told
     }
 }
 
@@ -230,35 +132,36 @@ impl Engine {
         mut prefixes: Vec<Vec<u8>>,
     ) {
         let broadcast = mode == Mode::Broadcast;
-        if broadcast && prefixes.is_empty() && session.tracking.prefixes.is_empty() {
+        if broadcast && prefixes.is_empty() {
+            // Every key, whatever prefixes it named before.
             prefixes.push(Vec::new());
         }
         let client = session.client.clone();
-        let id = client.id;
         let activity = &client.activity;
         activity.tracking.store(true, Ordering::Relaxed);
         activity.tracking_broadcast.store(broadcast, Ordering::Relaxed);
         activity.redirect.store(redirect, Ordering::Relaxed);
         activity.redirect_broken.store(false, Ordering::Relaxed);
+        let tracker = Tracker { client: client.clone(), redirect, noloop, broadcast };
         let mut table = self.tracking.table.lock();
-        for prefix in &prefixes {
-            table.prefixes.entry(prefix.clone()).or_default().insert(id);
-        }
-        let tracker = Tracker { client: session.client.clone(), redirect, noloop, broadcast };
-        table.clients.insert(id, tracker);
-        self.tracking.clients.store(table.clients.len(), Ordering::SeqCst);
+        table.add(tracker, &prefixes);
+        self.tracking.clients.store(table.clients(), Ordering::SeqCst);
         drop(table);
         let state = &mut session.tracking;
         state.mode = Some(mode);
         state.noloop = noloop;
         state.prefixes.append(&mut prefixes);
         state.prefixes.sort();
+        state.prefixes.dedup();
     }
 
     /// Switches tracking off for a client.
     pub(crate) fn untrack(&self, session: &mut Session) {
         self.tracking.forget(session.client.id);
-        session.tracking = TrackingState::default();
+        // What a transaction has gathered so far is for others too: it stays.
+        let state = &mut session.tracking;
+        (state.mode, state.caching, state.noloop) = (None, None, false);
+        state.prefixes.clear();
         let activity = &session.client.activity;
         activity.redirect.store(0, Ordering::Relaxed);
         for flag in [&activity.tracking, &activity.tracking_broadcast, &activity.redirect_broken] {
@@ -266,77 +169,134 @@ impl Engine {
         }
     }
 
-    /// Remembers the keys that a client reads, if it tracks. Called with the
-    /// keys' shards locked.
-    pub(crate) fn track_reads(
+    /// Looks at what a command of this session changed and read. Called after
+    /// each command of a transaction, with its shards locked: what a command
+    /// reads is remembered after what those before it changed.
+    pub(crate) fn observe(
         &self,
-        session: &Session,
+        session: &mut Session,
         live: &Live,
+        txn: &Txn<'_>,
         command: &Command,
         argv: &[&[u8]],
     ) {
-        let state = &session.tracking;
-        let is_wanted = match state.mode {
-            None | Some(Mode::Broadcast) => false,
-            Some(Mode::EveryRead) => true,
-            Some(Mode::OptIn) => state.caching == Some(Caching::Yes),
-            Some(Mode::OptOut) => state.caching != Some(Caching::No),
-        };
-        if !is_wanted || !command.flags.has(READONLY) || command.flags.has(PUBSUB) {
+        if self.tracking.is_empty() {
             return;
         }
-        let reader = session.client.id;
-        let max = usize::try_from(live.settings.tracking_table_max_keys).unwrap_or(usize::MAX);
-        let mut forgotten = Vec::new();
+        let id = session.client.id;
+        let state = &mut session.tracking;
+        let reads = state.remembers() && command.flags.has(READONLY) && !command.flags.has(PUBSUB);
+        if !reads && txn.effects().len() == state.place.offset {
+            return;
+        }
         let mut table = self.tracking.table.lock();
-        for key in command.keys(argv) {
-            table.keys.entry(argv[key.index].to_vec()).or_default().insert(reader);
+        table.read_effects(txn.effects(), id, &mut state.place, &mut state.told);
+        if reads {
+            for key in command.keys(argv).iter().filter(|key| !key.flags.has(NOT_KEY)) {
+                table.remember(argv[key.index], id);
+            }
+            table.shrink(keys_max(live), &mut state.told);
         }
-        while max > 0 && table.keys.len() > max {
-            // What is forgotten must be told, or a client would keep it for ever.
-            let Some(key) = table.keys.keys().next().cloned() else { break };
-            let changes = Changes { keys: BTreeSet::from([key.as_slice()]), flushed: false };
-            forgotten.extend(table.changed(0, &changes).into_iter().filter(|(t, _)| !t.broadcast));
-        }
-        drop(table);
-        forgotten.into_iter().for_each(|(tracker, keys)| self.deliver(&tracker, keys));
     }
 
-    /// Sends an invalidation to a client that tracks, or to whom it redirects.
-    fn deliver(&self, tracker: &Tracker, keys: Keys) {
-        let activity = &tracker.client.activity;
-        let target = match tracker.redirect {
-            0 => Some(tracker.client.clone()),
-            id => self.clients.get(id),
+    /// Tells what `observe` has gathered, once `revision` is committed. Called
+    /// at the end of a transaction, with the locks open.
+    pub(crate) fn tell_observed(&self, session: &mut Session, revision: Revision) {
+        let state = &mut session.tracking;
+        state.place = Place::default();
+        if !state.told.is_empty() {
+            self.tell(std::mem::take(&mut state.told), revision);
+        }
+    }
+
+    /// Tells what a transaction has made to be told, once it is committed.
+    pub(crate) fn tell(&self, mut told: Invalidations, revision: Revision) {
+        if told.is_empty() {
+            return;
+        }
+        self.tracking.table.lock().broadcast(&mut told);
+        let notices = told.notices;
+        if !notices.is_empty() {
+            let deliver = move |engine: &Engine| {
+                notices.iter().for_each(|notice| engine.deliver(notice));
+            };
+            self.after_commit(revision, Box::new(deliver));
+        }
+    }
+
+    /// Brings the table under a limit that was lowered.
+    pub(crate) fn limit_tracked_keys(&self, live: &Live) {
+        if self.tracking.is_empty() {
+            return;
+        }
+        let mut told = Invalidations::default();
+        self.tracking.table.lock().shrink(keys_max(live), &mut told);
+        self.tell(told, Revision::ZERO);
+    }
+
+    /// Sends a notice to clients that track, or to whom they redirect.
+    fn deliver(&self, notice: &Notice) {
+        let push = |head: &[&[u8]]| {
+            let mut items: Vec<Frame> = head.iter().map(Frame::bulk).collect();
+            items.push(notice.keys.clone());
+            Arc::new(Frame::Push(items))
         };
-        let Some(target) = target else {
+        // One frame for all who get it.
+        let (mut direct, mut message) = (None, None);
+        for tracker in &notice.to {
+            let Some(target) = self.target_of(tracker) else { continue };
+            if target.activity.resp3.load(Ordering::Relaxed) {
+                let frame = direct.get_or_insert_with(|| push(&[b"invalidate"]));
+                self.push(&target, frame.clone());
+            } else if tracker.redirect != 0 && target.is_subscriber() {
+                let frame = message.get_or_insert_with(|| push(&[b"message", CHANNEL]));
+                self.push(&target, frame.clone());
+            }
+            // Else RESP2, which has no way to tell a push from a reply.
+        }
+    }
+
+    /// Who is told for a client that tracks. When that one has left, the
+    /// client itself hears of it.
+    fn target_of(&self, tracker: &Tracker) -> Option<Arc<Client>> {
+        if tracker.redirect == 0 {
+            return Some(tracker.client.clone());
+        }
+        let target = self.clients.get(tracker.redirect);
+        if target.is_none() {
+            let activity = &tracker.client.activity;
             activity.redirect_broken.store(true, Ordering::Relaxed);
             if activity.resp3.load(Ordering::Relaxed) {
                 let broken = Frame::Push(vec![
-                    Frame::Bulk(b"tracking-redir-broken".to_vec()),
+                    Frame::bulk("tracking-redir-broken"),
                     Frame::Integer(tracker.redirect as i64),
                 ]);
                 self.push(&tracker.client, Arc::new(broken));
             }
-            return;
-        };
-        let keys = match keys {
-            Some(keys) => Frame::Array(keys.into_iter().map(Frame::Bulk).collect()),
-            None => Frame::Null,
-        };
-        let message = if target.activity.resp3.load(Ordering::Relaxed) {
-            vec![Frame::Bulk(b"invalidate".to_vec()), keys]
-        } else if tracker.redirect != 0 && target.is_subscriber() {
-            vec![Frame::Bulk(b"message".to_vec()), Frame::Bulk(CHANNEL.to_vec()), keys]
-        } else {
-            // RESP2 has no way to tell a push from a reply.
-            return;
-        };
-        self.push(&target, Arc::new(Frame::Push(message)));
+        }
+        target
+    }
+}
+
+/// Keys that the table may hold: tracking-table-max-keys, 0 for no limit.
+fn keys_max(live: &Live) -> usize {
+    match live.settings.tracking_table_max_keys {
+        0 => usize::MAX,
+        max => usize::try_from(max).unwrap_or(usize::MAX),
     }
 }
 
 impl TrackingState {
+    /// Whether what the client reads now is remembered.
+    fn remembers(&self) -> bool {
+        match self.mode {
+            None | Some(Mode::Broadcast) => false,
+            Some(Mode::EveryRead) => true,
+            Some(Mode::OptIn) => self.caching == Some(Caching::Yes),
+            Some(Mode::OptOut) => self.caching != Some(Caching::No),
+        }
+    }
+
     /// CLIENT CACHING is about one command, or about a whole transaction.
     pub(crate) fn end_of_command(&mut self, command: &Command, in_multi: bool) {
         if self.caching.is_some() && !in_multi && !command.full_name.starts_with("client|") {

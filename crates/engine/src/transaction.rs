@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::{Reply, Revision};
-use command::flags::{DENYOOM, WRITE};
+use command::flags::{DENYOOM, Flags, MAY_REPLICATE, WRITE};
 use command::{Command, Error, Result, Run};
 use keyspace::{Scope, Txn};
 use smallvec::SmallVec;
@@ -115,6 +115,13 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
+impl Multi {
+    /// Whether a queued command has any of these flags.
+    fn has_any(&self, flags: Flags) -> bool {
+        self.queue.iter().any(|queued| queued.command.flags.has_any(flags))
+    }
+}
+
 impl Session {
     pub(crate) fn leave_multi(&mut self) {
         self.multi = None;
@@ -131,10 +138,7 @@ impl Session {
     /// Whether `command` is an EXEC whose queue holds a write.
     pub(crate) fn exec_writes(&self, command: &Command) -> bool {
         command.full_name == "exec"
-            && self
-                .multi
-                .as_ref()
-                .is_some_and(|multi| multi.queue.iter().any(|q| q.command.flags.has(WRITE)))
+            && self.multi.as_ref().is_some_and(|multi| multi.has_any(WRITE | MAY_REPLICATE))
     }
 }
 
@@ -189,6 +193,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
+        if !multi.has_any(WRITE) && self.pause.is_active(now_ms) {
+            txn.keep_due();
+        }
         let unchanged = watched.iter().all(|watched| {
             txn.select(watched.db);
             let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
@@ -216,6 +223,7 @@ impl Engine {
                     self.run_engine(session, live, queued.command, &argv, now_ms, reply, open)
                 }
             };
+            self.observe(session, live, &txn, queued.command, &argv);
             self.account(session, live, queued.command, &argv, now_ms);
             match result {
                 Ok(Outcome::Close) => close = true,
@@ -226,9 +234,6 @@ impl Engine {
                     reply.error(error.text());
                 }
             }
-        }
-        for queued in &multi.queue {
-            self.track_reads(session, live, queued.command, &borrow(&queued.argv));
         }
         let finished = txn.finish();
         session.buffers = buffers;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Reply, Revision};
+use base::{Frame, Reply, Revision};
 use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
@@ -311,6 +311,11 @@ impl Connection {
             self.decoder.set_limits(limits(&self.live));
         }
         scratch::lend_reply_buffer(&mut self.encoder.out);
+        self.session.client.activity.query_buffer.store(bytes.len(), Ordering::Relaxed);
+        // What was pushed before these requests ran comes before their replies.
+        if !self.session.client.outbox.is_empty() {
+            self.drain_pushes();
+        }
         let (mut used, mut warmed) = (0, 0);
         loop {
             if used >= warmed {
@@ -395,7 +400,10 @@ impl Connection {
     /// Encodes the pushes that wait.
     fn drain_pushes(&mut self) {
         while let Some(frame) = self.session.client.outbox.pop() {
-            if self.session.reply_mode != ReplyMode::Off {
+            // CLIENT REPLY OFF is about replies, which MONITOR's stream is to
+            // Redis and a push is not.
+            let is_push = matches!(*frame, Frame::Push(_));
+            if is_push || self.session.reply_mode != ReplyMode::Off {
                 self.encoder.frame(&frame);
             }
             if self.encoder.out.len() >= 16 * REPLY_BYTES_PER_BATCH {
@@ -555,10 +563,7 @@ impl Connection {
                     self.flush().await?;
                 }
                 Event::Deadline => {
-                    if self.engine.cancel_wait(blocked.id) {
-                        break None;
-                    }
-                    // Somebody is answering at this moment.
+                    self.engine.time_out(blocked.id);
                     break (&mut blocked.answer).await.ok();
                 }
                 Event::Push | Event::End => {
@@ -597,15 +602,34 @@ impl Connection {
         let mut ended = pin!(engine.pause_ended().notified());
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
-        if !engine.is_paused() && !engine.replicator.is_congested() {
+        let is_paused = engine.is_paused();
+        if !is_paused && !engine.replicator.is_congested() {
             return Ok(());
         }
-        tokio::select! {
-            () = ended => {}
-            () = sleep_until(until) => {}
-            () = poll_fn(|cx| self.poll_wake(cx)) => {}
+        let client = self.session.client.clone();
+        let _held_up = is_paused.then(|| engine.hold_up(client.clone()));
+        let mut over = pin!(sleep_until(until));
+        loop {
+            if self.shutdown.is_given() {
+                return Err(End::Closed);
+            }
+            // Reading ahead notices the client's end.
+            let is_woken = tokio::select! {
+                () = &mut ended => return Ok(()),
+                () = &mut over => return Ok(()),
+                woken = poll_fn(|cx| match self.poll_wake(cx) {
+                    Poll::Ready(()) => Poll::Ready(Ok(true)),
+                    Poll::Pending => self.poll_read_ahead(cx).map_ok(|()| false),
+                }) => woken?,
+            };
+            if is_woken {
+                if client.is_killed() {
+                    return Err(End::Closed);
+                }
+                self.drain_pushes();
+                self.flush().await?;
+            }
         }
-        if self.shutdown.is_given() { Err(End::Closed) } else { Ok(()) }
     }
 
     /// When the runtime's clock shows the time `at_ms`.

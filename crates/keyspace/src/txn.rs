@@ -76,6 +76,7 @@ pub struct Txn<'t> {
     changed: SmallVec<[(usize, DbIndex); 4]>,
     /// Keys removed because their deadline had passed.
     expired: u32,
+    keeps_due: bool,
     reads: Reads,
     /// The newest change in the shards that a sliced transaction looked at.
     seen: Cell<Revision>,
@@ -154,6 +155,7 @@ impl<'t> Txn<'t> {
             db: 0,
             changed: SmallVec::new(),
             expired: 0,
+            keeps_due: false,
             reads: Reads::default(),
             seen: Cell::new(Revision::ZERO),
         }
@@ -180,6 +182,7 @@ impl<'t> Txn<'t> {
             db: 0,
             changed: SmallVec::new(),
             expired: 0,
+            keeps_due: false,
             reads: Reads::default(),
             seen: Cell::new(Revision::ZERO),
         }
@@ -191,6 +194,12 @@ impl<'t> Txn<'t> {
     pub fn record_always(&mut self) {
         debug_assert!(self.recorder.reserved().is_none(), "the first change is not recorded");
         self.recorder.record_always();
+    }
+
+    /// Leaves keys past their deadline where they are, unseen. Only for
+    /// transactions that change nothing else: a change would meet them.
+    pub fn keep_due(&mut self) {
+        self.keeps_due = true;
     }
 
     /// Whether reads from here on count as hits and misses, and a miss is an
@@ -256,6 +265,13 @@ impl<'t> Txn<'t> {
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {
         self.recorder.reserved()
+    }
+
+    /// The effects so far, for those who must see them with the locks held;
+    /// empty when nobody records them.
+    #[must_use]
+    pub fn effects(&self) -> &[u8] {
+        &self.recorder.buffers.effects
     }
 
     /// The seed that new collections and detached values hash with.
@@ -677,7 +693,7 @@ impl<'t> Txn<'t> {
 
     /// Removes the key if its deadline has passed, as a logged delete.
     pub fn purge(&mut self, key: &[u8]) {
-        if !self.options.expire {
+        if !self.options.expire || self.keeps_due {
             return;
         }
         let (shard, hash) = self.keyspace.locate(key);

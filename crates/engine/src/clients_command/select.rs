@@ -1,7 +1,7 @@
 //! CLIENT INFO, LIST and KILL: choosing and showing clients.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use base::number::parse_i64;
 use command::{Args, Error, Result, table};
@@ -57,13 +57,10 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
         clients.retain(|client| Kind::of(client) == kind);
         clients
     } else if args.len() > 1 && args.take_word("id") {
-        let id = |arg: &&[u8]| {
-            parse_i64(arg)
-                .and_then(|id| u64::try_from(id).ok())
-                .ok_or(Error::new("ERR Invalid client ID"))
-        };
-        let ids: Vec<u64> = args.rest().iter().map(id).collect::<Result<_>>()?;
-        ids.into_iter().filter_map(|id| call.engine.clients.get(id)).collect()
+        let id = |arg: &&[u8]| parse_i64(arg).ok_or(Error::new("ERR Invalid client ID"));
+        let ids: Vec<i64> = args.rest().iter().map(id).collect::<Result<_>>()?;
+        let client = |id: i64| call.engine.clients.get(u64::try_from(id).ok()?);
+        ids.into_iter().filter_map(client).collect()
     } else {
         return Err(Error::SYNTAX);
     };
@@ -79,7 +76,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
     let identity = client.identity.lock().clone();
     let count = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
     let last = count(&activity.last_command);
-    let command = table().all().find(|command| command.id + 1 == last);
+    let command = last.checked_sub(1).map_or("NULL", |id| command_names()[id]);
     let (input, input_capacity) =
         (count(&activity.query_buffer), count(&activity.query_buffer_capacity));
     let (output, pushes) = (count(&activity.output_buffer), client.outbox.bytes());
@@ -106,13 +103,23 @@ fn describe(client: &Client, now_ms: u64) -> String {
         client.outbox.len(),
         size_of::<Client>() + input_capacity + output + pushes + count(&activity.multi_bytes),
         if output > 0 { "rw" } else { "r" },
-        command.map_or("NULL", |command| &command.full_name),
+        command,
         identity.user,
         if is_tracking { redirect as i64 } else { -1 },
         if activity.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
         identity.lib_name,
         identity.lib_ver,
     )
+}
+
+/// Full names of all commands by id.
+fn command_names() -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<&str>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let mut names = vec![""; table().id_count()];
+        table().all().for_each(|command| names[command.id] = &command.full_name);
+        names
+    })
 }
 
 fn flags(client: &Client) -> String {
@@ -206,7 +213,8 @@ fn kill(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let me = call.session.client.id;
     let chosen: Vec<Arc<Client>> =
         call.engine.all_clients().into_iter().filter(|client| filter.fits(client, me)).collect();
-    chosen.iter().filter(|client| client.id != me).for_each(|client| client.kill());
+    let others = chosen.iter().filter(|client| client.id != me);
+    others.for_each(|client| call.engine.clients.kill(client));
     if call.args.len() > 1 {
         call.reply.count(chosen.len());
     } else if chosen.is_empty() {

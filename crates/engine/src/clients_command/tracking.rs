@@ -128,6 +128,12 @@ fn check_overlaps(given: &[Vec<u8>], existing: &[Vec<u8>]) -> Result {
 }
 
 fn caching(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    if call.session.tracking.mode.is_none() {
+        return Err(Error::new(
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT \
+             mode enabled",
+        ));
+    }
     let wanted = if is_word(call.args[0], "yes") {
         Caching::Yes
     } else if is_word(call.args[0], "no") {
@@ -135,21 +141,18 @@ fn caching(call: &mut Call<'_, '_>) -> Result<Outcome> {
     } else {
         return Err(Error::SYNTAX);
     };
-    let refused = match (call.session.tracking.mode, wanted) {
-        (Some(Mode::OptIn), Caching::Yes) | (Some(Mode::OptOut), Caching::No) => None,
-        (Some(_), Caching::Yes) => {
-            Some("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.")
+    match (call.session.tracking.mode, wanted) {
+        (Some(Mode::OptIn), Caching::Yes) | (Some(Mode::OptOut), Caching::No) => {}
+        (_, Caching::Yes) => {
+            return Err(Error::new(
+                "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
+            ));
         }
-        (Some(_), Caching::No) => {
-            Some("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.")
+        (_, Caching::No) => {
+            return Err(Error::new(
+                "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
+            ));
         }
-        (None, _) => Some(
-            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT \
-             mode enabled",
-        ),
-    };
-    if let Some(text) = refused {
-        return Err(Error::new(text));
     }
     call.session.tracking.caching = Some(wanted);
     call.reply.ok();

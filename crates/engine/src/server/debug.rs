@@ -12,6 +12,7 @@ use crate::execute::Outcome;
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[
     ("debug|change-repl-id", accepted),
+    ("debug|error", error),
     ("debug|help", debug_help),
     ("debug|jmap", accepted),
     ("debug|listpack", accepted),
@@ -32,6 +33,11 @@ fn accepted(call: &mut Call<'_, '_>) -> Result<Outcome> {
 
 fn panic(_call: &mut Call<'_, '_>) -> Result<Outcome> {
     panic!("asked for by DEBUG PANIC");
+}
+
+/// For tests of clients: the error is the argument.
+fn error(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    Err(Error::new(String::from_utf8_lossy(call.args[0])))
 }
 
 fn set_active_expire(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -100,6 +106,8 @@ fn debug_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
         &[
             "CHANGE-REPL-ID",
             "    Accepted; there is no replication id to change.",
+            "ERROR <string>",
+            "    Return a protocol error with <string> as message.",
             "JMAP",
             "    Accepted; there is no Java heap to dump.",
             "LISTPACK <key>",

@@ -12,6 +12,7 @@ use crate::server::process;
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[
     ("memory|doctor", doctor),
     ("memory|help", memory_help),
+    ("memory|malloc-stats", malloc_stats),
     ("memory|purge", purge),
     ("memory|stats", stats),
 ];
@@ -106,6 +107,13 @@ fn doctor(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// mimalloc prints its statistics and cannot hand them over; Redis says the
+/// same of any allocator but its own.
+fn malloc_stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    call.reply.bulk(b"Stats not supported for the current allocator");
+    Ok(Outcome::Done)
+}
+
 /// The allocator gives free pages back on its own, so there is nothing to ask
 /// it for; Redis answers OK as well where its allocator cannot be asked.
 fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -120,6 +128,8 @@ fn memory_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
         &[
             "DOCTOR",
             "    Return memory problems reports.",
+            "MALLOC-STATS",
+            "    Return internal statistics report from the memory allocator.",
             "PURGE",
             "    Attempt to purge dirty pages for reclamation by the allocator.",
             "STATS",
