@@ -45,7 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What tests of any crate may use besides the crate's own dependencies.
-const TESTS_MAY_USE: &[&str] = &["base", "client", "testkit"];
+const TESTS_MAY_USE: &[&str] = &["base", "client", "resp", "testkit"];
 
 /// Crates without I/O, async runtime, clock or global random source.
 pub const PURE: &[&str] = &["base", "entry", "resp", "keyspace", "command"];
