@@ -159,6 +159,36 @@ pub fn at_least(least: i64, arg: &[u8], error: Error) -> Result<usize> {
         .ok_or(error)
 }
 
+/// Most repeated picks of one HRANDFIELD or ZRANDMEMBER: their reply is built
+/// whole.
+const REPEATS_MAX: i64 = 1 << 24;
+
+/// `count [word]` of HRANDFIELD and ZRANDMEMBER: the count and whether the word
+/// is there.
+///
+/// # Errors
+/// When the count is no integer or out of range, or another word follows.
+pub fn random_count(args: &[&[u8]], word: &str) -> Result<(i64, bool)> {
+    let (count, rest) = args.split_first().ok_or(Error::SYNTAX)?;
+    let count = integer(count)?;
+    if count == i64::MIN {
+        return Err(Error::not_between(-i64::MAX, i64::MAX));
+    }
+    let is_paired = match rest {
+        [] => false,
+        [other] if is_word(other, word) => true,
+        _ => return Err(Error::SYNTAX),
+    };
+    if is_paired && count.unsigned_abs() > i64::MAX as u64 / 2 {
+        return Err(Error::new("ERR value is out of range"));
+    }
+    let repeats_max = if is_paired { REPEATS_MAX / 2 } else { REPEATS_MAX };
+    if count < -repeats_max {
+        return Err(Error::not_between(-repeats_max, i64::MAX));
+    }
+    Ok((count, is_paired))
+}
+
 /// The timeout of a blocking command: seconds, with a fraction, as
 /// milliseconds rounded up; `None`, for ever, when it is zero.
 ///

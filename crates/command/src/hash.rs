@@ -4,7 +4,7 @@ use base::{Reply, number};
 use keyspace::types::Hash;
 use keyspace::{Editor, class};
 
-use crate::args::{Args, integer};
+use crate::args::{Args, integer, random_count};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{DENYOOM, FAST, READONLY, WRITE};
@@ -43,9 +43,6 @@ const LOOK: &[KeySpec] = &[KeySpec::one(1, RO)];
 const READ: &[KeySpec] = &[KeySpec::one(1, RO.with(ACCESS))];
 const COUNT: &[KeySpec] = &[KeySpec::one(1, RW.with(ACCESS).with(UPDATE))];
 const SET: &[KeySpec] = &[KeySpec::one(1, RW.with(UPDATE))];
-
-/// Most repeated picks of one HRANDFIELD: its reply is built whole.
-const REPEATS_MAX: i64 = 1 << 24;
 
 fn hset(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let added = set_fields(ctx, args, "hset")?;
@@ -200,14 +197,8 @@ fn hrandfield(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> R
                 .optional_bulk(hash?.and_then(|hash| hash.random(ctx.rng)).map(|(field, _)| field));
             return Ok(());
         }
-        [count] => (integer(count)?, false),
-        [count, word] if crate::args::is_word(word, "withvalues") => (integer(count)?, true),
-        _ => return Err(Error::SYNTAX),
+        rest => random_count(rest, "withvalues")?,
     };
-    let limit = if with_values { REPEATS_MAX / 2 } else { REPEATS_MAX };
-    if count < -limit {
-        return Err(Error::not_between(-limit, i64::MAX));
-    }
     let Some(hash) = hash?.filter(|_| count != 0) else {
         reply.array(0);
         return Ok(());

@@ -8,7 +8,7 @@ use base::Reply;
 use keyspace::types::Zset;
 use keyspace::{Editor, class};
 
-use crate::args::{Args, float, integer, is_word};
+use crate::args::{Args, float, is_word, random_count};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{BLOCKING, DENYOOM, FAST, NOSCRIPT, READONLY, WRITE};
@@ -69,9 +69,6 @@ const REMOVE: &[KeySpec] = &[KeySpec::one(1, RW.with(DELETE))];
 const COUNTED: &[KeySpec] = &[KeySpec::counted(1, RO.with(ACCESS))];
 const STORED: &[KeySpec] =
     &[KeySpec::one(1, OW.with(UPDATE)), KeySpec::counted(2, RO.with(ACCESS))];
-
-/// Most repeated picks of one ZRANDMEMBER: its reply is built whole.
-const REPEATS_MAX: i64 = 1 << 24;
 
 const NAN: Error = Error::RESULTING_SCORE_NAN;
 
@@ -310,14 +307,8 @@ fn zrandmember(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> 
             reply.optional_bulk(picked.map(|(member, _)| member));
             return Ok(());
         }
-        [count] => (integer(count)?, false),
-        [count, word] if is_word(word, "withscores") => (integer(count)?, true),
-        _ => return Err(Error::SYNTAX),
+        rest => random_count(rest, "withscores")?,
     };
-    let limit = if with_scores { REPEATS_MAX / 2 } else { REPEATS_MAX };
-    if count < -limit {
-        return Err(Error::not_between(-limit, i64::MAX));
-    }
     let Some(zset) = zset?.filter(|_| count != 0) else {
         reply.array(0);
         return Ok(());

@@ -11,9 +11,8 @@ use base::{Clock, Frame, FrameBuilder, ManualClock};
 use command::{Command, Run, table};
 use engine::{Blocked, Engine, Hooks, Identity, NoLog, Outcome, ReplyMode, Session};
 use keyspace::Keyspace;
-use resp::Protocol;
 use settings::Settings;
-use testkit::{After, Target, as_seen_by_client, try_run_dir};
+use testkit::{After, Protocol, Target, as_seen_by_client, try_run_dir};
 
 /// Families whose scripts are about data alone: every command of theirs runs
 /// inside the engine.

@@ -18,6 +18,8 @@ mod socket;
 mod target;
 mod temp;
 
+/// What a client of a target speaks, for [`as_seen_by_client`].
+pub use resp::Protocol;
 pub use runner::{Difference, Summary, run_dir, run_script, try_run_dir};
 pub use server::Server;
 pub use socket::SocketTarget;
