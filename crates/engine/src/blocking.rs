@@ -255,7 +255,13 @@ impl Engine {
     /// Answers a wait with `frame` once `revision` is on disk; or, when other
     /// copies are asked for that there are not, changes its reply at the end of
     /// its time.
-    pub(crate) fn answer_when_durable(&self, id: u64, revision: Revision, frame: Frame, ends: bool) {
+    pub(crate) fn answer_when_durable(
+        &self,
+        id: u64,
+        revision: Revision,
+        frame: Frame,
+        ends: bool,
+    ) {
         self.blocking.for_disk.lock().push(DiskWait { id, revision, frame, ends });
         self.replicator.request_sync();
         // What became durable before the wait stood in the list.

@@ -67,7 +67,21 @@ impl Engine {
             Ok(command) => command,
             Err(error) => return self.refuse(session, None, &error, reply),
         };
+        let outcome = self.execute_found(session, live, command, argv, now_ms, reply);
+        // After it has run: who sees it as the last command sees its effect too.
         session.client.activity.last_command.store(command.id + 1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn execute_found(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+    ) -> Outcome {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
@@ -78,11 +92,6 @@ impl Engine {
             Ok(Admitted::Pause(until_ms)) => return Outcome::Paused(until_ms),
             Err(error) => return self.refuse(session, Some(command), &error, reply),
         }
-        // EXEC is shown after the commands that it runs.
-        let shows_late = self.pubsub.has_monitors() && command.full_name == "exec";
-        if !shows_late {
-            self.feed_monitors(session, command, argv, now_ms);
-        }
         let outcome = match command.spec.run {
             Run::Data(handler) => {
                 self.run_data(session, live, command, handler, argv, now_ms, reply)
@@ -90,9 +99,7 @@ impl Engine {
             Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
             Run::Container => unreachable!("find() answers subcommands, never containers"),
         };
-        if shows_late {
-            self.feed_monitors(session, command, argv, now_ms);
-        }
+        self.feed_monitors(session, command, argv, now_ms);
         self.account(session, live, command, argv, now_ms);
         session.tracking.end_of_command(command, session.multi.is_some());
         match outcome {
@@ -179,8 +186,7 @@ impl Engine {
         }
         // What replicas would hear of waits as writes do; EXEC counts as a
         // write when its queue holds one.
-        let is_write =
-            flags.has_any(WRITE | MAY_REPLICATE) || session.exec_writes(command);
+        let is_write = flags.has_any(WRITE | MAY_REPLICATE) || session.exec_writes(command);
         if let Some(until_ms) = self.pause.holds(is_write, now_ms)
             // Else a pause of everything could not be ended.
             && command.full_name != "client|unpause"
@@ -394,15 +400,28 @@ enum Admitted {
 }
 
 /// Whether what a command looks up counts as hits and misses. Of the commands
-/// that write, those do that answer what they find.
+/// that write, those do that answer or keep what they find.
 fn counts_reads(command: &Command) -> bool {
-    const ANSWER_AND_WRITE: [&str; 3] = ["getdel", "getex", "getset"];
+    const ALSO_WRITE: &[&str] = &[
+        "copy",
+        "getdel",
+        "getex",
+        "getset",
+        "sdiffstore",
+        "sinterstore",
+        "sort",
+        "sunionstore",
+        "zdiffstore",
+        "zinterstore",
+        "zrangestore",
+        "zunionstore",
+    ];
     static COUNT: OnceLock<Vec<bool>> = OnceLock::new();
     let by_id = COUNT.get_or_init(|| {
         let mut by_id = vec![false; table().id_count()];
         for command in table().all() {
-            by_id[command.id] = command.flags.has(READONLY)
-                || ANSWER_AND_WRITE.contains(&command.full_name.as_str());
+            by_id[command.id] =
+                command.flags.has(READONLY) || ALSO_WRITE.contains(&command.full_name.as_str());
         }
         by_id
     });

@@ -134,10 +134,9 @@ impl Tally {
     }
 
     pub(crate) fn flush(&mut self, stats: &Stats) {
-        for (count, counter) in [
-            (&mut self.hits, &stats.keyspace_hits),
-            (&mut self.misses, &stats.keyspace_misses),
-        ] {
+        for (count, counter) in
+            [(&mut self.hits, &stats.keyspace_hits), (&mut self.misses, &stats.keyspace_misses)]
+        {
             if *count > 0 {
                 counter.fetch_add(std::mem::take(count), Ordering::Relaxed);
             }

@@ -138,10 +138,7 @@ impl Session {
     /// Whether `command` is an EXEC whose queue holds a write.
     pub(crate) fn exec_writes(&self, command: &Command) -> bool {
         command.full_name == "exec"
-            && self
-                .multi
-                .as_ref()
-                .is_some_and(|multi| multi.has_any(WRITE | MAY_REPLICATE))
+            && self.multi.as_ref().is_some_and(|multi| multi.has_any(WRITE | MAY_REPLICATE))
     }
 }
 
@@ -191,7 +188,6 @@ impl Engine {
         let mut close = false;
         for queued in &multi.queue {
             let argv: SmallVec<[&[u8]; 8]> = borrow(&queued.argv);
-            self.feed_monitors(session, queued.command, &argv, now_ms);
             txn.select(session.db);
             let result = match queued.command.spec.run {
                 Run::Data(handler) => self
@@ -203,6 +199,7 @@ impl Engine {
                 }
             };
             self.observe(session, live, &txn, queued.command, &argv);
+            self.feed_monitors(session, queued.command, &argv, now_ms);
             self.account(session, live, queued.command, &argv, now_ms);
             match result {
                 Ok(Outcome::Close) => close = true,

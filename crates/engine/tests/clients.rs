@@ -136,7 +136,10 @@ fn refusals_in_the_words_of_redis() {
             "CLIENT PAUSE 1 ALL x",
             "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
         ),
-        ("CLIENT SETINFO Lib-Name a\u{7f}b", "ERR Lib-Name cannot contain spaces, newlines or special characters."),
+        (
+            "CLIENT SETINFO Lib-Name a\u{7f}b",
+            "ERR Lib-Name cannot contain spaces, newlines or special characters.",
+        ),
         ("CLIENT SETINFO x y", "ERR Unrecognized option 'x'"),
         ("CLIENT UNBLOCK x SOON", "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
         (
@@ -146,9 +149,18 @@ fn refusals_in_the_words_of_redis() {
         ),
         ("CLIENT TRACKING ON PREFIX a", "ERR PREFIX option requires BCAST mode to be enabled"),
         ("CLIENT TRACKING ON BCAST OPTIN", "ERR OPTIN and OPTOUT are not compatible with BCAST"),
-        ("CLIENT TRACKING ON OPTIN OPTOUT", "ERR You can't specify both OPTIN mode and OPTOUT mode"),
-        ("CLIENT TRACKING ON REDIRECT 999", "ERR The client ID you want redirect to does not exist"),
-        ("CLIENT TRACKING ON REDIRECT 1 REDIRECT 1", "ERR A client can only redirect to a single other client"),
+        (
+            "CLIENT TRACKING ON OPTIN OPTOUT",
+            "ERR You can't specify both OPTIN mode and OPTOUT mode",
+        ),
+        (
+            "CLIENT TRACKING ON REDIRECT 999",
+            "ERR The client ID you want redirect to does not exist",
+        ),
+        (
+            "CLIENT TRACKING ON REDIRECT 1 REDIRECT 1",
+            "ERR A client can only redirect to a single other client",
+        ),
         (
             "CLIENT TRACKING ON BCAST PREFIX ab PREFIX a",
             "ERR Prefix 'ab' overlaps with another provided prefix 'a'. Prefixes for a single client must not \
@@ -396,7 +408,9 @@ fn the_table_is_bounded_and_what_is_forgotten_is_told() {
     forget(&mut reader, &mut cached);
     assert_eq!(cached.len(), 3, "a lower limit holds at once");
     let info = text(other.run("INFO stats"));
-    assert!(info.contains("tracking_total_keys:3\r\n") && info.contains("tracking_total_items:3\r\n"));
+    assert!(
+        info.contains("tracking_total_keys:3\r\n") && info.contains("tracking_total_items:3\r\n")
+    );
     // The others are still told of.
     (0..200).for_each(|number| drop(writer.run(&format!("SET key:{number} v"))));
     forget(&mut reader, &mut cached);

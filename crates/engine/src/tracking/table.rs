@@ -235,7 +235,8 @@ impl Table {
         }
         for (prefix, clients) in &self.prefixes {
             let of_prefix = || {
-                let from = (std::ops::Bound::Included(prefix.as_slice()), std::ops::Bound::Unbounded);
+                let from =
+                    (std::ops::Bound::Included(prefix.as_slice()), std::ops::Bound::Unbounded);
                 touched.range::<[u8], _>(from).take_while(|(key, _)| key.starts_with(prefix))
             };
             if of_prefix().next().is_none() {
