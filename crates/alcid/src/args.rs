@@ -160,7 +160,7 @@ mod tests {
     fn every_documented_flag_feeds_its_setting() {
         let args = parse(
             "-p 7000 -b 0.0.0.0 -c x.toml --log-path logs --data-dir d --max-connections 5 \
-             --log-level debug --format json --aof-fsync always --max-memory 1GB --insecure-no-auth --no-log",
+             --log-level debug --format json --threads 3 --aof-fsync always --max-memory 1GB --insecure-no-auth --no-log",
         );
         assert_eq!(args.config, Some(PathBuf::from("x.toml")));
         let layers = settings::Layers { flags: args.settings.0, ..settings::Layers::default() };

@@ -2,6 +2,7 @@
 
 mod args;
 mod config_cmd;
+mod descriptors;
 mod logging;
 mod rotation;
 mod server;

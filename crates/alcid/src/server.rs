@@ -15,6 +15,7 @@ use settings::Settings;
 use tokio::sync::watch;
 
 use crate::config_cmd::Found;
+use crate::descriptors;
 use crate::logging::{self, LogHandle};
 
 /// How long connections may take to end before the process does.
@@ -26,21 +27,32 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What stands in the way of starting, in one message for the operator.
 pub fn run(found: Found) -> Result<(), String> {
     let rust_log = std::env::var("RUST_LOG").ok();
-    let settings = found.loaded.settings.clone();
+    let mut settings = found.loaded.settings.clone();
     let diagnostics = logging::start(&settings.logging, rust_log.as_deref())
         .map_err(|error| error.to_string())?;
     for warning in &found.loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads(&settings))
-        .enable_all()
-        .build()
-        .map_err(|error| format!("start the runtime: {error}"))?;
+    end_on_panic();
+    if let Some(most) = descriptors::clients_max().filter(|most| *most < settings.max_connections) {
+        tracing::warn!(
+            "server.max_connections is {}, but the limit on open files leaves room for {most}: that is the \
+             limit now; raise it with `ulimit -n` or LimitNOFILE",
+            settings.max_connections
+        );
+        settings.max_connections = most;
+    }
+    let runtime = runtime(&settings).map_err(|error| format!("start the runtime: {error}"))?;
     let listeners = {
         let _inside = runtime.enter();
         bind(&settings)?
     };
+    let is_open = listeners.iter().any(|(address, _)| !address.ip().is_loopback());
+    if is_open && settings.requirepass.is_empty() {
+        tracing::warn!(
+            "other machines can reach the server and there is no password: whoever does owns the data"
+        );
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let keyspace = Keyspace::new(settings.databases, rng.next_u64());
@@ -72,19 +84,43 @@ pub fn run(found: Found) -> Result<(), String> {
         identity,
         hooks,
     ));
+    // Before anybody can know that the server is there.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::install()?
+    };
     announce(&listeners, &settings);
-    runtime.block_on(serve(engine.clone(), listeners, stop, shutdown));
+    runtime.block_on(serve(engine.clone(), listeners, signals, stop, shutdown));
     engine.replicator.close()?;
     Ok(())
 }
 
-/// Threads that serve clients. The other half of the cores is for what they
+/// A panic ends the process: what a transaction had changed in memory when it
+/// panicked is in no log, and a restart is what brings the two together.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!("{panic}; the server ends, a restart reads the log");
+        std::process::abort();
+    }));
+}
+
+/// The threads that serve clients. The other half of the cores is for what they
 /// cause: the kernel's network work, the log's writer, freeing memory.
-fn threads(settings: &Settings) -> usize {
-    match settings.threads {
+fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match settings.threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads as usize,
-    }
+    };
+    let mut builder = if threads == 1 {
+        // Without others to share with, clients are served in the order in
+        // which their requests arrive, and no work is moved between threads.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
@@ -97,9 +133,14 @@ fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
             .map_err(|error| format!("resolve the address {host:?} to bind: {error}"))?;
         for address in addresses {
             let listener = Listener::bind(address).map_err(|error| {
-                format!(
-                    "listen on {address}: {error}; choose another port with --port, or stop what uses it"
-                )
+                let advice = match error.kind() {
+                    std::io::ErrorKind::AddrInUse => {
+                        "choose another port with --port, or stop what uses it"
+                    }
+                    std::io::ErrorKind::PermissionDenied => "choose a port above 1023 with --port",
+                    _ => "choose an address of this machine with --bind",
+                };
+                format!("listen on {address}: {error}; {advice}")
             })?;
             let bound =
                 listener.address().map_err(|error| format!("listen on {address}: {error}"))?;
@@ -119,7 +160,7 @@ fn announce(listeners: &[(SocketAddr, Listener)], settings: &Settings) {
         println!("Data folder {}", settings.data_dir.display());
         let promise = match settings.fsync {
             settings::Fsync::Always => "always: every acknowledged write is on disk",
-            settings::Fsync::EverySec => "everysec: a power cut takes at most the last second",
+            settings::Fsync::EverySec => "everysec: a crash takes at most the last second",
             settings::Fsync::No => "no: the operating system decides when writes reach the disk",
         };
         println!("Durability {promise}");
@@ -140,6 +181,14 @@ fn hooks(
             stop.send_replace(true);
         })),
         settings_changed: Some(Box::new(move |settings| {
+            if let Some(most) = descriptors::clients_max()
+                && settings.max_connections > most
+            {
+                // Redis's words.
+                return Err(format!(
+                    "The operating system is not able to handle the specified number of clients, try with {most}"
+                ));
+            }
             let mut level = level.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let wanted = settings.logging.level;
             // RUST_LOG rules until the level is really changed.
@@ -161,6 +210,7 @@ fn hooks(
 async fn serve(
     engine: Arc<Engine>,
     listeners: Vec<(SocketAddr, Listener)>,
+    signals: Signals,
     stop: Arc<watch::Sender<bool>>,
     mut shutdown: Shutdown,
 ) {
@@ -170,7 +220,7 @@ async fn serve(
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));
-    tokio::spawn(watch_signals(stop));
+    tokio::spawn(watch_signals(signals, stop));
     shutdown.given().await;
     tracing::info!("shutting down: finishing replies");
     let ended = async {
@@ -186,10 +236,10 @@ async fn serve(
 }
 
 /// SIGTERM and Ctrl+C end the server in order; a second one ends it at once.
-async fn watch_signals(stop: Arc<watch::Sender<bool>>) {
+async fn watch_signals(mut signals: Signals, stop: Arc<watch::Sender<bool>>) {
     let asked = AtomicBool::new(false);
     loop {
-        wait_for_signal().await;
+        signals.next().await;
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
@@ -197,25 +247,46 @@ async fn watch_signals(stop: Arc<watch::Sender<bool>>) {
     }
 }
 
+/// The signals that end the server. From when this is made on, they no longer
+/// end the process by themselves.
 #[cfg(unix)]
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals; only SHUTDOWN ends the server in order");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> Result<Signals, String> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
+        Ok(Signals {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn wait_for_signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn install() -> Result<Signals, String> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -229,6 +300,7 @@ async fn background(engine: Arc<Engine>) {
         let share = 25 + 5 * u64::from(settings.active_expire_effort.clamp(1, 10) - 1);
         let budget_us = interval.as_micros() as u64 * share / 100;
         engine.expire_cycle(budget_us);
+        engine.evict_clients();
         engine.sample_gauges();
     }
 }

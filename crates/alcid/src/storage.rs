@@ -112,7 +112,14 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
     let report = log::check(&RealVfs, &dir).map_err(|error| error.to_string())?;
     describe(&report.report);
     let Some(finding) = report.finding else {
-        println!("The log is whole.");
+        println!(
+            "{}",
+            if report.report.dropped.is_some() {
+                "The rest is whole."
+            } else {
+                "The log is whole."
+            }
+        );
         return Ok(());
     };
     if !repair {

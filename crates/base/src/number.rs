@@ -230,7 +230,7 @@ mod tests {
             (17_179_869_184.5, "17179869184.5"),
             (1.797_693_134_862_315_7e308, "1.7976931348623157e+308"),
             (f64::NEG_INFINITY, "-inf"),
-            (3.141_592_653_589_793, "3.141592653589793"),
+            (std::f64::consts::PI, "3.141592653589793"),
         ] {
             assert_eq!(format_f64(value), expected);
             assert_eq!(parse_f64(expected.as_bytes()), Some(value));

@@ -10,7 +10,7 @@ use resp::split_args;
 use crate::args::{CliArgs, Format, Work};
 use crate::hints::CommandHint;
 use crate::print::{print, visible};
-use crate::session::{Session, asks_for_a_key, is_streaming};
+use crate::session::{Answer, Session, asks_for_a_key, is_streaming};
 use crate::{pipe, repl};
 
 /// Where this tool reads and writes.
@@ -99,6 +99,15 @@ impl<'a, 'b> Runner<'a, 'b> {
         Runner { session, format: args.format, terminal }
     }
 
+    /// Runs one command. SHUTDOWN has no answer but the connection's end.
+    fn execute(&mut self, words: &[Vec<u8>]) -> Result<Option<Answer>, Stop> {
+        let ends_server = words.first().is_some_and(|word| word.eq_ignore_ascii_case(b"shutdown"));
+        match self.session.execute(words) {
+            Err(ClientError::UnknownOutcome { .. }) if ends_server => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
+    }
+
     /// Whether everything was answered without an error.
     fn work(mut self, work: Work) -> Result<bool, Stop> {
         match work {
@@ -140,7 +149,7 @@ impl<'a, 'b> Runner<'a, 'b> {
         if is_streaming(words) {
             return self.stream(words, format);
         }
-        let answer = self.session.execute(words)?;
+        let Some(answer) = self.execute(words)? else { return Ok(true) };
         match answer.frame {
             Frame::Error(text) => {
                 self.complain(&format!("ERROR: {}", visible(&text)))?;
@@ -190,7 +199,7 @@ impl<'a, 'b> Runner<'a, 'b> {
         if is_streaming(&words) {
             return self.stream(&words, format);
         }
-        let answer = self.session.execute(&words)?;
+        let Some(answer) = self.execute(&words)? else { return Ok(true) };
         for push in &answer.pushes {
             self.show(push, format)?;
         }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::flags::{ADMIN, BLOCKING, FAST, Flags, MOVABLE_KEYS, PUBSUB, READONLY, WRITE, category};
 use crate::keys::{Begin, Find, KeyRef};
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, ScopeRule};
 
 /// Every family, in the order of `docs/COMMANDS.md`.
 const FAMILIES: &[Family] = &[
@@ -41,7 +41,8 @@ pub struct Command {
     pub categories: Flags,
     /// Subcommands of a container.
     pub subcommands: Vec<Command>,
-    /// The one key of a command whose only key is its first argument.
+    /// The command's only key is its first argument, and it locks no more than
+    /// that key's shard.
     pub single_key: bool,
 }
 
@@ -67,9 +68,11 @@ impl Command {
             .keys
             .iter()
             .any(|key| !matches!((key.begin, key.find), (Begin::Index(_), Find::Range { .. })));
+        let locks_keys = matches!(spec.scope, ScopeRule::Keys);
         let single_key = matches!(
             spec.keys,
-            [key] if matches!(key.begin, Begin::Index(1))
+            [key] if locks_keys
+                && matches!(key.begin, Begin::Index(1))
                 && matches!(key.find, Find::Range { last: 0, limit: 0, .. })
         );
         Command {
@@ -234,7 +237,7 @@ pub fn table() -> &'static Table {
 mod tests {
     use super::*;
     use crate::flags::{DENYOOM, NO_MANDATORY_KEYS};
-    use crate::spec::{Run, ScopeRule};
+    use crate::spec::Run;
 
     #[test]
     fn names_are_unique_lowercase_and_found_in_any_case() {

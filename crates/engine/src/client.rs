@@ -92,6 +92,16 @@ impl Client {
         self.killed.load(Ordering::Relaxed)
     }
 
+    /// Bytes the server holds for it: what it sent and what waits for it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let activity = &self.activity;
+        activity.query_buffer_capacity.load(Ordering::Relaxed)
+            + activity.multi_bytes.load(Ordering::Relaxed)
+            + activity.output_buffer.load(Ordering::Relaxed)
+            + self.outbox.bytes()
+    }
+
     /// Whether it is subscribed to anything.
     #[must_use]
     pub fn is_subscriber(&self) -> bool {

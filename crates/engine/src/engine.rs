@@ -319,6 +319,35 @@ impl Engine {
         self.keyspace.memory_bytes() as u64
     }
 
+    /// Disconnects those who hold the most memory until all clients together
+    /// hold no more than maxmemory-clients. `CLIENT NO-EVICT` protects.
+    pub fn evict_clients(&self) {
+        let limit = self.live.read().settings.client_memory;
+        if limit == 0 {
+            return;
+        }
+        let mut clients: Vec<_> =
+            self.clients.all().into_iter().map(|client| (client.memory_bytes(), client)).collect();
+        let mut total: u64 = clients.iter().map(|(bytes, _)| *bytes as u64).sum();
+        if total <= limit {
+            return;
+        }
+        clients.retain(|(_, client)| !client.activity.no_evict.load(Ordering::Relaxed));
+        clients.sort_by_key(|(bytes, _)| *bytes);
+        while total > limit
+            && let Some((bytes, client)) = clients.pop()
+        {
+            tracing::warn!(
+                client = client.id,
+                "closed: all clients hold {total} bytes, above maxmemory-clients ({limit}), and it \
+                 holds the most ({bytes})"
+            );
+            self.stats.evicted_clients.fetch_add(1, Ordering::Relaxed);
+            client.kill();
+            total -= bytes as u64;
+        }
+    }
+
     /// Everybody connected, by id.
     #[must_use]
     pub fn all_clients(&self) -> Vec<Arc<Client>> {

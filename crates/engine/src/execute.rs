@@ -56,6 +56,7 @@ impl Engine {
             ReplyMode::Skip => ReplyMode::On,
             mode => mode,
         };
+        session.reply_is_push = false;
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
             session.batch_began = (self.clock.now_us(), session.tick_ns);
@@ -85,7 +86,7 @@ impl Engine {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
-                self.queue(session, command, argv);
+                self.queue(session, live, command, argv);
                 reply.simple("QUEUED");
                 return Outcome::Done;
             }
@@ -99,6 +100,8 @@ impl Engine {
             Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
             Run::Container => unreachable!("find() answers subcommands, never containers"),
         };
+        // Afterwards, as Redis does: RESET has ended the client's own stream, and
+        // EXEC follows what it ran.
         self.feed_monitors(session, command, argv, now_ms);
         self.account(session, live, command, argv, now_ms);
         session.tracking.end_of_command(command, session.multi.is_some());
@@ -365,7 +368,8 @@ impl Engine {
         argv: &[&[u8]],
         now_ms: u64,
     ) {
-        if self.pubsub.has_monitors() && !command.flags.has_any(SKIP_MONITOR | ADMIN) {
+        let is_hidden = command.flags.has_any(SKIP_MONITOR.with(ADMIN));
+        if self.pubsub.has_monitors() && !is_hidden {
             let now_us = self.clock.now_us().max(now_ms * 1000);
             self.pubsub.feed_monitors(self, session, argv, now_us);
         }

@@ -20,6 +20,7 @@ pub struct Stats {
     pub unexpected_error_replies: AtomicU64,
     pub query_buffer_limit_disconnections: AtomicU64,
     pub output_buffer_limit_disconnections: AtomicU64,
+    pub evicted_clients: AtomicU64,
     pub client_timeouts: AtomicU64,
     /// Microseconds the active expiry cycle has used.
     pub expire_cycle_us: AtomicU64,
@@ -72,6 +73,7 @@ impl Stats {
             &self.unexpected_error_replies,
             &self.query_buffer_limit_disconnections,
             &self.output_buffer_limit_disconnections,
+            &self.evicted_clients,
             &self.client_timeouts,
             &self.expire_cycle_us,
             &self.expire_cycle_cut,

@@ -143,14 +143,38 @@ impl Session {
 }
 
 impl Engine {
-    /// Keeps a command for EXEC.
-    pub(crate) fn queue(&self, session: &mut Session, command: &'static Command, argv: &[&[u8]]) {
+    /// Keeps a command for EXEC. What waits counts as input of the client: one
+    /// that queues more than client-query-buffer-limit is disconnected.
+    pub(crate) fn queue(
+        &self,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+    ) {
         let multi = session.multi.as_mut().expect("admitted for queueing inside MULTI");
+        // EXEC will refuse it anyway.
+        if multi.aborted {
+            return;
+        }
         multi.bytes += argv.iter().map(|arg| arg.len() + 16).sum::<usize>();
-        let argv = argv.iter().map(|arg| arg.to_vec()).collect();
-        multi.queue.push(Queued { command, argv });
-        session.client.activity.multi.store(multi.queue.len() as i64, Ordering::Relaxed);
-        session.client.activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
+        if multi.bytes as u64 > live.settings.query_buffer_limit {
+            multi.aborted = true;
+            multi.queue = Vec::new();
+            multi.bytes = 0;
+            self.stats.query_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                client = session.client.id,
+                "closed: MULTI queues more than client-query-buffer-limit"
+            );
+            session.client.kill();
+        } else {
+            let argv = argv.iter().map(|arg| arg.to_vec()).collect();
+            multi.queue.push(Queued { command, argv });
+        }
+        let activity = &session.client.activity;
+        activity.multi.store(multi.queue.len() as i64, Ordering::Relaxed);
+        activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
     }
 
     fn run_queue(

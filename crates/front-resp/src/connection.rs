@@ -19,15 +19,22 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::listener::Shutdown;
 use crate::scratch;
+use crate::unauthenticated::Place;
 
 /// Replies that may gather before they are sent and no further command of the
 /// client runs: a client that does not read holds itself up, nobody else.
 const REPLY_BYTES_PER_BATCH: usize = 64 * 1024;
 
-/// How long an incomplete request may stay incomplete without a byte of
-/// progress, and a client without authentication.
+/// How long a request may stay incomplete, and how much longer for every KiB of
+/// it that has arrived: slow lines may send much, a client that sends a byte
+/// now and then holds its place for half a minute.
 const PARTIAL_REQUEST: Duration = Duration::from_secs(30);
+const PARTIAL_REQUEST_PER_KIB: Duration = Duration::from_secs(1);
+
+/// How long a client may take to authenticate, and how many bytes of replies it
+/// may leave unread before it has.
 const AUTHENTICATION: Duration = Duration::from_secs(10);
+const UNAUTHENTICATED_REPLY_BYTES_MAX: usize = 1024;
 
 /// How long a client may take none of the replies that wait for it when the
 /// server ends.
@@ -48,6 +55,12 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     shutdown: Shutdown,
     connected: Instant,
+    /// When the request that is incomplete began to arrive.
+    request_begun: Option<Instant>,
+    /// Since when more replies wait than the soft limit allows.
+    over_soft_limit: Option<Instant>,
+    /// Its place among the clients of its address that have not authenticated.
+    place: Option<Place>,
     /// Told of pushes, of a kill and of the server's end. Kept over turns: to
     /// begin and end a wait costs more than to look at it.
     wake: Pin<Box<OwnedNotified>>,
@@ -90,6 +103,7 @@ impl Connection {
         session: Session,
         engine: Arc<Engine>,
         shutdown: Shutdown,
+        place: Option<Place>,
     ) -> Connection {
         let live = engine.live();
         let mut decoder = Decoder::new(limits(&live));
@@ -108,6 +122,9 @@ impl Connection {
             input: Vec::new(),
             shutdown,
             connected: Instant::now(),
+            request_begun: None,
+            over_soft_limit: None,
+            place,
         }
     }
 
@@ -197,13 +214,16 @@ impl Connection {
     }
 
     /// Until when the client has to send something.
-    fn patience(&self) -> Option<Instant> {
+    fn patience(&mut self) -> Option<Instant> {
         if !self.session.authenticated {
             return Some(self.connected + AUTHENTICATION);
         }
-        if self.decoder.is_mid_request() {
-            return Some(Instant::now() + PARTIAL_REQUEST);
+        if self.decoder.is_mid_request() || !self.input.is_empty() {
+            let begun = *self.request_begun.get_or_insert_with(Instant::now);
+            let arrived = u32::try_from(self.input.len() / 1024).unwrap_or(u32::MAX);
+            return Some(begun + PARTIAL_REQUEST + PARTIAL_REQUEST_PER_KIB * arrived);
         }
+        self.request_begun = None;
         let seconds = self.live.settings.timeout_s;
         // Subscribers and monitors have every reason to be silent.
         let may_be_silent = self.session.is_subscribed() || self.session.monitoring;
@@ -247,6 +267,7 @@ impl Connection {
             Poll::Ready(result) => {
                 result?;
                 self.count_input(count)?;
+                self.show_input();
                 Ok(Poll::Ready(()))
             }
         }
@@ -310,6 +331,7 @@ impl Connection {
                 }
             };
             let consumed = request.consumed;
+            self.request_begun = None;
             if request.is_empty() {
                 used += consumed;
                 continue;
@@ -327,7 +349,8 @@ impl Connection {
                 }
                 self.engine.execute(&mut self.session, &self.live, &argv, &mut self.encoder)
             };
-            if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
+            let is_silent = matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
+            if is_silent && !self.session.reply_is_push {
                 self.encoder.out.truncate(before);
             }
             if let Outcome::Paused(until_ms) = outcome {
@@ -341,6 +364,9 @@ impl Connection {
                 Outcome::Paused(_) => unreachable!("returned above"),
             }
             self.decoder.set_authenticated(self.session.authenticated);
+            if self.session.authenticated {
+                self.place = None;
+            }
             if !self.session.client.outbox.is_empty() {
                 self.drain_pushes();
             }
@@ -401,7 +427,7 @@ impl Connection {
                 continue;
             }
             self.wait_committed().await?;
-            self.check_output_limit()?;
+            self.check_output_limit(self.encoder.out.len())?;
             self.write_out().await?;
         }
     }
@@ -419,18 +445,50 @@ impl Connection {
         if reached.revision >= revision { Ok(()) } else { Err(End::Uncommitted) }
     }
 
-    fn check_output_limit(&self) -> Result<(), End> {
-        let hard = self.live.settings.output_buffer_limits.normal.hard_bytes;
-        let waiting = self.encoder.out.len() as u64;
-        if hard == 0 || waiting <= hard || self.session.is_subscribed() {
+    /// Checks what waits for the client against the limits of its class: a
+    /// subscriber, or anybody else. `unsent` bytes are encoded; the engine sees
+    /// to pushes that are not.
+    fn check_output_limit(&mut self, unsent: usize) -> Result<(), End> {
+        let limits = &self.live.settings.output_buffer_limits;
+        let (class, limit) = if self.session.is_subscribed() {
+            ("pubsub", limits.pubsub)
+        } else {
+            ("normal", limits.normal)
+        };
+        let waiting = unsent as u64;
+        let exceeds = |bytes: u64| bytes > 0 && waiting > bytes;
+        let reason = if exceeds(limit.hard_bytes) {
+            "hard"
+        } else if exceeds(limit.soft_bytes) {
+            let since = *self.over_soft_limit.get_or_insert_with(Instant::now);
+            if since.elapsed() < Duration::from_secs(limit.soft_seconds) {
+                return Ok(());
+            }
+            "soft"
+        } else {
+            self.over_soft_limit = None;
             return Ok(());
-        }
+        };
         self.engine.stats.output_buffer_limit_disconnections.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             client = self.session.client.id,
-            "closed: {waiting} bytes of replies exceed client-output-buffer-limit normal ({hard} bytes)"
+            "closed: {waiting} bytes of replies wait, above the {reason} limit of \
+             client-output-buffer-limit {class}"
         );
         Err(End::Closed)
+    }
+
+    /// Until when the replies that wait must be taken.
+    fn reading_patience(&self) -> Option<Instant> {
+        if self.shutdown.is_given() {
+            return Some(Instant::now() + LAST_WORDS);
+        }
+        if !self.session.authenticated {
+            return Some(self.connected + AUTHENTICATION);
+        }
+        let limits = &self.live.settings.output_buffer_limits;
+        let limit = if self.session.is_subscribed() { limits.pubsub } else { limits.normal };
+        self.over_soft_limit.map(|since| since + Duration::from_secs(limit.soft_seconds))
     }
 
     async fn write_out(&mut self) -> Result<(), End> {
@@ -442,15 +500,25 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let waiting = self.encoder.out.len() - sent;
                     client.activity.output_buffer.store(waiting, Ordering::Relaxed);
+                    if !self.session.authenticated && waiting > UNAUTHENTICATED_REPLY_BYTES_MAX {
+                        tracing::debug!(client = client.id, "closed: it reads no replies");
+                        return Err(End::Closed);
+                    }
+                    self.check_output_limit(waiting)?;
                     let ending = self.shutdown.is_given();
-                    let patience = ending.then(|| Instant::now() + LAST_WORDS);
+                    let patience = self.reading_patience();
                     let step = poll_fn(|cx| match self.stream.poll_write_ready(cx) {
                         Poll::Pending => self.poll_wake(cx).map(Ok),
                         ready => ready,
                     });
                     tokio::select! {
                         ready = step => ready?,
-                        () = sleep_if(patience) => return Err(End::Closed),
+                        () = sleep_if(patience) => {
+                            self.check_output_limit(waiting)?;
+                            if ending || !self.session.authenticated {
+                                return Err(End::Closed);
+                            }
+                        }
                     }
                     if client.is_killed() {
                         return Err(End::Closed);
@@ -459,6 +527,7 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.over_soft_limit = None;
         client.activity.output_buffer.store(0, Ordering::Relaxed);
         client.activity.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
         self.engine.stats.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);

@@ -10,5 +10,6 @@
 mod connection;
 mod listener;
 mod scratch;
+mod unauthenticated;
 
 pub use listener::{Listener, Shutdown};

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::connection::Connection;
+use crate::unauthenticated::Unauthenticated;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 1024;
@@ -46,6 +47,7 @@ impl Shutdown {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    unauthenticated: Unauthenticated,
 }
 
 impl Listener {
@@ -57,7 +59,8 @@ impl Listener {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Listener { socket: socket.listen(BACKLOG)? })
+        let unauthenticated = Unauthenticated::default();
+        Ok(Listener { socket: socket.listen(BACKLOG)?, unauthenticated })
     }
 
     /// The address bound, with the port the system chose for port 0.
@@ -105,8 +108,18 @@ impl Listener {
         alive: &mpsc::Sender<()>,
     ) {
         let settings = engine.live().settings.clone();
-        if engine.clients.len() >= settings.max_connections as usize {
+        let connections_max = settings.max_connections as usize;
+        let place = if settings.requirepass.is_empty() {
+            None
+        } else {
+            self.unauthenticated.enter(peer.ip(), connections_max)
+        };
+        let has_share = settings.requirepass.is_empty() || place.is_some();
+        if engine.clients.len() >= connections_max || !has_share {
             engine.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
+            if !has_share {
+                tracing::debug!(%peer, "refused: too many connections of it without a password");
+            }
             tokio::spawn(async move {
                 let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
             });
@@ -117,7 +130,7 @@ impl Listener {
         }
         let local = stream.local_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
         let session = engine.connect(peer.to_string(), local);
-        let connection = Connection::new(stream, session, engine.clone(), shutdown.clone());
+        let connection = Connection::new(stream, session, engine.clone(), shutdown.clone(), place);
         let alive = alive.clone();
         tokio::spawn(async move {
             connection.run().await;

@@ -215,6 +215,8 @@ pub struct Settings {
     pub bulk_length_max: u64,
     /// Bytes of replies waiting for a client, by class.
     pub output_buffer_limits: OutputLimits,
+    /// Bytes of input and replies of all clients together; 0 without limit.
+    pub client_memory: u64,
     /// Keys remembered for `CLIENT TRACKING`; 0 without limit.
     pub tracking_table_max_keys: u64,
     /// The folder of everything durable.
@@ -278,6 +280,8 @@ impl Default for Settings {
             query_buffer_limit: 1 << 30,
             bulk_length_max: 512 << 20,
             output_buffer_limits: OutputLimits::default(),
+            // Redis has no limit; a few clients could then take all memory.
+            client_memory: 4 << 30,
             tracking_table_max_keys: 1_000_000,
             data_dir: PathBuf::from("alcid-data"),
             log_enabled: true,

@@ -350,6 +350,14 @@ pub static SETTINGS: &[Setting] = &[
     .redis(&["client-output-buffer-limit"]),
     row(
         "limits",
+        "client_memory",
+        ANY_SIZE,
+        size!(client_memory),
+        "Input and replies of all clients together; above it those who hold the most are disconnected. 0 means without limit.",
+    )
+    .redis(&["maxmemory-clients"]),
+    row(
+        "limits",
         "tracking_table_keys",
         POSITIVE,
         integer!(tracking_table_max_keys),

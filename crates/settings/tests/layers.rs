@@ -246,6 +246,7 @@ fn config_get_answers_names_globs_and_aliases() {
         config_get(&settings, &[b"maxmemory", b"maxmemory*", b"bind"]),
         [
             ("maxmemory".to_owned(), "0".to_owned()),
+            ("maxmemory-clients".to_owned(), (4_u64 << 30).to_string()),
             ("maxmemory-policy".to_owned(), "noeviction".to_owned()),
             ("maxmemory-samples".to_owned(), "5".to_owned()),
             ("bind".to_owned(), "127.0.0.1".to_owned()),

@@ -71,7 +71,7 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
     for name in call.args {
         match by_full_name(name) {
             Some(command) => write_info(command, call.reply),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
     Ok(Outcome::Done)
@@ -88,9 +88,13 @@ fn write_info(command: &Command, reply: &mut dyn Reply) {
     reply.integer(step);
     write_flags(command.categories, ACL_CATEGORIES, "@", reply);
     // Hints for proxies of a sharded cluster.
-    reply.array(0);
+    reply.set(0);
     reply.set(command.spec.keys.len());
     command.spec.keys.iter().for_each(|spec| write_key_spec(spec, reply));
+    // As Redis: none is an empty set, some are an array.
+    if command.subcommands.is_empty() {
+        return reply.set(0);
+    }
     reply.array(command.subcommands.len());
     command.subcommands.iter().for_each(|sub| write_info(sub, reply));
 }

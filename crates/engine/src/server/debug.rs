@@ -15,6 +15,7 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[
     ("debug|help", debug_help),
     ("debug|jmap", accepted),
     ("debug|listpack", accepted),
+    ("debug|panic", panic),
     ("debug|quicklist-packed-threshold", accepted),
     ("debug|reload", reload),
     ("debug|set-active-expire", set_active_expire),
@@ -27,6 +28,10 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[
 fn accepted(call: &mut Call<'_, '_>) -> Result<Outcome> {
     call.reply.ok();
     Ok(Outcome::Done)
+}
+
+fn panic(_call: &mut Call<'_, '_>) -> Result<Outcome> {
+    panic!("asked for by DEBUG PANIC");
 }
 
 fn set_active_expire(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -101,6 +106,8 @@ fn debug_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
             "    Accepted; small collections have no listpack to show.",
             "OBJECT <key> [FAST]",
             "    Show low level info about `key` and associated value.",
+            "PANIC",
+            "    Crash the server simulating a panic.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Accepted; long list elements need no nodes of their own.",
             "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",

@@ -231,7 +231,7 @@ fn stats(source: &Source<'_>, out: &mut Fields) {
     out.add("expired_time_cap_reached_count", load(&stats.expire_cycle_cut));
     out.add("expire_cycle_cpu_milliseconds", load(&stats.expire_cycle_us) / 1000);
     out.add("evicted_keys", 0);
-    out.add("evicted_clients", 0);
+    out.add("evicted_clients", load(&stats.evicted_clients));
     out.add("keyspace_hits", load(&stats.keyspace_hits));
     out.add("keyspace_misses", load(&stats.keyspace_misses));
     out.add("pubsub_channels", channels);

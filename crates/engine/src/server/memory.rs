@@ -18,13 +18,8 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[
 
 /// Bytes that connected clients hold: what they sent and what waits for them.
 pub(crate) fn clients_bytes(engine: &crate::engine::Engine) -> u64 {
-    let buffers = engine.all_clients().into_iter().map(|client| {
-        let activity = &client.activity;
-        activity.query_buffer_capacity.load(Ordering::Relaxed)
-            + activity.output_buffer.load(Ordering::Relaxed)
-            + client.outbox.bytes()
-    });
-    buffers.sum::<usize>() as u64
+    let clients = engine.all_clients();
+    clients.iter().map(|client| client.memory_bytes()).sum::<usize>() as u64
 }
 
 fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {

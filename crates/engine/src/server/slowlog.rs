@@ -68,13 +68,29 @@ impl SlowLog {
             id,
             time_s: now_ms / 1000,
             us: ns / 1000,
-            words: shortened(argv),
+            words: shortened(&without_secrets(command, argv)),
             addr: session.client.addr.clone(),
             name: session.client.identity.lock().name.clone(),
         });
         let max = usize::try_from(live.settings.slowlog_max_len).unwrap_or(usize::MAX);
         kept.entries.truncate(max);
     }
+}
+
+/// A command's words, with passwords and the names that go with them hidden.
+fn without_secrets<'a>(command: &Command, argv: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let is_auth = |word: &&[u8]| word.eq_ignore_ascii_case(b"auth");
+    let secrets = match command.full_name.as_str() {
+        "auth" => 1..argv.len(),
+        "hello" => {
+            let first = argv.iter().skip(1).position(is_auth).map_or(argv.len(), |at| at + 2);
+            first..(first + 2).min(argv.len())
+        }
+        _ => 0..0,
+    };
+    let mut words = argv.to_vec();
+    words[secrets].fill(b"(redacted)");
+    words
 }
 
 /// A command's words as the slow log keeps them: what is too much is counted.
@@ -156,6 +172,23 @@ fn slowlog_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_hidden() {
+        for (line, kept) in [
+            ("AUTH secret", "AUTH (redacted)"),
+            ("auth user secret", "auth (redacted) (redacted)"),
+            ("HELLO 3 AUTH user secret SETNAME n", "HELLO 3 AUTH (redacted) (redacted) SETNAME n"),
+            ("HELLO 3 SETNAME auth", "HELLO 3 SETNAME auth"),
+            ("HELLO", "HELLO"),
+            ("GET auth", "GET auth"),
+        ] {
+            let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let command = crate::execute::find(&argv).expect("a command");
+            let words = without_secrets(command, &argv).join(&b" "[..]);
+            assert_eq!(String::from_utf8_lossy(&words), kept);
+        }
+    }
 
     #[test]
     fn long_commands_are_counted_not_kept() {

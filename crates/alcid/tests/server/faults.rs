@@ -1,0 +1,456 @@
+//! What one node does when disk, folder or port are not as they should be:
+//! RELIABILITY 3, the rows that a test can run. Failed syncs and writes at
+//! every operation are in `crates/log/tests/crash.rs`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base::Frame;
+use testkit::{Server, TempDir, temp_dir};
+
+use crate::ALCID;
+use crate::run::{alcid, end, has, wrapped};
+use crate::wire::{Came, PATIENCE, Wire, memory_of, text_of};
+
+const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+
+/// A server that was killed after it acknowledged this many keys, each in a
+/// block of its own.
+fn killed_after(keys: usize) -> Server {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for key in 0..keys {
+        assert_eq!(wire.text(&["SET", &format!("k{key}"), "value"]), "OK");
+    }
+    server.kill();
+    server
+}
+
+fn log_dir(server: &Server) -> PathBuf {
+    server.data_dir().join("log")
+}
+
+/// The one segment of a young log.
+fn segment(server: &Server) -> PathBuf {
+    log_dir(server).join("00000000000000000001.alog")
+}
+
+/// Offsets of the blocks that hold records.
+fn blocks(bytes: &[u8]) -> Vec<usize> {
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+    let (mut at, mut found) = (64, Vec::new());
+    while at < bytes.len() {
+        if u32_at(at + 24) > 0 {
+            found.push(at);
+        }
+        at += 36 + u32_at(at) as usize;
+    }
+    found
+}
+
+fn keys(server: &Server) -> String {
+    Wire::connect(server.addr()).text(&["DBSIZE"])
+}
+
+/// The end of the log of a start that must be refused.
+fn refusal(server: &mut Server) -> String {
+    let log = server.try_restart().expect_err("it started");
+    log.lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused() {
+    let server = Server::start(ALCID, ALWAYS);
+    let folder = server.data_dir();
+    let data_dir = folder.to_str().expect("text");
+    let ended = alcid(&folder, &["server", "--port", "0", "--data-dir", data_dir]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("in use by another server"), "{ended:?}");
+    assert!(ended.err.contains(log_dir(&server).to_str().expect("text")), "{ended:?}");
+    // Nor may anything be cut under it.
+    let ended = alcid(&folder, &["log", "check", "--repair", "--data-dir", data_dir]);
+    assert!(ended.code == Some(1) || ended.out.contains("The log is whole"), "{ended:?}");
+    assert_eq!(Wire::connect(server.addr()).text(&["SET", "k", "v"]), "OK");
+}
+
+#[test]
+fn a_port_in_use_is_refused_before_anything_is_touched() {
+    let server = Server::start(ALCID, ALWAYS);
+    let folder = temp_dir();
+    let port = server.port().to_string();
+    let ended = alcid(folder.path(), &["server", "--port", &port, "--data-dir", "data"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains(&format!("127.0.0.1:{port}")), "{ended:?}");
+    assert!(ended.err.contains("--port"), "{ended:?}");
+    assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    let folder = temp_dir();
+    let ended = alcid(
+        folder.path(),
+        &["server", "--port", "0", "--bind", "192.0.2.1", "--insecure-no-auth"],
+    );
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("192.0.2.1") && ended.err.contains("--bind"), "{ended:?}");
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let probe = temp_dir();
+    fs::metadata(probe.path()).expect("ours").uid() == 0
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_refused_by_name() {
+    let folder = temp_dir();
+    fs::write(folder.path().join("file"), "").expect("ours");
+    for data_dir in ["file", "/proc/alcid"] {
+        let ended = alcid(folder.path(), &["server", "--port", "0", "--data-dir", data_dir]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains(data_dir), "{ended:?}");
+    }
+    let read_only = folder.path().join("read-only");
+    fs::create_dir(&read_only).expect("ours");
+    fs::set_permissions(&read_only, fs::Permissions::from_mode(0o500)).expect("ours");
+    let arguments = ["server", "--port", "0", "--data-dir", "read-only"];
+    let ended = if is_root() {
+        // Modes do not bind root: run as nobody, where that can be done.
+        if !has("setpriv") {
+            return;
+        }
+        chown(folder.path(), Some(65534), None).expect("root");
+        chown(&read_only, Some(65534), None).expect("root");
+        let mut run = Command::new("setpriv");
+        run.args(["--reuid=65534", "--regid=65534", "--clear-groups", ALCID]).args(arguments);
+        run.current_dir(folder.path());
+        run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        end(run.spawn().expect("setpriv"))
+    } else {
+        alcid(folder.path(), &arguments)
+    };
+    // Where nobody may not even read the program, nothing was tried.
+    if ended.code != Some(127) && ended.code != Some(126) {
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("read-only"), "{ended:?}");
+    }
+    fs::set_permissions(&read_only, fs::Permissions::from_mode(0o700)).expect("ours");
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_said() {
+    let mut server = killed_after(5);
+    let path = segment(&server);
+    let bytes = fs::read(&path).expect("a segment");
+    let last = *blocks(&bytes).last().expect("five of them");
+    fs::write(&path, &bytes[..last + 40]).expect("ours");
+    server.restart();
+    assert_eq!(keys(&server), "4");
+    let log = server.log();
+    let cut = log.lines().find(|line| line.contains("cutting the log")).expect("it is said");
+    assert!(cut.contains("WARN") && cut.contains(path.to_str().expect("text")), "{cut}");
+    assert!(cut.contains(&format!("40 bytes at byte {last}")), "{cut}");
+    let info = Wire::connect(server.addr()).text(&["INFO", "persistence"]);
+    assert!(info.contains("log_recovery_dropped_bytes:40"), "{info}");
+    // What is written from here on is behind the cut, and stays.
+    assert_eq!(Wire::connect(server.addr()).text(&["SET", "new", "v"]), "OK");
+    server.kill();
+    server.restart();
+    assert_eq!(keys(&server), "5");
+}
+
+#[test]
+fn damage_refuses_to_start_until_it_is_repaired_with_a_copy() {
+    let mut server = killed_after(5);
+    let path = segment(&server);
+    let mut bytes = fs::read(&path).expect("a segment");
+    let third = blocks(&bytes)[2];
+    bytes[third + 50] ^= 0x20;
+    fs::write(&path, &bytes).expect("ours");
+    let place = format!("{} at byte {third}", path.display());
+
+    let message = refusal(&mut server);
+    assert!(message.contains(&place) && message.contains("alcid log check"), "{message}");
+
+    let folder = temp_dir();
+    let data_dir = server.data_dir();
+    let check = ["log", "check", "--data-dir", data_dir.to_str().expect("text")];
+    let ended = alcid(folder.path(), &check);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains(&place) && ended.err.contains("revision 2"), "{ended:?}");
+    assert_eq!(fs::read(&path).expect("a segment"), bytes, "a check changes nothing");
+
+    let ended = alcid(folder.path(), &[&check[..], &["--repair"]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let copy = PathBuf::from(format!("{}.damaged-1", path.display()));
+    assert!(ended.out.contains(copy.to_str().expect("text")), "{ended:?}");
+    assert_eq!(fs::read(copy).expect("a copy"), bytes);
+    assert_eq!(alcid(folder.path(), &check).code, Some(0));
+    server.restart();
+    assert_eq!(keys(&server), "2");
+}
+
+#[test]
+fn missing_foreign_and_newer_files_are_refused() {
+    let mut server = killed_after(3);
+    let path = segment(&server);
+    let bytes = fs::read(&path).expect("a segment");
+
+    fs::remove_file(&path).expect("ours");
+    let message = refusal(&mut server);
+    assert!(message.contains("revision 1 is missing"), "{message}");
+    assert!(message.contains(log_dir(&server).to_str().expect("text")), "{message}");
+    assert!(!path.exists(), "nothing was begun anew");
+
+    let other = killed_after(3);
+    fs::copy(segment(&other), &path).expect("ours");
+    let message = refusal(&mut server);
+    assert!(message.contains("belongs to another database"), "{message}");
+    assert!(message.contains(path.to_str().expect("text")), "{message}");
+
+    let mut newer = bytes.clone();
+    newer[8] = 200;
+    let checksum = crc32c::crc32c(&newer[..60]);
+    newer[60..64].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&path, newer).expect("ours");
+    let message = refusal(&mut server);
+    assert!(message.contains("format version 200"), "{message}");
+
+    fs::write(&path, &bytes).expect("ours");
+    let manifest = log_dir(&server).join("MANIFEST");
+    let identity = fs::read(&manifest).expect("a manifest");
+    fs::remove_file(&manifest).expect("ours");
+    let message = refusal(&mut server);
+    assert!(message.contains("no MANIFEST"), "{message}");
+
+    fs::write(&manifest, identity).expect("ours");
+    server.restart();
+    assert_eq!(keys(&server), "3");
+}
+
+/// Writes values of 10 kB until the server refuses one or gives up on the
+/// connection; answers how many were acknowledged, and the last words.
+fn write_until_refused(server: &Server) -> (usize, String) {
+    let mut wire = Wire::connect(server.addr());
+    let value = "x".repeat(10_000);
+    for number in 0..10_000 {
+        if !wire.send(&["SET", &format!("big{number}"), &value]) {
+            return (number, "closed".to_owned());
+        }
+        match wire.read(PATIENCE) {
+            Came::Frame(Frame::Simple(_)) => {}
+            Came::Frame(frame) => return (number, text_of(frame)),
+            Came::Closed => return (number, "closed".to_owned()),
+            Came::Nothing => panic!("a write hangs on a full disk"),
+        }
+    }
+    panic!("the disk never became full");
+}
+
+/// What must hold while the disk is full: writes are refused with a reason,
+/// reads go on, the process rests.
+fn serves_reads_only(server: &Server, acknowledged: usize) {
+    let mut wire = Wire::connect(server.addr());
+    let refused = wire.text(&["SET", "more", "v"]);
+    assert!(refused.starts_with("MISCONF"), "{refused}");
+    // What a read depends on is known by shard: one that finds a write without
+    // a commit in its shard gets no answer at all, and never a wrong one.
+    let read = |words: &[&str]| {
+        let mut wire = Wire::connect(server.addr());
+        wire.send(words);
+        match wire.read(PATIENCE) {
+            Came::Frame(frame) => Some(text_of(frame)),
+            Came::Closed => None,
+            Came::Nothing => panic!("{words:?} hangs"),
+        }
+    };
+    let mut answered = 0;
+    for number in 0..acknowledged {
+        if let Some(length) = read(&["STRLEN", &format!("big{number}")]) {
+            assert_eq!(length, "10000");
+            answered += 1;
+        }
+    }
+    assert!(answered * 4 >= acknowledged * 3, "{answered} of {acknowledged} reads went on");
+    let more = read(&["EXISTS", "more"]);
+    assert!(more.is_none_or(|count| count == "0"), "what was refused is not there");
+    let info = wire.text(&["INFO", "persistence"]);
+    assert!(info.contains("aof_last_write_status:err"), "{info}");
+}
+
+fn has_all(server: &Server, acknowledged: usize) {
+    let mut wire = Wire::connect(server.addr());
+    for number in 0..acknowledged {
+        assert_eq!(wire.text(&["STRLEN", &format!("big{number}")]), "10000", "big{number}");
+    }
+    assert_eq!(wire.text(&["EXISTS", "more"]), "0", "what was refused is not there");
+    assert_eq!(wire.text(&["SET", "after", "v"]), "OK");
+}
+
+/// A small disk that is unmounted with its guard.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// `None` where we may not mount.
+    fn mount(megabytes: usize) -> Option<SmallDisk> {
+        let disk = SmallDisk { folder: temp_dir() };
+        let size = format!("size={megabytes}m,mode=0700");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "alcid-test"])
+            .arg(disk.folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(disk)
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg(self.folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_keeps_reads_and_goes_on_after_room_is_made() {
+    let Some(disk) = SmallDisk::mount(4) else {
+        eprintln!("not run: mounting a small disk takes root");
+        return;
+    };
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![1; 3 << 20]).expect("room");
+    let log = disk.path().join("log");
+    let arguments = ["--aof-fsync", "always", "--aof-path", log.to_str().expect("text")];
+    let mut server = Server::start(ALCID, &arguments);
+    let (acknowledged, last_words) = write_until_refused(&server);
+    assert!(acknowledged > 10, "{acknowledged}, {last_words}");
+    serves_reads_only(&server, acknowledged);
+    let mut wire = Wire::connect(server.addr());
+    let still = wire.text(&["CONFIG", "SET", "appendonly", "yes"]);
+    assert!(still.contains("full"), "{still}");
+
+    fs::remove_file(&ballast).expect("ours");
+    assert_eq!(wire.text(&["CONFIG", "SET", "appendonly", "yes"]), "OK");
+    has_all(&server, acknowledged);
+    server.kill();
+    server.restart();
+    has_all(&server, acknowledged);
+
+    // Full again; this time a restart is what brings the service back.
+    let (more, _) = write_until_refused(&server);
+    fs::write(&ballast, b"").expect("a name takes no room");
+    server.kill();
+    let refused = server.try_restart();
+    if refused.is_ok() {
+        has_all_up_to(&server, more);
+    }
+}
+
+fn has_all_up_to(server: &Server, acknowledged: usize) {
+    let mut wire = Wire::connect(server.addr());
+    for number in 0..acknowledged {
+        assert_eq!(wire.text(&["STRLEN", &format!("big{number}")]), "10000", "big{number}");
+    }
+}
+
+#[test]
+fn a_failed_write_stops_acknowledging_for_good_and_a_restart_has_everything() {
+    let folder = temp_dir();
+    // A limit on the size of files, whose signal is ignored, makes a write
+    // fail half way, for any user.
+    let program = wrapped(folder.path(), "trap '' XFSZ; ulimit -S -f 400; exec");
+    let mut server = Server::start(&program, ALWAYS);
+    let (acknowledged, last_words) = write_until_refused(&server);
+    assert!(acknowledged > 10, "{acknowledged}, {last_words}");
+    serves_reads_only(&server, acknowledged);
+    let mut wire = Wire::connect(server.addr());
+    let health = wire.text(&["CONFIG", "SET", "appendonly", "yes"]);
+    assert!(health.contains("failed for good"), "{health}");
+    fs::write(&program, format!("#!/bin/bash\nexec {ALCID} \"$@\"\n")).expect("ours");
+    server.kill();
+    server.restart();
+    has_all(&server, acknowledged);
+}
+
+#[test]
+fn a_failed_sync_is_never_retried_and_a_restart_has_everything() {
+    if !has("strace") || !can_trace() {
+        eprintln!("not run: needs strace and the right to trace");
+        return;
+    }
+    let folder = temp_dir();
+    let inject = "exec strace -f -qq -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO:when=20+ -I 2";
+    let program = wrapped(folder.path(), inject);
+    let mut server = Server::start(&program, ALWAYS);
+    let (acknowledged, _) = write_until_refused(&server);
+    serves_reads_only(&server, acknowledged.max(1));
+    // The process to stop is strace's child.
+    let pid = Wire::connect(server.addr()).text(&["INFO", "server"]);
+    let pid = pid.lines().find_map(|line| line.strip_prefix("process_id:")).expect("a process");
+    let killed = Command::new("kill").args(["-9", pid.trim()]).status();
+    assert!(killed.expect("kill").success());
+    server.wait();
+    fs::write(&program, format!("#!/bin/bash\nexec {ALCID} \"$@\"\n")).expect("ours");
+    server.restart();
+    has_all(&server, acknowledged);
+}
+
+fn can_trace() -> bool {
+    let run = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    run.is_ok_and(|status| status.success())
+}
+
+/// Damage in the last, large segment is judged without hanging.
+#[test]
+fn a_long_damaged_tail_is_judged_at_once() {
+    let mut server = killed_after(3);
+    let path = segment(&server);
+    let mut bytes = fs::read(&path).expect("a segment");
+    // Every offset of this looks like the start of something long.
+    bytes.extend([0, 0, 0x10, 0].repeat(2 << 20));
+    fs::write(&path, &bytes).expect("ours");
+    server.restart();
+    assert_eq!(keys(&server), "3");
+    assert!(memory_of(server.pid(), "VmRSS") > 0);
+}
+
+#[test]
+fn leftovers_of_interrupted_changes_are_no_obstacle() {
+    let mut server = killed_after(2);
+    let log = log_dir(&server);
+    fs::write(log.join("MANIFEST.new"), b"half").expect("ours");
+    fs::write(log.join("00000000000000000003.alog"), b"ALCID").expect("ours");
+    fs::write(log.join(".owner-probe"), b"").expect("ours");
+    server.restart();
+    assert_eq!(keys(&server), "2");
+    server.terminate();
+    server.restart();
+    assert_eq!(keys(&server), "2");
+}
+
+#[test]
+fn no_argument_of_the_program_makes_it_panic() {
+    let folder = temp_dir();
+    for arguments in [
+        &["log", "check"][..],
+        &["log", "check", "--data-dir", "/dev/null"],
+        &["log", "check", "--repair", "--aof-path", "nowhere"],
+        &["server", "--aof-path", "/dev/null/log"],
+        &["server", "--log-level", "loud"],
+    ] {
+        let ended = alcid(folder.path(), arguments);
+        assert!(matches!(ended.code, Some(1 | 2)), "{arguments:?}: {ended:?}");
+        assert!(!ended.err.contains("panicked") && !ended.err.is_empty(), "{ended:?}");
+    }
+}

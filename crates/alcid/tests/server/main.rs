@@ -1,0 +1,16 @@
+//! The server as a process: everything that needs a socket, a signal, a data
+//! folder or an exit status.
+
+mod config;
+mod faults;
+mod golden;
+mod kill9;
+mod limits;
+mod patience;
+mod restart;
+mod run;
+mod security;
+mod wire;
+
+/// The program under test.
+const ALCID: &str = env!("CARGO_BIN_EXE_alcid");
