@@ -56,6 +56,7 @@ impl Engine {
             ReplyMode::Skip => ReplyMode::On,
             mode => mode,
         };
+        session.reply_is_push = false;
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
             session.batch_began = (self.clock.now_us(), session.tick_ns);
@@ -67,7 +68,21 @@ impl Engine {
             Ok(command) => command,
             Err(error) => return self.refuse(session, None, &error, reply),
         };
+        let outcome = self.execute_found(session, live, command, argv, now_ms, reply);
+        // After it has run: who sees it as the last command sees its effect too.
         session.client.activity.last_command.store(command.id + 1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn execute_found(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+    ) -> Outcome {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
@@ -389,15 +404,28 @@ enum Admitted {
 }
 
 /// Whether what a command looks up counts as hits and misses. Of the commands
-/// that write, those do that answer what they find.
+/// that write, those do that answer or keep what they find.
 fn counts_reads(command: &Command) -> bool {
-    const ANSWER_AND_WRITE: [&str; 3] = ["getdel", "getex", "getset"];
+    const ALSO_WRITE: &[&str] = &[
+        "copy",
+        "getdel",
+        "getex",
+        "getset",
+        "sdiffstore",
+        "sinterstore",
+        "sort",
+        "sunionstore",
+        "zdiffstore",
+        "zinterstore",
+        "zrangestore",
+        "zunionstore",
+    ];
     static COUNT: OnceLock<Vec<bool>> = OnceLock::new();
     let by_id = COUNT.get_or_init(|| {
         let mut by_id = vec![false; table().id_count()];
         for command in table().all() {
-            by_id[command.id] = command.flags.has(READONLY)
-                || ANSWER_AND_WRITE.contains(&command.full_name.as_str());
+            by_id[command.id] =
+                command.flags.has(READONLY) || ALSO_WRITE.contains(&command.full_name.as_str());
         }
         by_id
     });

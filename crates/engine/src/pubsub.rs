@@ -217,6 +217,7 @@ fn message_frame(kind: &str, channel: &[u8], message: &[u8]) -> Arc<Frame> {
 }
 
 fn confirm(call: &mut Call<'_, '_>, word: &str, name: Option<&[u8]>, count: usize) {
+    call.session.reply_is_push = true;
     call.reply.push(3);
     call.reply.bulk(word.as_bytes());
     call.reply.optional_bulk(name);

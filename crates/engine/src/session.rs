@@ -25,6 +25,9 @@ pub struct Session {
     pub(crate) last_write: Revision,
     /// Which replies the client wants.
     pub reply_mode: ReplyMode,
+    /// The reply of the last command is made of pushes, which CLIENT REPLY does
+    /// not keep back.
+    pub reply_is_push: bool,
     /// The client wants MONITOR's stream.
     pub monitoring: bool,
     pub(crate) multi: Option<Multi>,
@@ -52,7 +55,7 @@ pub enum ReplyMode {
     /// Every reply is sent.
     #[default]
     On,
-    /// None is, pushes included, until `ON`.
+    /// None is, except pushes, until `ON`.
     Off,
     /// The reply of this command and of the next is not sent.
     SkipNext,
@@ -96,6 +99,7 @@ impl Session {
             depends_on: Revision::ZERO,
             last_write: Revision::ZERO,
             reply_mode: ReplyMode::On,
+            reply_is_push: false,
             monitoring: false,
             multi: None,
             watched: Vec::new(),

@@ -212,7 +212,6 @@ impl Engine {
         let mut close = false;
         for queued in &multi.queue {
             let argv: SmallVec<[&[u8]; 8]> = borrow(&queued.argv);
-            self.feed_monitors(session, queued.command, &argv, now_ms);
             txn.select(session.db);
             let result = match queued.command.spec.run {
                 Run::Data(handler) => self
@@ -224,6 +223,7 @@ impl Engine {
                 }
             };
             self.observe(session, live, &txn, queued.command, &argv);
+            self.feed_monitors(session, queued.command, &argv, now_ms);
             self.account(session, live, queued.command, &argv, now_ms);
             match result {
                 Ok(Outcome::Close) => close = true,

@@ -349,7 +349,8 @@ impl Connection {
                 }
                 self.engine.execute(&mut self.session, &self.live, &argv, &mut self.encoder)
             };
-            if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
+            let is_silent = matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
+            if is_silent && !self.session.reply_is_push {
                 self.encoder.out.truncate(before);
             }
             if let Outcome::Paused(until_ms) = outcome {

@@ -42,7 +42,7 @@ impl Kind {
 }
 
 fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let line = describe(&call.session.client, call.now_ms);
+    let line = describe(&call.session.client, call);
     call.reply.verbatim("txt", &format!("{line}\n"));
     Ok(Outcome::Done)
 }
@@ -64,19 +64,25 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
     } else {
         return Err(Error::SYNTAX);
     };
-    let lines: String = clients.iter().map(|client| describe(client, call.now_ms) + "\n").collect();
+    let lines: String = clients.iter().map(|client| describe(client, call) + "\n").collect();
     call.reply.verbatim("txt", &lines);
     Ok(Outcome::Done)
 }
 
 /// A line of CLIENT LIST. Buffers whose size Redis fixes and Alcid lends only
 /// while they are used are shown with what they hold now.
-fn describe(client: &Client, now_ms: u64) -> String {
+fn describe(client: &Client, call: &Call<'_, '_>) -> String {
+    let now_ms = call.now_ms;
     let activity = &client.activity;
     let identity = client.identity.lock().clone();
     let count = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
-    let last = count(&activity.last_command);
-    let command = last.checked_sub(1).map_or("NULL", |id| command_names()[id]);
+    let is_me = client.id == call.session.client.id;
+    let command = match count(&activity.last_command).checked_sub(1) {
+        _ if is_me => &call.command.full_name,
+        Some(id) => command_names()[id],
+        None => "NULL",
+    };
+    let arguments = if is_me { bytes_of_words(call) } else { 0 };
     let (input, input_capacity) =
         (count(&activity.query_buffer), count(&activity.query_buffer_capacity));
     let (output, pushes) = (count(&activity.output_buffer), client.outbox.bytes());
@@ -84,7 +90,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
     let redirect = activity.redirect.load(Ordering::Relaxed);
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
-         qbuf={input} qbuf-free={} argv-mem=0 multi-mem={} rbs={output} rbp={output} obl={output} oll={} \
+         qbuf={input} qbuf-free={} argv-mem={arguments} multi-mem={} rbs={output} rbp={output} obl={output} oll={} \
          omem={pushes} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -110,6 +116,12 @@ fn describe(client: &Client, now_ms: u64) -> String {
         identity.lib_name,
         identity.lib_ver,
     )
+}
+
+/// Bytes of the command that asks. Nobody else's is kept while it does not run.
+fn bytes_of_words(call: &Call<'_, '_>) -> usize {
+    let names = call.command.full_name.replace('|', "").len();
+    names + call.args.iter().map(|arg| arg.len()).sum::<usize>()
 }
 
 /// Full names of all commands by id.

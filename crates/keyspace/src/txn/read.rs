@@ -102,10 +102,11 @@ impl Txn<'_> {
         })
     }
 
-    /// The deadline of a key that exists: `Some(None)` when it has none.
+    /// The deadline of a key that exists: `Some(None)` when it has none. Counts
+    /// as no read of its own.
     #[must_use]
     pub fn deadline(&self, key: &[u8]) -> Option<Option<u64>> {
-        self.live(key).map(Entry::deadline)
+        self.live_in(self.db, key).map(Entry::deadline)
     }
 
     /// Keys in the current database, those due but not yet removed included.
