@@ -34,8 +34,8 @@ pub const FAMILY: Family = Family {
         Row::data("restore", -4, WRITE.with(DENYOOM), &[KeySpec::one(1, OW.with(UPDATE))], "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Creates a key from the serialized representation of a value.", restore).categories(category::DANGEROUS),
         Row::data("scan", -2, READONLY, &[], "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Iterates over the key names in the database.", scan_keys),
         Row::data("sort", -2, WRITE.with(DENYOOM), sort::KEYS, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]", "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.", sort::sort).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
-        Row::data("sort_ro", -2, READONLY, &[KeySpec::one(1, RO.with(ACCESS))], "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]", "Returns the sorted elements of a list, a set, or a sorted set.", sort::sort_ro).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
-        Row::data("touch", -2, READONLY.with(FAST), LOOK_ALL, "3.2.1", "key [key ...]", "Returns the number of existing keys out of those specified after updating the time they were last accessed.", exists),
+        Row::data("sort_ro", -2, READONLY, sort::READ_KEYS, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]", "Returns the sorted elements of a list, a set, or a sorted set.", sort::sort_ro).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
+        Row::data("touch", -2, READONLY.with(FAST), LOOK_ALL, "3.2.1", "key [key ...]", "Returns the number of existing keys out of those specified after updating the time they were last accessed.", touch),
         Row::data("type", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Determines the type of value stored at a key.", type_of),
         Row::data("unlink", -2, WRITE.with(FAST), REMOVE, "4.0.0", "key [key ...]", "Asynchronously deletes one or more keys.", del),
     ],
@@ -85,8 +85,13 @@ fn exists(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Resul
     Ok(())
 }
 
+fn touch(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
+    reply.count(args.iter().filter(|key| ctx.tx.get(key).is_some()).count());
+    Ok(())
+}
+
 fn type_of(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.simple(ctx.tx.get(args[0]).map_or("none", ValueRef::type_name));
+    reply.simple(ctx.tx.look(args[0]).map_or("none", ValueRef::type_name));
     Ok(())
 }
 

@@ -74,11 +74,13 @@ const DEBUG: &[CommandSpec] = &[
     Row::data("digest-value", -3, OPERATE, &[KeySpec::range(2, -1, 1, RO)], "1.0.0", "key [key ...]", "Shows fingerprints of keys' values.", debug_digest_value),
     Row::data("object", -3, OPERATE, &[KeySpec::one(2, RO)], "1.0.0", "key [FAST]", "Shows low level details of a key and its value.", debug_object),
     Row::engine("panic", 2, OPERATE, "1.0.0", "", "Ends the server as an internal error would."),
+    Row::engine("pause-cron", 3, OPERATE, "7.2.0", "<0 | 1>", "Holds the background cycles up, or lets them go on."),
+    Row::engine("protocol", 3, OPERATE, "6.0.0", "type", "Answers a reply of that type."),
     Row::engine("quicklist-packed-threshold", 3, OPERATE, "1.0.0", "size", "Accepted; long list elements need no nodes of their own."),
     Row::engine("reload", -2, OPERATE, "1.0.0", "[MERGE] [NOFLUSH] [NOSAVE]", "Empties the keyspace and loads it from disk again."),
     Row::engine("set-active-expire", 3, OPERATE, "1.0.0", "<0 | 1>", "Turns the active expiry cycle off or on."),
     Row::engine("set-disable-deny-scripts", 3, OPERATE, "1.0.0", "<0 | 1>", "Accepted; there are no scripts."),
-    Row::engine("sleep", 3, OPERATE, "1.0.0", "seconds", "Keeps the connection's thread busy waiting."),
+    Row::engine("sleep", 3, OPERATE, "1.0.0", "seconds", "Keeps the thread asleep, and every client that it serves waiting."),
     Row::engine("stringmatch-len", 4, OPERATE, "1.0.0", "length pattern", "Matches a string of that length against a pattern."),
 ];
 

@@ -19,6 +19,16 @@ pub(crate) const KEYS: &[KeySpec] = &[
     KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(destination) },
 ];
 
+/// The key; those that the patterns name show only when it is read.
+pub(crate) const READ_KEYS: &[KeySpec] = &[
+    KeySpec::one(1, RO.with(ACCESS)),
+    KeySpec {
+        flags: RO.with(ACCESS).with(INCOMPLETE),
+        begin: Begin::Index(1),
+        find: Find::Custom(|_| SmallVec::new()),
+    },
+];
+
 /// The last STORE's argument, as Redis takes it.
 fn destination(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
     let mut found = None;

@@ -58,6 +58,8 @@ pub struct Engine {
     rng: Mutex<SeededRng>,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub(crate) active_expire: AtomicBool,
+    /// DEBUG PAUSE-CRON.
+    pub(crate) cron_paused: AtomicBool,
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
 }
@@ -185,6 +187,7 @@ impl Engine {
             by_id
         };
         Engine {
+            gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,
             started_ms: clock.now_ms(),
             after_commit: CommitQueue::default(),
@@ -199,7 +202,6 @@ impl Engine {
             pause: Pause::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
-            gauges: Gauges::default(),
             reclaimer: Reclaimer::start(),
             live: RwLock::new(Arc::new(Live::new(&settings))),
             live_version: AtomicU64::new(1),
@@ -207,6 +209,7 @@ impl Engine {
             handlers,
             rng: Mutex::new(SeededRng::new(seed)),
             active_expire: AtomicBool::new(true),
+            cron_paused: AtomicBool::new(false),
             hooks,
         }
     }

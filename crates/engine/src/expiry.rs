@@ -18,7 +18,10 @@ impl Engine {
     /// calls it `hz` times a second.
     pub fn expire_cycle(self: &Arc<Self>, budget_us: u64) -> usize {
         // CLIENT PAUSE keeps the data as it is.
-        if !self.active_expire.load(Ordering::Relaxed) || self.is_paused() {
+        if self.cron_paused.load(Ordering::Relaxed)
+            || !self.active_expire.load(Ordering::Relaxed)
+            || self.is_paused()
+        {
             return 0;
         }
         let started_ns = self.clock.monotonic_ns();

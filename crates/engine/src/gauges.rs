@@ -15,7 +15,9 @@ const INTERVAL_NS: u64 = 100_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     samples: Mutex<VecDeque<Sample>>,
-    /// The most bytes of data seen.
+    /// Bytes of the process before it held any data of clients.
+    pub(crate) startup_bytes: u64,
+    /// The most bytes in use that were seen.
     pub(crate) memory_peak: AtomicU64,
 }
 
@@ -36,6 +38,12 @@ pub(crate) struct Rates {
 }
 
 impl Gauges {
+    /// Gauges of a process that holds `data_bytes` of data already.
+    pub(crate) fn new(data_bytes: u64) -> Gauges {
+        let resident = crate::server::process::resident_bytes().unwrap_or(0);
+        Gauges { startup_bytes: resident.saturating_sub(data_bytes), ..Gauges::default() }
+    }
+
     pub(crate) fn rates(&self) -> Rates {
         let samples = self.samples.lock();
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
@@ -78,7 +86,9 @@ impl Engine {
             bytes_in: stats.bytes_in.load(Ordering::Relaxed),
             bytes_out: stats.bytes_out.load(Ordering::Relaxed),
         });
-        self.gauges.memory_peak.fetch_max(self.used_memory(), Ordering::Relaxed);
+        self.gauges
+            .memory_peak
+            .fetch_max(self.gauges.startup_bytes + self.used_memory(), Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ mod docs;
 pub(crate) mod info;
 pub(crate) mod latency;
 mod memory;
-mod process;
+pub(crate) mod process;
 pub(crate) mod slowlog;
 
 use base::number::parse_i64;

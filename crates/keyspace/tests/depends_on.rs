@@ -73,19 +73,22 @@ fn three_keys(keyspace: &Keyspace, journal: &Counter) {
 
 #[test]
 fn a_read_depends_on_its_keys_last_change_and_no_other() {
-    type Look = fn(&mut Txn<'_>, &[u8]);
+    /// Answers whether there is a key.
+    type Look = fn(&mut Txn<'_>, &[u8]) -> bool;
     let looks: [(&str, Look); 10] = [
-        ("get", |txn, key| drop(txn.get(key).is_some())),
-        ("get_in", |txn, key| drop(txn.get_in(0, key).is_some())),
-        ("look", |txn, key| drop(txn.look(key).is_some())),
-        ("contains", |txn, key| drop(txn.contains(key))),
-        ("string", |txn, key| drop(txn.string(key).is_ok())),
-        ("collection", |txn, key| drop(txn.collection::<Hash>(key).is_ok())),
-        ("info", |txn, key| drop(txn.info(key))),
-        ("deadline", |txn, key| drop(txn.deadline(key))),
-        // Of another type, so nothing changes.
-        ("update", |txn, key| drop(txn.update(key, |hash: &mut Editor<'_, '_, Hash>| hash.len()))),
-        ("idle", |_, _| {}),
+        ("get", |txn, key| txn.get(key).is_some()),
+        ("get_in", |txn, key| txn.get_in(0, key).is_some()),
+        ("look", |txn, key| txn.look(key).is_some()),
+        ("contains", |txn, key| txn.contains(key)),
+        ("string", |txn, key| txn.string(key).is_ok_and(|string| string.is_some())),
+        // Of another type.
+        ("collection", |txn, key| txn.collection::<Hash>(key).is_err()),
+        ("info", |txn, key| txn.info(key).is_some()),
+        ("deadline", |txn, key| txn.deadline(key).is_some()),
+        ("update", |txn, key| {
+            txn.update(key, |hash: &mut Editor<'_, '_, Hash>| hash.len()).is_err()
+        }),
+        ("idle", |_, _| false),
     ];
     for (name, look) in looks {
         let keyspace = Keyspace::new(1, 5);
@@ -93,7 +96,9 @@ fn a_read_depends_on_its_keys_last_change_and_no_other() {
         three_keys(&keyspace, &journal);
         for (key, revision) in [(b"old".as_slice(), 1), (b"new", 2), (b"gone", 4), (b"none", 4)] {
             let scope = Scope::Shards([keyspace.shard_of(key)].into_iter().collect());
-            let finished = run(&keyspace, &journal, &scope, |txn| look(txn, key));
+            let mut found = false;
+            let finished = run(&keyspace, &journal, &scope, |txn| found = look(txn, key));
+            assert_eq!(found, name != "idle" && revision < 4, "{name}");
             // Nothing was ever removed from the shards of other keys.
             let same_shard = keyspace.shard_of(key) == keyspace.shard_of(b"gone");
             let expected = match (name, key) {

@@ -25,6 +25,8 @@ pub enum SetError {
     },
 }
 
+const PROTECTED: &str = "can't set protected config";
+
 /// Names and values that match any of `patterns`: names or globs, in any case.
 /// A setting that Redis does not have goes by `section.key`.
 #[must_use]
@@ -95,6 +97,9 @@ pub fn config_set(
         if setting.value(&next) == before {
             continue;
         }
+        if setting.change == Change::Protected {
+            return Err(refused(PROTECTED.to_owned()));
+        }
         if setting.change == Change::Restart {
             return Err(refused(format!(
                 "needs a restart: set {} in the config file",
@@ -117,9 +122,11 @@ fn rows_of(pairs: &[(&[u8], &[u8])]) -> Result<Vec<&'static Setting>, SetError> 
         let Some(setting) = find(&text) else { return Err(SetError::Unknown(text)) };
         let reason = match setting.change {
             Change::Immutable => "can't set immutable config",
-            Change::Protected => "can't set protected config",
+            // A name that Redis does not know may be given the value it has, as
+            // tools do that save and restore everything.
+            Change::Protected if !setting.redis.is_empty() => PROTECTED,
             _ if rows.iter().any(|&row| std::ptr::eq(row, setting)) => "duplicate parameter",
-            Change::Live | Change::Restart => {
+            Change::Live | Change::Restart | Change::Protected => {
                 rows.push(setting);
                 continue;
             }

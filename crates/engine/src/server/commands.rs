@@ -1,6 +1,7 @@
 //! COMMAND: what the command table says about commands.
 
 use base::{Reply, glob};
+use command::args::is_word;
 use command::flags::category::ACL_CATEGORIES;
 use command::flags::{COMMAND_FLAGS, Flags, NO_MANDATORY_KEYS};
 use command::keys::key_flags;
@@ -54,7 +55,7 @@ fn count(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// A command by `name` or `container|sub`.
-fn by_full_name(name: &[u8]) -> Option<&'static Command> {
+pub(crate) fn by_full_name(name: &[u8]) -> Option<&'static Command> {
     match name.iter().position(|&byte| byte == b'|') {
         None => table().find(name),
         Some(bar) => table().find(&name[..bar])?.subcommand(&name[bar + 1..]),
@@ -189,10 +190,21 @@ fn get_keys(call: &mut Call<'_, '_>, with_flags: bool) -> Result<Outcome> {
         }
         call.reply.bulk(argv[key.index]);
         if with_flags {
-            write_flags(key.flags, key_flags::NAMES, "", call.reply);
+            write_flags(flags_of(command, key.flags, argv), key_flags::NAMES, "", call.reply);
         }
     }
     Ok(Outcome::Done)
+}
+
+/// What a call does with a key, where that depends on its arguments.
+fn flags_of(command: &Command, flags: Flags, argv: &[&[u8]]) -> Flags {
+    if !flags.has(key_flags::VARIABLE_FLAGS) {
+        return flags;
+    }
+    // SET answers the old value only when it is asked to.
+    let reads = command.full_name != "set" || argv[3..].iter().any(|word| is_word(word, "get"));
+    let access = if reads { key_flags::RW | key_flags::ACCESS } else { key_flags::OW };
+    access | key_flags::UPDATE
 }
 
 /// Which commands COMMAND LIST shows.

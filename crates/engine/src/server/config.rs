@@ -85,7 +85,7 @@ fn set(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn resetstat(call: &mut Call<'_, '_>) -> Result<Outcome> {
     call.engine.stats.reset();
     let peak = &call.engine.gauges.memory_peak;
-    peak.store(call.engine.used_memory(), Ordering::Relaxed);
+    peak.store(0, Ordering::Relaxed);
     call.reply.ok();
     Ok(Outcome::Done)
 }

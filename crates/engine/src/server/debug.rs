@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::{Frame, glob, number::parse_f64};
+use base::{glob, number::parse_f64};
 use command::args::integer;
 use command::{Error, Result};
 
@@ -17,6 +17,8 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[
     ("debug|jmap", accepted),
     ("debug|listpack", accepted),
     ("debug|panic", panic),
+    ("debug|pause-cron", pause_cron),
+    ("debug|protocol", protocol),
     ("debug|quicklist-packed-threshold", accepted),
     ("debug|reload", reload),
     ("debug|set-active-expire", set_active_expire),
@@ -47,27 +49,81 @@ fn set_active_expire(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Answers later. Other clients go on; inside EXEC, which cannot wait, the
-/// thread sleeps with every lock held, so that everybody else waits as well.
+/// Every client that this thread serves waits, and inside EXEC everybody, for
+/// the locks are held.
 fn sleep(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let seconds = parse_f64(call.args[0])
         .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
         .ok_or(Error::NOT_FLOAT)?
         .min(1e6);
-    if call.open.is_some() {
-        #[expect(clippy::disallowed_methods, reason = "stalling the server is what is asked for")]
-        std::thread::sleep(Duration::from_secs_f64(seconds));
-        call.reply.ok();
-        return Ok(Outcome::Done);
+    #[expect(clippy::disallowed_methods, reason = "stalling the server is what is asked for")]
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn pause_cron(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let is_paused = integer(call.args[0])? != 0;
+    call.engine.cron_paused.store(is_paused, Ordering::Relaxed);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+/// A reply of every type, for tests of clients.
+fn protocol(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let reply = &mut *call.reply;
+    match call.args[0].to_ascii_lowercase().as_slice() {
+        b"string" => reply.bulk(b"Hello World"),
+        b"integer" => reply.integer(12345),
+        b"double" => reply.double(3141.0 / 1000.0),
+        b"bignum" => reply.big_number("1234567999999999999999999999999999999"),
+        b"null" => reply.null(),
+        b"array" => {
+            reply.array(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"set" => {
+            reply.set(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"map" => {
+            reply.map(3);
+            for number in 0..3 {
+                reply.integer(number);
+                reply.boolean(number == 1);
+            }
+        }
+        b"attrib" => {
+            if reply.is_resp3() {
+                reply.attribute(1);
+                reply.bulk(b"key-popularity");
+                reply.array(2);
+                reply.bulk(b"key:123");
+                reply.integer(90);
+            }
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        b"push" => {
+            if !reply.is_resp3() {
+                return Err(Error::new("ERR RESP2 is not supported by this command"));
+            }
+            reply.push(2);
+            reply.bulk(b"server-cpu-usage");
+            reply.integer(42);
+            // Clients that drop the push still wait for a reply.
+            reply.bulk(b"Some real reply following the push reply");
+        }
+        b"verbatim" => reply.verbatim("txt", "This is a verbatim\nstring"),
+        b"true" => reply.boolean(true),
+        b"false" => reply.boolean(false),
+        _ => {
+            return Err(Error::new(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
     }
-    let deadline_ms = call.now_ms.saturating_add((seconds * 1000.0).ceil() as u64);
-    let ok = Frame::Simple("OK".to_owned());
-    Ok(Outcome::Blocked(call.engine.blocking.register_plain(
-        call.session,
-        call.command,
-        ok,
-        Some(deadline_ms),
-    )))
+    Ok(Outcome::Done)
 }
 
 fn stringmatch_len(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -116,6 +172,12 @@ fn debug_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
             "    Show low level info about `key` and associated value.",
             "PANIC",
             "    Crash the server simulating a panic.",
+            "PAUSE-CRON <0|1>",
+            "    Stop the background cycles, or let them go on.",
+            "PROTOCOL <type>",
+            "    Reply with a test value of the specified type. <type> can be: string,",
+            "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
+            "    true, false.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Accepted; long list elements need no nodes of their own.",
             "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
@@ -127,7 +189,7 @@ fn debug_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
             "SET-DISABLE-DENY-SCRIPTS <0|1>",
             "    Accepted; there are no scripts.",
             "SLEEP <seconds>",
-            "    Answer after <seconds>. Decimals allowed. Inside MULTI every client waits.",
+            "    Stop the server for <seconds>. Decimals allowed.",
             "STRINGMATCH-LEN <length> <pattern>",
             "    Match a string of <length> times `x` against <pattern>.",
         ],

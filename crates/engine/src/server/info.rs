@@ -12,7 +12,7 @@ use crate::call::{Call, Handler};
 use crate::connection::REDIS_VERSION;
 use crate::engine::Engine;
 use crate::execute::Outcome;
-use crate::server::memory::clients_bytes;
+use crate::server::memory::MemoryUse;
 use crate::server::process;
 use crate::stats::CommandStats;
 
@@ -153,11 +153,8 @@ fn load_size(gauge: &std::sync::atomic::AtomicUsize) -> usize {
 fn memory(source: &Source<'_>, out: &mut Fields) {
     let engine = source.engine;
     let live = engine.live();
-    let (data, clients) = (engine.used_memory(), clients_bytes(engine));
-    let used = data + clients;
-    let resident = process::resident_bytes().unwrap_or(used);
+    let MemoryUse { startup, data, clients, used, peak, resident } = MemoryUse::of(engine);
     let machine = process::machine_bytes().unwrap_or(0);
-    let peak = load(&engine.gauges.memory_peak).max(used);
     let mut both = |name: &str, bytes: u64| {
         out.add(name, bytes);
         out.add(&format!("{name}_human"), human(bytes));
@@ -166,10 +163,10 @@ fn memory(source: &Source<'_>, out: &mut Fields) {
     both("used_memory_rss", resident);
     both("used_memory_peak", peak);
     out.add("used_memory_peak_perc", format_args!("{:.2}%", percent(used, peak)));
-    out.add("used_memory_overhead", clients);
-    out.add("used_memory_startup", 0);
+    out.add("used_memory_overhead", startup + clients);
+    out.add("used_memory_startup", startup);
     out.add("used_memory_dataset", data);
-    out.add("used_memory_dataset_perc", format_args!("{:.2}%", percent(data, used)));
+    out.add("used_memory_dataset_perc", format_args!("{:.2}%", percent(data, used - startup)));
     let mut both = |name: &str, bytes: u64| {
         out.add(name, bytes);
         out.add(&format!("{name}_human"), human(bytes));
@@ -179,7 +176,7 @@ fn memory(source: &Source<'_>, out: &mut Fields) {
     out.add("maxmemory_policy", live.settings.policy.as_str());
     out.add("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / used.max(1) as f64));
     out.add("mem_fragmentation_bytes", resident.cast_signed() - used.cast_signed());
-    out.add("mem_not_counted_for_evict", clients);
+    out.add("mem_not_counted_for_evict", startup + clients);
     out.add("mem_clients_normal", clients);
     out.add("mem_allocator", "mimalloc");
     engine.reclaimer.publish(&engine.stats);

@@ -8,6 +8,7 @@ use command::flags::FAST;
 use command::{Command, Error, Result, table};
 use parking_lot::Mutex;
 
+use super::commands::by_full_name;
 use crate::call::{Call, Handler, help};
 use crate::engine::Live;
 use crate::execute::Outcome;
@@ -231,7 +232,7 @@ fn histogram(call: &mut Call<'_, '_>) -> Result<Outcome> {
     } else {
         call.args
             .iter()
-            .filter_map(|name| table().find(name))
+            .filter_map(|name| by_full_name(name))
             .flat_map(|command| std::iter::once(command).chain(&command.subcommands))
             .collect()
     };

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use command::Result;
 
 use crate::call::{Call, Handler, help};
+use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::server::process;
 
@@ -18,9 +19,36 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[
 ];
 
 /// Bytes that connected clients hold: what they sent and what waits for them.
-pub(crate) fn clients_bytes(engine: &crate::engine::Engine) -> u64 {
+pub(crate) fn clients_bytes(engine: &Engine) -> u64 {
     let clients = engine.all_clients();
     clients.iter().map(|client| client.memory_bytes()).sum::<usize>() as u64
+}
+
+/// Where the bytes are.
+pub(crate) struct MemoryUse {
+    /// What the process took before it held data.
+    pub(crate) startup: u64,
+    /// Keys and values: what `maxmemory` bounds.
+    pub(crate) data: u64,
+    /// Clients' buffers.
+    pub(crate) clients: u64,
+    /// All of these.
+    pub(crate) used: u64,
+    /// The most that was used at once.
+    pub(crate) peak: u64,
+    /// Bytes in RAM, as the system counts them.
+    pub(crate) resident: u64,
+}
+
+impl MemoryUse {
+    pub(crate) fn of(engine: &Engine) -> MemoryUse {
+        let startup = engine.gauges.startup_bytes;
+        let (data, clients) = (engine.used_memory(), clients_bytes(engine));
+        let used = startup + data + clients;
+        let peak = engine.gauges.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
+        let resident = process::resident_bytes().unwrap_or(used);
+        MemoryUse { startup, data, clients, used, peak, resident }
+    }
 }
 
 fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -29,16 +57,12 @@ fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
         Some(txn) => txn.statistics(),
         None => engine.keyspace.statistics(),
     };
-    let data = engine.used_memory();
-    let clients = clients_bytes(engine);
-    let resident = process::resident_bytes().unwrap_or(0);
+    let MemoryUse { startup, data, clients, used, peak, resident } = MemoryUse::of(engine);
     let keys: usize = databases.iter().map(|(_, database)| database.keys).sum();
-    let used = data + clients;
-    let peak = engine.gauges.memory_peak.load(Ordering::Relaxed).max(used);
     let numbers = [
         ("peak.allocated", peak),
         ("total.allocated", used),
-        ("startup.allocated", 0),
+        ("startup.allocated", startup),
         ("clients.normal", clients),
         ("dataset.bytes", data),
         ("keys.count", keys as u64),

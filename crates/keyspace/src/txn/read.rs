@@ -50,15 +50,13 @@ impl Txn<'_> {
     /// As [`Txn::get`], without counting as an access.
     #[must_use]
     pub fn look(&self, key: &[u8]) -> Option<ValueRef<'_>> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.lookup(self.db, shard, hash, key)?;
-        (!self.is_due(entry)).then(|| value_of(entry))
+        self.counted(self.found(self.db, key), key).map(value_of)
     }
 
-    /// Whether a key exists.
+    /// Whether a key exists. Not an access.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.live(key).is_some()
+        self.look(key).is_some()
     }
 
     /// The string at a key. `None` when there is no key.
@@ -91,9 +89,7 @@ impl Txn<'_> {
     /// as an access.
     #[must_use]
     pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.lookup(self.db, shard, hash, key)?;
-        (!self.is_due(entry)).then(|| KeyInfo {
+        self.found(self.db, key).map(|entry| KeyInfo {
             revision: Revision(entry.revision()),
             deadline: entry.deadline(),
             access_s: entry.access(),
@@ -102,11 +98,11 @@ impl Txn<'_> {
         })
     }
 
-    /// The deadline of a key that exists: `Some(None)` when it has none. Counts
-    /// as no read of its own.
+    /// The deadline of a key that exists: `Some(None)` when it has none. Neither
+    /// an access nor a read of its own.
     #[must_use]
     pub fn deadline(&self, key: &[u8]) -> Option<Option<u64>> {
-        self.live_in(self.db, key).map(Entry::deadline)
+        self.found(self.db, key).map(Entry::deadline)
     }
 
     /// Keys in the current database, those due but not yet removed included.
@@ -203,8 +199,13 @@ impl Txn<'_> {
         self.reads.are_counted = are_counted;
     }
 
+    /// The entry of a key that exists, as an access and a read.
     fn live(&self, key: &[u8]) -> Option<&Entry<Value>> {
-        let entry = self.live_in(self.db, key);
+        self.counted(self.live_in(self.db, key), key)
+    }
+
+    /// Counts a read as a hit or a miss.
+    fn counted<'e>(&self, entry: Option<&'e Entry<Value>>, key: &[u8]) -> Option<&'e Entry<Value>> {
         if self.reads.are_counted {
             if entry.is_some() {
                 self.reads.hits.set(self.reads.hits.get() + 1);
@@ -217,15 +218,17 @@ impl Txn<'_> {
     }
 
     fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
-        let (shard, hash) = self.keyspace.locate(key);
-        let entry = self.lookup(db, shard, hash, key)?;
-        if self.is_due(entry) {
-            return None;
-        }
+        let entry = self.found(db, key)?;
         if self.options.touch {
             entry.set_access(access_clock(self.options.now_ms));
         }
         Some(entry)
+    }
+
+    /// The entry of a key that exists.
+    fn found(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
+        let (shard, hash) = self.keyspace.locate(key);
+        self.lookup(db, shard, hash, key).filter(|entry| !self.is_due(entry))
     }
 
     /// The entry at a key, due or not, of a locked shard. Whoever learns of it
