@@ -435,37 +435,6 @@ fn nothing_is_told_before_it_is_committed() {
     assert_eq!(reader.pushes(), [invalidate(&["b"])]);
 }
 
-/// One thread counts a key up, another caches it as a client would. Whatever
-/// the cache holds in the end is the last value, or an invalidation waits.
-#[test]
-fn no_reader_beside_a_writer_misses_an_invalidation() {
-    for round in 0..40 {
-        let (server, mut reader, mut writer) = tracker("");
-        let last = 400;
-        let writes = std::thread::spawn(move || {
-            (0..last).for_each(|_| drop(writer.run("INCR k")));
-        });
-        let mut cached = None;
-        let mut reads = 0;
-        loop {
-            let is_over = writes.is_finished();
-            if !reader.pushes().is_empty() {
-                cached = None;
-            }
-            if is_over && cached.is_some() {
-                break;
-            }
-            if cached.is_none() {
-                cached = Some(reader.run("GET k"));
-                reads += 1;
-            }
-        }
-        writes.join().expect("no panic");
-        assert_eq!(cached, Some(bulk(last.to_string())), "round {round}, {reads} reads");
-        drop(server);
-    }
-}
-
 #[test]
 fn wait_has_no_replicas_to_wait_for() {
     let server = Server::new();
