@@ -38,19 +38,26 @@ pub fn peek_second_word(bytes: &[u8]) -> Option<(&[u8], usize)> {
 #[inline]
 fn number_line(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let line = bytes.get(at..)?;
-    if *line.first()? != kind {
-        return None;
-    }
-    let mut number = 0;
-    for (index, &byte) in line.iter().enumerate().skip(1).take(5) {
-        match byte {
-            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
-            b'\r' if index > 1 => return Some((number, at + index + 2)),
-            _ => return None,
+    // One or two digits are nearly all lengths there are.
+    match line {
+        [first, digit @ b'0'..=b'9', b'\r', ..] if *first == kind => {
+            Some((usize::from(digit - b'0'), at + 4))
         }
+        [first, tens @ b'0'..=b'9', ones @ b'0'..=b'9', b'\r', ..] if *first == kind => {
+            Some((usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), at + 5))
+        }
+        [first, digits @ ..] if *first == kind => {
+            let digits = &digits[..digits.len().min(LENGTH_DIGITS_MAX + 1)];
+            let len = digits.iter().position(|&byte| byte == b'\r')?;
+            let number = base::number::parse_i64(&digits[..len])?;
+            Some((usize::try_from(number).ok()?, at + len + 3))
+        }
+        _ => None,
     }
-    None
 }
+
+/// A longer length is no usual request.
+const LENGTH_DIGITS_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {
