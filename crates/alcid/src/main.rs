@@ -6,6 +6,7 @@ mod descriptors;
 mod logging;
 mod rotation;
 mod server;
+mod signals;
 mod storage;
 #[cfg(test)]
 mod testing;
@@ -89,12 +90,19 @@ fn server(args: ServerArgs, surroundings: &Surroundings) -> Result<(), String> {
         print!("{}", config_cmd::generate(file, args.force).map_err(text)?);
         return Ok(());
     }
-    let found = config_cmd::load_settings(surroundings, named, args.settings.0).map_err(text)?;
+    let load = || config_cmd::load_settings(surroundings, named, args.settings.0.clone());
+    let found = load().map_err(text)?;
     if args.validate_config {
         print!("{}", config_cmd::validated(&found, false));
         return Ok(());
     }
-    server::run(found)
+    let surroundings = surroundings.clone();
+    let (named, flags) = (args.config.clone(), args.settings.0);
+    let load_again = move || {
+        let found = config_cmd::load_settings(&surroundings, named.as_deref(), flags.clone());
+        found.map(|found| found.loaded).map_err(text)
+    };
+    server::run(found, Box::new(load_again))
 }
 
 /// What the prompt completes and explains, from the command table.

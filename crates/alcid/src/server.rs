@@ -4,19 +4,22 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Rng, SeededRng, SystemClock};
 use engine::{Engine, Hooks, Identity, NoLog, Replicator, StandaloneLog};
 use front_resp::{Listener, Shutdown};
 use keyspace::Keyspace;
-use settings::Settings;
+use settings::{LogLevel, Settings};
 use tokio::sync::watch;
 
 use crate::config_cmd::Found;
 use crate::descriptors;
 use crate::logging::{self, LogHandle};
+use crate::signals::{LoadAgain, Reloader, Signals, watch_signals};
+
+/// Microseconds of the expiry cycle between which clients are served.
+const EXPIRE_SLICE_US: u64 = 1000;
 
 /// How long connections may take to end before the process does.
 const GRACE: Duration = Duration::from_secs(10);
@@ -25,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What stands in the way of starting, in one message for the operator.
-pub fn run(found: Found) -> Result<(), String> {
+pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     let rust_log = std::env::var("RUST_LOG").ok();
     let mut settings = found.loaded.settings.clone();
     let diagnostics = logging::start(&settings.logging, rust_log.as_deref())
@@ -74,7 +77,7 @@ pub fn run(found: Found) -> Result<(), String> {
             .unwrap_or_default(),
         tcp_port: listeners.first().map_or(0, |(address, _)| address.port()),
     };
-    let hooks = hooks(stop.clone(), diagnostics, found.path, log);
+    let hooks = hooks(stop.clone(), diagnostics, settings.logging.level, found.path, log);
     let engine = Arc::new(Engine::new(
         keyspace,
         replicator,
@@ -90,7 +93,8 @@ pub fn run(found: Found) -> Result<(), String> {
         Signals::install()?
     };
     announce(&listeners, &settings);
-    runtime.block_on(serve(engine.clone(), listeners, signals, stop, shutdown));
+    let reloader = Reloader::new(load_again, settings);
+    runtime.block_on(serve(engine.clone(), listeners, signals, reloader, stop, shutdown));
     engine.replicator.close()?;
     Ok(())
 }
@@ -172,10 +176,11 @@ fn announce(listeners: &[(SocketAddr, Listener)], settings: &Settings) {
 fn hooks(
     stop: Arc<watch::Sender<bool>>,
     diagnostics: LogHandle,
+    level: LogLevel,
     config_file: Option<PathBuf>,
     log: Option<Arc<StandaloneLog>>,
 ) -> Hooks {
-    let level = std::sync::Mutex::new(None);
+    let level = std::sync::Mutex::new(level);
     Hooks {
         shutdown: Some(Box::new(move || {
             stop.send_replace(true);
@@ -192,7 +197,7 @@ fn hooks(
             let mut level = level.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let wanted = settings.logging.level;
             // RUST_LOG rules until the level is really changed.
-            if level.replace(wanted).is_some_and(|known| known != wanted) {
+            if std::mem::replace(&mut *level, wanted) != wanted {
                 diagnostics.set_level(wanted);
             }
             Ok(())
@@ -211,6 +216,7 @@ async fn serve(
     engine: Arc<Engine>,
     listeners: Vec<(SocketAddr, Listener)>,
     signals: Signals,
+    reloader: Reloader,
     stop: Arc<watch::Sender<bool>>,
     mut shutdown: Shutdown,
 ) {
@@ -220,7 +226,7 @@ async fn serve(
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));
-    tokio::spawn(watch_signals(signals, stop));
+    tokio::spawn(watch_signals(signals, reloader, engine.clone(), stop));
     shutdown.given().await;
     tracing::info!("shutting down: finishing replies");
     let ended = async {
@@ -235,61 +241,6 @@ async fn serve(
     commits.abort();
 }
 
-/// SIGTERM and Ctrl+C end the server in order; a second one ends it at once.
-async fn watch_signals(mut signals: Signals, stop: Arc<watch::Sender<bool>>) {
-    let asked = AtomicBool::new(false);
-    loop {
-        signals.next().await;
-        if asked.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        stop.send_replace(true);
-    }
-}
-
-/// The signals that end the server. From when this is made on, they no longer
-/// end the process by themselves.
-#[cfg(unix)]
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn install() -> Result<Signals, String> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
-        Ok(Signals {
-            term: listen(SignalKind::terminate())?,
-            int: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn install() -> Result<Signals, String> {
-        Ok(Signals)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 /// The turns that run `hz` times a second.
 async fn background(engine: Arc<Engine>) {
     loop {
@@ -299,7 +250,12 @@ async fn background(engine: Arc<Engine>) {
         // Effort 1 to 10 is 25% to 75% of the interval, as in Redis.
         let share = 25 + 5 * u64::from(settings.active_expire_effort.clamp(1, 10) - 1);
         let budget_us = interval.as_micros() as u64 * share / 100;
-        engine.expire_cycle(budget_us);
+        // In small pieces: clients of this thread are served in between.
+        let mut left_us = budget_us;
+        while left_us > 0 && engine.expire_cycle(left_us.min(EXPIRE_SLICE_US)) > 0 {
+            left_us = left_us.saturating_sub(EXPIRE_SLICE_US);
+            tokio::task::yield_now().await;
+        }
         engine.evict_clients();
         engine.sample_gauges();
     }

@@ -20,6 +20,7 @@ mod model;
 mod nearest;
 mod redis;
 mod reference;
+mod reload;
 mod special;
 mod table;
 mod value;
@@ -32,6 +33,7 @@ pub use model::{
 };
 pub use redis::{HIDDEN_SECRET, SetError, config_get, config_set};
 pub use reference::reference;
+pub use reload::{Reloaded, reload};
 pub use special::{OutputLimit, OutputLimits, is_loopback};
 pub use table::{Change, SETTINGS, Setting, find};
 pub use value::{Kind, Value};

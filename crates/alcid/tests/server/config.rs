@@ -3,12 +3,12 @@
 
 use std::fs;
 
-use base::Frame;
+use base::{Clock, Frame, SystemClock};
 use testkit::{Server, temp_dir};
 
 use crate::ALCID;
 use crate::run::{Ended, alcid, command, end, wrapped};
-use crate::wire::Wire;
+use crate::wire::{PATIENCE, Wire};
 
 /// Runs `alcid server --config file` on a file with this text.
 fn with_file(text: &str) -> Ended {
@@ -170,4 +170,56 @@ fn help_of_every_subcommand() {
     assert!(shown >= 9, "{shown}");
     let version = alcid(folder.path(), &["--version"]);
     assert!(version.out.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+}
+
+/// Asks until the setting has the value, which another process brings about.
+fn await_setting(wire: &mut Wire, name: &str, value: &str) {
+    let end_ns = SystemClock.monotonic_ns() + PATIENCE.as_nanos() as u64;
+    let expected = format!("{:?}", [Frame::bulk(name), Frame::bulk(value)]);
+    loop {
+        let reply = format!("{:?}", wire.call(&["CONFIG", "GET", name]));
+        if reply.contains(&expected) {
+            return;
+        }
+        assert!(SystemClock.monotonic_ns() < end_ns, "{name} is not {value}: {reply}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn sighup_reads_the_file_again() {
+    let folder = temp_dir();
+    let file = folder.path().join("alcid.toml");
+    let write = |text: &str| fs::write(&file, text).expect("ours");
+    write("[storage]\nmax_memory = \"64MB\"\n");
+    let server = Server::start(ALCID, &["--config", file.to_str().expect("ASCII")]);
+    let mut wire = Wire::connect(server.addr());
+    wire.call(&["CONFIG", "SET", "timeout", "99"]);
+
+    write("[storage]\nmax_memory = \"32MB\"\n[server]\nmax_connections = 77\ndatabases = 3\n");
+    server.signal("HUP");
+    await_setting(&mut wire, "maxmemory", "33554432");
+    await_setting(&mut wire, "maxclients", "77");
+    // What the file says nothing about stays, and what needs a restart waits.
+    await_setting(&mut wire, "timeout", "99");
+    await_setting(&mut wire, "databases", "16");
+    assert!(server.log().contains("server.databases"), "{}", server.log());
+
+    write("[storage]\nmax_memory = \"lots\"\n");
+    server.signal("HUP");
+    let end_ns = SystemClock.monotonic_ns() + PATIENCE.as_nanos() as u64;
+    while !server.log().contains("the settings stay as they are") {
+        assert!(SystemClock.monotonic_ns() < end_ns, "{}", server.log());
+        std::thread::yield_now();
+    }
+    await_setting(&mut wire, "maxmemory", "33554432");
+}
+
+#[test]
+fn the_level_of_diagnostics_changes_at_once() {
+    let mut server = Server::start(ALCID, &["--log-level", "error"]);
+    let mut wire = Wire::connect(server.addr());
+    wire.call(&["CONFIG", "SET", "loglevel", "notice"]);
+    server.terminate();
+    assert!(server.log().contains("shutting down"), "{}", server.log());
 }
