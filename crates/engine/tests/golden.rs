@@ -218,6 +218,35 @@ fn scripts_about_sessions() {
     run(SESSIONS);
 }
 
+/// Commands whose every call ends the server or needs a log on disk; the tests
+/// of the binary have them.
+const ELSEWHERE: &[&str] = &["debug|panic", "debug|reload"];
+
+/// Every command about sessions or the server is in a script of any name.
+#[test]
+fn every_other_command_is_in_a_script() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/scripts");
+    let mut calls = String::new();
+    for family in SESSIONS.iter().chain(PROCESS) {
+        for file in std::fs::read_dir(scripts.join(family)).expect("the scripts are here") {
+            let text = std::fs::read_to_string(file.expect("readable").path()).expect("UTF-8");
+            for line in text.lines() {
+                if let Some((_, call)) = line.split_once("> ") {
+                    calls.push_str(&format!("{} \n", call.to_ascii_lowercase()));
+                }
+            }
+        }
+    }
+    let missing: Vec<&str> = command::table()
+        .all()
+        .filter(|command| matches!(command.spec.run, command::Run::Engine))
+        .map(|command| command.full_name.as_str())
+        .filter(|name| !ELSEWHERE.contains(name))
+        .filter(|name| !calls.contains(&format!("{} ", name.replace('|', " "))))
+        .collect();
+    assert!(missing.is_empty(), "in no script: {missing:?}");
+}
+
 /// A command without a script has replies that nobody has looked at.
 #[test]
 fn every_data_command_has_a_script() {
