@@ -127,20 +127,7 @@ impl<'t> Txn<'t> {
             },
             Scope::All => Locked::All((0..SHARDS).map(|i| keyspace.lock(i)).collect()),
         };
-        let recorder =
-            Recorder::new(journal, buffers, options.event_classes, options.always_record);
-        Txn {
-            keyspace,
-            locked,
-            recorder,
-            options,
-            db: 0,
-            changed: SmallVec::new(),
-            expired: 0,
-            keeps_due: false,
-            reads: ReadCounts::default(),
-            seen: Cell::new(Revision::ZERO),
-        }
+        Txn::with(keyspace, locked, journal, buffers, options)
     }
 
     /// As [`Txn::begin`] with the one shard `key` lives in; the common case.
@@ -154,6 +141,16 @@ impl<'t> Txn<'t> {
     ) -> Txn<'t> {
         let shard = keyspace.shard_of(key);
         let locked = Locked::One(shard, keyspace.lock(shard));
+        Txn::with(keyspace, locked, journal, buffers, options)
+    }
+
+    fn with(
+        keyspace: &'t Keyspace,
+        locked: Locked<'t>,
+        journal: &'t dyn Journal,
+        buffers: &'t mut Buffers,
+        options: TxnOptions<'t>,
+    ) -> Txn<'t> {
         let recorder =
             Recorder::new(journal, buffers, options.event_classes, options.always_record);
         Txn {
