@@ -21,7 +21,7 @@ mod temp;
 /// What a client of a target speaks, for [`as_seen_by_client`].
 pub use resp::Protocol;
 pub use runner::{Difference, Summary, run_dir, run_script, try_run_dir};
-pub use server::Server;
+pub use server::{Server, write_program};
 pub use socket::SocketTarget;
 pub use target::{After, Outcome, Target, as_seen_by_client};
 pub use temp::{TempDir, temp_dir};

@@ -237,6 +237,23 @@ fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
+/// Writes a script that can be executed at once.
+///
+/// Another process writes it: what this one has open for writing, a child that
+/// a test beside this one is starting holds too until it runs its program, and
+/// nobody can execute the file meanwhile (`ETXTBSY`).
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_program(path: &Path, text: &str) {
+    let written = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
+        .arg(path)
+        .status()
+        .expect("a shell is there");
+    assert!(written.success(), "{}: {written}", path.display());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,10 +275,8 @@ while True:
 "#;
 
     fn stand_in(folder: &TempDir) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let path = folder.path().join("stand-in");
-        fs::write(&path, STAND_IN).expect("writable");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        write_program(&path, STAND_IN);
         path
     }
 

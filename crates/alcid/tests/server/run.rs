@@ -1,12 +1,12 @@
 //! Runs of the program that end by themselves, and programs around it.
 
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
+use testkit::write_program;
 
 use crate::ALCID;
 use crate::wire::PATIENCE;
@@ -69,9 +69,6 @@ pub fn has(program: &str) -> bool {
 /// A program in `folder` that runs the one under test after `setup`.
 pub fn wrapped(folder: &Path, setup: &str) -> PathBuf {
     let path = folder.join("alcid-wrapped");
-    // Where another process keeps a program open for writing, it cannot run;
-    // a shell reads a script, so the shell is what runs.
-    std::fs::write(&path, format!("#!/bin/bash\n{setup} {ALCID} \"$@\"\n")).expect("ours");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    write_program(&path, &format!("#!/bin/bash\n{setup} {ALCID} \"$@\"\n"));
     path
 }
