@@ -94,8 +94,8 @@ impl Keyspace {
         for (number, effect) in Effects::new(effects).enumerate() {
             match effect? {
                 Effect::Database(db) => check(number, db)?,
-                Effect::Key(key) => shards.push(self.shard_of(key)),
-                Effect::Rename { db, key } => {
+                Effect::Key { key, .. } => shards.push(self.shard_of(key)),
+                Effect::Rename { db, key, .. } => {
                     check(number, db)?;
                     shards.push(self.shard_of(key));
                 }
@@ -138,13 +138,21 @@ impl<'e> Applier<'_, '_, 'e> {
     fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
-            Effect::Key(key) => self.key = Some(key),
+            Effect::Key { key, existed } => {
+                self.key = Some(key);
+                self.found(self.txn.db(), key, existed)?;
+            }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
+            Effect::Origin { .. } => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;
                 let existed = self.txn.remove(key, cause);
                 self.fits(existed, "there is no such key")?;
+            }
+            Effect::Emptied => {
+                let key = self.key()?;
+                self.found(self.txn.db(), key, Some(false))?;
             }
             Effect::StrSet { value, deadline } => {
                 let key = self.key()?;
@@ -173,8 +181,9 @@ impl<'e> Applier<'_, '_, 'e> {
                 let existed = self.txn.set_deadline(key, deadline);
                 self.fits(existed, "there is no such key")?;
             }
-            Effect::Rename { db, key: to } => {
+            Effect::Rename { db, key: to, replaces } => {
                 let key = self.key()?;
+                self.found(db, to, replaces)?;
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
             }
@@ -295,6 +304,14 @@ impl<'e> Applier<'_, '_, 'e> {
         let fits = self.txn.update(key, edit);
         let fits = self.typed(fits)?;
         self.fits(fits == Some(true), "the element is not as the record expects")
+    }
+
+    /// Checks what the record says of whether a key is there.
+    fn found(&self, db: DbIndex, key: &[u8], expected: Option<bool>) -> Result<(), ApplyError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let what =
+            if expected { "there is no such key" } else { "there is a key where none belongs" };
+        self.fits(self.txn.holds(db, key) == expected, what)
     }
 
     fn key(&self) -> Result<&'e [u8], ApplyError> {
