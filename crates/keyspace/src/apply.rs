@@ -4,6 +4,7 @@ use base::{DbIndex, Revision};
 use thiserror::Error;
 
 use crate::EncodingLimits;
+use crate::backing::BackingError;
 use crate::dump::{self, DumpError};
 use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
@@ -25,6 +26,8 @@ pub enum ApplyError {
     NoKey { number: usize },
     #[error("effect {number} is for database {db}; there are {databases}")]
     NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
+    #[error("the archive cannot be read: {0}")]
+    Backing(#[from] BackingError),
     #[error("effect {number} does not fit the value it finds: {what}")]
     Misfit { number: usize, what: &'static str },
 }
@@ -138,7 +141,11 @@ impl<'e> Applier<'_, '_, 'e> {
     fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
-            Effect::Key(key) => self.key = Some(key),
+            Effect::Key(key) => {
+                self.key = Some(key);
+                self.txn.load(key);
+                self.txn.check_backing()?;
+            }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
             Effect::Delete(cause) => {
@@ -175,6 +182,8 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Rename { db, key: to } => {
                 let key = self.key()?;
+                self.txn.load_in(db, to);
+                self.txn.check_backing()?;
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
             }

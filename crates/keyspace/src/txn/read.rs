@@ -105,10 +105,11 @@ impl Txn<'_> {
         self.found(self.db, key).map(Entry::deadline)
     }
 
-    /// Keys in the current database, those due but not yet removed included.
+    /// Keys in the current database, those not in memory and those due but not
+    /// yet removed included.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
+        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].len())).sum()
     }
 
     /// Counts of every database that has keys.
@@ -242,7 +243,13 @@ impl Txn<'_> {
         key: &[u8],
     ) -> Option<&Entry<Value>> {
         let shard = self.shard(shard);
-        let entry = shard.dbs[usize::from(db)].table.get(hash, key);
+        let part = &shard.dbs[usize::from(db)];
+        let entry = part.table.get(hash, key);
+        debug_assert!(
+            entry.is_some() || self.backing_error.is_some() || self.is_absent(db, part, hash, key),
+            "key \"{}\" is read before it is loaded",
+            key.escape_ascii()
+        );
         self.see(entry.map_or(shard.last_removal, |entry| Revision(entry.revision())));
         entry
     }
