@@ -101,7 +101,7 @@ fn dbsize(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Resu
 }
 
 fn randomkey(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.optional_bulk(ctx.tx.random_key(ctx.rng).as_deref());
+    reply.optional_bulk(ctx.tx.random_key(ctx.rng)?.as_deref());
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
         if everything || glob::matches(args[0], key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     reply.array(found.len());
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
@@ -139,7 +139,7 @@ fn scan_keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Re
         if fits && options.matches(key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     scan::write_page(next, found.len(), reply);
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())

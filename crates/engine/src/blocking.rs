@@ -441,13 +441,13 @@ impl Engine {
         for effect in Effects::new(effects).flatten() {
             match effect {
                 Effect::Database(other) => db = other,
-                Effect::Key(name) => key = name,
+                Effect::Key { key: name, .. } => key = name,
                 Effect::ListPushFront { .. }
                 | Effect::ListPushBack { .. }
                 | Effect::ListInsert { .. }
                 | Effect::ZsetSet { .. }
                 | Effect::Put { .. } => add(db, key),
-                Effect::Rename { db, key } => add(db, key),
+                Effect::Rename { db, key, .. } => add(db, key),
                 Effect::Swap { a, b } => {
                     for db in [a, b] {
                         self.blocking.keys_in(db).iter().for_each(|key| add(db, key));

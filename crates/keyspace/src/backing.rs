@@ -153,6 +153,14 @@ impl Backed {
         self.is_loaded(bucket_of(hash))
     }
 
+    /// A key of the space stands no longer in the backing only.
+    fn count_down(&mut self, space: SpaceId) -> Result<(), BackingError> {
+        self.unloaded_keys = self.unloaded_keys.checked_sub(1).ok_or_else(|| {
+            BackingError::new(format!("space {space} holds more keys than it counts"))
+        })?;
+        Ok(())
+    }
+
     fn mark_loaded(&mut self, bucket: usize) {
         self.loaded[bucket / 64] |= 1 << (bucket % 64);
     }
@@ -304,6 +312,33 @@ impl Db {
         (unloaded.unwrap_or(BUCKETS) as u64) << BUCKET_POSITION_BITS
     }
 
+    /// Makes a key that may stand in the backing one that does not exist, as a
+    /// change of `revision`; `existed` says whether it did. Answers false, and
+    /// does nothing, when it is known already.
+    pub(crate) fn settle_unread(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        existed: bool,
+        revision: Revision,
+    ) -> Result<bool, BackingError> {
+        if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
+            return Ok(false);
+        }
+        let backed = self.backed.as_mut().expect("else everything is known");
+        if existed {
+            backed.count_down(self.space)?;
+        }
+        backed.note_removal(hash, key, revision);
+        self.settle();
+        Ok(true)
+    }
+
+    /// The scan position behind the bucket at `position`.
+    pub(crate) fn bucket_end(&self, position: u64) -> u64 {
+        (place_of(position) as u64 + 1) << BUCKET_POSITION_BITS
+    }
+
     /// Takes a key in that stood in the backing only.
     fn admit(
         &mut self,
@@ -314,10 +349,7 @@ impl Db {
     ) -> Result<(), BackingError> {
         let Stored { value, deadline, revision } = stored;
         let space = self.space;
-        let backed = self.backed.as_mut().expect("the caller asked its backing");
-        backed.unloaded_keys = backed.unloaded_keys.checked_sub(1).ok_or_else(|| {
-            BackingError::new(format!("space {space} holds more keys than it counts"))
-        })?;
+        self.backed.as_mut().expect("the caller asked its backing").count_down(space)?;
         let mut entry = match value {
             Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
             value => Entry::boxed(key, Box::new(value), deadline),

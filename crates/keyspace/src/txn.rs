@@ -8,6 +8,7 @@
 
 mod load;
 mod read;
+mod scan;
 
 use std::cell::Cell;
 
@@ -263,15 +264,19 @@ impl<'t> Txn<'t> {
     /// Makes the key this string, whatever it was.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) {
         self.purge(key);
-        let revision = self.note(key, &Effect::StrSet { value, deadline });
-        let (shard, hash) = self.keyspace.locate(key);
-        self.changed(shard, self.db);
-        let db = usize::from(self.db);
-        let shard_ref = Self::locked_mut(&mut self.locked, shard);
-        shard_ref.last_revision = revision;
-        let db_ref = &mut shard_ref.dbs[db];
+        let (index, hash) = self.keyspace.locate(key);
+        let db_index = self.db;
+        self.changed(index, db_index);
+        let access = access_clock(self.options.now_ms);
+        let touch = self.options.touch;
+        let (shard, recorder) = self.split(index);
+        let db = &mut shard.dbs[usize::from(db_index)];
+        let found = db.table.get_mut(hash, key);
+        let effect = Effect::StrSet { value, deadline };
+        let revision = recorder.on_key(db_index, key, found.is_some(), &effect);
+        shard.last_revision = revision;
         let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
-        match db_ref.table.get_mut(hash, key) {
+        match found {
             // The common overwrite: one lookup, no allocation when the size fits.
             Some(entry) if is_inline && entry.deadline() == deadline => {
                 let before = crate::shard::entry_bytes(entry);
@@ -279,11 +284,11 @@ impl<'t> Txn<'t> {
                 entry.set_marked(false);
                 entry.set_revision(revision.0);
                 let after = crate::shard::entry_bytes(entry);
-                if self.options.touch {
-                    entry.set_access(access_clock(self.options.now_ms));
+                if touch {
+                    entry.set_access(access);
                 }
-                db_ref.entry_bytes = db_ref.entry_bytes - before + after;
-                self.recorder.throw_away(old);
+                db.entry_bytes = db.entry_bytes - before + after;
+                recorder.throw_away(old);
             }
             existing => {
                 let is_new = existing.is_none();
@@ -293,11 +298,11 @@ impl<'t> Txn<'t> {
                     Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
                 };
                 entry.set_revision(revision.0);
-                entry.set_access(access_clock(self.options.now_ms));
-                let old = db_ref.insert(hash, entry);
-                self.recorder.throw_away(old.and_then(Entry::into_boxed));
+                entry.set_access(access);
+                let old = db.insert(hash, entry);
+                recorder.throw_away(old.and_then(Entry::into_boxed));
                 if is_new {
-                    self.notify(class::NEW, "new", key);
+                    recorder.notify(class::NEW, "new", db_index, key);
                 }
             }
         }
@@ -333,7 +338,8 @@ impl<'t> Txn<'t> {
         deadline: Option<u64>,
     ) {
         self.purge(key);
-        let revision = self.note(key, &Effect::Put { body, deadline });
+        let existed = self.holds(self.db, key);
+        let revision = self.note(key, existed, &Effect::Put { body, deadline });
         let entry = match value {
             Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
             value => Entry::boxed(key, Box::new(value), deadline),
@@ -355,7 +361,7 @@ impl<'t> Txn<'t> {
             return false;
         }
         let db = usize::from(self.db);
-        let revision = self.note(key, &Effect::Delete(cause));
+        let revision = self.note(key, true, &Effect::Delete(cause));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
@@ -372,7 +378,7 @@ impl<'t> Txn<'t> {
         let Some(entry) = self.lookup(self.db, shard, hash, key) else { return false };
         let before = entry.deadline();
         let db = usize::from(self.db);
-        let revision = self.note(key, &Effect::Deadline(deadline));
+        let revision = self.note(key, true, &Effect::Deadline(deadline));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.last_revision = revision;
@@ -407,7 +413,8 @@ impl<'t> Txn<'t> {
         self.db = to_db;
         self.purge(to);
         self.db = home;
-        let revision = self.note(key, &Effect::Rename { db: to_db, key: to });
+        let replaces = Some(self.holds(to_db, to));
+        let revision = self.note(key, true, &Effect::Rename { db: to_db, key: to, replaces });
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
@@ -430,8 +437,7 @@ impl<'t> Txn<'t> {
     /// # Panics
     /// When not all shards are locked.
     pub fn flush(&mut self, db: DbIndex) {
-        let revision = self.recorder.revision();
-        self.recorder.on_database(db, &Effect::Flush { db });
+        let revision = self.recorder.on_database(db, &Effect::Flush { db });
         let seed = self.keyspace.seed();
         let Locked::All(guards) = &mut self.locked else {
             panic!("flush needs every shard locked: the command's scope must be All");
@@ -480,8 +486,7 @@ impl<'t> Txn<'t> {
         if a == b {
             return;
         }
-        let revision = self.recorder.revision();
-        self.recorder.on_database(a, &Effect::Swap { a, b });
+        let revision = self.recorder.on_database(a, &Effect::Swap { a, b });
         let Locked::All(guards) = &mut self.locked else {
             panic!("swap needs every shard locked: the command's scope must be All");
         };
@@ -557,9 +562,14 @@ impl<'t> Txn<'t> {
     // ---- inside ----
 
     /// Notes an effect on a key of the current database.
-    pub(crate) fn note(&mut self, key: &[u8], effect: &Effect<'_>) -> Revision {
-        self.recorder.on_key(self.db, key, effect);
-        self.recorder.revision()
+    pub(crate) fn note(&mut self, key: &[u8], existed: bool, effect: &Effect<'_>) -> Revision {
+        self.recorder.on_key(self.db, key, existed, effect)
+    }
+
+    /// Whether a key stands in its table, due or not: what effects tell of it.
+    pub(crate) fn holds(&self, db: DbIndex, key: &[u8]) -> bool {
+        let (shard, hash) = self.keyspace.locate(key);
+        self.lookup(db, shard, hash, key).is_some()
     }
 
     /// Puts an entry that was noted before into its table.

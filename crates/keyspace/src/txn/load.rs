@@ -61,6 +61,27 @@ impl Txn<'_> {
         }
     }
 
+    /// Of a key of the current database that is about to be overwritten, takes
+    /// the caller's word for whether it existed, if it may stand in the backing
+    /// only. Answers whether it was one of these.
+    pub(crate) fn settle_unread(
+        &mut self,
+        key: &[u8],
+        existed: bool,
+    ) -> Result<bool, BackingError> {
+        if !self.keyspace.is_backed() {
+            return Ok(false);
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        let (db, revision) = (self.db, self.recorder.revision());
+        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
+        let was_unknown = part.settle_unread(hash, key, existed, revision)?;
+        if was_unknown {
+            self.changed(index, db);
+        }
+        Ok(was_unknown)
+    }
+
     /// Why a key could not be brought into memory, if one could not.
     #[must_use]
     pub fn backing_error(&self) -> Option<&BackingError> {
