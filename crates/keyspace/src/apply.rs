@@ -4,13 +4,15 @@ use base::{DbIndex, Revision};
 use thiserror::Error;
 
 use crate::EncodingLimits;
+use crate::backing::BackingError;
 use crate::dump::{self, DumpError};
 use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
 use crate::recorder::{Buffers, Journal};
-use crate::shard::{Keyspace, StringWrite};
+use crate::shard::{Db, Keyspace, StringWrite};
 use crate::txn::{Scope, Txn, TxnOptions, WrongType, access_clock};
 use crate::types::{Hash, List, Set, Zset};
+use crate::value::Value;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -25,6 +27,8 @@ pub enum ApplyError {
     NoKey { number: usize },
     #[error("effect {number} is for database {db}; there are {databases}")]
     NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
+    #[error("the archive cannot be read: {0}")]
+    Backing(#[from] BackingError),
     #[error("effect {number} does not fit the value it finds: {what}")]
     Misfit { number: usize, what: &'static str },
 }
@@ -93,17 +97,14 @@ impl Keyspace {
         db: DbIndex,
         record: &OneString<'_>,
     ) -> Result<(), ApplyError> {
-        let &OneString { key, existed, value, deadline } = record;
-        let (index, hash) = self.locate(key);
+        let (index, hash) = self.locate(record.key);
         let access = access_clock(time_ms);
-        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
         let mut shard = self.lock(index);
         let place = &mut shard.dbs[usize::from(db)];
-        let old = place.set_string(hash, &string, |found| {
-            check_presence(0, existed, found)?;
-            Ok::<_, ApplyError>(revision)
-        })?;
+        let result = record.apply(place, hash, revision, access);
         self.recount(index, place);
+        let old = result?;
+        self.note_access_clock(access);
         shard.last_revision = revision;
         // What may take long to free is freed off the lock.
         drop(shard);
@@ -165,6 +166,29 @@ impl OneString<'_> {
         let Effect::StrSet { value, deadline } = effects.next()?.ok()? else { return None };
         effects.next().is_none().then_some(OneString { key, existed, value, deadline })
     }
+
+    /// Answers what stood there in an allocation of its own.
+    fn apply(
+        &self,
+        db: &mut Db,
+        hash: u64,
+        revision: Revision,
+        access: u32,
+    ) -> Result<Option<Box<Value>>, ApplyError> {
+        let &OneString { key, mut existed, value, deadline } = self;
+        if db.is_backed() {
+            match existed {
+                // As in `Applier::enter`: what is overwritten is not fetched.
+                Some(told) if db.settle_unread(hash, key, told, revision)? => existed = None,
+                _ => _ = db.load(hash, key, access)?,
+            }
+        }
+        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
+        db.set_string(hash, &string, |found| {
+            check_presence(0, existed, found)?;
+            Ok(revision)
+        })
+    }
 }
 
 /// Whether a key is there as a record tells, if it does.
@@ -191,19 +215,24 @@ struct Applier<'a, 't, 'e> {
 impl<'e> Applier<'_, '_, 'e> {
     fn run(mut self, effects: &'e [u8]) -> Result<(), ApplyError> {
         self.txn.select(self.db);
-        for (number, effect) in Effects::new(effects).enumerate() {
+        let mut effects = Effects::new(effects).enumerate().peekable();
+        while let Some((number, effect)) = effects.next() {
             self.number = number;
-            self.apply(effect?)?;
+            let next = effects.peek().map(|(_, next)| next);
+            let overwrites = matches!(next, Some(Ok(Effect::StrSet { .. } | Effect::Put { .. })));
+            self.apply(effect?, overwrites)?;
         }
         Ok(())
     }
 
-    fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
+    /// Applies one effect; `overwrites` when the next one replaces its key
+    /// whatever it was.
+    fn apply(&mut self, effect: Effect<'e>, overwrites: bool) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
             Effect::Key { key, existed } => {
                 self.key = Some(key);
-                self.found(self.txn.db(), key, existed)?;
+                self.enter(key, existed, overwrites)?;
             }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
@@ -246,6 +275,8 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Rename { db, key: to, replaces } => {
                 let key = self.key()?;
+                self.txn.load_in(db, to);
+                self.txn.check_backing()?;
                 self.found(db, to, replaces)?;
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
@@ -367,6 +398,25 @@ impl<'e> Applier<'_, '_, 'e> {
         let fits = self.txn.update(key, edit);
         let fits = self.typed(fits)?;
         self.fits(fits == Some(true), "the element is not as the record expects")
+    }
+
+    /// Makes what follows speak of a key of the current database.
+    fn enter(
+        &mut self,
+        key: &[u8],
+        existed: Option<bool>,
+        overwrites: bool,
+    ) -> Result<(), ApplyError> {
+        // What is overwritten need not be fetched: replay would read the whole
+        // archive for it, key by key.
+        if let (true, Some(existed)) = (overwrites, existed)
+            && self.txn.settle_unread(key, existed)?
+        {
+            return Ok(());
+        }
+        self.txn.load(key);
+        self.txn.check_backing()?;
+        self.found(self.txn.db(), key, existed)
     }
 
     /// Checks what the record tells of whether a key is there.

@@ -6,7 +6,9 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod load;
 mod read;
+mod scan;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -16,6 +18,7 @@ use entry::Entry;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
@@ -86,6 +89,9 @@ pub struct Txn<'t> {
     reads: ReadCounts,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
+    /// Why a key could not be brought into memory.
+    backing_error: Option<BackingError>,
+    absent: load::Absent,
 }
 
 /// What a finished transaction tells its caller.
@@ -165,6 +171,8 @@ impl<'t> Txn<'t> {
             keeps_due: false,
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
+            backing_error: None,
+            absent: load::Absent::default(),
         }
     }
 
@@ -324,6 +332,7 @@ impl<'t> Txn<'t> {
 
     /// Removes a key for a reason other than a command, expiry included.
     pub fn remove(&mut self, key: &[u8], cause: Cause) -> bool {
+        self.load(key);
         let (shard, hash) = self.keyspace.locate(key);
         if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
@@ -333,7 +342,7 @@ impl<'t> Txn<'t> {
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
         self.expired += u32::from(cause == Cause::Expired);
         true
@@ -386,7 +395,7 @@ impl<'t> Txn<'t> {
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[from_db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[from_db].remove(hash, key, revision).expect("just seen");
         let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
         let mut moved = match old.content() {
             entry::Content::Inline(value) => Entry::inline(to, value, deadline),
@@ -412,9 +421,10 @@ impl<'t> Txn<'t> {
         };
         for shard in guards {
             shard.note_removal(revision);
-            let flushed = shard.flush(db, seed);
+            let flushed = shard.flush(db, seed, revision);
             self.recorder.throw_away_db(flushed);
         }
+        self.absent.clear();
         (0..SHARDS).for_each(|index| self.changed(index, db));
     }
 
@@ -436,6 +446,8 @@ impl<'t> Txn<'t> {
             let mut theirs = other.lock(index);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
                 ours.exchange(theirs);
+                ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
+                theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
         for db in 0..self.databases() {
@@ -459,6 +471,7 @@ impl<'t> Txn<'t> {
             shard.note_removal(revision);
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
+        self.absent.clear();
         // What is to be recounted at the end has changed places too.
         for (_, db) in &mut self.changed {
             *db = if *db == a {
@@ -473,8 +486,10 @@ impl<'t> Txn<'t> {
 
     // ---- expiry ----
 
-    /// Removes the key if its deadline has passed, as a logged delete.
+    /// Brings the key into memory, see [`Txn::load`], and removes it if its
+    /// deadline has passed, as a logged delete.
     pub fn purge(&mut self, key: &[u8]) {
+        self.load(key);
         if !self.options.expire || self.keeps_due {
             return;
         }
@@ -611,6 +626,9 @@ impl Drop for Txn<'_> {
     /// and log agree even after a handler's panic.
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
+        if !self.changed.is_empty() {
+            self.keyspace.note_access_clock(access_clock(self.options.now_ms));
+        }
         for &(shard, db) in &std::mem::take(&mut self.changed) {
             let keyspace = self.keyspace;
             let db = &mut self.shard_mut(shard).dbs[usize::from(db)];
