@@ -9,7 +9,7 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::backing::{Backed, Count};
+use crate::backing::{Backed, Backing, Count};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -42,6 +42,9 @@ pub(crate) struct Db {
     pub(crate) space: SpaceId,
     /// There while keys may stand in a backing only.
     pub(crate) backed: Option<Box<Backed>>,
+    /// The newest removal that was not remembered, or is no longer: a backing
+    /// that has not reached it answers with keys that do not exist.
+    pub(crate) forgotten_removal: Revision,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
 }
@@ -54,6 +57,7 @@ impl Db {
             entry_bytes: 0,
             space,
             backed: None,
+            forgotten_removal: Revision::ZERO,
             counted_bytes: 0,
         }
     }
@@ -226,6 +230,8 @@ pub struct Keyspace {
     slots: Box<[Slot]>,
     seed: u64,
     databases: DbIndex,
+    /// What keys can be evicted to.
+    backing: Mutex<Option<Arc<dyn Backing>>>,
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
 }
@@ -248,6 +254,7 @@ impl Keyspace {
             slots,
             seed,
             databases,
+            backing: Mutex::new(None),
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
         }
@@ -289,6 +296,10 @@ impl Keyspace {
 
     pub(crate) fn seed(&self) -> u64 {
         self.seed
+    }
+
+    pub(crate) fn backing(&self) -> &Mutex<Option<Arc<dyn Backing>>> {
+        &self.backing
     }
 
     pub(crate) fn backed_count(&self) -> &Arc<Count> {

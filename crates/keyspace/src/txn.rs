@@ -450,6 +450,10 @@ impl<'t> Txn<'t> {
                 theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
+        let backing = other.backing().lock().clone();
+        if backing.is_some() {
+            *self.keyspace.backing().lock() = backing;
+        }
         for db in 0..self.databases() {
             (0..SHARDS).for_each(|index| self.changed(index, db));
         }
@@ -521,12 +525,13 @@ impl<'t> Txn<'t> {
                 if at > self.options.now_ms {
                     break;
                 }
-                let key = db
-                    .table
-                    .find(hash, |entry| entry.deadline() == Some(at))
-                    .expect("the deadline index names keys that exist")
-                    .key()
-                    .to_vec();
+                let found = db.table.find(hash, |entry| entry.deadline() == Some(at));
+                let Some(key) = found.map(|entry| entry.key().to_vec()) else {
+                    if !self.load_due(shard, at, hash) {
+                        break;
+                    }
+                    continue;
+                };
                 self.remove(&key, Cause::Expired);
                 self.notify(class::EXPIRED, "expired", &key);
                 removed += 1;
