@@ -15,10 +15,14 @@ pub(crate) struct Session {
     /// Between `MULTI` and `EXEC`: the server holds a queue of commands that a
     /// new connection would not have.
     in_transaction: bool,
+    /// CLIENT REPLYREV ON.
+    shows_revisions: bool,
 }
 
 /// What became of a command.
 pub(crate) struct Answer {
+    /// What the server says about the reply, such as its revision.
+    pub(crate) attributes: Vec<(Frame, Frame)>,
     /// The reply, as this tool shows it.
     pub(crate) frame: Frame,
     /// Messages that arrived with it.
@@ -59,7 +63,7 @@ impl Session {
         if args.resp3 || matches!(args.format, Some(Format::Json | Format::Table)) {
             options.protocol = Protocol::Resp3;
         }
-        Session { options, client: None, in_transaction: false }
+        Session { options, client: None, in_transaction: false, shows_revisions: false }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -92,7 +96,12 @@ impl Session {
             self.client = None;
         }
         if self.client.is_none() {
-            self.client = Some(Client::connect(self.options.clone())?);
+            let mut client = Client::connect(self.options.clone())?;
+            if self.shows_revisions {
+                client.command(&["CLIENT", "REPLYREV", "ON"])?;
+                client.take_attributes();
+            }
+            self.client = Some(client);
         }
         Ok(self.client.as_mut().expect("connected above"))
     }
@@ -121,7 +130,8 @@ impl Session {
         while let Some(push) = self.client.as_mut().and_then(Client::take_push) {
             pushes.push(push);
         }
-        Ok(Answer { frame: as_typed(words, frame), pushes })
+        let attributes = self.client.as_mut().map(Client::take_attributes).unwrap_or_default();
+        Ok(Answer { attributes, frame: as_typed(words, frame), pushes })
     }
 
     /// Sends all requests at once; one reply each.
@@ -182,6 +192,10 @@ impl Session {
             ("hello", count) if count >= 2 => {
                 let is_3 = text(1).as_deref() == Some("3");
                 self.options.protocol = if is_3 { Protocol::Resp3 } else { Protocol::Resp2 };
+                self.shows_revisions &= is_3;
+            }
+            ("client", 3) if text(1).is_some_and(|sub| sub.eq_ignore_ascii_case("replyrev")) => {
+                self.shows_revisions = text(2).is_some_and(|mode| mode.eq_ignore_ascii_case("on"));
             }
             ("multi", 1) => self.in_transaction = true,
             ("discard", 1) => self.in_transaction = false,
@@ -189,6 +203,7 @@ impl Session {
                 self.in_transaction = false;
                 self.options.db = 0;
                 self.options.protocol = Protocol::Resp2;
+                self.shows_revisions = false;
             }
             _ => return,
         }

@@ -204,7 +204,7 @@ impl Engine {
         if !unchanged {
             let finished = txn.finish();
             session.buffers = buffers;
-            self.settle(session, &finished);
+            self.settle(session, &finished, multi.has_any(WRITE));
             reply.null_array();
             return Outcome::Done;
         }
@@ -237,7 +237,7 @@ impl Engine {
         }
         let finished = txn.finish();
         session.buffers = buffers;
-        self.settle(session, &finished);
+        self.settle(session, &finished, multi.has_any(WRITE));
         if close { Outcome::Close } else { Outcome::Done }
     }
 
