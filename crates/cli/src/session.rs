@@ -267,6 +267,7 @@ pub(crate) fn holds_secret(line: &str) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
 
@@ -286,29 +287,40 @@ mod tests {
         }
     }
 
-    /// A server that says OK to one request of each connection and closes it.
-    fn serve_one_each() -> String {
+    /// A server that says OK to so many requests of each connection and closes
+    /// it. Tells its address and every request.
+    fn serve_each(requests: usize) -> (String, Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let (sender, received) = channel();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                if stream.read(&mut [0; 1024]).unwrap_or(0) > 0 {
-                    stream.write_all(b"+OK\r\n").unwrap();
+                for _ in 0..requests {
+                    let mut request = [0; 1024];
+                    let count = stream.read(&mut request).unwrap_or(0);
+                    if count > 0 {
+                        // A test that listens no more does not mind.
+                        let _ = sender.send(String::from_utf8_lossy(&request[..count]).into());
+                        stream.write_all(b"+OK\r\n").unwrap();
+                    }
                 }
             }
         });
-        address
+        (address, received)
     }
 
     fn session() -> Session {
+        session_at(&serve_each(1).0)
+    }
+
+    fn session_at(address: &str) -> Session {
         #[derive(clap::Parser)]
         struct Probe {
             #[command(flatten)]
             cli: CliArgs,
         }
-        let address = serve_one_each();
-        let args = <Probe as clap::Parser>::parse_from(["probe", "--addr", &address]).cli;
+        let args = <Probe as clap::Parser>::parse_from(["probe", "--addr", address]).cli;
         Session::offline(&args)
     }
 
@@ -330,6 +342,23 @@ mod tests {
             // The new connection would answer SELECT, its one request.
             session.options.db = 0;
         }
+    }
+
+    #[test]
+    fn a_new_connection_shows_revisions_as_the_old_one_did() {
+        let (address, received) = serve_each(2);
+        let mut session = session_at(&address);
+        for line in ["client replyrev on", "ping"] {
+            session.execute(&words(line)).unwrap();
+        }
+        wait_for_the_end(&mut session);
+        session.execute(&words("CLIENT REPLYREV OFF")).unwrap();
+        wait_for_the_end(&mut session);
+        session.execute(&words("ping")).unwrap();
+        let asked: Vec<bool> =
+            received.try_iter().map(|text| text.to_lowercase().contains("replyrev")).collect();
+        // The third is the session's own, on its second connection.
+        assert_eq!(asked, [true, false, true, true, false]);
     }
 
     #[test]

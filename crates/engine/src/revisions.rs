@@ -98,8 +98,9 @@ impl Session {
         self.revision = self.revision.max(revision);
     }
 
-    /// CLIENT REPLYREV.
-    pub(crate) fn set_shows_revisions(&mut self, is_on: bool) {
+    /// CLIENT REPLYREV. A front-end whose protocol has a place beside every
+    /// reply turns it on by itself.
+    pub fn set_shows_revisions(&mut self, is_on: bool) {
         self.shows_revisions = is_on;
         self.client.activity.shows_revisions.store(is_on, Ordering::Relaxed);
     }
