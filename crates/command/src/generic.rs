@@ -102,7 +102,7 @@ fn dbsize(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Resu
 }
 
 fn randomkey(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.optional_bulk(ctx.tx.random_key(ctx.rng).as_deref());
+    reply.optional_bulk(ctx.tx.random_key(ctx.rng)?.as_deref());
     Ok(())
 }
 
@@ -113,7 +113,7 @@ fn keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
         if everything || glob::matches(args[0], key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     reply.array(found.len());
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
@@ -140,7 +140,7 @@ fn scan_keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Re
         if fits && options.matches(key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     scan::write_page(next, found.len(), reply);
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
@@ -189,6 +189,8 @@ fn move_key(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Res
     if to == home {
         return Err(Error::SAME_OBJECT);
     }
+    ctx.tx.load_in(to, args[0]);
+    ctx.tx.check_backing()?;
     let is_free = ctx.tx.get_in(to, args[0]).is_none();
     let moved = is_free && ctx.tx.rename(args[0], to, args[0]);
     if moved {
@@ -218,6 +220,8 @@ fn copy(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
     if to == home && from == target {
         return Err(Error::SAME_OBJECT);
     }
+    ctx.tx.load_in(to, target);
+    ctx.tx.check_backing()?;
     let occupied = ctx.tx.get_in(to, target).is_some();
     let source = ctx.tx.get(from).map(ValueRef::to_value);
     let Some(value) = source.filter(|_| replace || !occupied) else {

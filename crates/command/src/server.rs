@@ -138,8 +138,9 @@ fn debug_digest(ctx: &mut Ctx<'_, '_>, _: &[&[u8]], reply: &mut dyn Reply) -> Re
     let mut all = Digest::default();
     for db in 0..ctx.tx.databases() {
         ctx.tx.select(db);
+        ctx.tx.load_all()?;
         let tx = &*ctx.tx;
-        tx.scan(0, usize::MAX, &mut |key, value| {
+        tx.scan_resident(&mut |key, value| {
             let mut one = Digest::default();
             one.add(&db.to_be_bytes());
             one.add(key);

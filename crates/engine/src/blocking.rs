@@ -430,11 +430,16 @@ impl Engine {
         options.always_record = true;
         let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
         txn.select(waiter.db);
-        let fits = matches!(
-            (txn.get(key), waiter.wait_for),
-            (Some(ValueRef::List(_)), Some(WaitFor::List))
-                | (Some(ValueRef::Zset(_)), Some(WaitFor::Zset))
-        );
+        txn.load(key);
+        let keys = waiter.command.keys(&argv);
+        keys.iter().for_each(|key| txn.load(argv[key.index]));
+        let readable = txn.check_backing();
+        let fits = readable.is_err()
+            || matches!(
+                (txn.get(key), waiter.wait_for),
+                (Some(ValueRef::List(_)), Some(WaitFor::List))
+                    | (Some(ValueRef::Zset(_)), Some(WaitFor::Zset))
+            );
         if !fits {
             let is_missing = !txn.contains(key);
             txn.finish();
@@ -442,7 +447,10 @@ impl Engine {
         }
         let mut sink = FrameBuilder::new(waiter.resp3);
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
-        let result = handler(&mut ctx, arguments(waiter.command, &argv), &mut sink);
+        let result = match readable {
+            Ok(()) => handler(&mut ctx, arguments(waiter.command, &argv), &mut sink),
+            Err(error) => Err(error.into()),
+        };
         let still_waits = ctx.block.is_some();
         let told = self.tracking.changes(waiter.client, &txn);
         let finished = txn.finish();
@@ -482,13 +490,13 @@ impl Engine {
         for effect in Effects::new(effects).flatten() {
             match effect {
                 Effect::Database(other) => db = other,
-                Effect::Key(name) => key = name,
+                Effect::Key { key: name, .. } => key = name,
                 Effect::ListPushFront { .. }
                 | Effect::ListPushBack { .. }
                 | Effect::ListInsert { .. }
                 | Effect::ZsetSet { .. }
                 | Effect::Put { .. } => add(db, key),
-                Effect::Rename { db, key } => add(db, key),
+                Effect::Rename { db, key, .. } => add(db, key),
                 Effect::Swap { a, b } => {
                     for db in [a, b] {
                         self.blocking.keys_in(db).iter().for_each(|key| add(db, key));

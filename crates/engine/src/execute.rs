@@ -267,6 +267,7 @@ impl Engine {
         } else {
             command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
         }
+        txn.check_backing()?;
         let mut ctx =
             Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
         handler(&mut ctx, arguments(command, argv), reply)?;

@@ -4,6 +4,7 @@ use base::{DbIndex, Revision};
 use thiserror::Error;
 
 use crate::EncodingLimits;
+use crate::backing::BackingError;
 use crate::dump::{self, DumpError};
 use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
@@ -25,6 +26,8 @@ pub enum ApplyError {
     NoKey { number: usize },
     #[error("effect {number} is for database {db}; there are {databases}")]
     NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
+    #[error("the archive cannot be read: {0}")]
+    Backing(#[from] BackingError),
     #[error("effect {number} does not fit the value it finds: {what}")]
     Misfit { number: usize, what: &'static str },
 }
@@ -94,8 +97,8 @@ impl Keyspace {
         for (number, effect) in Effects::new(effects).enumerate() {
             match effect? {
                 Effect::Database(db) => check(number, db)?,
-                Effect::Key(key) => shards.push(self.shard_of(key)),
-                Effect::Rename { db, key } => {
+                Effect::Key { key, .. } => shards.push(self.shard_of(key)),
+                Effect::Rename { db, key, .. } => {
                     check(number, db)?;
                     shards.push(self.shard_of(key));
                 }
@@ -128,23 +131,36 @@ struct Applier<'a, 't, 'e> {
 impl<'e> Applier<'_, '_, 'e> {
     fn run(mut self, effects: &'e [u8]) -> Result<(), ApplyError> {
         self.txn.select(self.db);
-        for (number, effect) in Effects::new(effects).enumerate() {
+        let mut effects = Effects::new(effects).enumerate().peekable();
+        while let Some((number, effect)) = effects.next() {
             self.number = number;
-            self.apply(effect?)?;
+            let next = effects.peek().map(|(_, next)| next);
+            let overwrites = matches!(next, Some(Ok(Effect::StrSet { .. } | Effect::Put { .. })));
+            self.apply(effect?, overwrites)?;
         }
         Ok(())
     }
 
-    fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
+    /// Applies one effect; `overwrites` when the next one replaces its key
+    /// whatever it was.
+    fn apply(&mut self, effect: Effect<'e>, overwrites: bool) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
-            Effect::Key(key) => self.key = Some(key),
+            Effect::Key { key, existed } => {
+                self.key = Some(key);
+                self.enter(key, existed, overwrites)?;
+            }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
+            Effect::Origin { .. } => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;
                 let existed = self.txn.remove(key, cause);
                 self.fits(existed, "there is no such key")?;
+            }
+            Effect::Emptied => {
+                let key = self.key()?;
+                self.found(self.txn.db(), key, Some(false))?;
             }
             Effect::StrSet { value, deadline } => {
                 let key = self.key()?;
@@ -173,8 +189,11 @@ impl<'e> Applier<'_, '_, 'e> {
                 let existed = self.txn.set_deadline(key, deadline);
                 self.fits(existed, "there is no such key")?;
             }
-            Effect::Rename { db, key: to } => {
+            Effect::Rename { db, key: to, replaces } => {
                 let key = self.key()?;
+                self.txn.load_in(db, to);
+                self.txn.check_backing()?;
+                self.found(db, to, replaces)?;
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
             }
@@ -295,6 +314,33 @@ impl<'e> Applier<'_, '_, 'e> {
         let fits = self.txn.update(key, edit);
         let fits = self.typed(fits)?;
         self.fits(fits == Some(true), "the element is not as the record expects")
+    }
+
+    /// Makes what follows speak of a key of the current database.
+    fn enter(
+        &mut self,
+        key: &[u8],
+        existed: Option<bool>,
+        overwrites: bool,
+    ) -> Result<(), ApplyError> {
+        // What is overwritten need not be fetched: replay would read the whole
+        // archive for it, key by key.
+        if let (true, Some(existed)) = (overwrites, existed)
+            && self.txn.settle_unread(key, existed)?
+        {
+            return Ok(());
+        }
+        self.txn.load(key);
+        self.txn.check_backing()?;
+        self.found(self.txn.db(), key, existed)
+    }
+
+    /// Checks what the record says of whether a key is there.
+    fn found(&self, db: DbIndex, key: &[u8], expected: Option<bool>) -> Result<(), ApplyError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let what =
+            if expected { "there is no such key" } else { "there is a key where none belongs" };
+        self.fits(self.txn.holds(db, key) == expected, what)
     }
 
     fn key(&self) -> Result<&'e [u8], ApplyError> {

@@ -64,6 +64,7 @@ pub struct Editor<'e, 't, C> {
     key: &'e [u8],
     recorder: &'e mut Recorder<'t>,
     limits: &'e EncodingLimits,
+    existed: bool,
     changed: bool,
 }
 
@@ -83,7 +84,7 @@ impl<C> Editor<'_, '_, C> {
 
     fn note(&mut self, effect: &Effect<'_>) {
         self.changed = true;
-        self.recorder.on_key(self.db, self.key, effect);
+        self.recorder.on_key(self.db, self.key, self.existed, effect);
     }
 }
 
@@ -119,7 +120,8 @@ impl Txn<'_> {
             self.see(found);
             return Err(WrongType);
         };
-        let mut editor = Editor { value, db: db_index, key, recorder, limits, changed: false };
+        let mut editor =
+            Editor { value, db: db_index, key, recorder, limits, existed: true, changed: false };
         let result = edit(&mut editor);
         let (changed, is_empty) = (editor.changed, editor.value.is_empty());
         if let Some(access) = access {
@@ -136,8 +138,10 @@ impl Txn<'_> {
         shard.last_revision = revision;
         if is_empty {
             shard.note_removal(revision);
-            let gone = shard.dbs[usize::from(db_index)].remove(hash, key).expect("just edited");
+            let gone =
+                shard.dbs[usize::from(db_index)].remove(hash, key, revision).expect("just edited");
             recorder.throw_away(gone.into_boxed());
+            recorder.on_key(db_index, key, true, &Effect::Emptied);
             recorder.notify(class::GENERIC, "del", db_index, key);
         }
         self.changed(index, db_index);
@@ -162,9 +166,13 @@ impl Txn<'_> {
         let (db, limits) = (self.db(), self.options.limits);
         self.recorder.notify(class::NEW, "new", db, key);
         let recorder = &mut self.recorder;
-        let mut editor = Editor { value: &mut value, db, key, recorder, limits, changed: false };
+        let mut editor =
+            Editor { value: &mut value, db, key, recorder, limits, existed: false, changed: false };
         let result = edit(&mut editor);
-        if editor.changed && !value.is_empty() {
+        let changed = editor.changed;
+        if changed && value.is_empty() {
+            self.note(key, false, &Effect::Emptied);
+        } else if changed {
             let revision = self.recorder.revision();
             let entry = Entry::boxed(key, Box::new(value.into_value()), None);
             self.insert_quietly(db, entry, revision);
@@ -184,8 +192,9 @@ impl Txn<'_> {
         bytes: &[u8],
     ) -> Result<usize, WrongType> {
         self.purge(key);
-        self.string(key)?;
-        let revision = self.note(key, &Effect::StrWrite { offset: offset as u64, bytes });
+        let existed = self.string(key)?.is_some();
+        let effect = Effect::StrWrite { offset: offset as u64, bytes };
+        let revision = self.note(key, existed, &effect);
         let (index, hash) = self.keyspace.locate(key);
         let db_index = self.db();
         self.changed(index, db_index);
@@ -238,7 +247,8 @@ impl Txn<'_> {
     /// can add both sides' changes.
     pub fn add_to_string(&mut self, key: &[u8], delta: i64, value: i64) {
         self.purge(key);
-        let revision = self.note(key, &Effect::StrAdd { delta });
+        let existed = self.holds(self.db(), key);
+        let revision = self.note(key, existed, &Effect::StrAdd { delta });
         let mut digits = itoa::Buffer::new();
         let text = digits.format(value).as_bytes();
         let (index, hash) = self.keyspace.locate(key);

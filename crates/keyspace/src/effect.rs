@@ -26,10 +26,18 @@ pub enum Effect<'a> {
     /// The following effects are in this database. The first database of a
     /// transaction stands in its record's header.
     Database(DbIndex),
-    /// The following effects are on this key.
-    Key(&'a [u8]),
+    /// The following effects are on this key. `existed` says whether it did
+    /// just before them, a key past its deadline but not yet removed included;
+    /// format 1 did not tell.
+    Key {
+        key: &'a [u8],
+        existed: Option<bool>,
+    },
     /// The key is gone.
     Delete(Cause),
+    /// The key is gone because the effect before took its last element.
+    /// Format 1 did not tell.
+    Emptied,
     /// The key is this string, whatever it was.
     StrSet {
         value: &'a [u8],
@@ -51,10 +59,12 @@ pub enum Effect<'a> {
     },
     /// The key expires then, or never.
     Deadline(Option<u64>),
-    /// The key's value, deadline included, is now at that key, and here no more.
+    /// The key's value, deadline included, is now at that key, and here no
+    /// more. `replaces` says whether there was a key; format 1 did not tell.
     Rename {
         db: DbIndex,
         key: &'a [u8],
+        replaces: Option<bool>,
     },
     HashSet {
         field: &'a [u8],
@@ -113,6 +123,14 @@ pub enum Effect<'a> {
         a: DbIndex,
         b: DbIndex,
     },
+    /// Who made the transaction: the command's name, the user's, the client's
+    /// address. The first effect of its record, if it is there; it changes
+    /// nothing.
+    Origin {
+        command: &'a [u8],
+        user: &'a [u8],
+        address: &'a [u8],
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -139,9 +157,14 @@ mod tag {
     pub const DEADLINE: u8 = 10;
     pub const PERSIST: u8 = 11;
     pub const RENAME: u8 = 12;
+    pub const KEY_NEW: u8 = 13;
+    pub const KEY_OLD: u8 = 14;
+    pub const EMPTIED: u8 = 15;
     pub const HASH_SET: u8 = 16;
     pub const HASH_DELETE: u8 = 17;
     pub const HASH_ADD: u8 = 18;
+    pub const RENAME_TO_FREE: u8 = 20;
+    pub const RENAME_OVER: u8 = 21;
     pub const LIST_PUSH_FRONT: u8 = 24;
     pub const LIST_PUSH_BACK: u8 = 25;
     pub const LIST_POP_FRONT: u8 = 26;
@@ -155,6 +178,7 @@ mod tag {
     pub const ZSET_REMOVE: u8 = 41;
     pub const FLUSH: u8 = 64;
     pub const SWAP: u8 = 65;
+    pub const ORIGIN: u8 = 66;
 }
 
 impl Effect<'_> {
@@ -165,14 +189,19 @@ impl Effect<'_> {
                 out.push(tag::DATABASE);
                 put_number(out, u64::from(db));
             }
-            Effect::Key(key) => {
-                out.push(tag::KEY);
-                put_bytes(out, key);
+            Effect::Key { key, existed } => {
+                let tag = match existed {
+                    None => tag::KEY,
+                    Some(false) => tag::KEY_NEW,
+                    Some(true) => tag::KEY_OLD,
+                };
+                put_tagged(out, tag, key);
             }
             Effect::Delete(cause) => {
                 out.push(tag::DELETE);
                 out.push(cause as u8);
             }
+            Effect::Emptied => out.push(tag::EMPTIED),
             Effect::StrSet { value, deadline } => {
                 out.push(if deadline.is_some() { tag::STR_SET_DEADLINE } else { tag::STR_SET });
                 put_bytes(out, value);
@@ -197,8 +226,12 @@ impl Effect<'_> {
                 put_number(out, at);
             }
             Effect::Deadline(None) => out.push(tag::PERSIST),
-            Effect::Rename { db, key } => {
-                out.push(tag::RENAME);
+            Effect::Rename { db, key, replaces } => {
+                out.push(match replaces {
+                    None => tag::RENAME,
+                    Some(false) => tag::RENAME_TO_FREE,
+                    Some(true) => tag::RENAME_OVER,
+                });
                 put_number(out, u64::from(db));
                 put_bytes(out, key);
             }
@@ -252,6 +285,11 @@ impl Effect<'_> {
                 put_number(out, u64::from(a));
                 put_number(out, u64::from(b));
             }
+            Effect::Origin { command, user, address } => {
+                put_tagged(out, tag::ORIGIN, command);
+                put_bytes(out, user);
+                put_bytes(out, address);
+            }
         }
     }
 }
@@ -261,10 +299,11 @@ impl Effect<'_> {
 /// ```
 /// use keyspace::effect::{Effect, Effects};
 /// let mut bytes = Vec::new();
-/// Effect::Key(b"k").encode(&mut bytes);
+/// let key = Effect::Key { key: b"k", existed: Some(false) };
+/// key.encode(&mut bytes);
 /// Effect::SetAdd { member: b"m" }.encode(&mut bytes);
 /// let effects: Result<Vec<_>, _> = Effects::new(&bytes).collect();
-/// assert_eq!(effects?, [Effect::Key(b"k"), Effect::SetAdd { member: b"m" }]);
+/// assert_eq!(effects?, [key, Effect::SetAdd { member: b"m" }]);
 /// # Ok::<(), keyspace::effect::EffectError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -283,13 +322,16 @@ impl<'a> Effects<'a> {
     fn decode(&mut self) -> Result<Effect<'a>, &'static str> {
         Ok(match self.byte()? {
             tag::DATABASE => Effect::Database(self.db()?),
-            tag::KEY => Effect::Key(self.slice()?),
+            tag::KEY => Effect::Key { key: self.slice()?, existed: None },
+            tag::KEY_NEW => Effect::Key { key: self.slice()?, existed: Some(false) },
+            tag::KEY_OLD => Effect::Key { key: self.slice()?, existed: Some(true) },
             tag::DELETE => Effect::Delete(match self.byte()? {
                 0 => Cause::Client,
                 1 => Cause::Expired,
                 2 => Cause::Evicted,
                 _ => return Err("unknown cause of a delete"),
             }),
+            tag::EMPTIED => Effect::Emptied,
             tag::STR_SET => Effect::StrSet { value: self.slice()?, deadline: None },
             tag::STR_SET_DEADLINE => {
                 Effect::StrSet { value: self.slice()?, deadline: Some(self.number()?) }
@@ -302,7 +344,9 @@ impl<'a> Effects<'a> {
             }
             tag::DEADLINE => Effect::Deadline(Some(self.number()?)),
             tag::PERSIST => Effect::Deadline(None),
-            tag::RENAME => Effect::Rename { db: self.db()?, key: self.slice()? },
+            tag::RENAME => self.rename(None)?,
+            tag::RENAME_TO_FREE => self.rename(Some(false))?,
+            tag::RENAME_OVER => self.rename(Some(true))?,
             tag::HASH_SET => Effect::HashSet { field: self.slice()?, value: self.slice()? },
             tag::HASH_DELETE => Effect::HashDelete { field: self.slice()? },
             tag::HASH_ADD => {
@@ -329,8 +373,17 @@ impl<'a> Effects<'a> {
             tag::ZSET_REMOVE => Effect::ZsetRemove { member: self.slice()? },
             tag::FLUSH => Effect::Flush { db: self.db()? },
             tag::SWAP => Effect::Swap { a: self.db()?, b: self.db()? },
+            tag::ORIGIN => Effect::Origin {
+                command: self.slice()?,
+                user: self.slice()?,
+                address: self.slice()?,
+            },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
+    }
+
+    fn rename(&mut self, replaces: Option<bool>) -> Result<Effect<'a>, &'static str> {
+        Ok(Effect::Rename { db: self.db()?, key: self.slice()?, replaces })
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
@@ -420,8 +473,11 @@ mod tests {
     fn samples() -> Vec<Effect<'static>> {
         vec![
             Effect::Database(3),
-            Effect::Key(b"key"),
+            Effect::Key { key: b"old", existed: None },
+            Effect::Key { key: b"key", existed: Some(false) },
+            Effect::Key { key: b"", existed: Some(true) },
             Effect::Delete(Cause::Expired),
+            Effect::Emptied,
             Effect::StrSet { value: b"v", deadline: None },
             Effect::StrSet { value: b"", deadline: Some(u64::MAX) },
             Effect::StrWrite { offset: 300, bytes: b"x" },
@@ -429,7 +485,9 @@ mod tests {
             Effect::Put { body: b"\x00\x01a", deadline: Some(1) },
             Effect::Deadline(Some(1_700_000_000_000)),
             Effect::Deadline(None),
-            Effect::Rename { db: 65535, key: b"to" },
+            Effect::Rename { db: 65535, key: b"to", replaces: None },
+            Effect::Rename { db: 0, key: b"to", replaces: Some(false) },
+            Effect::Rename { db: 128, key: b"", replaces: Some(true) },
             Effect::HashSet { field: b"f", value: b"v" },
             Effect::HashDelete { field: b"f" },
             Effect::HashAdd { field: b"f", delta: -1 },
@@ -446,6 +504,7 @@ mod tests {
             Effect::ZsetRemove { member: b"m" },
             Effect::Flush { db: 0 },
             Effect::Swap { a: 0, b: 15 },
+            Effect::Origin { command: b"set", user: b"default", address: b"127.0.0.1:6379" },
         ]
     }
 
@@ -463,6 +522,7 @@ mod tests {
             (&[0u8][..], 0, "unknown tag"),
             (&[tag::KEY, 5, b'a'], 0, "ends early"),
             (&[tag::PERSIST, tag::DELETE, 9], 1, "unknown cause"),
+            (&[tag::ORIGIN, 1, b'a', 0], 0, "ends early"),
             (
                 &[tag::STR_ADD, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
                 0,

@@ -4,6 +4,7 @@
 //! Pure: no I/O, no async runtime, no clock, no global random source.
 
 mod apply;
+mod backing;
 mod check;
 pub mod dump;
 mod edit;
@@ -19,6 +20,7 @@ mod value;
 mod warm;
 
 pub use apply::ApplyError;
+pub use backing::{Backing, BackingError, Stored};
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use limits::EncodingLimits;

@@ -106,8 +106,10 @@ pub(crate) struct Recorder<'t> {
     event_classes: u32,
     /// The database of the record's header, once there is an effect.
     header_db: Option<DbIndex>,
-    /// Where the following effects are taken to be.
-    place: Option<(DbIndex, Range<usize>)>,
+    /// The database that the following effects are taken to be in.
+    db: DbIndex,
+    /// Where the key stands in the record that they are taken to be on.
+    key: Option<Range<usize>>,
 }
 
 impl<'t> Recorder<'t> {
@@ -126,7 +128,8 @@ impl<'t> Recorder<'t> {
             buffers,
             event_classes,
             header_db: None,
-            place: None,
+            db: 0,
+            key: None,
         }
     }
 
@@ -155,48 +158,58 @@ impl<'t> Recorder<'t> {
         }
     }
 
-    /// Notes an effect on a key.
-    pub(crate) fn on_key(&mut self, db: DbIndex, key: &[u8], effect: &Effect<'_>) {
-        self.revision();
+    /// Notes an effect on a key. `existed` says whether the key did before the
+    /// effect, due or not.
+    pub(crate) fn on_key(
+        &mut self,
+        db: DbIndex,
+        key: &[u8],
+        existed: bool,
+        effect: &Effect<'_>,
+    ) -> Revision {
+        let revision = self.revision();
         if !self.recording {
-            return;
+            return revision;
         }
-        let same_key = match &self.place {
-            Some((at, range)) => *at == db && &self.buffers.effects[range.clone()] == key,
-            None => false,
-        };
+        let same_key = self.db == db
+            && self.key.as_ref().is_some_and(|at| &self.buffers.effects[at.clone()] == key);
         if !same_key {
             self.enter(db);
-            Effect::Key(key).encode(&mut self.buffers.effects);
+            Effect::Key { key, existed: Some(existed) }.encode(&mut self.buffers.effects);
             let end = self.buffers.effects.len();
-            self.place = Some((db, end - key.len()..end));
+            self.key = Some(end - key.len()..end);
         }
         effect.encode(&mut self.buffers.effects);
+        revision
     }
 
     /// Notes an effect on whole databases.
-    pub(crate) fn on_database(&mut self, db: DbIndex, effect: &Effect<'_>) {
-        self.revision();
+    pub(crate) fn on_database(&mut self, db: DbIndex, effect: &Effect<'_>) -> Revision {
+        let revision = self.revision();
         if self.recording {
             self.begin_in(db);
             effect.encode(&mut self.buffers.effects);
+            // The key may be another now, or gone: it is to be named again,
+            // with what is true of it then.
+            self.key = None;
+        }
+        revision
+    }
+
+    /// The first effect's database is that of the record's header.
+    fn begin_in(&mut self, db: DbIndex) {
+        if self.header_db.is_none() {
+            self.header_db = Some(db);
+            self.buffers.first_db = db;
+            self.db = db;
         }
     }
 
-    /// The database of the record's header: that of the first effect.
-    fn begin_in(&mut self, db: DbIndex) -> DbIndex {
-        let first = *self.header_db.get_or_insert(db);
-        self.buffers.first_db = first;
-        first
-    }
-
     fn enter(&mut self, db: DbIndex) {
-        let current = match &self.place {
-            Some((at, _)) => *at,
-            None => self.begin_in(db),
-        };
-        if current != db {
+        self.begin_in(db);
+        if self.db != db {
             Effect::Database(db).encode(&mut self.buffers.effects);
+            self.db = db;
         }
     }
 

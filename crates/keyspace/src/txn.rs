@@ -6,7 +6,9 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod load;
 mod read;
+mod scan;
 
 use std::cell::Cell;
 
@@ -15,6 +17,7 @@ use entry::Entry;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
@@ -85,6 +88,9 @@ pub struct Txn<'t> {
     reads: ReadCounts,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
+    /// Why a key could not be brought into memory.
+    backing_error: Option<BackingError>,
+    absent: load::Absent,
 }
 
 /// What a finished transaction tells its caller.
@@ -164,6 +170,8 @@ impl<'t> Txn<'t> {
             keeps_due: false,
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
+            backing_error: None,
+            absent: load::Absent::default(),
         }
     }
 
@@ -256,15 +264,19 @@ impl<'t> Txn<'t> {
     /// Makes the key this string, whatever it was.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) {
         self.purge(key);
-        let revision = self.note(key, &Effect::StrSet { value, deadline });
-        let (shard, hash) = self.keyspace.locate(key);
-        self.changed(shard, self.db);
-        let db = usize::from(self.db);
-        let shard_ref = Self::locked_mut(&mut self.locked, shard);
-        shard_ref.last_revision = revision;
-        let db_ref = &mut shard_ref.dbs[db];
+        let (index, hash) = self.keyspace.locate(key);
+        let db_index = self.db;
+        self.changed(index, db_index);
+        let access = access_clock(self.options.now_ms);
+        let touch = self.options.touch;
+        let (shard, recorder) = self.split(index);
+        let db = &mut shard.dbs[usize::from(db_index)];
+        let found = db.table.get_mut(hash, key);
+        let effect = Effect::StrSet { value, deadline };
+        let revision = recorder.on_key(db_index, key, found.is_some(), &effect);
+        shard.last_revision = revision;
         let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
-        match db_ref.table.get_mut(hash, key) {
+        match found {
             // The common overwrite: one lookup, no allocation when the size fits.
             Some(entry) if is_inline && entry.deadline() == deadline => {
                 let before = crate::shard::entry_bytes(entry);
@@ -272,11 +284,11 @@ impl<'t> Txn<'t> {
                 entry.set_marked(false);
                 entry.set_revision(revision.0);
                 let after = crate::shard::entry_bytes(entry);
-                if self.options.touch {
-                    entry.set_access(access_clock(self.options.now_ms));
+                if touch {
+                    entry.set_access(access);
                 }
-                db_ref.entry_bytes = db_ref.entry_bytes - before + after;
-                self.recorder.throw_away(old);
+                db.entry_bytes = db.entry_bytes - before + after;
+                recorder.throw_away(old);
             }
             existing => {
                 let is_new = existing.is_none();
@@ -286,11 +298,11 @@ impl<'t> Txn<'t> {
                     Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
                 };
                 entry.set_revision(revision.0);
-                entry.set_access(access_clock(self.options.now_ms));
-                let old = db_ref.insert(hash, entry);
-                self.recorder.throw_away(old.and_then(Entry::into_boxed));
+                entry.set_access(access);
+                let old = db.insert(hash, entry);
+                recorder.throw_away(old.and_then(Entry::into_boxed));
                 if is_new {
-                    self.notify(class::NEW, "new", key);
+                    recorder.notify(class::NEW, "new", db_index, key);
                 }
             }
         }
@@ -326,7 +338,8 @@ impl<'t> Txn<'t> {
         deadline: Option<u64>,
     ) {
         self.purge(key);
-        let revision = self.note(key, &Effect::Put { body, deadline });
+        let existed = self.holds(self.db, key);
+        let revision = self.note(key, existed, &Effect::Put { body, deadline });
         let entry = match value {
             Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
             value => Entry::boxed(key, Box::new(value), deadline),
@@ -342,16 +355,17 @@ impl<'t> Txn<'t> {
 
     /// Removes a key for a reason other than a command, expiry included.
     pub fn remove(&mut self, key: &[u8], cause: Cause) -> bool {
+        self.load(key);
         let (shard, hash) = self.keyspace.locate(key);
         if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
         }
         let db = usize::from(self.db);
-        let revision = self.note(key, &Effect::Delete(cause));
+        let revision = self.note(key, true, &Effect::Delete(cause));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
         self.expired += u32::from(cause == Cause::Expired);
         true
@@ -364,7 +378,7 @@ impl<'t> Txn<'t> {
         let Some(entry) = self.lookup(self.db, shard, hash, key) else { return false };
         let before = entry.deadline();
         let db = usize::from(self.db);
-        let revision = self.note(key, &Effect::Deadline(deadline));
+        let revision = self.note(key, true, &Effect::Deadline(deadline));
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.last_revision = revision;
@@ -399,11 +413,12 @@ impl<'t> Txn<'t> {
         self.db = to_db;
         self.purge(to);
         self.db = home;
-        let revision = self.note(key, &Effect::Rename { db: to_db, key: to });
+        let replaces = Some(self.holds(to_db, to));
+        let revision = self.note(key, true, &Effect::Rename { db: to_db, key: to, replaces });
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[from_db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[from_db].remove(hash, key, revision).expect("just seen");
         let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
         let mut moved = match old.content() {
             entry::Content::Inline(value) => Entry::inline(to, value, deadline),
@@ -422,17 +437,17 @@ impl<'t> Txn<'t> {
     /// # Panics
     /// When not all shards are locked.
     pub fn flush(&mut self, db: DbIndex) {
-        let revision = self.recorder.revision();
-        self.recorder.on_database(db, &Effect::Flush { db });
+        let revision = self.recorder.on_database(db, &Effect::Flush { db });
         let seed = self.keyspace.seed();
         let Locked::All(guards) = &mut self.locked else {
             panic!("flush needs every shard locked: the command's scope must be All");
         };
         for shard in guards {
             shard.note_removal(revision);
-            let flushed = shard.flush(db, seed);
+            let flushed = shard.flush(db, seed, revision);
             self.recorder.throw_away_db(flushed);
         }
+        self.absent.clear();
         (0..SHARDS).for_each(|index| self.changed(index, db));
     }
 
@@ -454,6 +469,8 @@ impl<'t> Txn<'t> {
             let mut theirs = other.lock(index);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
                 ours.exchange(theirs);
+                ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
+                theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
         for db in 0..self.databases() {
@@ -469,8 +486,7 @@ impl<'t> Txn<'t> {
         if a == b {
             return;
         }
-        let revision = self.recorder.revision();
-        self.recorder.on_database(a, &Effect::Swap { a, b });
+        let revision = self.recorder.on_database(a, &Effect::Swap { a, b });
         let Locked::All(guards) = &mut self.locked else {
             panic!("swap needs every shard locked: the command's scope must be All");
         };
@@ -478,6 +494,7 @@ impl<'t> Txn<'t> {
             shard.note_removal(revision);
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
+        self.absent.clear();
         // What is to be recounted at the end has changed places too.
         for (_, db) in &mut self.changed {
             *db = if *db == a {
@@ -492,8 +509,10 @@ impl<'t> Txn<'t> {
 
     // ---- expiry ----
 
-    /// Removes the key if its deadline has passed, as a logged delete.
+    /// Brings the key into memory, see [`Txn::load`], and removes it if its
+    /// deadline has passed, as a logged delete.
     pub fn purge(&mut self, key: &[u8]) {
+        self.load(key);
         if !self.options.expire || self.keeps_due {
             return;
         }
@@ -543,9 +562,14 @@ impl<'t> Txn<'t> {
     // ---- inside ----
 
     /// Notes an effect on a key of the current database.
-    pub(crate) fn note(&mut self, key: &[u8], effect: &Effect<'_>) -> Revision {
-        self.recorder.on_key(self.db, key, effect);
-        self.recorder.revision()
+    pub(crate) fn note(&mut self, key: &[u8], existed: bool, effect: &Effect<'_>) -> Revision {
+        self.recorder.on_key(self.db, key, existed, effect)
+    }
+
+    /// Whether a key stands in its table, due or not: what effects tell of it.
+    pub(crate) fn holds(&self, db: DbIndex, key: &[u8]) -> bool {
+        let (shard, hash) = self.keyspace.locate(key);
+        self.lookup(db, shard, hash, key).is_some()
     }
 
     /// Puts an entry that was noted before into its table.
@@ -625,6 +649,9 @@ impl Drop for Txn<'_> {
     /// and log agree even after a handler's panic.
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
+        if !self.changed.is_empty() {
+            self.keyspace.note_access_clock(access_clock(self.options.now_ms));
+        }
         for &(shard, db) in &std::mem::take(&mut self.changed) {
             let keyspace = self.keyspace;
             let db = &mut self.shard_mut(shard).dbs[usize::from(db)];

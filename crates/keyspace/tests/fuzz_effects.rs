@@ -97,12 +97,16 @@ fn contents(keyspace: &Keyspace) -> Vec<String> {
     let mut all = Vec::new();
     for db in 0..DATABASES {
         tx.select(db);
-        tx.scan(0, usize::MAX, &mut |key, value| {
+        tx.scan_resident(&mut |key, value| {
             let payload = keyspace::dump::encode(value);
             all.push(format!("{db} {key:?} {payload:?} {:?}", tx.info(key)));
         });
     }
     all
+}
+
+fn key(key: &[u8]) -> Effect<'_> {
+    Effect::Key { key, existed: None }
 }
 
 fn writes_far(input: &[u8]) -> bool {
@@ -135,7 +139,7 @@ fn hostile_effects_are_applied_or_refused() {
 fn an_offset_beyond_memory_is_refused() {
     for offset in [u64::MAX, 1 << 62] {
         let mut effects = Vec::new();
-        Effect::Key(b"s").encode(&mut effects);
+        key(b"s").encode(&mut effects);
         Effect::StrWrite { offset, bytes: b"x" }.encode(&mut effects);
         let keyspace = filled();
         let error = apply(&keyspace, &effects).expect_err("no machine has that much");
@@ -149,7 +153,7 @@ fn an_offset_beyond_memory_is_refused() {
 fn a_database_that_is_not_there_is_refused_behind_a_flush() {
     let beyond = [
         vec![Effect::Database(DATABASES)],
-        vec![Effect::Key(b"s"), Effect::Rename { db: DATABASES, key: b"x" }],
+        vec![key(b"s"), Effect::Rename { db: DATABASES, key: b"x", replaces: None }],
         vec![Effect::Swap { a: 0, b: DATABASES }],
         vec![Effect::Flush { db: DATABASES }],
     ];

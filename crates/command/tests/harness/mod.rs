@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod presence;
+
 use std::sync::Mutex;
 
 use base::{DbIndex, Frame, FrameBuilder, Revision, SeededRng};
@@ -12,6 +14,7 @@ use keyspace::effect::{Cause, Effect, Effects};
 use keyspace::{
     Buffers, EncodingLimits, Journal, Keyspace, SHARDS, Scope, Txn, TxnOptions, ValueRef, class,
 };
+use presence::Presence;
 
 /// Gives revisions and keeps the last transaction.
 #[derive(Debug, Default)]
@@ -48,6 +51,8 @@ impl Journal for Journaled {
 pub struct Harness {
     keyspace: Keyspace,
     replica: Keyspace,
+    /// The keys, by what records say.
+    presence: Presence,
     /// Both hash with one seed, so that tables have one shape.
     are_twins: bool,
     journal: Journaled,
@@ -100,6 +105,7 @@ impl Harness {
         Harness {
             keyspace,
             replica,
+            presence: Presence::default(),
             are_twins,
             journal: Journaled::default(),
             buffers: Buffers::default(),
@@ -246,6 +252,7 @@ impl Harness {
         let Some(Record { revision, db, effects }) = &self.record else { return };
         assert!(!effects.is_empty(), "a revision without a change");
         assert_eq!(self.buffers.first_db(), *db, "where the effects begin");
+        self.presence.follow(*db, effects);
         self.replica
             .apply(*revision, self.now_ms, *db, effects, &self.limits, &mut Buffers::default())
             .expect("the effects fit the state before");
@@ -259,7 +266,7 @@ impl Harness {
             Effects::new(&record.effects).flatten().any(|effect| {
                 !matches!(
                     effect,
-                    Effect::Database(_) | Effect::Key(_) | Effect::Delete(Cause::Expired)
+                    Effect::Database(_) | Effect::Key { .. } | Effect::Delete(Cause::Expired)
                 )
             })
         })
@@ -272,7 +279,7 @@ impl Harness {
             let effect = effect.expect("well-formed");
             let is_expiry = matches!(
                 effect,
-                Effect::Database(_) | Effect::Key(_) | Effect::Delete(Cause::Expired)
+                Effect::Database(_) | Effect::Key { .. } | Effect::Delete(Cause::Expired)
             );
             assert!(is_expiry, "{argv:?} should change nothing, but recorded {effect:?}");
         }
@@ -313,14 +320,18 @@ impl Harness {
         options.expire = false;
         let mut here = Txn::begin(&self.keyspace, &Scope::All, &self.journal, &mut here, options);
         let mut there = Txn::begin(&self.replica, &Scope::All, &self.journal, &mut there, options);
+        let mut keys = 0;
         for db in 0..self.keyspace.databases() {
             here.select(db);
             there.select(db);
+            keys += here.len();
             assert_eq!(here.len(), there.len(), "keys of database {db} and its replica");
-            here.scan(0, usize::MAX, &mut |key, _| {
+            here.scan_resident(&mut |key, _| {
+                assert!(self.presence.contains(db, key), "{key:?} of {db} stands in no record");
                 assert_same(db, key, &here, &there, self.are_twins)
             });
         }
+        assert_eq!(self.presence.len(), keys, "keys that records have left");
         assert_eq!(here.statistics(), there.statistics(), "counts and the replica's");
         drop((here, there));
         self.keyspace.check().expect("sums and indices agree");

@@ -187,8 +187,8 @@ impl Table {
         for effect in Effects::new(&effects[place.offset..]).flatten() {
             let cause_is_time = matches!(effect, Effect::Delete(Cause::Expired | Cause::Evicted));
             match effect {
-                Effect::Database(_) => {}
-                Effect::Key(key) => {
+                Effect::Database(_) | Effect::Origin { .. } => {}
+                Effect::Key { key, .. } => {
                     place.key.clear();
                     place.key.extend_from_slice(key);
                     is_known = false;
