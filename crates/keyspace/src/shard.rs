@@ -294,6 +294,12 @@ impl Keyspace {
         self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
     }
 
+    /// Waits until the transaction that holds a shard now, if one does, has let
+    /// it go.
+    pub fn wait_for_lock(&self, shard: usize) {
+        drop(self.lock(shard));
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
