@@ -1,7 +1,9 @@
 //! Opening the log: the folder, recovery into a keyspace, and `alcid log`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Clock, Revision, Rng};
 use clap::Subcommand;
@@ -73,15 +75,31 @@ pub fn reload(log: &StandaloneLog, engine: &Engine) -> Result<(), String> {
         log.wait_durable(newest).map_err(|fault| format!("sync the log: {fault}"))?;
         let mut buffers = Buffers::default();
         let mut reader = log.reader(Revision(1));
-        while let Some(record) =
-            reader.try_next().map_err(|error| format!("read the log: {error}"))?
-        {
-            let (header, effects) = (record.header, &record.effects);
-            fresh
-                .apply(record.revision, header.time_ms, header.db, effects, &limits, &mut buffers)
-                .map_err(|error| format!("apply revision {}: {error}", record.revision))?;
+        let mut refused = None;
+        while refused.is_none() && reader.next_revision() <= newest {
+            let mut each = |record: log::Record<'_>, _| {
+                let (time_ms, db) = (record.header.time_ms, record.header.db);
+                let applied = fresh.apply(
+                    record.revision,
+                    time_ms,
+                    db,
+                    record.effects,
+                    &limits,
+                    &mut buffers,
+                );
+                match applied {
+                    Ok(_) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        refused = Some(format!("apply revision {}: {error}", record.revision));
+                        ControlFlow::Break(())
+                    }
+                }
+            };
+            reader
+                .read(Duration::ZERO, &mut each)
+                .map_err(|error| format!("read the log: {error}"))?;
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     })
 }
 

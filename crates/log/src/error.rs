@@ -48,6 +48,12 @@ pub enum LogError {
         dir.display()
     )]
     NoManifest { dir: PathBuf },
+    #[error(
+        "revision {revision} is not in the log in {} any more, the next one there is {found}; restore a backup \
+         that reaches that far",
+        dir.display()
+    )]
+    NotHeld { dir: PathBuf, revision: Revision, found: Revision },
     #[error("revision {revision} cannot be applied: {reason}")]
     Refused { revision: Revision, reason: String },
 }

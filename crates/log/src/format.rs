@@ -1,5 +1,6 @@
 //! Bytes of segments: headers, blocks, records. See `docs/FORMAT.md`.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -158,13 +159,13 @@ impl BlockHeader {
 /// What a block's checksum covers besides its own bytes: the database, the
 /// segment and the place in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct BlockPlace {
     pub(crate) id: DatabaseId,
     pub(crate) segment: Revision,
     pub(crate) offset: u64,
 }
 
-impl Place {
+impl BlockPlace {
     fn checksum(&self, header: &[u8], content: &[u8]) -> u32 {
         let mut crc = crc32c::crc32c(&self.id);
         crc = crc32c::crc32c_append(crc, &self.segment.0.to_le_bytes());
@@ -179,7 +180,7 @@ impl Place {
 /// Appends a block to `out`.
 pub(crate) fn put_block(
     out: &mut Vec<u8>,
-    place: &Place,
+    place: &BlockPlace,
     first: Revision,
     durable: Revision,
     count: u32,
@@ -217,10 +218,26 @@ pub(crate) enum NoBlock {
     Wrong(&'static str),
 }
 
+impl NoBlock {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            NoBlock::End => "the file ends",
+            NoBlock::Short => "the file ends within a block",
+            NoBlock::Wrong(what) => what,
+        }
+    }
+}
+
+impl fmt::Display for NoBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
 /// The block at an offset of a segment's bytes, with its stored content.
 pub(crate) fn block_at<'a>(
     segment: &'a [u8],
-    place: &Place,
+    place: &BlockPlace,
 ) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
     let offset = usize::try_from(place.offset).map_err(|_| NoBlock::End)?;
     block_from(segment.get(offset..).ok_or(NoBlock::End)?, place)
@@ -229,7 +246,7 @@ pub(crate) fn block_at<'a>(
 /// The block that `bytes`, read from `place`, begin with.
 pub(crate) fn block_from<'a>(
     bytes: &'a [u8],
-    place: &Place,
+    place: &BlockPlace,
 ) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
     if bytes.is_empty() {
         return Err(NoBlock::End);

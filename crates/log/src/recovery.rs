@@ -7,7 +7,7 @@ use base::Revision;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, NoBlock, Place, Record, SEGMENT_HEADER_BYTES, parse_segment_name,
+    self, BLOCK_HEADER_BYTES, BlockPlace, NoBlock, Record, SEGMENT_HEADER_BYTES, parse_segment_name,
 };
 use crate::identity::Manifest;
 use crate::vfs::{Vfs, at};
@@ -52,6 +52,13 @@ pub(crate) struct Whole {
     pub(crate) end: Revision,
     /// Bytes that are whole.
     pub(crate) len: u64,
+}
+
+impl Whole {
+    /// Its last revision; the one before its first when it holds none.
+    pub(crate) fn last(&self) -> Revision {
+        Revision(self.end.0 - 1)
+    }
 }
 
 /// What reading found; after an error, up to there.
@@ -133,7 +140,7 @@ impl Segment<'_> {
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut buffer = Vec::new();
         loop {
-            let place = Place { id: manifest.id, segment: self.first, offset };
+            let place = BlockPlace { id: manifest.id, segment: self.first, offset };
             let (header, stored) = match format::block_at(self.bytes, &place) {
                 Ok(found) => found,
                 Err(NoBlock::End) => break,
@@ -143,7 +150,7 @@ impl Segment<'_> {
                         path: self.path.to_path_buf(),
                         offset,
                         bytes: self.bytes.len() as u64 - offset,
-                        what: explain(problem),
+                        what: problem.words(),
                     });
                     break;
                 }
@@ -175,16 +182,16 @@ impl Segment<'_> {
     /// A tail is torn only in the last segment, and only if nothing proves
     /// that it was durable once: a later block that was written when revision
     /// `next` or a later one had been synced.
-    fn judge(&self, place: &Place, next: Revision, problem: NoBlock) -> Result<(), LogError> {
+    fn judge(&self, place: &BlockPlace, next: Revision, problem: NoBlock) -> Result<(), LogError> {
         if !self.is_last {
-            return Err(self.damaged(place.offset, explain(problem).to_owned()));
+            return Err(self.damaged(place.offset, problem.to_string()));
         }
         let from = place.offset + 1;
         for offset in from..self.bytes.len() as u64 {
             if !format::looks_like_block(&self.bytes[offset as usize..], next) {
                 continue;
             }
-            let place = Place { offset, ..*place };
+            let place = BlockPlace { offset, ..*place };
             if let Ok((later, _)) = format::block_at(self.bytes, &place)
                 && later.durable >= next
             {
@@ -192,7 +199,7 @@ impl Segment<'_> {
                     from - 1,
                     format!(
                         "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
-                        explain(problem),
+                        problem,
                         later.durable
                     ),
                 ));
@@ -203,13 +210,5 @@ impl Segment<'_> {
 
     fn damaged(&self, offset: u64, what: String) -> LogError {
         LogError::Damaged { path: self.path.to_path_buf(), offset, what }
-    }
-}
-
-fn explain(problem: NoBlock) -> &'static str {
-    match problem {
-        NoBlock::End => "the file ends",
-        NoBlock::Short => "the file ends within a block",
-        NoBlock::Wrong(what) => what,
     }
 }

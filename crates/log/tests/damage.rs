@@ -227,21 +227,3 @@ fn repair_of_a_log_without_its_newest_segment_keeps_all_others() {
     assert_eq!((saved, last), (Vec::new(), finding.last_whole));
     assert_eq!(open(&vfs, small()).expect("starts again").1.last, last);
 }
-
-#[test]
-fn a_reader_follows_from_any_revision() {
-    let vfs = MemVfs::new();
-    let (log, _, _) = open(&vfs, small()).expect("a new log");
-    append(&log, 30);
-    let mut reader = log.reader(Revision(17));
-    for expected in 17..=30 {
-        let record = reader.try_next().expect("whole").expect("committed");
-        assert_eq!(record.revision, Revision(expected));
-        assert_eq!(record.effects, format!("effects of {expected}").as_bytes());
-    }
-    assert_eq!(reader.try_next().expect("whole"), None);
-    append(&log, 10);
-    let rest: Vec<_> = std::iter::from_fn(|| reader.try_next().expect("whole")).collect();
-    assert_eq!(rest.len(), 10);
-    assert_eq!(rest.last().map(|record| record.revision), Some(Revision(40)));
-}

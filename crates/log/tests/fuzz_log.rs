@@ -6,8 +6,10 @@
 //! what lies behind them is reached.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alcid_log::{Log, LogOptions, MemVfs, RecordHeader, Vfs, check, repair};
 use base::{BranchId, ManualClock, Revision, SeededRng};
@@ -125,10 +127,15 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
 
 fn read_and_append(log: &Log, records: u64) {
     let mut reader = log.reader(Revision(1));
-    for revision in 1..=records {
-        let record = reader.try_next().expect("it was just read").expect("committed");
-        assert_eq!(record.revision, Revision(revision));
-    }
+    let mut expected = 1..=records;
+    let mut each = |record: alcid_log::Record<'_>, place: alcid_log::Place| {
+        assert_eq!(Some(record.revision.0), expected.next());
+        let block = log.read_records(place.segment, place.offset).expect("it was just read");
+        assert_eq!(block.records().nth(place.index as usize), Some((record, place)));
+        ControlFlow::Continue(())
+    };
+    while reader.read(Duration::ZERO, &mut each).expect("it was just read") > 0 {}
+    assert_eq!(expected.next(), None, "all of them");
     let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
     log.append(log.reserve(), header, b"more");
     log.close().expect("memory does not fail");
