@@ -363,7 +363,12 @@ fn decompress(
 }
 
 /// The header at the beginning of a segment.
-pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) -> Vec<u8> {
+pub(crate) fn segment_header(
+    id: &DatabaseId,
+    first: Revision,
+    created_ms: u64,
+    begins_anew: bool,
+) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
     bytes.extend_from_slice(SEGMENT_MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -371,6 +376,7 @@ pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) 
     bytes.extend_from_slice(id);
     bytes.extend_from_slice(&first.0.to_le_bytes());
     bytes.extend_from_slice(&created_ms.to_le_bytes());
+    bytes.push(u8::from(begins_anew));
     bytes.resize(SEGMENT_HEADER_BYTES - 4, 0);
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -426,6 +432,12 @@ pub(crate) fn check_segment_header(
     Ok(version)
 }
 
+/// Whether the log began with this segment, or went on with it behind a gap:
+/// an archive holds what came before. `header` need not have been checked.
+pub(crate) fn begins_anew(header: &[u8]) -> bool {
+    header.get(48) == Some(&1)
+}
+
 /// A segment's file name: its first revision in 20 digits, so that names sort
 /// as revisions do.
 pub(crate) fn segment_name(first: Revision) -> String {
@@ -435,7 +447,9 @@ pub(crate) fn segment_name(first: Revision) -> String {
 /// The first revision that a segment's file name says.
 pub(crate) fn parse_segment_name(name: &str) -> Option<Revision> {
     let digits = name.strip_suffix(".alog")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(Revision)
+    let first = (digits.len() == 20).then(|| digits.parse().ok()).flatten()?;
+    // No transaction has revision 0.
+    (first > 0).then_some(Revision(first))
 }
 
 pub(crate) fn show_id(id: &DatabaseId) -> String {

@@ -14,7 +14,7 @@ use crate::format::{
 };
 use crate::identity::Manifest;
 use crate::reader::LogReader;
-use crate::recovery::{self, RecoveryReport, Walk};
+use crate::recovery::{self, RecoveryReport, Walk, Whole};
 use crate::segments::{End, Segments};
 use crate::shared::Shared;
 use crate::vfs::{Vfs, VfsLock, at};
@@ -88,9 +88,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens a log, or creates one in an empty folder, and replays it: `replay`
-    /// gets every transaction in order. A torn tail is cut off; see
-    /// [`RecoveryReport::dropped`].
+    /// Opens a log, or creates one in an empty folder, and replays what follows
+    /// `base`: `replay` gets every later transaction in order. A torn tail is
+    /// cut off; see [`RecoveryReport::dropped`].
+    ///
+    /// Whoever passes a base has everything up to it elsewhere, durably. Of
+    /// segments that hold nothing above it only the headers are read, and they
+    /// need not be there. A log that ends before its base (its last second was
+    /// lost with the power, but had been read before) goes on after the base in
+    /// a new segment; see [`RecoveryReport::ended_early`]. The older segments
+    /// stay until [`Log::remove_before`].
     ///
     /// # Errors
     /// When the folder is in use or not ours, when anything before the tail is
@@ -99,11 +106,12 @@ impl Log {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         options: LogOptions,
+        base: Revision,
         clock: Arc<dyn Clock>,
         rng: &mut dyn Rng,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<(Log, RecoveryReport), LogError> {
-        let (log, report) = Log::open_manual(vfs, dir, options, clock, rng, replay)?;
+        let (log, report) = Log::open_manual(vfs, dir, options, base, clock, rng, replay)?;
         log.start();
         Ok((log, report))
     }
@@ -117,6 +125,7 @@ impl Log {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         options: LogOptions,
+        base: Revision,
         clock: Arc<dyn Clock>,
         rng: &mut dyn Rng,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
@@ -136,10 +145,10 @@ impl Log {
         let started_ns = clock.monotonic_ns();
         let manifest = match Manifest::read(&*vfs, dir)? {
             Some(manifest) => manifest,
-            None => create(&*vfs, dir, &*clock, rng)?,
+            None => create(&*vfs, dir, base.next(), &*clock, rng)?,
         };
         let mut walk = Walk::default();
-        recovery::walk(&*vfs, dir, &manifest, &mut walk, replay)?;
+        recovery::walk(&*vfs, dir, &manifest, Some(base), &mut walk, replay)?;
         let mut report = walk.report;
         let mut last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {
@@ -149,14 +158,14 @@ impl Log {
                 dropped.offset,
                 dropped.path.display(),
                 dropped.what,
-                report.last
+                last.last()
             );
             if dropped.offset == 0 {
                 vfs.remove(&dropped.path).map_err(LogError::io("remove", &dropped.path))?;
                 vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
             }
         }
-        if last.version < VERSION && last.end == last.first {
+        if last.version < VERSION && last.end == last.first && report.ended_early.is_none() {
             // The next record belongs into a segment of today's version, which
             // would have this one's name.
             renew_segment(&*vfs, dir, &manifest, last.first, clock.now_ms())?;
@@ -169,6 +178,17 @@ impl Log {
         // durable, so it must be.
         file.sync().map_err(LogError::io("sync", &path))?;
         vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+        if let Some(ended) = report.ended_early {
+            tracing::warn!(
+                "the log in {} ends with revision {ended}, the archive has reached {base}; going on from there",
+                dir.display()
+            );
+            let first = base.next();
+            file = create_segment(&*vfs, dir, &manifest, first, clock.now_ms(), true)?;
+            let len = SEGMENT_HEADER_BYTES as u64;
+            last = Whole { first, version: VERSION, end: first, len };
+            walk.segments.push(last);
+        }
         let manifest = if last.first > manifest.newest_segment {
             let newer = Manifest { newest_segment: last.first, ..manifest };
             newer.write(&*vfs, dir)?;
@@ -389,15 +409,16 @@ impl Drop for Log {
 fn create(
     vfs: &dyn Vfs,
     dir: &Path,
+    first: Revision,
     clock: &dyn Clock,
     rng: &mut dyn Rng,
 ) -> Result<Manifest, LogError> {
     // Without a manifest, only a first segment that holds nothing can be ours:
     // the server ended while it created the log.
-    for first in recovery::segment_names(vfs, dir)? {
-        let path = at(dir, &segment_name(first));
+    for found in recovery::segment_names(vfs, dir)? {
+        let path = at(dir, &segment_name(found));
         let len = vfs.len(&path).map_err(LogError::io("read", &path))?;
-        if first != Revision(1) || len > SEGMENT_HEADER_BYTES as u64 {
+        if found > first || len > SEGMENT_HEADER_BYTES as u64 {
             return Err(LogError::NoManifest { dir: dir.to_path_buf() });
         }
         vfs.remove(&path).map_err(LogError::io("remove", &path))?;
@@ -405,8 +426,8 @@ fn create(
     let mut id = [0; 16];
     id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
-    let manifest = Manifest { id, newest_segment: Revision(1) };
-    create_segment(vfs, dir, &manifest, Revision(1), clock.now_ms())?;
+    let manifest = Manifest { id, newest_segment: first };
+    create_segment(vfs, dir, &manifest, first, clock.now_ms(), first > Revision(1))?;
     manifest.write(vfs, dir)?;
     Ok(manifest)
 }

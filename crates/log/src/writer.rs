@@ -288,6 +288,7 @@ impl Writer {
             &self.manifest,
             first,
             self.shared.clock.now_ms(),
+            false,
         )?;
         let manifest = Manifest { newest_segment: first, ..self.manifest };
         manifest.write(&*self.vfs, &self.dir)?;
@@ -316,7 +317,7 @@ pub(crate) fn renew_segment(
         vfs.remove(&temporary).map_err(LogError::io("remove", &temporary))?;
     }
     let mut file = vfs.create(&temporary).map_err(LogError::io("create", &temporary))?;
-    file.append(&segment_header(&manifest.id, first, now_ms))
+    file.append(&segment_header(&manifest.id, first, now_ms, false))
         .map_err(LogError::io("write", &temporary))?;
     file.sync().map_err(LogError::io("sync", &temporary))?;
     vfs.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
@@ -329,10 +330,11 @@ pub(crate) fn create_segment(
     manifest: &Manifest,
     first: Revision,
     now_ms: u64,
+    begins_anew: bool,
 ) -> Result<Box<dyn VfsFile>, LogError> {
     let path = at(dir, &segment_name(first));
     let mut file = vfs.create(&path).map_err(LogError::io("create", &path))?;
-    file.append(&segment_header(&manifest.id, first, now_ms))
+    file.append(&segment_header(&manifest.id, first, now_ms, begins_anew))
         .map_err(LogError::io("write", &path))?;
     file.sync().map_err(LogError::io("sync", &path))?;
     vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;

@@ -320,9 +320,16 @@ fn written() -> BTreeMap<String, Vec<u8>> {
     let options = LogOptions { segment_bytes_max: 300, ..LogOptions::default() };
     let clock = Arc::new(ManualClock::at_ms(TIME_MS));
     let mut rng = SeededRng::new(1);
-    let (log, _) =
-        Log::open_manual(disk, Path::new(DIR), options, clock, &mut rng, &mut |_| Ok(()))
-            .expect("a new log");
+    let (log, _) = Log::open_manual(
+        disk,
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut |_| Ok(()),
+    )
+    .expect("a new log");
     for (compression, db, effects) in transactions(NEWEST) {
         log.set_compression(compression);
         log.append(log.reserve(), header(db), &effects.concat());
@@ -375,9 +382,16 @@ fn open(vfs: impl Vfs + 'static, options: LogOptions) -> (Log, Vec<(RecordHeader
         Ok(())
     };
     let (clock, mut rng) = (Arc::new(ManualClock::at_ms(TIME_MS)), SeededRng::new(2));
-    let (log, _) =
-        Log::open_manual(Arc::new(vfs), Path::new(DIR), options, clock, &mut rng, &mut replay)
-            .expect("a whole log");
+    let (log, _) = Log::open_manual(
+        Arc::new(vfs),
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut replay,
+    )
+    .expect("a whole log");
     (log, records)
 }
 
@@ -390,7 +404,7 @@ fn expected(version: u32) -> Vec<(RecordHeader, Vec<u8>)> {
 fn every_version_is_read_whole() {
     for version in 1..=NEWEST {
         let vfs = disk(&committed(version));
-        let report = check(&vfs, Path::new(DIR)).expect("readable");
+        let report = check(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("readable");
         assert!(report.finding.is_none() && report.report.dropped.is_none(), "{report:?}");
         assert_eq!(open(vfs, LogOptions::default()).1, expected(version));
     }
@@ -470,6 +484,7 @@ fn to_begin_it_again_may_fail_at_any_step() {
             Arc::new(vfs.clone()),
             Path::new(DIR),
             LogOptions::default(),
+            Revision::ZERO,
             clock,
             &mut rng,
             &mut |_| Ok(()),

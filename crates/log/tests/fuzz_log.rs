@@ -88,6 +88,7 @@ fn open(vfs: &MemVfs) -> Result<(Log, u64), String> {
         disk,
         Path::new(DIR),
         LogOptions::default(),
+        Revision::ZERO,
         Arc::new(ManualClock::at_ms(1)),
         &mut SeededRng::new(1),
         &mut |record| {
@@ -104,7 +105,7 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
     let files: BTreeMap<PathBuf, Vec<u8>> =
         files.iter().map(|(name, bytes)| (Path::new(DIR).join(name), bytes.clone())).collect();
     let vfs = MemVfs::with_files(files.clone());
-    let checked = check(&vfs, Path::new(DIR));
+    let checked = check(&vfs, Path::new(DIR), Some(Revision::ZERO));
     assert_eq!(vfs.files(), files, "a check changes nothing");
     let opened = open(&vfs);
     match &checked {
@@ -119,7 +120,7 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
         assert_eq!(open(&vfs).map(|(_, records)| records), Ok(records + 1));
     } else {
         let vfs = MemVfs::with_files(files);
-        if let Ok((_, last)) = repair(&vfs, Path::new(DIR)) {
+        if let Ok((_, last)) = repair(&vfs, Path::new(DIR), Some(Revision::ZERO)) {
             assert_eq!(open(&vfs).map(|(_, records)| records), Ok(last.0), "mended");
         }
     }

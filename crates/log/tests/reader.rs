@@ -16,9 +16,17 @@ const HEADER: RecordHeader = RecordHeader { time_ms: 7, db: 0, branch: BranchId:
 fn open(vfs: &MemVfs, options: LogOptions) -> Log {
     let disk: Arc<dyn Vfs> = Arc::new(vfs.clone());
     let (clock, mut rng) = (Arc::new(ManualClock::at_ms(1)), SeededRng::new(7));
-    Log::open_manual(disk, Path::new(DIR), options, clock, &mut rng, &mut |_| Ok(()))
-        .expect("a whole log")
-        .0
+    Log::open_manual(
+        disk,
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut |_| Ok(()),
+    )
+    .expect("a whole log")
+    .0
 }
 
 fn small() -> LogOptions {
