@@ -11,13 +11,14 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, VERSION, put_block,
-    segment_header, segment_name,
+    BLOCK_HEADER_BYTES, BlockPlace, SEGMENT_HEADER_BYTES, VERSION, put_block, segment_header,
+    segment_name,
 };
 use crate::identity::Manifest;
-use crate::log::{FsyncPolicy, Shared};
+use crate::log::FsyncPolicy;
 use crate::queue::Batch;
 use crate::recovery::Whole;
+use crate::shared::Shared;
 use crate::vfs::{Vfs, VfsFile, at};
 
 /// One second: what `everysec` may lose.
@@ -190,7 +191,7 @@ impl Writer {
     }
 
     fn append_block(&mut self, batch: &Batch) -> Result<(), ()> {
-        let place = Place { id: self.manifest.id, segment: self.segment, offset: self.offset };
+        let place = BlockPlace { id: self.manifest.id, segment: self.segment, offset: self.offset };
         self.out.clear();
         put_block(
             &mut self.out,
@@ -208,6 +209,9 @@ impl Writer {
             return Err(());
         }
         self.offset += len;
+        self.shared
+            .segments
+            .grew(Revision(batch.first.0 + u64::from(batch.count) - 1), self.offset);
         let stats = &self.shared.counters;
         stats.bytes.fetch_add(len, Ordering::Relaxed);
         stats.writes.fetch_add(1, Ordering::Relaxed);
@@ -284,6 +288,7 @@ impl Writer {
             &self.manifest,
             first,
             self.shared.clock.now_ms(),
+            false,
         )?;
         let manifest = Manifest { newest_segment: first, ..self.manifest };
         manifest.write(&*self.vfs, &self.dir)?;
@@ -292,7 +297,7 @@ impl Writer {
         self.segment = first;
         self.is_old = false;
         self.offset = SEGMENT_HEADER_BYTES as u64;
-        self.shared.add_segment(first);
+        self.shared.segments.begin(first, SEGMENT_HEADER_BYTES as u64);
         Ok(())
     }
 }
@@ -312,7 +317,7 @@ pub(crate) fn renew_segment(
         vfs.remove(&temporary).map_err(LogError::io("remove", &temporary))?;
     }
     let mut file = vfs.create(&temporary).map_err(LogError::io("create", &temporary))?;
-    file.append(&segment_header(&manifest.id, first, now_ms))
+    file.append(&segment_header(&manifest.id, first, now_ms, false))
         .map_err(LogError::io("write", &temporary))?;
     file.sync().map_err(LogError::io("sync", &temporary))?;
     vfs.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
@@ -325,17 +330,13 @@ pub(crate) fn create_segment(
     manifest: &Manifest,
     first: Revision,
     now_ms: u64,
+    begins_anew: bool,
 ) -> Result<Box<dyn VfsFile>, LogError> {
     let path = at(dir, &segment_name(first));
     let mut file = vfs.create(&path).map_err(LogError::io("create", &path))?;
-    file.append(&segment_header(&manifest.id, first, now_ms))
+    file.append(&segment_header(&manifest.id, first, now_ms, begins_anew))
         .map_err(LogError::io("write", &path))?;
     file.sync().map_err(LogError::io("sync", &path))?;
     vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
     Ok(file)
-}
-
-/// How a compression setting is kept in an atomic.
-pub(crate) fn compression_code(compression: Compression) -> u8 {
-    compression as u8
 }

@@ -52,8 +52,15 @@ fn open(
     };
     let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
     let mut rng = SeededRng::new(1);
-    let opened =
-        Log::open_manual(vfs, Path::new(DIR), options, clock.clone(), &mut rng, &mut replay);
+    let opened = Log::open_manual(
+        vfs,
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock.clone(),
+        &mut rng,
+        &mut replay,
+    );
     opened.map(|(log, _)| (log, last)).map_err(|error| error.to_string())
 }
 
