@@ -393,8 +393,8 @@ impl Log {
     /// there before.
     ///
     /// # Errors
-    /// When a file cannot be removed. It counts as there then, and those before
-    /// it as removed.
+    /// When a file cannot be removed, which then still counts as there, or when
+    /// the folder cannot be synced. What was removed before stays so.
     pub fn remove_before(&self, revision: Revision) -> Result<Vec<SegmentInfo>, LogError> {
         let Files { vfs, dir, .. } = &self.files;
         // Two removals at once could mix up the order.

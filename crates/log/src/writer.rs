@@ -224,8 +224,9 @@ impl Writer {
     fn append_blocks(&mut self, batch: &Batch, from: usize) -> Result<(usize, u32), ()> {
         self.out.clear();
         let (mut at, mut count) = (from, 0);
+        let mut block = batch.first_block(at, self.block_max());
         loop {
-            let (bytes, records) = batch.first_block(at, self.block_max());
+            let (bytes, records) = block;
             let offset = self.offset + self.out.len() as u64;
             put_block(
                 &mut self.out,
@@ -237,13 +238,13 @@ impl Writer {
                 self.shared.compression(),
             );
             (at, count) = (at + bytes, count + records);
-            let is_done = at == batch.content.len();
-            if is_done || !self.fits(batch.first_block(at, self.block_max()).0, self.out.len()) {
+            block = batch.first_block(at, self.block_max());
+            if block.1 == 0 || !self.fits(block.0, self.out.len()) {
                 break;
             }
         }
         self.append_out()?;
-        let last = Revision((batch.first.0 + u64::from(count)) - 1);
+        let last = Revision(batch.first.0 + u64::from(count) - 1);
         self.shared.segments.grew(last, self.offset);
         Ok((at - from, count))
     }
