@@ -31,5 +31,5 @@ pub use mem_vfs::MemVfs;
 pub use reader::{LogReader, Waker};
 pub use real_vfs::RealVfs;
 pub use recovery::{Dropped, RecoveryReport};
-pub use segments::SegmentInfo;
+pub use segments::{Hold, SegmentInfo};
 pub use vfs::{Vfs, VfsFile, VfsLock};

@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use crate::format::{
 use crate::identity::Manifest;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk, Whole};
-use crate::segments::{End, Segments};
+use crate::segments::{End, Hold, SegmentInfo, Segments};
 use crate::shared::Shared;
 use crate::vfs::{Vfs, VfsLock, at};
 use crate::writer::{Writer, create_segment, renew_segment};
@@ -42,6 +43,10 @@ pub struct LogOptions {
     /// A segment that would grow beyond this is followed by a new one. One
     /// block may be larger.
     pub segment_bytes_max: u64,
+    /// What is written at once is cut into blocks of at most so many bytes of
+    /// records, so that one record can be read without much around it. A
+    /// larger record is a block of its own.
+    pub block_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
 }
@@ -52,6 +57,7 @@ impl Default for LogOptions {
             fsync: FsyncPolicy::EverySec,
             compression: Compression::None,
             segment_bytes_max: 64 << 20,
+            block_bytes_max: 64 << 10,
             buffer_bytes_max: 64 << 20,
         }
     }
@@ -64,7 +70,7 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Blocks written.
+    /// Writes, each of one or more blocks.
     pub writes: u64,
     /// Syncs.
     pub fsyncs: u64,
@@ -84,6 +90,7 @@ pub struct Log {
     writer: Arc<Mutex<Writer>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     buffer_bytes_max: usize,
+    removal: Mutex<()>,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -132,14 +139,14 @@ impl Log {
     ) -> Result<(Log, RecoveryReport), LogError> {
         vfs.create_dir_all(dir).map_err(LogError::io("create the folder", dir))?;
         vfs.check_owner(dir).map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied if vfs.exists(dir) => {
+            ErrorKind::PermissionDenied if vfs.exists(dir) => {
                 LogError::NotOurs { path: dir.to_path_buf() }
             }
             _ => LogError::Io { action: "write in", path: dir.to_path_buf(), source: error },
         })?;
         let lock_path = at(dir, "LOCK");
         let lock = vfs.lock(&lock_path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
+            ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
             _ => LogError::Io { action: "lock", path: lock_path.clone(), source: error },
         })?;
         let started_ns = clock.monotonic_ns();
@@ -207,6 +214,7 @@ impl Log {
             writer: Arc::new(Mutex::new(writer)),
             thread: Mutex::new(None),
             buffer_bytes_max: options.buffer_bytes_max,
+            removal: Mutex::new(()),
             _lock: lock,
         };
         Ok((log, report))
@@ -361,6 +369,64 @@ impl Log {
     #[must_use]
     pub fn reader(&self, from: Revision) -> LogReader {
         LogReader::new(self.files.clone(), self.shared.clone(), from)
+    }
+
+    /// Keeps everything that is in the log now from [`Log::remove_before`];
+    /// [`Hold::set`] says from where on it is needed.
+    #[must_use]
+    pub fn hold(&self, name: &str) -> Hold {
+        Hold::new(self.shared.clone(), name)
+    }
+
+    /// Who holds the log, and the revision above which they need its records.
+    #[must_use]
+    pub fn holders(&self) -> Vec<(String, Revision)> {
+        self.shared.segments.holders()
+    }
+
+    /// The segments, oldest first; the last one is being written.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments.list()
+    }
+
+    /// Removes the sealed segments that hold nothing above `revision`, up to
+    /// the first that somebody holds, and answers which. Whoever calls it has
+    /// everything up to `revision` elsewhere, durably.
+    ///
+    /// The oldest goes first, and its removal is durable before the next one
+    /// goes: whenever the power fails, what is left has no gap that was not
+    /// there before.
+    ///
+    /// # Errors
+    /// When a file cannot be removed, which then still counts as there, or when
+    /// the folder cannot be synced. What was removed before stays so.
+    pub fn remove_before(&self, revision: Revision) -> Result<Vec<SegmentInfo>, LogError> {
+        let Files { vfs, dir, .. } = &self.files;
+        // Two removals at once could mix up the order.
+        let _one = self.removal.lock();
+        let mut removed = Vec::new();
+        while let Some(segment) = self.shared.segments.forget_oldest(revision) {
+            let path = self.files.path(segment.first);
+            if let Err(error) = vfs.remove(&path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                self.shared.segments.remember(&segment);
+                return Err(LogError::io("remove", path)(error));
+            }
+            vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+            removed.push(segment);
+        }
+        Ok(removed)
+    }
+
+    /// Ends the segment being written, after what has been appended in order;
+    /// the next record goes into a new one. A segment without records stays.
+    ///
+    /// # Errors
+    /// When the disk is full or the log has failed.
+    pub fn roll(&self) -> Result<(), LogFault> {
+        self.writer.lock().roll()
     }
 
     /// Reads one block of a segment, which a [`crate::Place`] names, and checks
