@@ -34,6 +34,7 @@ mod push;
 mod reclaim;
 mod reload;
 mod replicator;
+mod revisions;
 mod server;
 mod session;
 mod standalone;

@@ -236,6 +236,11 @@ impl Db {
         self.backed.as_ref().map_or(0, |backed| backed.memory_bytes())
     }
 
+    /// Whether a key that the table does not hold may stand in the backing.
+    pub(crate) fn is_backed(&self) -> bool {
+        self.backed.is_some()
+    }
+
     /// Keys that stand in the backing only.
     pub(crate) fn unloaded_keys(&self) -> u64 {
         self.backed.as_ref().map_or(0, |backed| backed.unloaded_keys)

@@ -81,6 +81,45 @@ impl Db {
         old
     }
 
+    /// Makes the key this string, whatever it was, by one lookup. `begin` is
+    /// told whether the key existed, before anything changes, and answers the
+    /// revision or ends it there. An overwrite counts as an access if `touch`.
+    pub(crate) fn set_string<E>(
+        &mut self,
+        hash: u64,
+        string: &StringWrite<'_>,
+        begin: impl FnOnce(bool) -> Result<Revision, E>,
+    ) -> Result<Option<Box<Value>>, E> {
+        let &StringWrite { key, value, deadline, access, touch } = string;
+        let found = self.table.get_mut(hash, key);
+        let revision = begin(found.is_some())?;
+        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
+        match found {
+            // The common overwrite allocates nothing when the size fits.
+            Some(entry) if is_inline && entry.deadline() == deadline => {
+                let before = entry_bytes(entry);
+                let old = entry.set_inline(value);
+                entry.set_marked(false);
+                entry.set_revision(revision.0);
+                if touch {
+                    entry.set_access(access);
+                }
+                self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
+                Ok(old)
+            }
+            _ => {
+                let mut entry = if is_inline {
+                    Entry::inline(key, value, deadline)
+                } else {
+                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+                };
+                entry.set_revision(revision.0);
+                entry.set_access(access);
+                Ok(self.insert(hash, entry).and_then(Entry::into_boxed))
+            }
+        }
+    }
+
     /// Removes a key, as a change of `revision`.
     pub(crate) fn remove(
         &mut self,
@@ -119,6 +158,15 @@ impl Db {
             + self.deadlines.len() * DEADLINE_BYTES
             + self.backed_bytes()
     }
+}
+
+/// What [`Db::set_string`] puts where.
+pub(crate) struct StringWrite<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) deadline: Option<u64>,
+    pub(crate) access: u32,
+    pub(crate) touch: bool,
 }
 
 /// Heap bytes of an entry with its value.
@@ -244,6 +292,12 @@ impl Keyspace {
     #[must_use]
     pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
         self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
+    }
+
+    /// Waits until the transaction that holds a shard now, if one does, has let
+    /// it go.
+    pub fn wait_for_lock(&self, shard: usize) {
+        drop(self.lock(shard));
     }
 
     pub(crate) fn seed(&self) -> u64 {

@@ -7,8 +7,9 @@ use base::{BranchId, DbIndex, Revision};
 
 use crate::error::LogError;
 
-/// The version this code writes, and the newest it reads.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the segments this code writes, and the newest it reads.
+/// Version 2 has effects that version 1 has not.
+pub(crate) const VERSION: u32 = 2;
 
 /// Names a database: chosen at random when its log is created, and part of
 /// every checksum, so that files of another database never pass for ours.
@@ -359,13 +360,14 @@ pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) 
     bytes
 }
 
-/// Checks a segment's header against its name and the database.
+/// Checks a segment's header against its name and the database; answers its
+/// version.
 pub(crate) fn check_segment_header(
     bytes: &[u8],
     path: &Path,
     id: &DatabaseId,
     first: Revision,
-) -> Result<(), LogError> {
+) -> Result<u32, LogError> {
     let damaged = |offset, what: &str| LogError::Damaged {
         path: path.to_path_buf(),
         offset,
@@ -404,7 +406,7 @@ pub(crate) fn check_segment_header(
             &format!("it begins with revision {inside}, its name says {first}"),
         ));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// A segment's file name: its first revision in 20 digits, so that names sort

@@ -10,14 +10,14 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, segment_name,
+    Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
 };
 use crate::identity::Manifest;
 use crate::queue::Queue;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk};
 use crate::vfs::{Vfs, VfsLock, at};
-use crate::writer::{Writer, create_segment};
+use crate::writer::{Writer, create_segment, renew_segment};
 
 /// When written blocks are synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl Log {
         let mut walk = Walk::default();
         recovery::walk(&*vfs, dir, &manifest, &mut walk, replay)?;
         let mut report = walk.report;
-        let last = *walk.segments.last().expect("the manifest's segment was read");
+        let mut last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {
             tracing::warn!(
                 "{} bytes at byte {} of {} are no whole transaction ({}); cutting the log there, at revision {}",
@@ -289,6 +289,12 @@ impl Log {
                 vfs.remove(&dropped.path).map_err(LogError::io("remove", &dropped.path))?;
                 vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
             }
+        }
+        if last.version < VERSION && last.end == last.first {
+            // The next record belongs into a segment of today's version, which
+            // would have this one's name.
+            renew_segment(&*vfs, dir, &manifest, last.first, clock.now_ms())?;
+            (last.version, last.len) = (VERSION, SEGMENT_HEADER_BYTES as u64);
         }
         let path = at(dir, &segment_name(last.first));
         let mut file = vfs.open_append(&path).map_err(LogError::io("open", &path))?;
@@ -321,16 +327,7 @@ impl Log {
             progressed: Condvar::new(),
             segments: Mutex::new(walk.segments.iter().map(|segment| segment.first).collect()),
         });
-        let writer = Writer::new(
-            vfs.clone(),
-            dir,
-            manifest,
-            shared.clone(),
-            file,
-            last.first,
-            last.len,
-            report.last,
-        );
+        let writer = Writer::new(vfs.clone(), dir, manifest, shared.clone(), file, last);
         let log = Log {
             vfs,
             dir: dir.to_path_buf(),

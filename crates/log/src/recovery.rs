@@ -46,6 +46,8 @@ pub struct Dropped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Whole {
     pub(crate) first: Revision,
+    /// The version of its format.
+    pub(crate) version: u32,
     /// The revision after its last.
     pub(crate) end: Revision,
     /// Bytes that are whole.
@@ -95,12 +97,12 @@ pub(crate) fn walk(
                 break;
             }
         }
-        format::check_segment_header(&bytes, &path, &manifest.id, first)?;
+        let version = format::check_segment_header(&bytes, &path, &manifest.id, first)?;
         if first != next {
             let which = if index == 0 { "first" } else { "next" };
             return Err(missing(next, format!("{first} {which}")));
         }
-        let segment = Segment { path: &path, bytes: &bytes, first, is_last };
+        let segment = Segment { path: &path, bytes: &bytes, first, version, is_last };
         next = segment.read(manifest, next, walk, replay)?;
         walk.report.segments += 1;
     }
@@ -116,6 +118,7 @@ struct Segment<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     first: Revision,
+    version: u32,
     is_last: bool,
 }
 
@@ -164,7 +167,8 @@ impl Segment<'_> {
             offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
         }
         walk.report.bytes += offset;
-        walk.segments.push(Whole { first: self.first, end: next, len: offset });
+        let (first, version) = (self.first, self.version);
+        walk.segments.push(Whole { first, version, end: next, len: offset });
         Ok(next)
     }
 

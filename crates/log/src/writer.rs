@@ -11,12 +11,13 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, put_block, segment_header,
-    segment_name,
+    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, VERSION, put_block,
+    segment_header, segment_name,
 };
 use crate::identity::Manifest;
 use crate::log::{FsyncPolicy, Shared};
 use crate::queue::Batch;
+use crate::recovery::Whole;
 use crate::vfs::{Vfs, VfsFile, at};
 
 /// One second: what `everysec` may lose.
@@ -30,6 +31,9 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     file: Box<dyn VfsFile>,
     segment: Revision,
+    /// An older Alcid began the segment and could not read what this one
+    /// writes.
+    is_old: bool,
     /// Where the next block goes.
     offset: u64,
     /// The newest revision in the file.
@@ -47,26 +51,25 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer that goes on at the end of a segment.
-    #[allow(clippy::too_many_arguments, reason = "the state that recovery found")]
     pub(crate) fn new(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         manifest: Manifest,
         shared: Arc<Shared>,
         file: Box<dyn VfsFile>,
-        segment: Revision,
-        offset: u64,
-        written: Revision,
+        last: Whole,
     ) -> Writer {
         let synced_ns = shared.clock.monotonic_ns();
+        let written = Revision(last.end.0 - 1);
         Writer {
             vfs,
             dir: dir.to_path_buf(),
             manifest,
             shared,
             file,
-            segment,
-            offset,
+            segment: last.first,
+            is_old: last.version < VERSION,
+            offset: last.len,
             written,
             synced: written,
             synced_ns,
@@ -166,9 +169,10 @@ impl Writer {
     fn write(&mut self, batch: Batch) -> Result<(), Batch> {
         // A segment without a record is never full: the next one would have its
         // name.
-        let full_segment = batch.first != self.segment
-            && self.offset + batch.content.len() as u64 > self.shared.segment_bytes_max;
-        if full_segment && self.rotate(batch.first).is_err() {
+        let ends_segment = batch.first != self.segment
+            && (self.is_old
+                || self.offset + batch.content.len() as u64 > self.shared.segment_bytes_max);
+        if ends_segment && self.rotate(batch.first).is_err() {
             return Err(batch);
         }
         if self.append_block(&batch).is_err() {
@@ -286,10 +290,32 @@ impl Writer {
         self.manifest = manifest;
         self.file = file;
         self.segment = first;
+        self.is_old = false;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         self.shared.add_segment(first);
         Ok(())
     }
+}
+
+/// Puts an empty segment of today's version in the place of an older one that
+/// holds no record. The caller makes its name durable.
+pub(crate) fn renew_segment(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    manifest: &Manifest,
+    first: Revision,
+    now_ms: u64,
+) -> Result<(), LogError> {
+    let path = at(dir, &segment_name(first));
+    let temporary = at(dir, &format!("{}.new", segment_name(first)));
+    if vfs.exists(&temporary) {
+        vfs.remove(&temporary).map_err(LogError::io("remove", &temporary))?;
+    }
+    let mut file = vfs.create(&temporary).map_err(LogError::io("create", &temporary))?;
+    file.append(&segment_header(&manifest.id, first, now_ms))
+        .map_err(LogError::io("write", &temporary))?;
+    file.sync().map_err(LogError::io("sync", &temporary))?;
+    vfs.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
 }
 
 /// Creates a segment, durable with its name.
