@@ -74,9 +74,9 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
 
 /// A key that was removed since the backing last knew of it.
 #[derive(Debug)]
-struct Removed {
-    key: Box<[u8]>,
-    revision: Revision,
+pub(crate) struct Removed {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) revision: Revision,
 }
 
 impl Keyed for Removed {
@@ -258,6 +258,9 @@ impl Db {
         if let Some(backed) = &mut self.backed {
             backed.forget_removal(hash, key);
         }
+        if let Some(removals) = &mut self.removals {
+            removals.remove(hash, key);
+        }
     }
 
     /// What is to be remembered of a key that goes.
@@ -265,6 +268,9 @@ impl Db {
         match &mut self.backed {
             Some(backed) => backed.note_removal(hash, key, revision),
             None => self.forgotten_removal = revision,
+        }
+        if let Some(removals) = &mut self.removals {
+            removals.insert(hash, Removed { key: key.into(), revision });
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod apply;
 mod backing;
+mod changes;
 mod check;
 pub mod dump;
 mod edit;
@@ -22,6 +23,7 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
+pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;

@@ -9,7 +9,7 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::backing::{Backed, Backing, Count};
+use crate::backing::{Backed, Backing, Count, Removed};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -45,6 +45,8 @@ pub(crate) struct Db {
     /// The newest removal that was not remembered, or is no longer: a backing
     /// that has not reached it answers with keys that do not exist.
     pub(crate) forgotten_removal: Revision,
+    /// Keys removed, where somebody wants to know.
+    pub(crate) removals: Option<Box<Table<Removed>>>,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
 }
@@ -58,6 +60,7 @@ impl Db {
             space,
             backed: None,
             forgotten_removal: Revision::ZERO,
+            removals: None,
             counted_bytes: 0,
         }
     }
@@ -211,6 +214,8 @@ impl Shard {
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);
         flushed.backed = None;
+        // Nothing was ever removed from the fresh space.
+        db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
         flushed
     }
 }
