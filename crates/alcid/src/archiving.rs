@@ -148,7 +148,7 @@ fn advanced(
     engine: Weak<Engine>,
     clock: Arc<dyn Clock>,
     progress: watch::Sender<Checkpointed>,
-    _log: Arc<StandaloneLog>,
+    log: Arc<StandaloneLog>,
 ) -> Advanced {
     Box::new(move |revision, took_ms| {
         progress.send_modify(|now| {
@@ -158,6 +158,12 @@ fn advanced(
         });
         if let Some(engine) = engine.upgrade() {
             engine.keyspace.forget_removals(revision);
+        }
+        // What a restart needs no more.
+        if let Err(error) = log.log().remove_before(revision) {
+            tracing::warn!(
+                "remove old segments of the log: {error}; the next checkpoint tries again"
+            );
         }
     })
 }

@@ -77,12 +77,15 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
-    /// Opens the base in the archive's folder, which exists, or makes an empty
-    /// one whose keys are hashed with `seed`.
+    /// Opens the base in the archive's folder, or makes an empty one, for its
+    /// owner only, whose keys are hashed with `seed`.
     ///
     /// # Errors
     /// When it is in use, damaged, of a newer format, or cannot be read.
     pub fn open(dir: &Path, seed: u64) -> Result<Base, ArchiveError> {
+        RealVfs
+            .create_dir_all(dir)
+            .map_err(|error| ArchiveError::tree("create the folder of", dir)(error.into()))?;
         // The tree itself would take a folder that is in use, and spoil it.
         let lock = RealVfs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => ArchiveError::InUse { dir: dir.to_owned() },
