@@ -46,6 +46,8 @@ impl Engine {
     /// whenever the replicator reports progress.
     pub fn run_committed(&self) {
         self.answer_durable();
+        // A log with a fault ends those that wait for what is not in it.
+        self.checkpoints_moved();
         let queue = &self.after_commit;
         loop {
             let mut waiting = queue.waiting.lock();

@@ -1,7 +1,7 @@
 //! The engine: everything that all connections share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use base::{Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
@@ -11,6 +11,7 @@ use settings::Settings;
 
 use crate::blocking::Blocking;
 use crate::call::Handler;
+use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
@@ -19,6 +20,7 @@ use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::server::latency::Latency;
+use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
 use crate::stats::Stats;
@@ -62,6 +64,8 @@ pub struct Engine {
     pub(crate) cron_paused: AtomicBool,
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
+    pub(crate) saves: Saves,
+    pub(crate) archive: OnceLock<Arc<dyn Archive>>,
 }
 
 /// What only the binary can do or know.
@@ -211,6 +215,8 @@ impl Engine {
             active_expire: AtomicBool::new(true),
             cron_paused: AtomicBool::new(false),
             hooks,
+            saves: Saves::default(),
+            archive: OnceLock::new(),
         }
     }
 

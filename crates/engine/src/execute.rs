@@ -184,7 +184,7 @@ impl Engine {
             return Ok(Admitted::Queue);
         }
         // A disk that does not keep up slows writers instead of growing memory.
-        if flags.has(WRITE) && self.replicator.is_congested() {
+        if flags.has(WRITE) && self.is_congested() {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // What replicas would hear of waits as writes do; EXEC counts as a
@@ -197,6 +197,11 @@ impl Engine {
             return Ok(Admitted::Pause(until_ms));
         }
         Ok(Admitted::Run)
+    }
+
+    fn is_congested(&self) -> bool {
+        self.replicator.is_congested()
+            || self.archive.get().is_some_and(|archive| archive.is_congested())
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]

@@ -1,5 +1,7 @@
 //! An engine without sockets or disk, and clients of it.
 
+#![allow(dead_code, reason = "each file of tests uses a part")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -31,7 +33,7 @@ impl Server {
             1,
             Settings::default(),
             Identity::default(),
-            Hooks::default(),
+            Hooks { shutdown: Some(Box::new(|| {})), ..Hooks::default() },
         );
         Server { engine: Arc::new(engine), clock }
     }
