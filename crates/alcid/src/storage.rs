@@ -1,25 +1,42 @@
-//! Opening the log: the folder, recovery into a keyspace, and `alcid log`.
+//! Opening archive and log: recovery into a keyspace, and `alcid log`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::{Clock, Revision, Rng};
+use archive::Base;
+use base::{Clock, Rng};
 use clap::Subcommand;
-use engine::{Engine, Recovered, StandaloneLog};
+use engine::{Recovered, StandaloneLog};
 use keyspace::{Buffers, Keyspace};
-use log::{Log, LogOptions, RealVfs, RecoveryReport};
+use log::{Log, LogOptions, RealVfs, RecoveryReport, Vfs};
 use settings::Settings;
 
-/// Opens the log of `settings` and replays it into `keyspace`.
+/// What a start finds on disk.
+pub struct Storage {
+    /// The state that the log ends with; keys that the archive has come in
+    /// when they are asked for.
+    pub keyspace: Keyspace,
+    /// The log.
+    pub log: Arc<StandaloneLog>,
+    /// The archive's base.
+    pub base: Arc<Base>,
+}
+
+/// Opens the archive and the log of `settings`, and replays of the log what
+/// the archive does not have.
 ///
 /// # Errors
 /// What stands in the way, naming file, offset and the command to run.
 pub fn open(
     settings: &Settings,
-    keyspace: &Keyspace,
     clock: Arc<dyn Clock>,
     rng: &mut dyn Rng,
-) -> Result<Arc<StandaloneLog>, String> {
+) -> Result<Storage, String> {
+    let base =
+        Base::open(&settings.archive_dir(), rng.next_u64()).map_err(|error| error.to_string())?;
+    let base = Arc::new(base);
+    let keyspace = Keyspace::new(settings.databases, base.directory().seed);
+    crate::archiving::back(&keyspace, &base, settings)?;
     let dir = settings.log_dir();
     let options = LogOptions {
         fsync: engine::fsync_policy(settings),
@@ -28,7 +45,11 @@ pub fn open(
     };
     let limits = engine::encoding_limits(settings);
     let mut buffers = Buffers::default();
+    let archived = base.revision();
     let mut replay = |record: log::Record<'_>| {
+        if record.revision <= archived {
+            return Ok(());
+        }
         keyspace
             .apply(
                 record.revision,
@@ -42,8 +63,10 @@ pub fn open(
     };
     let (log, report) = Log::open(Arc::new(RealVfs), &dir, options, clock, rng, &mut replay)
         .map_err(|error| format!("open the log: {error}"))?;
+    base.adopt(log.id()).map_err(|error| error.to_string())?;
     tracing::info!(
         folder = %dir.display(),
+        archived = archived.0,
         revisions = report.records,
         bytes = report.bytes,
         segments = report.segments,
@@ -57,32 +80,7 @@ pub fn open(
         seconds: report.seconds,
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
     };
-    Ok(StandaloneLog::new(log, recovered))
-}
-
-/// Replays the whole log into the place of the engine's keyspace, after a sync.
-///
-/// # Errors
-/// Why the log cannot be read; the keyspace is what it was then.
-pub fn reload(log: &StandaloneLog, engine: &Engine) -> Result<(), String> {
-    let limits = engine.live().encoding;
-    engine.reload(|fresh| {
-        let log = log.log();
-        log.request_sync();
-        let newest = log.newest();
-        log.wait_durable(newest).map_err(|fault| format!("sync the log: {fault}"))?;
-        let mut buffers = Buffers::default();
-        let mut reader = log.reader(Revision(1));
-        while let Some(record) =
-            reader.try_next().map_err(|error| format!("read the log: {error}"))?
-        {
-            let (header, effects) = (record.header, &record.effects);
-            fresh
-                .apply(record.revision, header.time_ms, header.db, effects, &limits, &mut buffers)
-                .map_err(|error| format!("apply revision {}: {error}", record.revision))?;
-        }
-        Ok(())
-    })
+    Ok(Storage { keyspace, log: StandaloneLog::new(log, recovered), base })
 }
 
 /// `alcid log …`

@@ -60,6 +60,7 @@ const OBJECT: &[CommandSpec] = &[
     Row::data("help", 2, LOADING.with(STALE), &[], "6.2.0", "", "Returns helpful text about the different subcommands.", object_help),
     Row::data("idletime", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the time since the last access to a key.", object_idletime),
     Row::data("refcount", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the reference count of a value of a key.", object_refcount),
+    Row::data("revision", 3, READONLY, OBJECT_KEY, "alcid 0.1", "key", "Returns the revision of a key's last change.", object_revision),
 ];
 
 const READ: &[KeySpec] = &[KeySpec::one(1, RO.with(ACCESS))];
@@ -344,6 +345,14 @@ fn object_refcount(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply)
     Ok(())
 }
 
+fn object_revision(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
+    match ctx.tx.info(args[0]) {
+        Some(info) => reply.integer(i64::try_from(info.revision.0).unwrap_or(i64::MAX)),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
 fn object_idletime(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let now_s = (ctx.tx.now_ms() / 1000) as u32;
     match ctx.tx.info(args[0]) {
@@ -379,6 +388,8 @@ fn object_help(_ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -
         "REFCOUNT <key>",
         "    Return the number of references of the value associated with the specified",
         "    <key>.",
+        "REVISION <key>",
+        "    Return the revision of the last change of the <key>.",
         "HELP",
         "    Print this help.",
     ];

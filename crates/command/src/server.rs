@@ -31,6 +31,7 @@ pub const FAMILY: Family = Family {
         Row::container("config", Flags(0), "2.0.0", "A container for server configuration commands.", CONFIG),
         Row::container("debug", OPERATE, "1.0.0", "A container for debugging commands.", DEBUG),
         Row::engine("info", -1, SHOW, "1.0.0", "[section [section ...]]", "Returns information and statistics about the server.").categories(category::DANGEROUS),
+        Row::engine("lastrev", 1, LOADING.with(STALE).with(FAST), "alcid 0.1", "", "Returns the revision of the connection's last write."),
         Row::engine("lastsave", 1, LOADING.with(STALE).with(FAST), "1.0.0", "", "Returns the time of the last save, in seconds since 1970.").categories(category::ADMIN.with(category::DANGEROUS)),
         Row::container("latency", Flags(0), "2.8.13", "A container for latency diagnostics commands.", LATENCY),
         Row::engine("lolwut", -1, READONLY.with(FAST), "5.0.0", "[VERSION version]", "Displays computer art and the version."),
@@ -43,6 +44,7 @@ pub const FAMILY: Family = Family {
         Row::engine("time", 1, LOADING.with(STALE).with(FAST), "2.6.0", "", "Returns the server time."),
         Row::engine("wait", 3, BLOCKING, "3.0.0", "numreplicas timeout", "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed."),
         Row::engine("waitaof", 4, BLOCKING, "7.2.0", "numlocal numreplicas timeout", "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas."),
+        Row::engine("waitrev", 3, BLOCKING, "alcid 0.1", "revision timeout", "Blocks until this node has applied a revision, and returns the newest it has applied."),
     ],
 };
 

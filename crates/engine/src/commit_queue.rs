@@ -46,6 +46,7 @@ impl Engine {
     /// whenever the replicator reports progress.
     pub fn run_committed(&self) {
         self.answer_durable();
+        self.answer_applied();
         // A log with a fault ends those that wait for what is not in it.
         self.checkpoints_moved();
         let queue = &self.after_commit;

@@ -19,6 +19,7 @@ use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
+use crate::revisions::RevisionWaits;
 use crate::server::latency::Latency;
 use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
@@ -43,6 +44,7 @@ pub struct Engine {
     pub identity: Identity,
     pub(crate) pubsub: PubSub,
     pub(crate) blocking: Blocking,
+    pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
     pub(crate) slowlog: SlowLog,
@@ -202,6 +204,7 @@ impl Engine {
             identity,
             pubsub: PubSub::default(),
             blocking: Blocking::default(),
+            revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
             pause: Pause::default(),
             slowlog: SlowLog::default(),

@@ -35,6 +35,7 @@ mod push;
 mod reclaim;
 mod reload;
 mod replicator;
+mod revisions;
 mod server;
 mod session;
 mod standalone;

@@ -215,7 +215,7 @@ impl Engine {
         if !unchanged {
             let finished = txn.finish();
             session.buffers = buffers;
-            self.settle(session, &finished);
+            self.settle(session, &finished, multi.has_any(WRITE));
             match readable {
                 Ok(()) => reply.null_array(),
                 Err(error) => {
@@ -255,7 +255,7 @@ impl Engine {
         }
         let finished = txn.finish();
         session.buffers = buffers;
-        self.settle(session, &finished);
+        self.settle(session, &finished, multi.has_any(WRITE));
         self.start_after_exec(std::mem::take(&mut session.saves_after_exec));
         if close { Outcome::Close } else { Outcome::Done }
     }

@@ -74,9 +74,9 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
 
 /// A key that was removed since the backing last knew of it.
 #[derive(Debug)]
-struct Removed {
-    key: Box<[u8]>,
-    revision: Revision,
+pub(crate) struct Removed {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) revision: Revision,
 }
 
 impl Keyed for Removed {
@@ -129,6 +129,11 @@ pub(crate) struct Backed {
     removed_bytes: usize,
     /// The newest of them, those already forgotten included.
     newest_removal: Revision,
+    /// Whether removals are remembered even while everything is loaded, since
+    /// keys are evicted now and then.
+    evicts: bool,
+    /// The scan position from which on to look for what to evict.
+    pub(crate) hand: u64,
     counted: Counted,
 }
 
@@ -141,8 +146,31 @@ impl Backed {
             removed: Table::in_shard(seed, SHARD_BITS),
             removed_bytes: 0,
             newest_removal: Revision::ZERO,
+            evicts: false,
+            hand: 0,
             counted: Counted::new(count),
         }
+    }
+
+    /// For a part that has all its keys and is to evict some.
+    pub(crate) fn everything_loaded(
+        backing: Arc<dyn Backing>,
+        seed: u64,
+        count: &Arc<Count>,
+    ) -> Backed {
+        Backed { loaded: [u64::MAX; BUCKETS / 64], ..Backed::new(backing, 0, seed, count) }
+    }
+
+    /// From here on removals are remembered, whatever is loaded.
+    pub(crate) fn remember_removals(&mut self) {
+        self.evicts = true;
+    }
+
+    /// A key stands in the backing only from here on.
+    pub(crate) fn note_evicted(&mut self, hash: u64) {
+        let bucket = bucket_of(hash);
+        self.loaded[bucket / 64] &= !(1 << (bucket % 64));
+        self.unloaded_keys += 1;
     }
 
     fn is_loaded(&self, bucket: usize) -> bool {
@@ -208,6 +236,11 @@ impl Db {
         self.backed.as_ref().map_or(0, |backed| backed.memory_bytes())
     }
 
+    /// Whether a key that the table does not hold may stand in the backing.
+    pub(crate) fn is_backed(&self) -> bool {
+        self.backed.is_some()
+    }
+
     /// Keys that stand in the backing only.
     pub(crate) fn unloaded_keys(&self) -> u64 {
         self.backed.as_ref().map_or(0, |backed| backed.unloaded_keys)
@@ -225,12 +258,19 @@ impl Db {
         if let Some(backed) = &mut self.backed {
             backed.forget_removal(hash, key);
         }
+        if let Some(removals) = &mut self.removals {
+            removals.remove(hash, key);
+        }
     }
 
     /// What is to be remembered of a key that goes.
     pub(crate) fn note_removed(&mut self, hash: u64, key: &[u8], revision: Revision) {
-        if let Some(backed) = &mut self.backed {
-            backed.note_removal(hash, key, revision);
+        match &mut self.backed {
+            Some(backed) => backed.note_removal(hash, key, revision),
+            None => self.forgotten_removal = revision,
+        }
+        if let Some(removals) = &mut self.removals {
+            removals.insert(hash, Removed { key: key.into(), revision });
         }
     }
 
@@ -312,6 +352,18 @@ impl Db {
         (unloaded.unwrap_or(BUCKETS) as u64) << BUCKET_POSITION_BITS
     }
 
+    /// Makes the key resident that the deadline index names and the table lacks.
+    pub(crate) fn load_due(&mut self, at: u64, hash: u64, access: u32) -> Result<(), BackingError> {
+        self.load_bucket((hash >> (64 - BUCKET_BITS)) as u16, access)?;
+        if self.table.find(hash, |entry| entry.deadline() == Some(at)).is_none() {
+            return Err(BackingError::new(format!(
+                "space {} lacks a key that was evicted to it",
+                self.space
+            )));
+        }
+        Ok(())
+    }
+
     /// Makes a key that may stand in the backing one that does not exist, as a
     /// change of `revision`; `existed` says whether it did. Answers false, and
     /// does nothing, when it is known already.
@@ -326,6 +378,10 @@ impl Db {
             return Ok(false);
         }
         let backed = self.backed.as_mut().expect("else everything is known");
+        // Its deadline may stand in the index, by which it must be found.
+        if backed.evicts {
+            return Ok(false);
+        }
         if existed {
             backed.count_down(self.space)?;
         }
@@ -360,10 +416,36 @@ impl Db {
         Ok(())
     }
 
+    /// What does not agree in what is remembered of keys that are not here.
+    pub(crate) fn check_backed(&self) -> Option<String> {
+        let backed = self.backed.as_ref()?;
+        let bytes: usize = backed.removed.iter().map(|removed| removed.key.len()).sum();
+        if bytes != backed.removed_bytes {
+            let counted = backed.removed_bytes;
+            return Some(format!("removed keys count as {counted} bytes, they have {bytes}"));
+        }
+        let both = backed.removed.iter().find(|removed| {
+            self.table.get(self.table.hash_of(&removed.key), &removed.key).is_some()
+        });
+        if let Some(both) = both {
+            return Some(format!("key \"{}\" exists and is removed", both.key.escape_ascii()));
+        }
+        if backed.unloaded_keys == 0 && !backed.evicts {
+            return Some("it is backed, and has everything".to_owned());
+        }
+        None
+    }
+
     /// Stops asking the backing once it has nothing that is not here.
     fn settle(&mut self) {
-        if self.unloaded_keys() == 0 {
-            self.backed = None;
+        match &mut self.backed {
+            Some(backed) if backed.unloaded_keys > 0 => {}
+            Some(backed) if backed.evicts => backed.loaded = [u64::MAX; BUCKETS / 64],
+            Some(backed) => {
+                self.forgotten_removal = self.forgotten_removal.max(backed.newest_removal);
+                self.backed = None;
+            }
+            None => {}
         }
     }
 }
@@ -375,7 +457,8 @@ fn place_of(position: u64) -> usize {
 
 impl Keyspace {
     /// Keys of `db` may stand in `backing`, under `space`: `keys[shard]` of
-    /// them. To be called before anything else touches the database.
+    /// them. To be called before anything else touches the database. All
+    /// databases have one and the same backing.
     ///
     /// # Panics
     /// When there is no such database.
@@ -386,6 +469,7 @@ impl Keyspace {
         space: SpaceId,
         keys: &[u64; SHARDS],
     ) {
+        *self.backing().lock() = Some(backing.clone());
         for (index, &keys) in keys.iter().enumerate() {
             let mut shard = self.lock(index);
             let db = &mut shard.dbs[usize::from(db)];

@@ -5,11 +5,13 @@
 
 mod apply;
 mod backing;
+mod changes;
 mod check;
 pub mod dump;
 mod edit;
 pub mod effect;
 mod event;
+mod evict;
 mod limits;
 mod recorder;
 mod shard;
@@ -21,8 +23,10 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
+pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
+pub use evict::Evicted;
 pub use limits::EncodingLimits;
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS};

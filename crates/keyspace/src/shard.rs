@@ -9,7 +9,7 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::backing::{Backed, Count};
+use crate::backing::{Backed, Backing, Count, Removed};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -42,6 +42,11 @@ pub(crate) struct Db {
     pub(crate) space: SpaceId,
     /// There while keys may stand in a backing only.
     pub(crate) backed: Option<Box<Backed>>,
+    /// The newest removal that was not remembered, or is no longer: a backing
+    /// that has not reached it answers with keys that do not exist.
+    pub(crate) forgotten_removal: Revision,
+    /// Keys removed, where somebody wants to know.
+    pub(crate) removals: Option<Box<Table<Removed>>>,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
 }
@@ -54,6 +59,8 @@ impl Db {
             entry_bytes: 0,
             space,
             backed: None,
+            forgotten_removal: Revision::ZERO,
+            removals: None,
             counted_bytes: 0,
         }
     }
@@ -75,6 +82,45 @@ impl Db {
             self.deadlines.insert((at, hash));
         });
         old
+    }
+
+    /// Makes the key this string, whatever it was, by one lookup. `begin` is
+    /// told whether the key existed, before anything changes, and answers the
+    /// revision or ends it there. An overwrite counts as an access if `touch`.
+    pub(crate) fn set_string<E>(
+        &mut self,
+        hash: u64,
+        string: &StringWrite<'_>,
+        begin: impl FnOnce(bool) -> Result<Revision, E>,
+    ) -> Result<Option<Box<Value>>, E> {
+        let &StringWrite { key, value, deadline, access, touch } = string;
+        let found = self.table.get_mut(hash, key);
+        let revision = begin(found.is_some())?;
+        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
+        match found {
+            // The common overwrite allocates nothing when the size fits.
+            Some(entry) if is_inline && entry.deadline() == deadline => {
+                let before = entry_bytes(entry);
+                let old = entry.set_inline(value);
+                entry.set_marked(false);
+                entry.set_revision(revision.0);
+                if touch {
+                    entry.set_access(access);
+                }
+                self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
+                Ok(old)
+            }
+            _ => {
+                let mut entry = if is_inline {
+                    Entry::inline(key, value, deadline)
+                } else {
+                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+                };
+                entry.set_revision(revision.0);
+                entry.set_access(access);
+                Ok(self.insert(hash, entry).and_then(Entry::into_boxed))
+            }
+        }
     }
 
     /// Removes a key, as a change of `revision`.
@@ -115,6 +161,15 @@ impl Db {
             + self.deadlines.len() * DEADLINE_BYTES
             + self.backed_bytes()
     }
+}
+
+/// What [`Db::set_string`] puts where.
+pub(crate) struct StringWrite<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) deadline: Option<u64>,
+    pub(crate) access: u32,
+    pub(crate) touch: bool,
 }
 
 /// Heap bytes of an entry with its value.
@@ -159,6 +214,8 @@ impl Shard {
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);
         flushed.backed = None;
+        // Nothing was ever removed from the fresh space.
+        db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
         flushed
     }
 }
@@ -178,6 +235,8 @@ pub struct Keyspace {
     slots: Box<[Slot]>,
     seed: u64,
     databases: DbIndex,
+    /// What keys can be evicted to.
+    backing: Mutex<Option<Arc<dyn Backing>>>,
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
 }
@@ -200,6 +259,7 @@ impl Keyspace {
             slots,
             seed,
             databases,
+            backing: Mutex::new(None),
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
         }
@@ -239,8 +299,18 @@ impl Keyspace {
         self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
     }
 
+    /// Waits until the transaction that holds a shard now, if one does, has let
+    /// it go.
+    pub fn wait_for_lock(&self, shard: usize) {
+        drop(self.lock(shard));
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed
+    }
+
+    pub(crate) fn backing(&self) -> &Mutex<Option<Arc<dyn Backing>>> {
+        &self.backing
     }
 
     pub(crate) fn backed_count(&self) -> &Arc<Count> {

@@ -11,6 +11,7 @@ mod read;
 mod scan;
 
 use std::cell::Cell;
+use std::convert::Infallible;
 
 use base::{DbIndex, Revision};
 use entry::Entry;
@@ -22,7 +23,7 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StringWrite};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
@@ -268,43 +269,19 @@ impl<'t> Txn<'t> {
         let db_index = self.db;
         self.changed(index, db_index);
         let access = access_clock(self.options.now_ms);
-        let touch = self.options.touch;
+        let string = StringWrite { key, value, deadline, access, touch: self.options.touch };
         let (shard, recorder) = self.split(index);
-        let db = &mut shard.dbs[usize::from(db_index)];
-        let found = db.table.get_mut(hash, key);
-        let effect = Effect::StrSet { value, deadline };
-        let revision = recorder.on_key(db_index, key, found.is_some(), &effect);
-        shard.last_revision = revision;
-        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
-        match found {
-            // The common overwrite: one lookup, no allocation when the size fits.
-            Some(entry) if is_inline && entry.deadline() == deadline => {
-                let before = crate::shard::entry_bytes(entry);
-                let old = entry.set_inline(value);
-                entry.set_marked(false);
-                entry.set_revision(revision.0);
-                let after = crate::shard::entry_bytes(entry);
-                if touch {
-                    entry.set_access(access);
-                }
-                db.entry_bytes = db.entry_bytes - before + after;
-                recorder.throw_away(old);
-            }
-            existing => {
-                let is_new = existing.is_none();
-                let mut entry = if is_inline {
-                    Entry::inline(key, value, deadline)
-                } else {
-                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
-                };
-                entry.set_revision(revision.0);
-                entry.set_access(access);
-                let old = db.insert(hash, entry);
-                recorder.throw_away(old.and_then(Entry::into_boxed));
-                if is_new {
-                    recorder.notify(class::NEW, "new", db_index, key);
-                }
-            }
+        let (db, newest) = (&mut shard.dbs[usize::from(db_index)], &mut shard.last_revision);
+        let mut is_new = false;
+        let Ok(old) = db.set_string(hash, &string, |existed| {
+            is_new = !existed;
+            let effect = Effect::StrSet { value, deadline };
+            *newest = recorder.on_key(db_index, key, existed, &effect);
+            Ok::<_, Infallible>(*newest)
+        });
+        recorder.throw_away(old);
+        if is_new {
+            recorder.notify(class::NEW, "new", db_index, key);
         }
     }
 
@@ -473,6 +450,10 @@ impl<'t> Txn<'t> {
                 theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
+        let backing = other.backing().lock().clone();
+        if backing.is_some() {
+            *self.keyspace.backing().lock() = backing;
+        }
         for db in 0..self.databases() {
             (0..SHARDS).for_each(|index| self.changed(index, db));
         }
@@ -544,12 +525,13 @@ impl<'t> Txn<'t> {
                 if at > self.options.now_ms {
                     break;
                 }
-                let key = db
-                    .table
-                    .find(hash, |entry| entry.deadline() == Some(at))
-                    .expect("the deadline index names keys that exist")
-                    .key()
-                    .to_vec();
+                let found = db.table.find(hash, |entry| entry.deadline() == Some(at));
+                let Some(key) = found.map(|entry| entry.key().to_vec()) else {
+                    if !self.load_due(shard, at, hash) {
+                        break;
+                    }
+                    continue;
+                };
                 self.remove(&key, Cause::Expired);
                 self.notify(class::EXPIRED, "expired", &key);
                 removed += 1;

@@ -372,6 +372,12 @@ impl Log {
         *self.thread.lock() = Some(thread);
     }
 
+    /// Names the database: chosen at random when its log was created.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
     /// The next revision. Each one answered must be appended.
     #[must_use]
     pub fn reserve(&self) -> Revision {

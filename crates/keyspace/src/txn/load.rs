@@ -82,6 +82,22 @@ impl Txn<'_> {
         Ok(was_unknown)
     }
 
+    /// Brings an evicted key into memory that is due at `at`. False when that is
+    /// not possible, and [`Txn::backing_error`] says why.
+    pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
+        let (db, access) = (self.db, access_clock(self.options.now_ms));
+        let part = &mut self.shard_mut(shard).dbs[usize::from(db)];
+        let loaded = part.load_due(at, hash, access);
+        self.changed(shard, db);
+        match loaded {
+            Ok(()) => true,
+            Err(error) => {
+                self.backing_error.get_or_insert(error);
+                false
+            }
+        }
+    }
+
     /// Why a key could not be brought into memory, if one could not.
     #[must_use]
     pub fn backing_error(&self) -> Option<&BackingError> {

@@ -91,7 +91,11 @@ impl Txn<'_> {
         self.found(self.db, key).map(|entry| KeyInfo {
             revision: Revision(entry.revision()),
             deadline: entry.deadline(),
-            access_s: entry.access(),
+            // What came into memory before any clock was read, came just now.
+            access_s: match entry.access() {
+                0 => access_clock(self.options.now_ms),
+                access => access,
+            },
             memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
             is_raw: entry.marked(),
         })
