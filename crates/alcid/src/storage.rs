@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use archive::Base;
-use base::{Clock, Rng};
+use base::{Clock, Revision, Rng};
 use clap::Subcommand;
 use engine::{Recovered, StandaloneLog};
 use keyspace::{Buffers, Keyspace};
@@ -47,9 +47,6 @@ pub fn open(
     let mut buffers = Buffers::default();
     let archived = base.revision();
     let mut replay = |record: log::Record<'_>| {
-        if record.revision <= archived {
-            return Ok(());
-        }
         keyspace
             .apply(
                 record.revision,
@@ -61,9 +58,16 @@ pub fn open(
             )
             .map_err(|error| error.to_string())
     };
-    let (log, report) = Log::open(Arc::new(RealVfs), &dir, options, clock, rng, &mut replay)
-        .map_err(|error| format!("open the log: {error}"))?;
+    let (log, report) =
+        Log::open(Arc::new(RealVfs), &dir, options, archived, clock, rng, &mut replay)
+            .map_err(|error| format!("open the log: {error}"))?;
     base.adopt(log.id()).map_err(|error| error.to_string())?;
+    if let Some(ended) = report.ended_early {
+        tracing::warn!(
+            "the log ends with revision {ended}, the archive has everything up to {archived}: the log goes on \
+             after that; nothing is lost"
+        );
+    }
     tracing::info!(
         folder = %dir.display(),
         archived = archived.0,
@@ -94,6 +98,10 @@ pub enum LogCommand {
         /// The log's folder, if it is not `log` in the data folder.
         #[arg(long, visible_alias = "log-path", value_name = "PATH")]
         aof_path: Option<PathBuf>,
+        /// The revision that the archive has reached: what the log held up to there is not needed. Without it the
+        /// log is read from where it begins.
+        #[arg(long, value_name = "REVISION")]
+        base: Option<u64>,
         /// Cut the log at the damage. What is cut off is kept in copies.
         #[arg(long)]
         repair: bool,
@@ -105,9 +113,10 @@ pub enum LogCommand {
 /// # Errors
 /// The damage, or why the log cannot be read or mended.
 pub fn run(command: &LogCommand) -> Result<(), String> {
-    let LogCommand::Check { data_dir, aof_path, repair } = command;
+    let LogCommand::Check { data_dir, aof_path, base, repair } = command;
+    let base = base.map(Revision);
     let dir = aof_path.clone().unwrap_or_else(|| data_dir.join("log"));
-    let report = log::check(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    let report = log::check(&RealVfs, &dir, base).map_err(|error| error.to_string())?;
     describe(&report.report);
     let Some(finding) = report.finding else {
         println!(
@@ -127,7 +136,7 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
             finding.error, finding.last_whole
         ));
     }
-    let (saved, last) = log::repair(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    let (saved, last) = log::repair(&RealVfs, &dir, base).map_err(|error| error.to_string())?;
     for path in saved {
         println!("Kept {}", path.display());
     }
@@ -137,6 +146,24 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
 
 fn describe(report: &RecoveryReport) {
     println!("{} transactions up to revision {}.", report.records, report.last);
+    if report.base > Revision::ZERO {
+        println!(
+            "They begin with revision {}: a start needs an archive with all before it.",
+            report.base.next()
+        );
+    }
+    if report.segments_skipped > 0 {
+        println!(
+            "Of {} segments before it only the headers were checked.",
+            report.segments_skipped
+        );
+    }
+    if let Some(ended) = report.ended_early {
+        println!(
+            "The log ends with revision {ended}; the next start goes on after revision {}.",
+            report.base
+        );
+    }
     if let Some(dropped) = &report.dropped {
         println!(
             "{} bytes at byte {} of {} are no whole transaction ({}); the next start cuts them off.",

@@ -11,11 +11,13 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
+use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
 use lsm_tree::{
@@ -29,6 +31,12 @@ use crate::compaction::{Bound, Bounds, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::error::ArchiveError;
 use crate::manifest;
+
+/// The file in the archive's folder that is locked while it is open.
+const LOCK: &str = "LOCK";
+
+/// The folder in the archive's that the tree has to itself.
+const TREE: &str = "base";
 
 /// Bytes of blocks kept in memory.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -59,6 +67,7 @@ pub struct Base {
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
+    _lock: Box<dyn VfsLock>,
 }
 
 impl std::fmt::Debug for Base {
@@ -68,20 +77,25 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
-    /// Opens the base in `dir`, or makes an empty one whose keys are hashed
-    /// with `seed`. Two processes must not have one open: whoever opens a
-    /// database locks its log first.
+    /// Opens the base in the archive's folder, which exists, or makes an empty
+    /// one whose keys are hashed with `seed`.
     ///
     /// # Errors
-    /// When it is damaged, of a newer format, or cannot be read.
+    /// When it is in use, damaged, of a newer format, or cannot be read.
     pub fn open(dir: &Path, seed: u64) -> Result<Base, ArchiveError> {
-        manifest::check(dir).map_err(|(path, what)| ArchiveError::Damaged {
+        // The tree itself would take a folder that is in use, and spoil it.
+        let lock = RealVfs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => ArchiveError::InUse { dir: dir.to_owned() },
+            _ => ArchiveError::tree("lock", dir)(error.into()),
+        })?;
+        let tree_dir = dir.join(TREE);
+        manifest::check(&tree_dir).map_err(|(path, what)| ArchiveError::Damaged {
             dir: dir.to_owned(),
             what: format!("{}: {what}", path.display()),
         })?;
         let numbers = SequenceNumberCounter::default();
         let bounds = Arc::new(Bounds::default());
-        let tree = Config::new(dir, numbers.clone(), SequenceNumberCounter::default())
+        let tree = Config::new(&tree_dir, numbers.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_FILES_MAX))))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
@@ -100,6 +114,7 @@ impl Base {
             directory: RwLock::new(Arc::new(directory)),
             bounds,
             manifest: Mutex::new(()),
+            _lock: lock,
         })
     }
 
@@ -255,7 +270,7 @@ impl Base {
     fn forget_manifests(&self) -> Result<(), ArchiveError> {
         self.tree
             .get_version_history_lock()
-            .maintenance(&self.dir, SeqNo::MAX)
+            .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
     }
 }
@@ -394,8 +409,9 @@ mod tests {
         let base = Base::open(folder.path(), 1).expect("an empty one opens");
         write(&base, 1, &[(&[0, 0, 0, 0, 1, b'a'], Some(b"v"))]);
         drop(base);
-        let current = std::fs::read(folder.path().join("current")).expect("there");
-        let manifest = folder.path().join(format!("v{}", current[0]));
+        let tree = folder.path().join(TREE);
+        let current = std::fs::read(tree.join("current")).expect("there");
+        let manifest = tree.join(format!("v{}", current[0]));
         let whole = std::fs::read(&manifest).expect("there");
         for place in 0..whole.len() {
             let mut bytes = whole.clone();

@@ -40,6 +40,12 @@ pub enum ArchiveError {
         /// The newest format known here.
         known: u64,
     },
+    /// Another server has it open.
+    #[error("the archive in {} is in use by another server", .dir.display())]
+    InUse {
+        /// The archive's folder.
+        dir: PathBuf,
+    },
     /// It belongs to another log.
     #[error("the archive in {} belongs to another database than the log beside it", .dir.display())]
     Foreign {

@@ -1,5 +1,6 @@
 //! The thread that follows the log and moves the base forward.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use base::{Clock, DbIndex, Revision};
 use keyspace::EncodingLimits;
-use log::{LogReader, OwnedRecord, Record};
+use log::{LogReader, Waker};
 use parking_lot::{Condvar, Mutex};
 
 use crate::backing::BaseBacking;
@@ -93,6 +94,7 @@ struct Shared {
 pub struct Follower {
     base: Arc<Base>,
     shared: Arc<Shared>,
+    waker: Waker,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -102,6 +104,7 @@ impl Follower {
     pub fn start(base: Arc<Base>, reader: LogReader, options: FollowerOptions) -> Follower {
         let shared = Arc::new(Shared::default());
         shared.read.store(base.revision().0, Ordering::Relaxed);
+        let waker = reader.waker();
         let turn = Turn {
             backing: BaseBacking::new(base.clone(), options.limits),
             base: base.clone(),
@@ -122,7 +125,7 @@ impl Follower {
                 ended.moved.notify_all();
             })
             .expect("a thread can be started");
-        Follower { base, shared, thread: Mutex::new(Some(thread)) }
+        Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
     }
 
     /// Waits until the base has reached `revision`.
@@ -144,6 +147,7 @@ impl Follower {
     /// Asks for the base to reach `revision` soon.
     pub fn request(&self, revision: Revision) {
         self.shared.wanted.fetch_max(revision.0, Ordering::AcqRel);
+        self.waker.wake();
     }
 
     /// Counters.
@@ -167,6 +171,7 @@ impl Follower {
     /// Ends the thread and waits for it.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
+        self.waker.wake();
         if let Some(thread) = self.thread.lock().take() {
             // A panic of the thread has been reported by the hook.
             let _ = thread.join();
@@ -196,16 +201,19 @@ impl Turn {
             self.options.limits,
             self.options.databases,
         );
-        let idle = Duration::from_millis(20);
+        let idle = Duration::from_millis(self.options.pace.idle_ms.max(1));
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
-            let mut read = 0;
-            let mut next = self.reader.next(idle)?;
-            while let Some(record) = next {
-                read += 1;
-                let OwnedRecord { revision, header, effects } = &record;
-                delta.apply(&Record { revision: *revision, header: *header, effects })?;
-                next = if read < 10_000 { self.reader.try_next()? } else { None };
+            let mut failed = None;
+            let read = self.reader.read(idle, &mut |record, _| match delta.apply(&record) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
             self.shared.lag_bytes.store(delta.log_bytes(), Ordering::Relaxed);

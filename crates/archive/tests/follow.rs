@@ -3,8 +3,10 @@
 //! one they made.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
 use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
@@ -52,6 +54,7 @@ impl Database {
             Arc::new(MemVfs::new()),
             Path::new("/log"),
             options,
+            Revision::ZERO,
             clock,
             &mut rng,
             &mut |_| Ok(()),
@@ -251,17 +254,21 @@ fn recovery_is_the_base_and_the_log_behind_it() {
         let mut reader = database.log.reader(archived.next());
         database.log.wait_durable(database.log.newest()).expect("memory takes everything");
         let mut buffers = Buffers::default();
-        while let Some(record) = reader.try_next().expect("whole") {
-            recovered
-                .apply(
-                    record.revision,
-                    record.header.time_ms,
-                    record.header.db,
-                    &record.effects,
-                    &database.limits,
-                    &mut buffers,
-                )
-                .expect("it fits");
+        while reader.next_revision() <= database.log.newest() {
+            let mut each = |record: log::Record<'_>, _| {
+                recovered
+                    .apply(
+                        record.revision,
+                        record.header.time_ms,
+                        record.header.db,
+                        record.effects,
+                        &database.limits,
+                        &mut buffers,
+                    )
+                    .expect("it fits");
+                ControlFlow::Continue(())
+            };
+            reader.read(Duration::ZERO, &mut each).expect("whole");
         }
         assert_eq!(contents(&recovered), contents(&database.keyspace));
     }

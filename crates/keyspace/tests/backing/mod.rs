@@ -169,11 +169,9 @@ pub fn described(keyspace: &Keyspace, db: DbIndex) -> BTreeMap<Vec<u8>, String> 
     all
 }
 
-fn visit(
-    keyspace: &Keyspace,
-    db: DbIndex,
-    each: &mut dyn FnMut(&[u8], ValueRef<'_>, Option<u64>, Revision),
-) {
+type Visit<'v> = dyn FnMut(&[u8], ValueRef<'_>, Option<u64>, Revision) + 'v;
+
+fn visit(keyspace: &Keyspace, db: DbIndex, each: &mut Visit<'_>) {
     let limits = EncodingLimits::default();
     let options = TxnOptions {
         now_ms: 0,
