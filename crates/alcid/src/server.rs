@@ -26,6 +26,10 @@ const EXPIRE_SLICE_US: u64 = 1000;
 /// How long connections may take to end before the process does.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long the last checkpoint may take. Container runtimes kill what has not
+/// ended after 10 s.
+const SAVE_GRACE: Duration = Duration::from_secs(5);
+
 /// Runs a server until SIGTERM, Ctrl+C or SHUTDOWN.
 ///
 /// # Errors
@@ -242,6 +246,7 @@ async fn serve(
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));
+    let checkpoints = tokio::spawn(follow_archive(engine.clone()));
     tokio::spawn(watch_signals(signals, reloader, engine.clone(), stop));
     shutdown.given().await;
     tracing::info!("shutting down: finishing replies");
@@ -254,7 +259,26 @@ async fn serve(
         tracing::warn!("connections did not end within {} s", GRACE.as_secs());
     }
     turns.abort();
+    save_at_end(&engine).await;
     commits.abort();
+    checkpoints.abort();
+}
+
+/// Saves what connections that have ended wrote, so that the next start has
+/// little of the log to replay. The log has everything: when this takes too
+/// long, or fails, only that start takes longer.
+async fn save_at_end(engine: &Engine) {
+    if !engine.saves_at_end() {
+        return;
+    }
+    match tokio::time::timeout(SAVE_GRACE, engine.checkpoint()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("no checkpoint at the end: {error}"),
+        Err(_) => tracing::warn!(
+            "no checkpoint at the end: the archive took more than {} s; the next start reads the log instead",
+            SAVE_GRACE.as_secs()
+        ),
+    }
 }
 
 /// The turns that run `hz` times a second.
@@ -274,6 +298,14 @@ async fn background(engine: Arc<Engine>) {
         }
         engine.evict_clients();
         engine.sample_gauges();
+    }
+}
+
+/// Ends saves whenever the archive has moved.
+async fn follow_archive(engine: Arc<Engine>) {
+    let Some(mut progress) = engine.archive().map(|archive| archive.progress()) else { return };
+    while progress.changed().await.is_ok() {
+        engine.checkpoints_moved();
     }
 }
 

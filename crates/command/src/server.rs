@@ -9,8 +9,8 @@ use crate::ctx::Ctx;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::flags::{
-    ADMIN, ALLOW_BUSY, BLOCKING, FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY, SKIP_MONITOR,
-    SKIP_SLOWLOG, STALE, category,
+    ADMIN, ALLOW_BUSY, BLOCKING, FAST, Flags, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT,
+    READONLY, SKIP_MONITOR, SKIP_SLOWLOG, STALE, category,
 };
 use crate::keys::{KeySpec, key_flags::RO};
 use crate::spec::{CommandSpec, Family, Group, ScopeRule};
@@ -25,17 +25,21 @@ const OPERATE: Flags = ADMIN.with(NOSCRIPT).with(LOADING).with(STALE);
 pub const FAMILY: Family = Family {
     group: Group::Server,
     commands: &[
+        Row::engine("bgrewriteaof", 1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "", "Saves in the background, so that the log before needs to be kept no longer."),
+        Row::engine("bgsave", -1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "[SCHEDULE]", "Saves in the background: the archive takes over what the log has."),
         Row { subcommands: COMMAND, ..Row::engine("command", -1, SHOW, "2.8.13", "", "Returns detailed information about all commands.") },
         Row::container("config", Flags(0), "2.0.0", "A container for server configuration commands.", CONFIG),
         Row::container("debug", OPERATE, "1.0.0", "A container for debugging commands.", DEBUG),
         Row::engine("info", -1, SHOW, "1.0.0", "[section [section ...]]", "Returns information and statistics about the server.").categories(category::DANGEROUS),
         Row::engine("lastrev", 1, LOADING.with(STALE).with(FAST), "alcid 0.1", "", "Returns the revision of the connection's last write."),
+        Row::engine("lastsave", 1, LOADING.with(STALE).with(FAST), "1.0.0", "", "Returns the time of the last save, in seconds since 1970.").categories(category::ADMIN.with(category::DANGEROUS)),
         Row::container("latency", Flags(0), "2.8.13", "A container for latency diagnostics commands.", LATENCY),
         Row::engine("lolwut", -1, READONLY.with(FAST), "5.0.0", "[VERSION version]", "Displays computer art and the version."),
         Row::container("memory", Flags(0), "4.0.0", "A container for memory diagnostics commands.", MEMORY),
         Row::engine("monitor", 1, OPERATE, "1.0.0", "", "Listens for all requests received by the server in real-time."),
         Row::engine("role", 1, NOSCRIPT.with(LOADING).with(STALE).with(FAST), "2.8.12", "", "Returns the replication role.").categories(category::ADMIN.with(category::DANGEROUS)),
-        Row::engine("shutdown", -1, ADMIN.with(NOSCRIPT).with(LOADING).with(STALE).with(NO_MULTI).with(ALLOW_BUSY), "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", "Finishes replies, makes the log durable and ends the server."),
+        Row::engine("save", 1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING).with(NO_MULTI), "1.0.0", "", "Saves, and answers when it is done: the archive has everything the log has."),
+        Row::engine("shutdown", -1, ADMIN.with(NOSCRIPT).with(LOADING).with(STALE).with(NO_MULTI).with(ALLOW_BUSY), "1.0.0", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", "Finishes replies, makes the log durable, saves and ends the server."),
         Row::container("slowlog", Flags(0), "2.2.12", "A container for slow log commands.", SLOWLOG),
         Row::engine("time", 1, LOADING.with(STALE).with(FAST), "2.6.0", "", "Returns the server time."),
         Row::engine("wait", 3, BLOCKING, "3.0.0", "numreplicas timeout", "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed."),

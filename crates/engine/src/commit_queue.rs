@@ -47,6 +47,8 @@ impl Engine {
     pub fn run_committed(&self) {
         self.answer_durable();
         self.answer_applied();
+        // A log with a fault ends those that wait for what is not in it.
+        self.checkpoints_moved();
         let queue = &self.after_commit;
         loop {
             let mut waiting = queue.waiting.lock();

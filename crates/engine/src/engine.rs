@@ -21,6 +21,7 @@ use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::revisions::RevisionWaits;
 use crate::server::latency::Latency;
+use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
 use crate::stats::Stats;
@@ -65,6 +66,7 @@ pub struct Engine {
     pub(crate) cron_paused: AtomicBool,
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
+    pub(crate) saves: Saves,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
 }
 
@@ -216,6 +218,7 @@ impl Engine {
             active_expire: AtomicBool::new(true),
             cron_paused: AtomicBool::new(false),
             hooks,
+            saves: Saves::default(),
             archive: OnceLock::new(),
         }
     }

@@ -8,6 +8,8 @@ pub(crate) mod info;
 pub(crate) mod latency;
 mod memory;
 pub(crate) mod process;
+pub(crate) mod save;
+mod shutdown;
 pub(crate) mod slowlog;
 
 use base::number::parse_i64;
@@ -26,11 +28,12 @@ pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
     info::HANDLERS,
     latency::HANDLERS,
     memory::HANDLERS,
+    save::HANDLERS,
+    shutdown::HANDLERS,
     slowlog::HANDLERS,
 ];
 
-const HANDLERS: &[(&str, Handler)] =
-    &[("lolwut", lolwut), ("role", role), ("shutdown", shutdown), ("time", time)];
+const HANDLERS: &[(&str, Handler)] = &[("lolwut", lolwut), ("role", role), ("time", time)];
 
 /// Whether a command of the engine looks at keys, so that EXEC must hold all
 /// locks for it and it must go through `call.open`.
@@ -53,43 +56,6 @@ fn role(call: &mut Call<'_, '_>) -> Result<Outcome> {
     call.reply.integer(call.engine.replicator.newest().0 as i64);
     call.reply.array(0);
     Ok(Outcome::Done)
-}
-
-/// The log makes SAVE and NOSAVE the same: what was acknowledged is in it.
-/// NOW skips waiting for replicas, of which there are none; FORCE ends the
-/// process even when the log cannot take its last bytes.
-fn shutdown(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
-    let (mut save, mut nosave, mut force, mut abort) = (false, false, false, false);
-    while !args.is_empty() {
-        if args.take_word("save") {
-            save = true;
-        } else if args.take_word("nosave") {
-            nosave = true;
-        } else if args.take_word("force") {
-            force = true;
-        } else if args.take_word("abort") {
-            abort = true;
-        } else if !args.take_word("now") {
-            return Err(Error::SYNTAX);
-        }
-    }
-    if (abort && call.args.len() > 1) || (save && nosave) {
-        return Err(Error::SYNTAX);
-    }
-    if abort {
-        return Err(Error::new("ERR No shutdown in progress."));
-    }
-    let Some(hook) = &call.engine.hooks.shutdown else {
-        return Err(Error::new("ERR Errors trying to SHUTDOWN. Check logs."));
-    };
-    if !force && let Err(fault) = call.engine.replicator.admit_write() {
-        tracing::error!("SHUTDOWN refused: {fault}; SHUTDOWN FORCE ends the process all the same");
-        return Err(Error::new("ERR Errors trying to SHUTDOWN. Check logs."));
-    }
-    tracing::info!(client = call.session.client.id, "SHUTDOWN requested");
-    hook();
-    Ok(Outcome::Close)
 }
 
 /// An alcid: a bird of the family of the auks and puffins.

@@ -8,6 +8,7 @@ use command::Command;
 use keyspace::Buffers;
 
 use crate::client::Client;
+use crate::server::save::Background;
 
 /// One client's state, owned by its connection.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Session {
     pub monitoring: bool,
     pub(crate) multi: Option<Multi>,
     pub(crate) watched: Vec<Watched>,
+    /// Saves that a running EXEC asks for.
+    pub(crate) saves_after_exec: Vec<Background>,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     pub(crate) patterns: BTreeSet<Vec<u8>>,
     pub(crate) shard_channels: BTreeSet<Vec<u8>>,
@@ -109,6 +112,7 @@ impl Session {
             monitoring: false,
             multi: None,
             watched: Vec::new(),
+            saves_after_exec: Vec::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),

@@ -162,7 +162,6 @@ impl Replicator for StandaloneLog {
         let per_fsync = stats.records as f64 / stats.fsyncs.max(1) as f64;
         vec![
             ("aof_enabled", "1".to_owned()),
-            ("aof_rewrite_in_progress", "0".to_owned()),
             ("aof_last_write_status", if fault.is_none() { "ok" } else { "err" }.to_owned()),
             ("aof_pending_bytes", stats.pending_bytes.to_string()),
             ("log_newest_revision", self.log.newest().to_string()),

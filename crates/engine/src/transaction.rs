@@ -256,6 +256,7 @@ impl Engine {
         let finished = txn.finish();
         session.buffers = buffers;
         self.settle(session, &finished, multi.has_any(WRITE));
+        self.start_after_exec(std::mem::take(&mut session.saves_after_exec));
         if close { Outcome::Close } else { Outcome::Done }
     }
 

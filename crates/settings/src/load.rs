@@ -284,6 +284,16 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
             ),
         ));
     }
+    let (lag, lag_max) = (settings.archive_lag_bytes, settings.archive_lag_bytes_max);
+    if lag_max > 0 && lag_max < lag {
+        found.push((
+            index("storage", "archive_lag_max"),
+            format!(
+                "storage.archive_lag_max is {lag_max} bytes and storage.archive_lag {lag}: writers would wait \
+                 before the archive catches up; make it as large at least, or 0 for no limit"
+            ),
+        ));
+    }
     found
 }
 
@@ -378,8 +388,10 @@ impl FileReader<'_> {
 
 /// The text of a TOML value that fits `kind`, or how to show it in an error.
 fn text_of(kind: Kind, item: &Item) -> Result<String, String> {
-    let takes_numbers =
-        matches!(kind, Kind::Integer { .. } | Kind::Size { .. } | Kind::Seconds { .. });
+    let takes_numbers = matches!(
+        kind,
+        Kind::Integer { .. } | Kind::Size { .. } | Kind::Megabytes { .. } | Kind::Seconds { .. }
+    );
     let Some(value) = item.as_value() else { return Err("a table".to_owned()) };
     match value {
         toml_edit::Value::String(text) => Ok(text.value().clone()),

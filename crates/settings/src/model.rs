@@ -229,6 +229,27 @@ pub struct Settings {
     pub fsync: Fsync,
     /// How the log is compressed.
     pub compression: Compression,
+    /// Bytes at which the log begins a new file.
+    pub log_segment_bytes: u64,
+    /// Files of the log kept beyond those that recovery needs.
+    pub log_retention_count: u64,
+    /// Bytes of such files; 0 without limit.
+    pub max_log_bytes: u64,
+    /// The folder of the archive; `None` is `archive` in `data_dir`.
+    pub archive_path: Option<PathBuf>,
+    /// Bytes of changes in the log after which the archive catches up.
+    pub archive_lag_bytes: u64,
+    /// Bytes of changes that the archive may lack before writers wait for it;
+    /// 0 without limit.
+    pub archive_lag_bytes_max: u64,
+    /// Seconds without a change after which the archive catches up; 0 never.
+    pub archive_idle_s: u64,
+    /// Seconds after which the archive catches up in any case; 0 never.
+    pub archive_interval_s: u64,
+    /// Bytes of memory for what the archive has read and not yet written.
+    pub write_buffer_bytes: u64,
+    /// Bytes of memory for blocks of the archive that were read lately.
+    pub block_cache_bytes: u64,
     /// Bytes of memory for data; 0 without limit.
     pub max_memory: u64,
     /// What happens at that limit.
@@ -266,7 +287,7 @@ impl Settings {
     /// The folder of the archive.
     #[must_use]
     pub fn archive_dir(&self) -> PathBuf {
-        self.data_dir.join("archive")
+        self.archive_path.clone().unwrap_or_else(|| self.data_dir.join("archive"))
     }
 }
 
@@ -294,6 +315,16 @@ impl Default for Settings {
             log_path: None,
             fsync: Fsync::EverySec,
             compression: Compression::None,
+            log_segment_bytes: 64 << 20,
+            log_retention_count: 0,
+            max_log_bytes: 0,
+            archive_path: None,
+            archive_lag_bytes: 256 << 20,
+            archive_lag_bytes_max: 4 << 30,
+            archive_idle_s: 1,
+            archive_interval_s: 60,
+            write_buffer_bytes: 128 << 20,
+            block_cache_bytes: 32 << 20,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,
             lfu_log_factor: 10,

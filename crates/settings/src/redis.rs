@@ -143,15 +143,17 @@ fn check_together(
     rows: &[&'static Setting],
     pairs: &[(&[u8], &[u8])],
 ) -> Result<(), SetError> {
-    let blame = |kind: Kind, reason: String| {
-        let named = rows.iter().position(|row| row.kind == kind).unwrap_or(0);
-        SetError::Refused { name: lossy(pairs[named].0), reason }
+    let refused = |named: Option<usize>, reason: String| SetError::Refused {
+        name: lossy(pairs[named.unwrap_or(0)].0),
+        reason,
     };
+    let of_kind = |kind: Kind| rows.iter().position(|row| row.kind == kind);
     // A conflict that was there before is not this command's fault.
     if conflicts(before).is_empty()
-        && let Some((_, conflict)) = conflicts(next).into_iter().next()
+        && let Some((row, conflict)) = conflicts(next).into_iter().next()
     {
-        return Err(blame(Kind::Secret, conflict));
+        let named = rows.iter().position(|&given| std::ptr::eq(given, &SETTINGS[row]));
+        return Err(refused(named.or_else(|| of_kind(Kind::Secret)), conflict));
     }
     let wants_snapshots = rows
         .iter()
@@ -160,7 +162,7 @@ fn check_together(
         let reason = "there are no snapshots and the log is off: start with \
                       storage.aof_enabled = true"
             .to_owned();
-        return Err(blame(Kind::SavePoints, reason));
+        return Err(refused(of_kind(Kind::SavePoints), reason));
     }
     Ok(())
 }

@@ -96,7 +96,7 @@ or `ALCID_CONFIG` names one; otherwise the first of these that exists is read:
 
 const UNITS: &str = "
 Sizes take a unit: `B`, `K` (1000), `KB` (1024), `M`, `MB`, `G`, `GB`, `T`, `TB`; a bare number
-is bytes. Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds.
+is bytes, or megabytes where a setting says so. Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds.
 
 `CONFIG GET` and `CONFIG SET` know each setting by its Redis name, or by `section.key` where
 Redis has no such setting. `CONFIG REWRITE` writes the values in force into the config file and

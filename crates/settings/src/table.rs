@@ -207,6 +207,7 @@ const POSITIVE_INT: Kind = Kind::Integer { min: 0, max: INT };
 const POSITIVE: Kind = Kind::Integer { min: 0, max: i64::MAX };
 const ANY_SIZE: Kind = Kind::Size { min: 0, max: u64::MAX };
 const FROM_1_MB: Kind = Kind::Size { min: 1 << 20, max: i64::MAX as u64 };
+const MEGABYTES: Kind = Kind::Megabytes { min: 1 << 20, max: i64::MAX as u64 };
 const UP_TO_LONG: Kind = Kind::Size { min: 0, max: i64::MAX as u64 };
 
 /// The row called `name`: a Redis name or `section.key`, in any case.
@@ -414,6 +415,83 @@ pub static SETTINGS: &[Setting] = &[
         word!(Compression, compression),
         "Compression of new batches of the log; old ones stay readable.",
     ),
+    row(
+        "storage",
+        "log_segment_size",
+        FROM_1_MB,
+        size!(log_segment_bytes),
+        "Size at which the log begins a new file. Files that nothing needs any more are removed whole.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "log_retention_count",
+        Kind::Integer { min: 0, max: 1_000_000 },
+        integer!(log_retention_count),
+        "Files of the log kept beyond those that recovery needs.",
+    ),
+    row(
+        "storage",
+        "max_log_size",
+        ANY_SIZE,
+        size!(max_log_bytes),
+        "Bytes of the files kept beyond those that recovery needs, the oldest going first; 0 means without limit.",
+    ),
+    row(
+        "storage",
+        "archive_path",
+        Kind::Path,
+        optional_path!(archive_path),
+        "The folder of the archive, if not archive in data_dir.",
+    )
+    .change(Change::Protected),
+    row(
+        "storage",
+        "archive_lag",
+        FROM_1_MB,
+        size!(archive_lag_bytes),
+        "Changes in the log after which the archive catches up. More saves writing where the same keys change again and again, and makes the start after a crash longer.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "archive_lag_max",
+        ANY_SIZE,
+        size!(archive_lag_bytes_max),
+        "Changes in the log that the archive may lack before writers wait for it, not below archive_lag; 0 means without limit.",
+    ),
+    row(
+        "storage",
+        "archive_idle",
+        Kind::Seconds { max: INT },
+        integer!(archive_idle_s),
+        "Time without a change after which the archive catches up; 0 never does.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "archive_interval",
+        Kind::Seconds { max: INT },
+        integer!(archive_interval_s),
+        "Time after which the archive catches up in any case; 0 never does.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "write_buffer_size",
+        MEGABYTES,
+        size!(write_buffer_bytes),
+        "Memory for changes on their way into the archive; when it is full, the archive catches up.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "block_cache_size",
+        MEGABYTES,
+        size!(block_cache_bytes),
+        "Memory for parts of the archive that were read lately.",
+    )
+    .change(Change::Restart),
     row(
         "storage",
         "max_memory",
@@ -636,7 +714,7 @@ pub static SETTINGS: &[Setting] = &[
         "save",
         Kind::SavePoints,
         Value::Text(String::new()),
-        "Snapshot schedule. The log saves every change sooner, so save points are refused only while the log is off."
+        "Snapshot schedule. The log saves every change sooner, and storage.archive_lag and its like say when the archive catches up; so save points are refused only while the log is off."
     ),
     accepted!(
         "daemonize",
@@ -686,7 +764,7 @@ pub static SETTINGS: &[Setting] = &[
         "auto-aof-rewrite-percentage",
         POSITIVE_INT,
         Value::Integer(0),
-        "The log is not rewritten."
+        "The archive takes over by storage.archive_lag; the log is not rewritten."
     ),
     accepted!(
         "no-appendfsync-on-rewrite",
@@ -788,7 +866,9 @@ mod tests {
             let ends = match setting.kind {
                 Kind::Integer { min, max } => vec![Value::Integer(min), Value::Integer(max)],
                 Kind::Seconds { max } => vec![Value::Integer(0), Value::Integer(max)],
-                Kind::Size { min, max } => vec![Value::Size(min), Value::Size(max)],
+                Kind::Size { min, max } | Kind::Megabytes { min, max } => {
+                    vec![Value::Size(min), Value::Size(max)]
+                }
                 Kind::Bool => vec![YES, NO],
                 Kind::Word(words) => {
                     words.iter().map(|word| Value::Text((*word).to_owned())).collect()

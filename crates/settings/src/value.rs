@@ -67,6 +67,14 @@ pub enum Kind {
         /// The greatest value.
         max: u64,
     },
+    /// Bytes, with a unit; bare it is megabytes, except in Redis's words, where
+    /// a bare number always is bytes.
+    Megabytes {
+        /// The least value.
+        min: u64,
+        /// The greatest value.
+        max: u64,
+    },
     /// Whole seconds, with a unit (`30s`, `5m`) or bare.
     Seconds {
         /// The greatest value.
@@ -112,6 +120,9 @@ impl Kind {
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Size { min: 0, .. } => "a size such as 512MB or 1GB".to_owned(),
             Kind::Size { min, .. } => format!("a size of at least {}", show_size(min)),
+            Kind::Megabytes { min, .. } => {
+                format!("megabytes, or a size of at least {} such as 1GB", show_size(min))
+            }
             Kind::Seconds { max } => {
                 format!("whole seconds from 0 to {max}, or a duration such as \"30s\" or \"5m\"")
             }
@@ -145,6 +156,12 @@ impl Kind {
             Kind::Size { min, max } => {
                 parse_size(text).filter(|bytes| (min..=max).contains(bytes)).map(Value::Size)
             }
+            Kind::Megabytes { min, max } => match text.parse::<u64>() {
+                Ok(megabytes) => megabytes.checked_mul(1 << 20),
+                Err(_) => parse_size(text),
+            }
+            .filter(|bytes| (min..=max).contains(bytes))
+            .map(Value::Size),
             Kind::Seconds { max } => {
                 let ms = parse_duration_ms(text, 1000).filter(|ms| ms.is_multiple_of(1000))?;
                 let seconds = i64::try_from(ms / 1000).ok()?;
@@ -193,7 +210,7 @@ impl Kind {
             },
             Kind::Integer { min, max } => integer_between(bytes, min, max),
             Kind::Seconds { max } => integer_between(bytes, 0, max),
-            Kind::Size { min, max } => match parse_size(text) {
+            Kind::Size { min, max } | Kind::Megabytes { min, max } => match parse_size(text) {
                 None => Err("argument must be a memory value".to_owned()),
                 Some(bytes) if (min..=max).contains(&bytes) => Ok(Value::Size(bytes)),
                 Some(_) => Err(format!("argument must be between {min} and {max} inclusive")),
@@ -294,6 +311,7 @@ mod tests {
         let int = Kind::Integer { min: 0, max: 10 };
         let size = Kind::Size { min: 0, max: u64::MAX };
         let seconds = Kind::Seconds { max: 1000 };
+        let megabytes = Kind::Megabytes { min: 1 << 20, max: u64::MAX };
         let word = Kind::Word(&["always", "no"]);
         for (kind, text, expected) in [
             (Kind::Bool, "yes", Some(Value::Bool(true))),
@@ -305,6 +323,11 @@ mod tests {
             (int, "1.5", None),
             (size, "1GB", Some(Value::Size(1 << 30))),
             (size, "1 parsec", None),
+            (megabytes, "512", Some(Value::Size(512 << 20))),
+            (megabytes, "1GB", Some(Value::Size(1 << 30))),
+            (megabytes, "1048576B", Some(Value::Size(1 << 20))),
+            (megabytes, "1kb", None),
+            (megabytes, "18446744073709551615", None),
             (seconds, "5m", Some(Value::Integer(300))),
             (seconds, "300", Some(Value::Integer(300))),
             (seconds, "1500ms", None),

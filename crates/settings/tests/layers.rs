@@ -57,6 +57,8 @@ fn every_key_can_come_from_its_variable() {
                 settings::Kind::Events => "KEA",
                 settings::Kind::OutputBuffers => "pubsub 1 2 3",
                 settings::Kind::Integer { min, max } if min > 7 || max < 7 => unreachable!(),
+                // Not below archive_lag.
+                _ if setting.key == "archive_lag_max" => "0",
                 settings::Kind::Size { .. } => "2MB",
                 settings::Kind::Addresses => "127.0.0.7",
                 _ => "7",
@@ -351,6 +353,26 @@ fn passwords_are_not_shown_and_not_dropped_on_a_public_bind() {
     let refused = set(&mut settings, &[("requirepass", "")]).unwrap_err();
     assert!(refused.contains("'requirepass'") && refused.contains("0.0.0.0"), "{refused}");
     assert_eq!(settings.requirepass.expose(), "marker-secret");
+}
+
+#[test]
+fn writers_do_not_wait_before_the_archive_catches_up() {
+    let lag = "[storage]\narchive_lag = \"1GB\"\narchive_lag_max = \"512MB\"\n";
+    let errors = errors(&file(lag)).join("\n");
+    assert!(errors.contains("archive_lag_max") && errors.contains("536870912"), "{errors}");
+    let mut settings = Settings::default();
+    let refused =
+        set(&mut settings, &[("timeout", "1"), ("storage.archive_lag_max", "1mb")]).unwrap_err();
+    assert!(refused.contains("argument 'storage.archive_lag_max'"), "{refused}");
+    set(&mut settings, &[("storage.archive_lag_max", "0")]).unwrap();
+    assert_eq!(settings.archive_lag_bytes_max, 0);
+}
+
+#[test]
+fn bare_buffers_are_megabytes_in_the_file() {
+    let settings = load(&file("[storage]\nwrite_buffer_size = 512\n")).unwrap().settings;
+    assert_eq!(settings.write_buffer_bytes, 512 << 20);
+    assert_eq!(get(&settings, "storage.write_buffer_size")[0].1, "536870912");
 }
 
 #[test]

@@ -45,6 +45,7 @@ const SECTIONS: &[Section] = &[
 struct Source<'c> {
     engine: &'c Arc<Engine>,
     databases: Vec<(DbIndex, DbStatistics)>,
+    keys_to_load: u64,
     now_ms: u64,
 }
 
@@ -65,11 +66,12 @@ impl Fields {
 fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The figures include what this client's batch has counted so far.
     call.session.tally.flush(&call.engine.stats);
-    let databases = match &call.open {
-        Some(txn) => txn.statistics(),
-        None => call.engine.keyspace.statistics(),
+    // EXEC holds the locks.
+    let (databases, keys_to_load) = match &call.open {
+        Some(txn) => (txn.statistics(), txn.unloaded()),
+        None => (call.engine.keyspace.statistics(), call.engine.keyspace.unloaded()),
     };
-    let source = Source { engine: call.engine, databases, now_ms: call.now_ms };
+    let source = Source { engine: call.engine, databases, keys_to_load, now_ms: call.now_ms };
     let mut text = Fields::default();
     for section in SECTIONS.iter().filter(|section| is_wanted(section, call.args)) {
         if !text.0.is_empty() {
@@ -201,17 +203,32 @@ fn human(bytes: u64) -> String {
 }
 
 fn persistence(source: &Source<'_>, out: &mut Fields) {
-    out.all(&[
-        ("loading", 0),
-        ("async_loading", u64::from(source.engine.keyspace.is_backed())),
-        ("rdb_changes_since_last_save", 0),
-        ("rdb_bgsave_in_progress", 0),
-    ]);
-    out.all(&source.engine.replicator.info());
-    if let Some(archive) = source.engine.archive() {
+    let engine = source.engine;
+    let saves = engine.report_saves();
+    let now_ns = engine.clock.monotonic_ns();
+    let status = |is_well: bool| if is_well { "ok" } else { "err" };
+    let seconds = |seconds: Option<u64>| seconds.map_or(-1, u64::cast_signed);
+    let (snapshot, rewrite) = (&saves.bgsave, &saves.bgrewriteaof);
+    out.add("loading", 0);
+    out.add("async_loading", u8::from(engine.keyspace.is_backed()));
+    out.add("keys_to_load", source.keys_to_load);
+    out.add("rdb_changes_since_last_save", saves.unsaved);
+    out.add("rdb_bgsave_in_progress", u8::from(snapshot.is_running()));
+    out.add("rdb_last_save_time", saves.last_save_ms / 1000);
+    out.add("rdb_last_bgsave_status", status(!snapshot.failed && !saves.has_fault));
+    out.add("rdb_last_bgsave_time_sec", seconds(saves.seconds));
+    out.add("rdb_current_bgsave_time_sec", seconds(snapshot.running_seconds(now_ns)));
+    out.add("rdb_saves", saves.saves);
+    out.add("aof_rewrite_in_progress", u8::from(rewrite.is_running()));
+    out.add("aof_rewrite_scheduled", 0);
+    out.add("aof_last_rewrite_time_sec", seconds(rewrite.seconds));
+    out.add("aof_current_rewrite_time_sec", seconds(rewrite.running_seconds(now_ns)));
+    out.add("aof_last_bgrewrite_status", status(!rewrite.failed));
+    out.add("aof_rewrites", rewrite.done);
+    out.all(&engine.replicator.info());
+    if let Some(archive) = engine.archive() {
         out.all(&archive.info());
     }
-    out.all(&[("keys_to_load", source.engine.keyspace.unloaded())]);
 }
 
 fn stats(source: &Source<'_>, out: &mut Fields) {

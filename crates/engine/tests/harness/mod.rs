@@ -33,7 +33,7 @@ impl Server {
             1,
             Settings::default(),
             Identity::default(),
-            Hooks::default(),
+            Hooks { shutdown: Some(Box::new(|| {})), ..Hooks::default() },
         );
         Server { engine: Arc::new(engine), clock }
     }

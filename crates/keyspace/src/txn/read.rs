@@ -7,7 +7,7 @@ use entry::Entry;
 
 use super::{Locked, Txn, WrongType, access_clock};
 use crate::event::class;
-use crate::shard::{SHARDS, Shard, StatisticsSum, value_of};
+use crate::shard::{Db, SHARDS, Shard, StatisticsSum, value_of};
 use crate::value::{Value, ValueRef};
 
 /// Reads counted so far.
@@ -121,6 +121,17 @@ impl Txn<'_> {
         let mut sum = StatisticsSum::new(self.databases());
         (0..SHARDS).for_each(|i| self.with_shard(i, |shard| sum.add(shard)));
         sum.finish()
+    }
+
+    /// Keys that are not in memory. Locks, one at a time, the shards that the
+    /// transaction does not hold.
+    #[must_use]
+    pub fn unloaded(&self) -> u64 {
+        let in_shard = |shard: &Shard| shard.dbs.iter().map(Db::unloaded_keys).sum::<u64>();
+        if !self.keyspace.is_backed() {
+            return 0;
+        }
+        (0..SHARDS).map(|i| self.with_shard(i, in_shard)).sum()
     }
 
     /// Whether the current database holds no key.
