@@ -1,0 +1,3 @@
+//! What disk remembers.
+
+pub mod history;
