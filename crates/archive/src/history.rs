@@ -233,10 +233,14 @@ impl History {
         upto: Revision,
         each: &mut dyn FnMut(&Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
-        let (mut next, upto) = {
+        let (after, upto) = {
             let state = self.state.lock();
-            (after.max(state.horizon).next(), upto.min(state.writing.last()))
+            (after.max(state.horizon), upto.min(state.writing.last()))
         };
+        if after >= upto {
+            return Ok(());
+        }
+        let mut next = after.next();
         while next <= upto {
             let Some(first) = self.segment_of(next) else { break };
             let Some(start) = self.view(first, |view| view.place(next, &self.files))? else {

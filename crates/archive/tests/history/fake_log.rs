@@ -154,16 +154,17 @@ impl LogBlocks for FakeLog {
         each: &mut dyn FnMut(&Record<'_>, Place),
     ) -> Result<Option<u64>, LogError> {
         let offset = offset.max(FIRST_BLOCK);
-        let of_segment: Vec<Entry> = {
+        let (of_block, next) = {
             let state = self.0.lock();
-            state.entries.iter().filter(|entry| entry.place.segment == segment).cloned().collect()
+            let at = |entry: &Entry| (entry.place.segment, entry.place.offset);
+            let begin = state.entries.partition_point(|entry| at(entry) < (segment, offset));
+            let end = state.entries.partition_point(|entry| at(entry) <= (segment, offset));
+            let next = state.entries.get(end).map(at).filter(|next| next.0 == segment);
+            (state.entries[begin..end].to_vec(), next.map(|next| next.1))
         };
-        let mut of_block =
-            of_segment.iter().filter(|entry| entry.place.offset == offset).peekable();
-        assert!(of_block.peek().is_some(), "there is no block at {offset} of {segment}");
-        of_block.for_each(|entry| each(&entry.record(), entry.place));
-        let next = of_segment.iter().find(|entry| entry.place.offset > offset);
-        Ok(next.map(|entry| entry.place.offset))
+        assert!(!of_block.is_empty(), "there is no block at {offset} of {segment}");
+        of_block.iter().for_each(|entry| each(&entry.record(), entry.place));
+        Ok(next)
     }
 }
 
