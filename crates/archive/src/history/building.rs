@@ -11,6 +11,9 @@ use super::source::Place;
 /// Entries that are sorted at a time: as many as stay in a processor's cache.
 const CHUNK: usize = 16 * 1024;
 
+/// A lookup stops at the first chunk that fills it up to this.
+const ENOUGH: usize = 256;
+
 /// A block of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
@@ -95,7 +98,6 @@ impl Building {
             .map_err(|source| HistoryError::Malformed { revision: record.revision, source })?;
         if self.open.len() >= CHUNK {
             self.close_chunk();
-            self.open.reserve(CHUNK + CHUNK / 8);
         }
         self.next = record.revision.next();
         Ok(())
@@ -103,12 +105,12 @@ impl Building {
 
     /// Sorts the newest entries.
     pub(super) fn close_chunk(&mut self) {
-        let mut chunk = std::mem::take(&mut self.open);
-        chunk.sort_unstable();
+        let mut chunk = sort_by_hash(&mut self.open);
         chunk.dedup();
         if !chunk.is_empty() {
             self.chunks.push(chunk.into_boxed_slice());
         }
+        self.open.clear();
     }
 
     /// Calls `each` with all entries in order, slice by slice.
@@ -125,10 +127,10 @@ impl Building {
                 part.extend_from_slice(&run[..len]);
                 *run = &run[len..];
             }
-            // Not the unstable one: this one makes use of the sorted runs.
-            part.sort();
-            part.dedup();
-            each(&part);
+            // Entries of one hash stand in order of their revisions already.
+            let mut sorted = sort_by_hash(&mut part);
+            sorted.dedup();
+            each(&sorted);
         }
     }
 
@@ -137,17 +139,28 @@ impl Building {
         let Some((from, to)) = relative_range(self.first, self.last(), after, upto) else {
             return Vec::new();
         };
-        let range = pack(hash, from)..=pack(hash, to);
-        let mut found: Vec<u64> =
-            self.open.iter().copied().filter(|entry| range.contains(entry)).collect();
+        let (least, most) = (pack(hash, from), pack(hash, to));
+        // In order of revisions, so only a part can be in question.
+        let begin = self.open.partition_point(|&entry| relative_of(entry) < from);
+        let end = self.open.partition_point(|&entry| relative_of(entry) <= to);
+        let newest: Vec<u64> = self.open[begin..end.max(begin)]
+            .iter()
+            .copied()
+            .filter(|&entry| hash_of(entry) == hash)
+            .collect();
+        let mut count = newest.len();
+        let mut runs = vec![&newest[..]];
         for chunk in self.chunks.iter().rev() {
-            if !found.is_empty() {
+            if count >= ENOUGH {
                 break;
             }
-            let begin = chunk.partition_point(|entry| entry < range.start());
-            let end = begin + chunk[begin..].partition_point(|entry| entry <= range.end());
-            found.extend_from_slice(&chunk[begin..end]);
+            let begin = chunk.partition_point(|&entry| entry < least);
+            let end = begin + chunk[begin..].partition_point(|&entry| entry <= most);
+            count += end - begin;
+            runs.push(&chunk[begin..end]);
         }
+        let mut found: Vec<u64> = Vec::with_capacity(count);
+        runs.iter().rev().for_each(|run| found.extend_from_slice(run));
         found.dedup();
         debug_assert!(found.iter().all(|&entry| hash_of(entry) == hash));
         let hit = |&entry: &u64| {
@@ -188,4 +201,57 @@ pub(super) fn relative_range(
         return None;
     }
     Some(((from - first.0) as u32, (upto.0 - first.0) as u32))
+}
+
+/// Entries in order of their revisions, sorted. A radix sort by the hash alone
+/// keeps that order among equals; it takes half the time of a comparing one,
+/// and every write of the server pays for it. `entries` is left in disorder.
+fn sort_by_hash(entries: &mut Vec<u64>) -> Vec<u64> {
+    const BITS: u32 = 11;
+    const DIGITS: usize = 1 << BITS;
+    // For a few entries the counting costs more than it saves.
+    if entries.len() < DIGITS / 8 {
+        entries.sort_unstable();
+        return entries.clone();
+    }
+    let digit = |entry: u64, pass: u32| (entry >> (32 + pass * BITS)) as usize % DIGITS;
+    let mut counts = [[0u32; DIGITS]; 3];
+    for &entry in &*entries {
+        (0..3).for_each(|pass| counts[pass as usize][digit(entry, pass)] += 1);
+    }
+    let mut sorted = vec![0; entries.len()];
+    for (pass, counts) in (0..).zip(&mut counts) {
+        let mut begin = 0;
+        for count in counts.iter_mut() {
+            begin += std::mem::replace(count, begin);
+        }
+        for &entry in &*entries {
+            let at = &mut counts[digit(entry, pass)];
+            sorted[*at as usize] = entry;
+            *at += 1;
+        }
+        std::mem::swap(entries, &mut sorted);
+    }
+    std::mem::swap(entries, &mut sorted);
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Rng, SeededRng};
+
+    use super::*;
+
+    #[test]
+    fn entries_are_sorted_as_numbers_are() {
+        let mut rng = SeededRng::new(1);
+        for (hashes, count) in [(1, 5000), (2, 5000), (1 << 12, 5000), (1 << 32, 5000), (9, 50)] {
+            let entry = |relative: u32| pack(rng.below(hashes) as u32, relative / 2);
+            let entries: Vec<u64> = (0..count).map(entry).collect();
+            let mut expected = entries.clone();
+            expected.sort_unstable();
+            assert_eq!(sort_by_hash(&mut entries.clone()), expected);
+        }
+        assert_eq!(sort_by_hash(&mut Vec::new()), []);
+    }
 }
