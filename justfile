@@ -27,6 +27,10 @@ fix:
 bench *args:
     scripts/bench-vs-redis.sh {{args}}
 
+# What a revision in front of every reply costs.
+bench-replyrev:
+    scripts/bench-replyrev.sh
+
 # A server on 127.0.0.1:6379; `just run --port 7000`.
 run *args:
     cargo run --release --bin alcid -- server {{args}}

@@ -48,20 +48,8 @@ launch() {
   printf -v "${kind}_port" %s "$PORT"
 }
 
-# CPU seconds a process has used, user and system.
-cpu_seconds() {
-  local ticks_per_second
-  ticks_per_second=$(getconf CLK_TCK)
-  # The name in field 2 may hold spaces: count fields after its parenthesis.
-  sed 's/^.*) //' "/proc/$1/stat" | awk -v hz="$ticks_per_second" '{ print ($12 + $13) / hz }'
-}
-
 resident_bytes() {
   awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$1/status"
-}
-
-median() {
-  sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
 load() {

@@ -120,6 +120,19 @@ stop_server() {
 
 trap stop_server EXIT
 
+# CPU seconds a process has used, user and system.
+cpu_seconds() {
+  local ticks_per_second
+  ticks_per_second=$(getconf CLK_TCK)
+  # The name in field 2 may hold spaces: count fields after its parenthesis.
+  sed 's/^.*) //' "/proc/$1/stat" | awk -v hz="$ticks_per_second" '{ print ($12 + $13) / hz }'
+}
+
+# The median of the numbers on standard input, one a line.
+median() {
+  sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
 # list_of FILE: its lines without comments (lines that start with `#`) and
 # blank lines.
 list_of() {

@@ -1,5 +1,6 @@
 //! The `alcid` binary: configuration, wiring and sub-commands.
 
+mod archiving;
 mod args;
 mod config_cmd;
 mod descriptors;

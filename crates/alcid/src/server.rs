@@ -3,20 +3,22 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Clock, Rng, SeededRng, SystemClock};
-use engine::{Engine, Hooks, Identity, NoLog, Replicator, StandaloneLog};
+use engine::{Engine, Hooks, Identity, NoLog, Replicator};
 use front_resp::{Listener, Shutdown};
 use keyspace::Keyspace;
 use settings::{LogLevel, Settings};
 use tokio::sync::watch;
 
+use crate::archiving::Archiving;
 use crate::config_cmd::Found;
 use crate::descriptors;
 use crate::logging::{self, LogHandle};
 use crate::signals::{LoadAgain, Reloader, Signals, watch_signals};
+use crate::storage::Storage;
 
 /// Microseconds of the expiry cycle between which clients are served.
 const EXPIRE_SLICE_US: u64 = 1000;
@@ -58,13 +60,15 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
-    let keyspace = Keyspace::new(settings.databases, rng.next_u64());
-    let log = settings
-        .log_enabled
-        .then(|| crate::storage::open(&settings, &keyspace, clock.clone(), &mut rng))
-        .transpose()?;
-    let replicator: Arc<dyn Replicator> = match &log {
-        Some(log) => log.clone(),
+    let (keyspace, kept) = if settings.log_enabled {
+        let Storage { keyspace, log, base } =
+            crate::storage::open(&settings, clock.clone(), &mut rng)?;
+        (keyspace, Some((log, base)))
+    } else {
+        (Keyspace::new(settings.databases, rng.next_u64()), None)
+    };
+    let replicator: Arc<dyn Replicator> = match &kept {
+        Some((log, _)) => log.clone(),
         None => Arc::new(NoLog::default()),
     };
     let (stop, shutdown) = Shutdown::new();
@@ -77,7 +81,9 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
             .unwrap_or_default(),
         tcp_port: listeners.first().map_or(0, |(address, _)| address.port()),
     };
-    let hooks = hooks(stop.clone(), diagnostics, settings.logging.level, found.path, log);
+    let archiving = Arc::new(OnceLock::new());
+    let hooks =
+        hooks(stop.clone(), diagnostics, settings.logging.level, found.path, archiving.clone());
     let engine = Arc::new(Engine::new(
         keyspace,
         replicator,
@@ -87,6 +93,10 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         identity,
         hooks,
     ));
+    if let Some((log, base)) = kept {
+        let started = Archiving::start(&engine, base, log);
+        archiving.set(started).expect("set once");
+    }
     // Before anybody can know that the server is there.
     let signals = {
         let _inside = runtime.enter();
@@ -95,6 +105,9 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     announce(&listeners, &settings);
     let reloader = Reloader::new(load_again, settings);
     runtime.block_on(serve(engine.clone(), listeners, signals, reloader, stop, shutdown));
+    if let Some(archiving) = archiving.get() {
+        archiving.stop();
+    }
     engine.replicator.close()?;
     Ok(())
 }
@@ -178,7 +191,7 @@ fn hooks(
     diagnostics: LogHandle,
     level: LogLevel,
     config_file: Option<PathBuf>,
-    log: Option<Arc<StandaloneLog>>,
+    archiving: Arc<OnceLock<Arc<Archiving>>>,
 ) -> Hooks {
     let level = std::sync::Mutex::new(level);
     Hooks {
@@ -206,9 +219,10 @@ fn hooks(
             let path = config_file.as_ref().ok_or("The server is running without a config file")?;
             crate::config_cmd::rewrite(path, settings).map_err(|error| error.to_string())
         })),
-        reload: log.map(|log| -> engine::ReloadHook {
-            Box::new(move |engine| crate::storage::reload(&log, engine))
-        }),
+        reload: Some(Box::new(move |engine| match archiving.get() {
+            Some(archiving) => archiving.reload(engine),
+            None => Err("there is no log to load from".to_owned()),
+        })),
     }
 }
 

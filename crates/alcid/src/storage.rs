@@ -1,25 +1,42 @@
-//! Opening the log: the folder, recovery into a keyspace, and `alcid log`.
+//! Opening archive and log: recovery into a keyspace, and `alcid log`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use archive::Base;
 use base::{Clock, Revision, Rng};
 use clap::Subcommand;
-use engine::{Engine, Recovered, StandaloneLog};
+use engine::{Recovered, StandaloneLog};
 use keyspace::{Buffers, Keyspace};
-use log::{Log, LogOptions, RealVfs, RecoveryReport};
+use log::{Log, LogOptions, RealVfs, RecoveryReport, Vfs};
 use settings::Settings;
 
-/// Opens the log of `settings` and replays it into `keyspace`.
+/// What a start finds on disk.
+pub struct Storage {
+    /// The state that the log ends with; keys that the archive has come in
+    /// when they are asked for.
+    pub keyspace: Keyspace,
+    /// The log.
+    pub log: Arc<StandaloneLog>,
+    /// The archive's base.
+    pub base: Arc<Base>,
+}
+
+/// Opens the archive and the log of `settings`, and replays of the log what
+/// the archive does not have.
 ///
 /// # Errors
 /// What stands in the way, naming file, offset and the command to run.
 pub fn open(
     settings: &Settings,
-    keyspace: &Keyspace,
     clock: Arc<dyn Clock>,
     rng: &mut dyn Rng,
-) -> Result<Arc<StandaloneLog>, String> {
+) -> Result<Storage, String> {
+    let base =
+        Base::open(&settings.archive_dir(), rng.next_u64()).map_err(|error| error.to_string())?;
+    let base = Arc::new(base);
+    let keyspace = Keyspace::new(settings.databases, base.directory().seed);
+    crate::archiving::back(&keyspace, &base, settings)?;
     let dir = settings.log_dir();
     let options = LogOptions {
         fsync: engine::fsync_policy(settings),
@@ -28,6 +45,7 @@ pub fn open(
     };
     let limits = engine::encoding_limits(settings);
     let mut buffers = Buffers::default();
+    let archived = base.revision();
     let mut replay = |record: log::Record<'_>| {
         keyspace
             .apply(
@@ -40,10 +58,19 @@ pub fn open(
             )
             .map_err(|error| error.to_string())
     };
-    let (log, report) = Log::open(Arc::new(RealVfs), &dir, options, clock, rng, &mut replay)
-        .map_err(|error| format!("open the log: {error}"))?;
+    let (log, report) =
+        Log::open(Arc::new(RealVfs), &dir, options, archived, clock, rng, &mut replay)
+            .map_err(|error| format!("open the log: {error}"))?;
+    base.adopt(log.id()).map_err(|error| error.to_string())?;
+    if let Some(ended) = report.ended_early {
+        tracing::warn!(
+            "the log ends with revision {ended}, the archive has everything up to {archived}: the log goes on \
+             after that; nothing is lost"
+        );
+    }
     tracing::info!(
         folder = %dir.display(),
+        archived = archived.0,
         revisions = report.records,
         bytes = report.bytes,
         segments = report.segments,
@@ -57,32 +84,7 @@ pub fn open(
         seconds: report.seconds,
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
     };
-    Ok(StandaloneLog::new(log, recovered))
-}
-
-/// Replays the whole log into the place of the engine's keyspace, after a sync.
-///
-/// # Errors
-/// Why the log cannot be read; the keyspace is what it was then.
-pub fn reload(log: &StandaloneLog, engine: &Engine) -> Result<(), String> {
-    let limits = engine.live().encoding;
-    engine.reload(|fresh| {
-        let log = log.log();
-        log.request_sync();
-        let newest = log.newest();
-        log.wait_durable(newest).map_err(|fault| format!("sync the log: {fault}"))?;
-        let mut buffers = Buffers::default();
-        let mut reader = log.reader(Revision(1));
-        while let Some(record) =
-            reader.try_next().map_err(|error| format!("read the log: {error}"))?
-        {
-            let (header, effects) = (record.header, &record.effects);
-            fresh
-                .apply(record.revision, header.time_ms, header.db, effects, &limits, &mut buffers)
-                .map_err(|error| format!("apply revision {}: {error}", record.revision))?;
-        }
-        Ok(())
-    })
+    Ok(Storage { keyspace, log: StandaloneLog::new(log, recovered), base })
 }
 
 /// `alcid log …`
@@ -96,6 +98,10 @@ pub enum LogCommand {
         /// The log's folder, if it is not `log` in the data folder.
         #[arg(long, visible_alias = "log-path", value_name = "PATH")]
         aof_path: Option<PathBuf>,
+        /// The revision that the archive has reached: what the log held up to there is not needed. Without it the
+        /// log is read from where it begins.
+        #[arg(long, value_name = "REVISION")]
+        base: Option<u64>,
         /// Cut the log at the damage. What is cut off is kept in copies.
         #[arg(long)]
         repair: bool,
@@ -107,9 +113,10 @@ pub enum LogCommand {
 /// # Errors
 /// The damage, or why the log cannot be read or mended.
 pub fn run(command: &LogCommand) -> Result<(), String> {
-    let LogCommand::Check { data_dir, aof_path, repair } = command;
+    let LogCommand::Check { data_dir, aof_path, base, repair } = command;
+    let base = base.map(Revision);
     let dir = aof_path.clone().unwrap_or_else(|| data_dir.join("log"));
-    let report = log::check(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    let report = log::check(&RealVfs, &dir, base).map_err(|error| error.to_string())?;
     describe(&report.report);
     let Some(finding) = report.finding else {
         println!(
@@ -129,7 +136,7 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
             finding.error, finding.last_whole
         ));
     }
-    let (saved, last) = log::repair(&RealVfs, &dir).map_err(|error| error.to_string())?;
+    let (saved, last) = log::repair(&RealVfs, &dir, base).map_err(|error| error.to_string())?;
     for path in saved {
         println!("Kept {}", path.display());
     }
@@ -139,6 +146,24 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
 
 fn describe(report: &RecoveryReport) {
     println!("{} transactions up to revision {}.", report.records, report.last);
+    if report.base > Revision::ZERO {
+        println!(
+            "They begin with revision {}: a start needs an archive with all before it.",
+            report.base.next()
+        );
+    }
+    if report.segments_skipped > 0 {
+        println!(
+            "Of {} segments before it only the headers were checked.",
+            report.segments_skipped
+        );
+    }
+    if let Some(ended) = report.ended_early {
+        println!(
+            "The log ends with revision {ended}; the next start goes on after revision {}.",
+            report.base
+        );
+    }
     if let Some(dropped) = &report.dropped {
         println!(
             "{} bytes at byte {} of {} are no whole transaction ({}); the next start cuts them off.",

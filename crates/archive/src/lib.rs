@@ -1,3 +1,24 @@
 //! What disk remembers.
+//!
+//! The *base* is the state of every key at exactly one revision, in an LSM
+//! tree. A [`Follower`] reads the log and moves the base forward in batches;
+//! nothing in the path of a write waits for it. Recovery is: open the base at
+//! revision J, replay the log from J+1. [`BaseBacking`] fills the misses of a
+//! keyspace from the base, so a server answers before it has loaded anything.
 
+mod backing;
+mod base_tree;
+mod codec;
+mod compaction;
+mod delta;
+mod directory;
+mod error;
+mod follower;
 pub mod history;
+mod manifest;
+
+pub use backing::BaseBacking;
+pub use base_tree::Base;
+pub use directory::{Database, Directory, Left};
+pub use error::ArchiveError;
+pub use follower::{Advanced, Follower, FollowerOptions, FollowerStats, Pace};

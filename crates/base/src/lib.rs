@@ -10,12 +10,14 @@ pub mod number;
 pub mod reply;
 mod revision;
 mod rng;
+mod space;
 pub mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use reply::{Frame, FrameBuilder, Reply};
 pub use revision::Revision;
 pub use rng::{Rng, SeededRng};
+pub use space::SpaceId;
 
 /// Number of a logical database inside a branch, as in `SELECT`.
 pub type DbIndex = u16;

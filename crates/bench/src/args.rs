@@ -72,6 +72,10 @@ pub struct BenchArgs {
     #[arg(short = '3', long)]
     pub resp3: bool,
 
+    /// Run this command on every connection first: 'CLIENT REPLYREV ON'
+    #[arg(long, value_name = "COMMAND")]
+    pub setup: Option<String>,
+
     /// Start of the random sequence; equal seeds give equal requests
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base::{Rng, SeededRng};
 use client::{Client, Options, Protocol};
 
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) format: Format,
     pub(crate) progress: bool,
     options: Options,
+    /// What every connection says first; empty for nothing.
+    setup: Vec<Vec<u8>>,
 }
 
 impl Plan {
@@ -82,6 +84,15 @@ impl Plan {
              more than {IN_FLIGHT_BYTES_MAX}: lower --clients, --pipeline or --size",
             args.pipeline
         );
+        let setup = match &args.setup {
+            None => Vec::new(),
+            Some(line) => match resp::split_args(line.as_bytes()) {
+                Some(words) if !words.is_empty() => words,
+                _ => {
+                    bail!("--setup {line:?} is no command: it is empty or its quotes do not match")
+                }
+            },
+        };
         let timeout = Duration::from_millis(args.timeout);
         let options = Options {
             connect_timeout: timeout,
@@ -113,11 +124,16 @@ impl Plan {
             },
             progress: args.progress || std::io::stderr().is_terminal(),
             options,
+            setup,
         })
     }
 
     pub(crate) fn connect(&self) -> Result<Client> {
-        Ok(Client::connect(self.options.clone())?)
+        let mut client = Client::connect(self.options.clone())?;
+        if !self.setup.is_empty() {
+            client.command(&self.setup).context("run the command of --setup")?;
+        }
+        Ok(client)
     }
 
     pub(crate) fn is_resp3(&self) -> bool {

@@ -85,6 +85,19 @@ fn exactly_the_requested_number_is_sent() {
 }
 
 #[test]
+fn every_connection_runs_the_setup_first() {
+    let addr = serve(Lie::None);
+    let args = ["-n", "40", "-c", "4", "--setup", "INCR ready", "-q", "--", "GET", "ready"];
+    let (_, is_clean) = bench(&addr, &args).expect("runs");
+    assert!(is_clean);
+    let mut client = client::Client::connect(client::Options::new(&addr)).expect("connect");
+    assert_eq!(client.command(&["GET", "ready"]).expect("reply"), client::Frame::bulk("4"));
+    let refused = ["-n", "7", "-c", "7", "--setup", "PING", "-t", "get"];
+    let error = bench(&serve(Lie::Error), &refused).expect_err("the seventh is refused");
+    assert!(format!("{error:#}").contains("run the command of --setup: ERR planted"), "{error:#}");
+}
+
+#[test]
 fn lies_are_found() {
     for (lie, test, words) in [
         (Lie::WrongValue, "get", "GET of number 000000000"),
@@ -181,6 +194,8 @@ fn arguments_out_of_bounds_name_the_value_and_the_bound() {
     for (args, words) in [
         (&["--threads", "3", "-c", "2"][..], "--threads 3 is more than --clients 2"),
         (&["--verify", "-r", "10000001"], "--keyspace 10000001 is more than 10000000"),
+        (&["--setup", ""], "--setup \"\" is no command: it is empty"),
+        (&["--setup", "PING \"x"], "quotes do not match"),
         (&["-t", "set,nope"], "--tests \"nope\" is no test; the tests are ping_inline, ping_mbulk"),
         (&["-c", "50", "-P", "1000", "-d", "1mb"], "lower --clients, --pipeline or --size"),
     ] {

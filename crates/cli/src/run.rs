@@ -203,6 +203,10 @@ impl<'a, 'b> Runner<'a, 'b> {
         for push in &answer.pushes {
             self.show(push, format)?;
         }
+        // The other formats are for programs, which count one reply a line.
+        if format == Format::Redis && !answer.attributes.is_empty() {
+            self.show(&Frame::Attribute(answer.attributes), format)?;
+        }
         self.show(&answer.frame, format)?;
         Ok(!matches!(answer.frame, Frame::Error(_)))
     }

@@ -15,10 +15,14 @@ pub(crate) struct Session {
     /// Between `MULTI` and `EXEC`: the server holds a queue of commands that a
     /// new connection would not have.
     in_transaction: bool,
+    /// CLIENT REPLYREV ON.
+    shows_revisions: bool,
 }
 
 /// What became of a command.
 pub(crate) struct Answer {
+    /// What the server says about the reply, such as its revision.
+    pub(crate) attributes: Vec<(Frame, Frame)>,
     /// The reply, as this tool shows it.
     pub(crate) frame: Frame,
     /// Messages that arrived with it.
@@ -59,7 +63,7 @@ impl Session {
         if args.resp3 || matches!(args.format, Some(Format::Json | Format::Table)) {
             options.protocol = Protocol::Resp3;
         }
-        Session { options, client: None, in_transaction: false }
+        Session { options, client: None, in_transaction: false, shows_revisions: false }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -92,7 +96,12 @@ impl Session {
             self.client = None;
         }
         if self.client.is_none() {
-            self.client = Some(Client::connect(self.options.clone())?);
+            let mut client = Client::connect(self.options.clone())?;
+            if self.shows_revisions {
+                client.command(&["CLIENT", "REPLYREV", "ON"])?;
+                client.take_attributes();
+            }
+            self.client = Some(client);
         }
         Ok(self.client.as_mut().expect("connected above"))
     }
@@ -121,7 +130,8 @@ impl Session {
         while let Some(push) = self.client.as_mut().and_then(Client::take_push) {
             pushes.push(push);
         }
-        Ok(Answer { frame: as_typed(words, frame), pushes })
+        let attributes = self.client.as_mut().map(Client::take_attributes).unwrap_or_default();
+        Ok(Answer { attributes, frame: as_typed(words, frame), pushes })
     }
 
     /// Sends all requests at once; one reply each.
@@ -182,6 +192,10 @@ impl Session {
             ("hello", count) if count >= 2 => {
                 let is_3 = text(1).as_deref() == Some("3");
                 self.options.protocol = if is_3 { Protocol::Resp3 } else { Protocol::Resp2 };
+                self.shows_revisions &= is_3;
+            }
+            ("client", 3) if text(1).is_some_and(|sub| sub.eq_ignore_ascii_case("replyrev")) => {
+                self.shows_revisions = text(2).is_some_and(|mode| mode.eq_ignore_ascii_case("on"));
             }
             ("multi", 1) => self.in_transaction = true,
             ("discard", 1) => self.in_transaction = false,
@@ -189,6 +203,7 @@ impl Session {
                 self.in_transaction = false;
                 self.options.db = 0;
                 self.options.protocol = Protocol::Resp2;
+                self.shows_revisions = false;
             }
             _ => return,
         }
@@ -252,6 +267,7 @@ pub(crate) fn holds_secret(line: &str) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
 
@@ -271,29 +287,40 @@ mod tests {
         }
     }
 
-    /// A server that says OK to one request of each connection and closes it.
-    fn serve_one_each() -> String {
+    /// A server that says OK to so many requests of each connection and closes
+    /// it. Tells its address and every request.
+    fn serve_each(requests: usize) -> (String, Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let (sender, received) = channel();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                if stream.read(&mut [0; 1024]).unwrap_or(0) > 0 {
-                    stream.write_all(b"+OK\r\n").unwrap();
+                for _ in 0..requests {
+                    let mut request = [0; 1024];
+                    let count = stream.read(&mut request).unwrap_or(0);
+                    if count > 0 {
+                        // A test that listens no more does not mind.
+                        let _ = sender.send(String::from_utf8_lossy(&request[..count]).into());
+                        stream.write_all(b"+OK\r\n").unwrap();
+                    }
                 }
             }
         });
-        address
+        (address, received)
     }
 
     fn session() -> Session {
+        session_at(&serve_each(1).0)
+    }
+
+    fn session_at(address: &str) -> Session {
         #[derive(clap::Parser)]
         struct Probe {
             #[command(flatten)]
             cli: CliArgs,
         }
-        let address = serve_one_each();
-        let args = <Probe as clap::Parser>::parse_from(["probe", "--addr", &address]).cli;
+        let args = <Probe as clap::Parser>::parse_from(["probe", "--addr", address]).cli;
         Session::offline(&args)
     }
 
@@ -315,6 +342,23 @@ mod tests {
             // The new connection would answer SELECT, its one request.
             session.options.db = 0;
         }
+    }
+
+    #[test]
+    fn a_new_connection_shows_revisions_as_the_old_one_did() {
+        let (address, received) = serve_each(2);
+        let mut session = session_at(&address);
+        for line in ["client replyrev on", "ping"] {
+            session.execute(&words(line)).unwrap();
+        }
+        wait_for_the_end(&mut session);
+        session.execute(&words("CLIENT REPLYREV OFF")).unwrap();
+        wait_for_the_end(&mut session);
+        session.execute(&words("ping")).unwrap();
+        let asked: Vec<bool> =
+            received.try_iter().map(|text| text.to_lowercase().contains("replyrev")).collect();
+        // The third is the session's own, on its second connection.
+        assert_eq!(asked, [true, false, true, true, false]);
     }
 
     #[test]

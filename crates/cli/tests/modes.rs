@@ -59,6 +59,11 @@ fn answer(words: &[Vec<u8>], store: &Store, reply: &mut Encoder) -> bool {
     match name.as_str() {
         "PING" => reply.simple("PONG"),
         "ECHO" => reply.bulk(&words[1]),
+        "CLIENT" => {
+            let start = reply.out.len();
+            reply.ok();
+            reply.put_attribute_before(start, "rev", 7);
+        }
         "SET" => {
             store.insert(words[1].clone(), words[2].clone());
             reply.ok();
@@ -149,6 +154,18 @@ fn one_shot_prints_raw_and_tells_failure() {
     let unknown = cli(&server, &["nope"]);
     assert_eq!((unknown.status, unknown.out.as_str()), (1, ""));
     assert!(unknown.err.starts_with("ERROR: ERR unknown command 'NOPE'"), "{unknown:?}");
+}
+
+#[test]
+fn what_stands_beside_a_reply_is_shown_to_people_only() {
+    let server = serve();
+    let both = ["-3", "client replyrev on", "ping"];
+    assert_eq!(cli(&server, &both).out, "1| \"rev\" => (integer) 7\nOK\nPONG\n");
+    for (format, out) in [("raw", "OK\nPONG\n"), ("json", "\"OK\"\n\"PONG\"\n")] {
+        let words = [&["--format", format], &both[..]].concat();
+        assert_eq!(cli(&server, &words), outcome(0, out, ""), "{format}");
+    }
+    assert_eq!(cli(&server, &["-3", "client", "replyrev", "on"]), outcome(0, "OK\n", ""));
 }
 
 #[cfg(unix)]

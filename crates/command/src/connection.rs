@@ -42,6 +42,7 @@ const CLIENT: &[CommandSpec] = &[
     Row::engine("no-touch", 3, ANYTIME, "7.2.0", "<ON | OFF>", "Controls whether commands sent by the client affect the LRU/LFU of accessed keys."),
     Row::engine("pause", -3, OPERATOR, "3.0.0", "timeout [WRITE | ALL]", "Suspends commands processing."),
     Row::engine("reply", 3, ANYTIME, "3.2.0", "<ON | OFF | SKIP>", "Instructs the server whether to reply to commands."),
+    Row::engine("replyrev", 3, ANYTIME, "alcid 0.1", "<ON | OFF>", "Puts the revision in front of each reply, as a RESP3 attribute."),
     Row::engine("setinfo", 4, ANYTIME, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Sets information specific to the client or connection."),
     Row::engine("setname", 3, ANYTIME, "2.6.9", "connection-name", "Sets the connection name."),
     Row::engine("tracking", -3, ANYTIME, "6.0.0", "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]", "Controls server-assisted client-side caching for the connection."),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use keyspace::WrongType;
+use keyspace::{BackingError, WrongType};
 
 /// What a handler answers instead of a reply.
 pub type Result<T = ()> = std::result::Result<T, Error>;
@@ -120,5 +120,11 @@ impl std::error::Error for Error {}
 impl From<WrongType> for Error {
     fn from(_: WrongType) -> Error {
         Error::WRONG_TYPE
+    }
+}
+
+impl From<BackingError> for Error {
+    fn from(error: BackingError) -> Error {
+        Error::new(format!("ERR the archive cannot be read: {error}"))
     }
 }

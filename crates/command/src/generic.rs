@@ -60,6 +60,7 @@ const OBJECT: &[CommandSpec] = &[
     Row::data("help", 2, LOADING.with(STALE), &[], "6.2.0", "", "Returns helpful text about the different subcommands.", object_help),
     Row::data("idletime", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the time since the last access to a key.", object_idletime),
     Row::data("refcount", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the reference count of a value of a key.", object_refcount),
+    Row::data("revision", 3, READONLY, OBJECT_KEY, "alcid 0.1", "key", "Returns the revision of a key's last change.", object_revision),
 ];
 
 const READ: &[KeySpec] = &[KeySpec::one(1, RO.with(ACCESS))];
@@ -101,7 +102,7 @@ fn dbsize(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Resu
 }
 
 fn randomkey(ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.optional_bulk(ctx.tx.random_key(ctx.rng).as_deref());
+    reply.optional_bulk(ctx.tx.random_key(ctx.rng)?.as_deref());
     Ok(())
 }
 
@@ -112,7 +113,7 @@ fn keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
         if everything || glob::matches(args[0], key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     reply.array(found.len());
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
@@ -139,7 +140,7 @@ fn scan_keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Re
         if fits && options.matches(key) {
             found.push(key.to_vec());
         }
-    });
+    })?;
     scan::write_page(next, found.len(), reply);
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
@@ -188,6 +189,8 @@ fn move_key(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Res
     if to == home {
         return Err(Error::SAME_OBJECT);
     }
+    ctx.tx.load_in(to, args[0]);
+    ctx.tx.check_backing()?;
     let is_free = ctx.tx.get_in(to, args[0]).is_none();
     let moved = is_free && ctx.tx.rename(args[0], to, args[0]);
     if moved {
@@ -217,6 +220,8 @@ fn copy(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
     if to == home && from == target {
         return Err(Error::SAME_OBJECT);
     }
+    ctx.tx.load_in(to, target);
+    ctx.tx.check_backing()?;
     let occupied = ctx.tx.get_in(to, target).is_some();
     let source = ctx.tx.get(from).map(ValueRef::to_value);
     let Some(value) = source.filter(|_| replace || !occupied) else {
@@ -340,6 +345,14 @@ fn object_refcount(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply)
     Ok(())
 }
 
+fn object_revision(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
+    match ctx.tx.info(args[0]) {
+        Some(info) => reply.integer(i64::try_from(info.revision.0).unwrap_or(i64::MAX)),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
 fn object_idletime(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let now_s = (ctx.tx.now_ms() / 1000) as u32;
     match ctx.tx.info(args[0]) {
@@ -375,6 +388,8 @@ fn object_help(_ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -
         "REFCOUNT <key>",
         "    Return the number of references of the value associated with the specified",
         "    <key>.",
+        "REVISION <key>",
+        "    Return the revision of the last change of the <key>.",
         "HELP",
         "    Print this help.",
     ];

@@ -71,7 +71,7 @@ const INTRO: &str = "\
      UPDATE_EXPECT=1 cargo test -p command --test reference -->
 
 Every command that Alcid answers. *Since* is the version of Redis that brought the command; how it
-answers is Redis 7.2's way. Flags and categories are what `COMMAND INFO` says; `COMMAND DOCS`
+answers is Redis 7.2's way; what says *alcid* there is Alcid's own. Flags and categories are what `COMMAND INFO` says; `COMMAND DOCS`
 and the prompt of `alcid cli` know the rest of each row too. What is missing, and what differs,
 is in [COMPATIBILITY.md](COMPATIBILITY.md).
 

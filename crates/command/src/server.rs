@@ -29,6 +29,7 @@ pub const FAMILY: Family = Family {
         Row::container("config", Flags(0), "2.0.0", "A container for server configuration commands.", CONFIG),
         Row::container("debug", OPERATE, "1.0.0", "A container for debugging commands.", DEBUG),
         Row::engine("info", -1, SHOW, "1.0.0", "[section [section ...]]", "Returns information and statistics about the server.").categories(category::DANGEROUS),
+        Row::engine("lastrev", 1, LOADING.with(STALE).with(FAST), "alcid 0.1", "", "Returns the revision of the connection's last write."),
         Row::container("latency", Flags(0), "2.8.13", "A container for latency diagnostics commands.", LATENCY),
         Row::engine("lolwut", -1, READONLY.with(FAST), "5.0.0", "[VERSION version]", "Displays computer art and the version."),
         Row::container("memory", Flags(0), "4.0.0", "A container for memory diagnostics commands.", MEMORY),
@@ -39,6 +40,7 @@ pub const FAMILY: Family = Family {
         Row::engine("time", 1, LOADING.with(STALE).with(FAST), "2.6.0", "", "Returns the server time."),
         Row::engine("wait", 3, BLOCKING, "3.0.0", "numreplicas timeout", "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed."),
         Row::engine("waitaof", 4, BLOCKING, "7.2.0", "numlocal numreplicas timeout", "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas."),
+        Row::engine("waitrev", 3, BLOCKING, "alcid 0.1", "revision timeout", "Blocks until this node has applied a revision, and returns the newest it has applied."),
     ],
 };
 
@@ -136,8 +138,9 @@ fn debug_digest(ctx: &mut Ctx<'_, '_>, _: &[&[u8]], reply: &mut dyn Reply) -> Re
     let mut all = Digest::default();
     for db in 0..ctx.tx.databases() {
         ctx.tx.select(db);
+        ctx.tx.load_all()?;
         let tx = &*ctx.tx;
-        tx.scan(0, usize::MAX, &mut |key, value| {
+        tx.scan_resident(&mut |key, value| {
             let mut one = Digest::default();
             one.add(&db.to_be_bytes());
             one.add(key);

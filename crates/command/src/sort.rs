@@ -139,7 +139,7 @@ fn run(ctx: &mut Ctx<'_, '_>, key: &[u8], request: &Request<'_>, reply: &mut dyn
             results.push(Some(item.element.clone()));
         }
         for pattern in &request.get {
-            results.push(lookup(ctx.tx, pattern, &item.element));
+            results.push(lookup(ctx.tx, pattern, &item.element)?);
         }
     }
     match request.store {
@@ -190,12 +190,12 @@ fn elements(tx: &Txn<'_>, key: &[u8], request: &Request<'_>) -> Result<Vec<Vec<u
     })
 }
 
-fn weigh(tx: &Txn<'_>, element: Vec<u8>, request: &Request<'_>) -> Result<Item> {
+fn weigh(tx: &mut Txn<'_>, element: Vec<u8>, request: &Request<'_>) -> Result<Item> {
     if request.keep_order {
         return Ok(Item { element, number: 0.0, text: None });
     }
     let weight = match request.by {
-        Some(pattern) => lookup(tx, pattern, &element),
+        Some(pattern) => lookup(tx, pattern, &element)?,
         None => Some(element.clone()),
     };
     if request.alpha {
@@ -233,19 +233,22 @@ fn window(limit: Option<(i64, i64)>, len: usize) -> std::ops::Range<usize> {
 
 /// The value that a pattern names for an element: `#` the element itself, else
 /// `*` stands for it and `->field` asks for a field of a hash.
-fn lookup(tx: &Txn<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
+fn lookup(tx: &mut Txn<'_>, pattern: &[u8], element: &[u8]) -> Result<Option<Vec<u8>>> {
     if pattern == b"#" {
-        return Some(element.to_vec());
+        return Ok(Some(element.to_vec()));
     }
-    let star = pattern.iter().position(|&byte| byte == b'*')?;
+    let Some(star) = pattern.iter().position(|&byte| byte == b'*') else { return Ok(None) };
     let arrow = pattern.windows(2).skip(star).position(|pair| pair == b"->").map(|at| at + star);
     let (name, field) = match arrow {
         Some(at) if at + 2 < pattern.len() => (&pattern[..at], Some(&pattern[at + 2..])),
         _ => (pattern, None),
     };
     let key = [&name[..star], element, &name[star + 1..]].concat();
-    match field {
-        Some(field) => tx.collection::<Hash>(&key).ok().flatten()?.get(field).map(<[u8]>::to_vec),
-        None => tx.string(&key).ok().flatten().map(<[u8]>::to_vec),
-    }
+    tx.load(&key);
+    tx.check_backing()?;
+    let found = match field {
+        Some(field) => tx.collection::<Hash>(&key).ok().flatten().and_then(|hash| hash.get(field)),
+        None => tx.string(&key).ok().flatten(),
+    };
+    Ok(found.map(<[u8]>::to_vec))
 }

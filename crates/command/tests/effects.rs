@@ -198,7 +198,7 @@ fn every_command_is_driven_to_success() {
     let mut round = Round::new(3);
     for command in data_commands() {
         let is_write = command.flags.has(WRITE);
-        let reached = (0..3000).any(|_| {
+        let reached = (0..20_000).any(|_| {
             let fill = round.fill();
             let fill: Vec<&[u8]> = fill.iter().map(Vec::as_slice).collect();
             round.harness.db = 0;

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base::{DbIndex, Frame, FrameBuilder, Reply, Revision, Rng, SeededRng};
 use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, Scope, Txn, ValueRef};
+use keyspace::{Buffers, Finished, Scope, Txn, ValueRef};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::execute::{arguments, borrow};
+use crate::revisions::as_integer;
 use crate::session::Session;
 use crate::tracking::Invalidations;
 
@@ -42,6 +43,8 @@ pub struct Answer {
     pub frame: Frame,
     /// It must not be sent before this is committed.
     pub depends_on: Revision,
+    /// What the client's command has written.
+    pub written: Option<Revision>,
 }
 
 /// Everybody who waits.
@@ -87,6 +90,8 @@ struct Waiter {
     resp3: bool,
     keys: Vec<Vec<u8>>,
     wait_for: Option<WaitFor>,
+    /// What WAITREV waits for.
+    revision: Option<Revision>,
     on_timeout: Frame,
     answer: oneshot::Sender<Answer>,
 }
@@ -154,7 +159,8 @@ impl Blocking {
             TimeoutReply::NullArray => Frame::NullArray,
         };
         let deadline_ms = block.timeout_ms.map(|ms| now_ms.saturating_add(ms));
-        self.add(session, command, argv, &block.keys, Some(block.wait_for), on_timeout, deadline_ms)
+        let wait_for = Some(block.wait_for);
+        self.add(session, command, argv, &block.keys, wait_for, None, on_timeout, deadline_ms)
     }
 
     /// A wait for something other than a key; its answer comes from
@@ -166,7 +172,20 @@ impl Blocking {
         on_timeout: Frame,
         deadline_ms: Option<u64>,
     ) -> Blocked {
-        self.add(session, command, &[], &[], None, on_timeout, deadline_ms)
+        self.add(session, command, &[], &[], None, None, on_timeout, deadline_ms)
+    }
+
+    /// A wait for a revision; see [`Engine::answer_applied`].
+    pub(crate) fn register_for_revision(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        revision: Revision,
+        applied: Revision,
+        deadline_ms: Option<u64>,
+    ) -> Blocked {
+        let on_timeout = Frame::Integer(as_integer(applied));
+        self.add(session, command, &[], &[], None, Some(revision), on_timeout, deadline_ms)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a waiter")]
@@ -177,6 +196,7 @@ impl Blocking {
         argv: &[&[u8]],
         keys: &[Vec<u8>],
         wait_for: Option<WaitFor>,
+        revision: Option<Revision>,
         on_timeout: Frame,
         deadline_ms: Option<u64>,
     ) -> Blocked {
@@ -189,6 +209,7 @@ impl Blocking {
             resp3: session.client.activity.resp3.load(Ordering::Relaxed),
             keys: keys.to_vec(),
             wait_for,
+            revision,
             on_timeout: on_timeout.clone(),
             answer: sender,
         };
@@ -238,15 +259,43 @@ impl Engine {
     /// an answer is there already.
     pub fn cancel_wait(&self, id: u64) -> bool {
         let _serving = self.blocking.serving.lock();
-        self.blocking.take(id).is_some()
+        match self.blocking.take(id) {
+            Some(waiter) => {
+                self.forget_revision_wait(id, &waiter);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn forget_revision_wait(&self, id: u64, waiter: &Waiter) {
+        if let Some(revision) = waiter.revision {
+            self.revision_waits.forget(revision, id);
+        }
+    }
+
+    /// The reply to a wait that ends without success.
+    fn give_up(&self, id: u64, waiter: &mut Waiter) -> Answer {
+        self.forget_revision_wait(id, waiter);
+        match waiter.revision {
+            Some(_) => {
+                let applied = self.replicator.committed();
+                let frame = Frame::Integer(as_integer(applied));
+                Answer { frame, depends_on: applied, written: None }
+            }
+            None => {
+                let frame = std::mem::replace(&mut waiter.on_timeout, Frame::Null);
+                Answer { frame, depends_on: Revision::ZERO, written: None }
+            }
+        }
     }
 
     /// Ends a wait with the reply for the end of its time, which comes through
     /// [`Blocked::answer`] unless another answer is there already.
     pub fn time_out(&self, id: u64) {
         let _serving = self.blocking.serving.lock();
-        if let Some(waiter) = self.blocking.take(id) {
-            let answer = Answer { frame: waiter.on_timeout, depends_on: Revision::ZERO };
+        if let Some(mut waiter) = self.blocking.take(id) {
+            let answer = self.give_up(id, &mut waiter);
             // A connection that is gone has no use for it.
             let _ = waiter.answer.send(answer);
         }
@@ -302,7 +351,7 @@ impl Engine {
     /// Answers a plain wait. False when it has ended already.
     pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
         match self.blocking.take(id) {
-            Some(waiter) => waiter.answer.send(Answer { frame, depends_on }).is_ok(),
+            Some(waiter) => waiter.answer.send(Answer { frame, depends_on, written: None }).is_ok(),
             None => false,
         }
     }
@@ -310,16 +359,14 @@ impl Engine {
     /// CLIENT UNBLOCK: ends a client's wait as after its time, or with an error.
     pub(crate) fn unblock_client(&self, client: u64, with_error: bool) -> bool {
         let _serving = self.blocking.serving.lock();
-        let Some(waiter) = self.blocking.find_client(client).and_then(|id| self.blocking.take(id))
-        else {
-            return false;
-        };
-        let frame = if with_error {
-            Frame::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".to_owned())
-        } else {
-            waiter.on_timeout
-        };
-        waiter.answer.send(Answer { frame, depends_on: Revision::ZERO }).is_ok()
+        let Some(id) = self.blocking.find_client(client) else { return false };
+        let Some(mut waiter) = self.blocking.take(id) else { return false };
+        let mut answer = self.give_up(id, &mut waiter);
+        if with_error {
+            let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+            answer.frame = Frame::Error(text.to_owned());
+        }
+        waiter.answer.send(answer).is_ok()
     }
 
     /// Serves the clients that wait for keys which `effects` may have filled,
@@ -383,11 +430,16 @@ impl Engine {
         options.always_record = true;
         let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
         txn.select(waiter.db);
-        let fits = matches!(
-            (txn.get(key), waiter.wait_for),
-            (Some(ValueRef::List(_)), Some(WaitFor::List))
-                | (Some(ValueRef::Zset(_)), Some(WaitFor::Zset))
-        );
+        txn.load(key);
+        let keys = waiter.command.keys(&argv);
+        keys.iter().for_each(|key| txn.load(argv[key.index]));
+        let readable = txn.check_backing();
+        let fits = readable.is_err()
+            || matches!(
+                (txn.get(key), waiter.wait_for),
+                (Some(ValueRef::List(_)), Some(WaitFor::List))
+                    | (Some(ValueRef::Zset(_)), Some(WaitFor::Zset))
+            );
         if !fits {
             let is_missing = !txn.contains(key);
             txn.finish();
@@ -395,10 +447,14 @@ impl Engine {
         }
         let mut sink = FrameBuilder::new(waiter.resp3);
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
-        let result = handler(&mut ctx, arguments(waiter.command, &argv), &mut sink);
+        let result = match readable {
+            Ok(()) => handler(&mut ctx, arguments(waiter.command, &argv), &mut sink),
+            Err(error) => Err(error.into()),
+        };
         let still_waits = ctx.block.is_some();
         let told = self.tracking.changes(waiter.client, &txn);
         let finished = txn.finish();
+        finished.written.into_iter().for_each(|revision| self.revision_written(revision));
         let effects = buffers.effects().to_vec();
         self.count_expired(&finished);
         self.dispose(buffers.take_garbage());
@@ -419,7 +475,8 @@ impl Engine {
             sink.error(error.text());
         }
         let frame = sink.finish().pop().expect("a command that does not wait replies");
-        Served::Answered(Answer { frame, depends_on: finished.depends_on }, told)
+        let Finished { depends_on, written, .. } = finished;
+        Served::Answered(Answer { frame, depends_on, written }, told)
     }
 
     /// Keys that effects may have filled, in order.

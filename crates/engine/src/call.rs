@@ -35,6 +35,7 @@ const FAMILIES: &[&[(&str, Handler)]] = &[
     crate::transaction::HANDLERS,
     crate::pubsub::HANDLERS,
     crate::waiting::HANDLERS,
+    crate::revisions::HANDLERS,
 ];
 
 pub(crate) fn handler(full_name: &str) -> Option<Handler> {

@@ -49,6 +49,7 @@ pub struct Identity {
 pub struct Activity {
     pub db: AtomicUsize,
     pub resp3: AtomicBool,
+    pub shows_revisions: AtomicBool,
     /// Id of the last command in the command table, plus one; 0: none yet.
     pub last_command: AtomicUsize,
     pub last_interaction_ms: AtomicU64,

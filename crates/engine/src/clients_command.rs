@@ -26,6 +26,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("client|no-touch", no_touch),
     ("client|pause", pause),
     ("client|reply", reply),
+    ("client|replyrev", replyrev),
     ("client|setinfo", setinfo),
     ("client|setname", setname),
     ("client|unblock", unblock),
@@ -152,6 +153,20 @@ fn reply(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Alcid's own. RESP2 has no place for what stands beside a reply.
+fn replyrev(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let is_on = on_or_off(call.args[0])?;
+    if is_on && !call.reply.is_resp3() {
+        return Err(Error::new("ERR CLIENT REPLYREV needs RESP3: say HELLO 3 first"));
+    }
+    if is_on {
+        call.session.saw(call.engine.replicator.committed());
+    }
+    call.session.set_shows_revisions(is_on);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
 fn unblock(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let with_error = match &call.args[1..] {
         [] => false,
@@ -209,6 +224,8 @@ fn client_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
             "    Suspend all, or just write, clients for <timeout> milliseconds.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
+            "REPLYREV (ON|OFF)",
+            "    Put the revision in front of each reply, as an attribute (RESP3 only).",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
             "SETINFO <option> <value>",

@@ -46,6 +46,7 @@ impl Engine {
     /// whenever the replicator reports progress.
     pub fn run_committed(&self) {
         self.answer_durable();
+        self.answer_applied();
         let queue = &self.after_commit;
         loop {
             let mut waiting = queue.waiting.lock();

@@ -66,6 +66,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.monitoring = false;
     session.no_touch = false;
     session.reply_mode = ReplyMode::On;
+    session.set_shows_revisions(false);
     session.db = 0;
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
@@ -162,6 +163,9 @@ fn hello(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     call.reply.set_resp3(resp3);
     call.session.client.activity.resp3.store(resp3, Ordering::Relaxed);
+    if !resp3 {
+        call.session.set_shows_revisions(false);
+    }
     let reply = &mut *call.reply;
     reply.map(7);
     reply.bulk(b"server");

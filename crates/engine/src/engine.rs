@@ -1,7 +1,7 @@
 //! The engine: everything that all connections share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use base::{Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
@@ -11,6 +11,7 @@ use settings::Settings;
 
 use crate::blocking::Blocking;
 use crate::call::Handler;
+use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
@@ -18,6 +19,7 @@ use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
+use crate::revisions::RevisionWaits;
 use crate::server::latency::Latency;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
@@ -41,6 +43,7 @@ pub struct Engine {
     pub identity: Identity,
     pub(crate) pubsub: PubSub,
     pub(crate) blocking: Blocking,
+    pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
     pub(crate) slowlog: SlowLog,
@@ -62,6 +65,7 @@ pub struct Engine {
     pub(crate) cron_paused: AtomicBool,
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
+    pub(crate) archive: OnceLock<Arc<dyn Archive>>,
 }
 
 /// What only the binary can do or know.
@@ -198,6 +202,7 @@ impl Engine {
             identity,
             pubsub: PubSub::default(),
             blocking: Blocking::default(),
+            revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
             pause: Pause::default(),
             slowlog: SlowLog::default(),
@@ -211,6 +216,7 @@ impl Engine {
             active_expire: AtomicBool::new(true),
             cron_paused: AtomicBool::new(false),
             hooks,
+            archive: OnceLock::new(),
         }
     }
 

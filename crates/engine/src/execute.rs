@@ -57,6 +57,9 @@ impl Engine {
             mode => mode,
         };
         session.reply_is_push = false;
+        if session.shows_revisions {
+            session.saw(self.replicator.committed());
+        }
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
             session.batch_began = (self.clock.now_us(), session.tick_ns);
@@ -184,7 +187,7 @@ impl Engine {
             return Ok(Admitted::Queue);
         }
         // A disk that does not keep up slows writers instead of growing memory.
-        if flags.has(WRITE) && self.replicator.is_congested() {
+        if flags.has(WRITE) && self.is_congested() {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // What replicas would hear of waits as writes do; EXEC counts as a
@@ -197,6 +200,11 @@ impl Engine {
             return Ok(Admitted::Pause(until_ms));
         }
         Ok(Admitted::Run)
+    }
+
+    fn is_congested(&self) -> bool {
+        self.replicator.is_congested()
+            || self.archive.get().is_some_and(|archive| archive.is_congested())
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
@@ -237,7 +245,7 @@ impl Engine {
         self.observe(session, live, &txn, command, argv);
         let finished = txn.finish();
         session.buffers = buffers;
-        self.settle(session, &finished);
+        self.settle(session, &finished, command.flags.has(WRITE));
         ran?;
         Ok(match waits {
             Some(blocked) => Outcome::Blocked(blocked),
@@ -264,6 +272,7 @@ impl Engine {
         } else {
             command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
         }
+        txn.check_backing()?;
         let mut ctx =
             Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
         handler(&mut ctx, arguments(command, argv), reply)?;
@@ -309,11 +318,21 @@ impl Engine {
     }
 
     /// After a transaction, with the locks open: garbage, events, waiters,
-    /// invalidations.
-    pub(crate) fn settle(self: &Arc<Self>, session: &mut Session, finished: &Finished) {
+    /// invalidations. `is_write`: what was written is the client's doing, not
+    /// just a key that was found to be due.
+    pub(crate) fn settle(
+        self: &Arc<Self>,
+        session: &mut Session,
+        finished: &Finished,
+        is_write: bool,
+    ) {
         session.depends_on = session.depends_on.max(finished.depends_on);
+        session.saw(finished.depends_on);
         if let Some(revision) = finished.written {
-            session.last_write = revision;
+            if is_write {
+                session.last_write = revision;
+            }
+            self.revision_written(revision);
         }
         session.tally.looks(finished.hits, finished.misses);
         self.count_expired(finished);
@@ -387,7 +406,8 @@ impl Engine {
         session.tick_ns = 0;
         if let Some(answer) = answer {
             session.depends_on = session.depends_on.max(answer.depends_on);
-            session.last_write = session.last_write.max(answer.depends_on);
+            session.saw(answer.depends_on);
+            session.last_write = answer.written.unwrap_or(session.last_write);
         }
         let frame = answer.map_or(on_timeout, |answer| &answer.frame);
         if let Frame::Error(text) = frame {

@@ -45,6 +45,7 @@ impl Engine {
                 let batch = txn.expire_due(shard, BATCH);
                 let told = self.tracking.changes(0, &txn);
                 let finished = txn.finish();
+                finished.written.into_iter().for_each(|revision| self.revision_written(revision));
                 removed += batch;
                 self.count_expired(&finished);
                 self.dispose(buffers.take_garbage());

@@ -19,6 +19,7 @@
 
 mod blocking;
 mod call;
+mod checkpoint;
 mod client;
 mod clients_command;
 mod commit_queue;
@@ -34,6 +35,7 @@ mod push;
 mod reclaim;
 mod reload;
 mod replicator;
+mod revisions;
 mod server;
 mod session;
 mod standalone;
@@ -43,6 +45,7 @@ mod transaction;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
+pub use checkpoint::{Archive, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;

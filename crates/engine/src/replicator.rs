@@ -16,6 +16,10 @@ pub trait Replicator: Journal {
     /// Whether replies that depend on `revision` may leave.
     fn is_committed(&self, revision: Revision) -> bool;
 
+    /// The newest revision that [`Replicator::is_committed`] says yes to and that
+    /// was given out: what this node has applied.
+    fn committed(&self) -> Revision;
+
     /// Follows what [`Replicator::is_committed`] answers.
     fn commits(&self) -> watch::Receiver<Commit>;
 
@@ -99,6 +103,10 @@ impl Journal for NoLog {
 impl Replicator for NoLog {
     fn is_committed(&self, _: Revision) -> bool {
         true
+    }
+
+    fn committed(&self) -> Revision {
+        self.newest()
     }
 
     fn commits(&self) -> watch::Receiver<Commit> {

@@ -23,6 +23,10 @@ pub struct Session {
     pub depends_on: Revision,
     /// The client's newest write.
     pub(crate) last_write: Revision,
+    /// The newest reply is true of the database at this revision.
+    pub revision: Revision,
+    /// CLIENT REPLYREV ON: replies carry [`Session::revision`].
+    pub(crate) shows_revisions: bool,
     /// Which replies the client wants.
     pub reply_mode: ReplyMode,
     /// The reply of the last command is made of pushes, which CLIENT REPLY does
@@ -98,6 +102,8 @@ impl Session {
             authenticated,
             depends_on: Revision::ZERO,
             last_write: Revision::ZERO,
+            revision: Revision::ZERO,
+            shows_revisions: false,
             reply_mode: ReplyMode::On,
             reply_is_push: false,
             monitoring: false,

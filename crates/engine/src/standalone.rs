@@ -102,6 +102,13 @@ impl Replicator for StandaloneLog {
         self.log.fsync() != FsyncPolicy::Always || revision <= self.log.durable()
     }
 
+    fn committed(&self) -> Revision {
+        match self.log.fsync() {
+            FsyncPolicy::Always => self.log.durable(),
+            FsyncPolicy::EverySec | FsyncPolicy::No => self.log.newest(),
+        }
+    }
+
     fn commits(&self) -> watch::Receiver<Commit> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         self.commits.subscribe()

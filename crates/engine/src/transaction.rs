@@ -66,6 +66,12 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
         options,
     );
     txn.select(call.session.db);
+    call.args.iter().for_each(|key| txn.load(key));
+    if let Err(error) = txn.check_backing() {
+        drop(txn);
+        call.session.buffers = buffers;
+        return Err(error.into());
+    }
     for key in call.args {
         let watched = Watched {
             db: call.session.db,
@@ -101,8 +107,6 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine.clone();
     let writes = multi.queue.iter().any(|queued| queued.command.flags.has(WRITE));
-    let discarded =
-        |error: &Error| Error::new(format!("EXECABORT Transaction discarded because of: {error}"));
     if writes {
         engine.replicator.admit_write().map_err(|error| discarded(&error))?;
     }
@@ -113,6 +117,10 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let outcome =
         engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
     Ok(outcome)
+}
+
+fn discarded(error: &Error) -> Error {
+    Error::new(format!("EXECABORT Transaction discarded because of: {error}"))
 }
 
 impl Multi {
@@ -196,16 +204,26 @@ impl Engine {
         if !multi.has_any(WRITE) && self.pause.is_active(now_ms) {
             txn.keep_due();
         }
-        let unchanged = watched.iter().all(|watched| {
-            txn.select(watched.db);
-            let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
-            now == watched.revision
-        });
+        watched.iter().for_each(|watched| txn.load_in(watched.db, &watched.key));
+        let readable = txn.check_backing();
+        let unchanged = readable.is_ok()
+            && watched.iter().all(|watched| {
+                txn.select(watched.db);
+                let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
+                now == watched.revision
+            });
         if !unchanged {
             let finished = txn.finish();
             session.buffers = buffers;
-            self.settle(session, &finished);
-            reply.null_array();
+            self.settle(session, &finished, multi.has_any(WRITE));
+            match readable {
+                Ok(()) => reply.null_array(),
+                Err(error) => {
+                    let error = discarded(&error.into());
+                    self.stats.count_error(error.text());
+                    reply.error(error.text());
+                }
+            }
             return Outcome::Done;
         }
         reply.array(multi.queue.len());
@@ -237,7 +255,7 @@ impl Engine {
         }
         let finished = txn.finish();
         session.buffers = buffers;
-        self.settle(session, &finished);
+        self.settle(session, &finished, multi.has_any(WRITE));
         if close { Outcome::Close } else { Outcome::Done }
     }
 

@@ -13,7 +13,7 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[("wait", wait), ("waitaof", wa
 const REPLICAS: i64 = 0;
 
 /// `timeout` in milliseconds as a point in time; 0 is for ever.
-fn deadline_ms(arg: &[u8], now_ms: u64) -> Result<Option<u64>> {
+pub(crate) fn deadline_ms(arg: &[u8], now_ms: u64) -> Result<Option<u64>> {
     let ms = base::number::parse_i64(arg)
         .ok_or(Error::new("ERR timeout is not an integer or out of range"))?;
     let ms = u64::try_from(ms).map_err(|_| Error::TIMEOUT_NEGATIVE)?;

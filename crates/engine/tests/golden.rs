@@ -1,7 +1,7 @@
 //! The golden scripts on the bare engine: no socket, no log, a clock that only
 //! the scripts move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ struct Client {
     session: Session,
     protocol: Protocol,
     blocked: Option<Blocked>,
+    /// What [`Target::next`] answers first: replies that came with another frame.
+    ready: VecDeque<Frame>,
     is_closed: bool,
 }
 
@@ -66,6 +68,7 @@ impl EngineTarget {
             session: engine.connect("script".to_owned(), "engine".to_owned()),
             protocol: Protocol::Resp2,
             blocked: None,
+            ready: VecDeque::new(),
             is_closed: false,
         });
         if client.is_closed {
@@ -95,7 +98,21 @@ impl Client {
         let mut sink = FrameBuilder::new(self.protocol == Protocol::Resp3);
         engine.reply_blocked(&mut self.session, &mut sink, answer, &blocked.on_timeout);
         let frame = sink.finish().pop().expect("a wait ends with a reply");
-        as_seen_by_client(&frame, self.protocol)
+        let frame = as_seen_by_client(&frame, self.protocol);
+        match self.revision() {
+            Some(attribute) => {
+                self.ready.push_back(frame);
+                attribute
+            }
+            None => frame,
+        }
+    }
+
+    /// What a front-end puts in front of the last reply.
+    fn revision(&self) -> Option<Frame> {
+        let revision = self.session.shown_revision()?;
+        let number = i64::try_from(revision.0).expect("a test is short");
+        Some(Frame::Attribute(vec![(Frame::bulk("rev"), Frame::Integer(number))]))
     }
 }
 
@@ -122,6 +139,9 @@ impl Target for EngineTarget {
         if is_silent {
             replies.clear();
         }
+        if !replies.is_empty() {
+            replies.splice(0..0, client.revision());
+        }
         let after = match outcome {
             Outcome::Done => After::Open,
             Outcome::Close => {
@@ -134,6 +154,7 @@ impl Target for EngineTarget {
                 engine.cancel_wait(blocked.id);
                 client.blocked = Some(blocked);
                 replies.push(client.end_wait(&engine, None));
+                replies.extend(client.ready.pop_front());
                 After::Open
             }
             Outcome::Blocked(blocked) => {
@@ -152,6 +173,9 @@ impl Target for EngineTarget {
         let engine = self.engine.clone();
         let clock = self.clock.clone();
         let client = self.client(name)?;
+        if let Some(reply) = client.ready.pop_front() {
+            return Ok(reply);
+        }
         if let Some(push) = client.session.client.outbox.pop() {
             return Ok(as_seen_by_client(&push, client.protocol));
         }
@@ -181,7 +205,8 @@ impl Target for EngineTarget {
     fn is_quiet(&mut self, name: &str) -> io::Result<bool> {
         let client = self.client(name)?;
         let answered = client.blocked.as_ref().is_some_and(|blocked| !blocked.answer.is_empty());
-        Ok(client.session.client.outbox.is_empty() && !answered)
+        let is_empty = client.ready.is_empty() && client.session.client.outbox.is_empty();
+        Ok(is_empty && !answered)
     }
 
     fn has_manual_clock(&self) -> bool {

@@ -353,6 +353,7 @@ impl Connection {
             if is_silent && !self.session.reply_is_push {
                 self.encoder.out.truncate(before);
             }
+            self.show_revision(before);
             if let Outcome::Paused(until_ms) = outcome {
                 return (Turn::Paused(until_ms), used);
             }
@@ -584,7 +585,19 @@ impl Connection {
         if matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip) {
             self.encoder.out.truncate(before);
         }
+        self.show_revision(before);
         Ok(())
+    }
+
+    /// Puts its revision in front of the reply encoded from `start` on, if there
+    /// is one and the client wants that.
+    fn show_revision(&mut self, start: usize) {
+        if let Some(revision) = self.session.shown_revision()
+            && self.encoder.out.len() > start
+        {
+            let number = i64::try_from(revision.0).unwrap_or(i64::MAX);
+            self.encoder.put_attribute_before(start, "rev", number);
+        }
     }
 
     /// Reads what a blocked client sends ahead, so that its end is noticed.

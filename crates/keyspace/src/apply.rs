@@ -4,13 +4,15 @@ use base::{DbIndex, Revision};
 use thiserror::Error;
 
 use crate::EncodingLimits;
+use crate::backing::BackingError;
 use crate::dump::{self, DumpError};
 use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
 use crate::recorder::{Buffers, Journal};
-use crate::shard::Keyspace;
-use crate::txn::{Scope, Txn, TxnOptions, WrongType};
+use crate::shard::{Db, Keyspace, StringWrite};
+use crate::txn::{Scope, Txn, TxnOptions, WrongType, access_clock};
 use crate::types::{Hash, List, Set, Zset};
+use crate::value::Value;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -25,6 +27,8 @@ pub enum ApplyError {
     NoKey { number: usize },
     #[error("effect {number} is for database {db}; there are {databases}")]
     NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
+    #[error("the archive cannot be read: {0}")]
+    Backing(#[from] BackingError),
     #[error("effect {number} does not fit the value it finds: {what}")]
     Misfit { number: usize, what: &'static str },
 }
@@ -60,6 +64,12 @@ impl Keyspace {
         limits: &EncodingLimits,
         buffers: &mut Buffers,
     ) -> Result<(), ApplyError> {
+        if let Some(record) = OneString::of(effects)
+            && db < self.databases()
+        {
+            buffers.clear();
+            return self.apply_string(revision, time_ms, db, &record);
+        }
         let journal = Replayed(revision);
         let options = TxnOptions {
             now_ms: time_ms,
@@ -68,7 +78,7 @@ impl Keyspace {
             always_record: false,
             // The log holds the deletes of what expired.
             expire: false,
-            touch: true,
+            touch: TOUCH,
         };
         let scope = self.scope_of(db, effects)?;
         let mut txn = Txn::begin(self, &scope, &journal, buffers, options);
@@ -76,6 +86,30 @@ impl Keyspace {
         txn.finish();
         buffers.take_garbage();
         result
+    }
+
+    /// The commonest record without a transaction around it: one lock, one
+    /// lookup, and no allocation where the new value fits the old one's place.
+    fn apply_string(
+        &self,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        record: &OneString<'_>,
+    ) -> Result<(), ApplyError> {
+        let (index, hash) = self.locate(record.key);
+        let access = access_clock(time_ms);
+        let mut shard = self.lock(index);
+        let place = &mut shard.dbs[usize::from(db)];
+        let result = record.apply(place, hash, revision, access);
+        self.recount(index, place);
+        let old = result?;
+        self.note_access_clock(access);
+        shard.last_revision = revision;
+        // What may take long to free is freed off the lock.
+        drop(shard);
+        drop(old);
+        Ok(())
     }
 
     /// The shards that a record touches.
@@ -114,6 +148,59 @@ impl Keyspace {
     }
 }
 
+/// Applying counts as an access.
+const TOUCH: bool = true;
+
+/// A record that sets one string and does nothing else.
+struct OneString<'a> {
+    key: &'a [u8],
+    existed: Option<bool>,
+    value: &'a [u8],
+    deadline: Option<u64>,
+}
+
+impl OneString<'_> {
+    fn of(effects: &[u8]) -> Option<OneString<'_>> {
+        let mut effects = Effects::new(effects);
+        let Effect::Key { key, existed } = effects.next()?.ok()? else { return None };
+        let Effect::StrSet { value, deadline } = effects.next()?.ok()? else { return None };
+        effects.next().is_none().then_some(OneString { key, existed, value, deadline })
+    }
+
+    /// Answers what stood there in an allocation of its own.
+    fn apply(
+        &self,
+        db: &mut Db,
+        hash: u64,
+        revision: Revision,
+        access: u32,
+    ) -> Result<Option<Box<Value>>, ApplyError> {
+        let &OneString { key, mut existed, value, deadline } = self;
+        if db.is_backed() {
+            match existed {
+                // As in `Applier::enter`: what is overwritten is not fetched.
+                Some(told) if db.settle_unread(hash, key, told, revision)? => existed = None,
+                _ => _ = db.load(hash, key, access)?,
+            }
+        }
+        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
+        db.set_string(hash, &string, |found| {
+            check_presence(0, existed, found)?;
+            Ok(revision)
+        })
+    }
+}
+
+/// Whether a key is there as a record tells, if it does.
+fn check_presence(number: usize, told: Option<bool>, is_there: bool) -> Result<(), ApplyError> {
+    let what = match told {
+        Some(true) if !is_there => "there is no such key",
+        Some(false) if is_there => "there is a key where none belongs",
+        _ => return Ok(()),
+    };
+    Err(ApplyError::Misfit { number, what })
+}
+
 /// The longest string that a record is believed to make without asking for the
 /// memory first: Redis's own limit by default.
 const STRING_BYTES_SURE: usize = 512 << 20;
@@ -128,19 +215,24 @@ struct Applier<'a, 't, 'e> {
 impl<'e> Applier<'_, '_, 'e> {
     fn run(mut self, effects: &'e [u8]) -> Result<(), ApplyError> {
         self.txn.select(self.db);
-        for (number, effect) in Effects::new(effects).enumerate() {
+        let mut effects = Effects::new(effects).enumerate().peekable();
+        while let Some((number, effect)) = effects.next() {
             self.number = number;
-            self.apply(effect?)?;
+            let next = effects.peek().map(|(_, next)| next);
+            let overwrites = matches!(next, Some(Ok(Effect::StrSet { .. } | Effect::Put { .. })));
+            self.apply(effect?, overwrites)?;
         }
         Ok(())
     }
 
-    fn apply(&mut self, effect: Effect<'e>) -> Result<(), ApplyError> {
+    /// Applies one effect; `overwrites` when the next one replaces its key
+    /// whatever it was.
+    fn apply(&mut self, effect: Effect<'e>, overwrites: bool) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
             Effect::Key { key, existed } => {
                 self.key = Some(key);
-                self.found(self.txn.db(), key, existed)?;
+                self.enter(key, existed, overwrites)?;
             }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
@@ -183,6 +275,8 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Rename { db, key: to, replaces } => {
                 let key = self.key()?;
+                self.txn.load_in(db, to);
+                self.txn.check_backing()?;
                 self.found(db, to, replaces)?;
                 let existed = self.txn.rename(key, db, to);
                 self.fits(existed, "there is no such key")?;
@@ -306,12 +400,31 @@ impl<'e> Applier<'_, '_, 'e> {
         self.fits(fits == Some(true), "the element is not as the record expects")
     }
 
-    /// Checks what the record says of whether a key is there.
-    fn found(&self, db: DbIndex, key: &[u8], expected: Option<bool>) -> Result<(), ApplyError> {
-        let Some(expected) = expected else { return Ok(()) };
-        let what =
-            if expected { "there is no such key" } else { "there is a key where none belongs" };
-        self.fits(self.txn.holds(db, key) == expected, what)
+    /// Makes what follows speak of a key of the current database.
+    fn enter(
+        &mut self,
+        key: &[u8],
+        existed: Option<bool>,
+        overwrites: bool,
+    ) -> Result<(), ApplyError> {
+        // What is overwritten need not be fetched: replay would read the whole
+        // archive for it, key by key.
+        if let (true, Some(existed)) = (overwrites, existed)
+            && self.txn.settle_unread(key, existed)?
+        {
+            return Ok(());
+        }
+        self.txn.load(key);
+        self.txn.check_backing()?;
+        self.found(self.txn.db(), key, existed)
+    }
+
+    /// Checks what the record tells of whether a key is there.
+    fn found(&self, db: DbIndex, key: &[u8], told: Option<bool>) -> Result<(), ApplyError> {
+        match told {
+            Some(_) => check_presence(self.number, told, self.txn.holds(db, key)),
+            None => Ok(()),
+        }
     }
 
     fn key(&self) -> Result<&'e [u8], ApplyError> {

@@ -138,7 +138,8 @@ impl Txn<'_> {
         shard.last_revision = revision;
         if is_empty {
             shard.note_removal(revision);
-            let gone = shard.dbs[usize::from(db_index)].remove(hash, key).expect("just edited");
+            let gone =
+                shard.dbs[usize::from(db_index)].remove(hash, key, revision).expect("just edited");
             recorder.throw_away(gone.into_boxed());
             recorder.on_key(db_index, key, true, &Effect::Emptied);
             recorder.notify(class::GENERIC, "del", db_index, key);

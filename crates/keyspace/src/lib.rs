@@ -4,11 +4,14 @@
 //! Pure: no I/O, no async runtime, no clock, no global random source.
 
 mod apply;
+mod backing;
+mod changes;
 mod check;
 pub mod dump;
 mod edit;
 pub mod effect;
 mod event;
+mod evict;
 mod limits;
 mod recorder;
 mod shard;
@@ -19,8 +22,11 @@ mod value;
 mod warm;
 
 pub use apply::ApplyError;
+pub use backing::{Backing, BackingError, Stored};
+pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
+pub use evict::Evicted;
 pub use limits::EncodingLimits;
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS};

@@ -54,6 +54,12 @@ impl Buffers {
         self.first_db
     }
 
+    /// Forgets the last transaction.
+    pub(crate) fn clear(&mut self) {
+        self.effects.clear();
+        self.events.get_mut().clear();
+    }
+
     /// Takes the events of the last transaction.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(self.events.get_mut())
@@ -119,8 +125,7 @@ impl<'t> Recorder<'t> {
         event_classes: u32,
         always_record: bool,
     ) -> Recorder<'t> {
-        buffers.effects.clear();
-        buffers.events.get_mut().clear();
+        buffers.clear();
         Recorder {
             recording: always_record || journal.wants_effects(),
             journal,

@@ -2,12 +2,14 @@
 //! one lock.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use base::{DbIndex, Revision};
+use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::backing::{Backed, Backing, Count, Removed};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -36,16 +38,29 @@ pub(crate) struct Db {
     pub(crate) deadlines: BTreeSet<(u64, u64)>,
     /// Heap bytes of the entries and their values.
     pub(crate) entry_bytes: usize,
+    /// What its keys are named by in a backing.
+    pub(crate) space: SpaceId,
+    /// There while keys may stand in a backing only.
+    pub(crate) backed: Option<Box<Backed>>,
+    /// The newest removal that was not remembered, or is no longer: a backing
+    /// that has not reached it answers with keys that do not exist.
+    pub(crate) forgotten_removal: Revision,
+    /// Keys removed, where somebody wants to know.
+    pub(crate) removals: Option<Box<Table<Removed>>>,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
 }
 
 impl Db {
-    fn new(seed: u64) -> Db {
+    fn new(seed: u64, space: SpaceId) -> Db {
         Db {
             table: Table::in_shard(seed, SHARD_BITS),
             deadlines: BTreeSet::new(),
             entry_bytes: 0,
+            space,
+            backed: None,
+            forgotten_removal: Revision::ZERO,
+            removals: None,
             counted_bytes: 0,
         }
     }
@@ -57,6 +72,7 @@ impl Db {
 
     /// Adds or replaces; answers what stood there.
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry<Value>) -> Option<Entry<Value>> {
+        self.note_inserted(hash, entry.key());
         self.entry_bytes += entry_bytes(&entry);
         let deadline = entry.deadline();
         let old = self.table.insert(hash, entry);
@@ -68,9 +84,55 @@ impl Db {
         old
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry<Value>> {
+    /// Makes the key this string, whatever it was, by one lookup. `begin` is
+    /// told whether the key existed, before anything changes, and answers the
+    /// revision or ends it there. An overwrite counts as an access if `touch`.
+    pub(crate) fn set_string<E>(
+        &mut self,
+        hash: u64,
+        string: &StringWrite<'_>,
+        begin: impl FnOnce(bool) -> Result<Revision, E>,
+    ) -> Result<Option<Box<Value>>, E> {
+        let &StringWrite { key, value, deadline, access, touch } = string;
+        let found = self.table.get_mut(hash, key);
+        let revision = begin(found.is_some())?;
+        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
+        match found {
+            // The common overwrite allocates nothing when the size fits.
+            Some(entry) if is_inline && entry.deadline() == deadline => {
+                let before = entry_bytes(entry);
+                let old = entry.set_inline(value);
+                entry.set_marked(false);
+                entry.set_revision(revision.0);
+                if touch {
+                    entry.set_access(access);
+                }
+                self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
+                Ok(old)
+            }
+            _ => {
+                let mut entry = if is_inline {
+                    Entry::inline(key, value, deadline)
+                } else {
+                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+                };
+                entry.set_revision(revision.0);
+                entry.set_access(access);
+                Ok(self.insert(hash, entry).and_then(Entry::into_boxed))
+            }
+        }
+    }
+
+    /// Removes a key, as a change of `revision`.
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        revision: Revision,
+    ) -> Option<Entry<Value>> {
         let old = self.table.remove(hash, key)?;
         self.forget(hash, &old);
+        self.note_removed(hash, key, revision);
         Some(old)
     }
 
@@ -82,6 +144,11 @@ impl Db {
         }
     }
 
+    /// How many keys there are, in memory or not.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len() + usize::try_from(self.unloaded_keys()).unwrap_or(usize::MAX)
+    }
+
     /// Swaps contents. What the gauge counts stays: it belongs to the place.
     pub(crate) fn exchange(&mut self, other: &mut Db) {
         std::mem::swap(self, other);
@@ -89,8 +156,20 @@ impl Db {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.entry_bytes + self.table.memory_bytes() + self.deadlines.len() * DEADLINE_BYTES
+        self.entry_bytes
+            + self.table.memory_bytes()
+            + self.deadlines.len() * DEADLINE_BYTES
+            + self.backed_bytes()
     }
+}
+
+/// What [`Db::set_string`] puts where.
+pub(crate) struct StringWrite<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) deadline: Option<u64>,
+    pub(crate) access: u32,
+    pub(crate) touch: bool,
 }
 
 /// Heap bytes of an entry with its value.
@@ -129,10 +208,15 @@ impl Shard {
     }
 
     /// Empties one database; answers what stood there, to be dropped elsewhere.
-    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64) -> Db {
+    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, revision: Revision) -> Db {
+        let space = SpaceId { born: revision, db };
         let db = &mut self.dbs[usize::from(db)];
-        let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed) };
-        std::mem::replace(db, fresh)
+        let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
+        let mut flushed = std::mem::replace(db, fresh);
+        flushed.backed = None;
+        // Nothing was ever removed from the fresh space.
+        db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
+        flushed
     }
 }
 
@@ -151,6 +235,10 @@ pub struct Keyspace {
     slots: Box<[Slot]>,
     seed: u64,
     databases: DbIndex,
+    /// What keys can be evicted to.
+    backing: Mutex<Option<Arc<dyn Backing>>>,
+    backed_count: Arc<Count>,
+    access_clock: AtomicU32,
 }
 
 impl Keyspace {
@@ -160,14 +248,21 @@ impl Keyspace {
     #[must_use]
     pub fn new(databases: DbIndex, seed: u64) -> Keyspace {
         let shard = || Shard {
-            dbs: (0..databases).map(|_| Db::new(seed)).collect(),
+            dbs: (0..databases).map(|db| Db::new(seed, SpaceId::first_of(db))).collect(),
             last_revision: Revision::ZERO,
             last_removal: Revision::ZERO,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
             .collect();
-        Keyspace { slots, seed, databases }
+        Keyspace {
+            slots,
+            seed,
+            databases,
+            backing: Mutex::new(None),
+            backed_count: Arc::default(),
+            access_clock: AtomicU32::new(0),
+        }
     }
 
     /// An empty keyspace that [`crate::Txn::replace_with`] takes in this one's
@@ -204,8 +299,26 @@ impl Keyspace {
         self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
     }
 
+    /// Waits until the transaction that holds a shard now, if one does, has let
+    /// it go.
+    pub fn wait_for_lock(&self, shard: usize) {
+        drop(self.lock(shard));
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed
+    }
+
+    pub(crate) fn backing(&self) -> &Mutex<Option<Arc<dyn Backing>>> {
+        &self.backing
+    }
+
+    pub(crate) fn backed_count(&self) -> &Arc<Count> {
+        &self.backed_count
+    }
+
+    pub(crate) fn access_clock_cell(&self) -> &AtomicU32 {
+        &self.access_clock
     }
 
     /// The hash that finds `key`, and its shard.
@@ -263,7 +376,7 @@ impl StatisticsSum {
         for ((db, statistics), sum) in
             shard.dbs.iter().zip(&mut self.databases).zip(&mut self.deadline_sums_ms)
         {
-            statistics.keys += db.table.len();
+            statistics.keys += db.len();
             statistics.deadlines += db.deadlines.len();
             // A sample is enough for a mean that is shown to people.
             let sample = db.deadlines.iter().take(16);
@@ -288,10 +401,11 @@ impl StatisticsSum {
 /// Counts of one database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DbStatistics {
-    /// Keys, those past their deadline but not yet removed included.
+    /// Keys, those not in memory and those past their deadline but not yet
+    /// removed included.
     pub keys: usize,
-    /// Keys with a deadline.
+    /// Keys with a deadline, of those in memory.
     pub deadlines: usize,
-    /// Mean deadline in milliseconds since 1970.
+    /// Their mean deadline in milliseconds since 1970.
     pub deadline_ms_mean: u64,
 }

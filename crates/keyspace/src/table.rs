@@ -16,6 +16,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Bits of a scan position.
 pub const POSITION_BITS: u32 = 46;
 
+/// The position behind the last one.
+pub const POSITION_END: u64 = 1 << POSITION_BITS;
+
 /// Elements of a full segment: what hashbrown keeps in 256 buckets.
 const SEGMENT_LEN_MAX: usize = 224;
 
@@ -219,21 +222,27 @@ impl<T: Keyed> Table<T> {
     /// position are visited together, so one that is there from the first call
     /// to the last is visited exactly once, whatever else comes and goes.
     pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&T)) -> u64 {
-        // Cursors come from clients: one beyond the last position is the end.
-        if cursor >> POSITION_BITS != 0 {
-            return 0;
-        }
+        let next = self.scan_to(cursor, POSITION_END, count, visit);
+        if next == POSITION_END { 0 } else { next }
+    }
+
+    /// As [`Table::scan`], up to position `end`, which is answered when there
+    /// is nothing left before it.
+    pub fn scan_to(&self, cursor: u64, end: u64, count: usize, visit: &mut dyn FnMut(&T)) -> u64 {
+        let limit = end.min(POSITION_END);
         let mut position = cursor;
         let mut missing = count.max(1);
         let mut positions = Vec::new();
-        while !self.directory.is_empty() {
+        // Cursors come from clients: one beyond the last position is the end.
+        while position < limit && !self.directory.is_empty() {
             let slot = (position >> (POSITION_BITS - self.depth)) as usize;
             let segment = &self.segments[self.directory[slot] as usize];
             positions.clear();
+            let end = limit.min((segment.prefix + 1) << (POSITION_BITS - segment.depth));
+            let ahead = position..end;
             positions.extend(
-                segment.elements.iter().map(|e| self.position(e)).filter(|&p| p >= position),
+                segment.elements.iter().map(|e| self.position(e)).filter(|p| ahead.contains(p)),
             );
-            let end = (segment.prefix + 1) << (POSITION_BITS - segment.depth);
             let next = if positions.len() <= missing {
                 end
             } else {
@@ -243,15 +252,12 @@ impl<T: Keyed> Table<T> {
             let in_reach = |e: &&T| (position..next).contains(&self.position(e));
             segment.elements.iter().filter(in_reach).for_each(&mut *visit);
             missing = missing.saturating_sub(positions.len());
-            if next == 1 << POSITION_BITS {
-                break;
-            }
             if missing == 0 {
                 return next;
             }
             position = next;
         }
-        0
+        limit
     }
 
     fn position(&self, element: &T) -> u64 {

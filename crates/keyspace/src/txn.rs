@@ -6,20 +6,24 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod load;
 mod read;
+mod scan;
 
 use std::cell::Cell;
+use std::convert::Infallible;
 
 use base::{DbIndex, Revision};
 use entry::Entry;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StringWrite};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
@@ -85,6 +89,9 @@ pub struct Txn<'t> {
     reads: ReadCounts,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
+    /// Why a key could not be brought into memory.
+    backing_error: Option<BackingError>,
+    absent: load::Absent,
 }
 
 /// What a finished transaction tells its caller.
@@ -164,6 +171,8 @@ impl<'t> Txn<'t> {
             keeps_due: false,
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
+            backing_error: None,
+            absent: load::Absent::default(),
         }
     }
 
@@ -260,43 +269,19 @@ impl<'t> Txn<'t> {
         let db_index = self.db;
         self.changed(index, db_index);
         let access = access_clock(self.options.now_ms);
-        let touch = self.options.touch;
+        let string = StringWrite { key, value, deadline, access, touch: self.options.touch };
         let (shard, recorder) = self.split(index);
-        let db = &mut shard.dbs[usize::from(db_index)];
-        let found = db.table.get_mut(hash, key);
-        let effect = Effect::StrSet { value, deadline };
-        let revision = recorder.on_key(db_index, key, found.is_some(), &effect);
-        shard.last_revision = revision;
-        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
-        match found {
-            // The common overwrite: one lookup, no allocation when the size fits.
-            Some(entry) if is_inline && entry.deadline() == deadline => {
-                let before = crate::shard::entry_bytes(entry);
-                let old = entry.set_inline(value);
-                entry.set_marked(false);
-                entry.set_revision(revision.0);
-                let after = crate::shard::entry_bytes(entry);
-                if touch {
-                    entry.set_access(access);
-                }
-                db.entry_bytes = db.entry_bytes - before + after;
-                recorder.throw_away(old);
-            }
-            existing => {
-                let is_new = existing.is_none();
-                let mut entry = if is_inline {
-                    Entry::inline(key, value, deadline)
-                } else {
-                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
-                };
-                entry.set_revision(revision.0);
-                entry.set_access(access);
-                let old = db.insert(hash, entry);
-                recorder.throw_away(old.and_then(Entry::into_boxed));
-                if is_new {
-                    recorder.notify(class::NEW, "new", db_index, key);
-                }
-            }
+        let (db, newest) = (&mut shard.dbs[usize::from(db_index)], &mut shard.last_revision);
+        let mut is_new = false;
+        let Ok(old) = db.set_string(hash, &string, |existed| {
+            is_new = !existed;
+            let effect = Effect::StrSet { value, deadline };
+            *newest = recorder.on_key(db_index, key, existed, &effect);
+            Ok::<_, Infallible>(*newest)
+        });
+        recorder.throw_away(old);
+        if is_new {
+            recorder.notify(class::NEW, "new", db_index, key);
         }
     }
 
@@ -347,6 +332,7 @@ impl<'t> Txn<'t> {
 
     /// Removes a key for a reason other than a command, expiry included.
     pub fn remove(&mut self, key: &[u8], cause: Cause) -> bool {
+        self.load(key);
         let (shard, hash) = self.keyspace.locate(key);
         if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
@@ -356,7 +342,7 @@ impl<'t> Txn<'t> {
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
         self.expired += u32::from(cause == Cause::Expired);
         true
@@ -409,7 +395,7 @@ impl<'t> Txn<'t> {
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
-        let old = shard.dbs[from_db].remove(hash, key).expect("just seen");
+        let old = shard.dbs[from_db].remove(hash, key, revision).expect("just seen");
         let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
         let mut moved = match old.content() {
             entry::Content::Inline(value) => Entry::inline(to, value, deadline),
@@ -435,9 +421,10 @@ impl<'t> Txn<'t> {
         };
         for shard in guards {
             shard.note_removal(revision);
-            let flushed = shard.flush(db, seed);
+            let flushed = shard.flush(db, seed, revision);
             self.recorder.throw_away_db(flushed);
         }
+        self.absent.clear();
         (0..SHARDS).for_each(|index| self.changed(index, db));
     }
 
@@ -459,7 +446,13 @@ impl<'t> Txn<'t> {
             let mut theirs = other.lock(index);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
                 ours.exchange(theirs);
+                ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
+                theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
+        }
+        let backing = other.backing().lock().clone();
+        if backing.is_some() {
+            *self.keyspace.backing().lock() = backing;
         }
         for db in 0..self.databases() {
             (0..SHARDS).for_each(|index| self.changed(index, db));
@@ -482,6 +475,7 @@ impl<'t> Txn<'t> {
             shard.note_removal(revision);
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
+        self.absent.clear();
         // What is to be recounted at the end has changed places too.
         for (_, db) in &mut self.changed {
             *db = if *db == a {
@@ -496,8 +490,10 @@ impl<'t> Txn<'t> {
 
     // ---- expiry ----
 
-    /// Removes the key if its deadline has passed, as a logged delete.
+    /// Brings the key into memory, see [`Txn::load`], and removes it if its
+    /// deadline has passed, as a logged delete.
     pub fn purge(&mut self, key: &[u8]) {
+        self.load(key);
         if !self.options.expire || self.keeps_due {
             return;
         }
@@ -529,12 +525,13 @@ impl<'t> Txn<'t> {
                 if at > self.options.now_ms {
                     break;
                 }
-                let key = db
-                    .table
-                    .find(hash, |entry| entry.deadline() == Some(at))
-                    .expect("the deadline index names keys that exist")
-                    .key()
-                    .to_vec();
+                let found = db.table.find(hash, |entry| entry.deadline() == Some(at));
+                let Some(key) = found.map(|entry| entry.key().to_vec()) else {
+                    if !self.load_due(shard, at, hash) {
+                        break;
+                    }
+                    continue;
+                };
                 self.remove(&key, Cause::Expired);
                 self.notify(class::EXPIRED, "expired", &key);
                 removed += 1;
@@ -634,6 +631,9 @@ impl Drop for Txn<'_> {
     /// and log agree even after a handler's panic.
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
+        if !self.changed.is_empty() {
+            self.keyspace.note_access_clock(access_clock(self.options.now_ms));
+        }
         for &(shard, db) in &std::mem::take(&mut self.changed) {
             let keyspace = self.keyspace;
             let db = &mut self.shard_mut(shard).dbs[usize::from(db)];

@@ -97,7 +97,7 @@ fn contents(keyspace: &Keyspace) -> Vec<String> {
     let mut all = Vec::new();
     for db in 0..DATABASES {
         tx.select(db);
-        tx.scan(0, usize::MAX, &mut |key, value| {
+        tx.scan_resident(&mut |key, value| {
             let payload = keyspace::dump::encode(value);
             all.push(format!("{db} {key:?} {payload:?} {:?}", tx.info(key)));
         });

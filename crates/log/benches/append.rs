@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alcid_log::{Compression, FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader};
-use base::{BranchId, Clock, SeededRng, SystemClock};
+use base::{BranchId, Clock, Revision, SeededRng, SystemClock};
 use testkit::temp_dir;
 
 /// As much as `SET key:000000000001 <32 bytes>` leaves.
@@ -33,7 +33,7 @@ fn main() {
 fn open(folder: &std::path::Path, options: LogOptions) -> Log {
     let clock = Arc::new(SystemClock);
     let mut rng = SeededRng::new(1);
-    Log::open(Arc::new(RealVfs), folder, options, clock, &mut rng, &mut |_| Ok(()))
+    Log::open(Arc::new(RealVfs), folder, options, Revision::ZERO, clock, &mut rng, &mut |_| Ok(()))
         .expect("a new log")
         .0
 }

@@ -26,62 +26,105 @@ pub struct Finding {
     pub error: LogError,
     /// The newest revision before it.
     pub last_whole: Revision,
-    /// Where a repair would cut: a segment and the length it keeps.
-    cut: Option<(Revision, u64)>,
+    mending: Option<Mending>,
 }
 
-/// Reads a whole log without changing anything.
+/// What makes a log whole.
+#[derive(Clone, Copy, Debug)]
+enum Mending {
+    /// To end it with this segment, of which so many bytes stay.
+    Cut(Revision, u64),
+    /// To do without this segment, which nobody needs.
+    SetAside(Revision),
+}
+
+/// Reads a log without changing anything. `base` is what [`crate::Log::open`]
+/// gets; without it the log may begin anywhere, see [`RecoveryReport::base`].
 ///
 /// # Errors
 /// When there is no log in the folder, or it cannot be read at all.
-pub fn check(vfs: &dyn Vfs, dir: &Path) -> Result<CheckReport, LogError> {
+pub fn check(vfs: &dyn Vfs, dir: &Path, base: Option<Revision>) -> Result<CheckReport, LogError> {
     let manifest =
         Manifest::read(vfs, dir)?.ok_or_else(|| LogError::NoManifest { dir: dir.to_path_buf() })?;
     let mut walk = Walk::default();
-    let walked = recovery::walk(vfs, dir, &manifest, &mut walk, &mut |_| Ok(()));
+    let walked = recovery::walk(vfs, dir, &manifest, base, &mut walk, &mut |_| Ok(()));
     let finding = walked.err().map(|error| {
         let last_whole = walk.report.last;
-        Finding { cut: cut_of(&error, &walk), error, last_whole }
+        Finding { mending: mending(&error, &walk), error, last_whole }
     });
     Ok(CheckReport { report: walk.report, finding })
 }
 
-/// Where the log can be cut so that what remains is whole.
-fn cut_of(error: &LogError, walk: &Walk) -> Option<(Revision, u64)> {
+fn mending(error: &LogError, walk: &Walk) -> Option<Mending> {
     // Without its header a segment is nothing; one that is missing neither.
-    let before = walk.segments.last().map(|segment| (segment.first, segment.len));
+    let before = walk.segments.last().map(|segment| Mending::Cut(segment.first, segment.len));
     match error {
-        LogError::Damaged { path, offset, .. } if *offset >= SEGMENT_HEADER_BYTES as u64 => {
-            let name = path.file_name()?.to_string_lossy().into_owned();
-            Some((parse_segment_name(&name)?, *offset))
+        LogError::Damaged { path, offset, .. } => {
+            let first = parse_segment_name(&path.file_name()?.to_string_lossy())?;
+            if first < walk.needed {
+                Some(Mending::SetAside(first))
+            } else if *offset >= SEGMENT_HEADER_BYTES as u64 {
+                Some(Mending::Cut(first, *offset))
+            } else {
+                before
+            }
         }
-        LogError::Damaged { .. } | LogError::MissingSegment { .. } => before,
+        LogError::MissingSegment { .. } => before,
         _ => None,
     }
 }
 
 /// Cuts a damaged log at the damage. The segment that is cut and all later ones
-/// are kept beside it as `<name>.damaged-<n>`. Answers the names moved or
-/// copied, and the newest revision that is left.
+/// are kept beside it as `<name>.damaged-<n>`; so is a damaged segment that
+/// holds nothing above the base, without which the log goes on. Answers the
+/// names moved or copied, and the newest revision that is left.
 ///
 /// # Errors
-/// When the log is not damaged in a way that a cut mends, or files cannot be
-/// changed.
-pub fn repair(vfs: &dyn Vfs, dir: &Path) -> Result<(Vec<PathBuf>, Revision), LogError> {
+/// When the log is not damaged in a way that a cut mends, when it does not
+/// begin with revision 1 and no base is given, or when files cannot be changed.
+pub fn repair(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    base: Option<Revision>,
+) -> Result<(Vec<PathBuf>, Revision), LogError> {
     let _lock = vfs.lock(&at(dir, "LOCK")).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
         _ => LogError::Io { action: "lock", path: dir.to_path_buf(), source: error },
     })?;
-    let report = check(vfs, dir)?;
-    let Some(finding) = report.finding else { return Ok((Vec::new(), report.report.last)) };
-    let Some((segment, keep)) = finding.cut else { return Err(finding.error) };
     let mut saved = Vec::new();
+    loop {
+        let CheckReport { report, finding } = check(vfs, dir, base)?;
+        let Some(finding) = finding else { return Ok((saved, report.last)) };
+        if base.is_none() && report.base > Revision::ZERO {
+            let first = report.base.next();
+            return Err(LogError::UnknownBase { dir: dir.to_path_buf(), first });
+        }
+        match finding.mending {
+            None => return Err(finding.error),
+            Some(Mending::SetAside(segment)) => {
+                saved.push(set_aside(vfs, &at(dir, &segment_name(segment)))?);
+                vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+            }
+            Some(Mending::Cut(segment, keep)) => {
+                cut(vfs, dir, segment, keep, &mut saved)?;
+                return Ok((saved, finding.last_whole));
+            }
+        }
+    }
+}
+
+/// Ends the log with `segment`, of which `keep` bytes stay.
+fn cut(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    segment: Revision,
+    keep: u64,
+    saved: &mut Vec<PathBuf>,
+) -> Result<(), LogError> {
     for first in recovery::segment_names(vfs, dir)? {
         let path = at(dir, &segment_name(first));
         if first > segment {
-            let aside = free_name(vfs, &path);
-            vfs.rename(&path, &aside).map_err(LogError::io("rename", &path))?;
-            saved.push(aside);
+            saved.push(set_aside(vfs, &path)?);
         } else if first == segment {
             let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
             if bytes.len() as u64 <= keep {
@@ -101,7 +144,13 @@ pub fn repair(vfs: &dyn Vfs, dir: &Path) -> Result<(Vec<PathBuf>, Revision), Log
     if let Some(manifest) = Manifest::read(vfs, dir)? {
         Manifest { newest_segment: segment, ..manifest }.write(vfs, dir)?;
     }
-    Ok((saved, finding.last_whole))
+    Ok(())
+}
+
+fn set_aside(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, LogError> {
+    let aside = free_name(vfs, path);
+    vfs.rename(path, &aside).map_err(LogError::io("rename", path))?;
+    Ok(aside)
 }
 
 fn free_name(vfs: &dyn Vfs, path: &Path) -> PathBuf {

@@ -28,8 +28,8 @@ pub enum LogError {
     )]
     Damaged { path: PathBuf, offset: u64, what: String },
     #[error(
-        "the segment that begins with revision {revision} is missing from {} (found {found}); put the file \
-         back, or see what is left with `alcid log check`",
+        "the segment with revision {revision} is missing from {} ({found}); put the file back, restore a backup, \
+         or see what is left with `alcid log check --data-dir <folder>`",
         dir.display()
     )]
     MissingSegment { dir: PathBuf, revision: Revision, found: String },
@@ -48,6 +48,18 @@ pub enum LogError {
         dir.display()
     )]
     NoManifest { dir: PathBuf },
+    #[error(
+        "the log in {} begins with revision {first}, so an archive must hold what came before; say with \
+         `--base <revision>` which revision that archive has reached, so that nothing above it is cut without need",
+        dir.display()
+    )]
+    UnknownBase { dir: PathBuf, first: Revision },
+    #[error(
+        "revision {revision} is not in the log in {} any more, the next one there is {found}; restore a backup \
+         that reaches that far",
+        dir.display()
+    )]
+    NotHeld { dir: PathBuf, revision: Revision, found: Revision },
     #[error("revision {revision} cannot be applied: {reason}")]
     Refused { revision: Revision, reason: String },
 }

@@ -1,5 +1,6 @@
 //! Bytes of segments: headers, blocks, records. See `docs/FORMAT.md`.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -7,8 +8,9 @@ use base::{BranchId, DbIndex, Revision};
 
 use crate::error::LogError;
 
-/// The version this code writes, and the newest it reads.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the segments this code writes, and the newest it reads.
+/// Version 2 has effects that version 1 has not.
+pub(crate) const VERSION: u32 = 2;
 
 /// Names a database: chosen at random when its log is created, and part of
 /// every checksum, so that files of another database never pass for ours.
@@ -157,13 +159,13 @@ impl BlockHeader {
 /// What a block's checksum covers besides its own bytes: the database, the
 /// segment and the place in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct BlockPlace {
     pub(crate) id: DatabaseId,
     pub(crate) segment: Revision,
     pub(crate) offset: u64,
 }
 
-impl Place {
+impl BlockPlace {
     fn checksum(&self, header: &[u8], content: &[u8]) -> u32 {
         let mut crc = crc32c::crc32c(&self.id);
         crc = crc32c::crc32c_append(crc, &self.segment.0.to_le_bytes());
@@ -178,7 +180,7 @@ impl Place {
 /// Appends a block to `out`.
 pub(crate) fn put_block(
     out: &mut Vec<u8>,
-    place: &Place,
+    place: &BlockPlace,
     first: Revision,
     durable: Revision,
     count: u32,
@@ -216,10 +218,26 @@ pub(crate) enum NoBlock {
     Wrong(&'static str),
 }
 
+impl NoBlock {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            NoBlock::End => "the file ends",
+            NoBlock::Short => "the file ends within a block",
+            NoBlock::Wrong(what) => what,
+        }
+    }
+}
+
+impl fmt::Display for NoBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
 /// The block at an offset of a segment's bytes, with its stored content.
 pub(crate) fn block_at<'a>(
     segment: &'a [u8],
-    place: &Place,
+    place: &BlockPlace,
 ) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
     let offset = usize::try_from(place.offset).map_err(|_| NoBlock::End)?;
     block_from(segment.get(offset..).ok_or(NoBlock::End)?, place)
@@ -228,7 +246,7 @@ pub(crate) fn block_at<'a>(
 /// The block that `bytes`, read from `place`, begin with.
 pub(crate) fn block_from<'a>(
     bytes: &'a [u8],
-    place: &Place,
+    place: &BlockPlace,
 ) -> Result<(BlockHeader, &'a [u8]), NoBlock> {
     if bytes.is_empty() {
         return Err(NoBlock::End);
@@ -345,7 +363,12 @@ fn decompress(
 }
 
 /// The header at the beginning of a segment.
-pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) -> Vec<u8> {
+pub(crate) fn segment_header(
+    id: &DatabaseId,
+    first: Revision,
+    created_ms: u64,
+    begins_anew: bool,
+) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
     bytes.extend_from_slice(SEGMENT_MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -353,19 +376,21 @@ pub(crate) fn segment_header(id: &DatabaseId, first: Revision, created_ms: u64) 
     bytes.extend_from_slice(id);
     bytes.extend_from_slice(&first.0.to_le_bytes());
     bytes.extend_from_slice(&created_ms.to_le_bytes());
+    bytes.push(u8::from(begins_anew));
     bytes.resize(SEGMENT_HEADER_BYTES - 4, 0);
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
-/// Checks a segment's header against its name and the database.
+/// Checks a segment's header against its name and the database; answers its
+/// version.
 pub(crate) fn check_segment_header(
     bytes: &[u8],
     path: &Path,
     id: &DatabaseId,
     first: Revision,
-) -> Result<(), LogError> {
+) -> Result<u32, LogError> {
     let damaged = |offset, what: &str| LogError::Damaged {
         path: path.to_path_buf(),
         offset,
@@ -404,7 +429,13 @@ pub(crate) fn check_segment_header(
             &format!("it begins with revision {inside}, its name says {first}"),
         ));
     }
-    Ok(())
+    Ok(version)
+}
+
+/// Whether the log began with this segment, or went on with it behind a gap:
+/// an archive holds what came before. `header` need not have been checked.
+pub(crate) fn begins_anew(header: &[u8]) -> bool {
+    header.get(48) == Some(&1)
 }
 
 /// A segment's file name: its first revision in 20 digits, so that names sort
@@ -416,7 +447,9 @@ pub(crate) fn segment_name(first: Revision) -> String {
 /// The first revision that a segment's file name says.
 pub(crate) fn parse_segment_name(name: &str) -> Option<Revision> {
     let digits = name.strip_suffix(".alog")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(Revision)
+    let first = (digits.len() == 20).then(|| digits.parse().ok()).flatten()?;
+    // No transaction has revision 0.
+    (first > 0).then_some(Revision(first))
 }
 
 pub(crate) fn show_id(id: &DatabaseId) -> String {

@@ -6,13 +6,16 @@ use std::path::Path;
 use base::Revision;
 
 use crate::error::LogError;
-use crate::format::{DatabaseId, VERSION, u32_at, u64_at};
+use crate::format::{DatabaseId, u32_at, u64_at};
 use crate::vfs::{Vfs, at};
 
 pub(crate) const NAME: &str = "MANIFEST";
 const TEMPORARY: &str = "MANIFEST.new";
 const MAGIC: &[u8; 8] = b"ALCIDMAN";
 const BYTES: usize = 40;
+
+/// The version of the manifest, which is not that of the segments.
+const VERSION: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {

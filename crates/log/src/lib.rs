@@ -4,6 +4,7 @@
 //! group commit; recovery that tells a torn tail from damage. `docs/FORMAT.md`
 //! describes every byte. Everything goes through [`Vfs`], so tests own the disk.
 
+mod block;
 mod check;
 mod error;
 mod faulty_vfs;
@@ -15,16 +16,20 @@ mod queue;
 mod reader;
 mod real_vfs;
 mod recovery;
+mod segments;
+mod shared;
 mod vfs;
 mod writer;
 
+pub use block::{Block, Place};
 pub use check::{CheckReport, Finding, check, repair};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};
 pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
 pub use mem_vfs::MemVfs;
-pub use reader::{LogReader, OwnedRecord};
+pub use reader::{LogReader, Waker};
 pub use real_vfs::RealVfs;
 pub use recovery::{Dropped, RecoveryReport};
+pub use segments::{Hold, SegmentInfo};
 pub use vfs::{Vfs, VfsFile, VfsLock};

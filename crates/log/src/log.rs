@@ -1,23 +1,25 @@
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::{Clock, Revision, Rng};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::Mutex;
 
+use crate::block::{Block, Files};
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, segment_name,
+    Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
 };
 use crate::identity::Manifest;
-use crate::queue::Queue;
 use crate::reader::LogReader;
-use crate::recovery::{self, RecoveryReport, Walk};
+use crate::recovery::{self, RecoveryReport, Walk, Whole};
+use crate::segments::{End, Hold, SegmentInfo, Segments};
+use crate::shared::Shared;
 use crate::vfs::{Vfs, VfsLock, at};
-use crate::writer::{Writer, create_segment};
+use crate::writer::{Writer, create_segment, renew_segment};
 
 /// When written blocks are synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub struct LogOptions {
     /// A segment that would grow beyond this is followed by a new one. One
     /// block may be larger.
     pub segment_bytes_max: u64,
+    /// What is written at once is cut into blocks of at most so many bytes of
+    /// records, so that one record can be read without much around it. A
+    /// larger record is a block of its own.
+    pub block_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
 }
@@ -51,6 +57,7 @@ impl Default for LogOptions {
             fsync: FsyncPolicy::EverySec,
             compression: Compression::None,
             segment_bytes_max: 64 << 20,
+            block_bytes_max: 64 << 10,
             buffer_bytes_max: 64 << 20,
         }
     }
@@ -63,7 +70,7 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Blocks written.
+    /// Writes, each of one or more blocks.
     pub writes: u64,
     /// Syncs.
     pub fsyncs: u64,
@@ -75,156 +82,29 @@ pub struct LogStats {
     pub segments: usize,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) records: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) fsyncs: AtomicU64,
-    pub(crate) fsync_ns_last: AtomicU64,
-}
-
-/// A report of progress or of a fault.
-type Callback = Box<dyn Fn() + Send + Sync>;
-
-/// What the writer, the threads that append and the readers share.
-pub(crate) struct Shared {
-    pub(crate) queue: Queue,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) counters: Counters,
-    pub(crate) segment_bytes_max: u64,
-    policy: AtomicU8,
-    compression: AtomicU8,
-    written: AtomicU64,
-    durable: AtomicU64,
-    fault: RwLock<Option<LogFault>>,
-    has_fault: AtomicU8,
-    callbacks: RwLock<Vec<Callback>>,
-    progress: Mutex<()>,
-    progressed: Condvar,
-    segments: Mutex<BTreeSet<Revision>>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("written", &self.written)
-            .field("durable", &self.durable)
-            .field("fault", &self.fault)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(crate) fn policy(&self) -> FsyncPolicy {
-        match self.policy.load(Ordering::Relaxed) {
-            0 => FsyncPolicy::Always,
-            1 => FsyncPolicy::EverySec,
-            _ => FsyncPolicy::No,
-        }
-    }
-
-    pub(crate) fn compression(&self) -> Compression {
-        match self.compression.load(Ordering::Relaxed) {
-            0 => Compression::None,
-            1 => Compression::Lz4,
-            2 => Compression::Zstd,
-            _ => Compression::Gzip,
-        }
-    }
-
-    pub(crate) fn fault(&self) -> Option<LogFault> {
-        if self.has_fault.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        self.fault.read().clone()
-    }
-
-    /// Notes a fault; the first poisoning stays.
-    pub(crate) fn fail(&self, fault: LogFault) {
-        tracing::error!("{fault}");
-        let mut current = self.fault.write();
-        if !matches!(*current, Some(LogFault::Poisoned(_))) {
-            *current = Some(fault);
-        }
-        self.has_fault.store(1, Ordering::Release);
-        drop(current);
-        self.report();
-    }
-
-    pub(crate) fn clear_full(&self) {
-        let mut current = self.fault.write();
-        if matches!(*current, Some(LogFault::Full(_))) {
-            *current = None;
-            self.has_fault.store(0, Ordering::Release);
-        }
-    }
-
-    pub(crate) fn publish_written(&self, revision: Revision) {
-        self.written.store(revision.0, Ordering::Release);
-        if self.policy() != FsyncPolicy::Always {
-            self.wake_readers();
-        }
-    }
-
-    pub(crate) fn publish_durable(&self, revision: Revision) {
-        self.durable.store(revision.0, Ordering::Release);
-        self.report();
-    }
-
-    /// The newest revision that readers of the log may see: durable under
-    /// `always`, else written.
-    pub(crate) fn readable(&self) -> Revision {
-        let source =
-            if self.policy() == FsyncPolicy::Always { &self.durable } else { &self.written };
-        Revision(source.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn add_segment(&self, first: Revision) {
-        self.segments.lock().insert(first);
-    }
-
-    /// The segment that holds a revision, and the one after it.
-    pub(crate) fn segment_of(&self, revision: Revision) -> (Option<Revision>, Option<Revision>) {
-        let segments = self.segments.lock();
-        let here = segments.range(..=revision).next_back().copied();
-        let next = segments.range(revision.next()..).next().copied();
-        (here, next)
-    }
-
-    pub(crate) fn wait_for_progress(&self, at_most: Duration) {
-        let mut guard = self.progress.lock();
-        self.progressed.wait_for(&mut guard, at_most);
-    }
-
-    fn wake_readers(&self) {
-        drop(self.progress.lock());
-        self.progressed.notify_all();
-    }
-
-    fn report(&self) {
-        self.wake_readers();
-        self.callbacks.read().iter().for_each(|callback| callback());
-    }
-}
-
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
-    vfs: Arc<dyn Vfs>,
-    dir: PathBuf,
-    id: DatabaseId,
+    files: Files,
     shared: Arc<Shared>,
     writer: Arc<Mutex<Writer>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     buffer_bytes_max: usize,
+    removal: Mutex<()>,
     _lock: Box<dyn VfsLock>,
 }
 
 impl Log {
-    /// Opens a log, or creates one in an empty folder, and replays it: `replay`
-    /// gets every transaction in order. A torn tail is cut off; see
-    /// [`RecoveryReport::dropped`].
+    /// Opens a log, or creates one in an empty folder, and replays what follows
+    /// `base`: `replay` gets every later transaction in order. A torn tail is
+    /// cut off; see [`RecoveryReport::dropped`].
+    ///
+    /// Whoever passes a base has everything up to it elsewhere, durably. Of
+    /// segments that hold nothing above it only the headers are read, and they
+    /// need not be there. A log that ends before its base (its last second was
+    /// lost with the power, but had been read before) goes on after the base in
+    /// a new segment; see [`RecoveryReport::ended_early`]. The older segments
+    /// stay until [`Log::remove_before`].
     ///
     /// # Errors
     /// When the folder is in use or not ours, when anything before the tail is
@@ -233,11 +113,12 @@ impl Log {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         options: LogOptions,
+        base: Revision,
         clock: Arc<dyn Clock>,
         rng: &mut dyn Rng,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<(Log, RecoveryReport), LogError> {
-        let (log, report) = Log::open_manual(vfs, dir, options, clock, rng, replay)?;
+        let (log, report) = Log::open_manual(vfs, dir, options, base, clock, rng, replay)?;
         log.start();
         Ok((log, report))
     }
@@ -251,31 +132,32 @@ impl Log {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         options: LogOptions,
+        base: Revision,
         clock: Arc<dyn Clock>,
         rng: &mut dyn Rng,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<(Log, RecoveryReport), LogError> {
         vfs.create_dir_all(dir).map_err(LogError::io("create the folder", dir))?;
         vfs.check_owner(dir).map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied if vfs.exists(dir) => {
+            ErrorKind::PermissionDenied if vfs.exists(dir) => {
                 LogError::NotOurs { path: dir.to_path_buf() }
             }
             _ => LogError::Io { action: "write in", path: dir.to_path_buf(), source: error },
         })?;
         let lock_path = at(dir, "LOCK");
         let lock = vfs.lock(&lock_path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
+            ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
             _ => LogError::Io { action: "lock", path: lock_path.clone(), source: error },
         })?;
         let started_ns = clock.monotonic_ns();
         let manifest = match Manifest::read(&*vfs, dir)? {
             Some(manifest) => manifest,
-            None => create(&*vfs, dir, &*clock, rng)?,
+            None => create(&*vfs, dir, base.next(), &*clock, rng)?,
         };
         let mut walk = Walk::default();
-        recovery::walk(&*vfs, dir, &manifest, &mut walk, replay)?;
+        recovery::walk(&*vfs, dir, &manifest, Some(base), &mut walk, replay)?;
         let mut report = walk.report;
-        let last = *walk.segments.last().expect("the manifest's segment was read");
+        let mut last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {
             tracing::warn!(
                 "{} bytes at byte {} of {} are no whole transaction ({}); cutting the log there, at revision {}",
@@ -283,12 +165,18 @@ impl Log {
                 dropped.offset,
                 dropped.path.display(),
                 dropped.what,
-                report.last
+                last.last()
             );
             if dropped.offset == 0 {
                 vfs.remove(&dropped.path).map_err(LogError::io("remove", &dropped.path))?;
                 vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
             }
+        }
+        if last.version < VERSION && last.end == last.first && report.ended_early.is_none() {
+            // The next record belongs into a segment of today's version, which
+            // would have this one's name.
+            renew_segment(&*vfs, dir, &manifest, last.first, clock.now_ms())?;
+            (last.version, last.len) = (VERSION, SEGMENT_HEADER_BYTES as u64);
         }
         let path = at(dir, &segment_name(last.first));
         let mut file = vfs.open_append(&path).map_err(LogError::io("open", &path))?;
@@ -297,6 +185,17 @@ impl Log {
         // durable, so it must be.
         file.sync().map_err(LogError::io("sync", &path))?;
         vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+        if let Some(ended) = report.ended_early {
+            tracing::warn!(
+                "the log in {} ends with revision {ended}, the archive has reached {base}; going on from there",
+                dir.display()
+            );
+            let first = base.next();
+            file = create_segment(&*vfs, dir, &manifest, first, clock.now_ms(), true)?;
+            let len = SEGMENT_HEADER_BYTES as u64;
+            last = Whole { first, version: VERSION, end: first, len };
+            walk.segments.push(last);
+        }
         let manifest = if last.first > manifest.newest_segment {
             let newer = Manifest { newest_segment: last.first, ..manifest };
             newer.write(&*vfs, dir)?;
@@ -305,40 +204,17 @@ impl Log {
             manifest
         };
         report.seconds = (clock.monotonic_ns() - started_ns) as f64 / 1e9;
-        let shared = Arc::new(Shared {
-            queue: Queue::new(report.last.next()),
-            clock,
-            counters: Counters::default(),
-            segment_bytes_max: options.segment_bytes_max.max(SEGMENT_HEADER_BYTES as u64 + 1),
-            policy: AtomicU8::new(options.fsync as u8),
-            compression: AtomicU8::new(crate::writer::compression_code(options.compression)),
-            written: AtomicU64::new(report.last.0),
-            durable: AtomicU64::new(report.last.0),
-            fault: RwLock::new(None),
-            has_fault: AtomicU8::new(0),
-            callbacks: RwLock::new(Vec::new()),
-            progress: Mutex::new(()),
-            progressed: Condvar::new(),
-            segments: Mutex::new(walk.segments.iter().map(|segment| segment.first).collect()),
-        });
-        let writer = Writer::new(
-            vfs.clone(),
-            dir,
-            manifest,
-            shared.clone(),
-            file,
-            last.first,
-            last.len,
-            report.last,
-        );
+        let segments = walk.segments.iter().map(|whole| (whole.first, whole.last(), whole.len));
+        let segments = Segments::new(segments);
+        let shared = Arc::new(Shared::new(&options, clock, report.last, segments));
+        let writer = Writer::new(vfs.clone(), dir, manifest, shared.clone(), file, last);
         let log = Log {
-            vfs,
-            dir: dir.to_path_buf(),
-            id: manifest.id,
+            files: Files { vfs, dir: dir.to_path_buf(), id: manifest.id },
             shared,
             writer: Arc::new(Mutex::new(writer)),
             thread: Mutex::new(None),
             buffer_bytes_max: options.buffer_bytes_max,
+            removal: Mutex::new(()),
             _lock: lock,
         };
         Ok((log, report))
@@ -375,6 +251,12 @@ impl Log {
         *self.thread.lock() = Some(thread);
     }
 
+    /// Names the database: chosen at random when its log was created.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.files.id
+    }
+
     /// The next revision. Each one answered must be appended.
     #[must_use]
     pub fn reserve(&self) -> Revision {
@@ -402,7 +284,7 @@ impl Log {
     /// The newest revision that a sync covers.
     #[must_use]
     pub fn durable(&self) -> Revision {
-        Revision(self.shared.durable.load(Ordering::Acquire))
+        self.shared.durable()
     }
 
     /// Waits until a revision is durable.
@@ -410,20 +292,19 @@ impl Log {
     /// # Errors
     /// When the log failed first: it may or may not be on the disk.
     pub fn wait_durable(&self, revision: Revision) -> Result<(), LogFault> {
-        while self.durable() < revision {
-            if let Some(fault) = self.shared.fault() {
-                return Err(fault);
-            }
-            self.shared.wait_for_progress(Duration::from_millis(100));
+        let is_over = || self.durable() >= revision || self.shared.fault().is_some();
+        self.shared.wait_until(Duration::MAX, is_over);
+        if self.durable() >= revision {
+            return Ok(());
         }
-        Ok(())
+        self.shared.fault().map_or(Ok(()), Err)
     }
 
     /// Calls `callback` whenever [`Log::durable`] or [`Log::fault`] changes, on
     /// the writer's thread: it must be quick and must not call the log's
     /// writing methods.
     pub fn on_progress(&self, callback: impl Fn() + Send + Sync + 'static) {
-        self.shared.callbacks.write().push(Box::new(callback));
+        self.shared.on_progress(Box::new(callback));
     }
 
     /// Asks for a sync of all that is appended, as soon as possible.
@@ -453,7 +334,7 @@ impl Log {
 
     /// Changes when blocks are synced, from the next one on.
     pub fn set_fsync(&self, policy: FsyncPolicy) {
-        self.shared.policy.store(policy as u8, Ordering::Relaxed);
+        self.shared.set_policy(policy);
         self.shared.queue.request_sync();
     }
 
@@ -465,8 +346,7 @@ impl Log {
 
     /// Changes how blocks are compressed, from the next one on.
     pub fn set_compression(&self, compression: Compression) {
-        let code = crate::writer::compression_code(compression);
-        self.shared.compression.store(code, Ordering::Relaxed);
+        self.shared.set_compression(compression);
     }
 
     /// Counters.
@@ -480,7 +360,7 @@ impl Log {
             fsyncs: counters.fsyncs.load(Ordering::Relaxed),
             fsync_ns_last: counters.fsync_ns_last.load(Ordering::Relaxed),
             pending_bytes: self.shared.queue.bytes(),
-            segments: self.shared.segments.lock().len(),
+            segments: self.shared.segments.len(),
         }
     }
 
@@ -488,7 +368,80 @@ impl Log {
     /// replicas and feeds attach. It sees what is committed under the policy.
     #[must_use]
     pub fn reader(&self, from: Revision) -> LogReader {
-        LogReader::new(self.vfs.clone(), &self.dir, self.id, self.shared.clone(), from)
+        LogReader::new(self.files.clone(), self.shared.clone(), from)
+    }
+
+    /// Keeps everything that is in the log now from [`Log::remove_before`];
+    /// [`Hold::set`] says from where on it is needed.
+    #[must_use]
+    pub fn hold(&self, name: &str) -> Hold {
+        Hold::new(self.shared.clone(), name)
+    }
+
+    /// Who holds the log, and the revision above which they need its records.
+    #[must_use]
+    pub fn holders(&self) -> Vec<(String, Revision)> {
+        self.shared.segments.holders()
+    }
+
+    /// The segments, oldest first; the last one is being written.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments.list()
+    }
+
+    /// Removes the sealed segments that hold nothing above `revision`, up to
+    /// the first that somebody holds, and answers which. Whoever calls it has
+    /// everything up to `revision` elsewhere, durably.
+    ///
+    /// The oldest goes first, and its removal is durable before the next one
+    /// goes: whenever the power fails, what is left has no gap that was not
+    /// there before.
+    ///
+    /// # Errors
+    /// When a file cannot be removed, which then still counts as there, or when
+    /// the folder cannot be synced. What was removed before stays so.
+    pub fn remove_before(&self, revision: Revision) -> Result<Vec<SegmentInfo>, LogError> {
+        let Files { vfs, dir, .. } = &self.files;
+        // Two removals at once could mix up the order.
+        let _one = self.removal.lock();
+        let mut removed = Vec::new();
+        while let Some(segment) = self.shared.segments.forget_oldest(revision) {
+            let path = self.files.path(segment.first);
+            if let Err(error) = vfs.remove(&path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                self.shared.segments.remember(&segment);
+                return Err(LogError::io("remove", path)(error));
+            }
+            vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+            removed.push(segment);
+        }
+        Ok(removed)
+    }
+
+    /// Ends the segment being written, after what has been appended in order;
+    /// the next record goes into a new one. A segment without records stays.
+    ///
+    /// # Errors
+    /// When the disk is full or the log has failed.
+    pub fn roll(&self) -> Result<(), LogFault> {
+        self.writer.lock().roll()
+    }
+
+    /// Reads one block of a segment, which a [`crate::Place`] names, and checks
+    /// it. It must be committed.
+    ///
+    /// # Errors
+    /// When the segment cannot be read, is damaged there or has been removed.
+    pub fn read_records(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
+        self.files.block(segment, offset).map_err(|error| {
+            if self.shared.segments.end(segment) != End::Gone {
+                return error;
+            }
+            let found = self.shared.segments.oldest().unwrap_or_default();
+            LogError::NotHeld { dir: self.files.dir.clone(), revision: segment, found }
+        })
     }
 
     /// One turn of the writer, on the caller's thread. Answers whether it did
@@ -528,15 +481,16 @@ impl Drop for Log {
 fn create(
     vfs: &dyn Vfs,
     dir: &Path,
+    first: Revision,
     clock: &dyn Clock,
     rng: &mut dyn Rng,
 ) -> Result<Manifest, LogError> {
     // Without a manifest, only a first segment that holds nothing can be ours:
     // the server ended while it created the log.
-    for first in recovery::segment_names(vfs, dir)? {
-        let path = at(dir, &segment_name(first));
+    for found in recovery::segment_names(vfs, dir)? {
+        let path = at(dir, &segment_name(found));
         let len = vfs.len(&path).map_err(LogError::io("read", &path))?;
-        if first != Revision(1) || len > SEGMENT_HEADER_BYTES as u64 {
+        if found > first || len > SEGMENT_HEADER_BYTES as u64 {
             return Err(LogError::NoManifest { dir: dir.to_path_buf() });
         }
         vfs.remove(&path).map_err(LogError::io("remove", &path))?;
@@ -544,8 +498,8 @@ fn create(
     let mut id = [0; 16];
     id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
-    let manifest = Manifest { id, newest_segment: Revision(1) };
-    create_segment(vfs, dir, &manifest, Revision(1), clock.now_ms())?;
+    let manifest = Manifest { id, newest_segment: first };
+    create_segment(vfs, dir, &manifest, first, clock.now_ms(), first > Revision(1))?;
     manifest.write(vfs, dir)?;
     Ok(manifest)
 }

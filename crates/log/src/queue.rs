@@ -7,14 +7,13 @@ use std::time::Duration;
 use base::{Clock, Revision};
 use parking_lot::{Condvar, Mutex};
 
-use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record};
+use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at};
 
 /// Bytes that wake a writer that waits for its next turn.
 const WAKE_BYTES: usize = 256 * 1024;
 
-/// A batch that would grow beyond this is followed by another, so that a block's
-/// length fits its field and small blocks stay small enough to be compressed.
-/// One record may be larger.
+/// A batch that would grow beyond this is followed by another, so that what is
+/// written at once has a bound. One record may be larger.
 const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 
 /// Consecutive records, encoded.
@@ -23,6 +22,23 @@ pub(crate) struct Batch {
     pub(crate) first: Revision,
     pub(crate) count: u32,
     pub(crate) content: Vec<u8>,
+}
+
+impl Batch {
+    /// Bytes and number of the records from byte `from` of the content on that
+    /// make a block of at most `max` bytes, or the one that exceeds it.
+    pub(crate) fn first_block(&self, from: usize, max: usize) -> (usize, u32) {
+        let rest = &self.content[from..];
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < rest.len() {
+            let record = RECORD_HEADER_BYTES + u32_at(rest, bytes) as usize;
+            if count > 0 && bytes + record > max {
+                break;
+            }
+            (bytes, count) = (bytes + record, count + 1);
+        }
+        (bytes, count)
+    }
 }
 
 #[derive(Debug)]

@@ -1,148 +1,252 @@
 //! Following a log from any revision.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::Revision;
 
+use crate::block::{Files, Place};
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, DatabaseId, Place, RecordHeader, SEGMENT_HEADER_BYTES, segment_name,
-    u32_at,
+    self, BLOCK_HEADER_BYTES, BlockHeader, BlockPlace, Record, SEGMENT_HEADER_BYTES, u32_at,
 };
-use crate::log::Shared;
-use crate::vfs::{Vfs, at};
+use crate::segments::End;
+use crate::shared::Shared;
 
-/// One transaction, owned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedRecord {
-    /// Its position.
-    pub revision: Revision,
-    /// When and where.
-    pub header: RecordHeader,
-    /// Its effects.
-    pub effects: Vec<u8>,
-}
+/// Bytes to read at once; more if a block is larger.
+const CHUNK_BYTES: usize = 256 << 10;
 
-/// Reads committed transactions in order and waits for new ones.
+/// Visits committed transactions in order and waits for new ones.
+///
+/// Nothing keeps the segments it has yet to read but a hold, see
+/// [`crate::Log::hold`].
 #[derive(Debug)]
 pub struct LogReader {
-    vfs: Arc<dyn Vfs>,
-    dir: PathBuf,
-    id: DatabaseId,
+    files: Files,
     shared: Arc<Shared>,
     next: Revision,
     /// The segment being read and the offset of the next block there.
     position: Option<(Revision, u64)>,
-    /// Records of the last block, last first.
-    block: Vec<OwnedRecord>,
+    chunk: Chunk,
+    /// The content of a compressed block.
+    unpacked: Vec<u8>,
+    woken: Arc<AtomicBool>,
+}
+
+/// Bytes of a segment.
+#[derive(Debug, Default)]
+struct Chunk {
+    segment: Revision,
+    offset: u64,
+    bytes: Vec<u8>,
+    /// The newest revision that was committed before it was read. Bytes of
+    /// later ones may have been incomplete, or have been cut off again.
+    committed: Revision,
+}
+
+impl Chunk {
+    /// Its bytes from `offset` on, if these are bytes of the block that holds
+    /// `next`.
+    fn from(&self, segment: Revision, offset: u64, next: Revision) -> Option<&[u8]> {
+        let is_good = self.segment == segment && self.committed >= next;
+        let skipped = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        is_good.then(|| self.bytes.get(skipped..)).flatten()
+    }
+}
+
+/// Interrupts a [`LogReader`] that waits.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    shared: Arc<Shared>,
+    woken: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Lets the reader return from its wait; if it does not wait, from the
+    /// next one.
+    pub fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.shared.wake_all();
+    }
 }
 
 impl LogReader {
-    pub(crate) fn new(
-        vfs: Arc<dyn Vfs>,
-        dir: &Path,
-        id: DatabaseId,
-        shared: Arc<Shared>,
-        from: Revision,
-    ) -> LogReader {
-        let next = from.max(Revision(1));
+    pub(crate) fn new(files: Files, shared: Arc<Shared>, from: Revision) -> LogReader {
         LogReader {
-            vfs,
-            dir: dir.to_path_buf(),
-            id,
+            files,
             shared,
-            next,
+            next: from.max(Revision(1)),
             position: None,
-            block: Vec::new(),
+            chunk: Chunk::default(),
+            unpacked: Vec::new(),
+            woken: Arc::default(),
         }
     }
 
-    /// The next transaction if it is committed.
+    /// The revision that is visited next.
+    #[must_use]
+    pub fn next_revision(&self) -> Revision {
+        self.next
+    }
+
+    /// A handle that interrupts a wait.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker { shared: self.shared.clone(), woken: self.woken.clone() }
+    }
+
+    /// Hands the next committed transactions to `each`, those of a few blocks,
+    /// borrowed from the reader. Waits for the first one at most so long;
+    /// [`Waker::wake`] ends the wait. Answers how many there were: 0 when the
+    /// wait was in vain.
+    ///
+    /// `each` ends it by `Break`; what comes after that transaction is visited
+    /// next time.
     ///
     /// # Errors
-    /// When a segment cannot be read or is damaged.
-    pub fn try_next(&mut self) -> Result<Option<OwnedRecord>, LogError> {
-        loop {
-            if let Some(record) = self.block.pop() {
-                if record.revision < self.next {
+    /// When a segment cannot be read, is damaged or has been removed.
+    pub fn read(
+        &mut self,
+        timeout: Duration,
+        each: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
+    ) -> Result<usize, LogError> {
+        if self.shared.readable() < self.next {
+            let is_over =
+                || self.shared.readable() >= self.next || self.woken.load(Ordering::Acquire);
+            self.shared.wait_until(timeout, is_over);
+            self.woken.store(false, Ordering::Release);
+        }
+        let mut visited = 0;
+        while self.shared.readable() >= self.next && (visited == 0 || self.has_more_at_hand()) {
+            if self.read_block(&mut visited, each)?.is_break() {
+                break;
+            }
+        }
+        Ok(visited)
+    }
+
+    /// Whether going on takes no read of the disk, or only one of a block's
+    /// end.
+    fn has_more_at_hand(&self) -> bool {
+        let at_hand =
+            self.position.and_then(|(segment, offset)| self.chunk.from(segment, offset, self.next));
+        at_hand.is_some_and(|bytes| !bytes.is_empty())
+    }
+
+    /// Visits what the block at the position holds of the revisions from
+    /// `next` on, which are committed.
+    fn read_block(
+        &mut self,
+        visited: &mut usize,
+        each: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LogError> {
+        let (segment, offset) = self.locate()?;
+        let Some(header) = self.fetch(segment, offset)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let after = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+        let end = header.end().expect("checked with the block");
+        if header.first > self.next {
+            return Err(self.not_held(header.first));
+        }
+        if end > self.next {
+            let LogReader { files, chunk, unpacked, next, .. } = self;
+            let damaged =
+                |what: String| LogError::Damaged { path: files.path(segment), offset, what };
+            let bytes = chunk.from(segment, offset, *next).expect("it was just read");
+            let stored = &bytes[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + header.len as usize];
+            let content = format::content(&header, stored, unpacked).map_err(damaged)?;
+            for (record, index) in format::records(header.first, header.count, content).zip(0..) {
+                let record = record.map_err(|what| damaged(what.to_owned()))?;
+                if record.revision < *next {
                     continue;
                 }
-                self.next = record.revision.next();
-                return Ok(Some(record));
+                *next = record.revision.next();
+                *visited += 1;
+                if each(record, Place { segment, offset, index }).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-            if self.shared.readable() < self.next {
-                return Ok(None);
+        }
+        self.position = Some((segment, after));
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Where the next block is: the segment and the offset.
+    fn locate(&mut self) -> Result<(Revision, u64), LogError> {
+        const BEGINNING: u64 = SEGMENT_HEADER_BYTES as u64;
+        let segments = &self.shared.segments;
+        loop {
+            let Some((segment, offset)) = self.position else {
+                match segments.holding(self.next) {
+                    Some(segment) => self.position = Some((segment, BEGINNING)),
+                    None => return Err(self.not_held(segments.oldest().unwrap_or_default())),
+                }
+                continue;
+            };
+            match segments.end(segment) {
+                // What was read of it is read; the rest may be in the next one.
+                End::Gone => self.position = None,
+                End::Sealed(bytes, after) if offset >= bytes => {
+                    self.position = Some((after, BEGINNING));
+                }
+                End::Open | End::Sealed(..) => return Ok((segment, offset)),
             }
-            self.read_block()?;
         }
     }
 
-    /// The next transaction, waiting for it at most so long.
-    ///
-    /// # Errors
-    /// As [`LogReader::try_next`].
-    pub fn next(&mut self, timeout: Duration) -> Result<Option<OwnedRecord>, LogError> {
-        if let Some(record) = self.try_next()? {
-            return Ok(Some(record));
-        }
-        self.shared.wait_for_progress(timeout);
-        self.try_next()
-    }
-
-    fn read_block(&mut self) -> Result<(), LogError> {
-        let (segment, offset) = match self.position {
-            Some(position) => position,
-            None => {
-                let (here, _) = self.shared.segment_of(self.next);
-                let segment = here.ok_or_else(|| LogError::MissingSegment {
-                    dir: self.dir.clone(),
-                    revision: self.next,
-                    found: "only later ones".to_owned(),
-                })?;
-                (segment, SEGMENT_HEADER_BYTES as u64)
-            }
+    /// Brings a block into the chunk and checks it. `None` when the segment was
+    /// removed in the meantime.
+    fn fetch(&mut self, segment: Revision, offset: u64) -> Result<Option<BlockHeader>, LogError> {
+        let len_of = |bytes: &[u8]| {
+            let is_there = bytes.len() >= BLOCK_HEADER_BYTES;
+            is_there.then(|| BLOCK_HEADER_BYTES + u32_at(bytes, 0) as usize)
         };
-        let path = at(&self.dir, &segment_name(segment));
-        let read =
-            |offset, len| self.vfs.read_at(&path, offset, len).map_err(LogError::io("read", &path));
-        let header = read(offset, BLOCK_HEADER_BYTES)?;
-        if header.len() < BLOCK_HEADER_BYTES {
-            // The segment ends here; what is committed goes on in the next.
-            let (_, after) = self.shared.segment_of(segment);
-            let after = after.ok_or_else(|| LogError::Damaged {
-                path: path.clone(),
-                offset,
-                what: format!("it ends before revision {}, which was committed", self.next),
-            })?;
-            self.position = Some((after, SEGMENT_HEADER_BYTES as u64));
-            return Ok(());
+        let mut len = self.chunk.from(segment, offset, self.next).and_then(len_of);
+        let is_whole = |chunk: &Chunk, len| {
+            let bytes = chunk.from(segment, offset, self.next);
+            bytes.zip(len).is_some_and(|(bytes, len)| bytes.len() >= len)
+        };
+        if !is_whole(&self.chunk, len) {
+            let path = self.files.path(segment);
+            let committed = self.shared.readable();
+            let mut wanted = len.unwrap_or(0).max(CHUNK_BYTES);
+            loop {
+                let bytes = match self.files.read_at(&path, offset, wanted) {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        let is_gone = error.kind() == io::ErrorKind::NotFound
+                            && self.shared.segments.end(segment) == End::Gone;
+                        if is_gone {
+                            return Ok(None);
+                        }
+                        return Err(LogError::io("read", path)(error));
+                    }
+                };
+                len = len_of(&bytes);
+                self.chunk = Chunk { segment, offset, bytes, committed };
+                match len {
+                    Some(len) if len > wanted => wanted = len,
+                    _ => break,
+                }
+            }
         }
-        let len = u32_at(&header, 0) as usize;
-        let mut block = header;
-        block.extend(read(offset + BLOCK_HEADER_BYTES as u64, len)?);
-        // The block as a segment of its own: its place is part of its checksum.
-        let place = Place { id: self.id, segment, offset };
-        let damaged = |what: String| LogError::Damaged { path: path.clone(), offset, what };
-        let (header, stored) = format::block_from(&block, &place)
-            .map_err(|_| damaged("its checksum does not match".to_owned()))?;
-        let mut buffer = Vec::new();
-        let content = format::content(&header, stored, &mut buffer).map_err(damaged)?;
-        for record in format::records(header.first, header.count, content) {
-            let record = record.map_err(|what| LogError::Damaged {
-                path: path.clone(),
+        let bytes = self.chunk.from(segment, offset, self.next).unwrap_or_default();
+        let place = BlockPlace { id: self.files.id, segment, offset };
+        match format::block_from(bytes, &place) {
+            Ok((header, _)) => Ok(Some(header)),
+            Err(problem) => Err(LogError::Damaged {
+                path: self.files.path(segment),
                 offset,
-                what: what.to_owned(),
-            })?;
-            self.block.push(OwnedRecord {
-                revision: record.revision,
-                header: record.header,
-                effects: record.effects.to_vec(),
-            });
+                what: format!("{problem}, but revision {} was committed", self.next),
+            }),
         }
-        self.block.reverse();
-        self.position = Some((segment, offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len)));
-        Ok(())
+    }
+
+    fn not_held(&self, found: Revision) -> LogError {
+        LogError::NotHeld { dir: self.files.dir.clone(), revision: self.next, found }
     }
 }

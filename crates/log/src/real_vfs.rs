@@ -51,7 +51,8 @@ impl Vfs for RealVfs {
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        let mut bytes = Vec::new();
+        // What is asked for may be more than there is.
+        let mut bytes = Vec::with_capacity(len.min(1 << 20));
         file.take(len as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }

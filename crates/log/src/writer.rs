@@ -11,12 +11,14 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, Compression, Place, SEGMENT_HEADER_BYTES, put_block, segment_header,
+    BLOCK_HEADER_BYTES, BlockPlace, SEGMENT_HEADER_BYTES, VERSION, put_block, segment_header,
     segment_name,
 };
 use crate::identity::Manifest;
-use crate::log::{FsyncPolicy, Shared};
+use crate::log::FsyncPolicy;
 use crate::queue::Batch;
+use crate::recovery::Whole;
+use crate::shared::Shared;
 use crate::vfs::{Vfs, VfsFile, at};
 
 /// One second: what `everysec` may lose.
@@ -30,6 +32,9 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     file: Box<dyn VfsFile>,
     segment: Revision,
+    /// An older Alcid began the segment and could not read what this one
+    /// writes.
+    is_old: bool,
     /// Where the next block goes.
     offset: u64,
     /// The newest revision in the file.
@@ -47,26 +52,25 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer that goes on at the end of a segment.
-    #[allow(clippy::too_many_arguments, reason = "the state that recovery found")]
     pub(crate) fn new(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         manifest: Manifest,
         shared: Arc<Shared>,
         file: Box<dyn VfsFile>,
-        segment: Revision,
-        offset: u64,
-        written: Revision,
+        last: Whole,
     ) -> Writer {
         let synced_ns = shared.clock.monotonic_ns();
+        let written = Revision(last.end.0 - 1);
         Writer {
             vfs,
             dir: dir.to_path_buf(),
             manifest,
             shared,
             file,
-            segment,
-            offset,
+            segment: last.first,
+            is_old: last.version < VERSION,
+            offset: last.len,
             written,
             synced: written,
             synced_ns,
@@ -133,9 +137,9 @@ impl Writer {
         if self.shared.fault().is_some() || !self.is_clean() || self.marked == self.synced {
             return;
         }
-        let batch = Batch { first: self.written.next(), count: 0, content: Vec::new() };
+        let mark = Batch { first: self.written.next(), count: 0, content: Vec::new() };
         self.marked = self.synced;
-        let _ = self.append_block(&batch);
+        let _ = self.append_blocks(&mark, 0);
     }
 
     /// Tries again after the disk was full.
@@ -151,6 +155,16 @@ impl Writer {
         }
     }
 
+    /// Writes what waits and ends the segment, unless it holds no record.
+    pub(crate) fn roll(&mut self) -> Result<(), LogFault> {
+        self.turn();
+        let next = self.written.next();
+        if self.shared.fault().is_none() && self.segment != next {
+            let _ = self.rotate(next);
+        }
+        self.shared.fault().map_or(Ok(()), Err)
+    }
+
     fn take(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         let sync_requested = self.shared.queue.take(&mut batch, &mut self.held);
@@ -162,41 +176,81 @@ impl Writer {
         sync_requested
     }
 
-    /// Writes a batch; hands it back when the disk is full.
-    fn write(&mut self, batch: Batch) -> Result<(), Batch> {
-        // A segment without a record is never full: the next one would have its
-        // name.
-        let full_segment = batch.first != self.segment
-            && self.offset + batch.content.len() as u64 > self.shared.segment_bytes_max;
-        if full_segment && self.rotate(batch.first).is_err() {
-            return Err(batch);
+    /// Writes a batch as blocks, all of those that go into one segment at
+    /// once; hands back what is left of it when the disk is full.
+    fn write(&mut self, mut batch: Batch) -> Result<(), Batch> {
+        let mut done = 0;
+        while done < batch.content.len() {
+            // A segment without a record is never full: the next one would have
+            // its name.
+            let is_full = batch.first != self.segment
+                && (self.is_old || !self.fits(batch.first_block(done, self.block_max()).0, 0));
+            let written = match is_full && self.rotate(batch.first).is_err() {
+                true => Err(()),
+                false => self.append_blocks(&batch, done),
+            };
+            let Ok((bytes, count)) = written else {
+                batch.content.drain(..done);
+                return Err(batch);
+            };
+            done += bytes;
+            batch.first = Revision(batch.first.0 + u64::from(count));
+            batch.count -= count;
+            self.written = Revision(batch.first.0 - 1);
+            self.shared.counters.records.fetch_add(u64::from(count), Ordering::Relaxed);
+            self.shared.publish_written(self.written);
         }
-        if self.append_block(&batch).is_err() {
-            return Err(batch);
-        }
-        self.written = Revision(batch.first.0 + u64::from(batch.count) - 1);
-        let stats = &self.shared.counters;
-        stats.records.fetch_add(u64::from(batch.count), Ordering::Relaxed);
-        self.shared.publish_written(self.written);
         // The buffer goes on living, unless one huge batch made it huge.
         if batch.content.capacity() <= 4 << 20 && self.batch.content.capacity() == 0 {
+            batch.content.clear();
             self.batch = Batch { content: batch.content, ..Batch::default() };
         }
         Ok(())
     }
 
-    fn append_block(&mut self, batch: &Batch) -> Result<(), ()> {
-        let place = Place { id: self.manifest.id, segment: self.segment, offset: self.offset };
+    fn block_max(&self) -> usize {
+        self.shared.block_bytes_max
+    }
+
+    /// Whether a block of `content` bytes fits into the segment behind `more`
+    /// bytes that are about to be written.
+    fn fits(&self, content: usize, more: usize) -> bool {
+        self.offset + (more + content) as u64 <= self.shared.segment_bytes_max
+    }
+
+    /// Writes the blocks of a batch, from byte `from` of its content on, that
+    /// fit into the segment, at least one. Answers how many bytes and records
+    /// these were.
+    fn append_blocks(&mut self, batch: &Batch, from: usize) -> Result<(usize, u32), ()> {
         self.out.clear();
-        put_block(
-            &mut self.out,
-            &place,
-            batch.first,
-            self.synced,
-            batch.count,
-            &batch.content,
-            self.shared.compression(),
-        );
+        let (mut at, mut count) = (from, 0);
+        let mut block = batch.first_block(at, self.block_max());
+        loop {
+            let (bytes, records) = block;
+            let offset = self.offset + self.out.len() as u64;
+            put_block(
+                &mut self.out,
+                &BlockPlace { id: self.manifest.id, segment: self.segment, offset },
+                Revision(batch.first.0 + u64::from(count)),
+                self.synced,
+                records,
+                &batch.content[at..at + bytes],
+                self.shared.compression(),
+            );
+            (at, count) = (at + bytes, count + records);
+            block = batch.first_block(at, self.block_max());
+            if block.1 == 0 || !self.fits(block.0, self.out.len()) {
+                break;
+            }
+        }
+        self.append_out()?;
+        let last = Revision(batch.first.0 + u64::from(count) - 1);
+        self.shared.segments.grew(last, self.offset);
+        Ok((at - from, count))
+    }
+
+    /// Appends the blocks in `out` to the segment.
+    fn append_out(&mut self) -> Result<(), ()> {
         let len = self.out.len() as u64;
         debug_assert!(len >= BLOCK_HEADER_BYTES as u64);
         if let Err(error) = self.file.append(&self.out) {
@@ -280,16 +334,39 @@ impl Writer {
             &self.manifest,
             first,
             self.shared.clock.now_ms(),
+            false,
         )?;
         let manifest = Manifest { newest_segment: first, ..self.manifest };
         manifest.write(&*self.vfs, &self.dir)?;
         self.manifest = manifest;
         self.file = file;
         self.segment = first;
+        self.is_old = false;
         self.offset = SEGMENT_HEADER_BYTES as u64;
-        self.shared.add_segment(first);
+        self.shared.segments.begin(first, SEGMENT_HEADER_BYTES as u64);
         Ok(())
     }
+}
+
+/// Puts an empty segment of today's version in the place of an older one that
+/// holds no record. The caller makes its name durable.
+pub(crate) fn renew_segment(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    manifest: &Manifest,
+    first: Revision,
+    now_ms: u64,
+) -> Result<(), LogError> {
+    let path = at(dir, &segment_name(first));
+    let temporary = at(dir, &format!("{}.new", segment_name(first)));
+    if vfs.exists(&temporary) {
+        vfs.remove(&temporary).map_err(LogError::io("remove", &temporary))?;
+    }
+    let mut file = vfs.create(&temporary).map_err(LogError::io("create", &temporary))?;
+    file.append(&segment_header(&manifest.id, first, now_ms, false))
+        .map_err(LogError::io("write", &temporary))?;
+    file.sync().map_err(LogError::io("sync", &temporary))?;
+    vfs.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
 }
 
 /// Creates a segment, durable with its name.
@@ -299,17 +376,13 @@ pub(crate) fn create_segment(
     manifest: &Manifest,
     first: Revision,
     now_ms: u64,
+    begins_anew: bool,
 ) -> Result<Box<dyn VfsFile>, LogError> {
     let path = at(dir, &segment_name(first));
     let mut file = vfs.create(&path).map_err(LogError::io("create", &path))?;
-    file.append(&segment_header(&manifest.id, first, now_ms))
+    file.append(&segment_header(&manifest.id, first, now_ms, begins_anew))
         .map_err(LogError::io("write", &path))?;
     file.sync().map_err(LogError::io("sync", &path))?;
     vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
     Ok(file)
-}
-
-/// How a compression setting is kept in an atomic.
-pub(crate) fn compression_code(compression: Compression) -> u8 {
-    compression as u8
 }

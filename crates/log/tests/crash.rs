@@ -1,11 +1,14 @@
 //! Random histories over a disk that loses power at any moment: whatever was
 //! acknowledged is there, and what is there is a prefix of history.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alcid_log::{
-    Compression, Fault, FaultyVfs, FsyncPolicy, Log, LogFault, LogOptions, RecordHeader, Vfs,
+    Compression, Fault, FaultyVfs, FsyncPolicy, Log, LogFault, LogOptions, Place, Record,
+    RecordHeader, Vfs, check,
 };
 use base::{BranchId, ManualClock, Revision, Rng, SeededRng};
 
@@ -17,6 +20,7 @@ fn options(rng: &mut SeededRng, fsync: FsyncPolicy) -> LogOptions {
         fsync,
         compression: compressions[rng.below(4) as usize],
         segment_bytes_max: 200 + rng.below(2000),
+        block_bytes_max: rng.below(300) as usize,
         ..LogOptions::default()
     }
 }
@@ -40,9 +44,10 @@ fn header(revision: Revision) -> RecordHeader {
 fn open(
     vfs: &FaultyVfs,
     options: LogOptions,
+    base: Revision,
     clock: &Arc<ManualClock>,
 ) -> Result<(Log, Revision), String> {
-    let mut last = Revision::ZERO;
+    let mut last = base;
     let mut replay = |record: alcid_log::Record<'_>| {
         assert_eq!(record.revision, last.next(), "revisions are dense");
         assert_eq!(record.effects, effects(record.revision));
@@ -53,7 +58,7 @@ fn open(
     let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
     let mut rng = SeededRng::new(1);
     let opened =
-        Log::open_manual(vfs, Path::new(DIR), options, clock.clone(), &mut rng, &mut replay);
+        Log::open_manual(vfs, Path::new(DIR), options, base, clock.clone(), &mut rng, &mut replay);
     opened.map(|(log, _)| (log, last)).map_err(|error| error.to_string())
 }
 
@@ -69,6 +74,33 @@ fn append_some(log: &Log, rng: &mut SeededRng) {
     }
 }
 
+/// Does what an archive does that reaches the disk at once: reads on, up to
+/// anywhere, and removes what it no longer needs. Answers what it has reached.
+fn archive(log: &Log, base: Revision, rng: &mut SeededRng) -> Revision {
+    let mut reached = base;
+    let mut each = |record: Record<'_>, _: Place| {
+        assert_eq!(record.revision, reached.next());
+        assert_eq!(record.effects, effects(record.revision));
+        reached = record.revision;
+        if rng.below(5) == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    log.reader(base.next()).read(Duration::ZERO, &mut each).expect("a whole log");
+    reached
+}
+
+/// Removes what the archive does not need, in part held by somebody else.
+fn remove(log: &Log, base: Revision, rng: &mut SeededRng) {
+    let hold = log.hold("history");
+    let needed = Revision(rng.below(base.0 + 1));
+    hold.set(needed);
+    let before = log.segments();
+    let Ok(removed) = log.remove_before(base) else { return };
+    assert_eq!(before, [removed.clone(), log.segments()].concat(), "the oldest went");
+    assert!(removed.iter().all(|segment| segment.is_sealed && segment.last <= needed));
+    let oldest = log.segments()[0];
+    assert!(!oldest.is_sealed || oldest.last > needed, "and all of them");
+}
+
 fn history(seed: u64) {
     let mut rng = SeededRng::new(seed);
     let clock = Arc::new(ManualClock::at_ms(1));
@@ -77,8 +109,9 @@ fn history(seed: u64) {
     let mut vfs = FaultyVfs::new();
     let mut acknowledged = Revision::ZERO;
     let mut newest = Revision::ZERO;
+    let mut base = Revision::ZERO;
     for life in 0..4 {
-        let (log, recovered) = open(&vfs, options(&mut rng, policy), &clock)
+        let (log, recovered) = open(&vfs, options(&mut rng, policy), base, &clock)
             .unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
         assert!(
             recovered >= acknowledged,
@@ -86,10 +119,13 @@ fn history(seed: u64) {
         );
         assert!(recovered <= newest, "seed {seed}: {recovered} was never written");
         for _ in 0..rng.below(12) {
-            match rng.below(8) {
+            match rng.below(12) {
                 0 => clock.advance_ms(1100),
                 1 => log.request_sync(),
                 2 => log.set_compression(Compression::Lz4),
+                3 => log.roll().expect("a disk that works"),
+                4 | 5 => base = archive(&log, base, &mut rng),
+                6 => remove(&log, base, &mut rng),
                 _ => append_some(&log, &mut rng),
             }
             if rng.below(2) == 0 {
@@ -105,9 +141,15 @@ fn history(seed: u64) {
         let image = vfs.crash_image(rng.next_u64());
         drop(log);
         vfs = FaultyVfs::with_files(image);
+        if newest > Revision::ZERO {
+            for base in [None, Some(base)] {
+                let found = check(&vfs, Path::new(DIR), base).expect("a manifest");
+                assert!(found.finding.is_none(), "seed {seed}, life {life}: {found:?}");
+            }
+        }
         if rng.below(3) == 0 {
             // Power goes again while the server recovers.
-            let _ = open(&vfs, options(&mut rng, policy), &clock);
+            let _ = open(&vfs, options(&mut rng, policy), base, &clock);
             vfs = FaultyVfs::with_files(vfs.crash_image(rng.next_u64()));
         }
     }
@@ -138,14 +180,24 @@ fn run_with_fault(fault: Fault, operation: u64, seed: u64) {
     let vfs = FaultyVfs::new();
     vfs.inject(operation, fault);
     let settings = LogOptions { segment_bytes_max: 300, ..options(&mut rng, FsyncPolicy::Always) };
-    let opened = open(&vfs, settings, &clock);
+    let opened = open(&vfs, settings, Revision::ZERO, &clock);
+    let mut base = Revision::ZERO;
     let (mut acknowledged, mut newest) = (Revision::ZERO, Revision::ZERO);
     if let Ok((log, _)) = opened {
         for _ in 0..12 {
             append_some(&log, &mut rng);
+            // A segment that cannot be begun on a full disk leaves nothing that
+            // waits, see below.
+            if fault == Fault::Eio && rng.below(3) == 0 {
+                let _ = log.roll();
+            }
             log.pump();
             acknowledged = log.durable();
             newest = log.newest();
+            if rng.below(3) == 0 {
+                base = archive(&log, base, &mut rng);
+                remove(&log, base, &mut rng);
+            }
             match log.fault() {
                 None => {}
                 Some(LogFault::Poisoned(_)) => {
@@ -172,7 +224,7 @@ fn run_with_fault(fault: Fault, operation: u64, seed: u64) {
     vfs.make_room();
     let crashed = FaultyVfs::with_files(vfs.crash_image(seed));
     let (_, recovered) =
-        open(&crashed, settings, &clock).unwrap_or_else(|error| panic!("{context}: {error}"));
+        open(&crashed, settings, base, &clock).unwrap_or_else(|error| panic!("{context}: {error}"));
     assert!(recovered >= acknowledged, "{context}: {acknowledged} was lost, {recovered} is left");
     assert!(recovered <= newest, "{context}");
 }

@@ -21,6 +21,7 @@ fn open(vfs: &MemVfs, options: LogOptions) -> Result<(Log, RecoveryReport, Repla
         disk,
         Path::new(DIR),
         options,
+        Revision::ZERO,
         Arc::new(ManualClock::at_ms(1_700_000_000_000)),
         &mut SeededRng::new(7),
         &mut |record| {
@@ -158,8 +159,16 @@ fn missing_swapped_and_foreign_segments_are_refused() {
     let disk: Arc<dyn Vfs> = Arc::new(other.clone());
     let clock = Arc::new(ManualClock::at_ms(1));
     let mut rng = SeededRng::new(99);
-    let (log, _) =
-        Log::open_manual(disk, Path::new(DIR), small(), clock, &mut rng, &mut |_| Ok(())).unwrap();
+    let (log, _) = Log::open_manual(
+        disk,
+        Path::new(DIR),
+        small(),
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
     append(&log, 40);
     log.close().unwrap();
     let foreign = vfs.snapshot();
@@ -194,16 +203,19 @@ fn a_second_server_is_refused() {
 fn check_names_the_damage_and_repair_cuts_there_keeping_copies() {
     let vfs = sample(40);
     let names = segments(&vfs);
-    let report = check(&vfs, Path::new(DIR)).expect("readable");
+    let report = check(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("readable");
     assert!(report.finding.is_none());
     assert_eq!(report.report.last, Revision(40));
     let mut bytes = vfs.read(&names[2]).unwrap();
     let middle = bytes.len() - 60;
     bytes[middle] ^= 0x10;
     vfs.write(&names[2], bytes.clone());
-    let finding = check(&vfs, Path::new(DIR)).expect("readable").finding.expect("damage");
+    let finding = check(&vfs, Path::new(DIR), Some(Revision::ZERO))
+        .expect("readable")
+        .finding
+        .expect("damage");
     assert!(finding.error.to_string().contains("is damaged"));
-    let (saved, last) = repair(&vfs, Path::new(DIR)).expect("mendable");
+    let (saved, last) = repair(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("mendable");
     assert_eq!(last, finding.last_whole);
     assert_eq!(saved.len(), names.len() - 2, "{saved:?}");
     assert_eq!(vfs.read(&saved[0]).unwrap(), bytes);
@@ -221,27 +233,12 @@ fn repair_of_a_log_without_its_newest_segment_keeps_all_others() {
     let vfs = sample(40);
     let names = segments(&vfs);
     vfs.remove(names.last().expect("several")).expect("it is there");
-    let finding = check(&vfs, Path::new(DIR)).expect("readable").finding.expect("damage");
+    let finding = check(&vfs, Path::new(DIR), Some(Revision::ZERO))
+        .expect("readable")
+        .finding
+        .expect("damage");
     assert!(finding.last_whole > Revision(30), "{finding:?}");
-    let (saved, last) = repair(&vfs, Path::new(DIR)).expect("mendable");
+    let (saved, last) = repair(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("mendable");
     assert_eq!((saved, last), (Vec::new(), finding.last_whole));
     assert_eq!(open(&vfs, small()).expect("starts again").1.last, last);
-}
-
-#[test]
-fn a_reader_follows_from_any_revision() {
-    let vfs = MemVfs::new();
-    let (log, _, _) = open(&vfs, small()).expect("a new log");
-    append(&log, 30);
-    let mut reader = log.reader(Revision(17));
-    for expected in 17..=30 {
-        let record = reader.try_next().expect("whole").expect("committed");
-        assert_eq!(record.revision, Revision(expected));
-        assert_eq!(record.effects, format!("effects of {expected}").as_bytes());
-    }
-    assert_eq!(reader.try_next().expect("whole"), None);
-    append(&log, 10);
-    let rest: Vec<_> = std::iter::from_fn(|| reader.try_next().expect("whole")).collect();
-    assert_eq!(rest.len(), 10);
-    assert_eq!(rest.last().map(|record| record.revision), Some(Revision(40)));
 }

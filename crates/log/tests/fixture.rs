@@ -3,19 +3,25 @@
 //! field where `docs/FORMAT.md` says.
 //!
 //! A format that changes gets a higher version and a folder of its own here;
-//! `fixtures/v1` is read for ever. `UPDATE_EXPECT=1` writes the files, for a new
-//! version, or after a compressor packs differently (then keep the old ones
-//! under another name: they must go on being read).
+//! older folders are read for ever, and gone on with in segments of the newest
+//! version. `UPDATE_EXPECT=1` writes the files of the newest, for a new version,
+//! or after a compressor packs differently (then keep the old ones under another
+//! name: they must go on being read).
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use alcid_log::{Compression, Log, LogOptions, MemVfs, RecordHeader, Vfs, check};
+use alcid_log::{Compression, Fault, FaultyVfs, Log, LogOptions, MemVfs, RecordHeader, Vfs, check};
 use base::{BranchId, ManualClock, Revision, SeededRng};
 
 const DIR: &str = "/log";
+
+/// The version of the segments that are written now.
+const NEWEST: u32 = 2;
 
 /// 2001-09-09, in milliseconds.
 const TIME_MS: u64 = 1_000_000_000_000;
@@ -40,8 +46,23 @@ fn number(mut value: u64) -> Vec<u8> {
     out
 }
 
+/// What follows is on this key, and nothing is said of whether it existed.
 fn key(name: &str) -> Vec<u8> {
     effect(2, &[&text(name.as_bytes())])
+}
+
+fn new_key(name: &str) -> Vec<u8> {
+    effect(13, &[&text(name.as_bytes())])
+}
+
+fn old_key(name: &str) -> Vec<u8> {
+    effect(14, &[&text(name.as_bytes())])
+}
+
+type Transactions = Vec<(Compression, u16, Vec<Vec<u8>>)>;
+
+fn transactions(version: u32) -> Transactions {
+    if version == 1 { transactions_v1() } else { transactions_v2() }
 }
 
 /// Long enough that every compression gains by it.
@@ -49,9 +70,9 @@ fn long(letter: u8) -> Vec<u8> {
     text(&[letter; 300])
 }
 
-/// Every effect there is, by hand. The database of a transaction is its
-/// number here.
-fn transactions() -> Vec<(Compression, u16, Vec<Vec<u8>>)> {
+/// Every effect of version 1, by hand. Each transaction with how it is packed
+/// and the database it begins in.
+fn transactions_v1() -> Transactions {
     let t = |bytes: &[u8]| text(bytes);
     let in_ten_thousand_years = number(250_000_000_000_000);
     vec![
@@ -157,17 +178,132 @@ fn transactions() -> Vec<(Compression, u16, Vec<Vec<u8>>)> {
     ]
 }
 
+/// As [`transactions_v1`] with what version 2 tells more.
+fn transactions_v2() -> Transactions {
+    let t = |bytes: &[u8]| text(bytes);
+    let in_ten_thousand_years = number(250_000_000_000_000);
+    vec![
+        (
+            Compression::None,
+            0,
+            vec![
+                new_key("string"),
+                effect(4, &[&t(b"hello")]),
+                effect(6, &[&number(5), &t(b" world")]),
+                new_key("number"),
+                effect(7, &[&number(84)]),
+                effect(7, &[&number(1)]),
+            ],
+        ),
+        (
+            Compression::None,
+            0,
+            vec![
+                effect(66, &[&t(b"eval"), &t(b"default"), &t(b"127.0.0.1:50000")]),
+                old_key("string"),
+                effect(6, &[&number(0), &t(b"H")]),
+                new_key("mortal"),
+                effect(5, &[&t(b"value"), &in_ten_thousand_years]),
+                new_key("hash"),
+                effect(16, &[&t(b"field"), &t(b"value")]),
+                effect(16, &[&t(b"count"), &t(b"10")]),
+                effect(18, &[&t(b"count"), &number(5)]),
+                effect(16, &[&t(b"gone"), &t(b"")]),
+                effect(17, &[&t(b"gone")]),
+            ],
+        ),
+        (
+            Compression::Lz4,
+            0,
+            vec![
+                new_key("list"),
+                effect(25, &[&t(b"b")]),
+                effect(25, &[&long(b'c')]),
+                effect(25, &[&t(b"gone")]),
+                effect(24, &[&t(b"a")]),
+                effect(24, &[&t(b"gone")]),
+                effect(26, &[&number(1)]),
+                effect(27, &[&number(1)]),
+                effect(28, &[&number(0), &t(b"A")]),
+                effect(29, &[&number(1), &t(b"between")]),
+                effect(29, &[&number(2), &t(b"gone")]),
+                effect(30, &[&number(2)]),
+            ],
+        ),
+        (
+            Compression::Zstd,
+            0,
+            vec![
+                new_key("set"),
+                effect(32, &[&long(b'm')]),
+                effect(32, &[&t(b"gone")]),
+                effect(33, &[&t(b"gone")]),
+                new_key("zset"),
+                effect(40, &[&t(b"one"), &1.5f64.to_bits().to_le_bytes()]),
+                effect(40, &[&t(b"gone"), &f64::NEG_INFINITY.to_bits().to_le_bytes()]),
+                effect(41, &[&t(b"gone")]),
+            ],
+        ),
+        (
+            Compression::Gzip,
+            3,
+            vec![
+                new_key("put"),
+                effect(8, &[&t(b"\x00\x05apple")]),
+                new_key("put-mortal"),
+                effect(9, &[&t(b"\x00\x04pear"), &in_ten_thousand_years]),
+                new_key("long"),
+                effect(4, &[&long(b'g')]),
+                effect(10, &[&in_ten_thousand_years]),
+                effect(11, &[]),
+                new_key("late"),
+                effect(4, &[&t(b"v")]),
+                effect(10, &[&in_ten_thousand_years]),
+            ],
+        ),
+        (
+            Compression::None,
+            0,
+            vec![
+                new_key("gone"),
+                effect(4, &[&t(b"v")]),
+                effect(3, &[&[0]]),
+                effect(4, &[&t(b"v")]),
+                effect(3, &[&[1]]),
+                effect(4, &[&t(b"v")]),
+                effect(3, &[&[2]]),
+                effect(32, &[&t(b"m")]),
+                effect(33, &[&t(b"m")]),
+                effect(15, &[]),
+                new_key("old"),
+                effect(4, &[&t(b"moved")]),
+                effect(20, &[&number(9), &t(b"new")]),
+                effect(4, &[&t(b"moved over")]),
+                effect(21, &[&number(9), &t(b"new")]),
+                effect(1, &[&number(5)]),
+                new_key("flushed"),
+                effect(4, &[&t(b"v")]),
+                effect(64, &[&number(5)]),
+                effect(1, &[&number(6)]),
+                new_key("swapped"),
+                effect(4, &[&t(b"v")]),
+                effect(65, &[&number(6), &number(7)]),
+            ],
+        ),
+    ]
+}
+
 fn header(db: u16) -> RecordHeader {
     RecordHeader { time_ms: TIME_MS + u64::from(db), db, branch: BranchId::MAIN }
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+fn folder(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
 }
 
 /// The files in the repository.
-fn committed() -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder()).expect("the fixture is in the repository");
+fn committed(version: u32) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder(version)).expect("the fixture is in the repository");
     entries
         .map(|entry| {
             let path = entry.expect("readable").path();
@@ -184,15 +320,27 @@ fn written() -> BTreeMap<String, Vec<u8>> {
     let options = LogOptions { segment_bytes_max: 300, ..LogOptions::default() };
     let clock = Arc::new(ManualClock::at_ms(TIME_MS));
     let mut rng = SeededRng::new(1);
-    let (log, _) =
-        Log::open_manual(disk, Path::new(DIR), options, clock, &mut rng, &mut |_| Ok(()))
-            .expect("a new log");
-    for (compression, db, effects) in transactions() {
+    let (log, _) = Log::open_manual(
+        disk,
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut |_| Ok(()),
+    )
+    .expect("a new log");
+    for (compression, db, effects) in transactions(NEWEST) {
         log.set_compression(compression);
         log.append(log.reserve(), header(db), &effects.concat());
         log.pump();
     }
     log.close().expect("memory does not fail");
+    named(&vfs)
+}
+
+/// The files of a disk, without the lock's.
+fn named(vfs: &MemVfs) -> BTreeMap<String, Vec<u8>> {
     let name = |path: PathBuf| path.file_name().expect("a file").to_string_lossy().into_owned();
     vfs.files()
         .into_iter()
@@ -205,12 +353,12 @@ fn written() -> BTreeMap<String, Vec<u8>> {
 fn writing_it_again_gives_the_same_bytes() {
     let written = written();
     if std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
-        fs::create_dir_all(folder()).expect("a folder");
+        fs::create_dir_all(folder(NEWEST)).expect("a folder");
         for (name, bytes) in &written {
-            fs::write(folder().join(name), bytes).expect("a file");
+            fs::write(folder(NEWEST).join(name), bytes).expect("a file");
         }
     }
-    let committed = committed();
+    let committed = committed(NEWEST);
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&written), names(&committed));
     for (name, bytes) in &committed {
@@ -220,27 +368,140 @@ fn writing_it_again_gives_the_same_bytes() {
     }
 }
 
-#[test]
-fn it_is_read_whole() {
-    let files = committed().into_iter();
-    let vfs =
-        MemVfs::with_files(files.map(|(name, bytes)| (Path::new(DIR).join(name), bytes)).collect());
-    let report = check(&vfs, Path::new(DIR)).expect("readable");
-    assert!(report.finding.is_none() && report.report.dropped.is_none(), "{report:?}");
-    let mut expected = transactions().into_iter().zip(1..);
+fn disk(files: &BTreeMap<String, Vec<u8>>) -> MemVfs {
+    let files = files.iter().map(|(name, bytes)| (Path::new(DIR).join(name), bytes.clone()));
+    MemVfs::with_files(files.collect())
+}
+
+/// Opens a log; answers its records.
+fn open(vfs: impl Vfs + 'static, options: LogOptions) -> (Log, Vec<(RecordHeader, Vec<u8>)>) {
+    let mut records = Vec::new();
     let mut replay = |record: alcid_log::Record<'_>| {
-        let ((_, db, effects), revision) = expected.next().expect("no more than were written");
-        assert_eq!(record.revision, Revision(revision));
-        assert_eq!(record.header, header(db));
-        assert_eq!(record.effects, effects.concat());
+        records.push((record.header, record.effects.to_vec()));
+        assert_eq!(record.revision, Revision(records.len() as u64));
         Ok(())
     };
-    let clock = Arc::new(ManualClock::at_ms(TIME_MS));
-    let disk: Arc<dyn Vfs> = Arc::new(vfs);
-    let options = LogOptions::default();
-    Log::open_manual(disk, Path::new(DIR), options, clock, &mut SeededRng::new(2), &mut replay)
-        .expect("a whole log");
-    assert!(expected.next().is_none(), "all of them");
+    let (clock, mut rng) = (Arc::new(ManualClock::at_ms(TIME_MS)), SeededRng::new(2));
+    let (log, _) = Log::open_manual(
+        Arc::new(vfs),
+        Path::new(DIR),
+        options,
+        Revision::ZERO,
+        clock,
+        &mut rng,
+        &mut replay,
+    )
+    .expect("a whole log");
+    (log, records)
+}
+
+fn expected(version: u32) -> Vec<(RecordHeader, Vec<u8>)> {
+    let transactions = transactions(version).into_iter();
+    transactions.map(|(_, db, effects)| (header(db), effects.concat())).collect()
+}
+
+#[test]
+fn every_version_is_read_whole() {
+    for version in 1..=NEWEST {
+        let vfs = disk(&committed(version));
+        let report = check(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("readable");
+        assert!(report.finding.is_none() && report.report.dropped.is_none(), "{report:?}");
+        assert_eq!(open(vfs, LogOptions::default()).1, expected(version));
+    }
+}
+
+/// An older Alcid refuses a segment of a newer version; it must not find newer
+/// effects in one of its own.
+#[test]
+fn an_older_log_goes_on_in_a_segment_of_the_newest_version() {
+    let old = committed(1);
+    let vfs = disk(&old);
+    let mut records = expected(1);
+    for _ in 0..2 {
+        let (log, found) = open(vfs.clone(), LogOptions::default());
+        assert_eq!(found, records);
+        log.append(log.reserve(), header(1), b"more");
+        log.pump();
+        records.push((header(1), b"more".to_vec()));
+        let mut reader = log.reader(Revision(1));
+        let mut read = Vec::new();
+        let mut each = |record: alcid_log::Record<'_>, _| {
+            read.push((record.header, record.effects.to_vec()));
+            ControlFlow::Continue(())
+        };
+        while reader.read(Duration::ZERO, &mut each).expect("readable") > 0 {}
+        assert_eq!(read, records);
+        log.close().expect("memory does not fail");
+    }
+    let files = named(&vfs);
+    for (name, bytes) in old.iter().filter(|(name, _)| *name != "MANIFEST") {
+        assert_eq!(&files[name], bytes, "{name} stays as it was");
+    }
+    let newer: Vec<_> = files.iter().filter(|(name, _)| !old.contains_key(*name)).collect();
+    let [(name, segment)] = newer[..] else { panic!("one segment more, not {newer:?}") };
+    assert_eq!(name, &format!("{:020}.alog", expected(1).len() + 1));
+    assert_eq!(u32_at(segment, 8), NEWEST, "version");
+    assert_eq!(u64_at(&files["MANIFEST"], 28), expected(1).len() as u64 + 1);
+}
+
+/// A log of version 1 that holds no record.
+fn empty_v1() -> BTreeMap<String, Vec<u8>> {
+    let first = format!("{:020}.alog", 1);
+    let mut files = committed(1);
+    let mut manifest = files.remove("MANIFEST").expect("in the repository");
+    manifest[28..36].copy_from_slice(&1u64.to_le_bytes());
+    let checksum = crc32c::crc32c(&manifest[..36]);
+    manifest[36..].copy_from_slice(&checksum.to_le_bytes());
+    let segment = files[&first][..64].to_vec();
+    BTreeMap::from([("MANIFEST".to_owned(), manifest), (first, segment)])
+}
+
+#[test]
+fn an_older_log_without_records_is_begun_again() {
+    let vfs = disk(&empty_v1());
+    let (log, found) = open(vfs.clone(), LogOptions::default());
+    assert_eq!(found, []);
+    log.append(log.reserve(), header(0), b"first");
+    log.close().expect("memory does not fail");
+    drop(log);
+    let files = named(&vfs);
+    assert_eq!(files.len(), 2, "{:?}", files.keys());
+    assert_eq!(u32_at(&files[&format!("{:020}.alog", 1)], 8), NEWEST, "version");
+    assert_eq!(open(vfs, LogOptions::default()).1, [(header(0), b"first".to_vec())]);
+}
+
+/// Whichever step fails, the next start finds a log.
+#[test]
+fn to_begin_it_again_may_fail_at_any_step() {
+    let files: BTreeMap<PathBuf, Vec<u8>> =
+        empty_v1().into_iter().map(|(name, bytes)| (Path::new(DIR).join(name), bytes)).collect();
+    let mut failed = 0;
+    for step in 1..30 {
+        let vfs = FaultyVfs::with_files(files.clone());
+        vfs.inject(step, Fault::Eio);
+        let (clock, mut rng) = (Arc::new(ManualClock::at_ms(TIME_MS)), SeededRng::new(2));
+        let opened = Log::open_manual(
+            Arc::new(vfs.clone()),
+            Path::new(DIR),
+            LogOptions::default(),
+            Revision::ZERO,
+            clock,
+            &mut rng,
+            &mut |_| Ok(()),
+        );
+        failed += u32::from(opened.is_err());
+        drop(opened);
+        for seed in 0..8 {
+            let crashed = FaultyVfs::with_files(vfs.crash_image(seed));
+            let (log, found) = open(crashed.clone(), LogOptions::default());
+            assert_eq!(found, []);
+            log.append(log.reserve(), header(0), b"first");
+            log.close().expect("no more faults");
+            drop(log);
+            assert_eq!(open(crashed, LogOptions::default()).1.len(), 1);
+        }
+    }
+    assert!(failed >= 5, "{failed} faults hit the opening");
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -254,11 +515,16 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// Reads the files with nothing but what `docs/FORMAT.md` says.
 #[test]
 fn every_field_is_where_the_document_says() {
-    let files = committed();
+    (1..=NEWEST).for_each(fields_are_where_the_document_says);
+}
+
+fn fields_are_where_the_document_says(version: u32) {
+    let files = committed(version);
+    let transactions = transactions(version);
     let manifest = &files["MANIFEST"];
     assert_eq!(manifest.len(), 40);
     assert_eq!(&manifest[0..8], b"ALCIDMAN");
-    assert_eq!(u32_at(manifest, 8), 1, "version");
+    assert_eq!(u32_at(manifest, 8), 1, "version of the manifest");
     let id = &manifest[12..28];
     assert_eq!(u32_at(manifest, 36), crc32c::crc32c(&manifest[..36]));
 
@@ -269,7 +535,7 @@ fn every_field_is_where_the_document_says() {
         assert_eq!(name, &format!("{revision:020}.alog"));
         newest_segment = revision;
         assert_eq!(&segment[0..8], b"ALCIDLOG");
-        assert_eq!(u32_at(segment, 8), 1, "version");
+        assert_eq!(u32_at(segment, 8), version);
         assert_eq!(u32_at(segment, 12), 64, "bytes of the header");
         assert_eq!(&segment[16..32], id);
         assert_eq!(u64_at(segment, 32), revision, "first revision");
@@ -299,7 +565,7 @@ fn every_field_is_where_the_document_says() {
             }
             if block[32] == 0 && count > 0 {
                 let record = &block[36..];
-                let (_, db, effects) = &transactions()[revision as usize - 1];
+                let (_, db, effects) = &transactions[revision as usize - 1];
                 assert_eq!(u32_at(record, 0) as usize, effects.concat().len());
                 assert_eq!(u64_at(record, 4), TIME_MS + u64::from(*db));
                 assert_eq!(record[12..14], db.to_le_bytes());
@@ -313,7 +579,7 @@ fn every_field_is_where_the_document_says() {
         assert_eq!(at, segment.len());
     }
     assert_eq!(u64_at(manifest, 28), newest_segment);
-    assert_eq!(revision, transactions().len() as u64 + 1);
+    assert_eq!(revision, transactions.len() as u64 + 1);
     assert_eq!(compressions, [1, 2, 3]);
     assert_eq!(marks, 1, "the closing mark");
 }

@@ -6,8 +6,10 @@
 //! what lies behind them is reached.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alcid_log::{Log, LogOptions, MemVfs, RecordHeader, Vfs, check, repair};
 use base::{BranchId, ManualClock, Revision, SeededRng};
@@ -17,7 +19,7 @@ const DIR: &str = "/log";
 const FIRST: &str = "00000000000000000001.alog";
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v2")
 }
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -86,6 +88,7 @@ fn open(vfs: &MemVfs) -> Result<(Log, u64), String> {
         disk,
         Path::new(DIR),
         LogOptions::default(),
+        Revision::ZERO,
         Arc::new(ManualClock::at_ms(1)),
         &mut SeededRng::new(1),
         &mut |record| {
@@ -102,7 +105,7 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
     let files: BTreeMap<PathBuf, Vec<u8>> =
         files.iter().map(|(name, bytes)| (Path::new(DIR).join(name), bytes.clone())).collect();
     let vfs = MemVfs::with_files(files.clone());
-    let checked = check(&vfs, Path::new(DIR));
+    let checked = check(&vfs, Path::new(DIR), Some(Revision::ZERO));
     assert_eq!(vfs.files(), files, "a check changes nothing");
     let opened = open(&vfs);
     match &checked {
@@ -117,7 +120,7 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
         assert_eq!(open(&vfs).map(|(_, records)| records), Ok(records + 1));
     } else {
         let vfs = MemVfs::with_files(files);
-        if let Ok((_, last)) = repair(&vfs, Path::new(DIR)) {
+        if let Ok((_, last)) = repair(&vfs, Path::new(DIR), Some(Revision::ZERO)) {
             assert_eq!(open(&vfs).map(|(_, records)| records), Ok(last.0), "mended");
         }
     }
@@ -125,10 +128,15 @@ fn use_folder(files: &[(&str, Vec<u8>)]) {
 
 fn read_and_append(log: &Log, records: u64) {
     let mut reader = log.reader(Revision(1));
-    for revision in 1..=records {
-        let record = reader.try_next().expect("it was just read").expect("committed");
-        assert_eq!(record.revision, Revision(revision));
-    }
+    let mut expected = 1..=records;
+    let mut each = |record: alcid_log::Record<'_>, place: alcid_log::Place| {
+        assert_eq!(Some(record.revision.0), expected.next());
+        let block = log.read_records(place.segment, place.offset).expect("it was just read");
+        assert_eq!(block.records().nth(place.index as usize), Some((record, place)));
+        ControlFlow::Continue(())
+    };
+    while reader.read(Duration::ZERO, &mut each).expect("it was just read") > 0 {}
+    assert_eq!(expected.next(), None, "all of them");
     let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
     log.append(log.reserve(), header, b"more");
     log.close().expect("memory does not fail");

@@ -262,6 +262,12 @@ impl Settings {
     pub fn log_dir(&self) -> PathBuf {
         self.log_path.clone().unwrap_or_else(|| self.data_dir.join("log"))
     }
+
+    /// The folder of the archive.
+    #[must_use]
+    pub fn archive_dir(&self) -> PathBuf {
+        self.data_dir.join("archive")
+    }
 }
 
 impl Default for Settings {

@@ -114,7 +114,7 @@ impl Target for SocketTarget {
         }
         match client.connection.read(PATIENCE)? {
             Arrival::Frame(frame) => {
-                if !is_message(&frame) {
+                if !is_message(&frame) && !matches!(frame, Frame::Attribute(_)) {
                     client.owed = client.owed.saturating_sub(1);
                 }
                 Ok(frame)
@@ -260,6 +260,10 @@ impl Client {
             if is_message(&frame) {
                 self.inbox.push_back(frame);
                 continue;
+            }
+            // Stands in front of a reply and is none.
+            if matches!(frame, Frame::Attribute(_)) {
+                return Ok(Arrival::Frame(frame));
             }
             match subscription(&frame) {
                 Some((true, kind, name)) => {

@@ -8,6 +8,7 @@ mod kill9;
 mod limits;
 mod patience;
 mod restart;
+mod revisions;
 mod run;
 mod security;
 mod wire;

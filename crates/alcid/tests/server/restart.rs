@@ -268,24 +268,29 @@ fn waiting_clients_do_not_hold_up_the_end() {
     }
 }
 
-/// The data folder of format version 1, written by hand with every effect:
+/// The data folders of all format versions, written by hand with every effect:
 /// see `crates/log/tests/fixture.rs`.
 #[test]
-fn a_folder_of_an_older_release_is_read() {
+fn folders_of_this_and_older_releases_are_read() {
+    read_fixture("v1", "hello world", "moved");
+    read_fixture("v2", "Hello world", "moved over");
+}
+
+fn read_fixture(version: &str, string: &str, moved: &str) {
     let mut server = Server::start(ALCID, &[]);
     server.kill();
     let log = server.data_dir().join("log");
     std::fs::remove_dir_all(&log).expect("ours");
     std::fs::create_dir(&log).expect("ours");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../log/tests/fixtures/v1");
-    for entry in std::fs::read_dir(fixture).expect("in the repository") {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../log/tests/fixtures");
+    for entry in std::fs::read_dir(fixtures.join(version)).expect("in the repository") {
         let entry = entry.expect("readable");
         std::fs::copy(entry.path(), log.join(entry.file_name())).expect("ours");
     }
     server.restart();
     let mut wire = Wire::connect(server.addr());
     for (command, reply) in [
-        ("GET string", "hello world"),
+        ("GET string", string),
         ("GET number", "41"),
         ("GET mortal", "value"),
         ("PEXPIRETIME mortal", "250000000000000"),
@@ -308,7 +313,7 @@ fn a_folder_of_an_older_release_is_read() {
         ("PEXPIRETIME long", "-1"),
         ("PEXPIRETIME late", "250000000000000"),
         ("SELECT 9", "OK"),
-        ("GET new", "moved"),
+        ("GET new", moved),
         ("SELECT 5", "OK"),
         ("DBSIZE", "0"),
         ("SELECT 7", "OK"),

@@ -148,6 +148,8 @@ fn flags(client: &Client) -> String {
         (client.is_killed(), 'A'),
         (on(&activity.no_evict), 'e'),
         (on(&activity.no_touch), 'T'),
+        // Alcid's own: CLIENT REPLYREV.
+        (on(&activity.shows_revisions), 'v'),
     ];
     let shown: String = letters.iter().filter(|(is_set, _)| *is_set).map(|(_, l)| l).collect();
     if shown.is_empty() { "N".to_owned() } else { shown }

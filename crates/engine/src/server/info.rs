@@ -203,11 +203,15 @@ fn human(bytes: u64) -> String {
 fn persistence(source: &Source<'_>, out: &mut Fields) {
     out.all(&[
         ("loading", 0),
-        ("async_loading", 0),
+        ("async_loading", u64::from(source.engine.keyspace.is_backed())),
         ("rdb_changes_since_last_save", 0),
         ("rdb_bgsave_in_progress", 0),
     ]);
     out.all(&source.engine.replicator.info());
+    if let Some(archive) = source.engine.archive() {
+        out.all(&archive.info());
+    }
+    out.all(&[("keys_to_load", source.engine.keyspace.unloaded())]);
 }
 
 fn stats(source: &Source<'_>, out: &mut Fields) {

@@ -1,5 +1,7 @@
 //! An engine without sockets or disk, and clients of it.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -166,6 +168,10 @@ impl Journal for Gate {
 impl Replicator for Gate {
     fn is_committed(&self, revision: Revision) -> bool {
         revision.0 <= self.committed.load(Ordering::SeqCst)
+    }
+
+    fn committed(&self) -> Revision {
+        self.newest().min(Revision(self.committed.load(Ordering::SeqCst)))
     }
 
     fn commits(&self) -> watch::Receiver<Commit> {

@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 
-use base::{DbIndex, Revision, Rng};
+use base::{DbIndex, Revision};
 use entry::Entry;
 
 use super::{Locked, Txn, WrongType, access_clock};
 use crate::event::class;
 use crate::shard::{SHARDS, Shard, StatisticsSum, value_of};
-use crate::table::POSITION_BITS;
 use crate::value::{Value, ValueRef};
 
 /// Reads counted so far.
@@ -92,7 +91,11 @@ impl Txn<'_> {
         self.found(self.db, key).map(|entry| KeyInfo {
             revision: Revision(entry.revision()),
             deadline: entry.deadline(),
-            access_s: entry.access(),
+            // What came into memory before any clock was read, came just now.
+            access_s: match entry.access() {
+                0 => access_clock(self.options.now_ms),
+                access => access,
+            },
             memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
             is_raw: entry.marked(),
         })
@@ -105,10 +108,11 @@ impl Txn<'_> {
         self.found(self.db, key).map(Entry::deadline)
     }
 
-    /// Keys in the current database, those due but not yet removed included.
+    /// Keys in the current database, those not in memory and those due but not
+    /// yet removed included.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].table.len())).sum()
+        (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].len())).sum()
     }
 
     /// Counts of every database that has keys.
@@ -123,74 +127,6 @@ impl Txn<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Visits the keys of the current database that exist, about `count` of
-    /// them from `cursor` on (0: the beginning), and answers the next cursor
-    /// (0: the end). A key present from the first call to the last is visited.
-    /// Cursors stay below 2^53, which programs that keep numbers as doubles
-    /// rely on.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
-    ) -> u64 {
-        let mut shard = (cursor >> POSITION_BITS) as usize;
-        let mut position = cursor & ((1 << POSITION_BITS) - 1);
-        let mut seen = 0;
-        while shard < SHARDS {
-            position = self.with_shard(shard, |s| {
-                let table = &s.dbs[usize::from(self.db)].table;
-                table.scan(position, count.saturating_sub(seen).max(1), &mut |entry| {
-                    seen += 1;
-                    if !self.is_due(entry) {
-                        visit(entry.key(), value_of(entry));
-                    }
-                })
-            });
-            if position == 0 {
-                shard += 1;
-            }
-            if seen >= count && shard < SHARDS {
-                return ((shard as u64) << POSITION_BITS) | position;
-            }
-        }
-        0
-    }
-
-    /// A key that exists, chosen at random; `None` when the current database
-    /// is empty.
-    pub fn random_key(&self, rng: &mut dyn Rng) -> Option<Vec<u8>> {
-        let db = usize::from(self.db);
-        // Keys past their deadline may fill the database until the expiry
-        // cycle has removed them, so the search by chance is bounded.
-        for _ in 0..100 {
-            let sizes: Vec<usize> =
-                (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[db].table.len())).collect();
-            let total: usize = sizes.iter().sum();
-            if total == 0 {
-                return None;
-            }
-            let mut nth = rng.below(total as u64) as usize;
-            let shard = sizes.iter().position(|&size| {
-                let here = nth < size;
-                nth = if here { nth } else { nth - size };
-                here
-            })?;
-            let found = self.with_shard(shard, |s| {
-                let entry = s.dbs[db].table.random(rng)?;
-                (!self.is_due(entry)).then(|| entry.key().to_vec())
-            });
-            if found.is_some() {
-                return found;
-            }
-        }
-        let mut first = None;
-        self.scan(0, usize::MAX, &mut |key, _| {
-            first.get_or_insert_with(|| key.to_vec());
-        });
-        first
     }
 
     /// Whether reads from here on count as hits and misses, and a miss is an
@@ -242,7 +178,13 @@ impl Txn<'_> {
         key: &[u8],
     ) -> Option<&Entry<Value>> {
         let shard = self.shard(shard);
-        let entry = shard.dbs[usize::from(db)].table.get(hash, key);
+        let part = &shard.dbs[usize::from(db)];
+        let entry = part.table.get(hash, key);
+        debug_assert!(
+            entry.is_some() || self.backing_error.is_some() || self.is_absent(db, part, hash, key),
+            "key \"{}\" is read before it is loaded",
+            key.escape_ascii()
+        );
         self.see(entry.map_or(shard.last_removal, |entry| Revision(entry.revision())));
         entry
     }
@@ -254,7 +196,7 @@ impl Txn<'_> {
 
     /// A look at a whole shard, locked for the moment if the transaction holds
     /// no lock at all.
-    fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
+    pub(super) fn with_shard<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
         let look = |shard: &Shard| {
             self.see(shard.last_revision);
             look(shard)

@@ -1,0 +1,191 @@
+//! The archive beside the engine: opening it, following the log, loading the
+//! keyspace from it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
+use base::{Clock, Revision};
+use engine::{Checkpointed, Engine, StandaloneLog};
+use keyspace::Keyspace;
+use parking_lot::Mutex;
+use settings::Settings;
+use tokio::sync::watch;
+
+/// Buckets of a database: all values of the leading 16 bits of a hash.
+const BUCKETS: u32 = 1 << 16;
+
+/// Opens the archive's base and lets `keyspace`, which must be made with its
+/// seed, be filled from it.
+///
+/// # Errors
+/// What stands in the way, naming the folder.
+pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Result<(), String> {
+    let limits = engine::encoding_limits(settings);
+    let backing = BaseBacking::new(base.clone(), limits);
+    for database in &base.directory().databases {
+        let keys: u64 = database.keys.iter().sum();
+        if database.db < keyspace.databases() {
+            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
+        } else if keys > 0 {
+            return Err(format!(
+                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                 at least",
+                base.dir().display(),
+                database.db,
+                keyspace.databases(),
+                database.db + 1
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The archive as the engine knows it.
+#[derive(Debug)]
+pub struct Archiving {
+    base: Arc<Base>,
+    follower: Follower,
+    progress: watch::Sender<Checkpointed>,
+    log: Arc<StandaloneLog>,
+    loading: Arc<AtomicBool>,
+    loader: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Archiving {
+    /// Starts to follow the log and to load what the keyspace lacks, and tells
+    /// the engine.
+    pub fn start(engine: &Arc<Engine>, base: Arc<Base>, log: Arc<StandaloneLog>) -> Arc<Archiving> {
+        let settings = engine.live().settings.clone();
+        let (progress, _) =
+            watch::channel(Checkpointed { revision: base.revision(), ..Checkpointed::default() });
+        let clock = engine.clock.clone();
+        let advanced =
+            advanced(Arc::downgrade(engine), clock.clone(), progress.clone(), log.clone());
+        let options = FollowerOptions {
+            pace: Pace::default(),
+            databases: engine.keyspace.databases(),
+            limits: engine::encoding_limits(&settings),
+            clock,
+            advanced,
+        };
+        let reader = log.log().reader(base.revision().next());
+        let follower = Follower::start(base.clone(), reader, options);
+        let loading = Arc::new(AtomicBool::new(true));
+        let loader = Mutex::new(load_all(engine, loading.clone()));
+        let archiving = Arc::new(Archiving { base, follower, progress, log, loading, loader });
+        engine.attach_archive(archiving.clone());
+        archiving
+    }
+
+    /// Waits until the archive has reached the newest revision.
+    ///
+    /// # Errors
+    /// Why it never will.
+    fn checkpoint(&self) -> Result<(), String> {
+        let newest = self.log.log().newest();
+        self.follower.checkpoint(newest).map_err(|error| error.to_string())
+    }
+
+    /// DEBUG RELOAD: empties the keyspace, which is filled from the archive
+    /// from then on, as after a restart.
+    ///
+    /// # Errors
+    /// Why the archive has not everything; the keyspace is what it was then.
+    pub fn reload(&self, engine: &Engine) -> Result<(), String> {
+        let settings = engine.live().settings.clone();
+        // Most of the work is done before clients are held off.
+        self.checkpoint()?;
+        engine.reload(|fresh| {
+            self.checkpoint()?;
+            back(fresh, &self.base, &settings)
+        })
+    }
+
+    /// Ends its threads.
+    pub fn stop(&self) {
+        self.loading.store(false, Ordering::Relaxed);
+        if let Some(loader) = self.loader.lock().take() {
+            // A panic of the thread has been reported by the hook.
+            let _ = loader.join();
+        }
+        self.follower.stop();
+    }
+}
+
+impl engine::Archive for Archiving {
+    fn progress(&self) -> watch::Receiver<Checkpointed> {
+        self.progress.subscribe()
+    }
+
+    fn request(&self, revision: Revision) {
+        self.follower.request(revision);
+    }
+
+    fn is_congested(&self) -> bool {
+        false
+    }
+
+    fn info(&self) -> Vec<(&'static str, String)> {
+        let stats = self.follower.stats();
+        let newest = self.log.log().newest();
+        vec![
+            ("archive_revision", self.base.revision().to_string()),
+            ("archive_lag_revisions", (newest.0 - self.base.revision().0).to_string()),
+            ("archive_read_revision", stats.read.to_string()),
+            ("archive_pending_bytes", stats.lag_bytes.to_string()),
+            ("archive_batches", stats.batches.to_string()),
+            ("archive_batch_ms_last", stats.batch_ms_last.to_string()),
+            ("archive_disk_bytes", self.base.disk_bytes().to_string()),
+            ("archive_fault", self.follower.fault().unwrap_or_default()),
+        ]
+    }
+}
+
+/// What happens whenever the base has moved forward.
+fn advanced(
+    engine: Weak<Engine>,
+    clock: Arc<dyn Clock>,
+    progress: watch::Sender<Checkpointed>,
+    _log: Arc<StandaloneLog>,
+) -> Advanced {
+    Box::new(move |revision, took_ms| {
+        progress.send_modify(|now| {
+            let finished_ms = clock.now_us() / 1000;
+            *now =
+                Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
+        });
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+        }
+    })
+}
+
+/// Loads everything that stands in the archive only, bucket by bucket, beside
+/// the clients.
+fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
+    if !engine.keyspace.is_backed() {
+        return None;
+    }
+    let engine = engine.clone();
+    let load = move || {
+        let began_ms = engine.clock.now_us() / 1000;
+        let keys = engine.keyspace.unloaded();
+        let buckets = (0..engine.keyspace.databases())
+            .flat_map(|db| (0..BUCKETS).map(move |bucket| (db, bucket as u16)));
+        for (db, bucket) in buckets {
+            if !goes_on.load(Ordering::Relaxed) || !engine.keyspace.is_backed() {
+                break;
+            }
+            if let Err(error) = engine.keyspace.load_bucket(db, bucket) {
+                tracing::error!("load the keys of database {db} from the archive: {error}");
+                return;
+            }
+        }
+        let seconds = (engine.clock.now_us() / 1000 - began_ms) as f64 / 1000.0;
+        tracing::info!(keys, seconds, "loaded from the archive");
+    };
+    let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
+    Some(thread.expect("a thread can be started"))
+}

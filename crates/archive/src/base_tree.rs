@@ -1,0 +1,426 @@
+//! The base: the state of every key at one revision, in an LSM tree.
+//!
+//! A batch is one *ingestion*: a sorted run written straight into table files
+//! and made part of the tree by one atomic change of its manifest, with the
+//! directory among its entries. So the base stands at exactly one revision,
+//! whenever the process ends. The tree's memtable stays empty and it has no
+//! journal: our log is the journal. `docs/decisions/0003-archive-base.md` has
+//! the measurements.
+//!
+//! The tree orders versions of an entry by a sequence number, and the number
+//! of a batch is the revision it reaches: a read at revision R sees the newest
+//! batch at or before R, as long as compaction has kept it.
+
+use std::io::ErrorKind;
+use std::ops::{ControlFlow, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::{Revision, SpaceId};
+use log::{RealVfs, Vfs, VfsLock};
+use lsm_tree::compaction::Leveled;
+use lsm_tree::config::CompressionPolicy;
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, CompressionType, Config, DescriptorTable, Guard, SeqNo,
+    SequenceNumberCounter, Tree, UserValue,
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::codec::{self, DIRECTORY};
+use crate::compaction::{Bound, Bounds, Judges};
+use crate::directory::{Directory, DirectoryError, FORMAT, Left};
+use crate::error::ArchiveError;
+use crate::manifest;
+
+/// The file in the archive's folder that is locked while it is open.
+const LOCK: &str = "LOCK";
+
+/// The folder in the archive's that the tree has to itself.
+const TREE: &str = "base";
+
+/// Bytes of blocks kept in memory.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Table files kept open.
+const OPEN_FILES_MAX: usize = 256;
+
+/// Sorted runs of recent batches that may stand before they are merged.
+const RUNS_MAX: u8 = 4;
+
+/// One of so many keys may be dead before everything is merged to be rid of
+/// them.
+const DEAD_SHARE: u64 = 4;
+
+/// Bytes of a table file after a merge of everything.
+const TABLE_BYTES: u64 = 64 << 20;
+
+/// Sees a key of the tree and its value, and says whether to go on.
+pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+/// See the module's documentation.
+pub struct Base {
+    dir: PathBuf,
+    tree: AnyTree,
+    numbers: SequenceNumberCounter,
+    directory: RwLock<Arc<Directory>>,
+    bounds: Arc<Bounds>,
+    /// Held by whoever makes a manifest, which takes a number: a batch or a
+    /// compaction.
+    manifest: Mutex<()>,
+    _lock: Box<dyn VfsLock>,
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Base").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Base {
+    /// Opens the base in the archive's folder, which exists, or makes an empty
+    /// one whose keys are hashed with `seed`.
+    ///
+    /// # Errors
+    /// When it is in use, damaged, of a newer format, or cannot be read.
+    pub fn open(dir: &Path, seed: u64) -> Result<Base, ArchiveError> {
+        // The tree itself would take a folder that is in use, and spoil it.
+        let lock = RealVfs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => ArchiveError::InUse { dir: dir.to_owned() },
+            _ => ArchiveError::tree("lock", dir)(error.into()),
+        })?;
+        let tree_dir = dir.join(TREE);
+        manifest::check(&tree_dir).map_err(|(path, what)| ArchiveError::Damaged {
+            dir: dir.to_owned(),
+            what: format!("{}: {what}", path.display()),
+        })?;
+        let numbers = SequenceNumberCounter::default();
+        let bounds = Arc::new(Bounds::default());
+        let tree = Config::new(&tree_dir, numbers.clone(), SequenceNumberCounter::default())
+            .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
+            .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_FILES_MAX))))
+            .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+            .with_compaction_filter_factory(Some(Arc::new(Judges(bounds.clone()))))
+            .open()
+            .map_err(ArchiveError::tree("open", dir))?;
+        let directory = match tree.get(DIRECTORY, SeqNo::MAX) {
+            Ok(Some(bytes)) => read_directory(dir, &bytes)?,
+            Ok(None) => Directory::empty(seed),
+            Err(error) => return Err(ArchiveError::tree("read", dir)(error)),
+        };
+        Ok(Base {
+            dir: dir.to_owned(),
+            tree,
+            numbers,
+            directory: RwLock::new(Arc::new(directory)),
+            bounds,
+            manifest: Mutex::new(()),
+            _lock: lock,
+        })
+    }
+
+    /// Ties it to its log. An empty one takes any.
+    ///
+    /// # Errors
+    /// When it was made from another log.
+    pub fn adopt(&self, database: [u8; 16]) -> Result<(), ArchiveError> {
+        let mut directory = self.directory.write();
+        if directory.revision == Revision::ZERO {
+            Arc::make_mut(&mut directory).database = database;
+        }
+        if directory.database != database {
+            return Err(ArchiveError::Foreign { dir: self.dir.clone() });
+        }
+        Ok(())
+    }
+
+    /// The folder it is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory as of the newest batch.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.read().clone()
+    }
+
+    /// The directory as of the newest batch at or before `at`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn directory_at(&self, at: Revision) -> Result<Directory, ArchiveError> {
+        let mut found = None;
+        self.range_at(&(DIRECTORY..=DIRECTORY), at, &mut |_, value| {
+            found = Some(read_directory(&self.dir, value));
+            ControlFlow::Break(())
+        })?;
+        let now = self.directory();
+        found.unwrap_or_else(|| Ok(Directory::empty(now.seed)))
+    }
+
+    /// The revision it is at.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.directory.read().revision
+    }
+
+    /// Bytes of its table files.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.tree.disk_space()
+    }
+
+    /// Begins a batch.
+    ///
+    /// # Errors
+    /// When its file cannot be made.
+    pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
+        let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
+        Ok(Batch { base: self, run })
+    }
+
+    /// The entry at `key`, as of now.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<UserValue>, ArchiveError> {
+        self.tree.get(key, SeqNo::MAX).map_err(ArchiveError::tree("read", &self.dir))
+    }
+
+    /// Visits the entries whose keys begin with `prefix`, in order, as of now.
+    pub(crate) fn prefix(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), ArchiveError> {
+        for entry in self.tree.prefix(prefix, SeqNo::MAX, None) {
+            let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the entries of a range as of the newest batch at or before `at`.
+    pub(crate) fn range_at(
+        &self,
+        range: &RangeInclusive<&[u8]>,
+        at: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ArchiveError> {
+        // Through the newest manifest: the tree's own reads look for one of
+        // that time, which is gone.
+        let newest = self.tree.get_version_history_lock().latest_version();
+        for entry in Tree::create_internal_range(newest, range, at.0.saturating_add(1), None) {
+            let entry = entry.map_err(ArchiveError::tree("read", &self.dir))?;
+            if visit(&entry.key.user_key, &entry.value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything is left of a space.
+    pub(crate) fn has_any(&self, space: SpaceId) -> Result<bool, ArchiveError> {
+        let mut prefix = Vec::new();
+        codec::put_space(&mut prefix, space);
+        let mut found = false;
+        self.prefix(&prefix, &mut |_, _| {
+            found = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Merges sorted runs while there are too many. What only reads before
+    /// `horizon`, a revision that a batch reached, could see is left out.
+    ///
+    /// # Errors
+    /// When tables cannot be read or written; the base is what it was then.
+    pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
+        let directory = self.directory();
+        let due: Vec<Left> =
+            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
+        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
+        dead.sort_unstable();
+        self.bounds.set(Bound { horizon, dead });
+        let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX));
+        while self.one_compaction(&directory, |tree| tree.compact(strategy.clone(), 0))? {}
+        // Much that is dead is not left to merges that may never come.
+        let dead_keys: u64 = due.iter().map(|left| left.keys).sum();
+        let is_much = dead_keys > directory.keys() / DEAD_SHARE;
+        let mut left = due.iter().map(|left| self.has_any(left.space));
+        if is_much && left.try_fold(false, |any, left| Ok::<_, ArchiveError>(any | left?))? {
+            self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
+        }
+        self.forget_manifests()
+    }
+
+    /// Runs one compaction; answers whether it found anything to do. Its
+    /// watermark is 0, below which nothing is: the filter judges, not the tree.
+    fn one_compaction(
+        &self,
+        directory: &Directory,
+        compact: impl FnOnce(&AnyTree) -> lsm_tree::Result<()>,
+    ) -> Result<bool, ArchiveError> {
+        let before = self.tree.current_version().id();
+        let _manifest = self.manifest.lock();
+        self.numbers.set(directory.revision.0);
+        compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
+        Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Lets go of manifests before the newest, and with them of the table
+    /// files that only they name. Reads under way keep theirs.
+    fn forget_manifests(&self) -> Result<(), ArchiveError> {
+        self.tree
+            .get_version_history_lock()
+            .maintenance(&self.dir.join(TREE), SeqNo::MAX)
+            .map_err(ArchiveError::tree("clean up", &self.dir))
+    }
+}
+
+fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {
+    let dir = dir.to_owned();
+    Directory::decode(bytes).map_err(|error| match error {
+        DirectoryError::Newer(found) => ArchiveError::NewerFormat { dir, found, known: FORMAT },
+        DirectoryError::Malformed(what) => {
+            ArchiveError::Damaged { dir, what: format!("its directory is malformed: {what}") }
+        }
+    })
+}
+
+/// Entries in ascending order of their keys that become part of the base
+/// together, or, if this is dropped, never.
+pub(crate) struct Batch<'b> {
+    base: &'b Base,
+    run: lsm_tree::AnyIngestion<'b>,
+}
+
+impl Batch<'_> {
+    /// Adds an entry.
+    ///
+    /// # Panics
+    /// When keys do not ascend.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
+        self.run.write(key, value).map_err(ArchiveError::tree("write", &self.base.dir))
+    }
+
+    /// Makes the base stand at the directory's revision, durably.
+    pub(crate) fn finish(mut self, directory: Directory) -> Result<(), ArchiveError> {
+        let base = self.base;
+        debug_assert!(directory.revision > base.revision(), "batches go forward");
+        self.put(DIRECTORY, &directory.encode())?;
+        let _manifest = base.manifest.lock();
+        base.numbers.set(directory.revision.0);
+        self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
+        *base.directory.write() = Arc::new(directory);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::temp_dir;
+
+    use super::*;
+
+    fn write(base: &Base, revision: u64, entries: &[(&[u8], Option<&[u8]>)]) {
+        let mut batch = base.batch().expect("a file can be made");
+        for (key, value) in entries {
+            let mut bytes = Vec::new();
+            codec::put_number(&mut bytes, revision);
+            match value {
+                Some(value) => bytes.extend_from_slice(&[&[0, 0], *value].concat()),
+                None => bytes.push(2),
+            }
+            batch.put(key, &bytes).expect("it can be written");
+        }
+        let directory = Directory { revision: Revision(revision), ..Directory::empty(1) };
+        batch.finish(directory).expect("it can be made durable");
+    }
+
+    fn at(base: &Base, key: &[u8], revision: u64) -> Option<Vec<u8>> {
+        let mut found = None;
+        base.range_at(&(key..=key), Revision(revision), &mut |_, value| {
+            let (_, is_gone) = codec::age(value).expect("ours");
+            found = (!is_gone).then(|| value[value.len() - 2..].to_vec());
+            ControlFlow::Break(())
+        })
+        .expect("it can be read");
+        found
+    }
+
+    #[test]
+    fn states_from_the_horizon_on_stay_and_others_go() {
+        let folder = temp_dir();
+        let (a, b) = (&[0, 0, 0, 0, 1, b'a'][..], &[0, 0, 0, 0, 2, b'b'][..]);
+        let mut base = Base::open(folder.path(), 1).expect("an empty one opens");
+        for n in 1..=20 {
+            let removed = n % 5 == 0;
+            let text = format!("{n:02}");
+            let value = (!removed).then_some(text.as_bytes());
+            write(&base, 10 * n, &[(a, value), (b, (n == 3).then_some(b"once"))]);
+            // The horizon stays at the tenth batch.
+            base.compact(Revision(10 * n.min(10))).expect("it can be compacted");
+        }
+        for again in [false, true] {
+            if again {
+                drop(base);
+                base = Base::open(folder.path(), 1).expect("it opens again");
+            }
+            for n in 10..=20u64 {
+                let expected = (n % 5 != 0).then(|| format!("{n:02}").into_bytes());
+                for revision in [10 * n, 10 * n + 9] {
+                    assert_eq!(at(&base, a, revision), expected, "at {revision}");
+                    assert_eq!(at(&base, b, revision), None, "at {revision}");
+                }
+                let directory = base.directory_at(Revision(10 * n + 9)).expect("readable");
+                assert_eq!(directory.revision, Revision(10 * n));
+            }
+        }
+    }
+
+    #[test]
+    fn a_space_that_nobody_has_is_left_out() {
+        let folder = temp_dir();
+        let base = Base::open(folder.path(), 1).expect("an empty one opens");
+        let dead = SpaceId { born: Revision::ZERO, db: 0 };
+        let key = |db: u8, n: u8| vec![0, 0, db, 0, 1, n];
+        let left = |base: &Base| base.has_any(dead).expect("it can be read");
+        for n in 1..=12 {
+            let mut batch = base.batch().expect("a file can be made");
+            for db in 0..2 {
+                batch.put(&key(db, n), &[n, 0, 0, b'v', b'v']).expect("it can be written");
+            }
+            let gone = Left { space: dead, at: Revision(2), keys: 2 };
+            let left = if n > 2 { vec![gone] } else { Vec::new() };
+            let revision = Revision(u64::from(n));
+            let directory = Directory { revision, left, ..Directory::empty(1) };
+            batch.finish(directory).expect("it can be made durable");
+            if n < 12 {
+                base.compact(Revision(1)).expect("it can be compacted");
+            }
+        }
+        assert!(left(&base), "the horizon still sees it");
+        base.compact(Revision(12)).expect("it can be compacted");
+        assert!(!left(&base));
+        assert_eq!(at(&base, &key(1, 7), 12), Some(b"vv".to_vec()));
+    }
+
+    #[test]
+    fn damage_is_refused_by_name() {
+        let folder = temp_dir();
+        let base = Base::open(folder.path(), 1).expect("an empty one opens");
+        write(&base, 1, &[(&[0, 0, 0, 0, 1, b'a'], Some(b"v"))]);
+        drop(base);
+        let tree = folder.path().join(TREE);
+        let current = std::fs::read(tree.join("current")).expect("there");
+        let manifest = tree.join(format!("v{}", current[0]));
+        let whole = std::fs::read(&manifest).expect("there");
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            std::fs::write(&manifest, bytes).expect("ours");
+            let error = Base::open(folder.path(), 1).expect_err("damaged").to_string();
+            assert!(error.contains(&*manifest.to_string_lossy()), "byte {place}: {error}");
+        }
+        std::fs::write(&manifest, whole).expect("ours");
+        Base::open(folder.path(), 1).expect("whole again");
+    }
+}

@@ -1,0 +1,237 @@
+//! Bytes of the base's keys and values. See `docs/FORMAT.md`.
+//!
+//! A key of the LSM is a *head* or an *element*:
+//!
+//! ```text
+//! space    born: length byte, then that many bytes big-endian; db: u16 big-endian
+//! bucket   u16 big-endian: the leading bits of the key's hash
+//! name     kind 0: length u16 big-endian, the key
+//!          kind 1: SHA-256 of a key longer than NAME_BYTES_MAX, which the head's value holds
+//! element  nothing for the head
+//! ```
+//!
+//! So all keys of a bucket stand together, a key's head comes before its
+//! elements, and no key's bytes are the beginning of another's.
+
+use base::{DbIndex, Revision, SpaceId};
+use keyspace::{Change, EncodingLimits, Stored, Value, ValueRef, dump};
+use sha2::{Digest, Sha256};
+
+/// Longest key that stands in the LSM as it is. The LSM's own limit is 65535
+/// bytes for the whole.
+pub(crate) const NAME_BYTES_MAX: usize = 32 << 10;
+
+/// Begins the keys that are not of any space.
+const META: u8 = 0xff;
+
+/// The key of the directory: where databases stand, and the revision of all.
+pub(crate) const DIRECTORY: &[u8] = &[META, b'd'];
+
+const NAME_PLAIN: u8 = 0;
+const NAME_DIGEST: u8 = 1;
+
+const FORM_STRING: u8 = 0;
+const FORM_WHOLE: u8 = 1;
+const FORM_GONE: u8 = 2;
+pub(crate) const FORM_DIRECTORY: u8 = 3;
+
+/// The part of the hash range that is loaded at once.
+pub(crate) fn bucket_of(hash: u64) -> u16 {
+    (hash >> 48) as u16
+}
+
+/// Appends the prefix of all keys of a space.
+pub(crate) fn put_space(out: &mut Vec<u8>, space: SpaceId) {
+    let born = space.born.0.to_be_bytes();
+    let zeros = (space.born.0.leading_zeros() / 8) as usize;
+    out.push((8 - zeros) as u8);
+    out.extend_from_slice(&born[zeros..]);
+    out.extend_from_slice(&space.db.to_be_bytes());
+}
+
+/// The prefix of a bucket's keys.
+pub(crate) fn bucket_prefix(space: SpaceId, bucket: u16) -> Vec<u8> {
+    let mut out = Vec::with_capacity(13);
+    put_space(&mut out, space);
+    out.extend_from_slice(&bucket.to_be_bytes());
+    out
+}
+
+/// The key of a head. Only what is after the prefix is written if `out` has
+/// the bucket's prefix already.
+pub(crate) fn put_name(out: &mut Vec<u8>, key: &[u8]) {
+    match u16::try_from(key.len()) {
+        Ok(len) if key.len() <= NAME_BYTES_MAX => {
+            out.push(NAME_PLAIN);
+            out.extend_from_slice(&len.to_be_bytes());
+            out.extend_from_slice(key);
+        }
+        _ => {
+            out.push(NAME_DIGEST);
+            out.extend_from_slice(&Sha256::digest(key));
+        }
+    }
+}
+
+/// The key of a head.
+pub(crate) fn head_key(space: SpaceId, hash: u64, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + key.len().min(NAME_BYTES_MAX));
+    put_space(&mut out, space);
+    out.extend_from_slice(&bucket_of(hash).to_be_bytes());
+    put_name(&mut out, key);
+    out
+}
+
+/// What a head's key says of the key it names: itself, or nothing when only a
+/// digest stands there.
+///
+/// # Errors
+/// What is wrong with the bytes after the bucket's prefix.
+pub(crate) fn name(rest: &[u8]) -> Result<Option<&[u8]>, &'static str> {
+    match rest.split_first() {
+        Some((&NAME_PLAIN, rest)) => {
+            let (len, rest) = rest.split_at_checked(2).ok_or("a name ends early")?;
+            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+            if rest.len() == len { Ok(Some(rest)) } else { Err("a name has another length") }
+        }
+        Some((&NAME_DIGEST, rest)) if rest.len() == 32 => Ok(None),
+        _ => Err("a name of an unknown kind"),
+    }
+}
+
+/// The value of a head.
+///
+/// ```text
+/// revision  LEB128: of the key's last change
+/// form      0: a string, 1: a whole value in DUMP's form, 2: the key is gone
+/// deadline  LEB128: 0 for none, else milliseconds since 1970 and one more
+/// key       only where the head's key has a digest: length LEB128, the key
+/// content   the string, or DUMP's body
+/// ```
+///
+/// A key that is gone is an entry too, for compaction has to see which
+/// revision removed it.
+pub(crate) fn put_head(out: &mut Vec<u8>, key: &[u8], change: &Change<'_>) {
+    let Change::Is { value, deadline, revision } = *change else {
+        let Change::Gone { revision } = *change else { unreachable!("there are two") };
+        put_number(out, revision.0);
+        out.push(FORM_GONE);
+        return;
+    };
+    put_number(out, revision.0);
+    out.push(if matches!(value, ValueRef::Str(_)) { FORM_STRING } else { FORM_WHOLE });
+    // The last millisecond of 64 bits means never as well as no deadline does.
+    put_number(out, deadline.map_or(0, |at| at.saturating_add(1)));
+    if key.len() > NAME_BYTES_MAX {
+        put_number(out, key.len() as u64);
+        out.extend_from_slice(key);
+    }
+    match value {
+        ValueRef::Str(bytes) => out.extend_from_slice(bytes),
+        value => out.extend_from_slice(&dump::encode_body(value)),
+    }
+}
+
+/// A key that exists, read from a head's value.
+#[derive(Debug)]
+pub(crate) struct Head<'a> {
+    /// The key, where the head's key is only a digest.
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) stored: Stored,
+}
+
+/// Reads a head's value; `None` when its key is gone. `has_key` says that its
+/// key is only a digest.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn head<'a>(
+    bytes: &'a [u8],
+    has_key: bool,
+    seed: u64,
+    limits: &EncodingLimits,
+) -> Result<Option<Head<'a>>, String> {
+    let mut reader = Reader(bytes);
+    let revision = Revision(reader.number()?);
+    let form = reader.byte()?;
+    if form == FORM_GONE {
+        return Ok(None);
+    }
+    let deadline = reader.number()?.checked_sub(1);
+    let key = match has_key {
+        true => {
+            let len = reader.number()?;
+            Some(reader.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)?)
+        }
+        false => None,
+    };
+    let value = match form {
+        FORM_STRING => Value::Str(reader.0.to_vec()),
+        FORM_WHOLE => {
+            dump::decode_body(reader.0, seed, limits).map_err(|error| error.to_string())?
+        }
+        form => return Err(format!("a value has the unknown form {form}")),
+    };
+    Ok(Some(Head { key, stored: Stored { value, deadline, revision } }))
+}
+
+/// What compaction needs of any entry's value, the directory included: the revision of its last change,
+/// and whether it says that the key is gone.
+pub(crate) fn age(value: &[u8]) -> Result<(Revision, bool), &'static str> {
+    let mut reader = Reader(value);
+    Ok((Revision(reader.number()?), reader.byte()? == FORM_GONE))
+}
+
+/// The space that a key of the LSM is in; `None` for what is in none.
+pub(crate) fn space_of(key: &[u8]) -> Option<SpaceId> {
+    let (&len, rest) = key.split_first()?;
+    let (born, rest) = rest.split_at_checked(usize::from(len)).filter(|_| len <= 8)?;
+    let mut bytes = [0; 8];
+    bytes[8 - born.len()..].copy_from_slice(born);
+    let db = DbIndex::from_be_bytes(rest.get(..2)?.try_into().ok()?);
+    Some(SpaceId { born: Revision(u64::from_be_bytes(bytes)), db })
+}
+
+/// Reads what this module writes.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn byte(&mut self) -> Result<u8, &'static str> {
+        Ok(self.take(1)?[0])
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, &'static str> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return Err("a number exceeds 64 bits");
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err("a number exceeds 64 bits")
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or("it ends early")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {
+        DbIndex::try_from(self.number()?).map_err(|_| "a database number exceeds 65535")
+    }
+}
+
+/// LEB128.
+pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}

@@ -1,0 +1,221 @@
+//! The delta: what the log has changed since the base's revision.
+//!
+//! It is a keyspace whose misses are filled from the base, so a record is
+//! applied here as it is anywhere else, and a key overwritten a thousand times
+//! is written to the base once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{BranchId, DbIndex, Revision, SpaceId};
+use keyspace::{Backing, Buffers, Change, EncodingLimits, Keyspace, SHARDS};
+use log::Record;
+
+use crate::base_tree::{Base, Batch};
+use crate::codec;
+use crate::directory::{Database, Directory, Left};
+use crate::error::ArchiveError;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    base: Arc<Base>,
+    backing: Arc<dyn Backing>,
+    limits: EncodingLimits,
+    databases: DbIndex,
+    branches: BTreeMap<BranchId, Keyspace>,
+    buffers: Buffers,
+    /// The newest record in it, and its time.
+    newest: (Revision, u64),
+    log_bytes: u64,
+}
+
+impl Delta {
+    /// An empty one on top of the base as it is now.
+    pub(crate) fn new(
+        base: Arc<Base>,
+        backing: Arc<dyn Backing>,
+        limits: EncodingLimits,
+        databases: DbIndex,
+    ) -> Delta {
+        let directory = base.directory();
+        let newest = (directory.revision, directory.time_ms);
+        let mut delta = Delta {
+            base,
+            backing,
+            limits,
+            databases,
+            branches: BTreeMap::new(),
+            buffers: Buffers::default(),
+            newest,
+            log_bytes: 0,
+        };
+        delta.keyspace(BranchId::MAIN);
+        delta
+    }
+
+    /// The newest revision it has.
+    pub(crate) fn revision(&self) -> Revision {
+        self.newest.0
+    }
+
+    /// Whether it says nothing that the base does not.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.newest.0 == self.base.revision()
+    }
+
+    /// Bytes of effects applied.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    /// Bytes of memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.branches.values().map(Keyspace::memory_bytes).sum()
+    }
+
+    fn keyspace(&mut self, branch: BranchId) -> &mut Keyspace {
+        self.branches.entry(branch).or_insert_with(|| {
+            let directory = self.base.directory();
+            let keyspace = Keyspace::new(self.databases, directory.seed);
+            keyspace.remember_removals();
+            for database in &directory.databases {
+                if database.branch == branch && database.db < self.databases {
+                    let (db, space) = (database.db, database.space);
+                    keyspace.back(self.backing.clone(), db, space, &database.keys);
+                }
+            }
+            keyspace
+        })
+    }
+
+    /// Applies a record of the log, which must be the next one.
+    pub(crate) fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
+        debug_assert_eq!(record.revision, self.newest.0.next());
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let limits = self.limits;
+        let applied = self.keyspace(record.header.branch).apply(
+            record.revision,
+            record.header.time_ms,
+            record.header.db,
+            record.effects,
+            &limits,
+            &mut buffers,
+        );
+        self.buffers = buffers;
+        applied.map_err(|error| ArchiveError::Misfit {
+            dir: self.base.dir().to_owned(),
+            revision: record.revision,
+            what: error.to_string(),
+        })?;
+        self.newest = (record.revision, record.header.time_ms);
+        self.log_bytes += record.effects.len() as u64;
+        Ok(())
+    }
+
+    /// Moves the base forward to this delta's revision and leaves the delta
+    /// empty.
+    pub(crate) fn write(&mut self) -> Result<(), ArchiveError> {
+        let before = self.base.directory();
+        let mut spaces = Vec::new();
+        for keyspace in self.branches.values() {
+            for (db, space, _) in keyspace.spaces() {
+                let mut prefix = Vec::new();
+                codec::put_space(&mut prefix, space);
+                // Of a space that the base knows, what changed since; else all.
+                let is_known = before.databases.iter().any(|database| database.space == space);
+                let since = if is_known { before.revision } else { Revision::ZERO };
+                spaces.push((prefix, keyspace, db, since));
+            }
+        }
+        spaces.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut batch = self.base.batch()?;
+        let mut run = SortedRun::default();
+        for (prefix, keyspace, db, since) in spaces {
+            for shard in 0..SHARDS {
+                keyspace.changed_since(db, shard, since, &mut |hash, key, change| {
+                    run.add(&prefix, hash, key, &change);
+                });
+                run.write(&mut batch)?;
+            }
+        }
+        batch.finish(self.directory(&before)?)?;
+        let (base, backing) = (self.base.clone(), self.backing.clone());
+        *self = Delta::new(base, backing, self.limits, self.databases);
+        Ok(())
+    }
+
+    /// The directory once this delta is written.
+    fn directory(&self, before: &Directory) -> Result<Directory, ArchiveError> {
+        // A branch that nobody wrote to stays as it is.
+        let untouched = before
+            .databases
+            .iter()
+            .filter(|database| !self.branches.contains_key(&database.branch));
+        let mut databases: Vec<Database> = untouched.cloned().collect();
+        for (&branch, keyspace) in &self.branches {
+            for (db, space, keys) in keyspace.spaces() {
+                if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
+                    databases.push(Database { branch, db, space, keys: Box::new(keys) });
+                }
+            }
+        }
+        let mut left = Vec::new();
+        for &old in &before.left {
+            if self.base.has_any(old.space)? {
+                left.push(old);
+            }
+        }
+        let gone = before
+            .databases
+            .iter()
+            .filter(|old| !databases.iter().any(|database| database.space == old.space));
+        left.extend(gone.map(|old| Left {
+            space: old.space,
+            at: self.newest.0,
+            keys: old.keys.iter().sum(),
+        }));
+        let (revision, time_ms) = self.newest;
+        let (seed, database) = (before.seed, before.database);
+        Ok(Directory { revision, time_ms, seed, database, databases, left })
+    }
+}
+
+/// Entries of one shard, brought into the order of their keys: a keyspace
+/// visits them in hash order only roughly.
+#[derive(Default)]
+struct SortedRun {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Where an entry stands in `bytes`: its key, then its value.
+struct Entry {
+    key: usize,
+    value: usize,
+    end: usize,
+}
+
+impl SortedRun {
+    fn add(&mut self, prefix: &[u8], hash: u64, key: &[u8], change: &Change<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(prefix);
+        self.bytes.extend_from_slice(&codec::bucket_of(hash).to_be_bytes());
+        codec::put_name(&mut self.bytes, key);
+        let value = self.bytes.len();
+        codec::put_head(&mut self.bytes, key, change);
+        self.entries.push(Entry { key: start, value, end: self.bytes.len() });
+    }
+
+    fn write(&mut self, batch: &mut Batch<'_>) -> Result<(), ArchiveError> {
+        let bytes = &self.bytes;
+        let key = |entry: &Entry| &bytes[entry.key..entry.value];
+        self.entries.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        for entry in &self.entries {
+            batch.put(key(entry), &bytes[entry.value..entry.end])?;
+        }
+        self.entries.clear();
+        self.bytes.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! The directory: where the databases of every branch stand, how many keys
+//! they have, and which revision all of it is.
+
+use base::{BranchId, DbIndex, Revision, SpaceId};
+use keyspace::SHARDS;
+
+use crate::codec::{FORM_DIRECTORY, Reader, put_number};
+
+/// The version this code writes, and the newest it reads.
+pub(crate) const FORMAT: u64 = 1;
+
+/// The state of the archive besides the keys themselves. It is written with
+/// every batch, in the same run, so it is always that of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// The revision that the keys are at.
+    pub revision: Revision,
+    /// When that transaction ran, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The seed that the keys' hashes are made with.
+    pub seed: u64,
+    /// The log that it follows: no other fits.
+    pub database: [u8; 16],
+    /// Where databases stand. A database that is not named is empty, and
+    /// stands where it stood at first: `SpaceId::first_of`.
+    pub databases: Vec<Database>,
+    /// Spaces that no database has any more, whose keys are still to be
+    /// erased.
+    pub left: Vec<Left>,
+}
+
+/// A space that no database has any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Which.
+    pub space: SpaceId,
+    /// The batch that found it left.
+    pub at: Revision,
+    /// How many keys it had.
+    pub keys: u64,
+}
+
+/// Where a database stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its branch.
+    pub branch: BranchId,
+    /// Its number.
+    pub db: DbIndex,
+    /// Where its keys are.
+    pub space: SpaceId,
+    /// How many keys each shard has.
+    pub keys: Box<[u64; SHARDS]>,
+}
+
+impl Directory {
+    /// That of an empty archive, which follows no log yet.
+    #[must_use]
+    pub fn empty(seed: u64) -> Directory {
+        Directory {
+            revision: Revision::ZERO,
+            time_ms: 0,
+            seed,
+            database: [0; 16],
+            databases: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
+    /// Keys of all databases.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.databases.iter().flat_map(|database| database.keys.iter()).sum()
+    }
+
+    /// See `docs/FORMAT.md`.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_number(&mut out, self.revision.0);
+        out.push(FORM_DIRECTORY);
+        for number in [FORMAT, self.time_ms, self.seed] {
+            put_number(&mut out, number);
+        }
+        out.extend_from_slice(&self.database);
+        put_number(&mut out, self.databases.len() as u64);
+        for Database { branch, db, space, keys } in &self.databases {
+            for number in [u64::from(branch.0), u64::from(*db), space.born.0, u64::from(space.db)] {
+                put_number(&mut out, number);
+            }
+            keys.iter().for_each(|&count| put_number(&mut out, count));
+        }
+        put_number(&mut out, self.left.len() as u64);
+        for Left { space, at, keys } in &self.left {
+            for number in [space.born.0, u64::from(space.db), at.0, *keys] {
+                put_number(&mut out, number);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Directory, DirectoryError> {
+        let mut reader = Reader(bytes);
+        let revision = Revision(reader.number()?);
+        if reader.byte()? != FORM_DIRECTORY {
+            return Err(DirectoryError::Malformed("it has the form of something else"));
+        }
+        let format = reader.number()?;
+        if format > FORMAT {
+            return Err(DirectoryError::Newer(format));
+        }
+        let (time_ms, seed) = (reader.number()?, reader.number()?);
+        let database = reader.take(16)?.try_into().expect("16 bytes taken");
+        let mut databases = Vec::new();
+        for _ in 0..reader.number()? {
+            let branch = BranchId(
+                u32::try_from(reader.number()?).map_err(|_| "a branch's number is too great")?,
+            );
+            let db = reader.db()?;
+            let space = SpaceId { born: Revision(reader.number()?), db: reader.db()? };
+            let mut keys = Box::new([0; SHARDS]);
+            for count in keys.iter_mut() {
+                *count = reader.number()?;
+            }
+            databases.push(Database { branch, db, space, keys });
+        }
+        let mut left = Vec::new();
+        for _ in 0..reader.number()? {
+            let space = SpaceId { born: Revision(reader.number()?), db: reader.db()? };
+            left.push(Left { space, at: Revision(reader.number()?), keys: reader.number()? });
+        }
+        if !reader.0.is_empty() {
+            return Err(DirectoryError::Malformed("bytes after its end"));
+        }
+        Ok(Directory { revision, time_ms, seed, database, databases, left })
+    }
+}
+
+/// Why bytes are no directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirectoryError {
+    Newer(u64),
+    Malformed(&'static str),
+}
+
+impl From<&'static str> for DirectoryError {
+    fn from(what: &'static str) -> DirectoryError {
+        DirectoryError::Malformed(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Directory {
+        let mut keys = Box::new([0; SHARDS]);
+        keys[3] = 300;
+        let space = SpaceId { born: Revision(70_000), db: 2 };
+        Directory {
+            revision: Revision(1 << 40),
+            time_ms: 1_700_000_000_000,
+            seed: u64::MAX,
+            database: *b"0123456789abcdef",
+            databases: vec![Database { branch: BranchId(7), db: 5, space, keys }],
+            left: vec![Left {
+                space: SpaceId { born: Revision::ZERO, db: 3 },
+                at: Revision(300),
+                keys: 1 << 33,
+            }],
+        }
+    }
+
+    #[test]
+    fn survives_the_round_trip() {
+        assert_eq!(Directory::decode(&sample().encode()), Ok(sample()));
+        assert_eq!(sample().keys(), 300);
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused() {
+        let bytes = sample().encode();
+        for end in 0..bytes.len() {
+            assert!(Directory::decode(&bytes[..end]).is_err(), "{end}");
+        }
+        assert_eq!(
+            Directory::decode(&[bytes, vec![0]].concat()),
+            Err(DirectoryError::Malformed("bytes after its end"))
+        );
+        assert_eq!(Directory::decode(&[9, 3, 2]), Err(DirectoryError::Newer(2)));
+    }
+}

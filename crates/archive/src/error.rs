@@ -1,0 +1,81 @@
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why the archive cannot be used. Every message names the folder.
+#[derive(Debug, Error)]
+pub enum ArchiveError {
+    /// The LSM cannot be opened, read or written.
+    #[error("{what} the archive in {}: {source}", .dir.display())]
+    Tree {
+        /// What was being done.
+        what: &'static str,
+        /// The archive's folder.
+        dir: PathBuf,
+        /// The LSM's own words.
+        source: lsm_tree::Error,
+    },
+    /// Bytes in it are not what this version writes.
+    #[error(
+        "the archive in {} is damaged: {what}; restore it from a backup, or move the folder away if the log \
+         still begins at revision 1, and the archive is made again from it",
+        .dir.display()
+    )]
+    Damaged {
+        /// The archive's folder.
+        dir: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// Written by a newer version.
+    #[error(
+        "the archive in {} has format {found}, this version reads up to {known}; start the newer version",
+        .dir.display()
+    )]
+    NewerFormat {
+        /// The archive's folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest format known here.
+        known: u64,
+    },
+    /// Another server has it open.
+    #[error("the archive in {} is in use by another server", .dir.display())]
+    InUse {
+        /// The archive's folder.
+        dir: PathBuf,
+    },
+    /// It belongs to another log.
+    #[error("the archive in {} belongs to another database than the log beside it", .dir.display())]
+    Foreign {
+        /// The archive's folder.
+        dir: PathBuf,
+    },
+    /// A transaction of the log does not fit the state before it.
+    #[error("revision {revision} of the log does not fit the archive in {}: {what}", .dir.display())]
+    Misfit {
+        /// The archive's folder.
+        dir: PathBuf,
+        /// The transaction.
+        revision: base::Revision,
+        /// How it does not fit.
+        what: String,
+    },
+    /// The log cannot be followed.
+    #[error("follow the log: {0}")]
+    Log(#[from] log::LogError),
+    /// The thread that keeps the archive has ended.
+    #[error("the archive no longer follows the log: {0}")]
+    Stopped(String),
+}
+
+impl ArchiveError {
+    pub(crate) fn tree(
+        what: &'static str,
+        dir: &Path,
+    ) -> impl FnOnce(lsm_tree::Error) -> ArchiveError {
+        let dir = dir.to_owned();
+        move |source| ArchiveError::Tree { what, dir, source }
+    }
+}

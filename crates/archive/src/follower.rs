@@ -1,0 +1,261 @@
+//! The thread that follows the log and moves the base forward.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{Clock, DbIndex, Revision};
+use keyspace::EncodingLimits;
+use log::{LogReader, Waker};
+use parking_lot::{Condvar, Mutex};
+
+use crate::backing::BaseBacking;
+use crate::base_tree::Base;
+use crate::delta::Delta;
+use crate::error::ArchiveError;
+
+/// When the base moves forward.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Bytes of effects in the log that the base does not have yet. The more,
+    /// the more often a key was overwritten before it is written once, and the
+    /// longer recovery takes after a crash.
+    pub log_bytes: u64,
+    /// Bytes of memory that the keys changed meanwhile may take.
+    pub memory_bytes: usize,
+    /// Milliseconds without a new record after which the base catches up.
+    pub idle_ms: u64,
+    /// Milliseconds after which it does so in any case.
+    pub age_ms: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { log_bytes: 256 << 20, memory_bytes: 128 << 20, idle_ms: 1000, age_ms: 60_000 }
+    }
+}
+
+/// A report of the base's revision and of the milliseconds its batch took.
+pub type Advanced = Box<dyn Fn(Revision, u64) + Send + Sync>;
+
+/// What the follower needs besides the log.
+pub struct FollowerOptions {
+    /// When the base moves forward.
+    pub pace: Pace,
+    /// Databases of a branch.
+    pub databases: DbIndex,
+    /// When collections leave their compact encodings.
+    pub limits: EncodingLimits,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Called whenever the base has moved forward, with its revision and the
+    /// milliseconds that the batch took.
+    pub advanced: Advanced,
+}
+
+impl std::fmt::Debug for FollowerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FollowerOptions").field("pace", &self.pace).finish_non_exhaustive()
+    }
+}
+
+/// Counters of a follower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FollowerStats {
+    /// The newest revision it has read.
+    pub read: Revision,
+    /// Batches written since the start.
+    pub batches: u64,
+    /// Milliseconds that the last batch took to write.
+    pub batch_ms_last: u64,
+    /// Bytes of effects read that the base does not have yet.
+    pub lag_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    read: AtomicU64,
+    batches: AtomicU64,
+    batch_ms_last: AtomicU64,
+    lag_bytes: AtomicU64,
+    /// The revision that somebody waits for the base to reach.
+    wanted: AtomicU64,
+    stopping: AtomicBool,
+    /// Why the thread has ended.
+    ended: Mutex<Option<String>>,
+    moved: Condvar,
+}
+
+/// The thread that follows the log. Stops when dropped; what it has read but
+/// not written is read again at the next start.
+#[derive(Debug)]
+pub struct Follower {
+    base: Arc<Base>,
+    shared: Arc<Shared>,
+    waker: Waker,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Follower {
+    /// Follows `reader`, which stands right after the base's revision.
+    #[must_use]
+    pub fn start(base: Arc<Base>, reader: LogReader, options: FollowerOptions) -> Follower {
+        let shared = Arc::new(Shared::default());
+        shared.read.store(base.revision().0, Ordering::Relaxed);
+        let waker = reader.waker();
+        let turn = Turn {
+            backing: BaseBacking::new(base.clone(), options.limits),
+            base: base.clone(),
+            shared: shared.clone(),
+            reader,
+            options,
+        };
+        let ended = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("archive".to_owned())
+            .spawn(move || {
+                let result = turn.run();
+                if let Err(error) = &result {
+                    tracing::error!("{error}; the log grows until the server is restarted");
+                }
+                let reason = result.err().map_or("it was stopped".to_owned(), |e| e.to_string());
+                *ended.ended.lock() = Some(reason);
+                ended.moved.notify_all();
+            })
+            .expect("a thread can be started");
+        Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Waits until the base has reached `revision`.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub fn checkpoint(&self, revision: Revision) -> Result<(), ArchiveError> {
+        self.request(revision);
+        let mut ended = self.shared.ended.lock();
+        while self.base.revision() < revision {
+            if let Some(reason) = &*ended {
+                return Err(ArchiveError::Stopped(reason.clone()));
+            }
+            self.shared.moved.wait(&mut ended);
+        }
+        Ok(())
+    }
+
+    /// Asks for the base to reach `revision` soon.
+    pub fn request(&self, revision: Revision) {
+        self.shared.wanted.fetch_max(revision.0, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> FollowerStats {
+        let shared = &self.shared;
+        FollowerStats {
+            read: Revision(shared.read.load(Ordering::Relaxed)),
+            batches: shared.batches.load(Ordering::Relaxed),
+            batch_ms_last: shared.batch_ms_last.load(Ordering::Relaxed),
+            lag_bytes: shared.lag_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why it no longer follows the log, if it does not.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.shared.ended.lock().clone()
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.waker.wake();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread has been reported by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Turn {
+    base: Arc<Base>,
+    backing: Arc<BaseBacking>,
+    shared: Arc<Shared>,
+    reader: LogReader,
+    options: FollowerOptions,
+}
+
+impl Turn {
+    fn run(mut self) -> Result<(), ArchiveError> {
+        let mut delta = Delta::new(
+            self.base.clone(),
+            self.backing.clone(),
+            self.options.limits,
+            self.options.databases,
+        );
+        let idle = Duration::from_millis(self.options.pace.idle_ms.max(1));
+        let mut began_ms = None;
+        while !self.shared.stopping.load(Ordering::Acquire) {
+            let mut failed = None;
+            let read = self.reader.read(idle, &mut |record, _| match delta.apply(&record) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.shared.read.store(delta.revision().0, Ordering::Relaxed);
+            self.shared.lag_bytes.store(delta.log_bytes(), Ordering::Relaxed);
+            if delta.is_empty() {
+                began_ms = None;
+                continue;
+            }
+            let now_ms = self.options.clock.monotonic_ns() / 1_000_000;
+            let age_ms = now_ms - *began_ms.get_or_insert(now_ms);
+            if self.is_due(&delta, read, age_ms) {
+                self.write(&mut delta)?;
+                began_ms = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, delta: &Delta, read: usize, age_ms: u64) -> bool {
+        let pace = &self.options.pace;
+        let wanted = self.shared.wanted.load(Ordering::Acquire);
+        // Somebody waits, and what they wait for is here.
+        let is_wanted = self.base.revision().0 < wanted && wanted <= delta.revision().0;
+        let is_idle = read == 0 && age_ms >= pace.idle_ms;
+        is_wanted
+            || is_idle
+            || age_ms >= pace.age_ms
+            || delta.log_bytes() >= pace.log_bytes
+            || delta.memory_bytes() >= pace.memory_bytes
+    }
+
+    fn write(&mut self, delta: &mut Delta) -> Result<(), ArchiveError> {
+        let clock = &self.options.clock;
+        let began_ns = clock.monotonic_ns();
+        delta.write()?;
+        let revision = self.base.revision();
+        let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
+        self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
+        self.shared.lag_bytes.store(0, Ordering::Relaxed);
+        drop(self.shared.ended.lock());
+        self.shared.moved.notify_all();
+        (self.options.advanced)(revision, took_ms);
+        self.base.compact(revision)
+    }
+}

@@ -1,0 +1,38 @@
+//! The checksum of the tree's manifest, which the tree itself does not check.
+//!
+//! `current` names the manifest in force: its number (u64), the XXH3-128 of
+//! the file `v<number>` (u128), both little-endian, and a zero byte. Every
+//! table file has a checksum in each block, which the tree checks whenever it
+//! reads one.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Checks the manifest in force; a folder without one is new.
+///
+/// # Errors
+/// The file that is damaged, and how.
+pub(crate) fn check(dir: &Path) -> Result<(), (PathBuf, String)> {
+    let current = dir.join("current");
+    let bytes = match fs::read(&current) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err((current, error.to_string())),
+        Ok(bytes) => bytes,
+    };
+    let (Some(id), Some(expected)) = (bytes.get(..8), bytes.get(8..24)) else {
+        return Err((current, format!("it has {} bytes instead of 25", bytes.len())));
+    };
+    let id = u64::from_le_bytes(id.try_into().expect("eight bytes"));
+    let expected = u128::from_le_bytes(expected.try_into().expect("sixteen bytes"));
+    let path = dir.join(format!("v{id}"));
+    match fs::read(&path) {
+        Err(error) => Err((path, error.to_string())),
+        Ok(bytes) if xxh3_128(&bytes) != expected => {
+            Err((path, "its checksum does not match".to_owned()))
+        }
+        Ok(_) => Ok(()),
+    }
+}

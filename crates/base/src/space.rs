@@ -1,0 +1,30 @@
+use std::fmt;
+
+use crate::{DbIndex, Revision};
+
+/// Names a set of keys in storage: the database `db` as it was made empty at
+/// revision `born`.
+///
+/// Emptying a database gives it a fresh space, and databases that change
+/// places take their spaces along, so neither has to touch what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId {
+    /// The transaction that made it; [`Revision::ZERO`] for the first ones.
+    pub born: Revision,
+    /// The number that the database had then.
+    pub db: DbIndex,
+}
+
+impl SpaceId {
+    /// The space that a database begins with.
+    #[must_use]
+    pub fn first_of(db: DbIndex) -> SpaceId {
+        SpaceId { born: Revision::ZERO, db }
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.db, self.born)
+    }
+}

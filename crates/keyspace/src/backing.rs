@@ -1,0 +1,550 @@
+//! Keyspaces of which a part stands elsewhere: what is missed in memory is
+//! filled from a [`Backing`].
+//!
+//! A key that the table holds is as the table says. Of one that it does not
+//! hold, the database's [`Backed`] says whether it is known not to exist; else
+//! the backing's answer is the truth. A backing lags behind: keys that were
+//! removed since are remembered until it has caught up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base::{DbIndex, Revision, SpaceId};
+use entry::Entry;
+use thiserror::Error;
+
+use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS};
+use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
+use crate::value::Value;
+
+/// Bits of a key's hash that choose its bucket, the shard's included.
+const BUCKET_BITS: u32 = 16;
+
+/// Buckets of one shard.
+const BUCKETS: usize = 1 << (BUCKET_BITS - SHARD_BITS);
+
+/// Log2 of the scan positions in a bucket.
+const BUCKET_POSITION_BITS: u32 = POSITION_BITS - (BUCKET_BITS - SHARD_BITS);
+
+/// A key's value as a backing has it.
+#[derive(Debug)]
+pub struct Stored {
+    /// The value; a collection is not empty.
+    pub value: Value,
+    /// When the key expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// Revision of the key's last change.
+    pub revision: Revision,
+}
+
+/// Why a backing cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct BackingError(String);
+
+impl BackingError {
+    /// An error with this reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> BackingError {
+        BackingError(reason.into())
+    }
+}
+
+/// Where keys stand that are not in memory. It is asked with a shard locked,
+/// so it must not ask the keyspace anything.
+pub trait Backing: Send + Sync + std::fmt::Debug {
+    /// The key as the backing has it. `hash` is [`Table::hash`] of it under
+    /// the keyspace's seed.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
+
+    /// Every key of a bucket (the leading 16 bits of the hash), in any order.
+    ///
+    /// # Errors
+    /// When it cannot be read; some keys may have been answered by then.
+    fn bucket(
+        &self,
+        space: SpaceId,
+        bucket: u16,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError>;
+}
+
+/// A key that was removed since the backing last knew of it.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) revision: Revision,
+}
+
+impl Keyed for Removed {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+/// How many parts of databases are backed, so that none costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicUsize);
+
+/// A part that is counted while this stands.
+#[derive(Debug)]
+struct Counted(Arc<Count>);
+
+impl Counted {
+    fn new(count: &Arc<Count>) -> Counted {
+        count.0.fetch_add(1, Ordering::Relaxed);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Count {
+    pub(crate) fn get(&self) -> usize {
+        // Who looks holds the lock under which the part came to be backed, or
+        // will look again under it.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known of the keys of one database's part of a shard that are not in
+/// its table.
+#[derive(Debug)]
+pub(crate) struct Backed {
+    backing: Arc<dyn Backing>,
+    /// A bit per bucket: the table holds all its keys.
+    loaded: [u64; BUCKETS / 64],
+    /// Keys that stand in the backing only.
+    unloaded_keys: u64,
+    /// Keys that the backing may have and that do not exist.
+    removed: Table<Removed>,
+    /// Heap bytes of their names.
+    removed_bytes: usize,
+    /// The newest of them, those already forgotten included.
+    newest_removal: Revision,
+    /// Whether removals are remembered even while everything is loaded, since
+    /// keys are evicted now and then.
+    evicts: bool,
+    /// The scan position from which on to look for what to evict.
+    pub(crate) hand: u64,
+    counted: Counted,
+}
+
+impl Backed {
+    fn new(backing: Arc<dyn Backing>, unloaded_keys: u64, seed: u64, count: &Arc<Count>) -> Backed {
+        Backed {
+            backing,
+            loaded: [0; BUCKETS / 64],
+            unloaded_keys,
+            removed: Table::in_shard(seed, SHARD_BITS),
+            removed_bytes: 0,
+            newest_removal: Revision::ZERO,
+            evicts: false,
+            hand: 0,
+            counted: Counted::new(count),
+        }
+    }
+
+    /// For a part that has all its keys and is to evict some.
+    pub(crate) fn everything_loaded(
+        backing: Arc<dyn Backing>,
+        seed: u64,
+        count: &Arc<Count>,
+    ) -> Backed {
+        Backed { loaded: [u64::MAX; BUCKETS / 64], ..Backed::new(backing, 0, seed, count) }
+    }
+
+    /// From here on removals are remembered, whatever is loaded.
+    pub(crate) fn remember_removals(&mut self) {
+        self.evicts = true;
+    }
+
+    /// A key stands in the backing only from here on.
+    pub(crate) fn note_evicted(&mut self, hash: u64) {
+        let bucket = bucket_of(hash);
+        self.loaded[bucket / 64] &= !(1 << (bucket % 64));
+        self.unloaded_keys += 1;
+    }
+
+    fn is_loaded(&self, bucket: usize) -> bool {
+        self.unloaded_keys == 0 || self.loaded[bucket / 64] >> (bucket % 64) & 1 == 1
+    }
+
+    fn is_loaded_at(&self, hash: u64) -> bool {
+        self.is_loaded(bucket_of(hash))
+    }
+
+    /// A key of the space stands no longer in the backing only.
+    fn count_down(&mut self, space: SpaceId) -> Result<(), BackingError> {
+        self.unloaded_keys = self.unloaded_keys.checked_sub(1).ok_or_else(|| {
+            BackingError::new(format!("space {space} holds more keys than it counts"))
+        })?;
+        Ok(())
+    }
+
+    fn mark_loaded(&mut self, bucket: usize) {
+        self.loaded[bucket / 64] |= 1 << (bucket % 64);
+    }
+
+    fn note_removal(&mut self, hash: u64, key: &[u8], revision: Revision) {
+        self.newest_removal = self.newest_removal.max(revision);
+        let old = self.removed.insert(hash, Removed { key: key.into(), revision });
+        self.removed_bytes += if old.is_none() { key.len() } else { 0 };
+    }
+
+    fn forget_removal(&mut self, hash: u64, key: &[u8]) {
+        if self.removed.remove(hash, key).is_some() {
+            self.removed_bytes -= key.len();
+        }
+    }
+
+    fn forget_removals(&mut self, upto: Revision) {
+        let known: Vec<(u64, Box<[u8]>)> = self
+            .removed
+            .iter()
+            .filter(|removed| removed.revision <= upto)
+            .map(|removed| (self.removed.hash_of(&removed.key), removed.key.clone()))
+            .collect();
+        known.iter().for_each(|(hash, key)| self.forget_removal(*hash, key));
+    }
+
+    /// Counts for another keyspace from here on.
+    pub(crate) fn move_to(&mut self, count: &Arc<Count>) {
+        self.counted = Counted::new(count);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Backed>() + self.removed.memory_bytes() + self.removed_bytes
+    }
+}
+
+/// The bucket of a hash, counted from the beginning of its shard.
+fn bucket_of(hash: u64) -> usize {
+    (hash >> (64 - BUCKET_BITS)) as usize % BUCKETS
+}
+
+impl Db {
+    /// Heap bytes of what it takes to be backed.
+    pub(crate) fn backed_bytes(&self) -> usize {
+        self.backed.as_ref().map_or(0, |backed| backed.memory_bytes())
+    }
+
+    /// Whether a key that the table does not hold may stand in the backing.
+    pub(crate) fn is_backed(&self) -> bool {
+        self.backed.is_some()
+    }
+
+    /// Keys that stand in the backing only.
+    pub(crate) fn unloaded_keys(&self) -> u64 {
+        self.backed.as_ref().map_or(0, |backed| backed.unloaded_keys)
+    }
+
+    /// Whether a key that the table does not hold does not exist.
+    pub(crate) fn knows_missing(&self, hash: u64, key: &[u8]) -> bool {
+        self.backed.as_ref().is_none_or(|backed| {
+            backed.is_loaded_at(hash) || backed.removed.get(hash, key).is_some()
+        })
+    }
+
+    /// What the table gets to know of a key that comes into it.
+    pub(crate) fn note_inserted(&mut self, hash: u64, key: &[u8]) {
+        if let Some(backed) = &mut self.backed {
+            backed.forget_removal(hash, key);
+        }
+        if let Some(removals) = &mut self.removals {
+            removals.remove(hash, key);
+        }
+    }
+
+    /// What is to be remembered of a key that goes.
+    pub(crate) fn note_removed(&mut self, hash: u64, key: &[u8], revision: Revision) {
+        match &mut self.backed {
+            Some(backed) => backed.note_removal(hash, key, revision),
+            None => self.forgotten_removal = revision,
+        }
+        if let Some(removals) = &mut self.removals {
+            removals.insert(hash, Removed { key: key.into(), revision });
+        }
+    }
+
+    /// Makes a key resident if it may stand in the backing. Answers whether
+    /// anything changed; `None` when the backing does not have it.
+    pub(crate) fn load(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        access: u32,
+    ) -> Result<Option<bool>, BackingError> {
+        if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
+            return Ok(Some(false));
+        }
+        let backed = self.backed.as_ref().expect("else everything is known");
+        let Some(stored) = backed.backing.fetch(self.space, hash, key)? else { return Ok(None) };
+        self.admit(hash, key, stored, access)?;
+        self.settle();
+        Ok(Some(true))
+    }
+
+    /// Makes a whole bucket resident; answers whether it was not.
+    pub(crate) fn load_bucket(&mut self, bucket: u16, access: u32) -> Result<bool, BackingError> {
+        let place = usize::from(bucket) % BUCKETS;
+        let Some(backed) = self.backed.as_ref().filter(|backed| !backed.is_loaded(place)) else {
+            return Ok(false);
+        };
+        let (backing, space) = (backed.backing.clone(), self.space);
+        let mut admitted = Ok(());
+        backing.bucket(space, bucket, &mut |key, stored| {
+            let hash = self.table.hash_of(key);
+            let is_known = self.table.get(hash, key).is_some()
+                || self.backed.as_ref().is_some_and(|b| b.removed.get(hash, key).is_some());
+            if is_known || admitted.is_err() {
+                return;
+            }
+            admitted = if hash >> (64 - BUCKET_BITS) == u64::from(bucket) {
+                self.admit(hash, key, stored, access)
+            } else {
+                let key = key.escape_ascii();
+                Err(BackingError::new(format!(
+                    "key \"{key}\" of space {space} stands in bucket {bucket}, where it does not \
+                     belong"
+                )))
+            };
+        })?;
+        admitted?;
+        let backed = self.backed.as_mut().expect("only settling ends it");
+        let mut loaded = backed.loaded;
+        loaded[place / 64] |= 1 << (place % 64);
+        if backed.unloaded_keys > 0 && loaded.iter().all(|&word| word == u64::MAX) {
+            return Err(BackingError::new(format!(
+                "space {space} lacks {} of the keys that it counts",
+                backed.unloaded_keys
+            )));
+        }
+        backed.mark_loaded(place);
+        self.settle();
+        Ok(true)
+    }
+
+    /// Makes the bucket at a scan position resident, and answers whether it was
+    /// not.
+    pub(crate) fn load_at(
+        &mut self,
+        shard: usize,
+        position: u64,
+        access: u32,
+    ) -> Result<bool, BackingError> {
+        let bucket = shard << (BUCKET_BITS - SHARD_BITS) | place_of(position);
+        self.load_bucket(bucket as u16, access)
+    }
+
+    /// The scan position behind the loaded buckets that begin with the one at
+    /// `position`.
+    pub(crate) fn loaded_until(&self, position: u64) -> u64 {
+        let Some(backed) = &self.backed else { return POSITION_END };
+        let unloaded = (place_of(position)..BUCKETS).find(|&bucket| !backed.is_loaded(bucket));
+        (unloaded.unwrap_or(BUCKETS) as u64) << BUCKET_POSITION_BITS
+    }
+
+    /// Makes the key resident that the deadline index names and the table lacks.
+    pub(crate) fn load_due(&mut self, at: u64, hash: u64, access: u32) -> Result<(), BackingError> {
+        self.load_bucket((hash >> (64 - BUCKET_BITS)) as u16, access)?;
+        if self.table.find(hash, |entry| entry.deadline() == Some(at)).is_none() {
+            return Err(BackingError::new(format!(
+                "space {} lacks a key that was evicted to it",
+                self.space
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes a key that may stand in the backing one that does not exist, as a
+    /// change of `revision`; `existed` says whether it did. Answers false, and
+    /// does nothing, when it is known already.
+    pub(crate) fn settle_unread(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        existed: bool,
+        revision: Revision,
+    ) -> Result<bool, BackingError> {
+        if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
+            return Ok(false);
+        }
+        let backed = self.backed.as_mut().expect("else everything is known");
+        // Its deadline may stand in the index, by which it must be found.
+        if backed.evicts {
+            return Ok(false);
+        }
+        if existed {
+            backed.count_down(self.space)?;
+        }
+        backed.note_removal(hash, key, revision);
+        self.settle();
+        Ok(true)
+    }
+
+    /// The scan position behind the bucket at `position`.
+    pub(crate) fn bucket_end(&self, position: u64) -> u64 {
+        (place_of(position) as u64 + 1) << BUCKET_POSITION_BITS
+    }
+
+    /// Takes a key in that stood in the backing only.
+    fn admit(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        stored: Stored,
+        access: u32,
+    ) -> Result<(), BackingError> {
+        let Stored { value, deadline, revision } = stored;
+        let space = self.space;
+        self.backed.as_mut().expect("the caller asked its backing").count_down(space)?;
+        let mut entry = match value {
+            Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
+            value => Entry::boxed(key, Box::new(value), deadline),
+        };
+        entry.set_revision(revision.0);
+        entry.set_access(access);
+        self.insert(hash, entry);
+        Ok(())
+    }
+
+    /// What does not agree in what is remembered of keys that are not here.
+    pub(crate) fn check_backed(&self) -> Option<String> {
+        let backed = self.backed.as_ref()?;
+        let bytes: usize = backed.removed.iter().map(|removed| removed.key.len()).sum();
+        if bytes != backed.removed_bytes {
+            let counted = backed.removed_bytes;
+            return Some(format!("removed keys count as {counted} bytes, they have {bytes}"));
+        }
+        let both = backed.removed.iter().find(|removed| {
+            self.table.get(self.table.hash_of(&removed.key), &removed.key).is_some()
+        });
+        if let Some(both) = both {
+            return Some(format!("key \"{}\" exists and is removed", both.key.escape_ascii()));
+        }
+        if backed.unloaded_keys == 0 && !backed.evicts {
+            return Some("it is backed, and has everything".to_owned());
+        }
+        None
+    }
+
+    /// Stops asking the backing once it has nothing that is not here.
+    fn settle(&mut self) {
+        match &mut self.backed {
+            Some(backed) if backed.unloaded_keys > 0 => {}
+            Some(backed) if backed.evicts => backed.loaded = [u64::MAX; BUCKETS / 64],
+            Some(backed) => {
+                self.forgotten_removal = self.forgotten_removal.max(backed.newest_removal);
+                self.backed = None;
+            }
+            None => {}
+        }
+    }
+}
+
+/// The bucket of a scan position, counted from the beginning of its shard.
+fn place_of(position: u64) -> usize {
+    (position >> BUCKET_POSITION_BITS) as usize
+}
+
+impl Keyspace {
+    /// Keys of `db` may stand in `backing`, under `space`: `keys[shard]` of
+    /// them. To be called before anything else touches the database. All
+    /// databases have one and the same backing.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn back(
+        &self,
+        backing: Arc<dyn Backing>,
+        db: DbIndex,
+        space: SpaceId,
+        keys: &[u64; SHARDS],
+    ) {
+        *self.backing().lock() = Some(backing.clone());
+        for (index, &keys) in keys.iter().enumerate() {
+            let mut shard = self.lock(index);
+            let db = &mut shard.dbs[usize::from(db)];
+            debug_assert!(db.table.is_empty(), "the database was touched before");
+            db.space = space;
+            db.backed = (keys > 0).then(|| {
+                Box::new(Backed::new(backing.clone(), keys, self.seed(), self.backed_count()))
+            });
+            self.recount(index, db);
+        }
+    }
+
+    /// Whether any key may stand in a backing only.
+    #[must_use]
+    pub fn is_backed(&self) -> bool {
+        self.backed_count().get() > 0
+    }
+
+    /// Brings every key of a bucket (the leading 16 bits of the hash) into
+    /// memory; answers whether there was anything to ask the backing for.
+    ///
+    /// # Errors
+    /// When the backing cannot be read. What it answered before is here then.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn load_bucket(&self, db: DbIndex, bucket: u16) -> Result<bool, BackingError> {
+        if !self.is_backed() {
+            return Ok(false);
+        }
+        let index = usize::from(bucket >> (BUCKET_BITS - SHARD_BITS));
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let loaded = db.load_bucket(bucket, self.access_clock());
+        self.recount(index, db);
+        loaded
+    }
+
+    /// Keys that are not in memory. Locks one shard at a time.
+    #[must_use]
+    pub fn unloaded(&self) -> u64 {
+        if !self.is_backed() {
+            return 0;
+        }
+        (0..SHARDS)
+            .map(|index| self.lock(index).dbs.iter().map(Db::unloaded_keys).sum::<u64>())
+            .sum()
+    }
+
+    /// The backing stands at `upto` now: what was removed until then need not
+    /// be remembered. Locks one shard at a time.
+    pub fn forget_removals(&self, upto: Revision) {
+        if !self.is_backed() {
+            return;
+        }
+        for index in 0..SHARDS {
+            let mut shard = self.lock(index);
+            for db in &mut shard.dbs {
+                let Some(backed) = &mut db.backed else { continue };
+                backed.forget_removals(upto);
+                self.recount(index, db);
+            }
+        }
+    }
+
+    /// Whose clock entries get that come in without a transaction: that of the
+    /// last one which changed or loaded something.
+    pub(crate) fn access_clock(&self) -> u32 {
+        self.access_clock_cell().load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_access_clock(&self, clock: u32) {
+        // Not dirtying the cache line is worth the comparison.
+        if self.access_clock() != clock {
+            self.access_clock_cell().store(clock, Ordering::Relaxed);
+        }
+    }
+}

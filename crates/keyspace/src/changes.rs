@@ -1,0 +1,84 @@
+//! What has changed since a revision: for whoever keeps a copy elsewhere and
+//! brings it up to date now and then.
+
+use base::{DbIndex, Revision, SpaceId};
+
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, value_of};
+use crate::table::Table;
+use crate::value::ValueRef;
+
+/// What a key has become.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// It has this value.
+    Is {
+        /// The value.
+        value: ValueRef<'a>,
+        /// When the key expires, in milliseconds since 1970.
+        deadline: Option<u64>,
+        /// Revision of its last change.
+        revision: Revision,
+    },
+    /// It was removed.
+    Gone {
+        /// The revision that removed it.
+        revision: Revision,
+    },
+}
+
+impl Keyspace {
+    /// Remembers every key that is removed from here on, for
+    /// [`Keyspace::changed_since`]. To be called before there is any.
+    pub fn remember_removals(&self) {
+        for index in 0..SHARDS {
+            for db in &mut self.lock(index).dbs {
+                db.removals = Some(Box::new(Table::in_shard(self.seed(), SHARD_BITS)));
+            }
+        }
+    }
+
+    /// Where each database's keys stand in storage, and how many each shard
+    /// has, in memory or not.
+    #[must_use]
+    pub fn spaces(&self) -> Vec<(DbIndex, SpaceId, [u64; SHARDS])> {
+        let mut spaces: Vec<_> =
+            (0..self.databases()).map(|db| (db, SpaceId::first_of(db), [0; SHARDS])).collect();
+        for index in 0..SHARDS {
+            let shard = self.lock(index);
+            for ((_, space, keys), db) in spaces.iter_mut().zip(&shard.dbs) {
+                *space = db.space;
+                keys[index] = db.len() as u64;
+            }
+        }
+        spaces
+    }
+
+    /// Visits the keys of one database and shard that were changed after
+    /// `since`, or removed since [`Keyspace::remember_removals`], with their
+    /// hashes. The shard is locked meanwhile.
+    ///
+    /// # Panics
+    /// When there is no such database or shard.
+    pub fn changed_since(
+        &self,
+        db: DbIndex,
+        shard: usize,
+        since: Revision,
+        visit: &mut dyn FnMut(u64, &[u8], Change<'_>),
+    ) {
+        let shard = self.lock(shard);
+        let db = &shard.dbs[usize::from(db)];
+        for entry in db.table.iter() {
+            let revision = Revision(entry.revision());
+            if revision > since {
+                let (value, deadline) = (value_of(entry), entry.deadline());
+                let change = Change::Is { value, deadline, revision };
+                visit(db.table.hash_of(entry.key()), entry.key(), change);
+            }
+        }
+        for removed in db.removals.iter().flat_map(|removals| removals.iter()) {
+            let change = Change::Gone { revision: removed.revision };
+            visit(db.table.hash_of(&removed.key), &removed.key, change);
+        }
+    }
+}

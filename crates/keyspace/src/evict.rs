@@ -1,0 +1,113 @@
+//! Taking values out of memory that a backing has.
+
+use std::cmp::Reverse;
+
+use base::Revision;
+use entry::Entry;
+
+use crate::backing::Backed;
+use crate::recorder::Garbage;
+use crate::shard::{Db, Keyspace, entry_bytes};
+
+/// Entries looked at together, of which the least recently used ones go.
+const SAMPLE: usize = 64;
+
+/// The part of a sample that goes: one in so many.
+const SAMPLE_SHARE: usize = 4;
+
+/// Bits of an entry's access clock.
+const ACCESS_BITS: u32 = 24;
+
+/// What [`Keyspace::evict`] did.
+#[derive(Debug, Default)]
+pub struct Evicted {
+    /// Keys that left memory.
+    pub keys: u64,
+    /// Heap bytes of them and their values.
+    pub bytes: usize,
+    /// To be dropped off the lock and, if it is much, off this thread.
+    pub garbage: Vec<Garbage>,
+}
+
+impl Keyspace {
+    /// Takes keys of one shard out of memory whose last change is not later
+    /// than `upto`, which the backing has reached: least recently used ones of
+    /// samples, until `bytes` are free or none is left. Does nothing without a
+    /// backing, see [`Keyspace::back`].
+    ///
+    /// Keys removed after `upto` hold a database up that did not evict before:
+    /// the backing still has them, and they were not remembered. Once it has
+    /// reached their removal, evicting works.
+    pub fn evict(&self, shard: usize, upto: Revision, bytes: usize) -> Evicted {
+        let mut evicted = Evicted::default();
+        let Some(backing) = self.backing().lock().clone() else { return evicted };
+        let clock = self.access_clock();
+        let mut guard = self.lock(shard);
+        for db in &mut guard.dbs {
+            if evicted.bytes >= bytes {
+                break;
+            }
+            if db.table.is_empty() {
+                continue;
+            }
+            let count = self.backed_count();
+            let backed = db.backed.get_or_insert_with(|| {
+                Box::new(Backed::everything_loaded(backing.clone(), self.seed(), count))
+            });
+            backed.remember_removals();
+            if db.forgotten_removal <= upto {
+                db.evict(upto, bytes, clock, &mut evicted);
+            }
+            self.recount(shard, db);
+        }
+        evicted
+    }
+}
+
+impl Db {
+    fn evict(&mut self, upto: Revision, bytes: usize, clock: u32, evicted: &mut Evicted) {
+        let mut fruitless = 0;
+        while evicted.bytes < bytes && fruitless <= self.table.len() && !self.table.is_empty() {
+            let backed = self.backed.as_mut().expect("only backed databases evict");
+            let (mut seen, mut sample) = (0, Vec::new());
+            // Hash order is as good as chance, and neighbours share a bucket.
+            backed.hand = self.table.scan(backed.hand, SAMPLE, &mut |entry| {
+                seen += 1;
+                if Revision(entry.revision()) <= upto {
+                    sample.push((Reverse(idle_s(clock, entry.access())), entry.key().to_vec()));
+                }
+            });
+            let share = sample.len().div_ceil(SAMPLE_SHARE);
+            if share == 0 {
+                fruitless += seen.max(1);
+                continue;
+            }
+            fruitless = 0;
+            sample.select_nth_unstable(share - 1);
+            for (_, key) in &sample[..share] {
+                if evicted.bytes >= bytes {
+                    return;
+                }
+                self.evict_key(key, evicted);
+            }
+        }
+    }
+
+    fn evict_key(&mut self, key: &[u8], evicted: &mut Evicted) {
+        let hash = self.table.hash_of(key);
+        let old = self.table.remove(hash, key).expect("just seen");
+        let bytes = entry_bytes(&old);
+        self.entry_bytes -= bytes;
+        // The deadline stays in the index: the key is due then all the same.
+        self.backed.as_mut().expect("only backed databases evict").note_evicted(hash);
+        evicted.keys += 1;
+        evicted.bytes += bytes;
+        evicted.garbage.extend(Entry::into_boxed(old).map(Garbage::Value));
+    }
+}
+
+/// Seconds since an access. One that is later than the clock was just now.
+fn idle_s(clock: u32, access: u32) -> u32 {
+    let idle = clock.wrapping_sub(access) & ((1 << ACCESS_BITS) - 1);
+    if idle >> (ACCESS_BITS - 1) == 0 { idle } else { 0 }
+}

@@ -1,0 +1,120 @@
+//! Bringing keys into memory that stand in a backing only.
+
+use std::collections::BTreeMap;
+
+use base::DbIndex;
+
+use super::{Txn, access_clock};
+use crate::backing::BackingError;
+use crate::shard::Db;
+
+/// Keys that the backing said it does not have, by database and hash, so that
+/// a transaction asks for each only once.
+#[derive(Default)]
+pub(super) struct Absent(BTreeMap<(DbIndex, u64), Box<[u8]>>);
+
+impl Absent {
+    /// To be called when databases change as a whole.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
+        self.0.get(&(db, hash)).is_some_and(|known| **known == *key)
+    }
+}
+
+impl Txn<'_> {
+    /// Makes a key of the current database resident if it may stand in the
+    /// backing only. When the backing cannot be read, the key stays unknown and
+    /// [`Txn::backing_error`] says why: its caller must not go on then.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn load(&mut self, key: &[u8]) {
+        self.load_in(self.db, key);
+    }
+
+    /// As [`Txn::load`] in another database than the current one.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn load_in(&mut self, db: DbIndex, key: &[u8]) {
+        if !self.keyspace.is_backed() {
+            return;
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        if self.absent.contains(db, hash, key) {
+            return;
+        }
+        let access = access_clock(self.options.now_ms);
+        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
+        match part.load(hash, key, access) {
+            Ok(Some(false)) => {}
+            Ok(Some(true)) => self.changed(index, db),
+            Ok(None) => {
+                self.absent.0.insert((db, hash), key.into());
+            }
+            Err(error) => {
+                self.backing_error.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Of a key of the current database that is about to be overwritten, takes
+    /// the caller's word for whether it existed, if it may stand in the backing
+    /// only. Answers whether it was one of these.
+    pub(crate) fn settle_unread(
+        &mut self,
+        key: &[u8],
+        existed: bool,
+    ) -> Result<bool, BackingError> {
+        if !self.keyspace.is_backed() {
+            return Ok(false);
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        let (db, revision) = (self.db, self.recorder.revision());
+        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
+        let was_unknown = part.settle_unread(hash, key, existed, revision)?;
+        if was_unknown {
+            self.changed(index, db);
+        }
+        Ok(was_unknown)
+    }
+
+    /// Brings an evicted key into memory that is due at `at`. False when that is
+    /// not possible, and [`Txn::backing_error`] says why.
+    pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
+        let (db, access) = (self.db, access_clock(self.options.now_ms));
+        let part = &mut self.shard_mut(shard).dbs[usize::from(db)];
+        let loaded = part.load_due(at, hash, access);
+        self.changed(shard, db);
+        match loaded {
+            Ok(()) => true,
+            Err(error) => {
+                self.backing_error.get_or_insert(error);
+                false
+            }
+        }
+    }
+
+    /// Why a key could not be brought into memory, if one could not.
+    #[must_use]
+    pub fn backing_error(&self) -> Option<&BackingError> {
+        self.backing_error.as_ref()
+    }
+
+    /// Answers and forgets what [`Txn::backing_error`] says, for transactions
+    /// of several commands, of which each one fails for itself.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check_backing(&mut self) -> Result<(), BackingError> {
+        self.backing_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Whether a key that is not in its table is known not to exist.
+    pub(super) fn is_absent(&self, db: DbIndex, part: &Db, hash: u64, key: &[u8]) -> bool {
+        part.knows_missing(hash, key) || self.absent.contains(db, hash, key)
+    }
+}

@@ -1,0 +1,308 @@
+//! Corners of keyspaces with a backing.
+
+mod backing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use backing::{Content, Journaled, MemoryBacking, NOW_MS, SEED};
+use base::{Revision, SpaceId};
+use keyspace::effect::Effect;
+use keyspace::{ApplyError, Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions};
+
+const SPACE: SpaceId = SpaceId { born: Revision::ZERO, db: 0 };
+
+struct Fixture {
+    keyspace: Keyspace,
+    backing: Arc<MemoryBacking>,
+    journal: Journaled,
+    limits: EncodingLimits,
+    now_ms: u64,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture {
+            keyspace: Keyspace::new(1, SEED),
+            backing: Arc::default(),
+            journal: Journaled::default(),
+            limits: EncodingLimits::default(),
+            now_ms: NOW_MS,
+        }
+    }
+
+    /// With keys in the backing only; each one's value is its name.
+    fn with_stored(names: &[Vec<u8>]) -> Fixture {
+        let fixture = Fixture::new();
+        fixture.run(|txn| names.iter().for_each(|name| txn.set_string(name, name, None)));
+        fixture.catch_up();
+        let stored = Fixture { backing: fixture.backing, ..Fixture::new() };
+        stored.back(&stored.backing.counts(SPACE));
+        stored.run(|_| ());
+        stored
+    }
+
+    fn back(&self, counts: &[u64; SHARDS]) {
+        self.keyspace.back(self.backing.clone(), 0, SPACE, counts);
+    }
+
+    /// The backing gets what is in memory.
+    fn catch_up(&self) -> Revision {
+        let contents = backing::contents(&self.keyspace, 0);
+        self.backing.replace(BTreeMap::from([(SPACE, contents)]));
+        self.keyspace.forget_removals(self.journal.newest());
+        self.journal.newest()
+    }
+
+    fn run<R>(&self, work: impl FnOnce(&mut Txn<'_>) -> R) -> R {
+        self.run_at(self.now_ms, work)
+    }
+
+    fn run_at<R>(&self, now_ms: u64, work: impl FnOnce(&mut Txn<'_>) -> R) -> R {
+        let options = TxnOptions {
+            now_ms,
+            limits: &self.limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: true,
+        };
+        let mut buffers = Buffers::default();
+        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &self.journal, &mut buffers, options);
+        let result = work(&mut txn);
+        txn.finish();
+        self.keyspace.check().expect("sums and indices agree");
+        result
+    }
+
+    fn get(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.run(|txn| {
+            txn.load(name);
+            txn.check_backing().expect("the backing is well");
+            txn.string(name).expect("a string").map(<[u8]>::to_vec)
+        })
+    }
+
+    fn apply(&self, effects: &[Effect<'_>]) -> Result<(), ApplyError> {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
+        let buffers = &mut Buffers::default();
+        self.keyspace.apply(Revision(100), NOW_MS, 0, &bytes, &self.limits, buffers)
+    }
+
+    fn fetches(&self) -> u64 {
+        self.backing.fetches.load(Ordering::Relaxed)
+    }
+}
+
+/// Names of one shard.
+fn names(count: usize) -> Vec<Vec<u8>> {
+    let names = (0u32..).map(|n| format!("key{n}").into_bytes());
+    names.filter(|name| MemoryBacking::bucket_of(name) >> 10 == 7).take(count).collect()
+}
+
+#[test]
+fn what_has_everything_is_not_backed() {
+    let fixture = Fixture::new();
+    fixture.back(&[0; SHARDS]);
+    assert!(!fixture.keyspace.is_backed());
+    let names = names(3);
+    let fixture = Fixture::with_stored(&names);
+    assert!(fixture.keyspace.is_backed());
+    assert_eq!(fixture.keyspace.unloaded(), 3);
+    assert_eq!(fixture.get(&names[0]).as_ref(), Some(&names[0]));
+    assert_eq!(fixture.keyspace.unloaded(), 2);
+    fixture.run(|txn| assert!(txn.delete(&names[1])));
+    assert!(fixture.keyspace.is_backed());
+    fixture.run(|txn| txn.set_string(&names[2], b"new", None));
+    assert!(!fixture.keyspace.is_backed());
+    assert_eq!(fixture.run(|txn| txn.len()), 2);
+    let asked = fixture.fetches();
+    assert_eq!(fixture.get(b"none"), None);
+    assert_eq!(fixture.get(&names[1]), None);
+    assert_eq!(fixture.fetches(), asked);
+}
+
+#[test]
+fn a_flush_ends_it() {
+    let names = names(3);
+    let fixture = Fixture::with_stored(&names);
+    fixture.run(|txn| txn.flush(0));
+    assert!(!fixture.keyspace.is_backed());
+    assert_eq!(fixture.get(&names[0]), None);
+    assert_eq!(fixture.fetches(), 0);
+}
+
+#[test]
+fn a_missing_key_is_asked_for_once_in_a_transaction() {
+    let names = names(3);
+    let fixture = Fixture::with_stored(&names[..2]);
+    fixture.run(|txn| {
+        txn.purge(&names[2]);
+        assert!(!txn.contains(&names[2]));
+        txn.set_string(&names[2], b"x", None);
+        assert!(txn.delete(&names[2]));
+        assert!(!txn.delete(&names[2]));
+    });
+    assert_eq!(fixture.fetches(), 1);
+}
+
+#[test]
+fn replay_does_not_fetch_what_it_overwrites() {
+    let names = names(3);
+    let fixture = Fixture::with_stored(&names[..2]);
+    let set = Effect::StrSet { value: b"new", deadline: None };
+    let key = |at: usize, existed| Effect::Key { key: &names[at], existed };
+    fixture.apply(&[key(0, Some(true)), set, key(2, Some(false)), set]).expect("it fits");
+    assert_eq!(fixture.fetches(), 0);
+    assert_eq!(fixture.keyspace.unloaded(), 1);
+    assert_eq!(fixture.get(&names[0]), Some(b"new".to_vec()));
+    // Format 1 does not tell whether it existed.
+    fixture.apply(&[key(1, None), set]).expect("it fits");
+    assert_eq!(fixture.fetches(), 1);
+    assert!(!fixture.keyspace.is_backed());
+    assert_eq!(fixture.run(|txn| txn.len()), 3);
+}
+
+#[test]
+fn replay_says_that_the_backing_cannot_be_read() {
+    let names = names(2);
+    let fixture = Fixture::with_stored(&names);
+    fixture.backing.is_broken.store(true, Ordering::Relaxed);
+    let [old, other] = [0, 1].map(|at| Effect::Key { key: &names[at], existed: Some(true) });
+    let error = fixture.apply(&[old, Effect::StrAdd { delta: 1 }]).expect_err("broken");
+    assert_eq!(error.to_string(), "the archive cannot be read: it is broken");
+    fixture.backing.is_broken.store(false, Ordering::Relaxed);
+    fixture.get(&names[1]);
+    fixture.backing.is_broken.store(true, Ordering::Relaxed);
+    let rename = Effect::Rename { db: 0, key: &names[0], replaces: Some(true) };
+    let error = fixture.apply(&[other, rename]).expect_err("broken");
+    assert!(matches!(error, ApplyError::Backing(_)));
+}
+
+#[test]
+fn a_record_that_does_not_fit_the_backing_is_refused() {
+    let names = names(2);
+    let fixture = Fixture::with_stored(&names[..1]);
+    let set = Effect::SetAdd { member: b"m" };
+    for (at, existed) in [(0, false), (1, true)] {
+        let key = Effect::Key { key: &names[at], existed: Some(existed) };
+        let error = fixture.apply(&[key, set]).expect_err("it does not fit");
+        assert!(matches!(error, ApplyError::Misfit { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_backing_that_counts_wrongly_is_an_error() {
+    let names = names(3);
+    let few = Fixture::with_stored(&names);
+    let mut counts = few.backing.counts(SPACE);
+    let few = Fixture { backing: few.backing, ..Fixture::new() };
+    counts[7] = 2;
+    few.back(&counts);
+    let load_all = |fixture: &Fixture| fixture.run(|txn| txn.load_all());
+    // Its last key is beyond what is asked for.
+    assert_eq!(load_all(&few), Ok(()));
+    assert_eq!(few.run(|txn| txn.len()), 2);
+
+    let many = Fixture { backing: few.backing, ..Fixture::new() };
+    counts[7] = 4;
+    many.back(&counts);
+    let error = load_all(&many).expect_err("one is missing");
+    assert_eq!(error.to_string(), "space 0@0 lacks 1 of the keys that it counts");
+    assert_eq!(many.run(|txn| txn.len()), 4);
+}
+
+#[test]
+fn eviction_waits_until_the_backing_knows_of_removals() {
+    let names = names(200);
+    let fixture = Fixture::new();
+    fixture.back(&[0; SHARDS]);
+    fixture.run(|txn| names.iter().for_each(|name| txn.set_string(name, name, None)));
+    let upto = fixture.catch_up();
+    fixture.run(|txn| assert!(txn.delete(&names[0])));
+    assert_eq!(fixture.keyspace.evict(7, upto, usize::MAX).keys, 0);
+    // From here on removals are remembered, and hold nothing up.
+    let upto = fixture.catch_up();
+    fixture.run(|txn| assert!(txn.delete(&names[1])));
+    fixture.run(|txn| txn.set_string(&names[2], b"new", None));
+    let before = fixture.keyspace.memory_bytes();
+    let evicted = fixture.keyspace.evict(7, upto, usize::MAX);
+    assert_eq!(evicted.keys, 197);
+    assert_eq!(fixture.keyspace.unloaded(), 197);
+    assert!(fixture.keyspace.memory_bytes() + evicted.bytes <= before);
+    assert_eq!(fixture.run(|txn| txn.len()), 198);
+    assert_eq!(fixture.get(&names[0]), None);
+    assert_eq!(fixture.get(&names[1]), None);
+    assert_eq!(fixture.get(&names[2]), Some(b"new".to_vec()));
+    assert_eq!(fixture.get(&names[3]).as_ref(), Some(&names[3]));
+    assert_eq!(fixture.run(|txn| txn.info(&names[3]).map(|info| info.revision)), Some(Revision(1)));
+    // Removed and loaded, then evicted again.
+    assert_eq!(fixture.run(|txn| txn.load_all()), Ok(()));
+    assert_eq!(fixture.keyspace.evict(7, upto, usize::MAX).keys, 197);
+    assert_eq!(fixture.get(&names[1]), None);
+}
+
+#[test]
+fn the_least_recently_used_keys_are_evicted() {
+    let names = names(40);
+    let fixture = Fixture::new();
+    fixture.back(&[0; SHARDS]);
+    fixture.run(|txn| names.iter().for_each(|name| txn.set_string(name, &[b'v'; 100], None)));
+    fixture.run_at(NOW_MS + 60_000, |txn| {
+        names[10..].iter().for_each(|name| assert!(txn.get(name).is_some()));
+        txn.set_string(&names[10], b"new", None);
+    });
+    let upto = fixture.catch_up();
+    let evicted = fixture.keyspace.evict(7, upto, 1000);
+    assert!((1000..1200).contains(&evicted.bytes), "{evicted:?}");
+    let left = backing::described(&fixture.keyspace, 0);
+    assert!(names[10..].iter().all(|name| left.contains_key(name)));
+    assert_eq!(left.len() as u64, 40 - evicted.keys);
+}
+
+#[test]
+fn an_evicted_key_expires() {
+    let names = names(2);
+    let fixture = Fixture::new();
+    fixture.back(&[0; SHARDS]);
+    fixture.run(|txn| names.iter().for_each(|name| txn.set_string(name, b"v", Some(NOW_MS + 5))));
+    let upto = fixture.catch_up();
+    assert_eq!(fixture.keyspace.evict(7, upto, usize::MAX).keys, 2);
+    assert_eq!(fixture.keyspace.statistics()[0].1.deadlines, 2);
+    assert!(fixture.keyspace.has_due(7, NOW_MS + 5));
+    let expire = || fixture.run_at(NOW_MS + 5, |txn| (txn.expire_due(7, 10), txn.check_backing()));
+    fixture.backing.is_broken.store(true, Ordering::Relaxed);
+    assert!(matches!(expire(), (0, Err(_))));
+    fixture.backing.is_broken.store(false, Ordering::Relaxed);
+    assert_eq!(expire(), (2, Ok(())));
+    assert!(!fixture.keyspace.has_due(7, NOW_MS * 2));
+    assert_eq!(fixture.run(|txn| txn.len()), 0);
+}
+
+#[test]
+fn without_a_backing_nothing_is_evicted() {
+    let names = names(2);
+    let fixture = Fixture::new();
+    fixture.run(|txn| txn.set_string(&names[0], b"v", None));
+    assert_eq!(fixture.keyspace.evict(7, Revision(9), usize::MAX).keys, 0);
+    assert!(!fixture.keyspace.is_backed());
+}
+
+#[test]
+fn a_bucket_is_loaded_once() {
+    let names = names(2);
+    let fixture = Fixture::with_stored(&names);
+    let bucket = MemoryBacking::bucket_of(&names[0]);
+    fixture.backing.is_broken.store(true, Ordering::Relaxed);
+    assert!(fixture.keyspace.load_bucket(0, bucket).is_err());
+    fixture.backing.is_broken.store(false, Ordering::Relaxed);
+    assert_eq!(fixture.keyspace.load_bucket(0, bucket), Ok(true));
+    assert_eq!(fixture.keyspace.load_bucket(0, bucket), Ok(false));
+    let asked = fixture.fetches();
+    assert_eq!(fixture.get(&names[0]).as_ref(), Some(&names[0]));
+    assert_eq!(fixture.fetches(), asked);
+    let keys: Content = backing::contents(&fixture.keyspace, 0);
+    assert_eq!(keys.len(), 1);
+}
