@@ -350,8 +350,13 @@ impl Engine {
 
     /// Answers a plain wait. False when it has ended already.
     pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
+        self.answer(id, Answer { frame, depends_on, written: None })
+    }
+
+    /// As [`Engine::answer_wait`], for a command that may have written.
+    pub(crate) fn answer(&self, id: u64, answer: Answer) -> bool {
         match self.blocking.take(id) {
-            Some(waiter) => waiter.answer.send(Answer { frame, depends_on, written: None }).is_ok(),
+            Some(waiter) => waiter.answer.send(answer).is_ok(),
             None => false,
         }
     }

@@ -36,6 +36,7 @@ const FAMILIES: &[&[(&str, Handler)]] = &[
     crate::pubsub::HANDLERS,
     crate::waiting::HANDLERS,
     crate::revisions::HANDLERS,
+    crate::travel::HANDLERS,
 ];
 
 pub(crate) fn handler(full_name: &str) -> Option<Handler> {

@@ -67,6 +67,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.no_touch = false;
     session.reply_mode = ReplyMode::On;
     session.set_shows_revisions(false);
+    session.set_travel(None);
     session.db = 0;
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;

@@ -17,6 +17,7 @@
 //!    leaves: memory to free, events, keys that blocked clients wait for,
 //!    keys that tracking clients have cached.
 
+mod aside;
 mod blocking;
 mod call;
 mod checkpoint;
@@ -43,6 +44,7 @@ mod standalone;
 mod stats;
 mod tracking;
 mod transaction;
+mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};

@@ -9,6 +9,7 @@ use keyspace::Buffers;
 
 use crate::client::Client;
 use crate::server::save::Background;
+use crate::travel::Moment;
 
 /// One client's state, owned by its connection.
 #[derive(Debug)]
@@ -39,6 +40,10 @@ pub struct Session {
     pub(crate) watched: Vec<Watched>,
     /// Saves that a running EXEC asks for.
     pub(crate) saves_after_exec: Vec<Background>,
+    /// CLIENT TRAVEL: where data commands read.
+    pub(crate) travel: Option<Moment>,
+    /// The last reply is of the past, at this revision.
+    pub(crate) shown_view: Option<Revision>,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     pub(crate) patterns: BTreeSet<Vec<u8>>,
     pub(crate) shard_channels: BTreeSet<Vec<u8>>,
@@ -113,6 +118,8 @@ impl Session {
             multi: None,
             watched: Vec::new(),
             saves_after_exec: Vec::new(),
+            travel: None,
+            shown_view: None,
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),
