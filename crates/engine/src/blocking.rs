@@ -434,6 +434,13 @@ impl Engine {
         let mut options = self.txn_options(&live, now_ms, true);
         options.always_record = true;
         let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
+        if self.past().is_some()
+            && let Some(client) = self.clients.get(waiter.client)
+        {
+            let user = client.identity.lock().user.clone();
+            let command = waiter.command.full_name.as_bytes();
+            txn.originate(command, user.as_bytes(), client.addr.as_bytes());
+        }
         txn.select(waiter.db);
         txn.load(key);
         let keys = waiter.command.keys(&argv);

@@ -110,6 +110,7 @@ fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
     }
     call.session.authenticated = true;
+    "default".clone_into(&mut call.session.user);
     "default".clone_into(&mut call.session.client.identity.lock().user);
     Ok(())
 }

@@ -238,7 +238,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
-        if !command.flags.has(WRITE) && self.pause.is_active(now_ms) {
+        if command.flags.has(WRITE) {
+            self.originate(&mut txn, session, command);
+        } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }
         txn.select(session.db);
@@ -259,6 +261,16 @@ impl Engine {
             Some(blocked) => Outcome::Blocked(blocked),
             None => Outcome::Done,
         })
+    }
+
+    /// Lets the record tell who makes the transaction, where there is a history
+    /// to read it.
+    #[inline]
+    pub(crate) fn originate(&self, txn: &mut Txn<'_>, session: &Session, command: &Command) {
+        if self.past().is_some() {
+            let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
+            txn.originate(command.full_name.as_bytes(), user, address);
+        }
     }
 
     /// Runs a data handler inside a transaction that is open already.

@@ -20,6 +20,8 @@ pub struct Session {
     pub(crate) db: DbIndex,
     /// Whether the client may run commands.
     pub authenticated: bool,
+    /// Who the client has authenticated as.
+    pub(crate) user: String,
     /// The newest revision that replies not yet sent depend on: they leave
     /// when it is committed.
     pub depends_on: Revision,
@@ -108,6 +110,7 @@ impl Session {
             client,
             db: 0,
             authenticated,
+            user: "default".to_owned(),
             depends_on: Revision::ZERO,
             last_write: Revision::ZERO,
             revision: Revision::ZERO,
