@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use base::{Frame, FrameBuilder, Reply, Revision};
 use command::{Error, Result};
+use keyspace::{Buffers, Finished};
 use tokio::runtime::Handle;
 
 use crate::blocking::Answer;
 use crate::call::Call;
 use crate::engine::Engine;
 use crate::execute::Outcome;
+use crate::tracking::Invalidations;
 
 /// What a reply that was written aside depends on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,4 +78,26 @@ pub(crate) fn run(
 
 fn error_frame(error: &Error) -> Frame {
     Frame::Error(error.text().to_owned())
+}
+
+impl Engine {
+    /// After a transaction that no session of a client ran, with the locks open.
+    pub(crate) fn settle_aside(
+        self: &Arc<Self>,
+        buffers: &mut Buffers,
+        finished: &Finished,
+        told: Invalidations,
+    ) {
+        self.count_expired(finished);
+        self.dispose(buffers.take_garbage());
+        let Some(revision) = finished.written else { return };
+        self.revision_written(revision);
+        if buffers.has_events() {
+            let events = buffers.take_events();
+            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+        }
+        self.tell(told, revision);
+        let effects = buffers.effects().to_vec();
+        self.serve_waiters(buffers.first_db(), &effects);
+    }
 }

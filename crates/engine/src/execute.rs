@@ -195,7 +195,10 @@ impl Engine {
             return Ok(Admitted::Queue);
         }
         // A disk that does not keep up slows writers instead of growing memory.
-        if flags.has(WRITE) && self.is_congested() {
+        // REVERT needs everything to stand still for a moment.
+        let waits = flags.has(WRITE) && self.is_congested()
+            || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
+        if waits {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // What replicas would hear of waits as writes do; EXEC counts as a

@@ -29,6 +29,7 @@ mod engine;
 mod execute;
 mod expiry;
 mod gauges;
+mod history;
 mod notify;
 mod past;
 mod pause;

@@ -11,7 +11,7 @@ use base::{DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, When};
-use keyspace::{Buffers, Journal, Keyspace, Scope, Txn, TxnOptions};
+use keyspace::{Buffers, Journal, Keyspace, Scope, Txn, TxnOptions, Value, ValueRef};
 
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -106,14 +106,7 @@ impl Engine {
         if db >= view.databases() {
             return Err(Error::DB_OUT_OF_RANGE);
         }
-        let options = TxnOptions {
-            now_ms: moment.time_ms,
-            limits: &live.encoding,
-            event_classes: 0,
-            always_record: false,
-            expire: true,
-            touch: false,
-        };
+        let options = view_options(live, moment.time_ms);
         let scope = scope_in(&view, command, argv);
         let mut txn = Txn::begin(&view, &scope, &Unchanged, buffers, options);
         // What was due then is not seen, and stays where it is.
@@ -152,6 +145,7 @@ impl Engine {
     }
 
     /// Runs a data command of a client that travels.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     pub(crate) fn run_travelling(
         self: &Arc<Self>,
         session: &mut Session,
@@ -247,5 +241,96 @@ impl Session {
         self.travel = moment;
         let shown = moment.map_or(u64::MAX, |moment| moment.revision.0);
         self.client.activity.travel.store(shown, Ordering::Relaxed);
+    }
+}
+
+/// Looks at the past by other commands than those of a client.
+impl Engine {
+    /// A key as it was; `look` sees `None` where there was none.
+    pub(crate) fn look_at<R>(
+        &self,
+        at: Moment,
+        db: DbIndex,
+        key: &[u8],
+        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
+    ) -> Result<R> {
+        let view = self.needs_past()?.view_of_keys(at.revision)?;
+        self.look_in(&view, at.time_ms, db, key, look)
+    }
+
+    fn look_in<R>(
+        &self,
+        view: &Keyspace,
+        time_ms: u64,
+        db: DbIndex,
+        key: &[u8],
+        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
+    ) -> Result<R> {
+        if db >= view.databases() {
+            return Ok(look(None, None));
+        }
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        let options = view_options(&live, time_ms);
+        let mut txn = Txn::begin_on_key(view, key, &Unchanged, &mut buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        txn.load(key);
+        txn.check_backing()?;
+        Ok(look(txn.look(key), txn.deadline(key).flatten()))
+    }
+
+    /// A copy of a key's value as it was, with its deadline.
+    pub(crate) fn value_at(
+        &self,
+        at: Moment,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<(Value, Option<u64>)>> {
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        self.look_at(at, db, key, copy)
+    }
+
+    /// As [`Engine::value_at`], in a view that is there already.
+    pub(crate) fn value_in(
+        &self,
+        view: &Keyspace,
+        time_ms: u64,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<(Value, Option<u64>)>> {
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        self.look_in(view, time_ms, db, key, copy)
+    }
+
+    /// Visits the names of all keys of a database, those that are due included.
+    pub(crate) fn each_key(
+        &self,
+        keyspace: &Keyspace,
+        db: DbIndex,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result {
+        if db >= keyspace.databases() {
+            return Ok(());
+        }
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        // At this time no deadline has passed.
+        let options = view_options(&live, 0);
+        let scope = Scope::Sliced;
+        let mut txn = Txn::begin(keyspace, &scope, &Unchanged, &mut buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        txn.scan(0, usize::MAX, &mut |key, _| visit(key))?;
+        Ok(())
+    }
+}
+
+fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
+    TxnOptions {
+        now_ms,
+        limits: &live.encoding,
+        event_classes: 0,
+        always_record: false,
+        expire: true,
+        touch: false,
     }
 }

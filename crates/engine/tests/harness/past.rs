@@ -1,5 +1,6 @@
 //! A past in memory: every record, and views made by replaying them.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use engine::{Commit, Past, PastError, Replicator, Visit};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, EncodingLimits, Journal, Keyspace};
 use log::{Record, RecordHeader};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 struct Kept {
@@ -22,8 +23,9 @@ struct Kept {
 #[derive(Default)]
 pub struct MemoryPast {
     newest: AtomicU64,
-    /// Record 1 first.
-    records: Mutex<Vec<Kept>>,
+    /// By revision. Transactions of disjoint keys may come out of order.
+    records: Mutex<BTreeMap<u64, Kept>>,
+    appended: Condvar,
     oldest: AtomicU64,
 }
 
@@ -35,7 +37,7 @@ impl MemoryPast {
     /// Bytes of all effects.
     #[allow(dead_code, reason = "not every test measures")]
     pub fn bytes(&self) -> usize {
-        self.records.lock().iter().map(|kept| kept.effects.len()).sum()
+        self.records.lock().values().map(|kept| kept.effects.len()).sum()
     }
 
     fn check(&self, revision: Revision) -> Result<(), PastError> {
@@ -57,8 +59,11 @@ impl MemoryPast {
         for revision in revisions {
             // A visitor may ask for a view.
             let (header, effects) = {
-                let records = self.records.lock();
-                let kept = &records[revision as usize - 1];
+                let mut records = self.records.lock();
+                while !records.contains_key(&revision) {
+                    self.appended.wait(&mut records);
+                }
+                let kept = &records[&revision];
                 let (time_ms, db) = (kept.time_ms, kept.db);
                 (RecordHeader { time_ms, db, branch: BranchId::MAIN }, kept.effects.clone())
             };
@@ -91,9 +96,9 @@ impl Journal for MemoryPast {
     }
 
     fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
-        let mut records = self.records.lock();
-        assert_eq!(records.len() as u64 + 1, revision.0, "tests write on one thread");
-        records.push(Kept { time_ms, db, effects: effects.to_vec() });
+        let kept = Kept { time_ms, db, effects: effects.to_vec() };
+        self.records.lock().insert(revision.0, kept);
+        self.appended.notify_all();
     }
 }
 
@@ -133,14 +138,14 @@ impl Past for MemoryPast {
     }
 
     fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
-        let count = self.records.lock().iter().take_while(|kept| kept.time_ms <= time_ms).count();
+        let count = self.records.lock().values().take_while(|kept| kept.time_ms <= time_ms).count();
         let revision = Revision(count as u64);
         self.check(revision).map(|()| revision)
     }
 
     fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
         self.check(revision)?;
-        Ok(self.records.lock()[revision.0 as usize - 1].time_ms)
+        Ok(self.records.lock()[&revision.0].time_ms)
     }
 
     fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
