@@ -57,6 +57,8 @@ pub struct FollowerOptions {
     /// Called whenever the base has moved forward, with its revision and the
     /// milliseconds that the batch took.
     pub advanced: Advanced,
+    /// Called when the thread ends for another reason than [`Follower::stop`].
+    pub failed: Box<dyn FnOnce(String) + Send>,
 }
 
 impl std::fmt::Debug for FollowerOptions {
@@ -120,13 +122,15 @@ impl Follower {
         let thread = std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                let result = turn.run();
-                if let Err(error) = &result {
-                    tracing::error!("{error}; the log grows until the server is restarted");
-                }
-                let reason = result.err().map_or("it was stopped".to_owned(), |e| e.to_string());
-                *ended.ended.lock() = Some(reason);
+                let (result, failed) = turn.run();
+                let reason =
+                    result.as_ref().map_or_else(ToString::to_string, |()| "it was stopped".into());
+                *ended.ended.lock() = Some(reason.clone());
                 ended.moved.notify_all();
+                if let Err(error) = result {
+                    tracing::error!("{error}; the log grows until the server is restarted");
+                    failed(reason);
+                }
             })
             .expect("a thread can be started");
         Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
@@ -198,7 +202,11 @@ struct Turn {
 }
 
 impl Turn {
-    fn run(mut self) -> Result<(), ArchiveError> {
+    fn run(mut self) -> (Result<(), ArchiveError>, Box<dyn FnOnce(String) + Send>) {
+        (self.follow(), self.options.failed)
+    }
+
+    fn follow(&mut self) -> Result<(), ArchiveError> {
         let mut delta = Delta::new(
             self.base.clone(),
             self.backing.clone(),

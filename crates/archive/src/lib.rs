@@ -16,6 +16,7 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod state;
 
 pub use backing::BaseBacking;
 pub use base_tree::Base;

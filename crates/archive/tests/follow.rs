@@ -209,6 +209,7 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         limits: EncodingLimits::default(),
         clock: Arc::new(SystemClock),
         advanced: Box::new(|_, _| {}),
+        failed: Box::new(|reason| panic!("{reason}")),
     };
     Follower::start(base.clone(), log.reader(base.revision().next()), options)
 }
