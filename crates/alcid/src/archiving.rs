@@ -1,7 +1,7 @@
 //! The archive beside the engine: opening it, following the log, loading the
 //! keyspace from it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -9,6 +9,7 @@ use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
 use base::{Clock, Revision};
 use engine::{Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
+use log::Log;
 use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
@@ -49,6 +50,7 @@ pub struct Archiving {
     follower: Follower,
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
+    lag: Arc<Lag>,
     loading: Arc<AtomicBool>,
     loader: Mutex<Option<JoinHandle<()>>>,
 }
@@ -61,10 +63,18 @@ impl Archiving {
         let (progress, _) =
             watch::channel(Checkpointed { revision: base.revision(), ..Checkpointed::default() });
         let clock = engine.clock.clone();
-        let advanced =
-            advanced(Arc::downgrade(engine), clock.clone(), progress.clone(), log.clone());
+        let lag = Arc::new(Lag::default());
+        lag.measure(log.log(), base.revision());
+        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+        let advanced = advanced(
+            Arc::downgrade(engine),
+            clock.clone(),
+            progress.clone(),
+            log.clone(),
+            lag.clone(),
+        );
         let options = FollowerOptions {
-            pace: Pace::default(),
+            pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
             clock,
@@ -74,7 +84,7 @@ impl Archiving {
         let follower = Follower::start(base.clone(), reader, options);
         let loading = Arc::new(AtomicBool::new(true));
         let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving = Arc::new(Archiving { base, follower, progress, log, loading, loader });
+        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, loading, loader });
         engine.attach_archive(archiving.clone());
         archiving
     }
@@ -124,7 +134,8 @@ impl engine::Archive for Archiving {
     }
 
     fn is_congested(&self) -> bool {
-        false
+        let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
+        bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -134,12 +145,83 @@ impl engine::Archive for Archiving {
             ("archive_revision", self.base.revision().to_string()),
             ("archive_lag_revisions", (newest.0 - self.base.revision().0).to_string()),
             ("archive_read_revision", stats.read.to_string()),
+            ("archive_lag_bytes", self.lag.bytes(self.log.log()).to_string()),
             ("archive_pending_bytes", stats.lag_bytes.to_string()),
             ("archive_batches", stats.batches.to_string()),
             ("archive_batch_ms_last", stats.batch_ms_last.to_string()),
             ("archive_disk_bytes", self.base.disk_bytes().to_string()),
             ("archive_fault", self.follower.fault().unwrap_or_default()),
+            ("log_held_by", holders(self.log.log())),
         ]
+    }
+}
+
+/// How many bytes of the log the archive does not have.
+#[derive(Debug, Default)]
+struct Lag {
+    /// What the log had written in all when the archive had everything, as it
+    /// was counted at its last batch. May be before the start of the process.
+    archived_bytes: AtomicI64,
+    /// Past so many bytes writers wait; 0 never.
+    bytes_max: AtomicU64,
+}
+
+impl Lag {
+    /// Counts anew what the archive at `revision` lacks.
+    fn measure(&self, log: &Log, revision: Revision) {
+        let written = log.bytes_written() as i64;
+        let lacking: u64 = log
+            .segments()
+            .iter()
+            .filter(|segment| segment.last > revision)
+            .map(|segment| {
+                // Of a segment that it has in part, as many bytes as revisions.
+                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
+                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
+                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+            })
+            .sum();
+        self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
+    }
+
+    fn bytes(&self, log: &Log) -> u64 {
+        let archived = self.archived_bytes.load(Ordering::Relaxed);
+        (log.bytes_written() as i64 - archived).try_into().unwrap_or(0)
+    }
+}
+
+/// Who keeps old parts of the log, as `name>revision`, separated by commas.
+fn holders(log: &Log) -> String {
+    let holders = log.holders().into_iter().map(|(name, revision)| format!("{name}>{revision}"));
+    holders.collect::<Vec<_>>().join(",")
+}
+
+/// The newest revision up to which the log may go, when recovery needs only
+/// what follows `archived`.
+fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {
+    let mut kept = (0, 0);
+    let mut newest_first: Vec<_> =
+        log.segments().into_iter().filter(|s| s.is_sealed && s.last <= archived).collect();
+    newest_first.reverse();
+    for segment in newest_first {
+        kept = (kept.0 + 1, kept.1 + segment.bytes);
+        let is_wanted = kept.0 <= settings.log_retention_count
+            && (settings.max_log_bytes == 0 || kept.1 <= settings.max_log_bytes);
+        if !is_wanted {
+            return segment.last;
+        }
+    }
+    Revision::ZERO
+}
+
+/// When the base moves forward, by the settings.
+fn pace(settings: &Settings) -> Pace {
+    let ms_or_never = |seconds: u64| if seconds == 0 { u64::MAX } else { seconds * 1000 };
+    Pace {
+        log_bytes: settings.archive_lag_bytes,
+        memory_bytes: usize::try_from(settings.write_buffer_bytes).unwrap_or(usize::MAX),
+        idle_ms: ms_or_never(settings.archive_idle_s),
+        age_ms: ms_or_never(settings.archive_interval_s),
     }
 }
 
@@ -148,7 +230,8 @@ fn advanced(
     engine: Weak<Engine>,
     clock: Arc<dyn Clock>,
     progress: watch::Sender<Checkpointed>,
-    _log: Arc<StandaloneLog>,
+    log: Arc<StandaloneLog>,
+    lag: Arc<Lag>,
 ) -> Advanced {
     Box::new(move |revision, took_ms| {
         progress.send_modify(|now| {
@@ -156,9 +239,14 @@ fn advanced(
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        if let Some(engine) = engine.upgrade() {
-            engine.keyspace.forget_removals(revision);
+        let Some(engine) = engine.upgrade() else { return };
+        engine.keyspace.forget_removals(revision);
+        let (log, settings) = (log.log(), &engine.live().settings);
+        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
         }
+        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+        lag.measure(log, revision);
     })
 }
 

@@ -42,6 +42,8 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     for warning in &found.loaded.warnings {
         tracing::warn!("{warning}");
     }
+    // Whatever is created, by whichever library, is its owner's alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     end_on_panic();
     if let Some(most) = descriptors::clients_max().filter(|most| *most < settings.max_connections) {
         tracing::warn!(

@@ -8,7 +8,7 @@ use base::{Clock, Revision, Rng};
 use clap::Subcommand;
 use engine::{Recovered, StandaloneLog};
 use keyspace::{Buffers, Keyspace};
-use log::{Log, LogOptions, RealVfs, RecoveryReport, Vfs};
+use log::{Log, LogOptions, RealVfs, RecoveryReport};
 use settings::Settings;
 
 /// What a start finds on disk.
@@ -32,8 +32,8 @@ pub fn open(
     clock: Arc<dyn Clock>,
     rng: &mut dyn Rng,
 ) -> Result<Storage, String> {
-    let base =
-        Base::open(&settings.archive_dir(), rng.next_u64()).map_err(|error| error.to_string())?;
+    let base = Base::open(&settings.archive_dir(), rng.next_u64(), settings.block_cache_bytes)
+        .map_err(|error| error.to_string())?;
     let base = Arc::new(base);
     let keyspace = Keyspace::new(settings.databases, base.directory().seed);
     crate::archiving::back(&keyspace, &base, settings)?;
@@ -41,6 +41,7 @@ pub fn open(
     let options = LogOptions {
         fsync: engine::fsync_policy(settings),
         compression: engine::compression(settings),
+        segment_bytes_max: settings.log_segment_bytes,
         ..LogOptions::default()
     };
     let limits = engine::encoding_limits(settings);

@@ -38,9 +38,6 @@ const LOCK: &str = "LOCK";
 /// The folder in the archive's that the tree has to itself.
 const TREE: &str = "base";
 
-/// Bytes of blocks kept in memory.
-const CACHE_BYTES: u64 = 32 << 20;
-
 /// Table files kept open.
 const OPEN_FILES_MAX: usize = 256;
 
@@ -77,12 +74,16 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
-    /// Opens the base in the archive's folder, which exists, or makes an empty
-    /// one whose keys are hashed with `seed`.
+    /// Opens the base in the archive's folder, or makes an empty one, for its
+    /// owner only, whose keys are hashed with `seed`. Up to `cache_bytes` of
+    /// what was read lately stay in memory.
     ///
     /// # Errors
     /// When it is in use, damaged, of a newer format, or cannot be read.
-    pub fn open(dir: &Path, seed: u64) -> Result<Base, ArchiveError> {
+    pub fn open(dir: &Path, seed: u64, cache_bytes: u64) -> Result<Base, ArchiveError> {
+        RealVfs
+            .create_dir_all(dir)
+            .map_err(|error| ArchiveError::tree("create the folder of", dir)(error.into()))?;
         // The tree itself would take a folder that is in use, and spoil it.
         let lock = RealVfs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => ArchiveError::InUse { dir: dir.to_owned() },
@@ -96,7 +97,7 @@ impl Base {
         let numbers = SequenceNumberCounter::default();
         let bounds = Arc::new(Bounds::default());
         let tree = Config::new(&tree_dir, numbers.clone(), SequenceNumberCounter::default())
-            .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
+            .use_cache(Arc::new(Cache::with_capacity_bytes(cache_bytes)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_FILES_MAX))))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
             .with_compaction_filter_factory(Some(Arc::new(Judges(bounds.clone()))))
@@ -350,7 +351,7 @@ mod tests {
     fn states_from_the_horizon_on_stay_and_others_go() {
         let folder = temp_dir();
         let (a, b) = (&[0, 0, 0, 0, 1, b'a'][..], &[0, 0, 0, 0, 2, b'b'][..]);
-        let mut base = Base::open(folder.path(), 1).expect("an empty one opens");
+        let mut base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
         for n in 1..=20 {
             let removed = n % 5 == 0;
             let text = format!("{n:02}");
@@ -362,7 +363,7 @@ mod tests {
         for again in [false, true] {
             if again {
                 drop(base);
-                base = Base::open(folder.path(), 1).expect("it opens again");
+                base = Base::open(folder.path(), 1, 1 << 20).expect("it opens again");
             }
             for n in 10..=20u64 {
                 let expected = (n % 5 != 0).then(|| format!("{n:02}").into_bytes());
@@ -379,7 +380,7 @@ mod tests {
     #[test]
     fn a_space_that_nobody_has_is_left_out() {
         let folder = temp_dir();
-        let base = Base::open(folder.path(), 1).expect("an empty one opens");
+        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
         let dead = SpaceId { born: Revision::ZERO, db: 0 };
         let key = |db: u8, n: u8| vec![0, 0, db, 0, 1, n];
         let left = |base: &Base| base.has_any(dead).expect("it can be read");
@@ -406,7 +407,7 @@ mod tests {
     #[test]
     fn damage_is_refused_by_name() {
         let folder = temp_dir();
-        let base = Base::open(folder.path(), 1).expect("an empty one opens");
+        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
         write(&base, 1, &[(&[0, 0, 0, 0, 1, b'a'], Some(b"v"))]);
         drop(base);
         let tree = folder.path().join(TREE);
@@ -417,10 +418,10 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[place] ^= 1 << (place % 8);
             std::fs::write(&manifest, bytes).expect("ours");
-            let error = Base::open(folder.path(), 1).expect_err("damaged").to_string();
+            let error = Base::open(folder.path(), 1, 1 << 20).expect_err("damaged").to_string();
             assert!(error.contains(&*manifest.to_string_lossy()), "byte {place}: {error}");
         }
         std::fs::write(&manifest, whole).expect("ours");
-        Base::open(folder.path(), 1).expect("whole again");
+        Base::open(folder.path(), 1, 1 << 20).expect("whole again");
     }
 }

@@ -16,6 +16,10 @@ use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
 
+/// Longest wait for a record: an archive that is never idle looks at its age
+/// that often.
+const LOOK_AGAIN_MS: u64 = 1000;
+
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -201,7 +205,7 @@ impl Turn {
             self.options.limits,
             self.options.databases,
         );
-        let idle = Duration::from_millis(self.options.pace.idle_ms.max(1));
+        let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;

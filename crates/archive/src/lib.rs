@@ -14,6 +14,7 @@ mod delta;
 mod directory;
 mod error;
 mod follower;
+pub mod history;
 mod manifest;
 
 pub use backing::BaseBacking;

@@ -220,7 +220,8 @@ fn a_base_holds_what_the_log_made() {
         let mut database = Database::new(seed);
         // Small bounds, so that batches end everywhere.
         let pace = Pace { log_bytes: 1500 + 1500 * seed, ..Pace::default() };
-        let mut base = Arc::new(Base::open(folder.path(), seed).expect("an empty one opens"));
+        let mut base =
+            Arc::new(Base::open(folder.path(), seed, 1 << 20).expect("an empty one opens"));
         for round in 0..6 {
             let follower = follow(&base, &database.log, pace);
             (0..150).for_each(|_| database.step());
@@ -232,7 +233,7 @@ fn a_base_holds_what_the_log_made() {
             drop(follower);
             if round % 2 == 1 {
                 drop(base);
-                base = Arc::new(Base::open(folder.path(), 0).expect("it opens again"));
+                base = Arc::new(Base::open(folder.path(), 0, 1 << 20).expect("it opens again"));
                 assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} reopened");
             }
         }
@@ -243,7 +244,7 @@ fn a_base_holds_what_the_log_made() {
 fn recovery_is_the_base_and_the_log_behind_it() {
     let folder = temp_dir();
     let mut database = Database::new(77);
-    let base = Arc::new(Base::open(folder.path(), 77).expect("an empty one opens"));
+    let base = Arc::new(Base::open(folder.path(), 77, 1 << 20).expect("an empty one opens"));
     let follower = follow(&base, &database.log, Pace::default());
     for _ in 0..10 {
         (0..100).for_each(|_| database.step());

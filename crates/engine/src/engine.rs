@@ -15,6 +15,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
+use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(crate) hooks: Hooks,
     pub(crate) saves: Saves,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
+    pub(crate) past: OnceLock<Arc<dyn Past>>,
 }
 
 /// What only the binary can do or know.
@@ -220,6 +222,7 @@ impl Engine {
             hooks,
             saves: Saves::default(),
             archive: OnceLock::new(),
+            past: OnceLock::new(),
         }
     }
 

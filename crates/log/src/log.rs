@@ -364,6 +364,12 @@ impl Log {
         }
     }
 
+    /// Bytes written since it was opened.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.shared.counters.bytes.load(Ordering::Relaxed)
+    }
+
     /// A reader that follows the log from `from` on: where the archive,
     /// replicas and feeds attach. It sees what is committed under the policy.
     #[must_use]

@@ -124,6 +124,9 @@ fn value(wire: &mut Wire, key: &[u8]) -> Vec<String> {
         frame => vec![format!("{frame:?}")],
     };
     elements.sort();
+    // As in Redis, a string that was built by APPEND is a plain one after it
+    // has been on disk.
+    let encoding = if kind == "string" { String::new() } else { encoding };
     elements.extend([kind, encoding]);
     elements
 }

@@ -1,0 +1,257 @@
+//! The index of a segment in memory, as its records come.
+
+use base::Revision;
+use log::Record;
+
+use super::entry::{changed, hash_of, pack, relative_of};
+use super::error::HistoryError;
+use super::records::Hit;
+use super::source::Place;
+
+/// Entries that are sorted at a time: as many as stay in a processor's cache.
+const CHUNK: usize = 16 * 1024;
+
+/// A lookup stops at the first chunk that fills it up to this.
+const ENOUGH: usize = 256;
+
+/// A block of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Its first revision, counted from the segment's.
+    pub(super) first: u32,
+    /// Where in the segment's file it begins.
+    pub(super) offset: u64,
+    /// The earliest time of its records. Clocks may go back.
+    pub(super) earliest_ms: u64,
+}
+
+impl Block {
+    pub(super) fn place(&self, segment: Revision, relative: u32) -> Place {
+        Place { segment, offset: self.offset, index: relative - self.first }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Building {
+    first: Revision,
+    /// The revision that is noted next.
+    next: Revision,
+    /// Sorted, and with a revision in one chunk no earlier one is in a later
+    /// chunk.
+    chunks: Vec<Box<[u64]>>,
+    /// The newest entries, in order of their revisions.
+    open: Vec<u64>,
+    blocks: Vec<Block>,
+}
+
+impl Building {
+    pub(super) fn new(first: Revision) -> Building {
+        let (chunks, open, blocks) = (Vec::new(), Vec::new(), Vec::new());
+        Building { first, next: first, chunks, open, blocks }
+    }
+
+    pub(super) fn first(&self) -> Revision {
+        self.first
+    }
+
+    /// The newest revision in it; the one before its first if it is empty.
+    pub(super) fn last(&self) -> Revision {
+        Revision(self.next.0 - 1)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next == self.first
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        (entries + self.open.capacity()) * size_of::<u64>()
+            + self.blocks.capacity() * size_of::<Block>()
+    }
+
+    /// Takes in the next record.
+    pub(super) fn note(&mut self, record: &Record<'_>, place: Place) -> Result<(), HistoryError> {
+        if record.revision != self.next {
+            return Err(HistoryError::Gap { expected: self.next, found: record.revision });
+        }
+        let relative = u32::try_from(record.revision.0 - self.first.0).map_err(|_| {
+            HistoryError::TooLong { segment: self.first, revision: record.revision }
+        })?;
+        let time_ms = record.header.time_ms;
+        match self.blocks.last_mut() {
+            Some(block) if block.offset == place.offset => {
+                block.earliest_ms = block.earliest_ms.min(time_ms);
+            }
+            _ => self.blocks.push(Block {
+                first: relative,
+                offset: place.offset,
+                earliest_ms: time_ms,
+            }),
+        }
+        let open = &mut self.open;
+        changed(record.effects, |hash| open.push(pack(hash, relative)))
+            .map_err(|source| HistoryError::Malformed { revision: record.revision, source })?;
+        if self.open.len() >= CHUNK {
+            self.close_chunk();
+        }
+        self.next = record.revision.next();
+        Ok(())
+    }
+
+    /// Sorts the newest entries.
+    pub(super) fn close_chunk(&mut self) {
+        let mut chunk = sort_by_hash(&mut self.open);
+        chunk.dedup();
+        if !chunk.is_empty() {
+            self.chunks.push(chunk.into_boxed_slice());
+        }
+        self.open.clear();
+    }
+
+    /// Calls `each` with all entries in order, slice by slice.
+    pub(super) fn merge(&self, each: &mut dyn FnMut(&[u64])) {
+        let mut open = self.open.clone();
+        open.sort_unstable();
+        let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &**chunk).collect();
+        rest.push(&open);
+        let mut part = Vec::new();
+        for leading in 0..=u64::from(u8::MAX) {
+            part.clear();
+            for run in &mut rest {
+                let len = run.partition_point(|entry| entry >> 56 <= leading);
+                part.extend_from_slice(&run[..len]);
+                *run = &run[len..];
+            }
+            // Entries of one hash stand in order of their revisions already.
+            let mut sorted = sort_by_hash(&mut part);
+            sorted.dedup();
+            each(&sorted);
+        }
+    }
+
+    /// See `View::newest`.
+    pub(super) fn newest(&self, hash: u32, after: Revision, upto: Revision) -> Vec<Hit> {
+        let Some((from, to)) = relative_range(self.first, self.last(), after, upto) else {
+            return Vec::new();
+        };
+        let (least, most) = (pack(hash, from), pack(hash, to));
+        // In order of revisions, so only a part can be in question.
+        let begin = self.open.partition_point(|&entry| relative_of(entry) < from);
+        let end = self.open.partition_point(|&entry| relative_of(entry) <= to);
+        let newest: Vec<u64> = self.open[begin..end.max(begin)]
+            .iter()
+            .copied()
+            .filter(|&entry| hash_of(entry) == hash)
+            .collect();
+        let mut count = newest.len();
+        let mut runs = vec![&newest[..]];
+        for chunk in self.chunks.iter().rev() {
+            if count >= ENOUGH {
+                break;
+            }
+            let begin = chunk.partition_point(|&entry| entry < least);
+            let end = begin + chunk[begin..].partition_point(|&entry| entry <= most);
+            count += end - begin;
+            runs.push(&chunk[begin..end]);
+        }
+        let mut found: Vec<u64> = Vec::with_capacity(count);
+        runs.iter().rev().for_each(|run| found.extend_from_slice(run));
+        found.dedup();
+        debug_assert!(found.iter().all(|&entry| hash_of(entry) == hash));
+        let hit = |&entry: &u64| {
+            let revision = Revision(self.first.0 + u64::from(relative_of(entry)));
+            let place = self.place(revision).expect("every record is in a block");
+            Hit { revision, place }
+        };
+        found.iter().map(hit).collect()
+    }
+
+    /// See `View::place`.
+    pub(super) fn place(&self, revision: Revision) -> Option<Place> {
+        if revision < self.first || revision >= self.next {
+            return None;
+        }
+        let relative = (revision.0 - self.first.0) as u32;
+        let after = self.blocks.partition_point(|block| block.first <= relative);
+        Some(self.blocks[after.checked_sub(1)?].place(self.first, relative))
+    }
+
+    /// See `View::block_at_time`.
+    pub(super) fn block_at_time(&self, time_ms: u64) -> Option<Place> {
+        let block = self.blocks.iter().rev().find(|block| block.earliest_ms <= time_ms)?;
+        Some(block.place(self.first, block.first))
+    }
+}
+
+/// The part of a segment's revisions after `after` and up to `upto`, counted
+/// from its first: both ends are in it.
+pub(super) fn relative_range(
+    first: Revision,
+    last: Revision,
+    after: Revision,
+    upto: Revision,
+) -> Option<(u32, u32)> {
+    let (upto, from) = (upto.min(last), after.0.checked_add(1)?.max(first.0));
+    if upto.0 < from {
+        return None;
+    }
+    Some(((from - first.0) as u32, (upto.0 - first.0) as u32))
+}
+
+/// Entries in order of their revisions, sorted. A radix sort by the hash alone
+/// keeps that order among equals; it takes half the time of a comparing one,
+/// and every write of the server pays for it. `entries` is left in disorder.
+fn sort_by_hash(entries: &mut Vec<u64>) -> Vec<u64> {
+    const BITS: u32 = 11;
+    const DIGITS: usize = 1 << BITS;
+    // For a few entries the counting costs more than it saves.
+    if entries.len() < DIGITS / 8 {
+        entries.sort_unstable();
+        return entries.clone();
+    }
+    let digit = |entry: u64, pass: u32| (entry >> (32 + pass * BITS)) as usize % DIGITS;
+    let mut counts = [[0u32; DIGITS]; 3];
+    for &entry in &*entries {
+        (0..3).for_each(|pass| counts[pass as usize][digit(entry, pass)] += 1);
+    }
+    let mut sorted = vec![0; entries.len()];
+    for (pass, counts) in (0..).zip(&mut counts) {
+        let mut begin = 0;
+        for count in counts.iter_mut() {
+            begin += std::mem::replace(count, begin);
+        }
+        for &entry in &*entries {
+            let at = &mut counts[digit(entry, pass)];
+            sorted[*at as usize] = entry;
+            *at += 1;
+        }
+        std::mem::swap(entries, &mut sorted);
+    }
+    std::mem::swap(entries, &mut sorted);
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Rng, SeededRng};
+
+    use super::*;
+
+    #[test]
+    fn entries_are_sorted_as_numbers_are() {
+        let mut rng = SeededRng::new(1);
+        for (hashes, count) in [(1, 5000), (2, 5000), (1 << 12, 5000), (1 << 32, 5000), (9, 50)] {
+            let entry = |relative: u32| pack(rng.below(hashes) as u32, relative / 2);
+            let entries: Vec<u64> = (0..count).map(entry).collect();
+            let mut expected = entries.clone();
+            expected.sort_unstable();
+            assert_eq!(sort_by_hash(&mut entries.clone()), expected);
+        }
+        assert_eq!(sort_by_hash(&mut Vec::new()), []);
+    }
+}

@@ -1,0 +1,115 @@
+//! What the engine asks of the history: states as they were, and who changed
+//! what and when.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use base::{DbIndex, Revision};
+use keyspace::Keyspace;
+use log::Record;
+use thiserror::Error;
+
+use crate::engine::Engine;
+
+/// Sees a transaction of the log, and says whether to go on.
+pub type Visit<'v> = dyn FnMut(Record<'_>) -> ControlFlow<()> + 'v;
+
+/// The past of the database. All of it may read the disk.
+pub trait Past: Send + Sync {
+    /// The oldest revision whose state can be read.
+    fn oldest(&self) -> Revision;
+
+    /// The last revision stamped at or before `time_ms` (milliseconds since
+    /// 1970).
+    ///
+    /// # Errors
+    /// When that is older than the oldest.
+    fn at_time(&self, time_ms: u64) -> Result<Revision, PastError>;
+
+    /// When a revision ran, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When it is older than the oldest or newer than the newest.
+    fn time_of(&self, revision: Revision) -> Result<u64, PastError>;
+
+    /// The state at a revision, as a keyspace that is filled when its keys are
+    /// asked for. Nobody may change it.
+    ///
+    /// # Errors
+    /// As [`Past::time_of`], or when it cannot be read.
+    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
+
+    /// Visits the transactions after `after`, up to `upto`, that changed a key
+    /// or everything in its database, newest first.
+    ///
+    /// # Errors
+    /// When a part of them is not kept any more, or cannot be read.
+    fn of_key(
+        &self,
+        db: DbIndex,
+        key: &[u8],
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError>;
+
+    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
+
+    /// What HISTORY.STATS says, as `(name, number)`.
+    fn stats(&self) -> Vec<(&'static str, u64)>;
+
+    /// Who keeps what: a holder's name and the revision it keeps everything
+    /// after.
+    fn pins(&self) -> Vec<(String, Revision)>;
+
+    /// Lets go of what is older than `before`, as far as nobody holds it;
+    /// answers the oldest revision kept from then on.
+    ///
+    /// # Errors
+    /// When files cannot be removed.
+    fn compact(&self, before: Revision) -> Result<Revision, PastError>;
+}
+
+/// Why the past does not answer. The messages are error replies.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PastError {
+    /// Retention has dropped it.
+    #[error("COMPACTED revision {asked} is older than the oldest kept, {oldest}")]
+    Compacted {
+        /// What was asked for.
+        asked: Revision,
+        /// What can be read.
+        oldest: Revision,
+    },
+    /// It has not happened yet.
+    #[error("FUTUREREV {asked} is newer than the current revision, {newest}")]
+    Future {
+        /// What was asked for.
+        asked: Revision,
+        /// The current revision.
+        newest: Revision,
+    },
+    /// The disk, or damage.
+    #[error("ERR the history cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl Engine {
+    /// Gives the engine its past, once.
+    ///
+    /// # Panics
+    /// When it has one.
+    pub fn attach_past(&self, past: Arc<dyn Past>) {
+        assert!(self.past.set(past).is_ok(), "the engine has a past already");
+    }
+
+    /// The past; a server without a log has none.
+    #[must_use]
+    pub fn past(&self) -> Option<&Arc<dyn Past>> {
+        self.past.get()
+    }
+}
