@@ -51,6 +51,9 @@ pub struct Archiving {
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    /// Somebody asked for a checkpoint: the log is to begin a new segment with
+    /// it, so that all of the old one can go.
+    rolls: Arc<AtomicBool>,
     loading: Arc<AtomicBool>,
     loader: Mutex<Option<JoinHandle<()>>>,
 }
@@ -66,25 +69,33 @@ impl Archiving {
         let lag = Arc::new(Lag::default());
         lag.measure(log.log(), base.revision());
         lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+        let rolls = Arc::new(AtomicBool::new(false));
         let advanced = advanced(
             Arc::downgrade(engine),
             clock.clone(),
             progress.clone(),
             log.clone(),
             lag.clone(),
+            rolls.clone(),
         );
+        let failing = progress.clone();
+        let failed = Box::new(move |reason| {
+            failing.send_modify(|now| now.fault = Some(reason));
+        });
         let options = FollowerOptions {
             pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
             clock,
             advanced,
+            failed,
         };
         let reader = log.log().reader(base.revision().next());
         let follower = Follower::start(base.clone(), reader, options);
         let loading = Arc::new(AtomicBool::new(true));
         let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, loading, loader });
+        let archiving =
+            Arc::new(Archiving { base, follower, progress, log, lag, rolls, loading, loader });
         engine.attach_archive(archiving.clone());
         archiving
     }
@@ -130,6 +141,7 @@ impl engine::Archive for Archiving {
     }
 
     fn request(&self, revision: Revision) {
+        self.rolls.store(true, Ordering::Relaxed);
         self.follower.request(revision);
     }
 
@@ -232,6 +244,7 @@ fn advanced(
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    rolls: Arc<AtomicBool>,
 ) -> Advanced {
     Box::new(move |revision, took_ms| {
         progress.send_modify(|now| {
@@ -242,6 +255,10 @@ fn advanced(
         let Some(engine) = engine.upgrade() else { return };
         engine.keyspace.forget_removals(revision);
         let (log, settings) = (log.log(), &engine.live().settings);
+        // A fault of the log is told by the log.
+        if rolls.swap(false, Ordering::Relaxed) && log.roll().is_err() {
+            return;
+        }
         if let Err(error) = log.remove_before(removable(log, revision, settings)) {
             tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
         }

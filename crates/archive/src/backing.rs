@@ -2,22 +2,29 @@
 
 use std::sync::Arc;
 
-use base::SpaceId;
+use base::{Revision, SpaceId};
 use keyspace::{Backing, BackingError, EncodingLimits, Stored};
 
 use crate::base_tree::Base;
 use crate::state::{At, State};
 
-/// The newest state of the base, read key by key.
+/// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
 pub struct BaseBacking(State);
 
 impl BaseBacking {
-    /// Reads from `base`. Collections that are read leave their compact
+    /// Reads what `base` holds by the time it is asked. Collections that are read leave their compact
     /// encodings by `limits`.
     #[must_use]
     pub fn new(base: Arc<Base>, limits: EncodingLimits) -> Arc<BaseBacking> {
         Arc::new(BaseBacking(State::new(base, At::Newest, limits)))
+    }
+
+    /// As [`BaseBacking::new`], as of the newest batch at or before `at`, which
+    /// must not be older than what compaction keeps.
+    #[must_use]
+    pub fn at(base: Arc<Base>, at: Revision, limits: EncodingLimits) -> Arc<BaseBacking> {
+        Arc::new(BaseBacking(State::new(base, At::Revision(at), limits)))
     }
 }
 

@@ -44,6 +44,9 @@ impl Default for Pace {
 /// A report of the base's revision and of the milliseconds its batch took.
 pub type Advanced = Box<dyn Fn(Revision, u64) + Send + Sync>;
 
+/// A report of why nothing is archived any more.
+pub type Failed = Box<dyn FnOnce(String) + Send>;
+
 /// What the follower needs besides the log.
 pub struct FollowerOptions {
     /// When the base moves forward.
@@ -58,7 +61,7 @@ pub struct FollowerOptions {
     /// milliseconds that the batch took.
     pub advanced: Advanced,
     /// Called when the thread ends for another reason than [`Follower::stop`].
-    pub failed: Box<dyn FnOnce(String) + Send>,
+    pub failed: Failed,
 }
 
 impl std::fmt::Debug for FollowerOptions {
@@ -202,7 +205,7 @@ struct Turn {
 }
 
 impl Turn {
-    fn run(mut self) -> (Result<(), ArchiveError>, Box<dyn FnOnce(String) + Send>) {
+    fn run(mut self) -> (Result<(), ArchiveError>, Failed) {
         (self.follow(), self.options.failed)
     }
 
