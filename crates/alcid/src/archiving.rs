@@ -31,7 +31,7 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
             keyspace.back(backing.clone(), database.db, database.space, &database.keys);
         } else if keys > 0 {
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
