@@ -246,24 +246,30 @@ fn advanced(
     lag: Arc<Lag>,
     rolls: Arc<AtomicBool>,
 ) -> Advanced {
-    Box::new(move |revision, took_ms| {
+    let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        let Some(engine) = engine.upgrade() else { return };
-        engine.keyspace.forget_removals(revision);
-        let (log, settings) = (log.log(), &engine.live().settings);
-        // A fault of the log is told by the log.
-        if rolls.swap(false, Ordering::Relaxed) && log.roll().is_err() {
-            return;
+    };
+    Box::new(move |revision, took_ms| {
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+            let (log, settings) = (log.log(), &engine.live().settings);
+            // A fault of the log is told by the log.
+            if rolls.swap(false, Ordering::Relaxed) {
+                let _ = log.roll();
+            }
+            if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+                tracing::warn!(
+                    "remove old segments of the log: {error}; the next batch tries again"
+                );
+            }
+            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+            lag.measure(log, revision);
         }
-        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
-            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
-        }
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
-        lag.measure(log, revision);
+        report(revision, took_ms);
     })
 }
 

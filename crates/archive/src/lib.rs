@@ -17,6 +17,7 @@ mod follower;
 pub mod history;
 mod manifest;
 mod state;
+mod waiting;
 
 pub use backing::BaseBacking;
 pub use base_tree::Base;
