@@ -185,12 +185,12 @@ impl Lag {
         let lacking: u64 = log
             .segments()
             .iter()
-            .filter(|segment| segment.last > revision)
+            .filter(|segment| segment.last > revision && segment.last >= segment.first)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
-                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
-                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+                let end = segment.last.0 + 1;
+                let lacked = end - segment.first.0.max(revision.0 + 1);
+                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
             })
             .sum();
         self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
