@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
 
+use crate::past::Past;
+
 /// Buckets of a database: all values of the leading 16 bits of a hash.
 const BUCKETS: u32 = 1 << 16;
 
@@ -61,7 +63,12 @@ pub struct Archiving {
 impl Archiving {
     /// Starts to follow the log and to load what the keyspace lacks, and tells
     /// the engine.
-    pub fn start(engine: &Arc<Engine>, base: Arc<Base>, log: Arc<StandaloneLog>) -> Arc<Archiving> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        base: Arc<Base>,
+        past: Option<Arc<archive::Past>>,
+        log: Arc<StandaloneLog>,
+    ) -> Arc<Archiving> {
         let settings = engine.live().settings.clone();
         let (progress, _) =
             watch::channel(Checkpointed { revision: base.revision(), ..Checkpointed::default() });
@@ -86,11 +93,15 @@ impl Archiving {
             pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
+            past: past.clone(),
             clock,
             advanced,
             failed,
         };
-        let reader = log.log().reader(base.revision().next());
+        let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
+        if let Some(past) = past {
+            Past::attach(engine, past, log.clone());
+        }
         let follower = Follower::start(base.clone(), reader, options);
         let loading = Arc::new(AtomicBool::new(true));
         let loader = Mutex::new(load_all(engine, loading.clone()));

@@ -1,6 +1,7 @@
 //! The `alcid` binary: configuration, wiring and sub-commands.
 
 mod archiving;
+mod past;
 mod args;
 mod config_cmd;
 mod descriptors;
