@@ -15,6 +15,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
+use crate::history::WritersHeld;
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -48,6 +49,7 @@ pub struct Engine {
     pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
+    pub(crate) writers_held: WritersHeld,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
     pub(crate) gauges: Gauges,
@@ -209,6 +211,7 @@ impl Engine {
             revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
             pause: Pause::default(),
+            writers_held: WritersHeld::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             reclaimer: Reclaimer::start(),

@@ -17,6 +17,7 @@
 //!    leaves: memory to free, events, keys that blocked clients wait for,
 //!    keys that tracking clients have cached.
 
+mod aside;
 mod blocking;
 mod call;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod engine;
 mod execute;
 mod expiry;
 mod gauges;
+mod history;
 mod notify;
 mod past;
 mod pause;
@@ -43,6 +45,7 @@ mod standalone;
 mod stats;
 mod tracking;
 mod transaction;
+mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
