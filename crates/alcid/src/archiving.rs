@@ -188,7 +188,7 @@ impl Lag {
             .filter(|segment| segment.last > revision)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
+                let revisions = (segment.last.0 + 1 - segment.first.0).max(1);
                 let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
                 (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
             })
