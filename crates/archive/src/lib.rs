@@ -7,6 +7,7 @@
 //! keyspace from the base, so a server answers before it has loaded anything.
 
 mod backing;
+pub mod backup;
 mod base_tree;
 mod codec;
 mod compaction;
@@ -16,6 +17,7 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod part;
 mod state;
 
 pub use backing::BaseBacking;
