@@ -33,7 +33,7 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
             keyspace.back(backing.clone(), database.db, database.space, &database.keys);
         } else if keys > 0 {
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
@@ -239,12 +239,12 @@ impl Lag {
         let lacking: u64 = log
             .segments()
             .iter()
-            .filter(|segment| segment.last > revision)
+            .filter(|segment| segment.last > revision && segment.last >= segment.first)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 + 1 - segment.first.0).max(1);
-                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
-                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+                let end = segment.last.0 + 1;
+                let lacked = end - segment.first.0.max(revision.0 + 1);
+                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
             })
             .sum();
         self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
@@ -300,24 +300,30 @@ fn advanced(
     lag: Arc<Lag>,
     rolls: Arc<AtomicBool>,
 ) -> Advanced {
-    Box::new(move |revision, took_ms| {
+    let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        let Some(engine) = engine.upgrade() else { return };
-        engine.keyspace.forget_removals(revision);
-        let (log, settings) = (log.log(), &engine.live().settings);
-        // A fault of the log is told by the log.
-        if rolls.swap(false, Ordering::Relaxed) && log.roll().is_err() {
-            return;
+    };
+    Box::new(move |revision, took_ms| {
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+            let (log, settings) = (log.log(), &engine.live().settings);
+            // A fault of the log is told by the log.
+            if rolls.swap(false, Ordering::Relaxed) {
+                let _ = log.roll();
+            }
+            if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+                tracing::warn!(
+                    "remove old segments of the log: {error}; the next batch tries again"
+                );
+            }
+            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+            lag.measure(log, revision);
         }
-        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
-            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
-        }
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
-        lag.measure(log, revision);
+        report(revision, took_ms);
     })
 }
 

@@ -20,6 +20,10 @@ use crate::error::ArchiveError;
 /// that often.
 const LOOK_AGAIN_MS: u64 = 1000;
 
+/// Of the memory for changes, one part in so many is for records that wait to
+/// be applied together.
+const WAITING_SHARE: usize = 4;
+
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -215,12 +219,13 @@ impl Turn {
             self.backing.clone(),
             self.options.limits,
             self.options.databases,
+            self.options.pace.memory_bytes / WAITING_SHARE,
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
-            let read = self.reader.read(idle, &mut |record, _| match delta.apply(&record) {
+            let read = self.reader.read(idle, &mut |record, _| match delta.add(&record) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);

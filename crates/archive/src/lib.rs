@@ -19,6 +19,7 @@ pub mod history;
 mod manifest;
 mod part;
 mod state;
+mod waiting;
 
 pub use backing::BaseBacking;
 pub use base_tree::Base;

@@ -28,6 +28,7 @@ pub use copy::{create_after, read_copy};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};
+pub use identity::NAME as MANIFEST;
 pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
 pub use mem_vfs::MemVfs;
 pub use reader::{LogReader, Waker};

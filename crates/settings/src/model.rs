@@ -323,7 +323,7 @@ impl Default for Settings {
             archive_lag_bytes_max: 4 << 30,
             archive_idle_s: 1,
             archive_interval_s: 60,
-            write_buffer_bytes: 128 << 20,
+            write_buffer_bytes: 256 << 20,
             block_cache_bytes: 32 << 20,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,

@@ -26,6 +26,9 @@ const STAGE: &str = "restoring";
 /// Bytes of memory that changes may take before they are written.
 const MEMORY_BYTES: usize = 128 << 20;
 
+/// Bytes of records that may wait to be applied together.
+const WAITING_BYTES: usize = 1 << 20;
+
 /// Bytes of tables kept in memory meanwhile.
 const CACHE_BYTES: u64 = 32 << 20;
 
@@ -234,10 +237,11 @@ impl Backup<'_> {
     fn apply(&self, base: &Arc<Base>, upto: Revision) -> Result<(), BackupError> {
         let limits = EncodingLimits::default();
         let backing = BaseBacking::new(base.clone(), limits);
-        let mut delta = Delta::new(base.clone(), backing, limits, self.contents.databases);
+        let databases = self.contents.databases;
+        let mut delta = Delta::new(base.clone(), backing, limits, databases, WAITING_BYTES);
         if upto > delta.revision() {
             self.replay(&mut |record| {
-                delta.apply(&record)?;
+                delta.add(&record)?;
                 if delta.memory_bytes() > MEMORY_BYTES {
                     delta.write()?;
                 }
@@ -259,8 +263,7 @@ impl Backup<'_> {
     ) -> Result<(), BackupError> {
         let mut segments: Vec<_> = self.segments().collect();
         segments.sort_unstable_by_key(|(first, _)| *first);
-        let oldest = self.contents.oldest();
-        let mut last = oldest;
+        let mut last = self.contents.oldest();
         for (first, file) in segments {
             if first > last.next() {
                 let what = format!("revision {} is missing, {} follows", last.next(), file.path);
@@ -268,9 +271,10 @@ impl Backup<'_> {
             }
             let mut ended = Ok(ControlFlow::Continue(()));
             let visit = &mut |record: Record<'_>| {
-                if record.revision <= oldest {
+                if record.revision <= last {
                     return ControlFlow::Continue(());
                 }
+                last = record.revision;
                 ended = each(record);
                 if matches!(ended, Ok(ControlFlow::Continue(()))) {
                     ControlFlow::Continue(())
@@ -278,8 +282,7 @@ impl Backup<'_> {
                     ControlFlow::Break(())
                 }
             };
-            last =
-                last.max(read_copy(&RealVfs, &file.stored_in(self.dir), self.id(), first, visit)?);
+            read_copy(&RealVfs, &file.stored_in(self.dir), self.id(), first, visit)?;
             if ended?.is_break() {
                 return Ok(());
             }
