@@ -1,13 +1,15 @@
 //! The archive beside the engine: opening it, following the log, loading the
 //! keyspace from it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use archive::backup::Source;
 use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
-use base::{Clock, Revision};
-use engine::{Checkpointed, Engine, StandaloneLog};
+use base::{Clock, DbIndex, Revision};
+use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
 use log::Log;
 use parking_lot::Mutex;
@@ -46,7 +48,6 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
 }
 
 /// The archive as the engine knows it.
-#[derive(Debug)]
 pub struct Archiving {
     base: Arc<Base>,
     follower: Follower,
@@ -58,6 +59,16 @@ pub struct Archiving {
     rolls: Arc<AtomicBool>,
     loading: Arc<AtomicBool>,
     loader: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    databases: DbIndex,
+    /// What no backup may be inside of.
+    folders: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Archiving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiving").field("folders", &self.folders).finish_non_exhaustive()
+    }
 }
 
 impl Archiving {
@@ -105,8 +116,21 @@ impl Archiving {
         let follower = Follower::start(base.clone(), reader, options);
         let loading = Arc::new(AtomicBool::new(true));
         let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving =
-            Arc::new(Archiving { base, follower, progress, log, lag, rolls, loading, loader });
+        let folders =
+            vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
+        let archiving = Arc::new(Archiving {
+            base,
+            follower,
+            progress,
+            log,
+            lag,
+            rolls,
+            loading,
+            loader,
+            clock: engine.clock.clone(),
+            databases: engine.keyspace.databases(),
+            folders,
+        });
         engine.attach_archive(archiving.clone());
         archiving
     }
@@ -159,6 +183,36 @@ impl engine::Archive for Archiving {
     fn is_congested(&self) -> bool {
         let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
         bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
+    }
+
+    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+        let began_ns = self.clock.monotonic_ns();
+        let source = Source {
+            base: &self.base,
+            log: self.log.log(),
+            databases: self.databases,
+            folders: &self.folders,
+        };
+        let made = archive::backup::make(&source, to, &*self.clock).map_err(|e| e.to_string())?;
+        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
+        tracing::info!(
+            folder = %to.display(),
+            copied = made.copied,
+            copied_bytes = made.copied_bytes,
+            took_ms,
+            "backup of revisions {} to {}",
+            made.oldest,
+            made.newest
+        );
+        Ok(BackedUp {
+            revision: made.newest,
+            oldest: made.oldest,
+            files: made.files,
+            bytes: made.bytes,
+            copied: made.copied,
+            copied_bytes: made.copied_bytes,
+            took_ms,
+        })
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -310,4 +364,40 @@ fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle
     };
     let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
     Some(thread.expect("a thread can be started"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base::{BranchId, ManualClock, SeededRng};
+    use log::{LogOptions, MemVfs, RecordHeader};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_segment_lacks_nothing() {
+        let (log, _) = Log::open_manual(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(ManualClock::at_ms(0)),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        )
+        .expect("an empty log opens");
+        for _ in 0..4 {
+            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
+            log.append(log.reserve(), header, &[0; 1000]);
+        }
+        log.pump();
+        log.roll().expect("memory takes everything");
+        let bytes = log.segments()[0].bytes;
+        let lag = Lag::default();
+        for archived in 0..=4 {
+            lag.measure(&log, Revision(archived));
+            assert_eq!(lag.bytes(&log), bytes * (4 - archived) / 4, "{archived}");
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! [`Past`] keeps and reads the states before.
 
 mod backing;
+pub mod backup;
 mod base_tree;
 mod codec;
 mod compaction;
@@ -17,6 +18,7 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod part;
 mod past;
 mod state;
 mod waiting;
