@@ -1,18 +1,22 @@
 //! The archive beside the engine: opening it, following the log, loading the
 //! keyspace from it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use archive::backup::Source;
 use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
-use base::{Clock, Revision};
-use engine::{Checkpointed, Engine, StandaloneLog};
+use base::{Clock, DbIndex, Revision};
+use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
 use log::Log;
 use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
+
+use crate::past::Past;
 
 /// Buckets of a database: all values of the leading 16 bits of a hash.
 const BUCKETS: u32 = 1 << 16;
@@ -31,7 +35,7 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
             keyspace.back(backing.clone(), database.db, database.space, &database.keys);
         } else if keys > 0 {
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
@@ -44,21 +48,38 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
 }
 
 /// The archive as the engine knows it.
-#[derive(Debug)]
 pub struct Archiving {
     base: Arc<Base>,
     follower: Follower,
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    /// Somebody asked for a checkpoint: the log is to begin a new segment with
+    /// it, so that all of the old one can go.
+    rolls: Arc<AtomicBool>,
     loading: Arc<AtomicBool>,
     loader: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    databases: DbIndex,
+    /// What no backup may be inside of.
+    folders: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Archiving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiving").field("folders", &self.folders).finish_non_exhaustive()
+    }
 }
 
 impl Archiving {
     /// Starts to follow the log and to load what the keyspace lacks, and tells
     /// the engine.
-    pub fn start(engine: &Arc<Engine>, base: Arc<Base>, log: Arc<StandaloneLog>) -> Arc<Archiving> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        base: Arc<Base>,
+        past: Option<Arc<archive::Past>>,
+        log: Arc<StandaloneLog>,
+    ) -> Arc<Archiving> {
         let settings = engine.live().settings.clone();
         let (progress, _) =
             watch::channel(Checkpointed { revision: base.revision(), ..Checkpointed::default() });
@@ -66,25 +87,50 @@ impl Archiving {
         let lag = Arc::new(Lag::default());
         lag.measure(log.log(), base.revision());
         lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+        let rolls = Arc::new(AtomicBool::new(false));
         let advanced = advanced(
             Arc::downgrade(engine),
             clock.clone(),
             progress.clone(),
             log.clone(),
             lag.clone(),
+            rolls.clone(),
         );
+        let failing = progress.clone();
+        let failed = Box::new(move |reason| {
+            failing.send_modify(|now| now.fault = Some(reason));
+        });
         let options = FollowerOptions {
             pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
+            past: past.clone(),
             clock,
             advanced,
+            failed,
         };
-        let reader = log.log().reader(base.revision().next());
+        let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
+        if let Some(past) = past {
+            Past::attach(engine, past, log.clone());
+        }
         let follower = Follower::start(base.clone(), reader, options);
         let loading = Arc::new(AtomicBool::new(true));
         let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, loading, loader });
+        let folders =
+            vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
+        let archiving = Arc::new(Archiving {
+            base,
+            follower,
+            progress,
+            log,
+            lag,
+            rolls,
+            loading,
+            loader,
+            clock: engine.clock.clone(),
+            databases: engine.keyspace.databases(),
+            folders,
+        });
         engine.attach_archive(archiving.clone());
         archiving
     }
@@ -130,12 +176,43 @@ impl engine::Archive for Archiving {
     }
 
     fn request(&self, revision: Revision) {
+        self.rolls.store(true, Ordering::Relaxed);
         self.follower.request(revision);
     }
 
     fn is_congested(&self) -> bool {
         let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
         bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
+    }
+
+    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+        let began_ns = self.clock.monotonic_ns();
+        let source = Source {
+            base: &self.base,
+            log: self.log.log(),
+            databases: self.databases,
+            folders: &self.folders,
+        };
+        let made = archive::backup::make(&source, to, &*self.clock).map_err(|e| e.to_string())?;
+        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
+        tracing::info!(
+            folder = %to.display(),
+            copied = made.copied,
+            copied_bytes = made.copied_bytes,
+            took_ms,
+            "backup of revisions {} to {}",
+            made.oldest,
+            made.newest
+        );
+        Ok(BackedUp {
+            revision: made.newest,
+            oldest: made.oldest,
+            files: made.files,
+            bytes: made.bytes,
+            copied: made.copied,
+            copied_bytes: made.copied_bytes,
+            took_ms,
+        })
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -173,12 +250,12 @@ impl Lag {
         let lacking: u64 = log
             .segments()
             .iter()
-            .filter(|segment| segment.last > revision)
+            .filter(|segment| segment.last > revision && segment.last >= segment.first)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
-                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
-                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+                let end = segment.last.0 + 1;
+                let lacked = end - segment.first.0.max(revision.0 + 1);
+                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
             })
             .sum();
         self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
@@ -232,21 +309,32 @@ fn advanced(
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    rolls: Arc<AtomicBool>,
 ) -> Advanced {
-    Box::new(move |revision, took_ms| {
+    let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        let Some(engine) = engine.upgrade() else { return };
-        engine.keyspace.forget_removals(revision);
-        let (log, settings) = (log.log(), &engine.live().settings);
-        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
-            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
+    };
+    Box::new(move |revision, took_ms| {
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+            let (log, settings) = (log.log(), &engine.live().settings);
+            // A fault of the log is told by the log.
+            if rolls.swap(false, Ordering::Relaxed) {
+                let _ = log.roll();
+            }
+            if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+                tracing::warn!(
+                    "remove old segments of the log: {error}; the next batch tries again"
+                );
+            }
+            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+            lag.measure(log, revision);
         }
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
-        lag.measure(log, revision);
+        report(revision, took_ms);
     })
 }
 
@@ -276,4 +364,40 @@ fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle
     };
     let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
     Some(thread.expect("a thread can be started"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base::{BranchId, ManualClock, SeededRng};
+    use log::{LogOptions, MemVfs, RecordHeader};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_segment_lacks_nothing() {
+        let (log, _) = Log::open_manual(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(ManualClock::at_ms(0)),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        )
+        .expect("an empty log opens");
+        for _ in 0..4 {
+            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
+            log.append(log.reserve(), header, &[0; 1000]);
+        }
+        log.pump();
+        log.roll().expect("memory takes everything");
+        let bytes = log.segments()[0].bytes;
+        let lag = Lag::default();
+        for archived in 0..=4 {
+            lag.measure(&log, Revision(archived));
+            assert_eq!(lag.bytes(&log), bytes * (4 - archived) / 4, "{archived}");
+        }
+    }
 }

@@ -1,46 +1,36 @@
 //! The base as what fills the misses of a keyspace.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::SpaceId;
+use base::{Revision, SpaceId};
 use keyspace::{Backing, BackingError, EncodingLimits, Stored};
 
 use crate::base_tree::Base;
-use crate::codec;
+use crate::state::{At, State};
 
-/// The newest state of the base, read key by key.
+/// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
-pub struct BaseBacking {
-    base: Arc<Base>,
-    /// When collections that are read leave their compact encodings.
-    limits: EncodingLimits,
-}
+pub struct BaseBacking(State);
 
 impl BaseBacking {
-    /// Reads from `base`.
+    /// Reads what `base` holds by the time it is asked. Collections that are read leave their compact
+    /// encodings by `limits`.
     #[must_use]
     pub fn new(base: Arc<Base>, limits: EncodingLimits) -> Arc<BaseBacking> {
-        Arc::new(BaseBacking { base, limits })
+        Arc::new(BaseBacking(State::new(base, At::Newest, limits)))
     }
 
-    fn damaged(&self, space: SpaceId, bucket: u16, what: &str) -> BackingError {
-        BackingError::new(format!(
-            "the archive in {} is damaged in bucket {bucket} of {space}: {what}",
-            self.base.dir().display()
-        ))
+    /// As [`BaseBacking::new`], as of the newest batch at or before `at`, which
+    /// must not be older than what compaction keeps.
+    #[must_use]
+    pub fn at(base: Arc<Base>, at: Revision, limits: EncodingLimits) -> Arc<BaseBacking> {
+        Arc::new(BaseBacking(State::new(base, At::Revision(at), limits)))
     }
 }
 
 impl Backing for BaseBacking {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        let name = codec::head_key(space, hash, key);
-        let found = self.base.get(&name).map_err(|error| BackingError::new(error.to_string()))?;
-        let Some(bytes) = found else { return Ok(None) };
-        let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let head = codec::head(&bytes, is_long, self.base.directory().seed, &self.limits)
-            .map_err(|what| self.damaged(space, codec::bucket_of(hash), &what))?;
-        Ok(head.map(|head| head.stored))
+        self.0.fetch(space, hash, key)
     }
 
     fn bucket(
@@ -49,25 +39,6 @@ impl Backing for BaseBacking {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        let prefix = codec::bucket_prefix(space, bucket);
-        let seed = self.base.directory().seed;
-        let mut wrong = None;
-        let mut visit = |name: &[u8], value: &[u8]| -> Result<(), String> {
-            let plain = codec::name(&name[prefix.len()..])?;
-            if let Some(head) = codec::head(value, plain.is_none(), seed, &self.limits)? {
-                each(plain.or(head.key).ok_or("a key has no name")?, head.stored);
-            }
-            Ok(())
-        };
-        self.base
-            .prefix(&prefix, &mut |name, value| match visit(name, value) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(what) => {
-                    wrong = Some(what);
-                    ControlFlow::Break(())
-                }
-            })
-            .map_err(|error| BackingError::new(error.to_string()))?;
-        wrong.map_or(Ok(()), |what| Err(self.damaged(space, bucket, &what)))
+        self.0.bucket(space, bucket, each)
     }
 }

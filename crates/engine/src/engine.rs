@@ -70,6 +70,8 @@ pub struct Engine {
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
     pub(crate) saves: Saves,
+    /// A backup is being made.
+    pub(crate) backs_up: AtomicBool,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
 }
@@ -224,6 +226,7 @@ impl Engine {
             cron_paused: AtomicBool::new(false),
             hooks,
             saves: Saves::default(),
+            backs_up: AtomicBool::new(false),
             archive: OnceLock::new(),
             past: OnceLock::new(),
         }

@@ -49,7 +49,7 @@ mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
-pub use checkpoint::{Archive, Checkpointed};
+pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;

@@ -39,9 +39,10 @@ pub trait Past: Send + Sync {
     /// As [`Past::time_of`], or when it cannot be read.
     fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
 
-    /// As [`Past::view`], for commands that look at the keys they name and at nothing else: each key costs what it
-    /// has to read, and nothing is replayed. What it says about databases as a whole is not so: counts are wrong,
-    /// and to look through keys is an error.
+    /// As [`Past::view`], for commands that look at the keys they name and at
+    /// nothing else: each key costs what it has to read, and nothing is
+    /// replayed. What it says about databases as a whole is not so: counts are
+    /// wrong, and to look through keys is an error.
     ///
     /// # Errors
     /// As [`Past::view`].

@@ -14,7 +14,7 @@ const FAR_MS: &str = "4102444800000";
 
 /// Writes every type, in small and large encodings, with and without
 /// deadlines, over several databases, by many kinds of commands.
-fn fill(wire: &mut Wire) {
+pub fn fill(wire: &mut Wire) {
     let big = "x".repeat(5000);
     let script = [
         "SET plain value",
@@ -87,7 +87,7 @@ fn fill(wire: &mut Wire) {
 
 /// Everything the server holds: by database and key, what DUMP says and when
 /// it expires. A set's and a hash's order is not part of it.
-fn state(server: &Server) -> BTreeMap<(String, Vec<u8>), (Vec<String>, i64)> {
+pub fn state(server: &Server) -> BTreeMap<(String, Vec<u8>), (Vec<String>, i64)> {
     let mut wire = Wire::connect(server.addr());
     let mut state = BTreeMap::new();
     for db in 0..16 {
@@ -155,6 +155,30 @@ fn everything_survives_every_kind_of_stop() {
     assert_eq!(server.wait().code(), Some(0), "SHUTDOWN");
     server.restart();
     assert_eq!(state(&server), before, "after SHUTDOWN");
+}
+
+/// What was saved is not replayed: killed right after SAVE, or ended by
+/// SHUTDOWN, which saves.
+#[test]
+fn what_was_saved_needs_no_log() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    for way in ["SAVE", "SHUTDOWN"] {
+        let mut wire = Wire::connect(server.addr());
+        wire.text(&["FLUSHALL"]);
+        fill(&mut wire);
+        let before = state(&server);
+        if way == "SAVE" {
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            server.kill();
+        } else {
+            wire.send(&["SHUTDOWN"]);
+            assert_eq!(server.wait().code(), Some(0));
+        }
+        server.restart();
+        let persistence = Wire::connect(server.addr()).text(&["INFO", "persistence"]);
+        assert!(persistence.contains("log_recovered_records:0\r\n"), "{way}: {persistence}");
+        assert_eq!(state(&server), before, "{way}");
+    }
 }
 
 #[test]
