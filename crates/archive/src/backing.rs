@@ -1,6 +1,6 @@
 //! The base as what fills the misses of a keyspace.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::SpaceId;
@@ -24,11 +24,50 @@ impl BaseBacking {
         Arc::new(BaseBacking { base, limits })
     }
 
-    fn damaged(&self, space: SpaceId, bucket: u16, what: &str) -> BackingError {
+    fn damaged(&self, space: SpaceId, buckets: &RangeInclusive<u16>, what: &str) -> BackingError {
+        let (first, last) = (buckets.start(), buckets.end());
+        let place = if first == last {
+            format!("bucket {first}")
+        } else {
+            format!("buckets {first} to {last}")
+        };
         BackingError::new(format!(
-            "the archive in {} is damaged in bucket {bucket} of {space}: {what}",
+            "the archive in {} is damaged in {place} of {space}: {what}",
             self.base.dir().display()
         ))
+    }
+
+    /// Visits the heads of a run of buckets: the key, unless only a digest of it
+    /// stands there, and the value.
+    fn heads(
+        &self,
+        space: SpaceId,
+        buckets: &RangeInclusive<u16>,
+        visit: &mut dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String>,
+    ) -> Result<(), BackingError> {
+        let first = codec::bucket_prefix(space, *buckets.start());
+        let last = codec::bucket_prefix(space, *buckets.end());
+        let mut wrong = None;
+        let mut each = |name: &[u8], value: &[u8]| {
+            if name.get(..last.len()).is_none_or(|prefix| prefix > &last[..]) {
+                return ControlFlow::Break(());
+            }
+            let plain = codec::name(&name[last.len()..]).map_err(str::to_owned);
+            match plain.and_then(|plain| visit(plain, value)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(what) => {
+                    wrong = Some(what);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let read = if buckets.start() == buckets.end() {
+            self.base.prefix(&first, &mut each)
+        } else {
+            self.base.from(&first, &mut each)
+        };
+        read.map_err(|error| BackingError::new(error.to_string()))?;
+        wrong.map_or(Ok(()), |what| Err(self.damaged(space, buckets, &what)))
     }
 }
 
@@ -39,7 +78,10 @@ impl Backing for BaseBacking {
         let Some(bytes) = found else { return Ok(None) };
         let is_long = key.len() > codec::NAME_BYTES_MAX;
         let head = codec::head(&bytes, is_long, self.base.directory().seed, &self.limits)
-            .map_err(|what| self.damaged(space, codec::bucket_of(hash), &what))?;
+            .map_err(|what| {
+                let bucket = codec::bucket_of(hash);
+                self.damaged(space, &(bucket..=bucket), &what)
+            })?;
         Ok(head.map(|head| head.stored))
     }
 
@@ -49,25 +91,35 @@ impl Backing for BaseBacking {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        let prefix = codec::bucket_prefix(space, bucket);
+        self.buckets(space, bucket..=bucket, each)
+    }
+
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
         let seed = self.base.directory().seed;
-        let mut wrong = None;
-        let mut visit = |name: &[u8], value: &[u8]| -> Result<(), String> {
-            let plain = codec::name(&name[prefix.len()..])?;
+        self.heads(space, &buckets, &mut |plain, value| {
             if let Some(head) = codec::head(value, plain.is_none(), seed, &self.limits)? {
                 each(plain.or(head.key).ok_or("a key has no name")?, head.stored);
             }
             Ok(())
-        };
-        self.base
-            .prefix(&prefix, &mut |name, value| match visit(name, value) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(what) => {
-                    wrong = Some(what);
-                    ControlFlow::Break(())
-                }
-            })
-            .map_err(|error| BackingError::new(error.to_string()))?;
-        wrong.map_or(Ok(()), |what| Err(self.damaged(space, bucket, &what)))
+        })
+    }
+
+    fn deadlines(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), BackingError> {
+        self.heads(space, &buckets, &mut |plain, value| {
+            if let Some((at, key)) = codec::deadline(value, plain.is_none())? {
+                each(plain.or(key).ok_or("a key has no name")?, at);
+            }
+            Ok(())
+        })
     }
 }

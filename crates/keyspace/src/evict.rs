@@ -15,6 +15,10 @@ const SAMPLE: usize = 64;
 /// The part of a sample that goes: one in so many.
 const SAMPLE_SHARE: usize = 4;
 
+/// Entries that one call looks at, about, so that clients do not wait long for
+/// the shard.
+const LOOKED_MAX: usize = 1024;
+
 /// Bits of an entry's access clock.
 const ACCESS_BITS: u32 = 24;
 
@@ -27,26 +31,29 @@ pub struct Evicted {
     pub bytes: usize,
     /// To be dropped off the lock and, if it is much, off this thread.
     pub garbage: Vec<Garbage>,
+    /// Whether nothing is left that could go: every key in memory was changed
+    /// later than the backing knows.
+    pub is_spent: bool,
 }
 
 impl Keyspace {
     /// Takes keys of one shard out of memory whose last change is not later
     /// than `upto`, which the backing has reached: least recently used ones of
-    /// samples, until `bytes` are free or none is left. Does nothing without a
-    /// backing, see [`Keyspace::back`].
+    /// samples, of each database by its share of the memory, until about `bytes`
+    /// are free, none is left, or a thousand entries were looked at; the next
+    /// call goes on behind them. Does nothing without a backing, see
+    /// [`Keyspace::back`].
     ///
     /// Keys removed after `upto` hold a database up that did not evict before:
     /// the backing still has them, and they were not remembered. Once it has
     /// reached their removal, evicting works.
     pub fn evict(&self, shard: usize, upto: Revision, bytes: usize) -> Evicted {
-        let mut evicted = Evicted::default();
+        let mut evicted = Evicted { is_spent: true, ..Evicted::default() };
         let Some(backing) = self.backing().lock().clone() else { return evicted };
         let clock = self.access_clock();
         let mut guard = self.lock(shard);
+        let all_bytes: usize = guard.dbs.iter().map(|db| db.entry_bytes).sum();
         for db in &mut guard.dbs {
-            if evicted.bytes >= bytes {
-                break;
-            }
             if db.table.is_empty() {
                 continue;
             }
@@ -56,7 +63,10 @@ impl Keyspace {
             });
             backed.remember_removals();
             if db.forgotten_removal <= upto {
-                db.evict(upto, bytes, clock, &mut evicted);
+                let part = db.entry_bytes as f64 / all_bytes as f64;
+                let wanted = ((bytes as f64 * part) as usize).max(1);
+                let goal = evicted.bytes.saturating_add(wanted);
+                evicted.is_spent &= db.evict(upto, goal, clock, &mut evicted);
             }
             self.recount(shard, db);
         }
@@ -65,10 +75,20 @@ impl Keyspace {
 }
 
 impl Db {
-    fn evict(&mut self, upto: Revision, bytes: usize, clock: u32, evicted: &mut Evicted) {
-        let mut fruitless = 0;
-        while evicted.bytes < bytes && fruitless <= self.table.len() && !self.table.is_empty() {
+    /// Answers whether nothing is left that could go.
+    fn evict(&mut self, upto: Revision, goal: usize, clock: u32, evicted: &mut Evicted) -> bool {
+        let mut looked = 0;
+        while !self.table.is_empty() {
             let backed = self.backed.as_mut().expect("only backed databases evict");
+            if backed.looked_in_vain.0 != upto {
+                backed.looked_in_vain = (upto, 0);
+            }
+            if backed.looked_in_vain.1 > self.table.len() {
+                return true;
+            }
+            if evicted.bytes >= goal || looked >= LOOKED_MAX {
+                return false;
+            }
             let (mut seen, mut sample) = (0, Vec::new());
             // Hash order is as good as chance, and neighbours share a bucket.
             backed.hand = self.table.scan(backed.hand, SAMPLE, &mut |entry| {
@@ -77,20 +97,22 @@ impl Db {
                     sample.push((Reverse(idle_s(clock, entry.access())), entry.key().to_vec()));
                 }
             });
+            looked += seen.max(1);
             let share = sample.len().div_ceil(SAMPLE_SHARE);
             if share == 0 {
-                fruitless += seen.max(1);
+                backed.looked_in_vain.1 += seen.max(1);
                 continue;
             }
-            fruitless = 0;
-            sample.select_nth_unstable(share - 1);
+            backed.looked_in_vain.1 = 0;
+            sample.select_nth_unstable_by_key(share - 1, |&(idle, _)| idle);
             for (_, key) in &sample[..share] {
-                if evicted.bytes >= bytes {
-                    return;
+                if evicted.bytes >= goal {
+                    return false;
                 }
                 self.evict_key(key, evicted);
             }
         }
+        true
     }
 
     fn evict_key(&mut self, key: &[u8], evicted: &mut Evicted) {

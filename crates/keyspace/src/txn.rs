@@ -92,6 +92,8 @@ pub struct Txn<'t> {
     /// Why a key could not be brought into memory.
     backing_error: Option<BackingError>,
     absent: load::Absent,
+    /// Keys brought into memory.
+    loaded: u32,
 }
 
 /// What a finished transaction tells its caller.
@@ -108,6 +110,8 @@ pub struct Finished {
     pub hits: u32,
     /// Reads that did not.
     pub misses: u32,
+    /// Keys it had to bring into memory, see [`Txn::loaded`].
+    pub loaded: u32,
 }
 
 impl<'t> Txn<'t> {
@@ -173,6 +177,7 @@ impl<'t> Txn<'t> {
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             absent: load::Absent::default(),
+            loaded: 0,
         }
     }
 
@@ -200,6 +205,7 @@ impl<'t> Txn<'t> {
             expired: self.expired,
             hits: self.reads.hits.get(),
             misses: self.reads.misses.get(),
+            loaded: self.loaded,
         }
     }
 
