@@ -1,5 +1,5 @@
-//! The archive beside the engine: opening it, following the log, loading the
-//! keyspace from it.
+//! The archive beside the engine: opening it, following the log, letting
+//! values come from it and go to it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,9 +13,6 @@ use log::Log;
 use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
-
-/// Buckets of a database: all values of the leading 16 bits of a hash.
-const BUCKETS: u32 = 1 << 16;
 
 /// Opens the archive's base and lets `keyspace`, which must be made with its
 /// seed, be filled from it.
@@ -51,8 +48,8 @@ pub struct Archiving {
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
-    loading: Arc<AtomicBool>,
-    loader: Mutex<Option<JoinHandle<()>>>,
+    goes_on: Arc<AtomicBool>,
+    tier: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Archiving {
@@ -82,10 +79,11 @@ impl Archiving {
         };
         let reader = log.log().reader(base.revision().next());
         let follower = Follower::start(base.clone(), reader, options);
-        let loading = Arc::new(AtomicBool::new(true));
-        let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, loading, loader });
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let tier = Mutex::new(None);
+        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, goes_on, tier });
         engine.attach_archive(archiving.clone());
+        *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }
 
@@ -114,11 +112,12 @@ impl Archiving {
     }
 
     /// Ends its threads.
-    pub fn stop(&self) {
-        self.loading.store(false, Ordering::Relaxed);
-        if let Some(loader) = self.loader.lock().take() {
+    pub fn stop(&self, engine: &Engine) {
+        self.goes_on.store(false, Ordering::SeqCst);
+        engine.tier_moved();
+        if let Some(tier) = self.tier.lock().take() {
             // A panic of the thread has been reported by the hook.
-            let _ = loader.join();
+            let _ = tier.join();
         }
         self.follower.stop();
     }
@@ -241,6 +240,7 @@ fn advanced(
         });
         let Some(engine) = engine.upgrade() else { return };
         engine.keyspace.forget_removals(revision);
+        engine.tier_moved();
         let (log, settings) = (log.log(), &engine.live().settings);
         if let Err(error) = log.remove_before(removable(log, revision, settings)) {
             tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
@@ -250,30 +250,12 @@ fn advanced(
     })
 }
 
-/// Loads everything that stands in the archive only, bucket by bucket, beside
-/// the clients.
-fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
-    if !engine.keyspace.is_backed() {
-        return None;
-    }
+/// Loads what stands in the archive only, and takes values out of memory when
+/// it is full, beside the clients.
+fn keep_tier(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
     let engine = engine.clone();
-    let load = move || {
-        let began_ms = engine.clock.now_us() / 1000;
-        let keys = engine.keyspace.unloaded();
-        let buckets = (0..engine.keyspace.databases())
-            .flat_map(|db| (0..BUCKETS).map(move |bucket| (db, bucket as u16)));
-        for (db, bucket) in buckets {
-            if !goes_on.load(Ordering::Relaxed) || !engine.keyspace.is_backed() {
-                break;
-            }
-            if let Err(error) = engine.keyspace.load_bucket(db, bucket) {
-                tracing::error!("load the keys of database {db} from the archive: {error}");
-                return;
-            }
-        }
-        let seconds = (engine.clock.now_us() / 1000 - began_ms) as f64 / 1000.0;
-        tracing::info!(keys, seconds, "loaded from the archive");
-    };
-    let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
-    Some(thread.expect("a thread can be started"))
+    std::thread::Builder::new()
+        .name("tier".to_owned())
+        .spawn(move || engine.keep_tier(&goes_on))
+        .expect("a thread can be started")
 }

@@ -9,6 +9,9 @@ use keyspace::{Backing, BackingError, EncodingLimits, Stored};
 use crate::base_tree::Base;
 use crate::codec;
 
+/// Sees a head: the key, unless only a digest of it stands there, and the value.
+type VisitHead<'v> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
+
 /// The newest state of the base, read key by key.
 #[derive(Debug)]
 pub struct BaseBacking {
@@ -37,13 +40,12 @@ impl BaseBacking {
         ))
     }
 
-    /// Visits the heads of a run of buckets: the key, unless only a digest of it
-    /// stands there, and the value.
+    /// Visits the heads of a run of buckets.
     fn heads(
         &self,
         space: SpaceId,
         buckets: &RangeInclusive<u16>,
-        visit: &mut dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String>,
+        visit: &mut VisitHead<'_>,
     ) -> Result<(), BackingError> {
         let first = codec::bucket_prefix(space, *buckets.start());
         let last = codec::bucket_prefix(space, *buckets.end());
@@ -77,11 +79,12 @@ impl Backing for BaseBacking {
         let found = self.base.get(&name).map_err(|error| BackingError::new(error.to_string()))?;
         let Some(bytes) = found else { return Ok(None) };
         let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let head = codec::head(&bytes, is_long, self.base.directory().seed, &self.limits)
-            .map_err(|what| {
+        let head = codec::head(&bytes, is_long, self.base.directory().seed, &self.limits).map_err(
+            |what| {
                 let bucket = codec::bucket_of(hash);
                 self.damaged(space, &(bucket..=bucket), &what)
-            })?;
+            },
+        )?;
         Ok(head.map(|head| head.stored))
     }
 
@@ -116,7 +119,7 @@ impl Backing for BaseBacking {
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<(), BackingError> {
         self.heads(space, &buckets, &mut |plain, value| {
-            if let Some((at, key)) = codec::deadline(value, plain.is_none())? {
+            if let Some(codec::Due { at, key }) = codec::deadline(value, plain.is_none())? {
                 each(plain.or(key).ok_or("a key has no name")?, at);
             }
             Ok(())

@@ -140,22 +140,28 @@ pub(crate) struct Head<'a> {
     pub(crate) stored: Stored,
 }
 
-/// When the key of a head is due, read without its value; `None` when it is not
-/// or its key is gone. Answers the key too, as [`Head`] does.
+/// When a key is due.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) at: u64,
+    /// The key, where the head's key is only a digest.
+    pub(crate) key: Option<&'a [u8]>,
+}
+
+/// When the key of a head is due, read without its value; `None` when it never
+/// is or is gone.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn deadline(
-    bytes: &[u8],
-    has_key: bool,
-) -> Result<Option<(u64, Option<&[u8]>)>, &'static str> {
+pub(crate) fn deadline(bytes: &[u8], has_key: bool) -> Result<Option<Due<'_>>, &'static str> {
     let mut reader = Reader(bytes);
     reader.number()?;
     if reader.byte()? == FORM_GONE {
         return Ok(None);
     }
     let Some(at) = reader.number()?.checked_sub(1) else { return Ok(None) };
-    Ok(Some((at, if has_key { Some(reader.key()?) } else { None })))
+    let key = if has_key { Some(reader.key()?) } else { None };
+    Ok(Some(Due { at, key }))
 }
 
 /// Reads a head's value; `None` when its key is gone. `has_key` says that its

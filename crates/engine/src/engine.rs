@@ -26,6 +26,7 @@ use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
 use crate::stats::Stats;
+use crate::tier::Tier;
 use crate::tracking::Tracking;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
     pub(crate) saves: Saves,
+    pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
 }
@@ -221,6 +223,7 @@ impl Engine {
             cron_paused: AtomicBool::new(false),
             hooks,
             saves: Saves::default(),
+            tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
         }
@@ -279,10 +282,17 @@ impl Engine {
         self.replicator.reconfigure(&changed);
         let live = Arc::new(Live::new(&changed));
         *self.live.write() = live.clone();
+        let policy_changed = settings.policy != changed.policy;
         *settings = changed;
         self.live_version.fetch_add(1, Ordering::Release);
         drop(settings);
         self.limit_tracked_keys(&live);
+        if policy_changed {
+            // What one policy left in the archive, the other wants in memory.
+            self.load_anew();
+        } else {
+            self.tier_moved();
+        }
         Ok(())
     }
 

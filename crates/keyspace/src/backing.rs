@@ -16,7 +16,8 @@ use thiserror::Error;
 
 use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
-use crate::value::{Value, ValueRef};
+use crate::txn::Look;
+use crate::value::Value;
 
 /// Bits of a key's hash that choose its bucket, the shard's included.
 const BUCKET_BITS: u32 = 16;
@@ -411,7 +412,7 @@ impl Db {
         &self,
         shard: usize,
         position: u64,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>, Option<u64>),
+        visit: &mut Look<'_>,
     ) -> Result<u64, BackingError> {
         let backed = self.backed.as_ref().expect("the caller asked");
         let run = run_of(bucket_at(shard, position), self.len() as u64);
@@ -421,14 +422,14 @@ impl Db {
             visit(entry.key(), value_of(entry), entry.deadline());
         });
         let mut belong = Ok(());
-        backed.backing.buckets(self.space, run.clone(), &mut |key, stored| {
-            match self.unknown_of(&run, key) {
-                Ok(Some(hash)) if self.table.position_of(hash) >= position => {
-                    visit(key, stored.value.as_ref(), stored.deadline);
-                }
-                Ok(_) => {}
-                Err(error) => belong = Err(error),
+        backed.backing.buckets(self.space, run.clone(), &mut |key, stored| match self
+            .unknown_of(&run, key)
+        {
+            Ok(Some(hash)) if self.table.position_of(hash) >= position => {
+                visit(key, stored.value.as_ref(), stored.deadline);
             }
+            Ok(_) => {}
+            Err(error) => belong = Err(error),
         })?;
         belong.map(|()| end)
     }
@@ -445,13 +446,15 @@ impl Db {
         let backing = backed.backing.clone();
         let run = run_of(bucket, backed.unloaded_keys);
         let mut noted = Ok(());
-        backing.deadlines(self.space, run.clone(), &mut |key, at| {
-            match self.unknown_of(&run, key) {
+        backing.deadlines(
+            self.space,
+            run.clone(),
+            &mut |key, at| match self.unknown_of(&run, key) {
                 Ok(Some(hash)) => drop(self.deadlines.insert((at, hash))),
                 Ok(None) => {}
                 Err(error) => noted = Err(error),
-            }
-        })?;
+            },
+        )?;
         noted.map(|()| run.end() - run.start() + 1)
     }
 
@@ -681,6 +684,21 @@ impl Keyspace {
         let seen = db.index_deadlines(bucket);
         self.recount(index, db);
         seen
+    }
+
+    /// Of databases that evicted keys and have all of them again, nothing need
+    /// be remembered any more. Locks one shard at a time.
+    pub fn keep_all(&self) {
+        for index in 0..SHARDS {
+            let mut shard = self.lock(index);
+            for db in &mut shard.dbs {
+                if let Some(backed) = db.backed.as_mut().filter(|b| b.unloaded_keys == 0) {
+                    backed.evicts = false;
+                    db.settle();
+                    self.recount(index, db);
+                }
+            }
+        }
     }
 
     /// Keys that are not in memory. Locks one shard at a time.

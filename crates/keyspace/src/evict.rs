@@ -10,14 +10,14 @@ use crate::recorder::Garbage;
 use crate::shard::{Db, Keyspace, entry_bytes};
 
 /// Entries looked at together, of which the least recently used ones go.
-const SAMPLE: usize = 64;
+const SAMPLE: usize = 192;
 
 /// The part of a sample that goes: one in so many.
 const SAMPLE_SHARE: usize = 4;
 
 /// Entries that one call looks at, about, so that clients do not wait long for
 /// the shard.
-const LOOKED_MAX: usize = 1024;
+const LOOKED_MAX: usize = 768;
 
 /// Bits of an entry's access clock.
 const ACCESS_BITS: u32 = 24;
@@ -29,6 +29,10 @@ pub struct Evicted {
     pub keys: u64,
     /// Heap bytes of them and their values.
     pub bytes: usize,
+    /// Keys that were looked at.
+    pub seen: u64,
+    /// Those of them that could not go, changed later than the backing knows.
+    pub too_new: u64,
     /// To be dropped off the lock and, if it is much, off this thread.
     pub garbage: Vec<Garbage>,
     /// Whether nothing is left that could go: every key in memory was changed
@@ -40,7 +44,7 @@ impl Keyspace {
     /// Takes keys of one shard out of memory whose last change is not later
     /// than `upto`, which the backing has reached: least recently used ones of
     /// samples, of each database by its share of the memory, until about `bytes`
-    /// are free, none is left, or a thousand entries were looked at; the next
+    /// are free, none is left, or some hundred entries were looked at; the next
     /// call goes on behind them. Does nothing without a backing, see
     /// [`Keyspace::back`].
     ///
@@ -98,6 +102,8 @@ impl Db {
                 }
             });
             looked += seen.max(1);
+            evicted.seen += seen as u64;
+            evicted.too_new += (seen - sample.len()) as u64;
             let share = sample.len().div_ceil(SAMPLE_SHARE);
             if share == 0 {
                 backed.looked_in_vain.1 += seen.max(1);

@@ -29,6 +29,7 @@ use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
+pub use scan::Look;
 
 /// Which shards a transaction locks.
 #[derive(Clone, Debug, PartialEq, Eq)]

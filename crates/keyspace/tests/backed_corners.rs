@@ -320,11 +320,14 @@ fn a_look_at_all_keys_leaves_those_evicted_where_they_are() {
     fixture.run(|txn| assert!(txn.delete(&names[200])));
     let unloaded = fixture.keyspace.unloaded();
     let mut seen = std::collections::BTreeMap::new();
-    fixture.run(|txn| {
-        let seen = &mut seen;
-        txn.visit_all(&mut |key, value, _| drop(seen.insert(key.to_vec(), backing::seen(value))))
-    })
-    .expect("the backing is well");
+    fixture
+        .run(|txn| {
+            let seen = &mut seen;
+            txn.visit_all(&mut |key, value, _| {
+                drop(seen.insert(key.to_vec(), backing::seen(value)))
+            })
+        })
+        .expect("the backing is well");
     assert_eq!(fixture.keyspace.unloaded(), unloaded);
     assert_eq!(seen.len(), 299);
     for (n, name) in names.iter().enumerate().filter(|(n, _)| *n != 200) {

@@ -11,6 +11,7 @@ mod restart;
 mod revisions;
 mod run;
 mod security;
+mod tier;
 mod wire;
 
 /// The program under test.

@@ -10,6 +10,9 @@ use crate::shard::{Db, SHARDS, value_of};
 use crate::table::{POSITION_BITS, POSITION_END};
 use crate::value::ValueRef;
 
+/// Sees a key, its value and its deadline.
+pub type Look<'l> = dyn FnMut(&[u8], ValueRef<'_>, Option<u64>) + 'l;
+
 impl Txn<'_> {
     /// Visits the keys of the current database that exist, about `count` of
     /// them from `cursor` on (0: the beginning), and answers the next cursor
@@ -33,10 +36,7 @@ impl Txn<'_> {
     ///
     /// # Errors
     /// When the backing cannot be read; some keys may have been visited then.
-    pub fn visit_all(
-        &mut self,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>, Option<u64>),
-    ) -> Result<(), BackingError> {
+    pub fn visit_all(&mut self, visit: &mut Look<'_>) -> Result<(), BackingError> {
         self.scan_entries(0, usize::MAX, visit).map(drop)
     }
 
@@ -44,7 +44,7 @@ impl Txn<'_> {
         &mut self,
         cursor: u64,
         count: usize,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>, Option<u64>),
+        visit: &mut Look<'_>,
     ) -> Result<u64, BackingError> {
         let mut shard = (cursor >> POSITION_BITS) as usize;
         let mut position = cursor & (POSITION_END - 1);
