@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Result<(), String> {
     let limits = engine::encoding_limits(settings);
     let backing = BaseBacking::new(base.clone(), limits);
+    keyspace.evict_to(backing.clone());
     for database in &base.directory().databases {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {

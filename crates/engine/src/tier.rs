@@ -180,7 +180,7 @@ impl Engine {
         }
         // Readers are not held up; those who outrun the thread help it.
         if used > marks.brake {
-            self.evict_slice(&marks, used);
+            self.evict_slice(&marks, used, self.archived().revision);
         }
     }
 
@@ -231,7 +231,7 @@ impl Engine {
 
     fn evict_down(&self, marks: &Marks, goes_on: &AtomicBool) -> EvictionEnd {
         let (mut spent, mut seen, mut too_new) = (0, 0, 0);
-        let mut requested = Revision::ZERO;
+        let (mut upto, mut requested) = (Revision::ZERO, Revision::ZERO);
         loop {
             let used = self.used_memory();
             if used <= marks.target || !goes_on.load(Ordering::SeqCst) {
@@ -239,6 +239,9 @@ impl Engine {
             }
             let Checkpointed { revision: archived, fault, .. } = self.archived();
             let newest = self.replicator.newest();
+            if archived > upto {
+                (upto, spent) = (archived, 0);
+            }
             if spent >= SHARDS {
                 if used <= marks.limit {
                     return EvictionEnd::Enough;
@@ -249,7 +252,7 @@ impl Engine {
                 self.request(newest);
                 return EvictionEnd::Lags(newest);
             }
-            let slice = self.evict_slice(marks, used);
+            let slice = self.evict_slice(marks, used, upto);
             spent = if slice.is_spent { spent + 1 } else { 0 };
             (seen, too_new) = (seen + slice.seen, too_new + slice.too_new);
             if too_new * TOO_NEW_SHARE > seen && requested <= archived && archived < newest {
@@ -266,11 +269,10 @@ impl Engine {
     }
 
     /// Frees a little of one shard.
-    fn evict_slice(&self, marks: &Marks, used: u64) -> Slice {
+    fn evict_slice(&self, marks: &Marks, used: u64, upto: Revision) -> Slice {
         let wanted = (used.saturating_sub(marks.target) / SHARDS as u64)
             .clamp(*SLICE_BYTES.start(), *SLICE_BYTES.end());
         let shard = self.tier.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let upto = self.archived().revision;
         let evicted = self.keyspace.evict(shard, upto, wanted as usize);
         self.stats.tier_evicted_keys.fetch_add(evicted.keys, Ordering::Relaxed);
         self.stats.tier_evicted_bytes.fetch_add(evicted.bytes as u64, Ordering::Relaxed);
@@ -319,12 +321,7 @@ impl Engine {
         if loading.keys > 0 {
             let left = self.keyspace.unloaded();
             let seconds = (self.clock.now_us() / 1000 - loading.began_ms) as f64 / 1000.0;
-            tracing::info!(
-                keys = loading.keys.saturating_sub(left),
-                left,
-                seconds,
-                "loaded from the archive"
-            );
+            tracing::info!(keys = loading.keys, left, seconds, "loaded from the archive");
         }
     }
 

@@ -12,13 +12,11 @@ use engine::{Archive, Checkpointed, Engine, EvictionEnd, Outcome};
 use harness::{Gate, Peer, Server, bulk, error, integer, ok};
 use keyspace::table::{Keyed, Table};
 use keyspace::{
-    Backing, BackingError, Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Stored, Txn,
-    TxnOptions, dump,
+    Backing, BackingError, Buffers, EncodingLimits, SHARDS, Scope, Stored, Txn, TxnOptions, dump,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-const DATABASES: u16 = 16;
 const LIMIT: u64 = 1 << 20;
 
 type Body = (Vec<u8>, Option<u64>, Revision);
@@ -101,7 +99,7 @@ impl Tiered {
         let (progress, _) = watch::channel(Checkpointed::default());
         let shelf = Shelf { content: Mutex::default(), progress, requested: AtomicU64::new(0) };
         let tiered = Tiered { server, shelf: Arc::new(shelf) };
-        tiered.back(&tiered.engine().keyspace);
+        tiered.engine().keyspace.evict_to(tiered.shelf.clone());
         tiered.engine().attach_archive(tiered.shelf.clone());
         let mut peer = tiered.server.connect();
         assert_eq!(peer.run(&format!("CONFIG SET maxmemory {LIMIT}")), ok());
@@ -111,12 +109,6 @@ impl Tiered {
 
     fn engine(&self) -> &Arc<Engine> {
         &self.server.engine
-    }
-
-    fn back(&self, keyspace: &Keyspace) {
-        for db in 0..DATABASES {
-            keyspace.back(self.shelf.clone(), db, SpaceId::first_of(db), &[0; SHARDS]);
-        }
     }
 
     /// The archive takes over everything.

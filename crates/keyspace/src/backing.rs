@@ -629,7 +629,7 @@ impl Keyspace {
         space: SpaceId,
         keys: &[u64; SHARDS],
     ) {
-        *self.backing().lock() = Some(backing.clone());
+        self.evict_to(backing.clone());
         for (index, &keys) in keys.iter().enumerate() {
             let mut shard = self.lock(index);
             let db = &mut shard.dbs[usize::from(db)];
@@ -640,6 +640,12 @@ impl Keyspace {
             });
             self.recount(index, db);
         }
+    }
+
+    /// Keys may be evicted to `backing`, of databases that it knows nothing of
+    /// yet too. [`Keyspace::back`] says so as well.
+    pub fn evict_to(&self, backing: Arc<dyn Backing>) {
+        *self.backing().lock() = Some(backing);
     }
 
     /// Whether any key may stand in a backing only.

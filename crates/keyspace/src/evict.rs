@@ -42,7 +42,7 @@ pub struct Evicted {
 
 impl Keyspace {
     /// Takes keys of one shard out of memory whose last change is not later
-    /// than `upto`, which the backing has reached: least recently used ones of
+    /// than `upto`, which the backing has reached: least used ones of
     /// samples, of each database by its share of the memory, until about `bytes`
     /// are free, none is left, or some hundred entries were looked at; the next
     /// call goes on behind them. Does nothing without a backing, see
@@ -98,7 +98,12 @@ impl Db {
             backed.hand = self.table.scan(backed.hand, SAMPLE, &mut |entry| {
                 seen += 1;
                 if Revision(entry.revision()) <= upto {
-                    sample.push((Reverse(idle_s(clock, entry.access())), entry.key().to_vec()));
+                    // Once is no habit: else every key that is read once would drive
+                    // one out that is read all the time.
+                    let habit = entry.heat().saturating_sub(1);
+                    let rank = (habit, Reverse(idle_s(clock, entry.access())));
+                    sample.push((rank, entry.key().to_vec()));
+                    entry.cool();
                 }
             });
             looked += seen.max(1);
@@ -110,7 +115,7 @@ impl Db {
                 continue;
             }
             backed.looked_in_vain.1 = 0;
-            sample.select_nth_unstable_by_key(share - 1, |&(idle, _)| idle);
+            sample.select_nth_unstable_by_key(share - 1, |&(rank, _)| rank);
             for (_, key) in &sample[..share] {
                 if evicted.bytes >= goal {
                     return false;

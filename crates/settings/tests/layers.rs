@@ -137,7 +137,7 @@ fn errors_name_place_key_value_range_and_the_nearest_name() {
         ),
         (
             "[storage]\neviction_policy = \"lru\"\n",
-            "alcid.toml:2: storage.eviction_policy = \"lru\": expected \"noeviction\" or \"tier\"",
+            "alcid.toml:2: storage.eviction_policy = \"lru\": expected one of noeviction, tier",
         ),
         (
             "[storage]\nmax_memory = \"lots\"\n",

@@ -3,7 +3,7 @@
 
 use base::{Frame, Rng, SeededRng};
 use resp::encode_command;
-use testkit::Server;
+use testkit::{Server, temp_dir};
 
 use crate::ALCID;
 use crate::wire::{Wire, eventually, memory_of};
@@ -13,14 +13,12 @@ const KEYS: usize = 36_000;
 const HOT: usize = 50;
 const BATCH: usize = 100;
 
-const OPTIONS: &[&str] = &[
-    "--max-memory",
-    "4mb",
-    "--set",
-    "storage.eviction_policy=tier",
-    "--set",
-    "storage.block_cache_size=1mb",
-];
+const CONFIG: &str = "[storage]
+max_memory = \"4MB\"
+eviction_policy = \"tier\"
+block_cache_size = \"1MB\"
+aof_fsync = \"always\"
+";
 
 /// Text of a key's own that does not compress.
 fn text(n: usize, len: usize) -> String {
@@ -88,7 +86,10 @@ fn batches(keys: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range
 
 #[test]
 fn ten_times_the_limit_is_served() {
-    let mut server = Server::start(ALCID, OPTIONS);
+    let folder = temp_dir();
+    let config = folder.path().join("alcid.toml");
+    std::fs::write(&config, CONFIG).expect("the folder is ours");
+    let mut server = Server::start(ALCID, &["--config", &config.display().to_string()]);
     let mut wire = Wire::connect(server.addr());
     let mut most = 0;
     let mut number = 0;
@@ -146,7 +147,7 @@ fn ten_times_the_limit_is_served() {
 
 #[test]
 fn the_policy_needs_an_archive() {
-    let server = Server::start(ALCID, &["--no-persistence"]);
+    let server = Server::start(ALCID, &["--no-log"]);
     let mut wire = Wire::connect(server.addr());
     let refusal = wire.text(&["CONFIG", "SET", "maxmemory-policy", "tier"]);
     assert!(refusal.contains("storage.aof_enabled is false"), "{refusal}");
