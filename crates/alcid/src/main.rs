@@ -1,11 +1,11 @@
 //! The `alcid` binary: configuration, wiring and sub-commands.
 
 mod archiving;
-mod past;
 mod args;
 mod config_cmd;
 mod descriptors;
 mod logging;
+mod past;
 mod rotation;
 mod server;
 mod signals;

@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicU64;
 
 use base::{DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
-use log::{Hold, Log, Place, Record, RealVfs};
+use log::{Hold, Log, Place, RealVfs, Record};
 use parking_lot::Mutex;
 
 use crate::base_tree::Base;

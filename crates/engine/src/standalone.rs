@@ -63,8 +63,12 @@ impl StandaloneLog {
     #[must_use]
     pub fn new(log: Log, recovered: Recovered) -> Arc<StandaloneLog> {
         let (commits, _) = watch::channel(Commit { revision: log.durable(), fault: None });
-        let standalone =
-            Arc::new(StandaloneLog { log: Arc::new(log), commits, recovered, waits: AtomicU64::new(0) });
+        let standalone = Arc::new(StandaloneLog {
+            log: Arc::new(log),
+            commits,
+            recovered,
+            waits: AtomicU64::new(0),
+        });
         let weak = Arc::downgrade(&standalone);
         standalone.log.on_progress(move || {
             if let Some(standalone) = weak.upgrade() {

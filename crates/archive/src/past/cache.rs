@@ -56,9 +56,8 @@ impl Cache {
         keyspace: Keyspace,
     ) -> Arc<Keyspace> {
         let mut kept = self.0.lock();
-        let same = |view: &Kept| {
-            (view.revision, view.batch, view.is_whole) == (revision, batch, is_whole)
-        };
+        let same =
+            |view: &Kept| (view.revision, view.batch, view.is_whole) == (revision, batch, is_whole);
         if let Some(found) = kept.iter().find(|view| same(view)) {
             return found.keyspace.clone();
         }

@@ -15,7 +15,9 @@ pub enum PastError {
     Compacted { asked: Revision, oldest: Revision },
     #[error("revision {asked} is newer than the current revision, {newest}")]
     Future { asked: Revision, newest: Revision },
-    #[error("revision {asked} is not in the log's files yet; ask again once its disk has caught up")]
+    #[error(
+        "revision {asked} is not in the log's files yet; ask again once its disk has caught up"
+    )]
     NotYet { asked: Revision },
     #[error("no history is kept since revision {noted}: {reason}; it goes on after a restart")]
     Stopped { noted: Revision, reason: String },

@@ -39,9 +39,8 @@ impl Past {
                 break;
             }
             // Its share of the indexes goes with it.
-            bytes = bytes.saturating_sub(
-                segment.bytes + index_bytes * segment.bytes / log_bytes.max(1),
-            );
+            bytes = bytes
+                .saturating_sub(segment.bytes + index_bytes * segment.bytes / log_bytes.max(1));
             gone = Some(segment.last);
         }
         match gone {

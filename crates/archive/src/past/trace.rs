@@ -64,8 +64,7 @@ pub(super) fn of_key(
             continue;
         }
         is_touched = true;
-        let is_gone =
-            matches!(effect, Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. });
+        let is_gone = matches!(effect, Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. });
         if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
             settles = true;
             bytes.clear();
@@ -192,8 +191,7 @@ mod tests {
         let to = |key| Effect::Rename { db: 0, key, replaces: None };
         let keys = BTreeSet::from([b"a".to_vec(), b"b".to_vec()]);
         let effects = bytes(&[named(b"a"), to(b"b"), named(b"c"), SET, named(b"b"), to(b"c")]);
-        let expected =
-            [named(b"a"), to(b"b"), named(b"b"), Effect::Delete(Cause::Client)];
+        let expected = [named(b"a"), to(b"b"), named(b"b"), Effect::Delete(Cause::Client)];
         assert_eq!(of_keys(&effects, &keys).expect("ours"), bytes(&expected));
         let mut found = Vec::new();
         sources(&effects, b"c", &mut found).expect("ours");
