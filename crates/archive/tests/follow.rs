@@ -32,6 +32,7 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         databases: DATABASES,
         limits: EncodingLimits::default(),
         past: None,
+        turn: Box::new(|| {}),
         clock: Arc::new(SystemClock),
         advanced: Box::new(|_, _| {}),
         failed: Box::new(|reason| panic!("{reason}")),
@@ -116,7 +117,7 @@ fn a_database_that_was_empty_for_a_while_stays() {
             }
         });
     };
-    let batch = |db, value| {
+    let batch = |db, value: Option<&str>| {
         put(db, b"key", value);
         follower.checkpoint(database.log().newest()).expect("it follows");
         assert_eq!(contents(&filled_from(&base)), contents(&database.keyspace));

@@ -48,6 +48,7 @@ impl Archived {
             databases: DATABASES,
             limits: EncodingLimits::default(),
             past: Some(self.past.clone()),
+            turn: Box::new(|| {}),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
             failed: Box::new(|reason| panic!("{reason}")),
@@ -298,4 +299,28 @@ fn a_past_that_was_off_begins_anew() {
     archived.step(50);
     archived.check_keys(30);
     archived.check_whole(5);
+}
+
+#[test]
+fn the_base_gives_back_what_the_past_had_of_it() {
+    const KEYS: u8 = 200;
+    let folder = temp_dir();
+    let mut archived = Archived::new(folder.path(), 6, Pace::default());
+    archived.follow();
+    let batch = |archived: &Archived, value: u8| {
+        for key in 0..KEYS {
+            let value = vec![value; 1000];
+            archived.database.change(|txn| txn.set_string(&[key], &value, None));
+        }
+        archived.checkpoint();
+    };
+    (0..20).for_each(|value| batch(&archived, value));
+    let before = archived.base.disk_bytes();
+    assert!(before > 19 * 1000 * u64::from(KEYS), "every state is kept: {before}");
+    let newest = archived.database.log().newest();
+    assert_eq!(archived.past.compact(newest).expect("it can be"), newest);
+    // The follower has merged by the time it writes the second batch.
+    (0..2).for_each(|value| batch(&archived, value));
+    let after = archived.base.disk_bytes();
+    assert!(after < 4 * 1000 * u64::from(KEYS), "{after} of {before} bytes are left");
 }
