@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use archive::backup::Source;
-use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
+use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
 use base::{Clock, DbIndex, Revision};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
@@ -103,13 +103,15 @@ impl Archiving {
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
             past: past.clone(),
+            turn: turn(engine, past.clone(), &base, &log),
             clock,
             advanced,
             failed,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
         if let Some(past) = past {
-            Past::attach(engine, past, log.clone());
+            let remove = remove_old(Arc::downgrade(engine), base.clone(), log.clone());
+            Past::attach(engine, past, log.clone(), Box::new(remove));
         }
         let follower = Follower::start(base.clone(), reader, options);
         let goes_on = Arc::new(AtomicBool::new(true));
@@ -288,6 +290,40 @@ fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {
         }
     }
     Revision::ZERO
+}
+
+/// Removes segments of the log that nobody needs.
+fn remove_old(
+    engine: Weak<Engine>,
+    base: Arc<Base>,
+    log: Arc<StandaloneLog>,
+) -> impl Fn() + Send + Sync {
+    move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let upto = removable(log.log(), base.revision(), &engine.live().settings);
+        if let Err(error) = log.log().remove_before(upto) {
+            tracing::warn!("remove old segments of the log: {error}; it is tried again");
+        }
+    }
+}
+
+/// Lets go of the past that is too old, also while nothing is written.
+fn turn(
+    engine: &Arc<Engine>,
+    past: Option<Arc<archive::Past>>,
+    base: &Arc<Base>,
+    log: &Arc<StandaloneLog>,
+) -> Turn {
+    let Some(past) = past else { return Box::new(|| {}) };
+    let engine = Arc::downgrade(engine);
+    let remove = remove_old(engine.clone(), base.clone(), log.clone());
+    Box::new(move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let now_ms = engine.clock.now_us() / 1000;
+        if crate::past::retain(&past, &engine.live().settings, now_ms) {
+            remove();
+        }
+    })
 }
 
 /// When the base moves forward, by the settings.
