@@ -6,6 +6,7 @@ mod backup;
 mod config_cmd;
 mod descriptors;
 mod logging;
+mod past;
 mod rotation;
 mod server;
 mod signals;

@@ -20,6 +20,8 @@ pub struct Storage {
     pub log: Arc<StandaloneLog>,
     /// The archive's base.
     pub base: Arc<Base>,
+    /// The past, if it is kept.
+    pub past: Option<Arc<archive::Past>>,
 }
 
 /// Opens the archive and the log of `settings`, and replays of the log what
@@ -93,7 +95,9 @@ pub fn open(
         seconds: report.seconds,
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
     };
-    Ok(Storage { keyspace, log: StandaloneLog::new(log, recovered), base })
+    let log = StandaloneLog::new(log, recovered);
+    let past = crate::past::open(&base, &log, settings, report.ended_early.is_some())?;
+    Ok(Storage { keyspace, log, base, past })
 }
 
 /// `alcid log …`

@@ -232,6 +232,17 @@ impl Base {
         Ok(())
     }
 
+    /// Visits the entries from `first` on, in order, as of now.
+    pub(crate) fn from(&self, first: &[u8], visit: &mut Visit<'_>) -> Result<(), ArchiveError> {
+        for entry in self.tree.range(first.., SeqNo::MAX, None) {
+            let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Visits the entries of a range as of the newest batch at or before `at`.
     pub(crate) fn range_at(
         &self,

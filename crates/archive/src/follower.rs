@@ -15,6 +15,7 @@ use crate::backing::BaseBacking;
 use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
+use crate::past::Past;
 
 /// Longest wait for a record: an archive that is never idle looks at its age
 /// that often.
@@ -59,6 +60,8 @@ pub struct FollowerOptions {
     pub databases: DbIndex,
     /// When collections leave their compact encodings.
     pub limits: EncodingLimits,
+    /// The past, if it is kept: it is told of every record.
+    pub past: Option<Arc<Past>>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Called whenever the base has moved forward, with its revision and the
@@ -112,7 +115,9 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows `reader`, which stands right after the base's revision.
+    /// Follows `reader`, which stands right after the base's revision, or
+    /// before that where the past has yet to note a record: see
+    /// [`Follower::begin`].
     #[must_use]
     pub fn start(base: Arc<Base>, reader: LogReader, options: FollowerOptions) -> Follower {
         let shared = Arc::new(Shared::default());
@@ -141,6 +146,12 @@ impl Follower {
             })
             .expect("a thread can be started");
         Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// The revision that a reader has to begin with.
+    #[must_use]
+    pub fn begin(base: &Base, past: Option<&Past>) -> Revision {
+        past.map_or(base.revision(), |past| past.noted().min(base.revision())).next()
     }
 
     /// Waits until the base has reached `revision`.
@@ -225,11 +236,20 @@ impl Turn {
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
-            let read = self.reader.read(idle, &mut |record, _| match delta.add(&record) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
+            let past = self.options.past.as_deref();
+            let read = self.reader.read(idle, &mut |record, place| {
+                if let Some(past) = past {
+                    past.note(&record, place);
+                }
+                if record.revision <= delta.revision() {
+                    return ControlFlow::Continue(());
+                }
+                match delta.add(&record) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
                 }
             })?;
             if let Some(error) = failed {
@@ -276,6 +296,11 @@ impl Turn {
         drop(self.shared.ended.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        self.base.compact(revision)
+        self.base.compact(self.horizon())
+    }
+
+    /// What is older may go.
+    fn horizon(&self) -> Revision {
+        self.options.past.as_ref().map_or(self.base.revision(), |past| past.oldest())
     }
 }

@@ -159,6 +159,14 @@ impl History {
         self.state.lock().writing.last()
     }
 
+    /// Where the newest record that it knows of is; `None` when a segment
+    /// begins with the next one, as far as it knows.
+    #[must_use]
+    pub fn newest_place(&self) -> Option<Place> {
+        let state = self.state.lock();
+        state.writing.place(state.writing.last())
+    }
+
     /// The oldest revision whose state can still be read: every record after
     /// it is known.
     #[must_use]

@@ -5,6 +5,7 @@
 //! nothing in the path of a write waits for it. Recovery is: open the base at
 //! revision J, replay the log from J+1. [`BaseBacking`] fills the misses of a
 //! keyspace from the base, so a server answers before it has loaded anything.
+//! [`Past`] keeps and reads the states before.
 
 mod backing;
 pub mod backup;
@@ -18,6 +19,7 @@ mod follower;
 pub mod history;
 mod manifest;
 mod part;
+mod past;
 mod state;
 mod waiting;
 
@@ -26,3 +28,4 @@ pub use base_tree::Base;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
 pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace};
+pub use past::{Past, PastError, PastOptions, PastStats, Retention};

@@ -104,6 +104,7 @@ impl Database {
     fn follow(&mut self) {
         let options = FollowerOptions {
             // It moves when it is told to.
+            past: None,
             pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
             databases: DATABASES,
             limits: EncodingLimits::default(),

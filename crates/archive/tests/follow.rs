@@ -207,6 +207,7 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         pace,
         databases: DATABASES,
         limits: EncodingLimits::default(),
+        past: None,
         clock: Arc::new(SystemClock),
         advanced: Box::new(|_, _| {}),
         failed: Box::new(|reason| panic!("{reason}")),
