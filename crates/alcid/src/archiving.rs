@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
 
+use crate::past::Past;
+
 /// Opens the archive's base and lets `keyspace`, which must be made with its
 /// seed, be filled from it.
 ///
@@ -29,7 +31,7 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
             keyspace.back(backing.clone(), database.db, database.space, &database.keys);
         } else if keys > 0 {
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
@@ -49,6 +51,9 @@ pub struct Archiving {
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    /// Somebody asked for a checkpoint: the log is to begin a new segment with
+    /// it, so that all of the old one can go.
+    rolls: Arc<AtomicBool>,
     goes_on: Arc<AtomicBool>,
     tier: Mutex<Option<JoinHandle<()>>>,
 }
@@ -56,7 +61,12 @@ pub struct Archiving {
 impl Archiving {
     /// Starts to follow the log and to load what the keyspace lacks, and tells
     /// the engine.
-    pub fn start(engine: &Arc<Engine>, base: Arc<Base>, log: Arc<StandaloneLog>) -> Arc<Archiving> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        base: Arc<Base>,
+        past: Option<Arc<archive::Past>>,
+        log: Arc<StandaloneLog>,
+    ) -> Arc<Archiving> {
         let settings = engine.live().settings.clone();
         let (progress, _) =
             watch::channel(Checkpointed { revision: base.revision(), ..Checkpointed::default() });
@@ -64,25 +74,39 @@ impl Archiving {
         let lag = Arc::new(Lag::default());
         lag.measure(log.log(), base.revision());
         lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+        let rolls = Arc::new(AtomicBool::new(false));
         let advanced = advanced(
             Arc::downgrade(engine),
             clock.clone(),
             progress.clone(),
             log.clone(),
             lag.clone(),
+            rolls.clone(),
         );
+        let failing = progress.clone();
+        let told = Arc::downgrade(engine);
+        let failed = Box::new(move |reason| {
+            failing.send_modify(|now| now.fault = Some(reason));
+            told.upgrade().iter().for_each(|engine| engine.tier_moved());
+        });
         let options = FollowerOptions {
             pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
+            past: past.clone(),
             clock,
             advanced,
+            failed,
         };
-        let reader = log.log().reader(base.revision().next());
+        let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
+        if let Some(past) = past {
+            Past::attach(engine, past, log.clone());
+        }
         let follower = Follower::start(base.clone(), reader, options);
         let goes_on = Arc::new(AtomicBool::new(true));
         let tier = Mutex::new(None);
-        let archiving = Arc::new(Archiving { base, follower, progress, log, lag, goes_on, tier });
+        let archiving =
+            Arc::new(Archiving { base, follower, progress, log, lag, rolls, goes_on, tier });
         engine.attach_archive(archiving.clone());
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
@@ -130,6 +154,11 @@ impl engine::Archive for Archiving {
     }
 
     fn request(&self, revision: Revision) {
+        self.rolls.store(true, Ordering::Relaxed);
+        self.follower.request(revision);
+    }
+
+    fn hurry(&self, revision: Revision) {
         self.follower.request(revision);
     }
 
@@ -173,12 +202,12 @@ impl Lag {
         let lacking: u64 = log
             .segments()
             .iter()
-            .filter(|segment| segment.last > revision)
+            .filter(|segment| segment.last > revision && segment.last >= segment.first)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
-                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
-                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+                let end = segment.last.0 + 1;
+                let lacked = end - segment.first.0.max(revision.0 + 1);
+                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
             })
             .sum();
         self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
@@ -232,22 +261,33 @@ fn advanced(
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
     lag: Arc<Lag>,
+    rolls: Arc<AtomicBool>,
 ) -> Advanced {
-    Box::new(move |revision, took_ms| {
+    let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        let Some(engine) = engine.upgrade() else { return };
-        engine.keyspace.forget_removals(revision);
-        engine.tier_moved();
-        let (log, settings) = (log.log(), &engine.live().settings);
-        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
-            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
+    };
+    Box::new(move |revision, took_ms| {
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+            let (log, settings) = (log.log(), &engine.live().settings);
+            // A fault of the log is told by the log.
+            if rolls.swap(false, Ordering::Relaxed) {
+                let _ = log.roll();
+            }
+            if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+                tracing::warn!(
+                    "remove old segments of the log: {error}; the next batch tries again"
+                );
+            }
+            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+            lag.measure(log, revision);
         }
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
-        lag.measure(log, revision);
+        report(revision, took_ms);
+        engine.upgrade().iter().for_each(|engine| engine.tier_moved());
     })
 }
 

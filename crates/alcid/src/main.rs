@@ -5,6 +5,7 @@ mod args;
 mod config_cmd;
 mod descriptors;
 mod logging;
+mod past;
 mod rotation;
 mod server;
 mod signals;

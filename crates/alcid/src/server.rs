@@ -67,14 +67,14 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let (keyspace, kept) = if settings.log_enabled {
-        let Storage { keyspace, log, base } =
+        let Storage { keyspace, log, base, past } =
             crate::storage::open(&settings, clock.clone(), &mut rng)?;
-        (keyspace, Some((log, base)))
+        (keyspace, Some((log, base, past)))
     } else {
         (Keyspace::new(settings.databases, rng.next_u64()), None)
     };
     let replicator: Arc<dyn Replicator> = match &kept {
-        Some((log, _)) => log.clone(),
+        Some((log, ..)) => log.clone(),
         None => Arc::new(NoLog::default()),
     };
     let (stop, shutdown) = Shutdown::new();
@@ -99,8 +99,8 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         identity,
         hooks,
     ));
-    if let Some((log, base)) = kept {
-        let started = Archiving::start(&engine, base, log);
+    if let Some((log, base, past)) = kept {
+        let started = Archiving::start(&engine, base, past, log);
         archiving.set(started).expect("set once");
     }
     // Before anybody can know that the server is there.

@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use archive::history::{History, LogBlocks, Place, SegmentInfo, key_hash};
+use archive::history::{History, LogBlocks, key_hash};
 use base::{BranchId, Clock, Revision, Rng, SeededRng, SystemClock};
 use keyspace::effect::Effect;
-use log::{LogError, RealVfs, Record, RecordHeader};
+use log::{LogError, Place, RealVfs, Record, RecordHeader, SegmentInfo};
 use testkit::temp_dir;
 
 /// As many as a segment of 64 MiB holds of `SET key:000000000001 <32 bytes>`.
@@ -26,7 +26,7 @@ struct NoLog;
 impl LogBlocks for NoLog {
     fn segments(&self) -> Vec<SegmentInfo> {
         let (first, last) = (Revision(1), Revision(0));
-        vec![SegmentInfo { first, last, is_sealed: false }]
+        vec![SegmentInfo { first, last, bytes: 64, is_sealed: false }]
     }
 
     fn block(

@@ -261,3 +261,71 @@ pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
     }
     out.push(value as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: SpaceId = SpaceId { born: Revision(0x01_02), db: 3 };
+
+    /// The bytes that `docs/FORMAT.md` describes: whoever changes them makes a
+    /// new format.
+    #[test]
+    fn keys_are_as_documented() {
+        let hash = 0xabcd_0000_0000_0000;
+        assert_eq!(head_key(SPACE, hash, b"k1"), b"\x02\x01\x02\x00\x03\xab\xcd\x00\x00\x02k1");
+        let first = SpaceId::first_of(0);
+        assert_eq!(head_key(first, 0, b""), b"\x00\x00\x00\x00\x00\x00\x00\x00");
+        let longest = vec![b'x'; NAME_BYTES_MAX];
+        assert_eq!(head_key(first, 0, &longest)[5..8], [0, 0x80, 0]);
+        let too_long = head_key(first, 0, &[&longest[..], b"x"].concat());
+        assert_eq!((too_long.len(), too_long[5]), (38, 1));
+        for key in [&b""[..], b"k", &longest] {
+            assert_eq!(name(&head_key(SPACE, hash, key)[7..]), Ok(Some(key)));
+        }
+        assert_eq!(name(&too_long[5..]), Ok(None));
+        assert_eq!(space_of(&head_key(SPACE, hash, b"k1")), Some(SPACE));
+        assert_eq!(space_of(DIRECTORY), None);
+    }
+
+    #[test]
+    fn values_are_as_documented() {
+        let value = |key: &[u8], change: &Change<'_>| {
+            let mut out = Vec::new();
+            put_head(&mut out, key, change);
+            out
+        };
+        let is = |value, deadline| Change::Is { value, deadline, revision: Revision(300) };
+        let text = value(b"k", &is(ValueRef::Str(b"text"), None));
+        assert_eq!(text, b"\xac\x02\x00\x00text");
+        let mortal = value(b"k", &is(ValueRef::Str(b""), Some(127)));
+        assert_eq!(mortal, b"\xac\x02\x00\x80\x01");
+        let mut set = keyspace::types::Set::new(1);
+        set.add(b"m", &EncodingLimits::default());
+        let whole = value(b"k", &is(ValueRef::Set(&set), None));
+        assert_eq!(whole, b"\xac\x02\x01\x00\x02\x01\x01m");
+        let gone = value(b"k", &Change::Gone { revision: Revision(1) });
+        assert_eq!(gone, b"\x01\x02");
+        assert_eq!(age(&text), Ok((Revision(300), false)));
+        assert_eq!(age(&gone), Ok((Revision(1), true)));
+
+        let limits = EncodingLimits::default();
+        let read = |bytes: &[u8]| head(bytes, false, 1, &limits).map(|head| head.map(|h| h.stored));
+        let stored = read(&mortal).expect("whole").expect("it exists");
+        assert_eq!((stored.deadline, stored.revision), (Some(127), Revision(300)));
+        assert!(read(&gone).expect("whole").is_none());
+        // The key of a digest stands in the value.
+        let long = vec![b'x'; NAME_BYTES_MAX + 1];
+        let bytes = value(&long, &is(ValueRef::Str(b"v"), None));
+        let found = head(&bytes, true, 1, &limits).expect("whole").expect("it exists");
+        assert_eq!(found.key, Some(&long[..]));
+    }
+
+    #[test]
+    fn damaged_values_are_refused() {
+        let limits = EncodingLimits::default();
+        for bytes in [&b""[..], b"\xac", b"\xac\x02", b"\xac\x02\x07\x00", b"\x01\x01\x00\x02"] {
+            assert!(head(bytes, false, 1, &limits).is_err(), "{bytes:?}");
+        }
+    }
+}

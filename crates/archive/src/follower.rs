@@ -15,10 +15,15 @@ use crate::backing::BaseBacking;
 use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
+use crate::past::Past;
 
 /// Longest wait for a record: an archive that is never idle looks at its age
 /// that often.
 const LOOK_AGAIN_MS: u64 = 1000;
+
+/// Of the memory for changes, one part in so many is for records that wait to
+/// be applied together.
+const WAITING_SHARE: usize = 4;
 
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,9 @@ impl Default for Pace {
 /// A report of the base's revision and of the milliseconds its batch took.
 pub type Advanced = Box<dyn Fn(Revision, u64) + Send + Sync>;
 
+/// A report of why nothing is archived any more.
+pub type Failed = Box<dyn FnOnce(String) + Send>;
+
 /// What the follower needs besides the log.
 pub struct FollowerOptions {
     /// When the base moves forward.
@@ -52,11 +60,15 @@ pub struct FollowerOptions {
     pub databases: DbIndex,
     /// When collections leave their compact encodings.
     pub limits: EncodingLimits,
+    /// The past, if it is kept: it is told of every record.
+    pub past: Option<Arc<Past>>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Called whenever the base has moved forward, with its revision and the
     /// milliseconds that the batch took.
     pub advanced: Advanced,
+    /// Called when the thread ends for another reason than [`Follower::stop`].
+    pub failed: Failed,
 }
 
 impl std::fmt::Debug for FollowerOptions {
@@ -103,7 +115,9 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows `reader`, which stands right after the base's revision.
+    /// Follows `reader`, which stands right after the base's revision, or
+    /// before that where the past has yet to note a record: see
+    /// [`Follower::begin`].
     #[must_use]
     pub fn start(base: Arc<Base>, reader: LogReader, options: FollowerOptions) -> Follower {
         let shared = Arc::new(Shared::default());
@@ -120,16 +134,24 @@ impl Follower {
         let thread = std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                let result = turn.run();
-                if let Err(error) = &result {
-                    tracing::error!("{error}; the log grows until the server is restarted");
-                }
-                let reason = result.err().map_or("it was stopped".to_owned(), |e| e.to_string());
-                *ended.ended.lock() = Some(reason);
+                let (result, failed) = turn.run();
+                let reason =
+                    result.as_ref().map_or_else(ToString::to_string, |()| "it was stopped".into());
+                *ended.ended.lock() = Some(reason.clone());
                 ended.moved.notify_all();
+                if let Err(error) = result {
+                    tracing::error!("{error}; the log grows until the server is restarted");
+                    failed(reason);
+                }
             })
             .expect("a thread can be started");
         Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// The revision that a reader has to begin with.
+    #[must_use]
+    pub fn begin(base: &Base, past: Option<&Past>) -> Revision {
+        past.map_or(base.revision(), |past| past.noted().min(base.revision())).next()
     }
 
     /// Waits until the base has reached `revision`.
@@ -198,22 +220,36 @@ struct Turn {
 }
 
 impl Turn {
-    fn run(mut self) -> Result<(), ArchiveError> {
+    fn run(mut self) -> (Result<(), ArchiveError>, Failed) {
+        (self.follow(), self.options.failed)
+    }
+
+    fn follow(&mut self) -> Result<(), ArchiveError> {
         let mut delta = Delta::new(
             self.base.clone(),
             self.backing.clone(),
             self.options.limits,
             self.options.databases,
+            self.options.pace.memory_bytes / WAITING_SHARE,
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
-            let read = self.reader.read(idle, &mut |record, _| match delta.apply(&record) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
+            let past = self.options.past.as_deref();
+            let read = self.reader.read(idle, &mut |record, place| {
+                if let Some(past) = past {
+                    past.note(&record, place);
+                }
+                if record.revision <= delta.revision() {
+                    return ControlFlow::Continue(());
+                }
+                match delta.add(&record) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
                 }
             })?;
             if let Some(error) = failed {
@@ -260,6 +296,11 @@ impl Turn {
         drop(self.shared.ended.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        self.base.compact(revision)
+        self.base.compact(self.horizon())
+    }
+
+    /// What is older may go.
+    fn horizon(&self) -> Revision {
+        self.options.past.as_ref().map_or(self.base.revision(), |past| past.oldest())
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::Revision;
-use log::{Record, Vfs};
+use log::{Place, Record, SegmentInfo, Vfs};
 use parking_lot::Mutex;
 
 use building::Building;
@@ -27,7 +27,7 @@ pub use entry::{DATABASE_WIDE, key_hash};
 pub use error::HistoryError;
 use index_file::{Files, IndexFile, Unusable};
 pub use records::{Hit, Records};
-pub use source::{LogBlocks, Place, SegmentInfo};
+pub use source::LogBlocks;
 
 /// See the module's documentation. One thread notes records; any number look
 /// them up meanwhile.
@@ -157,6 +157,14 @@ impl History {
     #[must_use]
     pub fn noted(&self) -> Revision {
         self.state.lock().writing.last()
+    }
+
+    /// Where the newest record that it knows of is; `None` when a segment
+    /// begins with the next one, as far as it knows.
+    #[must_use]
+    pub fn newest_place(&self) -> Option<Place> {
+        let state = self.state.lock();
+        state.writing.place(state.writing.last())
     }
 
     /// The oldest revision whose state can still be read: every record after

@@ -5,6 +5,7 @@
 //! nothing in the path of a write waits for it. Recovery is: open the base at
 //! revision J, replay the log from J+1. [`BaseBacking`] fills the misses of a
 //! keyspace from the base, so a server answers before it has loaded anything.
+//! [`Past`] keeps and reads the states before.
 
 mod backing;
 mod base_tree;
@@ -16,9 +17,13 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod past;
+mod state;
+mod waiting;
 
 pub use backing::BaseBacking;
 pub use base_tree::Base;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
-pub use follower::{Advanced, Follower, FollowerOptions, FollowerStats, Pace};
+pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace};
+pub use past::{Past, PastError, PastOptions, PastStats, Retention};

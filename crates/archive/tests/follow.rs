@@ -207,8 +207,10 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         pace,
         databases: DATABASES,
         limits: EncodingLimits::default(),
+        past: None,
         clock: Arc::new(SystemClock),
         advanced: Box::new(|_, _| {}),
+        failed: Box::new(|reason| panic!("{reason}")),
     };
     Follower::start(base.clone(), log.reader(base.revision().next()), options)
 }

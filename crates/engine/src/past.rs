@@ -39,6 +39,17 @@ pub trait Past: Send + Sync {
     /// As [`Past::time_of`], or when it cannot be read.
     fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
 
+    /// As [`Past::view`], for commands that look at the keys they name and at
+    /// nothing else: each key costs what it has to read, and nothing is
+    /// replayed. What it says about databases as a whole is not so: counts are
+    /// wrong, and to look through keys is an error.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.view(revision)
+    }
+
     /// Visits the transactions after `after`, up to `upto`, that changed a key
     /// or everything in its database, newest first.
     ///

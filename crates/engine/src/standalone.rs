@@ -16,7 +16,7 @@ use crate::replicator::{Commit, Replicator};
 /// sync covers it, else as soon as it is in the log's buffer.
 #[derive(Debug)]
 pub struct StandaloneLog {
-    log: Log,
+    log: Arc<Log>,
     commits: watch::Sender<Commit>,
     /// What recovery found, for INFO.
     recovered: Recovered,
@@ -63,8 +63,12 @@ impl StandaloneLog {
     #[must_use]
     pub fn new(log: Log, recovered: Recovered) -> Arc<StandaloneLog> {
         let (commits, _) = watch::channel(Commit { revision: log.durable(), fault: None });
-        let standalone =
-            Arc::new(StandaloneLog { log, commits, recovered, waits: AtomicU64::new(0) });
+        let standalone = Arc::new(StandaloneLog {
+            log: Arc::new(log),
+            commits,
+            recovered,
+            waits: AtomicU64::new(0),
+        });
         let weak = Arc::downgrade(&standalone);
         standalone.log.on_progress(move || {
             if let Some(standalone) = weak.upgrade() {
@@ -76,7 +80,7 @@ impl StandaloneLog {
 
     /// The log itself, for its readers.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
 

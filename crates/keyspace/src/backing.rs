@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision, SpaceId};
-use entry::Entry;
+use entry::{Content, Entry};
 use thiserror::Error;
 
 use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, value_of};
@@ -548,17 +548,11 @@ impl Db {
         stored: Stored,
         access: u32,
     ) -> Result<(), BackingError> {
-        let Stored { value, deadline, revision } = stored;
         let space = self.space;
         let backed = self.backed.as_mut().expect("the caller asked its backing");
         backed.count_down(space)?;
         backed.looked_in_vain.1 = 0;
-        let mut entry = match value {
-            Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
-            value => Entry::boxed(key, Box::new(value), deadline),
-        };
-        entry.set_revision(revision.0);
-        entry.set_access(access);
+        let entry = entry_of(key, stored, access);
         self.insert(hash, entry);
         Ok(())
     }
@@ -610,6 +604,17 @@ fn bucket_at(shard: usize, position: u64) -> u16 {
     (shard << (BUCKET_BITS - SHARD_BITS) | place_of(position)) as u16
 }
 
+fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
+    let Stored { value, deadline, revision } = stored;
+    let mut entry = match value {
+        Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
+        value => Entry::boxed(key, Box::new(value), deadline),
+    };
+    entry.set_revision(revision.0);
+    entry.set_access(access);
+    entry
+}
+
 /// The bucket of a scan position, counted from the beginning of its shard.
 fn place_of(position: u64) -> usize {
     (position >> BUCKET_POSITION_BITS) as usize
@@ -646,6 +651,49 @@ impl Keyspace {
     /// yet too. [`Keyspace::back`] says so as well.
     pub fn evict_to(&self, backing: Arc<dyn Backing>) {
         *self.backing().lock() = Some(backing);
+    }
+
+    /// Puts a key in as it is, over any that is there. No change is recorded:
+    /// this is for keyspaces that [`Keyspace::apply`] works out a past state in.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn give(&self, db: DbIndex, key: &[u8], stored: Stored) {
+        let (index, hash) = self.locate(key);
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let old = db.insert(hash, entry_of(key, stored, access));
+        self.recount(index, db);
+        drop(shard);
+        drop(old);
+    }
+
+    /// Takes a key out, from memory or from the backing. As
+    /// [`Keyspace::give`], this records nothing.
+    ///
+    /// # Errors
+    /// When the backing cannot be read.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn take(&self, db: DbIndex, key: &[u8]) -> Result<Option<Stored>, BackingError> {
+        let (index, hash) = self.locate(key);
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        db.load(hash, key, access)?;
+        let entry = db.remove(hash, key, Revision::ZERO);
+        self.recount(index, db);
+        drop(shard);
+        Ok(entry.map(|entry| {
+            let (deadline, revision) = (entry.deadline(), Revision(entry.revision()));
+            let value = match entry.content() {
+                Content::Inline(bytes) => Value::Str(bytes.to_vec()),
+                Content::Boxed(_) => *entry.into_boxed().expect("it is boxed"),
+            };
+            Stored { value, deadline, revision }
+        }))
     }
 
     /// Whether any key may stand in a backing only.

@@ -26,6 +26,7 @@ pub use check::{CheckReport, Finding, check, repair};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};
+pub use identity::NAME as MANIFEST;
 pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
 pub use mem_vfs::MemVfs;
 pub use reader::{LogReader, Waker};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base::{Clock, Revision, Rng};
 use parking_lot::Mutex;
 
-use crate::block::{Block, Files};
+use crate::block::{Block, Files, Place};
 use crate::error::{LogError, LogFault};
 use crate::format::{
     Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
@@ -375,6 +375,15 @@ impl Log {
     #[must_use]
     pub fn reader(&self, from: Revision) -> LogReader {
         LogReader::new(self.files.clone(), self.shared.clone(), from)
+    }
+
+    /// A reader that follows the log from `from` on, of which `place` is known
+    /// to be at or before it in the log: what is before that block is not read
+    /// again to find it.
+    #[must_use]
+    pub fn reader_at(&self, place: Place, from: Revision) -> LogReader {
+        let position = (place.segment, place.offset);
+        LogReader::new(self.files.clone(), self.shared.clone(), from).standing_at(position)
     }
 
     /// Keeps everything that is in the log now from [`Log::remove_before`];

@@ -86,6 +86,11 @@ impl LogReader {
         }
     }
 
+    /// Begins at this block of a segment.
+    pub(crate) fn standing_at(self, position: (Revision, u64)) -> LogReader {
+        LogReader { position: Some(position), ..self }
+    }
+
     /// The revision that is visited next.
     #[must_use]
     pub fn next_revision(&self) -> Revision {

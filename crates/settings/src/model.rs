@@ -249,6 +249,11 @@ pub struct Settings {
     pub archive_idle_s: u64,
     /// Seconds after which the archive catches up in any case; 0 never.
     pub archive_interval_s: u64,
+    /// Seconds that the past is kept; 0 keeps none.
+    pub history_keep_s: u64,
+    /// Bytes of the log and its indexes that are kept for the past; 0 without
+    /// limit.
+    pub history_bytes: u64,
     /// Bytes of memory for what the archive has read and not yet written.
     pub write_buffer_bytes: u64,
     /// Bytes of memory for blocks of the archive that were read lately.
@@ -326,7 +331,9 @@ impl Default for Settings {
             archive_lag_bytes_max: 4 << 30,
             archive_idle_s: 1,
             archive_interval_s: 60,
-            write_buffer_bytes: 128 << 20,
+            history_keep_s: 24 * 60 * 60,
+            history_bytes: 10 << 30,
+            write_buffer_bytes: 256 << 20,
             block_cache_bytes: 32 << 20,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,

@@ -478,6 +478,21 @@ pub static SETTINGS: &[Setting] = &[
     .change(Change::Restart),
     row(
         "storage",
+        "history_keep",
+        Kind::Seconds { max: INT },
+        integer!(history_keep_s),
+        "Time that the past stays readable; 0 keeps no history, and costs nothing.",
+    )
+    .change(Change::Restart),
+    row(
+        "storage",
+        "history_size",
+        ANY_SIZE,
+        size!(history_bytes),
+        "Bytes of the log kept so that the past stays readable, the oldest going first; 0 means without limit.",
+    ),
+    row(
+        "storage",
         "write_buffer_size",
         MEGABYTES,
         size!(write_buffer_bytes),

@@ -1,6 +1,7 @@
 //! The server as a process: everything that needs a socket, a signal, a data
 //! folder or an exit status.
 
+mod archive;
 mod config;
 mod faults;
 mod golden;

@@ -157,6 +157,30 @@ fn everything_survives_every_kind_of_stop() {
     assert_eq!(state(&server), before, "after SHUTDOWN");
 }
 
+/// What was saved is not replayed: killed right after SAVE, or ended by
+/// SHUTDOWN, which saves.
+#[test]
+fn what_was_saved_needs_no_log() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    for way in ["SAVE", "SHUTDOWN"] {
+        let mut wire = Wire::connect(server.addr());
+        wire.text(&["FLUSHALL"]);
+        fill(&mut wire);
+        let before = state(&server);
+        if way == "SAVE" {
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            server.kill();
+        } else {
+            wire.send(&["SHUTDOWN"]);
+            assert_eq!(server.wait().code(), Some(0));
+        }
+        server.restart();
+        let persistence = Wire::connect(server.addr()).text(&["INFO", "persistence"]);
+        assert!(persistence.contains("log_recovered_records:0\r\n"), "{way}: {persistence}");
+        assert_eq!(state(&server), before, "{way}");
+    }
+}
+
 #[test]
 fn every_policy_and_compression_keeps_all_when_it_ends_in_order() {
     for fsync in ["no", "everysec"] {

@@ -76,7 +76,7 @@ fn write(wire: &mut Wire, keys: std::ops::Range<usize>) {
 fn verify(wire: &mut Wire, keys: std::ops::Range<usize>) {
     let replies = pipeline(wire, keys.clone().map(|n| made(n).1));
     for (n, reply) in keys.zip(replies) {
-        assert_eq!(reply, Frame::Bulk(text(n, 1000 + n % 300).into_bytes().into()), "key:{n}");
+        assert_eq!(reply, Frame::Bulk(text(n, 1000 + n % 300).into_bytes()), "key:{n}");
     }
 }
 
@@ -92,8 +92,7 @@ fn ten_times_the_limit_is_served() {
     let mut server = Server::start(ALCID, &["--config", &config.display().to_string()]);
     let mut wire = Wire::connect(server.addr());
     let mut most = 0;
-    let mut number = 0;
-    for batch in batches(0..KEYS) {
+    for (number, batch) in batches(0..KEYS).enumerate() {
         if batch.start == KEYS / 2 {
             server.kill();
             server.restart();
@@ -106,7 +105,6 @@ fn ten_times_the_limit_is_served() {
         }
         most = most.max(data_bytes(&mut wire));
         assert!(within_bounds(most), "{most} bytes at {}", batch.start);
-        number += 1;
     }
     assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(KEYS as i64));
     let loaded = field(&mut wire, "stats", "tier_loaded_keys");

@@ -1,12 +1,11 @@
 //! The index of a segment in memory, as its records come.
 
 use base::Revision;
-use log::Record;
+use log::{Place, Record};
 
 use super::entry::{changed, hash_of, pack, relative_of};
 use super::error::HistoryError;
 use super::records::Hit;
-use super::source::Place;
 
 /// Entries that are sorted at a time: as many as stay in a processor's cache.
 const CHUNK: usize = 16 * 1024;

@@ -40,7 +40,7 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
-    pub(super) fn io(
+    pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> HistoryError {

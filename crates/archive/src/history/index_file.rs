@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::Revision;
-use log::Vfs;
+use log::{Place, Vfs};
 use parking_lot::Mutex;
 
 use super::building::{Block, Building, relative_range};
@@ -14,7 +14,6 @@ use super::entry::{hash_of, pack, relative_of};
 use super::error::HistoryError;
 use super::page::{self, PAGE};
 use super::records::Hit;
-use super::source::Place;
 
 /// What names of files that are being written end with.
 pub(super) const TEMPORARY: &str = ".idx.new";

@@ -1,10 +1,10 @@
 //! Looking records up.
 
 use base::Revision;
+use log::Place;
 
 use super::History;
 use super::error::HistoryError;
-use super::source::Place;
 
 /// A record found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

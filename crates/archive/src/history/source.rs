@@ -1,29 +1,10 @@
 //! What the history needs of the log.
 
 use base::Revision;
-use log::{LogError, Record};
+use log::{Log, LogError, Place, Record, SegmentInfo};
 
-/// Where a record is: record `index` of the block at `offset` of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The segment's first revision.
-    pub segment: Revision,
-    /// Where in its file the block begins.
-    pub offset: u64,
-    /// Which of the block's records, from 0.
-    pub index: u32,
-}
-
-/// A segment of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentInfo {
-    /// Its first revision, and its name.
-    pub first: Revision,
-    /// Its last revision so far.
-    pub last: Revision,
-    /// Whether nothing is added to it any more.
-    pub is_sealed: bool,
-}
+/// Where the first block of a segment begins: see `docs/FORMAT.md`.
+const FIRST_BLOCK: u64 = 64;
 
 /// Reading the log by place.
 pub trait LogBlocks: std::fmt::Debug + Send + Sync {
@@ -42,4 +23,24 @@ pub trait LogBlocks: std::fmt::Debug + Send + Sync {
         offset: u64,
         each: &mut dyn FnMut(&Record<'_>, Place),
     ) -> Result<Option<u64>, LogError>;
+}
+
+impl LogBlocks for Log {
+    fn segments(&self) -> Vec<SegmentInfo> {
+        Log::segments(self)
+    }
+
+    fn block(
+        &self,
+        segment: Revision,
+        offset: u64,
+        each: &mut dyn FnMut(&Record<'_>, Place),
+    ) -> Result<Option<u64>, LogError> {
+        let block = self.read_records(segment, offset.max(FIRST_BLOCK))?;
+        block.records().for_each(|(record, place)| each(&record, place));
+        let segments = Log::segments(self);
+        let known = segments.binary_search_by_key(&segment, |known| known.first);
+        let end = known.map_or(0, |at| segments[at].bytes);
+        Ok(Some(block.next_offset()).filter(|&next| next < end))
+    }
 }

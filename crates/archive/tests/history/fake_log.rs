@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use archive::history::{
-    DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, Place, SegmentInfo, key_hash,
-};
+use archive::history::{DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, key_hash};
 use base::{BranchId, Revision, Rng, SeededRng};
 use keyspace::effect::Effect;
-use log::{LogError, Record, RecordHeader};
+use log::{LogError, Place, Record, RecordHeader, SegmentInfo};
 use parking_lot::Mutex;
 
 pub const DATABASE: [u8; 16] = *b"a database's id.";
@@ -144,7 +142,9 @@ impl LogBlocks for FakeLog {
         let ends = state.segments.iter().skip(1).map(|next| Revision(next.0 - 1));
         let ends = ends.map(|end| (end, true)).chain([(last, false)]);
         let segments = state.segments.iter().zip(ends);
-        segments.map(|(&first, (last, is_sealed))| SegmentInfo { first, last, is_sealed }).collect()
+        segments
+            .map(|(&first, (last, is_sealed))| SegmentInfo { first, last, bytes: 0, is_sealed })
+            .collect()
     }
 
     fn block(

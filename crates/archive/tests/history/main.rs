@@ -5,3 +5,4 @@ mod damage;
 mod fake_log;
 mod fixture;
 mod model;
+mod real_log;

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use archive::history::{History, HistoryError, LogBlocks, Place, key_hash};
+use archive::history::{History, HistoryError, LogBlocks, key_hash};
 use base::{BranchId, Revision, Rng, SeededRng};
 use keyspace::effect::Effect;
-use log::{MemVfs, RealVfs, Record, RecordHeader, Vfs};
+use log::{MemVfs, Place, RealVfs, Record, RecordHeader, Vfs};
 
 use crate::fake_log::{DATABASE, FakeLog, append_some, compare, follow, follow_upto, hits};
 

@@ -1,0 +1,115 @@
+//! The past as the engine knows it.
+
+use std::sync::Arc;
+
+use archive::{Base, PastOptions};
+use base::{DbIndex, Revision};
+use engine::{Engine, PastError, StandaloneLog, Visit};
+use keyspace::Keyspace;
+use settings::Settings;
+
+/// The past that an archive keeps.
+#[derive(Debug)]
+pub struct Past {
+    past: Arc<archive::Past>,
+    log: Arc<StandaloneLog>,
+}
+
+/// Opens the past that is kept with `base`, as far as the settings want one.
+/// `is_broken` says that the log went on behind the base after a part of it
+/// was lost.
+///
+/// # Errors
+/// When its files cannot be read or changed.
+pub fn open(
+    base: &Arc<Base>,
+    log: &StandaloneLog,
+    settings: &Settings,
+    is_broken: bool,
+) -> Result<Option<Arc<archive::Past>>, String> {
+    if settings.history_keep_s == 0 {
+        archive::Past::discard(base).map_err(|error| error.to_string())?;
+        return Ok(None);
+    }
+    let options = PastOptions {
+        databases: settings.databases,
+        limits: engine::encoding_limits(settings),
+        is_broken,
+    };
+    let past = archive::Past::open(base.clone(), log.log().clone(), options);
+    Ok(Some(Arc::new(past.map_err(|error| error.to_string())?)))
+}
+
+impl Past {
+    /// Tells the engine.
+    pub fn attach(engine: &Engine, past: Arc<archive::Past>, log: Arc<StandaloneLog>) {
+        engine.attach_past(Arc::new(Past { past, log }));
+    }
+}
+
+impl engine::Past for Past {
+    fn oldest(&self) -> Revision {
+        self.past.oldest()
+    }
+
+    fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        self.past.at_time(time_ms).map_err(told)
+    }
+
+    fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
+        self.past.time_of(revision).map_err(told)
+    }
+
+    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.past.view(revision).map_err(told)
+    }
+
+    fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.past.view_of_keys(revision).map_err(told)
+    }
+
+    fn of_key(
+        &self,
+        db: DbIndex,
+        key: &[u8],
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.past.of_key(db, key, after, upto, visit).map_err(told)
+    }
+
+    fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
+        self.past.all(after, upto, visit).map_err(told)
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        let stats = self.past.stats();
+        vec![
+            ("versions", stats.versions),
+            ("bytes", stats.log_bytes + stats.index_bytes),
+            ("log_bytes", stats.log_bytes),
+            ("index_bytes", stats.index_bytes),
+            ("base_bytes", stats.base_bytes),
+            ("memory_bytes", stats.memory_bytes),
+            ("oldest_rev", self.past.oldest().0),
+            ("noted_rev", stats.noted.0),
+        ]
+    }
+
+    fn pins(&self) -> Vec<(String, Revision)> {
+        self.log.log().holders()
+    }
+
+    fn compact(&self, before: Revision) -> Result<Revision, PastError> {
+        self.past.compact(before).map_err(told)
+    }
+}
+
+fn told(error: archive::PastError) -> PastError {
+    match error {
+        archive::PastError::Compacted { asked, oldest } => PastError::Compacted { asked, oldest },
+        archive::PastError::Future { asked, newest } => PastError::Future { asked, newest },
+        error => PastError::Unreadable(error.to_string()),
+    }
+}

@@ -1,0 +1,294 @@
+//! The past: the database as it was, and what changed it.
+//!
+//! Three things together know it. The log has every transaction, the history
+//! says which of them changed a key, and the base has the states that its
+//! batches reached. Of all three, what is needed to read the states from the
+//! *horizon* on is kept; the horizon is one of the base's states.
+//!
+//! The state at a revision is that of the newest batch before it, with the
+//! transactions since: all of them, or for a single key those that the history
+//! names.
+
+mod cache;
+mod error;
+mod horizon;
+mod key;
+mod retention;
+mod source;
+mod trace;
+mod view;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use base::{DbIndex, Revision};
+use keyspace::{EncodingLimits, Keyspace};
+use log::{Hold, Log, Place, RealVfs, Record};
+use parking_lot::Mutex;
+
+use crate::base_tree::Base;
+use crate::history::History;
+use cache::Cache;
+pub use error::PastError;
+pub use retention::Retention;
+use source::Source;
+
+/// The folder in the archive's that the history has to itself.
+const HISTORY: &str = "history";
+
+/// The name of the hold that keeps the log's segments.
+const HOLDER: &str = "history";
+
+/// What the past needs besides base and log.
+#[derive(Clone, Copy, Debug)]
+pub struct PastOptions {
+    /// Databases of a branch.
+    pub databases: DbIndex,
+    /// When collections leave their compact encodings.
+    pub limits: EncodingLimits,
+    /// The log has everything that it ever had after the base's revision at
+    /// least, but not before: it was cut short and went on behind the base.
+    pub is_broken: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Past {
+    source: Arc<Source>,
+    cache: Cache,
+    hold: Hold,
+    dir: PathBuf,
+    /// Held while the horizon moves.
+    moving: Mutex<()>,
+}
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PastStats {
+    /// Transactions that are kept.
+    pub versions: u64,
+    /// Bytes of the log that only the past needs.
+    pub log_bytes: u64,
+    /// Bytes of the files that say which transactions changed a key.
+    pub index_bytes: u64,
+    /// Bytes of the base, whose older states are among them.
+    pub base_bytes: u64,
+    /// Bytes of memory: of the index of the newest transactions, and of states
+    /// that were looked at lately.
+    pub memory_bytes: u64,
+    /// The newest transaction whose place in the log is known.
+    pub noted: Revision,
+}
+
+impl Past {
+    /// Opens the past that is kept with `base`, or begins to keep it: then it
+    /// begins with the state that the base has.
+    ///
+    /// # Errors
+    /// When its files cannot be read or written.
+    pub fn open(base: Arc<Base>, log: Arc<Log>, options: PastOptions) -> Result<Past, PastError> {
+        let dir = base.dir().join(HISTORY);
+        let hold = log.hold(HOLDER);
+        let history = History::open(Arc::new(RealVfs), &dir, log.id(), log.clone())?;
+        let found = horizon::read(&RealVfs, &dir, log.id());
+        let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
+        let horizon = oldest.unwrap_or_else(|| base.revision());
+        if found != Some(horizon) {
+            horizon::write(&RealVfs, &dir, log.id(), horizon)?;
+        }
+        history.forget_before(horizon)?;
+        hold.set(horizon);
+        let source = Arc::new(Source {
+            base,
+            log,
+            history,
+            horizon: AtomicU64::new(horizon.0),
+            databases: options.databases,
+            limits: options.limits,
+            catching_up: Mutex::new(()),
+            fault: Mutex::new(None),
+        });
+        Ok(Past { source, cache: Cache::default(), hold, dir, moving: Mutex::new(()) })
+    }
+
+    /// Removes what is kept of the past with `base`: without somebody who
+    /// follows the log for it, it would not be true any more.
+    ///
+    /// # Errors
+    /// When its files cannot be removed.
+    pub fn discard(base: &Base) -> Result<(), PastError> {
+        let dir = base.dir().join(HISTORY);
+        // First: without it nothing else is believed.
+        horizon::remove(&RealVfs, &dir)?;
+        Ok(History::discard(&RealVfs, &dir)?)
+    }
+
+    /// Takes in the next record of the log, as [`History::note`] does. When
+    /// that fails, what comes later has no history.
+    pub(crate) fn note(&self, record: &Record<'_>, place: Place) {
+        let source = &self.source;
+        if let Err(error) = source.history.note(record, place) {
+            let mut fault = source.fault.lock();
+            if fault.is_none() {
+                tracing::error!("{error}; what comes later has no history");
+                *fault = Some(error.to_string());
+            }
+        }
+    }
+
+    /// The newest revision that need not be noted.
+    #[must_use]
+    pub fn noted(&self) -> Revision {
+        self.source.history.noted()
+    }
+
+    /// The oldest revision whose state can be read.
+    #[must_use]
+    pub fn oldest(&self) -> Revision {
+        self.source.oldest()
+    }
+
+    /// The last revision stamped at or before `time_ms`.
+    ///
+    /// # Errors
+    /// When that is older than the oldest.
+    pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        let source = &self.source;
+        source.know(source.log.buffered())?;
+        let oldest = source.oldest();
+        let found = source.history.at_time(time_ms)?;
+        match found.filter(|&found| found >= oldest) {
+            Some(found) => Ok(found),
+            None if source.base.directory_at(oldest)?.time_ms <= time_ms => Ok(oldest),
+            None => {
+                let asked = found.unwrap_or(Revision(oldest.0.saturating_sub(1)));
+                Err(PastError::Compacted { asked, oldest })
+            }
+        }
+    }
+
+    /// When a revision ran.
+    ///
+    /// # Errors
+    /// When it is older than the oldest or newer than the newest.
+    pub fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
+        let source = &self.source;
+        source.reach(revision)?;
+        if revision == source.oldest() {
+            return Ok(source.base.directory_at(revision)?.time_ms);
+        }
+        let mut time_ms = None;
+        source.changes(Revision(revision.0 - 1), revision, &mut |record| {
+            time_ms = Some(record.header.time_ms);
+            ControlFlow::Break(())
+        })?;
+        time_ms.ok_or_else(|| source.compacted(revision))
+    }
+
+    /// The state at a revision, all of it. Nobody may change it.
+    ///
+    /// # Errors
+    /// As [`Past::time_of`], or when it cannot be read.
+    pub fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.source.reach(revision)?;
+        if let Some(found) = self.cache.get(revision, true, self.oldest()) {
+            return Ok(found);
+        }
+        let (batch, keyspace) = view::whole(&self.source, revision)?;
+        Ok(self.cache.put(revision, batch, true, keyspace))
+    }
+
+    /// As [`Past::view`], for those who look at keys by name only: each costs
+    /// what it has to read. Counts are wrong, and to look through keys is an
+    /// error.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.source.reach(revision)?;
+        if let Some(found) = self.cache.get(revision, false, self.oldest()) {
+            return Ok(found);
+        }
+        let (batch, keyspace) = view::of_keys(&self.source, revision)?;
+        Ok(self.cache.put(revision, batch, false, keyspace))
+    }
+
+    /// Visits the transactions after `after`, up to `upto`, that changed a key
+    /// or everything in its database, newest first.
+    ///
+    /// # Errors
+    /// When a part of them is not kept any more, or cannot be read.
+    pub fn of_key(
+        &self,
+        db: DbIndex,
+        key: &[u8],
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        source.keeps(after)?;
+        for hit in source.newest_first(key, after, upto) {
+            let hit = hit?;
+            let flow = source.record(hit, &mut |record| {
+                let touches = trace::touches(record.effects, record.header.db, db, key);
+                touches.map(|it| if it { visit(*record) } else { ControlFlow::Continue(()) })
+            })?;
+            let malformed = |source| PastError::Malformed { revision: hit.revision, source };
+            if flow.map_err(malformed)?.is_break() {
+                return Ok(());
+            }
+        }
+        // Had something gone meanwhile, the visits would not have been all.
+        source.keeps(after)
+    }
+
+    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn all(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        source.keeps(after)?;
+        source.changes(after, upto, &mut |record| visit(*record))?;
+        source.keeps(after)
+    }
+
+    /// How much is kept.
+    #[must_use]
+    pub fn stats(&self) -> PastStats {
+        let source = &self.source;
+        let archived = source.base.revision();
+        let history = source.history.stats();
+        let segments = source.log.segments();
+        let old = segments.iter().filter(|segment| segment.is_sealed && segment.last <= archived);
+        PastStats {
+            versions: self.noted().0.saturating_sub(self.oldest().0),
+            log_bytes: old.map(|segment| segment.bytes).sum(),
+            index_bytes: history.file_bytes,
+            base_bytes: source.base.disk_bytes(),
+            memory_bytes: (history.memory_bytes + self.cache.memory_bytes()) as u64,
+            noted: self.noted(),
+        }
+    }
+}
+
+/// Whether the log still has everything after `horizon`, a state of the base.
+fn is_whole(log: &Log, base: &Base, horizon: Revision) -> bool {
+    let segments = log.segments();
+    let begins = segments.first().is_some_and(|segment| segment.first <= horizon.next());
+    let is_state = base.directory_at(horizon).is_ok_and(|found| found.revision == horizon);
+    let follows = segments.windows(2).all(|pair| pair[1].first == pair[0].last.next());
+    begins && follows && is_state && horizon <= base.revision()
+}

@@ -1,0 +1,36 @@
+use base::Revision;
+use keyspace::effect::EffectError;
+use keyspace::{ApplyError, BackingError};
+use log::LogError;
+use thiserror::Error;
+
+use crate::error::ArchiveError;
+use crate::history::HistoryError;
+
+/// Why the past does not answer.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum PastError {
+    #[error("revision {asked} is older than the oldest kept, {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("revision {asked} is newer than the current revision, {newest}")]
+    Future { asked: Revision, newest: Revision },
+    #[error(
+        "revision {asked} is not in the log's files yet; ask again once its disk has caught up"
+    )]
+    NotYet { asked: Revision },
+    #[error("no history is kept since revision {noted}: {reason}; it goes on after a restart")]
+    Stopped { noted: Revision, reason: String },
+    #[error("revision {revision} does not fit the state before it: {source}")]
+    Misfit { revision: Revision, source: ApplyError },
+    #[error("revision {revision} of the log is malformed: {source}")]
+    Malformed { revision: Revision, source: EffectError },
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Backing(#[from] BackingError),
+    #[error("read the log for its history: {0}")]
+    Log(#[from] LogError),
+}

@@ -1,0 +1,111 @@
+//! The file that says from where on the past can be read. See
+//! `docs/FORMAT.md`.
+//!
+//! It is written before anything older goes. Without it, or when it does not
+//! read well, the past begins with what the base has now.
+
+use std::path::Path;
+
+use base::Revision;
+use log::Vfs;
+
+use crate::history::HistoryError;
+
+const NAME: &str = "HORIZON";
+const TEMPORARY: &str = "HORIZON.new";
+const MAGIC: &[u8; 8] = b"ALCIDHZN";
+const VERSION: u32 = 1;
+const BYTES: usize = 40;
+
+fn encode(database: [u8; 16], horizon: Revision) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&database);
+    bytes.extend_from_slice(&horizon.0.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// The horizon in a folder, if there is one of this database.
+pub(super) fn read(vfs: &dyn Vfs, dir: &Path, database: [u8; 16]) -> Option<Revision> {
+    let path = dir.join(NAME);
+    if !vfs.exists(&path) {
+        return None;
+    }
+    let found = vfs.read(&path).ok().filter(|bytes| bytes.len() == BYTES).and_then(|bytes| {
+        let horizon = Revision(u64::from_le_bytes(bytes[28..36].try_into().ok()?));
+        (bytes == encode(database, horizon)).then_some(horizon)
+    });
+    if found.is_none() {
+        tracing::warn!(
+            "{} cannot be read, or is not of this database; the history begins anew",
+            path.display()
+        );
+    }
+    found
+}
+
+/// Puts the horizon in its place, durably.
+pub(super) fn write(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    database: [u8; 16],
+    horizon: Revision,
+) -> Result<(), HistoryError> {
+    let (path, temporary) = (dir.join(NAME), dir.join(TEMPORARY));
+    if vfs.exists(&temporary) {
+        vfs.remove(&temporary).map_err(HistoryError::io("remove", &temporary))?;
+    }
+    let mut file = vfs.create(&temporary).map_err(HistoryError::io("create", &temporary))?;
+    let bytes = encode(database, horizon);
+    file.append(&bytes).map_err(HistoryError::io("write", &temporary))?;
+    file.sync().map_err(HistoryError::io("sync", &temporary))?;
+    drop(file);
+    vfs.rename(&temporary, &path).map_err(HistoryError::io("rename", &temporary))?;
+    vfs.sync_dir(dir).map_err(HistoryError::io("sync the folder", dir))
+}
+
+/// Takes the horizon away, durably.
+pub(super) fn remove(vfs: &dyn Vfs, dir: &Path) -> Result<(), HistoryError> {
+    let mut is_changed = false;
+    for path in [dir.join(NAME), dir.join(TEMPORARY)] {
+        if vfs.exists(&path) {
+            vfs.remove(&path).map_err(HistoryError::io("remove", &path))?;
+            is_changed = true;
+        }
+    }
+    let sync = || vfs.sync_dir(dir).map_err(HistoryError::io("sync the folder", dir));
+    if is_changed { sync() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::MemVfs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_whole_or_ours_is_not_believed() {
+        let (vfs, dir) = (MemVfs::new(), Path::new("/history"));
+        vfs.create_dir_all(dir).expect("memory");
+        assert_eq!(read(&vfs, dir, [1; 16]), None);
+        for revision in [7, 300] {
+            write(&vfs, dir, [1; 16], Revision(revision)).expect("memory");
+            assert_eq!(read(&vfs, dir, [1; 16]), Some(Revision(revision)));
+        }
+        assert_eq!(read(&vfs, dir, [2; 16]), None);
+        let whole = vfs.read(&dir.join(NAME)).expect("there");
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            vfs.write(&dir.join(NAME), bytes);
+            assert_eq!(read(&vfs, dir, [1; 16]), None, "byte {place}");
+            vfs.write(&dir.join(NAME), whole[..place].to_vec());
+            assert_eq!(read(&vfs, dir, [1; 16]), None, "{place} bytes");
+        }
+        remove(&vfs, dir).expect("memory");
+        assert_eq!(vfs.list(dir).expect("memory"), Vec::<String>::new());
+    }
+}

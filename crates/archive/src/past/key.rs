@@ -1,0 +1,191 @@
+//! One key as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::{BranchId, DbIndex, Revision};
+use keyspace::{Backing, Buffers, Keyspace, Stored};
+use log::{Record, RecordHeader};
+
+use super::error::PastError;
+use super::source::Source;
+use super::trace::{self, Part};
+use super::view::Batch;
+use crate::history::{DATABASE_WIDE, Hit, key_hash};
+
+/// Which key.
+pub(super) struct Name<'k> {
+    pub(super) db: DbIndex,
+    pub(super) hash: u64,
+    pub(super) key: &'k [u8],
+}
+
+/// Effects of one record.
+struct Effects {
+    revision: Revision,
+    header: RecordHeader,
+    bytes: Vec<u8>,
+}
+
+/// The key at a revision: as `batch` has it, with what was done to it since.
+pub(super) fn read(
+    source: &Source,
+    batch: &Arc<Batch>,
+    revision: Revision,
+    name: &Name<'_>,
+) -> Result<Option<Stored>, PastError> {
+    let found = match own_effects(source, batch, revision, name)? {
+        Some(own) => apply_own(source, batch, name, &own)?,
+        None => apply_all(source, batch, revision, name)?,
+    };
+    // Else some records may have been missing.
+    source.keeps(batch.revision())?;
+    Ok(found)
+}
+
+/// What was done to a key.
+struct Own {
+    /// Newest first.
+    effects: Vec<Effects>,
+    /// What the key was before does not matter.
+    is_settled: bool,
+}
+
+/// What was done to a key, if it was done under this one name: `None` if
+/// databases changed as a whole, or another key was given its name.
+fn own_effects(
+    source: &Source,
+    batch: &Batch,
+    revision: Revision,
+    name: &Name<'_>,
+) -> Result<Option<Own>, PastError> {
+    let after = batch.revision();
+    if source.history.records(DATABASE_WIDE, after, revision).next().transpose()?.is_some() {
+        return Ok(None);
+    }
+    let mut own = Own { effects: Vec::new(), is_settled: false };
+    for hit in source.history.records(key_hash(name.key), after, revision) {
+        let hit = hit?;
+        let part = of_main(source, hit, &mut |record| {
+            let part = trace::of_key(record.effects, record.header.db, name.db, name.key);
+            part.map(|part| (part, record.header))
+        })?;
+        let Some((part, header)) = part else { continue };
+        match part {
+            Part::Nothing => {}
+            Part::Moved => return Ok(None),
+            Part::Done { bytes, settles } => {
+                own.effects.push(Effects { revision: hit.revision, header, bytes });
+                own.is_settled = settles;
+            }
+        }
+        if own.is_settled {
+            break;
+        }
+    }
+    Ok(Some(own))
+}
+
+fn apply_own(
+    source: &Source,
+    batch: &Batch,
+    name: &Name<'_>,
+    own: &Own,
+) -> Result<Option<Stored>, PastError> {
+    let before = || {
+        let mut databases = batch.directory.databases.iter();
+        let of_main = |db: DbIndex, branch| db == name.db && branch == BranchId::MAIN;
+        let found = databases.find(|database| of_main(database.db, database.branch));
+        found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))
+    };
+    let before = if own.is_settled { None } else { before()? };
+    let mut oldest_first =
+        own.effects.iter().rev().filter(|effects| !effects.bytes.is_empty()).peekable();
+    if oldest_first.peek().is_none() {
+        return Ok(before);
+    }
+    let scratch = Keyspace::new(1, batch.directory.seed);
+    if let Some(stored) = before {
+        scratch.give(0, name.key, stored);
+    }
+    let mut buffers = Buffers::default();
+    for effects in oldest_first {
+        effects.apply(source, &scratch, 0, &mut buffers)?;
+    }
+    Ok(scratch.take(0, name.key)?)
+}
+
+/// The key where names and databases changed places: what was done to every
+/// key that may have become this one is done again, in all databases.
+fn apply_all(
+    source: &Source,
+    batch: &Arc<Batch>,
+    revision: Revision,
+    name: &Name<'_>,
+) -> Result<Option<Stored>, PastError> {
+    let after = batch.revision();
+    let mut keys = BTreeSet::from([name.key.to_vec()]);
+    let mut records = BTreeMap::new();
+    let mut to_find = vec![name.key.to_vec()];
+    let mut add = |hit: Hit, wanted: Option<&[u8]>, found: &mut Vec<Vec<u8>>| {
+        let copied = of_main(source, hit, &mut |record| {
+            if let Some(wanted) = wanted {
+                trace::sources(record.effects, wanted, found)?;
+            }
+            let (revision, header) = (record.revision, record.header);
+            Ok(Effects { revision, header, bytes: record.effects.to_vec() })
+        })?;
+        if let Some(copied) = copied {
+            records.insert(hit.revision, copied);
+        }
+        Ok::<_, PastError>(())
+    };
+    for hit in source.history.records(DATABASE_WIDE, after, revision) {
+        add(hit?, None, &mut Vec::new())?;
+    }
+    while let Some(wanted) = to_find.pop() {
+        let mut found = Vec::new();
+        for hit in source.history.records(key_hash(&wanted), after, revision) {
+            add(hit?, Some(&wanted), &mut found)?;
+        }
+        found.retain(|key| keys.insert(key.clone()));
+        to_find.append(&mut found);
+    }
+    let scratch = Keyspace::new(source.databases, batch.directory.seed);
+    batch.back(&scratch);
+    let mut buffers = Buffers::default();
+    for effects in records.values_mut() {
+        let filtered = trace::of_keys(&effects.bytes, &keys);
+        let revision = effects.revision;
+        effects.bytes = filtered.map_err(|source| PastError::Malformed { revision, source })?;
+        effects.apply(source, &scratch, effects.header.db, &mut buffers)?;
+    }
+    Ok(scratch.take(name.db, name.key)?)
+}
+
+/// Reads a record, if it is one of main.
+fn of_main<T>(
+    source: &Source,
+    hit: Hit,
+    read: &mut dyn FnMut(&Record<'_>) -> Result<T, keyspace::effect::EffectError>,
+) -> Result<Option<T>, PastError> {
+    let found = source.record(hit, &mut |record| {
+        (record.header.branch == BranchId::MAIN).then(|| read(record)).transpose()
+    })?;
+    found.map_err(|source| PastError::Malformed { revision: hit.revision, source })
+}
+
+impl Effects {
+    fn apply(
+        &self,
+        source: &Source,
+        scratch: &Keyspace,
+        db: DbIndex,
+        buffers: &mut Buffers,
+    ) -> Result<(), PastError> {
+        let (revision, time_ms) = (self.revision, self.header.time_ms);
+        scratch
+            .apply(revision, time_ms, db, &self.bytes, &source.limits, buffers)
+            .map_err(|source| PastError::Misfit { revision, source })
+    }
+}

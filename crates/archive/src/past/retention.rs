@@ -1,0 +1,97 @@
+//! Letting go of the past.
+
+use std::ops::ControlFlow;
+
+use base::Revision;
+use log::{RealVfs, SegmentInfo};
+
+use super::error::PastError;
+use super::{Past, horizon};
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// What is older than so many milliseconds may go.
+    pub age_ms: u64,
+    /// What takes more bytes than this, in the log and beside it, may go; 0 is
+    /// without limit.
+    pub bytes: u64,
+}
+
+impl Past {
+    /// Lets go of whole segments of the log that are too old, or too many.
+    /// Answers whether the oldest revision has moved: segments may be removed
+    /// then.
+    ///
+    /// # Errors
+    /// When files cannot be read or changed.
+    pub fn retain(&self, retention: &Retention, now_ms: u64) -> Result<bool, PastError> {
+        let mut segments = self.source.log.segments();
+        segments.retain(|segment| segment.is_sealed);
+        let index_bytes = self.source.history.stats().file_bytes;
+        let log_bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let mut bytes = log_bytes + index_bytes;
+        let born_ms = now_ms.saturating_sub(retention.age_ms);
+        let mut gone = None;
+        for segment in &segments {
+            let is_large = retention.bytes > 0 && bytes > retention.bytes;
+            if !is_large && !self.is_older(segment, born_ms)? {
+                break;
+            }
+            // Its share of the indexes goes with it.
+            bytes = bytes
+                .saturating_sub(segment.bytes + index_bytes * segment.bytes / log_bytes.max(1));
+            gone = Some(segment.last);
+        }
+        match gone {
+            Some(last) if last > self.oldest() => self.move_to(last),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether all of a segment that is known was stamped before then.
+    fn is_older(&self, segment: &SegmentInfo, ms: u64) -> Result<bool, PastError> {
+        let mut last_ms = None;
+        if segment.last <= self.oldest() {
+            return Ok(true);
+        }
+        let after = Revision(segment.last.0 - 1);
+        self.source.changes(after, segment.last, &mut |record| {
+            last_ms = Some(record.header.time_ms);
+            ControlFlow::Break(())
+        })?;
+        Ok(last_ms.is_some_and(|last_ms| last_ms < ms))
+    }
+
+    /// Lets go of what is older than `before`, as far as there is a state of
+    /// the base to begin with; answers the oldest revision from then on.
+    ///
+    /// # Errors
+    /// When files cannot be changed.
+    pub fn compact(&self, before: Revision) -> Result<Revision, PastError> {
+        self.move_to(before)?;
+        Ok(self.oldest())
+    }
+
+    /// Moves the horizon to the newest state of the base at or before
+    /// `wanted`; answers whether that is later than where it was.
+    fn move_to(&self, wanted: Revision) -> Result<bool, PastError> {
+        let source = &self.source;
+        let _one = self.moving.lock();
+        if wanted <= self.oldest() {
+            return Ok(false);
+        }
+        let horizon = source.directory_at(wanted)?.revision;
+        if horizon <= self.oldest() {
+            return Ok(false);
+        }
+        // Before anything goes, so that nobody believes later that it is there.
+        horizon::write(&RealVfs, &self.dir, source.log.id(), horizon)?;
+        source.horizon.store(horizon.0, std::sync::atomic::Ordering::Release);
+        self.cache.forget_before(horizon);
+        let forgotten = source.history.forget_before(horizon);
+        self.hold.set(horizon);
+        forgotten?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading log, history and base together.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::{DbIndex, Revision};
+use keyspace::EncodingLimits;
+use log::{Log, Record};
+use parking_lot::Mutex;
+
+use super::error::PastError;
+use crate::base_tree::Base;
+use crate::directory::Directory;
+use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, key_hash};
+
+/// Longest wait for the log to write what has been handed to it.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(super) base: Arc<Base>,
+    pub(super) log: Arc<Log>,
+    pub(super) history: History,
+    /// The oldest revision whose state can be read, a state of the base.
+    pub(super) horizon: AtomicU64,
+    pub(super) databases: DbIndex,
+    pub(super) limits: EncodingLimits,
+    /// Held by whoever notes records because the follower has not yet.
+    pub(super) catching_up: Mutex<()>,
+    /// Why records are not noted any more.
+    pub(super) fault: Mutex<Option<String>>,
+}
+
+impl Source {
+    /// The oldest revision whose state can be read.
+    pub(super) fn oldest(&self) -> Revision {
+        Revision(self.horizon.load(Ordering::Acquire))
+    }
+
+    /// The newest state of the base at or before a revision.
+    pub(super) fn directory_at(&self, revision: Revision) -> Result<Arc<Directory>, PastError> {
+        let newest = self.base.directory();
+        if newest.revision <= revision {
+            return Ok(newest);
+        }
+        let found = self.base.directory_at(revision)?;
+        self.keeps(revision)?;
+        Ok(Arc::new(found))
+    }
+
+    /// Makes sure that every record up to `upto` is noted. Mostly the follower
+    /// has done so; while it is busy writing a batch, this reads the rest.
+    pub(super) fn know(&self, upto: Revision) -> Result<(), PastError> {
+        if self.history.noted() >= upto {
+            return Ok(());
+        }
+        let _one = self.catching_up.lock();
+        let noted = self.history.noted();
+        if noted >= upto {
+            return Ok(());
+        }
+        if let Some(reason) = self.fault.lock().clone() {
+            return Err(PastError::Stopped { noted, reason });
+        }
+        let mut reader = match self.history.newest_place() {
+            Some(place) => self.log.reader_at(place, noted.next()),
+            None => self.log.reader(noted.next()),
+        };
+        while self.history.noted() < upto {
+            let mut failed = Ok(());
+            let mut note = |record: Record<'_>, place| {
+                failed = self.history.note(&record, place);
+                if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            if reader.read(WAIT, &mut note)? == 0 && self.history.noted() < upto {
+                return Err(PastError::NotYet { asked: upto });
+            }
+            failed?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the state at a revision can be read.
+    pub(super) fn reach(&self, revision: Revision) -> Result<(), PastError> {
+        self.keeps(revision)?;
+        let newest = self.log.buffered();
+        if revision > newest {
+            return Err(PastError::Future { asked: revision, newest });
+        }
+        self.know(revision)
+    }
+
+    /// Fails when what came after a revision is not kept any more. What was
+    /// read before this is right if it does not.
+    pub(super) fn keeps(&self, revision: Revision) -> Result<(), PastError> {
+        if revision < self.oldest() { Err(self.compacted(revision)) } else { Ok(()) }
+    }
+
+    pub(super) fn compacted(&self, asked: Revision) -> PastError {
+        PastError::Compacted { asked, oldest: self.oldest() }
+    }
+
+    /// Visits all records after `after`, up to `upto`, in order.
+    pub(super) fn changes(
+        &self,
+        after: Revision,
+        upto: Revision,
+        each: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        Ok(self.history.changes(after, upto, &mut |record, _| each(record))?)
+    }
+
+    /// Records that may have changed a key, or whole databases.
+    pub(super) fn newest_first(
+        &self,
+        key: &[u8],
+        after: Revision,
+        upto: Revision,
+    ) -> impl Iterator<Item = Result<Hit, HistoryError>> {
+        let mut one = self.history.records(key_hash(key), after, upto).peekable();
+        let mut wide = self.history.records(DATABASE_WIDE, after, upto).peekable();
+        std::iter::from_fn(move || {
+            let revision = |hit: Option<&Result<Hit, HistoryError>>| {
+                // An error comes first.
+                hit.map(|hit| hit.as_ref().map_or(Revision(u64::MAX), |hit| hit.revision))
+            };
+            let (of_one, of_wide) = (revision(one.peek()), revision(wide.peek()));
+            if of_one == of_wide && of_one.is_some() {
+                wide.next();
+            }
+            if of_one >= of_wide { one.next() } else { wide.next() }
+        })
+    }
+
+    /// Reads one record.
+    pub(super) fn record<T>(
+        &self,
+        hit: Hit,
+        read: &mut dyn FnMut(&Record<'_>) -> T,
+    ) -> Result<T, PastError> {
+        let mut found = None;
+        let log: &dyn LogBlocks = &*self.log;
+        log.block(hit.place.segment, hit.place.offset, &mut |record, _| {
+            if record.revision == hit.revision {
+                found = Some(read(record));
+            }
+        })?;
+        found.ok_or_else(|| {
+            let (segment, revision) = (hit.place.segment, hit.revision);
+            HistoryError::Short { segment, revision }.into()
+        })
+    }
+}

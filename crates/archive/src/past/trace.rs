@@ -1,0 +1,200 @@
+//! What a record does to some keys only.
+
+use std::collections::BTreeSet;
+
+use base::DbIndex;
+use keyspace::effect::{Cause, Effect, EffectError, Effects};
+
+/// What a record does to one key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Nothing.
+    Nothing,
+    /// It becomes what another key was.
+    Moved,
+    /// These effects, which name it first; none if it is gone.
+    Done {
+        bytes: Vec<u8>,
+        /// What the key was before does not matter: it counts as none.
+        settles: bool,
+    },
+}
+
+/// What effects speak of.
+struct Place<'e> {
+    db: DbIndex,
+    key: Option<&'e [u8]>,
+}
+
+impl<'e> Place<'e> {
+    /// Follows the effects that say so; answers whether this was one.
+    fn follow(&mut self, effect: &Effect<'e>) -> bool {
+        match *effect {
+            Effect::Database(db) => self.db = db,
+            Effect::Key { key, .. } => self.key = Some(key),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// What effects do to a key of a database, where no database changes as a
+/// whole. `first_db` is the record's.
+pub(super) fn of_key(
+    effects: &[u8],
+    first_db: DbIndex,
+    db: DbIndex,
+    key: &[u8],
+) -> Result<Part, EffectError> {
+    let mut place = Place { db: first_db, key: None };
+    let mut bytes = Vec::new();
+    let (mut is_touched, mut settles) = (false, false);
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        if place.follow(&effect) {
+            continue;
+        }
+        if let Effect::Rename { db: to_db, key: to, .. } = effect
+            && (to_db, to) == (db, key)
+        {
+            return Ok(Part::Moved);
+        }
+        let is_ours = (place.db, place.key) == (db, Some(key));
+        if !is_ours || matches!(effect, Effect::Flush { .. } | Effect::Swap { .. }) {
+            continue;
+        }
+        is_touched = true;
+        let is_gone = matches!(effect, Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. });
+        if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
+            settles = true;
+            bytes.clear();
+        }
+        if is_gone {
+            continue;
+        }
+        if bytes.is_empty() {
+            Effect::Key { key, existed: None }.encode(&mut bytes);
+        }
+        effect.encode(&mut bytes);
+    }
+    Ok(if is_touched { Part::Done { bytes, settles } } else { Part::Nothing })
+}
+
+/// Adds the keys whose names effects change to `to`, in any database.
+pub(super) fn sources(
+    effects: &[u8],
+    to: &[u8],
+    found: &mut Vec<Vec<u8>>,
+) -> Result<(), EffectError> {
+    let mut place = Place { db: 0, key: None };
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        place.follow(&effect);
+        if let Effect::Rename { key, .. } = effect
+            && key == to
+        {
+            found.extend(place.key.map(<[u8]>::to_vec));
+        }
+    }
+    Ok(())
+}
+
+/// The effects on some keys, in any database, and on databases as a whole.
+pub(super) fn of_keys(effects: &[u8], keys: &BTreeSet<Vec<u8>>) -> Result<Vec<u8>, EffectError> {
+    let mut place = Place { db: 0, key: None };
+    let mut bytes = Vec::new();
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        place.follow(&effect);
+        let is_ours = place.key.is_some_and(|key| keys.contains(key));
+        match effect {
+            Effect::Database(_) | Effect::Flush { .. } | Effect::Swap { .. } => {
+                effect.encode(&mut bytes);
+            }
+            Effect::Origin { .. } => {}
+            // What others become does not matter.
+            Effect::Rename { key, .. } if is_ours && !keys.contains(key) => {
+                Effect::Delete(Cause::Client).encode(&mut bytes);
+            }
+            effect if is_ours => effect.encode(&mut bytes),
+            _ => {}
+        }
+    }
+    Ok(bytes)
+}
+
+/// Whether effects change a key of a database, or all of it.
+pub(super) fn touches(
+    effects: &[u8],
+    first_db: DbIndex,
+    db: DbIndex,
+    key: &[u8],
+) -> Result<bool, EffectError> {
+    let mut place = Place { db: first_db, key: None };
+    let mut touches = false;
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        if !place.follow(&effect) {
+            touches |= match effect {
+                Effect::Flush { db: flushed } => flushed == db,
+                Effect::Swap { a, b } => a == db || b == db,
+                Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => true,
+                Effect::Origin { .. } => false,
+                _ => (place.db, place.key) == (db, Some(key)),
+            };
+        }
+    }
+    Ok(touches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(effects: &[Effect<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
+        bytes
+    }
+
+    const ADD: Effect<'static> = Effect::StrAdd { delta: 1 };
+    const SET: Effect<'static> = Effect::StrSet { value: b"v", deadline: None };
+
+    fn named(key: &[u8]) -> Effect<'_> {
+        Effect::Key { key, existed: Some(true) }
+    }
+
+    fn done(effects: &[Effect<'_>], settles: bool) -> Part {
+        let name = Effect::Key { key: b"k", existed: None };
+        let bytes =
+            if effects.is_empty() { Vec::new() } else { bytes(&[&[name], effects].concat()) };
+        Part::Done { bytes, settles }
+    }
+
+    #[test]
+    fn only_what_concerns_the_key_stays() {
+        let part = |effects: &[Effect<'_>]| of_key(&bytes(effects), 0, 0, b"k").expect("ours");
+        assert_eq!(part(&[named(b"other"), ADD]), Part::Nothing);
+        assert_eq!(part(&[Effect::Database(1), named(b"k"), ADD]), Part::Nothing);
+        assert_eq!(part(&[named(b"other"), SET, named(b"k"), ADD]), done(&[ADD], false));
+        assert_eq!(part(&[named(b"k"), ADD, SET, named(b"x"), SET]), done(&[SET], true));
+        let gone = [named(b"k"), Effect::Delete(Cause::Expired)];
+        assert_eq!(part(&gone), done(&[], true));
+        assert_eq!(part(&[&gone[..], &[named(b"k"), ADD]].concat()), done(&[ADD], true));
+        let to = |key| Effect::Rename { db: 0, key, replaces: None };
+        assert_eq!(part(&[named(b"k"), ADD, to(b"x")]), done(&[], true));
+        assert_eq!(part(&[named(b"x"), to(b"k")]), Part::Moved);
+    }
+
+    #[test]
+    fn a_key_that_leaves_the_set_is_gone() {
+        let to = |key| Effect::Rename { db: 0, key, replaces: None };
+        let keys = BTreeSet::from([b"a".to_vec(), b"b".to_vec()]);
+        let effects = bytes(&[named(b"a"), to(b"b"), named(b"c"), SET, named(b"b"), to(b"c")]);
+        let expected = [named(b"a"), to(b"b"), named(b"b"), Effect::Delete(Cause::Client)];
+        assert_eq!(of_keys(&effects, &keys).expect("ours"), bytes(&expected));
+        let mut found = Vec::new();
+        sources(&effects, b"c", &mut found).expect("ours");
+        assert_eq!(found, [b"b".to_vec()]);
+    }
+}

@@ -1,0 +1,149 @@
+//! States of the past as keyspaces.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use base::{BranchId, Revision, SpaceId};
+use keyspace::{Backing, BackingError, Buffers, Keyspace, SHARDS, Stored};
+
+use super::error::PastError;
+use super::key;
+use super::source::Source;
+use crate::directory::Directory;
+use crate::state::{At, State};
+
+/// More keys than a shard can have.
+const MANY: u64 = 1 << 40;
+
+/// A state of the base, as long as it is kept.
+#[derive(Debug)]
+pub(super) struct Batch {
+    source: Arc<Source>,
+    state: State,
+    pub(super) directory: Arc<Directory>,
+}
+
+impl Batch {
+    /// The newest one at or before a revision.
+    pub(super) fn at(source: &Arc<Source>, revision: Revision) -> Result<Batch, PastError> {
+        let directory = source.directory_at(revision)?;
+        let at = At::Revision(directory.revision);
+        let state = State::new(source.base.clone(), at, source.limits);
+        Ok(Batch { source: source.clone(), state, directory })
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.directory.revision
+    }
+
+    /// Lets `keyspace` be filled from it.
+    pub(super) fn back(self: &Arc<Batch>, keyspace: &Keyspace) {
+        for database in &self.directory.databases {
+            if database.branch == BranchId::MAIN && database.db < keyspace.databases() {
+                keyspace.back(self.clone(), database.db, database.space, &database.keys);
+            }
+        }
+    }
+
+    /// What was read from it before this is right, if this does not fail.
+    fn check(&self) -> Result<(), BackingError> {
+        let kept = self.source.keeps(self.revision());
+        kept.map_err(|error| BackingError::new(error.to_string()))
+    }
+}
+
+impl Backing for Batch {
+    fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
+        let found = self.state.fetch(space, hash, key)?;
+        self.check()?;
+        Ok(found)
+    }
+
+    fn bucket(
+        &self,
+        space: SpaceId,
+        bucket: u16,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        self.state.buckets(space, &(bucket..=bucket), each)?;
+        self.check()
+    }
+}
+
+/// The whole state at a revision, and the state of the base that it is made
+/// from: that with every transaction since, as a start makes it.
+pub(super) fn whole(
+    source: &Arc<Source>,
+    revision: Revision,
+) -> Result<(Revision, Keyspace), PastError> {
+    let batch = Arc::new(Batch::at(source, revision)?);
+    let keyspace = Keyspace::new(source.databases, batch.directory.seed);
+    batch.back(&keyspace);
+    let mut buffers = Buffers::default();
+    let mut reached = batch.revision();
+    let mut applied = Ok(());
+    source.changes(batch.revision(), revision, &mut |record| {
+        reached = record.revision;
+        if record.header.branch != BranchId::MAIN {
+            return ControlFlow::Continue(());
+        }
+        let (revision, header) = (record.revision, record.header);
+        applied = keyspace
+            .apply(
+                revision,
+                header.time_ms,
+                header.db,
+                record.effects,
+                &source.limits,
+                &mut buffers,
+            )
+            .map_err(|source| PastError::Misfit { revision, source });
+        if applied.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    applied?;
+    if reached != revision {
+        return Err(source.compacted(revision));
+    }
+    Ok((batch.revision(), keyspace))
+}
+
+/// The state at a revision for those who look at keys by name.
+pub(super) fn of_keys(
+    source: &Arc<Source>,
+    revision: Revision,
+) -> Result<(Revision, Keyspace), PastError> {
+    let batch = Batch::at(source, revision)?;
+    let (at, seed) = (batch.revision(), batch.directory.seed);
+    let keys = Arc::new(Keys { source: source.clone(), batch: Arc::new(batch), revision });
+    let keyspace = Keyspace::new(source.databases, seed);
+    for db in 0..source.databases {
+        // The space says only which database is meant.
+        keyspace.back(keys.clone(), db, SpaceId::first_of(db), &[MANY; SHARDS]);
+    }
+    Ok((at, keyspace))
+}
+
+/// Single keys as they were.
+#[derive(Debug)]
+struct Keys {
+    source: Arc<Source>,
+    batch: Arc<Batch>,
+    revision: Revision,
+}
+
+impl Backing for Keys {
+    fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
+        let name = key::Name { db: space.db, hash, key };
+        key::read(&self.source, &self.batch, self.revision, &name)
+            .map_err(|error| BackingError::new(error.to_string()))
+    }
+
+    fn bucket(
+        &self,
+        _: SpaceId,
+        _: u16,
+        _: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        Err(BackingError::new("this view knows keys by their names only"))
+    }
+}
