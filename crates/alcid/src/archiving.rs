@@ -1,13 +1,15 @@
-//! The archive beside the engine: opening it, following the log, loading the
-//! keyspace from it.
+//! The archive beside the engine: opening it, following the log, letting
+//! values come from it and go to it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use archive::backup::Source;
 use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
-use base::{Clock, Revision};
-use engine::{Checkpointed, Engine, StandaloneLog};
+use base::{Clock, DbIndex, Revision};
+use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
 use log::Log;
 use parking_lot::Mutex;
@@ -15,9 +17,6 @@ use settings::Settings;
 use tokio::sync::watch;
 
 use crate::past::Past;
-
-/// Buckets of a database: all values of the leading 16 bits of a hash.
-const BUCKETS: u32 = 1 << 16;
 
 /// Opens the archive's base and lets `keyspace`, which must be made with its
 /// seed, be filled from it.
@@ -27,13 +26,14 @@ const BUCKETS: u32 = 1 << 16;
 pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Result<(), String> {
     let limits = engine::encoding_limits(settings);
     let backing = BaseBacking::new(base.clone(), limits);
+    keyspace.evict_to(backing.clone());
     for database in &base.directory().databases {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {
             keyspace.back(backing.clone(), database.db, database.space, &database.keys);
         } else if keys > 0 {
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but storage.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
@@ -46,7 +46,6 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
 }
 
 /// The archive as the engine knows it.
-#[derive(Debug)]
 pub struct Archiving {
     base: Arc<Base>,
     follower: Follower,
@@ -56,8 +55,18 @@ pub struct Archiving {
     /// Somebody asked for a checkpoint: the log is to begin a new segment with
     /// it, so that all of the old one can go.
     rolls: Arc<AtomicBool>,
-    loading: Arc<AtomicBool>,
-    loader: Mutex<Option<JoinHandle<()>>>,
+    goes_on: Arc<AtomicBool>,
+    tier: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    databases: DbIndex,
+    /// What no backup may be inside of.
+    folders: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Archiving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiving").field("folders", &self.folders).finish_non_exhaustive()
+    }
 }
 
 impl Archiving {
@@ -105,11 +114,24 @@ impl Archiving {
             Past::attach(engine, past, log.clone(), Box::new(remove));
         }
         let follower = Follower::start(base.clone(), reader, options);
-        let loading = Arc::new(AtomicBool::new(true));
-        let loader = Mutex::new(load_all(engine, loading.clone()));
-        let archiving =
-            Arc::new(Archiving { base, follower, progress, log, lag, rolls, loading, loader });
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let folders =
+            vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
+        let archiving = Arc::new(Archiving {
+            base,
+            follower,
+            progress,
+            log,
+            lag,
+            rolls,
+            goes_on,
+            tier: Mutex::new(None),
+            clock: engine.clock.clone(),
+            databases: engine.keyspace.databases(),
+            folders,
+        });
         engine.attach_archive(archiving.clone());
+        *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }
 
@@ -138,11 +160,12 @@ impl Archiving {
     }
 
     /// Ends its threads.
-    pub fn stop(&self) {
-        self.loading.store(false, Ordering::Relaxed);
-        if let Some(loader) = self.loader.lock().take() {
+    pub fn stop(&self, engine: &Engine) {
+        self.goes_on.store(false, Ordering::SeqCst);
+        engine.tier_moved();
+        if let Some(tier) = self.tier.lock().take() {
             // A panic of the thread has been reported by the hook.
-            let _ = loader.join();
+            let _ = tier.join();
         }
         self.follower.stop();
     }
@@ -161,6 +184,36 @@ impl engine::Archive for Archiving {
     fn is_congested(&self) -> bool {
         let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
         bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
+    }
+
+    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+        let began_ns = self.clock.monotonic_ns();
+        let source = Source {
+            base: &self.base,
+            log: self.log.log(),
+            databases: self.databases,
+            folders: &self.folders,
+        };
+        let made = archive::backup::make(&source, to, &*self.clock).map_err(|e| e.to_string())?;
+        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
+        tracing::info!(
+            folder = %to.display(),
+            copied = made.copied,
+            copied_bytes = made.copied_bytes,
+            took_ms,
+            "backup of revisions {} to {}",
+            made.oldest,
+            made.newest
+        );
+        Ok(BackedUp {
+            revision: made.newest,
+            oldest: made.oldest,
+            files: made.files,
+            bytes: made.bytes,
+            copied: made.copied,
+            copied_bytes: made.copied_bytes,
+            took_ms,
+        })
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -198,12 +251,12 @@ impl Lag {
         let lacking: u64 = log
             .segments()
             .iter()
-            .filter(|segment| segment.last > revision)
+            .filter(|segment| segment.last > revision && segment.last >= segment.first)
             .map(|segment| {
                 // Of a segment that it has in part, as many bytes as revisions.
-                let revisions = (segment.last.0 - segment.first.0 + 1).max(1);
-                let lacked = segment.last.0 - revision.0.max(segment.first.0 - 1);
-                (segment.bytes as f64 * lacked as f64 / revisions as f64) as u64
+                let end = segment.last.0 + 1;
+                let lacked = end - segment.first.0.max(revision.0 + 1);
+                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
             })
             .sum();
         self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
@@ -293,51 +346,76 @@ fn advanced(
     lag: Arc<Lag>,
     rolls: Arc<AtomicBool>,
 ) -> Advanced {
-    Box::new(move |revision, took_ms| {
+    let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
             *now =
                 Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
         });
-        let Some(engine) = engine.upgrade() else { return };
-        engine.keyspace.forget_removals(revision);
-        let (log, settings) = (log.log(), &engine.live().settings);
-        // A fault of the log is told by the log.
-        if rolls.swap(false, Ordering::Relaxed) && log.roll().is_err() {
-            return;
+    };
+    Box::new(move |revision, took_ms| {
+        if let Some(engine) = engine.upgrade() {
+            engine.keyspace.forget_removals(revision);
+            engine.tier_moved();
+            let (log, settings) = (log.log(), &engine.live().settings);
+            // A fault of the log is told by the log.
+            if rolls.swap(false, Ordering::Relaxed) {
+                let _ = log.roll();
+            }
+            if let Err(error) = log.remove_before(removable(log, revision, settings)) {
+                tracing::warn!(
+                    "remove old segments of the log: {error}; the next batch tries again"
+                );
+            }
+            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
+            lag.measure(log, revision);
         }
-        if let Err(error) = log.remove_before(removable(log, revision, settings)) {
-            tracing::warn!("remove old segments of the log: {error}; the next batch tries again");
-        }
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
-        lag.measure(log, revision);
+        report(revision, took_ms);
     })
 }
 
-/// Loads everything that stands in the archive only, bucket by bucket, beside
-/// the clients.
-fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
-    if !engine.keyspace.is_backed() {
-        return None;
-    }
+/// Loads what stands in the archive only, and takes values out of memory when
+/// it is full, beside the clients.
+fn keep_tier(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
     let engine = engine.clone();
-    let load = move || {
-        let began_ms = engine.clock.now_us() / 1000;
-        let keys = engine.keyspace.unloaded();
-        let buckets = (0..engine.keyspace.databases())
-            .flat_map(|db| (0..BUCKETS).map(move |bucket| (db, bucket as u16)));
-        for (db, bucket) in buckets {
-            if !goes_on.load(Ordering::Relaxed) || !engine.keyspace.is_backed() {
-                break;
-            }
-            if let Err(error) = engine.keyspace.load_bucket(db, bucket) {
-                tracing::error!("load the keys of database {db} from the archive: {error}");
-                return;
-            }
+    std::thread::Builder::new()
+        .name("tier".to_owned())
+        .spawn(move || engine.keep_tier(&goes_on))
+        .expect("a thread can be started")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base::{BranchId, ManualClock, SeededRng};
+    use log::{LogOptions, MemVfs, RecordHeader};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_segment_lacks_nothing() {
+        let (log, _) = Log::open_manual(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(ManualClock::at_ms(0)),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        )
+        .expect("an empty log opens");
+        for _ in 0..4 {
+            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
+            log.append(log.reserve(), header, &[0; 1000]);
         }
-        let seconds = (engine.clock.now_us() / 1000 - began_ms) as f64 / 1000.0;
-        tracing::info!(keys, seconds, "loaded from the archive");
-    };
-    let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
-    Some(thread.expect("a thread can be started"))
+        log.pump();
+        log.roll().expect("memory takes everything");
+        let bytes = log.segments()[0].bytes;
+        let lag = Lag::default();
+        for archived in 0..=4 {
+            lag.measure(&log, Revision(archived));
+            assert_eq!(lag.bytes(&log), bytes * (4 - archived) / 4, "{archived}");
+        }
+    }
 }

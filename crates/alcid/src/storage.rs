@@ -40,15 +40,23 @@ pub fn open(
     let keyspace = Keyspace::new(settings.databases, base.directory().seed);
     crate::archiving::back(&keyspace, &base, settings)?;
     let dir = settings.log_dir();
+    let archived = base.revision();
     let options = LogOptions {
         fsync: engine::fsync_policy(settings),
         compression: engine::compression(settings),
         segment_bytes_max: settings.log_segment_bytes,
         ..LogOptions::default()
     };
+    if archived > Revision::ZERO && !dir.join(log::MANIFEST).exists() {
+        return Err(format!(
+            "there is no log in {}, but the archive in {} has followed one up to revision {archived}: name the \
+             log's folder with --aof-path, or bring it back from a copy",
+            dir.display(),
+            base.dir().display()
+        ));
+    }
     let limits = engine::encoding_limits(settings);
     let mut buffers = Buffers::default();
-    let archived = base.revision();
     let mut replay = |record: log::Record<'_>| {
         keyspace
             .apply(

@@ -82,20 +82,42 @@ pub(crate) fn head_key(space: SpaceId, hash: u64, key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What an entry says of the key that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name<'a> {
+    /// The key.
+    Plain(&'a [u8]),
+    /// Too long: the head's value holds it.
+    Digest,
+}
+
+/// The name and the element that follow the bucket's prefix in an entry's key.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub(crate) fn split_name(rest: &[u8]) -> Result<(Name<'_>, &[u8]), &'static str> {
+    match rest.split_first() {
+        Some((&NAME_PLAIN, rest)) => {
+            let (len, rest) = rest.split_at_checked(2).ok_or("a name ends early")?;
+            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+            let (key, element) = rest.split_at_checked(len).ok_or("a name has another length")?;
+            Ok((Name::Plain(key), element))
+        }
+        Some((&NAME_DIGEST, rest)) if rest.len() >= 32 => Ok((Name::Digest, &rest[32..])),
+        _ => Err("a name of an unknown kind"),
+    }
+}
+
 /// What a head's key says of the key it names: itself, or nothing when only a
 /// digest stands there.
 ///
 /// # Errors
 /// What is wrong with the bytes after the bucket's prefix.
 pub(crate) fn name(rest: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    match rest.split_first() {
-        Some((&NAME_PLAIN, rest)) => {
-            let (len, rest) = rest.split_at_checked(2).ok_or("a name ends early")?;
-            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
-            if rest.len() == len { Ok(Some(rest)) } else { Err("a name has another length") }
-        }
-        Some((&NAME_DIGEST, rest)) if rest.len() == 32 => Ok(None),
-        _ => Err("a name of an unknown kind"),
+    match split_name(rest)? {
+        (Name::Plain(key), []) => Ok(Some(key)),
+        (Name::Digest, []) => Ok(None),
+        _ => Err("a name has another length"),
     }
 }
 
@@ -140,6 +162,30 @@ pub(crate) struct Head<'a> {
     pub(crate) stored: Stored,
 }
 
+/// When a key is due.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) at: u64,
+    /// The key, where the head's key is only a digest.
+    pub(crate) key: Option<&'a [u8]>,
+}
+
+/// When the key of a head is due, read without its value; `None` when it never
+/// is or is gone.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn deadline(bytes: &[u8], has_key: bool) -> Result<Option<Due<'_>>, &'static str> {
+    let mut reader = Reader(bytes);
+    reader.number()?;
+    if reader.byte()? == FORM_GONE {
+        return Ok(None);
+    }
+    let Some(at) = reader.number()?.checked_sub(1) else { return Ok(None) };
+    let key = if has_key { Some(reader.key()?) } else { None };
+    Ok(Some(Due { at, key }))
+}
+
 /// Reads a head's value; `None` when its key is gone. `has_key` says that its
 /// key is only a digest.
 ///
@@ -159,10 +205,7 @@ pub(crate) fn head<'a>(
     }
     let deadline = reader.number()?.checked_sub(1);
     let key = match has_key {
-        true => {
-            let len = reader.number()?;
-            Some(reader.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)?)
-        }
+        true => Some(reader.key()?),
         false => None,
     };
     let value = match form {
@@ -222,6 +265,11 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    fn key(&mut self) -> Result<&'a [u8], &'static str> {
+        let len = self.number()?;
+        self.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)
+    }
+
     pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {
         DbIndex::try_from(self.number()?).map_err(|_| "a database number exceeds 65535")
     }
@@ -234,4 +282,72 @@ pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: SpaceId = SpaceId { born: Revision(0x01_02), db: 3 };
+
+    /// The bytes that `docs/FORMAT.md` describes: whoever changes them makes a
+    /// new format.
+    #[test]
+    fn keys_are_as_documented() {
+        let hash = 0xabcd_0000_0000_0000;
+        assert_eq!(head_key(SPACE, hash, b"k1"), b"\x02\x01\x02\x00\x03\xab\xcd\x00\x00\x02k1");
+        let first = SpaceId::first_of(0);
+        assert_eq!(head_key(first, 0, b""), b"\x00\x00\x00\x00\x00\x00\x00\x00");
+        let longest = vec![b'x'; NAME_BYTES_MAX];
+        assert_eq!(head_key(first, 0, &longest)[5..8], [0, 0x80, 0]);
+        let too_long = head_key(first, 0, &[&longest[..], b"x"].concat());
+        assert_eq!((too_long.len(), too_long[5]), (38, 1));
+        for key in [&b""[..], b"k", &longest] {
+            assert_eq!(name(&head_key(SPACE, hash, key)[7..]), Ok(Some(key)));
+        }
+        assert_eq!(name(&too_long[5..]), Ok(None));
+        assert_eq!(space_of(&head_key(SPACE, hash, b"k1")), Some(SPACE));
+        assert_eq!(space_of(DIRECTORY), None);
+    }
+
+    #[test]
+    fn values_are_as_documented() {
+        let value = |key: &[u8], change: &Change<'_>| {
+            let mut out = Vec::new();
+            put_head(&mut out, key, change);
+            out
+        };
+        let is = |value, deadline| Change::Is { value, deadline, revision: Revision(300) };
+        let text = value(b"k", &is(ValueRef::Str(b"text"), None));
+        assert_eq!(text, b"\xac\x02\x00\x00text");
+        let mortal = value(b"k", &is(ValueRef::Str(b""), Some(127)));
+        assert_eq!(mortal, b"\xac\x02\x00\x80\x01");
+        let mut set = keyspace::types::Set::new(1);
+        set.add(b"m", &EncodingLimits::default());
+        let whole = value(b"k", &is(ValueRef::Set(&set), None));
+        assert_eq!(whole, b"\xac\x02\x01\x00\x02\x01\x01m");
+        let gone = value(b"k", &Change::Gone { revision: Revision(1) });
+        assert_eq!(gone, b"\x01\x02");
+        assert_eq!(age(&text), Ok((Revision(300), false)));
+        assert_eq!(age(&gone), Ok((Revision(1), true)));
+
+        let limits = EncodingLimits::default();
+        let read = |bytes: &[u8]| head(bytes, false, 1, &limits).map(|head| head.map(|h| h.stored));
+        let stored = read(&mortal).expect("whole").expect("it exists");
+        assert_eq!((stored.deadline, stored.revision), (Some(127), Revision(300)));
+        assert!(read(&gone).expect("whole").is_none());
+        // The key of a digest stands in the value.
+        let long = vec![b'x'; NAME_BYTES_MAX + 1];
+        let bytes = value(&long, &is(ValueRef::Str(b"v"), None));
+        let found = head(&bytes, true, 1, &limits).expect("whole").expect("it exists");
+        assert_eq!(found.key, Some(&long[..]));
+    }
+
+    #[test]
+    fn damaged_values_are_refused() {
+        let limits = EncodingLimits::default();
+        for bytes in [&b""[..], b"\xac", b"\xac\x02", b"\xac\x02\x07\x00", b"\x01\x01\x00\x02"] {
+            assert!(head(bytes, false, 1, &limits).is_err(), "{bytes:?}");
+        }
+    }
 }

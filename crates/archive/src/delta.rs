@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
-use keyspace::{Backing, Buffers, Change, EncodingLimits, Keyspace, SHARDS};
+use keyspace::{Backing, Buffers, Change, EncodingLimits, Keyspace, SHARDS, WARM_KEYS_MAX};
 use log::Record;
+use smallvec::SmallVec;
 
 use crate::base_tree::{Base, Batch};
 use crate::codec;
 use crate::directory::{Database, Directory, Left};
 use crate::error::ArchiveError;
+use crate::waiting::{Waiting, only_key};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -28,15 +30,20 @@ pub(crate) struct Delta {
     /// The newest record in it, and its time.
     newest: (Revision, u64),
     log_bytes: u64,
+    /// Records that are part of it and not yet in `branches`.
+    waiting: Waiting,
+    waiting_bytes_max: usize,
 }
 
 impl Delta {
-    /// An empty one on top of the base as it is now.
+    /// An empty one on top of the base as it is now. Records of up to
+    /// `waiting_bytes_max` wait to be applied together.
     pub(crate) fn new(
         base: Arc<Base>,
         backing: Arc<dyn Backing>,
         limits: EncodingLimits,
         databases: DbIndex,
+        waiting_bytes_max: usize,
     ) -> Delta {
         let directory = base.directory();
         let newest = (directory.revision, directory.time_ms);
@@ -49,6 +56,8 @@ impl Delta {
             buffers: Buffers::default(),
             newest,
             log_bytes: 0,
+            waiting: Waiting::default(),
+            waiting_bytes_max,
         };
         delta.keyspace(BranchId::MAIN);
         delta
@@ -71,7 +80,8 @@ impl Delta {
 
     /// Bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.branches.values().map(Keyspace::memory_bytes).sum()
+        let applied: usize = self.branches.values().map(Keyspace::memory_bytes).sum();
+        applied + self.waiting.bytes()
     }
 
     fn keyspace(&mut self, branch: BranchId) -> &mut Keyspace {
@@ -89,9 +99,39 @@ impl Delta {
         })
     }
 
-    /// Applies a record of the log, which must be the next one.
-    pub(crate) fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
+    /// Takes a record of the log, which must be the next one.
+    pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
+        if let Some(key) = only_key(record) {
+            let shard = self.keyspace(BranchId::MAIN).shard_of(&record.effects[key.clone()]);
+            self.waiting.push(shard, record, key);
+            if self.waiting.bytes() >= self.waiting_bytes_max {
+                self.apply_waiting()?;
+            }
+        } else {
+            self.apply_waiting()?;
+            self.apply(record)?;
+        }
+        self.newest = (record.revision, record.header.time_ms);
+        self.log_bytes += record.effects.len() as u64;
+        Ok(())
+    }
+
+    fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.drain(|records| {
+            let db = records[0].0.header.db;
+            let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> =
+                records.iter().filter(|(r, _)| r.header.db == db).map(|(_, key)| *key).collect();
+            self.keyspace(BranchId::MAIN).warm(db, &keys);
+            records.iter().try_for_each(|(record, _)| self.apply(record))
+        })?;
+        // What it allocated serves again.
+        self.waiting = waiting;
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
         let mut buffers = std::mem::take(&mut self.buffers);
         let limits = self.limits;
         let applied = self.keyspace(record.header.branch).apply(
@@ -107,15 +147,13 @@ impl Delta {
             dir: self.base.dir().to_owned(),
             revision: record.revision,
             what: error.to_string(),
-        })?;
-        self.newest = (record.revision, record.header.time_ms);
-        self.log_bytes += record.effects.len() as u64;
-        Ok(())
+        })
     }
 
     /// Moves the base forward to this delta's revision and leaves the delta
     /// empty.
     pub(crate) fn write(&mut self) -> Result<(), ArchiveError> {
+        self.apply_waiting()?;
         let before = self.base.directory();
         let mut spaces = Vec::new();
         for keyspace in self.branches.values() {
@@ -141,7 +179,9 @@ impl Delta {
         }
         batch.finish(self.directory(&before)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
-        *self = Delta::new(base, backing, self.limits, self.databases);
+        let waiting = std::mem::take(&mut self.waiting);
+        *self = Delta::new(base, backing, self.limits, self.databases, self.waiting_bytes_max);
+        self.waiting = waiting;
         Ok(())
     }
 

@@ -31,6 +31,10 @@ const GROWN: u64 = 2;
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
 
+/// Of the memory for changes, one part in so many is for records that wait to
+/// be applied together.
+const WAITING_SHARE: usize = 4;
+
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -252,6 +256,7 @@ impl Following {
             self.backing.clone(),
             self.options.limits,
             self.options.databases,
+            self.options.pace.memory_bytes / WAITING_SHARE,
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let mut began_ms = None;
@@ -265,7 +270,7 @@ impl Following {
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());
                 }
-                match delta.apply(&record) {
+                match delta.add(&record) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         failed = Some(error);

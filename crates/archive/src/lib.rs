@@ -8,6 +8,7 @@
 //! [`Past`] keeps and reads the states before.
 
 mod backing;
+pub mod backup;
 mod base_tree;
 mod codec;
 mod compaction;
@@ -17,8 +18,10 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod part;
 mod past;
 mod state;
+mod waiting;
 
 pub use backing::BaseBacking;
 pub use base_tree::Base;

@@ -25,6 +25,7 @@ const OPERATE: Flags = ADMIN.with(NOSCRIPT).with(LOADING).with(STALE);
 pub const FAMILY: Family = Family {
     group: Group::Server,
     commands: &[
+        Row::engine("backup", 3, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING).with(NO_MULTI), "alcid 0.1", "TO folder", "Makes a backup in a folder of the server, or brings the one there up to date, and answers what it holds and what it took."),
         Row::engine("bgrewriteaof", 1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "", "Saves in the background, so that the log before needs to be kept no longer."),
         Row::engine("bgsave", -1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "[SCHEDULE]", "Saves in the background: the archive takes over what the log has."),
         Row { subcommands: COMMAND, ..Row::engine("command", -1, SHOW, "2.8.13", "", "Returns detailed information about all commands.") },
@@ -142,16 +143,14 @@ fn debug_digest(ctx: &mut Ctx<'_, '_>, _: &[&[u8]], reply: &mut dyn Reply) -> Re
     let mut all = Digest::default();
     for db in 0..ctx.tx.databases() {
         ctx.tx.select(db);
-        ctx.tx.load_all()?;
-        let tx = &*ctx.tx;
-        tx.scan_resident(&mut |key, value| {
+        ctx.tx.visit_all(&mut |key, value, deadline| {
             let mut one = Digest::default();
             one.add(&db.to_be_bytes());
             one.add(key);
-            one.add(&tx.deadline(key).flatten().unwrap_or(0).to_be_bytes());
+            one.add(&deadline.unwrap_or(0).to_be_bytes());
             one.add_value(value);
             all.unite(&one);
-        });
+        })?;
     }
     ctx.tx.select(home);
     reply.simple(&all.to_string());

@@ -15,6 +15,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
+use crate::history::WritersHeld;
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -26,6 +27,7 @@ use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
 use crate::stats::Stats;
+use crate::tier::Tier;
 use crate::tracking::Tracking;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
@@ -48,6 +50,7 @@ pub struct Engine {
     pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
+    pub(crate) writers_held: WritersHeld,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
     pub(crate) gauges: Gauges,
@@ -68,6 +71,9 @@ pub struct Engine {
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
     pub(crate) saves: Saves,
+    /// A backup is being made.
+    pub(crate) backs_up: AtomicBool,
+    pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
 }
@@ -209,6 +215,7 @@ impl Engine {
             revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
             pause: Pause::default(),
+            writers_held: WritersHeld::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             reclaimer: Reclaimer::start(),
@@ -221,6 +228,8 @@ impl Engine {
             cron_paused: AtomicBool::new(false),
             hooks,
             saves: Saves::default(),
+            backs_up: AtomicBool::new(false),
+            tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
         }
@@ -279,10 +288,17 @@ impl Engine {
         self.replicator.reconfigure(&changed);
         let live = Arc::new(Live::new(&changed));
         *self.live.write() = live.clone();
+        let policy_changed = settings.policy != changed.policy;
         *settings = changed;
         self.live_version.fetch_add(1, Ordering::Release);
         drop(settings);
         self.limit_tracked_keys(&live);
+        if policy_changed {
+            // What one policy left in the archive, the other wants in memory.
+            self.load_anew();
+        } else {
+            self.tier_moved();
+        }
         Ok(())
     }
 

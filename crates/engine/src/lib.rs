@@ -17,6 +17,7 @@
 //!    leaves: memory to free, events, keys that blocked clients wait for,
 //!    keys that tracking clients have cached.
 
+mod aside;
 mod blocking;
 mod call;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod engine;
 mod execute;
 mod expiry;
 mod gauges;
+mod history;
 mod notify;
 mod past;
 mod pause;
@@ -41,12 +43,14 @@ mod server;
 mod session;
 mod standalone;
 mod stats;
+mod tier;
 mod tracking;
 mod transaction;
+mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
-pub use checkpoint::{Archive, Checkpointed};
+pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;
@@ -57,3 +61,4 @@ pub use replicator::{Commit, NoLog, Replicator};
 pub use session::{ReplyMode, Session};
 pub use standalone::{Recovered, StandaloneLog, compression, fsync_policy};
 pub use stats::{CommandStats, Stats};
+pub use tier::EvictionEnd;

@@ -111,11 +111,18 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
         engine.replicator.admit_write().map_err(|error| discarded(&error))?;
     }
     let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
-    if refuses_memory && call.live.max_memory > 0 && engine.used_memory() > call.live.max_memory {
+    if refuses_memory && engine.is_out_of_memory(call.live) {
         return Err(discarded(&Error::OUT_OF_MEMORY));
     }
-    let outcome =
-        engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
+    let outcome = engine.run_queue(
+        call.session,
+        call.live,
+        call.command,
+        &multi,
+        &watched,
+        call.now_ms,
+        call.reply,
+    );
     Ok(outcome)
 }
 
@@ -147,6 +154,13 @@ impl Session {
     pub(crate) fn exec_writes(&self, command: &Command) -> bool {
         command.full_name == "exec"
             && self.multi.as_ref().is_some_and(|multi| multi.has_any(WRITE | MAY_REPLICATE))
+    }
+}
+
+impl Session {
+    /// Whether `command` is an EXEC whose queue holds what takes memory.
+    pub(crate) fn exec_takes_memory(&self, command: &Command) -> bool {
+        command.full_name == "exec" && self.multi.as_ref().is_some_and(|m| m.has_any(DENYOOM))
     }
 }
 
@@ -185,10 +199,12 @@ impl Engine {
         activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn run_queue(
         self: &Arc<Self>,
         session: &mut Session,
         live: &Live,
+        command: &Command,
         multi: &Multi,
         watched: &[Watched],
         now_ms: u64,
@@ -201,7 +217,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
-        if !multi.has_any(WRITE) && self.pause.is_active(now_ms) {
+        if multi.has_any(WRITE) {
+            self.originate(&mut txn, session, command);
+        } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }
         watched.iter().for_each(|watched| txn.load_in(watched.db, &watched.key));

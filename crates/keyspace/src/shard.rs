@@ -105,7 +105,7 @@ impl Db {
                 entry.set_marked(false);
                 entry.set_revision(revision.0);
                 if touch {
-                    entry.set_access(access);
+                    entry.touch(access);
                 }
                 self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
                 Ok(old)

@@ -29,6 +29,7 @@ use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
+pub use scan::Look;
 
 /// Which shards a transaction locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Txn<'t> {
     /// Why a key could not be brought into memory.
     backing_error: Option<BackingError>,
     absent: load::Absent,
+    /// Keys brought into memory.
+    loaded: u32,
 }
 
 /// What a finished transaction tells its caller.
@@ -108,6 +111,8 @@ pub struct Finished {
     pub hits: u32,
     /// Reads that did not.
     pub misses: u32,
+    /// Keys it had to bring into memory, see [`Txn::loaded`].
+    pub loaded: u32,
 }
 
 impl<'t> Txn<'t> {
@@ -173,6 +178,7 @@ impl<'t> Txn<'t> {
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             absent: load::Absent::default(),
+            loaded: 0,
         }
     }
 
@@ -182,6 +188,13 @@ impl<'t> Txn<'t> {
     pub fn record_always(&mut self) {
         debug_assert!(self.recorder.reserved().is_none(), "the first change is not recorded");
         self.recorder.record_always();
+    }
+
+    /// Says who makes the transaction. Its record, if there will be one, begins
+    /// with that. To be called before the first change.
+    pub fn originate(&mut self, command: &[u8], user: &[u8], address: &[u8]) {
+        debug_assert!(self.recorder.reserved().is_none(), "an origin is the first effect");
+        self.recorder.originate(&Effect::Origin { command, user, address });
     }
 
     /// Leaves keys past their deadline where they are, unseen. Only for
@@ -200,6 +213,7 @@ impl<'t> Txn<'t> {
             expired: self.expired,
             hits: self.reads.hits.get(),
             misses: self.reads.misses.get(),
+            loaded: self.loaded,
         }
     }
 
@@ -243,7 +257,7 @@ impl<'t> Txn<'t> {
     }
 
     /// The effects so far, for those who must see them with the locks held;
-    /// empty when nobody records them.
+    /// empty when nobody records them. An origin stands there from the start.
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.recorder.buffers.effects

@@ -9,7 +9,8 @@ use crate::error::LogError;
 use crate::format::{DatabaseId, u32_at, u64_at};
 use crate::vfs::{Vfs, at};
 
-pub(crate) const NAME: &str = "MANIFEST";
+/// The file in a log's folder that says which database it is of.
+pub const NAME: &str = "MANIFEST";
 const TEMPORARY: &str = "MANIFEST.new";
 const MAGIC: &[u8; 8] = b"ALCIDMAN";
 const BYTES: usize = 40;

@@ -61,10 +61,13 @@ words! {
 }
 
 words! {
-    /// What happens to a write that needs more than `max_memory`.
+    /// What happens when data takes more than `max_memory`.
     EvictionPolicy {
         /// It is refused with `OOM`.
         NoEviction = "noeviction",
+        /// Values that the archive has leave memory, and come back when they are
+        /// asked for.
+        Tier = "tier",
     }
 }
 
@@ -330,7 +333,7 @@ impl Default for Settings {
             archive_interval_s: 60,
             history_keep_s: 24 * 60 * 60,
             history_bytes: 10 << 30,
-            write_buffer_bytes: 128 << 20,
+            write_buffer_bytes: 256 << 20,
             block_cache_bytes: 32 << 20,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,

@@ -1,6 +1,8 @@
 //! The server as a process: everything that needs a socket, a signal, a data
 //! folder or an exit status.
 
+mod archive;
+mod backup;
 mod config;
 mod faults;
 mod golden;
@@ -11,6 +13,7 @@ mod restart;
 mod revisions;
 mod run;
 mod security;
+mod tier;
 mod wire;
 
 /// The program under test.

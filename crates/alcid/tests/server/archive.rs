@@ -1,0 +1,195 @@
+//! The archive beside the log: what it lets the log forget, how a start uses
+//! it, and what happens when it is damaged.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base::Frame;
+use testkit::{Server, temp_dir};
+
+use crate::ALCID;
+use crate::run::{alcid, wrapped};
+use crate::wire::{Wire, eventually};
+
+/// Everything is on disk before it is acknowledged, so a kill loses nothing.
+const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+
+fn info(wire: &mut Wire, field: &str) -> u64 {
+    let text = wire.text(&["INFO", "persistence"]);
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {field} in {text}")).trim().parse().expect("a number")
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable"));
+    entries.map(|entry| entry.metadata().map_or(0, |metadata| metadata.len())).sum()
+}
+
+fn tables(server: &Server) -> Vec<PathBuf> {
+    let tables = fs::read_dir(server.data_dir().join("archive/base/tables")).expect("a folder");
+    tables.map(|entry| entry.expect("readable").path()).collect()
+}
+
+/// Fills `count` strings, `key:n` with value `value:n`, some in another
+/// database, and one hash.
+fn fill(wire: &mut Wire, count: usize) {
+    for first in (0..count).step_by(1000) {
+        for n in first..(first + 1000).min(count) {
+            assert!(wire.send(&["SET", &format!("key:{n}"), &format!("value:{n}")]));
+        }
+        (first..(first + 1000).min(count)).for_each(|_| drop(wire.frame()));
+    }
+    wire.call(&["HSET", "hash", "f", "1", "g", "2"]);
+    assert_eq!(wire.text(&["SELECT", "3"]), "OK");
+    assert_eq!(wire.text(&["SET", "third", "v"]), "OK");
+    assert_eq!(wire.text(&["SELECT", "0"]), "OK");
+}
+
+#[test]
+fn overwriting_one_key_keeps_the_disk_bounded() {
+    let folder = temp_dir();
+    let small = "ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=2mb exec";
+    let server = Server::start(wrapped(folder.path(), small), &[]);
+    let mut wire = Wire::connect(server.addr());
+    let value = "v".repeat(100);
+    for _ in 0..200 {
+        (0..1000).for_each(|_| assert!(wire.send(&["SET", "k", &value])));
+        (0..1000).for_each(|_| drop(wire.frame()));
+    }
+    let written = info(&mut wire, "log_bytes_written");
+    assert!(written > 20_000_000, "{written}");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    eventually("the log is short", || bytes_below(&server.data_dir().join("log")) < 4_000_000);
+    assert!(info(&mut wire, "archive_disk_bytes") < 1_000_000);
+    assert_eq!(info(&mut wire, "archive_lag_revisions"), 0);
+}
+
+#[test]
+fn a_start_serves_at_once_what_the_archive_has() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 20_000);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(wire.text(&["SET", "after", "the checkpoint"]), "OK");
+    server.kill();
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    // Whatever has been loaded by now, nobody can tell.
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(20_002));
+    assert_eq!(wire.text(&["GET", "key:19999"]), "value:19999");
+    assert_eq!(wire.text(&["GET", "after"]), "the checkpoint");
+    assert_eq!(wire.text(&["GET", "key:20000"]), "(nil)");
+    assert_eq!(wire.call(&["DEL", "key:7", "hash", "none"]), Frame::Integer(2));
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(20_000));
+    let recovered = info(&mut wire, "log_recovered_records");
+    assert!(recovered <= 1, "{recovered} records replayed");
+    let mut found = BTreeSet::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let Frame::Array(reply) = wire.call(&["SCAN", &cursor, "COUNT", "500"]) else {
+            panic!("SCAN")
+        };
+        let [Frame::Bulk(next), Frame::Array(keys)] = &reply[..] else { panic!("{reply:?}") };
+        found.extend(keys.iter().map(|key| format!("{key:?}")));
+        cursor = String::from_utf8(next.clone()).expect("digits");
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 20_000);
+    eventually("everything is loaded", || info(&mut wire, "keys_to_load") == 0);
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(20_000));
+    // What was removed since does not come back.
+    server.kill();
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["GET", "key:7"]), "(nil)");
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(20_000));
+}
+
+#[test]
+fn damage_is_never_served() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 3000);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    server.kill();
+    let table =
+        tables(&server).into_iter().max_by_key(|path| fs::metadata(path).expect("there").len());
+    let table = table.expect("a table");
+    let whole = fs::read(&table).expect("ours");
+    let archive = server.data_dir().join("archive").display().to_string();
+    let mut refused = 0;
+    for place in (0..whole.len()).step_by(whole.len() / 12) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0x10;
+        fs::write(&table, bytes).expect("ours");
+        if let Err(log) = server.try_restart() {
+            assert!(log.contains(&archive), "byte {place}: {log}");
+            refused += 1;
+            continue;
+        }
+        let mut wire = Wire::connect(server.addr());
+        for n in 0..3000 {
+            let read = wire.text(&["GET", &format!("key:{n}")]);
+            if read != format!("value:{n}") {
+                assert!(read.starts_with("ERR") && read.contains(&archive), "byte {place}: {read}");
+                refused += 1;
+                break;
+            }
+        }
+        server.kill();
+    }
+    assert!(refused > 0, "no damage was met");
+    fs::write(&table, whole).expect("ours");
+    server.restart();
+    assert_eq!(Wire::connect(server.addr()).text(&["GET", "key:2999"]), "value:2999");
+}
+
+#[test]
+fn an_archive_goes_with_its_log_only() {
+    let start = || {
+        let mut server = Server::start(ALCID, ALWAYS);
+        let mut wire = Wire::connect(server.addr());
+        assert_eq!(wire.text(&["SET", "k", "v"]), "OK");
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        assert_eq!(server.terminate().code(), Some(0));
+        server
+    };
+    let (mut one, other) = (start(), start());
+    let aside = temp_dir();
+    let log = one.data_dir().join("log");
+    fs::rename(&log, aside.path().join("log")).expect("ours");
+    let refusal = one.try_restart().expect_err("there is no log");
+    assert!(refusal.contains(log.to_str().expect("text")), "{refusal}");
+    assert!(!log.exists(), "nothing was made in its place");
+
+    fs::rename(other.data_dir().join("log"), &log).expect("ours");
+    let refusal = one.try_restart().expect_err("the log of another");
+    assert!(refusal.contains("another database"), "{refusal}");
+
+    fs::remove_dir_all(&log).expect("ours");
+    fs::rename(aside.path().join("log"), &log).expect("ours");
+    one.restart();
+    assert_eq!(Wire::connect(one.addr()).text(&["GET", "k"]), "v");
+}
+
+#[test]
+fn fewer_databases_than_hold_keys_are_refused() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 1);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(server.terminate().code(), Some(0));
+    let data_dir = server.data_dir();
+    let folder = temp_dir();
+    let file = format!("[storage]\ndata_dir = {data_dir:?}\n[server]\ndatabases = 3\n");
+    fs::write(folder.path().join("few.toml"), file).expect("ours");
+    let ended = alcid(folder.path(), &["server", "--port", "0", "--config", "few.toml"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.err.contains("1 keys in database 3") && ended.err.contains("4 at least"),
+        "{ended:?}"
+    );
+}

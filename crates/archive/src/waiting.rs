@@ -1,0 +1,106 @@
+//! Records that wait to be applied, in the order of the shards they change.
+//!
+//! Applying a record takes little but the wait for memory: the keys of a large
+//! database are scattered. Those of one shard are not, so records are put by
+//! until there are many, and then applied shard by shard, out of the
+//! processor's cache. Records that change one key only may overtake those of
+//! other keys: the state after all of them is the same.
+
+use std::ops::Range;
+
+use base::{BranchId, Revision};
+use keyspace::effect::{Effect, Effects};
+use keyspace::{SHARDS, WARM_KEYS_MAX};
+use log::{Record, RecordHeader};
+use smallvec::SmallVec;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    shards: Vec<Shard>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    records: Vec<Held>,
+    effects: Vec<u8>,
+}
+
+/// A record, but for its effects, which begin where those before it end.
+#[derive(Clone, Debug)]
+struct Held {
+    revision: Revision,
+    header: RecordHeader,
+    /// Where its effects end.
+    end: usize,
+    /// Where its key is in its effects.
+    key: Range<usize>,
+}
+
+impl Waiting {
+    /// Bytes of memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a record by that changes [only this key](only_key), of that shard.
+    pub(crate) fn push(&mut self, shard: usize, record: &Record<'_>, key: Range<usize>) {
+        if self.shards.is_empty() {
+            self.shards.resize_with(SHARDS, Shard::default);
+        }
+        let Shard { records, effects } = &mut self.shards[shard];
+        effects.extend_from_slice(record.effects);
+        let (revision, header, end) = (record.revision, record.header, effects.len());
+        records.push(Held { revision, header, end, key });
+        self.bytes += record.effects.len() + size_of::<Held>();
+    }
+
+    /// Hands over all records with their keys, a few at a time.
+    pub(crate) fn drain<E>(
+        &mut self,
+        mut apply: impl FnMut(&[(Record<'_>, &[u8])]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for Shard { records, effects } in &mut self.shards {
+            let mut begin = 0;
+            for held in records.chunks(WARM_KEYS_MAX) {
+                let mut few: SmallVec<[(Record<'_>, &[u8]); WARM_KEYS_MAX]> = SmallVec::new();
+                for Held { revision, header, end, key } in held {
+                    let effects = &effects[begin..*end];
+                    begin = *end;
+                    let record = Record { revision: *revision, header: *header, effects };
+                    few.push((record, &effects[key.clone()]));
+                }
+                apply(&few)?;
+            }
+            records.clear();
+            effects.clear();
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+/// Where in its effects the key is that a record of `main` changes, if it
+/// changes no other and no database as a whole.
+pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
+    if record.header.branch != BranchId::MAIN {
+        return None;
+    }
+    let mut only = None;
+    for effect in Effects::new(record.effects) {
+        match effect.ok()? {
+            Effect::Key { key, .. } if only.is_none() => only = Some(key),
+            Effect::Key { .. }
+            | Effect::Database(_)
+            | Effect::Rename { .. }
+            | Effect::Flush { .. }
+            | Effect::Swap { .. } => return None,
+            _ => {}
+        }
+    }
+    let key = only?;
+    // A slice of the effects, so the distance is its place.
+    let begin = key.as_ptr() as usize - record.effects.as_ptr() as usize;
+    Some(begin..begin + key.len())
+}
