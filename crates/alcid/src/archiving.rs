@@ -1,5 +1,5 @@
-//! The archive beside the engine: opening it, following the log, loading the
-//! keyspace from it.
+//! The archive beside the engine: opening it, following the log, letting
+//! values come from it and go to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use archive::backup::Source;
-use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
+use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
 use base::{Clock, DbIndex, Revision};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
@@ -18,9 +18,6 @@ use tokio::sync::watch;
 
 use crate::past::Past;
 
-/// Buckets of a database: all values of the leading 16 bits of a hash.
-const BUCKETS: u32 = 1 << 16;
-
 /// Opens the archive's base and lets `keyspace`, which must be made with its
 /// seed, be filled from it.
 ///
@@ -29,6 +26,7 @@ const BUCKETS: u32 = 1 << 16;
 pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Result<(), String> {
     let limits = engine::encoding_limits(settings);
     let backing = BaseBacking::new(base.clone(), limits);
+    keyspace.evict_to(backing.clone());
     for database in &base.directory().databases {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {
@@ -57,8 +55,8 @@ pub struct Archiving {
     /// Somebody asked for a checkpoint: the log is to begin a new segment with
     /// it, so that all of the old one can go.
     rolls: Arc<AtomicBool>,
-    loading: Arc<AtomicBool>,
-    loader: Mutex<Option<JoinHandle<()>>>,
+    goes_on: Arc<AtomicBool>,
+    tier: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
     databases: DbIndex,
     /// What no backup may be inside of.
@@ -97,25 +95,28 @@ impl Archiving {
             rolls.clone(),
         );
         let failing = progress.clone();
+        let told = Arc::downgrade(engine);
         let failed = Box::new(move |reason| {
             failing.send_modify(|now| now.fault = Some(reason));
+            told.upgrade().iter().for_each(|engine| engine.tier_moved());
         });
         let options = FollowerOptions {
             pace: pace(&settings),
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
             past: past.clone(),
+            turn: turn(engine, past.clone(), &base, &log),
             clock,
             advanced,
             failed,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
         if let Some(past) = past {
-            Past::attach(engine, past, log.clone());
+            let remove = remove_old(Arc::downgrade(engine), base.clone(), log.clone());
+            Past::attach(engine, past, log.clone(), Box::new(remove));
         }
         let follower = Follower::start(base.clone(), reader, options);
-        let loading = Arc::new(AtomicBool::new(true));
-        let loader = Mutex::new(load_all(engine, loading.clone()));
+        let goes_on = Arc::new(AtomicBool::new(true));
         let folders =
             vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
         let archiving = Arc::new(Archiving {
@@ -125,13 +126,14 @@ impl Archiving {
             log,
             lag,
             rolls,
-            loading,
-            loader,
+            goes_on,
+            tier: Mutex::new(None),
             clock: engine.clock.clone(),
             databases: engine.keyspace.databases(),
             folders,
         });
         engine.attach_archive(archiving.clone());
+        *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }
 
@@ -160,11 +162,12 @@ impl Archiving {
     }
 
     /// Ends its threads.
-    pub fn stop(&self) {
-        self.loading.store(false, Ordering::Relaxed);
-        if let Some(loader) = self.loader.lock().take() {
+    pub fn stop(&self, engine: &Engine) {
+        self.goes_on.store(false, Ordering::SeqCst);
+        engine.tier_moved();
+        if let Some(tier) = self.tier.lock().take() {
             // A panic of the thread has been reported by the hook.
-            let _ = loader.join();
+            let _ = tier.join();
         }
         self.follower.stop();
     }
@@ -177,6 +180,10 @@ impl engine::Archive for Archiving {
 
     fn request(&self, revision: Revision) {
         self.rolls.store(true, Ordering::Relaxed);
+        self.follower.request(revision);
+    }
+
+    fn hurry(&self, revision: Revision) {
         self.follower.request(revision);
     }
 
@@ -291,6 +298,40 @@ fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {
     Revision::ZERO
 }
 
+/// Removes segments of the log that nobody needs.
+fn remove_old(
+    engine: Weak<Engine>,
+    base: Arc<Base>,
+    log: Arc<StandaloneLog>,
+) -> impl Fn() + Send + Sync {
+    move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let upto = removable(log.log(), base.revision(), &engine.live().settings);
+        if let Err(error) = log.log().remove_before(upto) {
+            tracing::warn!("remove old segments of the log: {error}; it is tried again");
+        }
+    }
+}
+
+/// Lets go of the past that is too old, also while nothing is written.
+fn turn(
+    engine: &Arc<Engine>,
+    past: Option<Arc<archive::Past>>,
+    base: &Arc<Base>,
+    log: &Arc<StandaloneLog>,
+) -> Turn {
+    let Some(past) = past else { return Box::new(|| {}) };
+    let engine = Arc::downgrade(engine);
+    let remove = remove_old(engine.clone(), base.clone(), log.clone());
+    Box::new(move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let now_ms = engine.clock.now_us() / 1000;
+        if crate::past::retain(&past, &engine.live().settings, now_ms) {
+            remove();
+        }
+    })
+}
+
 /// When the base moves forward, by the settings.
 fn pace(settings: &Settings) -> Pace {
     let ms_or_never = |seconds: u64| if seconds == 0 { u64::MAX } else { seconds * 1000 };
@@ -321,6 +362,7 @@ fn advanced(
     Box::new(move |revision, took_ms| {
         if let Some(engine) = engine.upgrade() {
             engine.keyspace.forget_removals(revision);
+            engine.tier_moved();
             let (log, settings) = (log.log(), &engine.live().settings);
             // A fault of the log is told by the log.
             if rolls.swap(false, Ordering::Relaxed) {
@@ -335,35 +377,18 @@ fn advanced(
             lag.measure(log, revision);
         }
         report(revision, took_ms);
+        engine.upgrade().iter().for_each(|engine| engine.tier_moved());
     })
 }
 
-/// Loads everything that stands in the archive only, bucket by bucket, beside
-/// the clients.
-fn load_all(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> Option<JoinHandle<()>> {
-    if !engine.keyspace.is_backed() {
-        return None;
-    }
+/// Loads what stands in the archive only, and takes values out of memory when
+/// it is full, beside the clients.
+fn keep_tier(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
     let engine = engine.clone();
-    let load = move || {
-        let began_ms = engine.clock.now_us() / 1000;
-        let keys = engine.keyspace.unloaded();
-        let buckets = (0..engine.keyspace.databases())
-            .flat_map(|db| (0..BUCKETS).map(move |bucket| (db, bucket as u16)));
-        for (db, bucket) in buckets {
-            if !goes_on.load(Ordering::Relaxed) || !engine.keyspace.is_backed() {
-                break;
-            }
-            if let Err(error) = engine.keyspace.load_bucket(db, bucket) {
-                tracing::error!("load the keys of database {db} from the archive: {error}");
-                return;
-            }
-        }
-        let seconds = (engine.clock.now_us() / 1000 - began_ms) as f64 / 1000.0;
-        tracing::info!(keys, seconds, "loaded from the archive");
-    };
-    let thread = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
-    Some(thread.expect("a thread can be started"))
+    std::thread::Builder::new()
+        .name("tier".to_owned())
+        .spawn(move || engine.keep_tier(&goes_on))
+        .expect("a thread can be started")
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     let reloader = Reloader::new(load_again, settings);
     runtime.block_on(serve(engine.clone(), listeners, signals, reloader, stop, shutdown));
     if let Some(archiving) = archiving.get() {
-        archiving.stop();
+        archiving.stop(&engine);
     }
     engine.replicator.close()?;
     Ok(())

@@ -1,5 +1,6 @@
 //! The base as what fills the misses of a keyspace.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
@@ -13,8 +14,8 @@ use crate::state::{At, State};
 pub struct BaseBacking(State);
 
 impl BaseBacking {
-    /// Reads what `base` holds by the time it is asked. Collections that are read leave their compact
-    /// encodings by `limits`.
+    /// Reads what `base` holds by the time it is asked. Collections that are
+    /// read leave their compact encodings by `limits`.
     #[must_use]
     pub fn new(base: Arc<Base>, limits: EncodingLimits) -> Arc<BaseBacking> {
         Arc::new(BaseBacking(State::new(base, At::Newest, limits)))
@@ -39,6 +40,24 @@ impl Backing for BaseBacking {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.0.bucket(space, bucket, each)
+        self.0.buckets(space, &(bucket..=bucket), each)
+    }
+
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        self.0.buckets(space, &buckets, each)
+    }
+
+    fn deadlines(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), BackingError> {
+        self.0.deadlines(space, &buckets, each)
     }
 }

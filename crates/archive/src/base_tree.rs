@@ -232,6 +232,21 @@ impl Base {
         Ok(())
     }
 
+    /// Visits the entries of a range, in order, as of now.
+    pub(crate) fn range(
+        &self,
+        range: &RangeInclusive<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ArchiveError> {
+        for entry in self.tree.range(range.clone(), SeqNo::MAX, None) {
+            let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Visits the entries of a range as of the newest batch at or before `at`.
     pub(crate) fn range_at(
         &self,
@@ -270,11 +285,7 @@ impl Base {
     /// When tables cannot be read or written; the base is what it was then.
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
         let directory = self.directory();
-        let due: Vec<Left> =
-            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
-        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
-        dead.sort_unstable();
-        self.bounds.set(Bound { horizon, dead });
+        let due = self.bind(&directory, horizon);
         let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX));
         while self.one_compaction(&directory, |tree| tree.compact(strategy.clone(), 0))? {}
         // Much that is dead is not left to merges that may never come.
@@ -285,6 +296,27 @@ impl Base {
             self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         }
         self.forget_manifests()
+    }
+
+    /// As [`Base::compact`], and merges everything, so that what may go is gone.
+    ///
+    /// # Errors
+    /// As [`Base::compact`].
+    pub(crate) fn merge(&self, horizon: Revision) -> Result<(), ArchiveError> {
+        let directory = self.directory();
+        self.bind(&directory, horizon);
+        self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
+        self.forget_manifests()
+    }
+
+    /// Tells compactions what may go; answers which spaces may.
+    fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
+        let due: Vec<Left> =
+            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
+        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
+        dead.sort_unstable();
+        self.bounds.set(Bound { horizon, dead });
+        due
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its

@@ -162,6 +162,30 @@ pub(crate) struct Head<'a> {
     pub(crate) stored: Stored,
 }
 
+/// When a key is due.
+#[derive(Debug)]
+pub(crate) struct Due<'a> {
+    pub(crate) at: u64,
+    /// The key, where the head's key is only a digest.
+    pub(crate) key: Option<&'a [u8]>,
+}
+
+/// When the key of a head is due, read without its value; `None` when it never
+/// is or is gone.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn deadline(bytes: &[u8], has_key: bool) -> Result<Option<Due<'_>>, &'static str> {
+    let mut reader = Reader(bytes);
+    reader.number()?;
+    if reader.byte()? == FORM_GONE {
+        return Ok(None);
+    }
+    let Some(at) = reader.number()?.checked_sub(1) else { return Ok(None) };
+    let key = if has_key { Some(reader.key()?) } else { None };
+    Ok(Some(Due { at, key }))
+}
+
 /// Reads a head's value; `None` when its key is gone. `has_key` says that its
 /// key is only a digest.
 ///
@@ -181,10 +205,7 @@ pub(crate) fn head<'a>(
     }
     let deadline = reader.number()?.checked_sub(1);
     let key = match has_key {
-        true => {
-            let len = reader.number()?;
-            Some(reader.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)?)
-        }
+        true => Some(reader.key()?),
         false => None,
     };
     let value = match form {
@@ -242,6 +263,11 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or("it ends early")?;
         self.0 = rest;
         Ok(taken)
+    }
+
+    fn key(&mut self) -> Result<&'a [u8], &'static str> {
+        let len = self.number()?;
+        self.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)
     }
 
     pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {

@@ -27,5 +27,5 @@ pub use backing::BaseBacking;
 pub use base_tree::Base;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
-pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace};
+pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use past::{Past, PastError, PastOptions, PastStats, Retention};

@@ -1,12 +1,12 @@
 //! Keys read from the base, as of now or as of an older batch.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
 use keyspace::{BackingError, EncodingLimits, Stored};
 
-use crate::base_tree::{Base, Visit};
+use crate::base_tree::Base;
 use crate::codec;
 use crate::error::ArchiveError;
 
@@ -19,6 +19,9 @@ pub(crate) enum At {
     /// [`Base::directory_at`].
     Revision(Revision),
 }
+
+/// Sees a head: the key, unless only a digest of it stands there, and the value.
+type VisitHead<'v> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
 
 /// One state of the base.
 #[derive(Debug)]
@@ -63,47 +66,81 @@ impl State {
             }
         };
         read.map_err(unreadable)?;
-        found.map_err(|what| self.damaged(space, codec::bucket_of(hash), &what))
+        let bucket = codec::bucket_of(hash);
+        found.map_err(|what| self.damaged(space, &(bucket..=bucket), &what))
     }
 
-    /// Every key of a bucket.
-    pub(crate) fn bucket(
+    /// Every key of a run of buckets.
+    pub(crate) fn buckets(
         &self,
         space: SpaceId,
-        bucket: u16,
+        buckets: &RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        let prefix = codec::bucket_prefix(space, bucket);
-        let mut wrong = None;
-        let mut visit = |name: &[u8], value: &[u8]| -> Result<(), String> {
-            let plain = codec::name(&name[prefix.len()..])?;
+        self.heads(space, buckets, &mut |plain, value| {
             if let Some(head) = codec::head(value, plain.is_none(), self.seed, &self.limits)? {
                 each(plain.or(head.key).ok_or("a key has no name")?, head.stored);
             }
             Ok(())
-        };
-        let visit: &mut Visit<'_> = &mut |name, value| match visit(name, value) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(what) => {
-                wrong = Some(what);
-                ControlFlow::Break(())
-            }
-        };
-        let read = match self.at {
-            At::Newest => self.base.prefix(&prefix, visit),
-            At::Revision(at) => {
-                // No name has more bytes than this one, nor greater ones.
-                let end = [&prefix[..], &[0xff; 64]].concat();
-                self.base.range_at(&(&prefix[..]..=&end[..]), at, visit)
-            }
-        };
-        read.map_err(unreadable)?;
-        wrong.map_or(Ok(()), |what| Err(self.damaged(space, bucket, &what)))
+        })
     }
 
-    fn damaged(&self, space: SpaceId, bucket: u16, what: &str) -> BackingError {
+    /// The keys of a run of buckets that have a deadline, and it.
+    pub(crate) fn deadlines(
+        &self,
+        space: SpaceId,
+        buckets: &RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), BackingError> {
+        self.heads(space, buckets, &mut |plain, value| {
+            if let Some(codec::Due { at, key }) = codec::deadline(value, plain.is_none())? {
+                each(plain.or(key).ok_or("a key has no name")?, at);
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits the heads of a run of buckets.
+    fn heads(
+        &self,
+        space: SpaceId,
+        buckets: &RangeInclusive<u16>,
+        visit: &mut VisitHead<'_>,
+    ) -> Result<(), BackingError> {
+        let first = codec::bucket_prefix(space, *buckets.start());
+        let last = codec::bucket_prefix(space, *buckets.end());
+        let mut wrong = None;
+        let mut each = |name: &[u8], value: &[u8]| {
+            let plain = codec::name(&name[last.len()..]).map_err(str::to_owned);
+            match plain.and_then(|plain| visit(plain, value)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(what) => {
+                    wrong = Some(what);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        // No name is greater than this.
+        let end = [&last[..], &[0xff; 8]].concat();
+        let range = &first[..]..=&end[..];
+        let read = match self.at {
+            At::Newest if buckets.start() == buckets.end() => self.base.prefix(&first, &mut each),
+            At::Newest => self.base.range(&range, &mut each),
+            At::Revision(at) => self.base.range_at(&range, at, &mut each),
+        };
+        read.map_err(unreadable)?;
+        wrong.map_or(Ok(()), |what| Err(self.damaged(space, buckets, &what)))
+    }
+
+    fn damaged(&self, space: SpaceId, buckets: &RangeInclusive<u16>, what: &str) -> BackingError {
+        let (first, last) = (buckets.start(), buckets.end());
+        let place = if first == last {
+            format!("bucket {first}")
+        } else {
+            format!("buckets {first} to {last}")
+        };
         BackingError::new(format!(
-            "the archive in {} is damaged in bucket {bucket} of space {space}: {what}",
+            "the archive in {} is damaged in {place} of space {space}: {what}",
             self.base.dir().display()
         ))
     }

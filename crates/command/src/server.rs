@@ -143,16 +143,14 @@ fn debug_digest(ctx: &mut Ctx<'_, '_>, _: &[&[u8]], reply: &mut dyn Reply) -> Re
     let mut all = Digest::default();
     for db in 0..ctx.tx.databases() {
         ctx.tx.select(db);
-        ctx.tx.load_all()?;
-        let tx = &*ctx.tx;
-        tx.scan_resident(&mut |key, value| {
+        ctx.tx.visit_all(&mut |key, value, deadline| {
             let mut one = Digest::default();
             one.add(&db.to_be_bytes());
             one.add(key);
-            one.add(&tx.deadline(key).flatten().unwrap_or(0).to_be_bytes());
+            one.add(&deadline.unwrap_or(0).to_be_bytes());
             one.add_value(value);
             all.unite(&one);
-        });
+        })?;
     }
     ctx.tx.select(home);
     reply.simple(&all.to_string());

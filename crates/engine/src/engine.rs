@@ -27,6 +27,7 @@ use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
 use crate::stats::Stats;
+use crate::tier::Tier;
 use crate::tracking::Tracking;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
@@ -72,6 +73,7 @@ pub struct Engine {
     pub(crate) saves: Saves,
     /// A backup is being made.
     pub(crate) backs_up: AtomicBool,
+    pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
 }
@@ -227,6 +229,7 @@ impl Engine {
             hooks,
             saves: Saves::default(),
             backs_up: AtomicBool::new(false),
+            tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
         }
@@ -285,10 +288,17 @@ impl Engine {
         self.replicator.reconfigure(&changed);
         let live = Arc::new(Live::new(&changed));
         *self.live.write() = live.clone();
+        let policy_changed = settings.policy != changed.policy;
         *settings = changed;
         self.live_version.fetch_add(1, Ordering::Release);
         drop(settings);
         self.limit_tracked_keys(&live);
+        if policy_changed {
+            // What one policy left in the archive, the other wants in memory.
+            self.load_anew();
+        } else {
+            self.tier_moved();
+        }
         Ok(())
     }
 

@@ -176,7 +176,7 @@ impl Engine {
         if in_multi && flags.has(NO_MULTI) {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
-        if flags.has(DENYOOM) && live.max_memory > 0 && self.used_memory() > live.max_memory {
+        if flags.has(DENYOOM) && self.is_out_of_memory(live) {
             return Err(Error::OUT_OF_MEMORY);
         }
         if flags.has(WRITE) {
@@ -199,6 +199,13 @@ impl Engine {
         let waits = flags.has(WRITE) && self.is_congested()
             || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
         if waits {
+            return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
+        }
+        // So does memory that is not free yet.
+        if live.max_memory > 0
+            && (flags.has(DENYOOM) || session.exec_takes_memory(command))
+            && self.waits_for_memory(live)
+        {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // What replicas would hear of waits as writes do; EXEC counts as a
@@ -290,10 +297,15 @@ impl Engine {
         can_block: bool,
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
+        let loaded = self.keyspace.is_backed().then(|| (txn.loaded(), self.clock.monotonic_ns()));
         if command.single_key {
             txn.purge(argv[1]);
         } else {
             command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
+        }
+        if let Some((_, began_ns)) = loaded.filter(|(before, _)| *before < txn.loaded()) {
+            let us = (self.clock.monotonic_ns() - began_ns) / 1000;
+            self.stats.tier_load_us.fetch_add(us, Ordering::Relaxed);
         }
         txn.check_backing()?;
         let mut ctx =
@@ -345,6 +357,9 @@ impl Engine {
         }
         session.tally.looks(finished.hits, finished.misses);
         self.count_expired(finished);
+        if finished.loaded > 0 {
+            self.count_loaded(finished.loaded);
+        }
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
             self.dispose(garbage);

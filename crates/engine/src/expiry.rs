@@ -48,6 +48,9 @@ impl Engine {
                 finished.written.into_iter().for_each(|revision| self.revision_written(revision));
                 removed += batch;
                 self.count_expired(&finished);
+                if finished.loaded > 0 {
+                    self.count_loaded(finished.loaded);
+                }
                 self.dispose(buffers.take_garbage());
                 if buffers.has_events() {
                     let events = buffers.take_events();

@@ -23,6 +23,7 @@ impl Engine {
         replay(&fresh)?;
         txn.replace_with(&fresh);
         txn.finish();
+        self.load_anew();
         Ok(())
     }
 }

@@ -30,6 +30,12 @@ pub struct Stats {
     pub commands: Vec<CommandStats>,
     /// Errors by their first word.
     pub errors: Mutex<std::collections::BTreeMap<String, u64>>,
+    /// Keys whose values left memory for the archive, and their bytes.
+    pub tier_evicted_keys: AtomicU64,
+    pub tier_evicted_bytes: AtomicU64,
+    /// Keys that commands brought back, and the microseconds they waited.
+    pub tier_loaded_keys: AtomicU64,
+    pub tier_load_us: AtomicU64,
     /// Objects waiting to be freed in the background, and those freed so far.
     pub lazyfree_pending: AtomicU64,
     pub lazyfreed: AtomicU64,
@@ -77,6 +83,10 @@ impl Stats {
             &self.client_timeouts,
             &self.expire_cycle_us,
             &self.expire_cycle_cut,
+            &self.tier_evicted_keys,
+            &self.tier_evicted_bytes,
+            &self.tier_loaded_keys,
+            &self.tier_load_us,
             &self.lazyfreed,
         ];
         counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));

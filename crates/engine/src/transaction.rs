@@ -111,7 +111,7 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
         engine.replicator.admit_write().map_err(|error| discarded(&error))?;
     }
     let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
-    if refuses_memory && call.live.max_memory > 0 && engine.used_memory() > call.live.max_memory {
+    if refuses_memory && engine.is_out_of_memory(call.live) {
         return Err(discarded(&Error::OUT_OF_MEMORY));
     }
     let outcome = engine.run_queue(
@@ -154,6 +154,13 @@ impl Session {
     pub(crate) fn exec_writes(&self, command: &Command) -> bool {
         command.full_name == "exec"
             && self.multi.as_ref().is_some_and(|multi| multi.has_any(WRITE | MAY_REPLICATE))
+    }
+}
+
+impl Session {
+    /// Whether `command` is an EXEC whose queue holds what takes memory.
+    pub(crate) fn exec_takes_memory(&self, command: &Command) -> bool {
+        command.full_name == "exec" && self.multi.as_ref().is_some_and(|m| m.has_any(DENYOOM))
     }
 }
 

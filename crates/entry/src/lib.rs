@@ -42,6 +42,9 @@ const HAS_DEADLINE: u32 = 1;
 const LONG_KEY: u32 = 1 << 1;
 const BOXED: u32 = 1 << 2;
 const MARKED: u32 = 1 << 3;
+/// Two bits that count accesses up to three, and passes without one down.
+const HEAT: u32 = 3 << HEAT_SHIFT;
+const HEAT_SHIFT: u32 = 4;
 const FLAG_BITS: u32 = 8;
 
 /// Sizes are rounded up to this, so that small changes of a value's length
@@ -97,6 +100,7 @@ struct Meta {
     revision: u64,
     access: u32,
     marked: bool,
+    heat: u32,
     deadline: Option<u64>,
 }
 
@@ -113,14 +117,14 @@ impl<V> Entry<V> {
     #[must_use]
     pub fn inline(key: &[u8], value: &[u8], deadline: Option<u64>) -> Entry<V> {
         assert!(value.len() <= INLINE_BYTES_MAX, "{} bytes do not fit inline", value.len());
-        let meta = Meta { revision: 0, access: 0, marked: false, deadline };
+        let meta = Meta { revision: 0, access: 0, marked: false, heat: 0, deadline };
         Entry::build(key, Body::Inline(value), meta)
     }
 
     /// An entry whose value has an allocation of its own.
     #[must_use]
     pub fn boxed(key: &[u8], value: Box<V>, deadline: Option<u64>) -> Entry<V> {
-        let meta = Meta { revision: 0, access: 0, marked: false, deadline };
+        let meta = Meta { revision: 0, access: 0, marked: false, heat: 0, deadline };
         Entry::build(key, Body::Boxed(leak(value)), meta)
     }
 
@@ -247,7 +251,32 @@ impl<V> Entry<V> {
     /// it at once keep one of the two.
     pub fn set_access(&self, access: u32) {
         let word = self.access_and_flags();
-        let wanted = (access << FLAG_BITS) | (word & ((1 << FLAG_BITS) - 1));
+        self.change_word(word, (access << FLAG_BITS) | (word & ((1 << FLAG_BITS) - 1)));
+    }
+
+    /// Sets the access field and counts one more access. Two threads at once
+    /// may count as one.
+    pub fn touch(&self, access: u32) {
+        let word = self.access_and_flags();
+        let flags = word & ((1 << FLAG_BITS) - 1);
+        let warmer = if flags & HEAT == HEAT { flags } else { flags + (1 << HEAT_SHIFT) };
+        self.change_word(word, (access << FLAG_BITS) | warmer);
+    }
+
+    /// How often [`Entry::touch`] was called, up to three, less the calls of
+    /// [`Entry::cool`].
+    #[must_use]
+    pub fn heat(&self) -> u32 {
+        (self.access_and_flags() & HEAT) >> HEAT_SHIFT
+    }
+
+    /// Takes one off the accesses counted, if there are any.
+    pub fn cool(&self) {
+        let word = self.access_and_flags();
+        self.change_word(word, if word & HEAT == 0 { word } else { word - (1 << HEAT_SHIFT) });
+    }
+
+    fn change_word(&self, word: u32, wanted: u32) {
         // Not dirtying the cache line is worth the comparison.
         if word != wanted {
             self.header().access_and_flags.store(wanted, Ordering::Relaxed);
@@ -280,6 +309,7 @@ impl<V> Entry<V> {
         flags |= if long_key { LONG_KEY } else { 0 };
         flags |= if matches!(body, Body::Boxed(_)) { BOXED } else { 0 };
         flags |= if meta.marked { MARKED } else { 0 };
+        flags |= meta.heat << HEAT_SHIFT;
         let value = match &body {
             Body::Inline(value) => *value,
             Body::Boxed(_) => &[],
@@ -327,6 +357,7 @@ impl<V> Entry<V> {
             revision: self.revision(),
             access: self.access(),
             marked: self.marked(),
+            heat: self.heat(),
             deadline: self.deadline(),
         }
     }

@@ -168,3 +168,22 @@ fn the_boxed_value_comes_back_whole() {
     assert!(entry.set_boxed(Box::new(String::from("x"))).is_none());
     assert_eq!(entry.into_boxed().as_deref().map(String::as_str), Some("x"));
 }
+
+#[test]
+fn heat_counts_up_to_three_and_leaves_the_rest() {
+    let mut entry = Entry::<Vec<u8>>::inline(b"key", b"value", Some(5));
+    entry.set_marked(true);
+    let heats: Vec<u32> = (0..5)
+        .map(|access| {
+            entry.touch(access);
+            entry.heat()
+        })
+        .collect();
+    assert_eq!(heats, [1, 2, 3, 3, 3]);
+    entry.set_access(9);
+    entry.set_deadline(None);
+    assert_eq!((entry.heat(), entry.access(), entry.marked()), (3, 9, true));
+    (0..5).for_each(|_| entry.cool());
+    assert_eq!((entry.heat(), entry.access(), entry.marked()), (0, 9, true));
+    assert_eq!(entry.key(), b"key");
+}

@@ -6,6 +6,7 @@
 //! the backing's answer is the truth. A backing lags behind: keys that were
 //! removed since are remembered until it has caught up.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,8 +14,9 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use thiserror::Error;
 
-use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS};
+use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
+use crate::txn::Look;
 use crate::value::Value;
 
 /// Bits of a key's hash that choose its bucket, the shard's included.
@@ -25,6 +27,10 @@ const BUCKETS: usize = 1 << (BUCKET_BITS - SHARD_BITS);
 
 /// Log2 of the scan positions in a bucket.
 const BUCKET_POSITION_BITS: u32 = POSITION_BITS - (BUCKET_BITS - SHARD_BITS);
+
+/// Keys asked of a backing at once, about: of a sparse database that is many
+/// buckets.
+const RUN_KEYS: u64 = 64;
 
 /// A key's value as a backing has it.
 #[derive(Debug)]
@@ -70,6 +76,36 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError>;
+
+    /// As [`Backing::bucket`], of a run of buckets. A backing that has them side
+    /// by side answers them at one go.
+    ///
+    /// # Errors
+    /// As [`Backing::bucket`].
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        buckets.into_iter().try_for_each(|bucket| self.bucket(space, bucket, each))
+    }
+
+    /// The keys of a run of buckets that have a deadline, and it. A backing that
+    /// can tell without reading values does.
+    ///
+    /// # Errors
+    /// As [`Backing::bucket`].
+    fn deadlines(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), BackingError> {
+        self.buckets(space, buckets, &mut |key, stored| {
+            stored.deadline.into_iter().for_each(|at| each(key, at));
+        })
+    }
 }
 
 /// A key that was removed since the backing last knew of it.
@@ -134,6 +170,9 @@ pub(crate) struct Backed {
     evicts: bool,
     /// The scan position from which on to look for what to evict.
     pub(crate) hand: u64,
+    /// Entries looked at since one was found to evict, and up to which revision
+    /// they could go.
+    pub(crate) looked_in_vain: (Revision, usize),
     counted: Counted,
 }
 
@@ -148,6 +187,7 @@ impl Backed {
             newest_removal: Revision::ZERO,
             evicts: false,
             hand: 0,
+            looked_in_vain: (Revision::ZERO, 0),
             counted: Counted::new(count),
         }
     }
@@ -189,8 +229,9 @@ impl Backed {
         Ok(())
     }
 
-    fn mark_loaded(&mut self, bucket: usize) {
-        self.loaded[bucket / 64] |= 1 << (bucket % 64);
+    /// Whether the removal of a key is remembered.
+    fn knows_removed(&self, hash: u64, key: &[u8]) -> bool {
+        self.removed.get(hash, key).is_some()
     }
 
     fn note_removal(&mut self, hash: u64, key: &[u8], revision: Revision) {
@@ -292,44 +333,129 @@ impl Db {
         Ok(Some(true))
     }
 
-    /// Makes a whole bucket resident; answers whether it was not.
+    /// Makes a whole bucket resident, and, where keys are sparse, those behind
+    /// it; answers whether it was not.
     pub(crate) fn load_bucket(&mut self, bucket: u16, access: u32) -> Result<bool, BackingError> {
         let place = usize::from(bucket) % BUCKETS;
         let Some(backed) = self.backed.as_ref().filter(|backed| !backed.is_loaded(place)) else {
             return Ok(false);
         };
-        let (backing, space) = (backed.backing.clone(), self.space);
+        let backing = backed.backing.clone();
+        let run = run_of(bucket, backed.unloaded_keys);
         let mut admitted = Ok(());
-        backing.bucket(space, bucket, &mut |key, stored| {
-            let hash = self.table.hash_of(key);
-            let is_known = self.table.get(hash, key).is_some()
-                || self.backed.as_ref().is_some_and(|b| b.removed.get(hash, key).is_some());
-            if is_known || admitted.is_err() {
-                return;
+        backing.buckets(self.space, run.clone(), &mut |key, stored| {
+            if admitted.is_ok() {
+                admitted = self.unknown_of(&run, key).and_then(|hash| match hash {
+                    Some(hash) => self.admit(hash, key, stored, access),
+                    None => Ok(()),
+                });
             }
-            admitted = if hash >> (64 - BUCKET_BITS) == u64::from(bucket) {
-                self.admit(hash, key, stored, access)
-            } else {
-                let key = key.escape_ascii();
-                Err(BackingError::new(format!(
-                    "key \"{key}\" of space {space} stands in bucket {bucket}, where it does not \
-                     belong"
-                )))
-            };
         })?;
-        admitted?;
+        if admitted.is_err() {
+            self.settle();
+            return admitted.map(|()| true);
+        }
         let backed = self.backed.as_mut().expect("only settling ends it");
         let mut loaded = backed.loaded;
-        loaded[place / 64] |= 1 << (place % 64);
+        for bucket in run {
+            let place = usize::from(bucket) % BUCKETS;
+            loaded[place / 64] |= 1 << (place % 64);
+        }
         if backed.unloaded_keys > 0 && loaded.iter().all(|&word| word == u64::MAX) {
             return Err(BackingError::new(format!(
-                "space {space} lacks {} of the keys that it counts",
-                backed.unloaded_keys
+                "space {} lacks {} of the keys that it counts",
+                self.space, backed.unloaded_keys
             )));
         }
-        backed.mark_loaded(place);
+        backed.loaded = loaded;
         self.settle();
         Ok(true)
+    }
+
+    /// The hash of a key that the backing answers for a run of buckets, unless
+    /// it is known better here.
+    fn unknown_of(
+        &self,
+        run: &RangeInclusive<u16>,
+        key: &[u8],
+    ) -> Result<Option<u64>, BackingError> {
+        let hash = self.table.hash_of(key);
+        if self.table.get(hash, key).is_some()
+            || self.backed.as_ref().is_some_and(|backed| backed.knows_removed(hash, key))
+        {
+            return Ok(None);
+        }
+        if run.contains(&((hash >> (64 - BUCKET_BITS)) as u16)) {
+            return Ok(Some(hash));
+        }
+        Err(BackingError::new(format!(
+            "key \"{}\" of space {} stands among buckets {} to {}, where it does not belong",
+            key.escape_ascii(),
+            self.space,
+            run.start(),
+            run.end()
+        )))
+    }
+
+    /// Whether what is only looked at is to stay where it is, since memory is
+    /// short.
+    pub(crate) fn passes_through(&self, position: u64) -> bool {
+        self.backed
+            .as_ref()
+            .is_some_and(|backed| backed.evicts && !backed.is_loaded(place_of(position)))
+    }
+
+    /// Visits every key from `position` up to the end of a run of buckets,
+    /// those in memory and those in the backing only, which stay there. Answers
+    /// the position behind.
+    pub(crate) fn pass_through(
+        &self,
+        shard: usize,
+        position: u64,
+        visit: &mut Look<'_>,
+    ) -> Result<u64, BackingError> {
+        let backed = self.backed.as_ref().expect("the caller asked");
+        let run = run_of(bucket_at(shard, position), self.len() as u64);
+        let last = usize::from(*run.end()) % BUCKETS;
+        let end = (last as u64 + 1) << BUCKET_POSITION_BITS;
+        self.table.scan_to(position, end, usize::MAX, &mut |entry| {
+            visit(entry.key(), value_of(entry), entry.deadline());
+        });
+        let mut belong = Ok(());
+        backed.backing.buckets(self.space, run.clone(), &mut |key, stored| match self
+            .unknown_of(&run, key)
+        {
+            Ok(Some(hash)) if self.table.position_of(hash) >= position => {
+                visit(key, stored.value.as_ref(), stored.deadline);
+            }
+            Ok(_) => {}
+            Err(error) => belong = Err(error),
+        })?;
+        belong.map(|()| end)
+    }
+
+    /// Notes when the keys of a bucket are due that stand in the backing only,
+    /// and of those behind it where keys are sparse. Answers how many buckets
+    /// there were.
+    pub(crate) fn index_deadlines(&mut self, bucket: u16) -> Result<u16, BackingError> {
+        let Some(backed) = self.backed.as_mut().filter(|backed| backed.unloaded_keys > 0) else {
+            return Ok(BUCKETS as u16 - bucket % BUCKETS as u16);
+        };
+        // From here on a key that goes takes its deadline along.
+        backed.evicts = true;
+        let backing = backed.backing.clone();
+        let run = run_of(bucket, backed.unloaded_keys);
+        let mut noted = Ok(());
+        backing.deadlines(
+            self.space,
+            run.clone(),
+            &mut |key, at| match self.unknown_of(&run, key) {
+                Ok(Some(hash)) => drop(self.deadlines.insert((at, hash))),
+                Ok(None) => {}
+                Err(error) => noted = Err(error),
+            },
+        )?;
+        noted.map(|()| run.end() - run.start() + 1)
     }
 
     /// Makes the bucket at a scan position resident, and answers whether it was
@@ -340,8 +466,7 @@ impl Db {
         position: u64,
         access: u32,
     ) -> Result<bool, BackingError> {
-        let bucket = shard << (BUCKET_BITS - SHARD_BITS) | place_of(position);
-        self.load_bucket(bucket as u16, access)
+        self.load_bucket(bucket_at(shard, position), access)
     }
 
     /// The scan position behind the loaded buckets that begin with the one at
@@ -352,16 +477,36 @@ impl Db {
         (unloaded.unwrap_or(BUCKETS) as u64) << BUCKET_POSITION_BITS
     }
 
-    /// Makes the key resident that the deadline index names and the table lacks.
-    pub(crate) fn load_due(&mut self, at: u64, hash: u64, access: u32) -> Result<(), BackingError> {
-        self.load_bucket((hash >> (64 - BUCKET_BITS)) as u16, access)?;
+    /// Makes the keys of a bucket resident that are due at `now_ms`, because
+    /// the deadline index names one, due at `at`, that the table lacks.
+    pub(crate) fn load_due(
+        &mut self,
+        at: u64,
+        hash: u64,
+        now_ms: u64,
+        access: u32,
+    ) -> Result<u32, BackingError> {
+        let bucket = (hash >> (64 - BUCKET_BITS)) as u16;
+        let mut due = Vec::new();
+        if let Some(backed) = &self.backed {
+            backed.backing.deadlines(self.space, bucket..=bucket, &mut |key, at| {
+                if at <= now_ms {
+                    due.push(key.to_vec());
+                }
+            })?;
+        }
+        let mut loaded = 0;
+        for key in due {
+            let hash = self.table.hash_of(&key);
+            loaded += u32::from(self.load(hash, &key, access)? == Some(true));
+        }
         if self.table.find(hash, |entry| entry.deadline() == Some(at)).is_none() {
             return Err(BackingError::new(format!(
                 "space {} lacks a key that was evicted to it",
                 self.space
             )));
         }
-        Ok(())
+        Ok(loaded)
     }
 
     /// Makes a key that may stand in the backing one that does not exist, as a
@@ -404,7 +549,9 @@ impl Db {
         access: u32,
     ) -> Result<(), BackingError> {
         let space = self.space;
-        self.backed.as_mut().expect("the caller asked its backing").count_down(space)?;
+        let backed = self.backed.as_mut().expect("the caller asked its backing");
+        backed.count_down(space)?;
+        backed.looked_in_vain.1 = 0;
         let entry = entry_of(key, stored, access);
         self.insert(hash, entry);
         Ok(())
@@ -455,6 +602,19 @@ fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
     entry
 }
 
+/// About [`RUN_KEYS`] keys of a part of `keys` keys, as buckets from `bucket` to
+/// at most the end of its shard.
+fn run_of(bucket: u16, keys: u64) -> RangeInclusive<u16> {
+    let ahead = BUCKETS as u64 - u64::from(bucket) % BUCKETS as u64;
+    let width = (BUCKETS as u64 * RUN_KEYS).checked_div(keys).unwrap_or(ahead).clamp(1, ahead);
+    bucket..=bucket + (width - 1) as u16
+}
+
+/// The bucket at a scan position of a shard.
+fn bucket_at(shard: usize, position: u64) -> u16 {
+    (shard << (BUCKET_BITS - SHARD_BITS) | place_of(position)) as u16
+}
+
 /// The bucket of a scan position, counted from the beginning of its shard.
 fn place_of(position: u64) -> usize {
     (position >> BUCKET_POSITION_BITS) as usize
@@ -474,7 +634,7 @@ impl Keyspace {
         space: SpaceId,
         keys: &[u64; SHARDS],
     ) {
-        *self.backing().lock() = Some(backing.clone());
+        self.evict_to(backing.clone());
         for (index, &keys) in keys.iter().enumerate() {
             let mut shard = self.lock(index);
             let db = &mut shard.dbs[usize::from(db)];
@@ -530,6 +690,12 @@ impl Keyspace {
         }))
     }
 
+    /// Keys may be evicted to `backing`, of databases that it knows nothing of
+    /// yet too. [`Keyspace::back`] says so as well.
+    pub fn evict_to(&self, backing: Arc<dyn Backing>) {
+        *self.backing().lock() = Some(backing);
+    }
+
     /// Whether any key may stand in a backing only.
     #[must_use]
     pub fn is_backed(&self) -> bool {
@@ -554,6 +720,39 @@ impl Keyspace {
         let loaded = db.load_bucket(bucket, self.access_clock());
         self.recount(index, db);
         loaded
+    }
+
+    /// Notes when the keys of a bucket of `db` are due that stand in the backing
+    /// only, so that they expire without being asked for; where keys are sparse,
+    /// those of the next buckets too. Answers how many buckets it saw.
+    ///
+    /// # Errors
+    /// When the backing cannot be read.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn index_deadlines(&self, db: DbIndex, bucket: u16) -> Result<u16, BackingError> {
+        let index = usize::from(bucket >> (BUCKET_BITS - SHARD_BITS));
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let seen = db.index_deadlines(bucket);
+        self.recount(index, db);
+        seen
+    }
+
+    /// Of databases that evicted keys and have all of them again, nothing need
+    /// be remembered any more. Locks one shard at a time.
+    pub fn keep_all(&self) {
+        for index in 0..SHARDS {
+            let mut shard = self.lock(index);
+            for db in &mut shard.dbs {
+                if let Some(backed) = db.backed.as_mut().filter(|b| b.unloaded_keys == 0) {
+                    backed.evicts = false;
+                    db.settle();
+                    self.recount(index, db);
+                }
+            }
+        }
     }
 
     /// Keys that are not in memory. Locks one shard at a time.

@@ -125,7 +125,7 @@ impl Txn<'_> {
         let result = edit(&mut editor);
         let (changed, is_empty) = (editor.changed, editor.value.is_empty());
         if let Some(access) = access {
-            entry.set_access(access);
+            entry.touch(access);
         }
         if !changed {
             self.see(found);

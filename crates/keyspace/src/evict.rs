@@ -10,10 +10,14 @@ use crate::recorder::Garbage;
 use crate::shard::{Db, Keyspace, entry_bytes};
 
 /// Entries looked at together, of which the least recently used ones go.
-const SAMPLE: usize = 64;
+const SAMPLE: usize = 192;
 
 /// The part of a sample that goes: one in so many.
 const SAMPLE_SHARE: usize = 4;
+
+/// Entries that one call looks at, about, so that clients do not wait long for
+/// the shard.
+const LOOKED_MAX: usize = 768;
 
 /// Bits of an entry's access clock.
 const ACCESS_BITS: u32 = 24;
@@ -25,28 +29,35 @@ pub struct Evicted {
     pub keys: u64,
     /// Heap bytes of them and their values.
     pub bytes: usize,
+    /// Keys that were looked at.
+    pub seen: u64,
+    /// Those of them that could not go, changed later than the backing knows.
+    pub too_new: u64,
     /// To be dropped off the lock and, if it is much, off this thread.
     pub garbage: Vec<Garbage>,
+    /// Whether nothing is left that could go: every key in memory was changed
+    /// later than the backing knows.
+    pub is_spent: bool,
 }
 
 impl Keyspace {
     /// Takes keys of one shard out of memory whose last change is not later
-    /// than `upto`, which the backing has reached: least recently used ones of
-    /// samples, until `bytes` are free or none is left. Does nothing without a
-    /// backing, see [`Keyspace::back`].
+    /// than `upto`, which the backing has reached: least used ones of
+    /// samples, of each database by its share of the memory, until about `bytes`
+    /// are free, none is left, or some hundred entries were looked at; the next
+    /// call goes on behind them. Does nothing without a backing, see
+    /// [`Keyspace::back`].
     ///
     /// Keys removed after `upto` hold a database up that did not evict before:
     /// the backing still has them, and they were not remembered. Once it has
     /// reached their removal, evicting works.
     pub fn evict(&self, shard: usize, upto: Revision, bytes: usize) -> Evicted {
-        let mut evicted = Evicted::default();
+        let mut evicted = Evicted { is_spent: true, ..Evicted::default() };
         let Some(backing) = self.backing().lock().clone() else { return evicted };
         let clock = self.access_clock();
         let mut guard = self.lock(shard);
+        let all_bytes: usize = guard.dbs.iter().map(|db| db.entry_bytes).sum();
         for db in &mut guard.dbs {
-            if evicted.bytes >= bytes {
-                break;
-            }
             if db.table.is_empty() {
                 continue;
             }
@@ -56,7 +67,10 @@ impl Keyspace {
             });
             backed.remember_removals();
             if db.forgotten_removal <= upto {
-                db.evict(upto, bytes, clock, &mut evicted);
+                let part = db.entry_bytes as f64 / all_bytes as f64;
+                let wanted = ((bytes as f64 * part) as usize).max(1);
+                let goal = evicted.bytes.saturating_add(wanted);
+                evicted.is_spent &= db.evict(upto, goal, clock, &mut evicted);
             }
             self.recount(shard, db);
         }
@@ -65,32 +79,51 @@ impl Keyspace {
 }
 
 impl Db {
-    fn evict(&mut self, upto: Revision, bytes: usize, clock: u32, evicted: &mut Evicted) {
-        let mut fruitless = 0;
-        while evicted.bytes < bytes && fruitless <= self.table.len() && !self.table.is_empty() {
+    /// Answers whether nothing is left that could go.
+    fn evict(&mut self, upto: Revision, goal: usize, clock: u32, evicted: &mut Evicted) -> bool {
+        let mut looked = 0;
+        while !self.table.is_empty() {
             let backed = self.backed.as_mut().expect("only backed databases evict");
+            if backed.looked_in_vain.0 != upto {
+                backed.looked_in_vain = (upto, 0);
+            }
+            if backed.looked_in_vain.1 > self.table.len() {
+                return true;
+            }
+            if evicted.bytes >= goal || looked >= LOOKED_MAX {
+                return false;
+            }
             let (mut seen, mut sample) = (0, Vec::new());
             // Hash order is as good as chance, and neighbours share a bucket.
             backed.hand = self.table.scan(backed.hand, SAMPLE, &mut |entry| {
                 seen += 1;
                 if Revision(entry.revision()) <= upto {
-                    sample.push((Reverse(idle_s(clock, entry.access())), entry.key().to_vec()));
+                    // Once is no habit: else every key that is read once would drive
+                    // one out that is read all the time.
+                    let habit = entry.heat().saturating_sub(1);
+                    let rank = (habit, Reverse(idle_s(clock, entry.access())));
+                    sample.push((rank, entry.key().to_vec()));
+                    entry.cool();
                 }
             });
+            looked += seen.max(1);
+            evicted.seen += seen as u64;
+            evicted.too_new += (seen - sample.len()) as u64;
             let share = sample.len().div_ceil(SAMPLE_SHARE);
             if share == 0 {
-                fruitless += seen.max(1);
+                backed.looked_in_vain.1 += seen.max(1);
                 continue;
             }
-            fruitless = 0;
-            sample.select_nth_unstable(share - 1);
+            backed.looked_in_vain.1 = 0;
+            sample.select_nth_unstable_by_key(share - 1, |&(rank, _)| rank);
             for (_, key) in &sample[..share] {
-                if evicted.bytes >= bytes {
-                    return;
+                if evicted.bytes >= goal {
+                    return false;
                 }
                 self.evict_key(key, evicted);
             }
         }
+        true
     }
 
     fn evict_key(&mut self, key: &[u8], evicted: &mut Evicted) {

@@ -30,6 +30,6 @@ pub use evict::Evicted;
 pub use limits::EncodingLimits;
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS};
-pub use txn::{Finished, KeyInfo, Scope, Txn, TxnOptions, WrongType};
+pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

@@ -261,7 +261,13 @@ impl<T: Keyed> Table<T> {
     }
 
     fn position(&self, element: &T) -> u64 {
-        (self.hash_of(element.key()) << self.skip_bits) >> (64 - POSITION_BITS)
+        self.position_of(self.hash_of(element.key()))
+    }
+
+    /// The scan position of what has this hash.
+    #[must_use]
+    pub fn position_of(&self, hash: u64) -> u64 {
+        (hash << self.skip_bits) >> (64 - POSITION_BITS)
     }
 
     fn segment_index(&self, hash: u64) -> Option<usize> {

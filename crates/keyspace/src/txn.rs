@@ -29,6 +29,7 @@ use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
+pub use scan::Look;
 
 /// Which shards a transaction locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Txn<'t> {
     /// Why a key could not be brought into memory.
     backing_error: Option<BackingError>,
     absent: load::Absent,
+    /// Keys brought into memory.
+    loaded: u32,
 }
 
 /// What a finished transaction tells its caller.
@@ -108,6 +111,8 @@ pub struct Finished {
     pub hits: u32,
     /// Reads that did not.
     pub misses: u32,
+    /// Keys it had to bring into memory, see [`Txn::loaded`].
+    pub loaded: u32,
 }
 
 impl<'t> Txn<'t> {
@@ -173,6 +178,7 @@ impl<'t> Txn<'t> {
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             absent: load::Absent::default(),
+            loaded: 0,
         }
     }
 
@@ -207,6 +213,7 @@ impl<'t> Txn<'t> {
             expired: self.expired,
             hits: self.reads.hits.get(),
             misses: self.reads.misses.get(),
+            loaded: self.loaded,
         }
     }
 

@@ -46,7 +46,7 @@ enum Step {
     Flush(DbIndex),
     Swap(DbIndex, DbIndex),
     Advance(u64),
-    ExpireDue,
+    ExpireDue { by_index: bool },
     LoadBucket(DbIndex, u8),
     Evict(u8, usize),
     Snapshot,
@@ -104,7 +104,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => db().prop_map(Step::Flush),
         1 => (db(), db()).prop_map(|(a, b)| Step::Swap(a, b)),
         2 => (1..2000u64).prop_map(Step::Advance),
-        1 => Just(Step::ExpireDue),
+        2 => any::<bool>().prop_map(|by_index| Step::ExpireDue { by_index }),
         3 => (db(), number()).prop_map(|(db, key)| Step::LoadBucket(db, key)),
         3 => (number(), 1..2000usize).prop_map(|(key, bytes)| Step::Evict(key, bytes)),
         3 => Just(Step::Snapshot),
@@ -334,16 +334,27 @@ impl World {
                 self.scans.swap(usize::from(*a), usize::from(*b));
             }
             Step::Advance(ms) => self.now_ms += ms,
-            Step::ExpireDue => self.both(&Scope::All, |txn| {
-                for db in 0..DATABASES {
-                    txn.select(db);
-                    txn.load_all().expect("the backing is well");
+            Step::ExpireDue { by_index } => {
+                for db in (0..DATABASES).filter(|_| *by_index) {
+                    for shard in 0..SHARDS as u32 {
+                        let mut bucket = shard << 10;
+                        while bucket >> 10 == shard {
+                            let seen = self.here.index_deadlines(db, bucket as u16);
+                            bucket += u32::from(seen.expect("the backing is well"));
+                        }
+                    }
                 }
-                (0..SHARDS)
-                    .map(|shard| txn.expire_due(shard, usize::MAX))
-                    .sum::<usize>()
-                    .to_string()
-            }),
+                self.both(&Scope::All, |txn| {
+                    for db in (0..DATABASES).filter(|_| !by_index) {
+                        txn.select(db);
+                        txn.load_all().expect("the backing is well");
+                    }
+                    (0..SHARDS)
+                        .map(|shard| txn.expire_due(shard, usize::MAX))
+                        .sum::<usize>()
+                        .to_string()
+                });
+            }
             Step::LoadBucket(db, number) => {
                 let bucket = MemoryBacking::bucket_of(&key(*number));
                 self.here.load_bucket(*db, bucket).expect("the backing is well");

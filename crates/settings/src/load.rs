@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike};
 
-use crate::model::Settings;
+use crate::model::{EvictionPolicy, Settings};
 use crate::nearest::nearest;
 use crate::special;
 use crate::table::{SETTINGS, Setting};
@@ -282,6 +282,14 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
                  password: set security.password (ALCID_SECURITY_PASSWORD), bind 127.0.0.1, or \
                  say --insecure-no-auth"
             ),
+        ));
+    }
+    if settings.policy == EvictionPolicy::Tier && !settings.log_enabled {
+        found.push((
+            index("storage", "eviction_policy"),
+            "storage.eviction_policy is tier, which takes values out of memory that the archive has, and \
+             storage.aof_enabled is false, so there is no archive: turn the log on, or choose noeviction"
+                .to_owned(),
         ));
     }
     let (lag, lag_max) = (settings.archive_lag_bytes, settings.archive_lag_bytes_max);

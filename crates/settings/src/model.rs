@@ -61,10 +61,13 @@ words! {
 }
 
 words! {
-    /// What happens to a write that needs more than `max_memory`.
+    /// What happens when data takes more than `max_memory`.
     EvictionPolicy {
         /// It is refused with `OOM`.
         NoEviction = "noeviction",
+        /// Values that the archive has leave memory, and come back when they are
+        /// asked for.
+        Tier = "tier",
     }
 }
 

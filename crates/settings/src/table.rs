@@ -522,7 +522,8 @@ pub static SETTINGS: &[Setting] = &[
         "eviction_policy",
         Kind::Word(EvictionPolicy::WORDS),
         word!(EvictionPolicy, policy),
-        "What happens at max_memory: noeviction refuses writes with OOM.",
+        "What happens at max_memory: noeviction refuses writes with OOM; tier takes values out of memory that the archive \
+         has, the least recently used first, and reads them back when they are asked for.",
     )
     .redis(&["maxmemory-policy"]),
     row(

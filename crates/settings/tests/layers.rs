@@ -137,7 +137,7 @@ fn errors_name_place_key_value_range_and_the_nearest_name() {
         ),
         (
             "[storage]\neviction_policy = \"lru\"\n",
-            "alcid.toml:2: storage.eviction_policy = \"lru\": expected \"noeviction\", the only choice so far",
+            "alcid.toml:2: storage.eviction_policy = \"lru\": expected one of noeviction, tier",
         ),
         (
             "[storage]\nmax_memory = \"lots\"\n",
@@ -293,7 +293,10 @@ fn config_set_refuses_in_rediss_words() {
         (
             "maxmemory-policy",
             "allkeys-lru",
-            because("maxmemory-policy", "argument(s) must be one of the following: noeviction"),
+            because(
+                "maxmemory-policy",
+                "argument(s) must be one of the following: noeviction, tier",
+            ),
         ),
         ("daemonize", "yes", because("daemonize", "can't set immutable config")),
         ("dir", "/etc", because("dir", "can't set protected config")),

@@ -139,7 +139,7 @@ fn only_what_is_new_is_copied() {
     fill(&mut wire);
     assert_eq!(wire.text(&["SAVE"]), "OK");
     let backup = shell.path("backup").display().to_string();
-    let mut copied = |wire: &mut Wire| {
+    let copied = |wire: &mut Wire| {
         let reply = wire.call(&["BACKUP", "TO", &backup]);
         let Frame::Array(items) = reply else { panic!("{reply:?}") };
         let number = |name: &str| {

@@ -13,6 +13,7 @@ mod restart;
 mod revisions;
 mod run;
 mod security;
+mod tier;
 mod wire;
 
 /// The program under test.

@@ -65,7 +65,7 @@ impl Backing for Batch {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.state.bucket(space, bucket, each)?;
+        self.state.buckets(space, &(bucket..=bucket), each)?;
         self.check()
     }
 }

@@ -45,7 +45,8 @@ const SECTIONS: &[Section] = &[
 struct Source<'c> {
     engine: &'c Arc<Engine>,
     databases: Vec<(DbIndex, DbStatistics)>,
-    keys_to_load: u64,
+    /// Keys that stand in the archive only.
+    unloaded: u64,
     now_ms: u64,
 }
 
@@ -67,11 +68,11 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The figures include what this client's batch has counted so far.
     call.session.tally.flush(&call.engine.stats);
     // EXEC holds the locks.
-    let (databases, keys_to_load) = match &call.open {
+    let (databases, unloaded) = match &call.open {
         Some(txn) => (txn.statistics(), txn.unloaded()),
         None => (call.engine.keyspace.statistics(), call.engine.keyspace.unloaded()),
     };
-    let source = Source { engine: call.engine, databases, keys_to_load, now_ms: call.now_ms };
+    let source = Source { engine: call.engine, databases, unloaded, now_ms: call.now_ms };
     let mut text = Fields::default();
     for section in SECTIONS.iter().filter(|section| is_wanted(section, call.args)) {
         if !text.0.is_empty() {
@@ -210,8 +211,10 @@ fn persistence(source: &Source<'_>, out: &mut Fields) {
     let seconds = |seconds: Option<u64>| seconds.map_or(-1, u64::cast_signed);
     let (snapshot, rewrite) = (&saves.bgsave, &saves.bgrewriteaof);
     out.add("loading", 0);
-    out.add("async_loading", u8::from(engine.keyspace.is_backed()));
-    out.add("keys_to_load", source.keys_to_load);
+    // Where values leave memory, keys that are not there are none to wait for.
+    let keys_to_load = if engine.tiers(&engine.live()) { 0 } else { source.unloaded };
+    out.add("async_loading", u8::from(keys_to_load > 0));
+    out.add("keys_to_load", keys_to_load);
     out.add("rdb_changes_since_last_save", saves.unsaved);
     out.add("rdb_bgsave_in_progress", u8::from(snapshot.is_running()));
     out.add("rdb_last_save_time", saves.last_save_ms / 1000);
@@ -249,6 +252,11 @@ fn stats(source: &Source<'_>, out: &mut Fields) {
     out.add("expired_time_cap_reached_count", load(&stats.expire_cycle_cut));
     out.add("expire_cycle_cpu_milliseconds", load(&stats.expire_cycle_us) / 1000);
     out.add("evicted_keys", 0);
+    out.add("tier_keys", source.unloaded);
+    out.add("tier_evicted_keys", load(&stats.tier_evicted_keys));
+    out.add("tier_evicted_bytes", load(&stats.tier_evicted_bytes));
+    out.add("tier_loaded_keys", load(&stats.tier_loaded_keys));
+    out.add("tier_load_us", load(&stats.tier_load_us));
     out.add("evicted_clients", load(&stats.evicted_clients));
     out.add("keyspace_hits", load(&stats.keyspace_hits));
     out.add("keyspace_misses", load(&stats.keyspace_misses));

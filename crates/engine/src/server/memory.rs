@@ -103,7 +103,12 @@ fn doctor(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if max > 0 && data > max / 10 * 9 {
         let _ = writeln!(
             text,
-            "- Data takes {data} of {max} bytes (maxmemory). At the limit writes are refused with OOM."
+            "- Data takes {data} of {max} bytes (maxmemory). {}",
+            if engine.tiers(call.live) {
+                "At the limit values leave memory for the archive; reads of those take longer."
+            } else {
+                "At the limit writes are refused with OOM."
+            }
         );
     }
     if clients > (64 << 20) && clients > data {

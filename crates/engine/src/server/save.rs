@@ -131,7 +131,7 @@ fn failed(fault: &str) -> Error {
 }
 
 impl Engine {
-    fn archived(&self) -> Checkpointed {
+    pub(crate) fn archived(&self) -> Checkpointed {
         let progress = self.archive().map(|archive| archive.progress());
         progress.map_or_else(Checkpointed::default, |progress| progress.borrow().clone())
     }

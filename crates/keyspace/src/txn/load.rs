@@ -51,7 +51,10 @@ impl Txn<'_> {
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
         match part.load(hash, key, access) {
             Ok(Some(false)) => {}
-            Ok(Some(true)) => self.changed(index, db),
+            Ok(Some(true)) => {
+                self.loaded += 1;
+                self.changed(index, db);
+            }
             Ok(None) => {
                 self.absent.0.insert((db, hash), key.into());
             }
@@ -85,17 +88,26 @@ impl Txn<'_> {
     /// Brings an evicted key into memory that is due at `at`. False when that is
     /// not possible, and [`Txn::backing_error`] says why.
     pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
-        let (db, access) = (self.db, access_clock(self.options.now_ms));
+        let (db, now_ms) = (self.db, self.options.now_ms);
         let part = &mut self.shard_mut(shard).dbs[usize::from(db)];
-        let loaded = part.load_due(at, hash, access);
+        let loaded = part.load_due(at, hash, now_ms, access_clock(now_ms));
         self.changed(shard, db);
         match loaded {
-            Ok(()) => true,
+            Ok(keys) => {
+                self.loaded += keys;
+                true
+            }
             Err(error) => {
                 self.backing_error.get_or_insert(error);
                 false
             }
         }
+    }
+
+    /// Keys that were asked for by name so far and had to be brought into memory.
+    #[must_use]
+    pub fn loaded(&self) -> u32 {
+        self.loaded
     }
 
     /// Why a key could not be brought into memory, if one could not.

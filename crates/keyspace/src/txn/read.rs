@@ -167,7 +167,7 @@ impl Txn<'_> {
     fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
         let entry = self.found(db, key)?;
         if self.options.touch {
-            entry.set_access(access_clock(self.options.now_ms));
+            entry.touch(access_clock(self.options.now_ms));
         }
         Some(entry)
     }

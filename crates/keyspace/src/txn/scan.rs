@@ -1,5 +1,6 @@
 //! Looks at keys that nobody named: SCAN, KEYS, RANDOMKEY. What they look at
-//! they bring into memory first, a bucket at a time.
+//! they bring into memory first, a bucket at a time; of a database that evicts,
+//! it only passes through.
 
 use base::Rng;
 
@@ -8,6 +9,9 @@ use crate::backing::BackingError;
 use crate::shard::{Db, SHARDS, value_of};
 use crate::table::{POSITION_BITS, POSITION_END};
 use crate::value::ValueRef;
+
+/// Sees a key, its value and its deadline.
+pub type Look<'l> = dyn FnMut(&[u8], ValueRef<'_>, Option<u64>) + 'l;
 
 impl Txn<'_> {
     /// Visits the keys of the current database that exist, about `count` of
@@ -24,21 +28,48 @@ impl Txn<'_> {
         count: usize,
         visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
     ) -> Result<u64, BackingError> {
+        self.scan_entries(cursor, count, &mut |key, value, _| visit(key, value))
+    }
+
+    /// Visits every key of the current database that exists, with its value
+    /// and deadline.
+    ///
+    /// # Errors
+    /// When the backing cannot be read; some keys may have been visited then.
+    pub fn visit_all(&mut self, visit: &mut Look<'_>) -> Result<(), BackingError> {
+        self.scan_entries(0, usize::MAX, visit).map(drop)
+    }
+
+    fn scan_entries(
+        &mut self,
+        cursor: u64,
+        count: usize,
+        visit: &mut Look<'_>,
+    ) -> Result<u64, BackingError> {
         let mut shard = (cursor >> POSITION_BITS) as usize;
         let mut position = cursor & (POSITION_END - 1);
         let mut seen = 0;
         let (now_ms, expire) = (self.options.now_ms, self.options.expire);
+        let mut see = |key: &[u8], value: ValueRef<'_>, deadline: Option<u64>| {
+            if !(expire && deadline.is_some_and(|at| at <= now_ms)) {
+                visit(key, value, deadline);
+            }
+        };
         while shard < SHARDS {
             position = self.with_part(shard, |part, access| {
+                if part.passes_through(position) {
+                    return part.pass_through(shard, position, &mut |key, value, deadline| {
+                        seen += 1;
+                        see(key, value, deadline);
+                    });
+                }
                 part.load_at(shard, position, access)?;
                 // The next bucket that is not loaded gets a lock of its own.
                 let end = part.loaded_until(position);
                 let missing = count.saturating_sub(seen).max(1);
                 Ok(part.table.scan_to(position, end, missing, &mut |entry| {
                     seen += 1;
-                    if !(expire && entry.deadline().is_some_and(|at| at <= now_ms)) {
-                        visit(entry.key(), value_of(entry));
-                    }
+                    see(entry.key(), value_of(entry), entry.deadline());
                 }))
             })?;
             if position == POSITION_END {
@@ -70,7 +101,16 @@ impl Txn<'_> {
     /// # Errors
     /// When the backing cannot be read.
     pub fn load_all(&mut self) -> Result<(), BackingError> {
-        self.scan(0, usize::MAX, &mut |_, _| {}).map(drop)
+        for shard in 0..SHARDS {
+            let mut position = 0;
+            while position < POSITION_END {
+                position = self.with_part(shard, |part, access| {
+                    part.load_at(shard, position, access)?;
+                    Ok(part.loaded_until(position))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// A key that exists, chosen at random; `None` when the current database
