@@ -163,3 +163,30 @@ fn a_reply_about_the_past_waits_until_that_is_committed() {
     let newer = "FUTUREREV 1 is newer than the current revision, 0";
     assert_eq!(peer.run("AT r:1 GET k"), error(newer));
 }
+
+#[test]
+fn a_cursor_goes_on_in_a_past_that_stands_still() {
+    const KEYS: usize = 300;
+    let (server, _past) = Server::with_past();
+    let mut peer = server.connect();
+    (0..KEYS).for_each(|key| assert_eq!(peer.run(&format!("SET k:{key} x")), ok()));
+    let (mut cursor, mut seen, mut calls) = ("0".to_owned(), Vec::new(), 0);
+    loop {
+        let page = at(&mut peer, KEYS as i64, &format!("SCAN {cursor} COUNT 20"));
+        let Frame::Array(page) = page else { panic!("{page:?}") };
+        let [Frame::Bulk(next), Frame::Array(keys)] = &page[..] else { panic!("{page:?}") };
+        seen.extend(keys.iter().map(|key| format!("{key:?}")));
+        // The present goes on meanwhile.
+        peer.run(&format!("DEL k:{calls}"));
+        peer.run(&format!("SET new:{calls} x"));
+        (cursor, calls) = (String::from_utf8(next.clone()).expect("digits"), calls + 1);
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert!(calls > 5, "only {calls} calls");
+    assert_eq!(seen.len(), KEYS);
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), KEYS, "some came twice");
+}
