@@ -49,7 +49,8 @@ fn fill(wire: &mut Wire, count: usize) {
 #[test]
 fn overwriting_one_key_keeps_the_disk_bounded() {
     let folder = temp_dir();
-    let small = "ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=2mb exec";
+    let small = "ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=2mb \
+                 ALCID_STORAGE_HISTORY_KEEP=0 exec";
     let server = Server::start(wrapped(folder.path(), small), &[]);
     let mut wire = Wire::connect(server.addr());
     let value = "v".repeat(100);
