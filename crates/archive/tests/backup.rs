@@ -111,6 +111,7 @@ impl Database {
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
             failed: Box::new(|reason| panic!("{reason}")),
+            turn: Box::new(|| {}),
         };
         let reader = self.log.reader(self.base.revision().next());
         self.follower = Some(Follower::start(self.base.clone(), reader, options));
