@@ -110,6 +110,7 @@ impl Database {
             limits: EncodingLimits::default(),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
+            turn: Box::new(|| {}),
             failed: Box::new(|reason| panic!("{reason}")),
             turn: Box::new(|| {}),
         };
