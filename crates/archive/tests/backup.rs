@@ -112,7 +112,6 @@ impl Database {
             advanced: Box::new(|_, _| {}),
             turn: Box::new(|| {}),
             failed: Box::new(|reason| panic!("{reason}")),
-            turn: Box::new(|| {}),
         };
         let reader = self.log.reader(self.base.revision().next());
         self.follower = Some(Follower::start(self.base.clone(), reader, options));
