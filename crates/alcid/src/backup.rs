@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use archive::backup::{self, Goal};
 use base::units::human_size;
-use base::when::{When, utc};
+use base::when::utc;
 use base::{Clock, Frame, Revision, SeededRng, SystemClock};
 use clap::{ArgAction, Args, Subcommand};
 use client::{Client, ClientError, Options};
+use command::When;
 
 /// `alcid backup …`
 // -h is the host, as in redis-cli.
@@ -80,10 +81,8 @@ pub struct RestoreArgs {
 }
 
 fn parse_when(text: &str) -> Result<When, String> {
-    When::parse(text).ok_or_else(|| {
-        "expected a revision (r:12345), a time in UTC (2026-11-21T03:12:00Z), milliseconds since 1970, or -10m"
-            .to_owned()
-    })
+    // Beside an argument's name, the first word says nothing.
+    When::parse(text.as_bytes()).map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
 }
 
 /// Runs `alcid backup …`.
