@@ -95,8 +95,10 @@ impl Archiving {
             rolls.clone(),
         );
         let failing = progress.clone();
+        let told = Arc::downgrade(engine);
         let failed = Box::new(move |reason| {
             failing.send_modify(|now| now.fault = Some(reason));
+            told.upgrade().iter().for_each(|engine| engine.tier_moved());
         });
         let options = FollowerOptions {
             pace: pace(&settings),
@@ -178,6 +180,10 @@ impl engine::Archive for Archiving {
 
     fn request(&self, revision: Revision) {
         self.rolls.store(true, Ordering::Relaxed);
+        self.follower.request(revision);
+    }
+
+    fn hurry(&self, revision: Revision) {
         self.follower.request(revision);
     }
 
@@ -371,6 +377,7 @@ fn advanced(
             lag.measure(log, revision);
         }
         report(revision, took_ms);
+        engine.upgrade().iter().for_each(|engine| engine.tier_moved());
     })
 }
 

@@ -43,7 +43,7 @@ pub struct BackupArgs {
     password: Option<String>,
 
     /// Print help.
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, action = ArgAction::Help, global = true)]
     help: Option<bool>,
 }
 

@@ -232,9 +232,13 @@ impl Base {
         Ok(())
     }
 
-    /// Visits the entries from `first` on, in order, as of now.
-    pub(crate) fn from(&self, first: &[u8], visit: &mut Visit<'_>) -> Result<(), ArchiveError> {
-        for entry in self.tree.range(first.., SeqNo::MAX, None) {
+    /// Visits the entries of a range, in order, as of now.
+    pub(crate) fn range(
+        &self,
+        range: &RangeInclusive<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ArchiveError> {
+        for entry in self.tree.range(range.clone(), SeqNo::MAX, None) {
             let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
             if visit(&key, &value).is_break() {
                 break;

@@ -21,6 +21,10 @@ use crate::past::Past;
 /// that often.
 const LOOK_AGAIN_MS: u64 = 1000;
 
+/// Of the memory for changes, one part in so many is for records that wait to
+/// be applied together.
+const WAITING_SHARE: usize = 4;
+
 /// How often [`FollowerOptions::turn`] is called.
 const TURN_MS: u64 = 5000;
 
@@ -30,10 +34,6 @@ const GROWN: u64 = 2;
 
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
-
-/// Of the memory for changes, one part in so many is for records that wait to
-/// be applied together.
-const WAITING_SHARE: usize = 4;
 
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]

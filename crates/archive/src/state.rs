@@ -111,9 +111,6 @@ impl State {
         let last = codec::bucket_prefix(space, *buckets.end());
         let mut wrong = None;
         let mut each = |name: &[u8], value: &[u8]| {
-            if name.get(..last.len()).is_none_or(|prefix| prefix > &last[..]) {
-                return ControlFlow::Break(());
-            }
             let plain = codec::name(&name[last.len()..]).map_err(str::to_owned);
             match plain.and_then(|plain| visit(plain, value)) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -123,14 +120,13 @@ impl State {
                 }
             }
         };
+        // No name is greater than this.
+        let end = [&last[..], &[0xff; 8]].concat();
+        let range = &first[..]..=&end[..];
         let read = match self.at {
             At::Newest if buckets.start() == buckets.end() => self.base.prefix(&first, &mut each),
-            At::Newest => self.base.from(&first, &mut each),
-            At::Revision(at) => {
-                // No name is greater than this.
-                let end = [&last[..], &[0xff; 8]].concat();
-                self.base.range_at(&(&first[..]..=&end[..]), at, &mut each)
-            }
+            At::Newest => self.base.range(&range, &mut each),
+            At::Revision(at) => self.base.range_at(&range, at, &mut each),
         };
         read.map_err(unreadable)?;
         wrong.map_or(Ok(()), |what| Err(self.damaged(space, buckets, &what)))

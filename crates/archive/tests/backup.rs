@@ -12,7 +12,7 @@ use archive::backup::{
 use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
 use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
 use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, ValueRef};
-use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader};
+use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader, Vfs};
 use testkit::{TempDir, temp_dir};
 
 const DATABASES: DbIndex = 3;
@@ -35,6 +35,9 @@ struct Database {
     now_ms: u64,
     states: BTreeMap<Revision, State>,
     times: BTreeMap<Revision, u64>,
+    /// Whether databases are flushed and swapped. The archive may then merge
+    /// all its tables.
+    is_wild: bool,
 }
 
 struct ToLog<'l>(&'l Log);
@@ -92,6 +95,7 @@ impl Database {
             now_ms: 1_000_000,
             states: BTreeMap::from([(Revision::ZERO, State::new())]),
             times: BTreeMap::from([(Revision::ZERO, 0)]),
+            is_wild: true,
         };
         database.follow();
         database
@@ -107,6 +111,7 @@ impl Database {
             limits: EncodingLimits::default(),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
+            turn: Box::new(|| {}),
             failed: Box::new(|reason| panic!("{reason}")),
         };
         let reader = self.log.reader(self.base.revision().next());
@@ -138,7 +143,7 @@ impl Database {
         let options = options(self.now_ms, &limits);
         let mut txn = Txn::begin(&self.keyspace, &Scope::All, &journal, &mut buffers, options);
         txn.select(db);
-        match self.rng.below(100) {
+        match self.rng.below(if self.is_wild { 100 } else { 97 }) {
             0..=79 => {
                 txn.set_string(&key, &value, deadline);
                 state.insert((db, key), (value, deadline));
@@ -251,7 +256,10 @@ fn contents(base: &Arc<Base>) -> State {
 
 /// A database whose base is behind its log, with a backup of it.
 fn backed_up(seed: u64) -> (Database, Made) {
-    let mut database = Database::new(seed);
+    back_up(Database::new(seed))
+}
+
+fn back_up(mut database: Database) -> (Database, Made) {
     database.steps(150);
     database.checkpoint();
     database.steps(150);
@@ -359,7 +367,7 @@ fn stored(database: &Database) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn only_what_is_new_is_copied() {
-    let (mut database, first) = backed_up(6);
+    let (mut database, first) = back_up(Database { is_wild: false, ..Database::new(6) });
     assert_eq!(first.copied, first.files);
     assert_eq!(first.copied_bytes, first.bytes);
     let again = database.backup();
@@ -460,6 +468,34 @@ fn what_an_interrupted_backup_left_is_in_nobodys_way() {
     fs::remove_file(dir.join(CONTENTS)).expect("ours");
     assert!(matches!(verify(&dir), Err(BackupError::NoBackup { .. })));
     assert!(database.backup().copied <= 1);
+}
+
+#[test]
+fn a_backup_that_fails_leaves_the_older_one() {
+    let (mut database, first) = backed_up(12);
+    let before = stored(&database);
+    database.steps(100);
+    database.log.request_sync();
+    database.log.wait_durable(database.log.newest()).expect("the disk takes it");
+    let segments = database.log.segments();
+    let (last, sealed) = segments.split_last().expect("there are some");
+    assert!(sealed.last().expect("more than one").first > first.newest, "one is new and whole");
+    // The newest is copied last.
+    let (path, aside) = (database.log.dir().join(last.file_name()), database.path("aside"));
+    fs::rename(&path, &aside).expect("ours");
+    let error = database.try_backup(&database.path("backup")).expect_err("it cannot be read");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(stored(&database) == before, "what it copied is gone, and nothing else");
+    assert_eq!(verify(&database.path("backup")).expect("whole").contents.newest(), first.newest);
+    assert_eq!(database.log.holders(), []);
+    fs::rename(&aside, &path).expect("ours");
+    assert_eq!(database.backup().newest, database.log.newest());
+
+    let lock = RealVfs.lock(&database.path("backup/LOCK")).expect("nobody has it");
+    let error = database.try_backup(&database.path("backup")).expect_err("somebody writes");
+    assert!(matches!(error, BackupError::InUse { .. }), "{error}");
+    drop(lock);
+    database.backup();
 }
 
 #[test]

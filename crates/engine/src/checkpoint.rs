@@ -53,6 +53,12 @@ pub trait Archive: Send + Sync {
     /// Asks for a checkpoint at `revision` or later, soon. Returns at once.
     fn request(&self, revision: Revision);
 
+    /// As [`Archive::request`], for what only wants to have it archived: nothing
+    /// else that goes with a checkpoint is done.
+    fn hurry(&self, revision: Revision) {
+        self.request(revision);
+    }
+
     /// Whether writers should wait: it lags further behind than is allowed.
     fn is_congested(&self) -> bool;
 

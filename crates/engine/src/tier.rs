@@ -249,14 +249,14 @@ impl Engine {
                 if fault.is_some() || newest <= archived {
                     return EvictionEnd::Stuck;
                 }
-                self.request(newest);
+                self.hurry(newest);
                 return EvictionEnd::Lags(newest);
             }
             let slice = self.evict_slice(marks, used, upto);
             spent = if slice.is_spent { spent + 1 } else { 0 };
             (seen, too_new) = (seen + slice.seen, too_new + slice.too_new);
             if too_new * TOO_NEW_SHARE > seen && requested <= archived && archived < newest {
-                self.request(newest);
+                self.hurry(newest);
                 requested = newest;
                 (seen, too_new) = (0, 0);
             }
@@ -264,8 +264,8 @@ impl Engine {
         }
     }
 
-    fn request(&self, revision: Revision) {
-        self.archive().into_iter().for_each(|archive| archive.request(revision));
+    fn hurry(&self, revision: Revision) {
+        self.archive().into_iter().for_each(|archive| archive.hurry(revision));
     }
 
     /// Frees a little of one shard.

@@ -22,12 +22,12 @@ const LIMIT: u64 = 1 << 20;
 type Body = (Vec<u8>, Option<u64>, Revision);
 
 /// A key's space, bucket and bytes.
-type Name = (SpaceId, u16, Vec<u8>);
+type Address = (SpaceId, u16, Vec<u8>);
 
 /// What a test takes for the archive.
 #[derive(Debug)]
 struct Shelf {
-    content: Mutex<BTreeMap<Name, Body>>,
+    content: Mutex<BTreeMap<Address, Body>>,
     progress: watch::Sender<Checkpointed>,
     requested: AtomicU64,
 }

@@ -404,7 +404,8 @@ pub struct DbStatistics {
     /// Keys, those not in memory and those past their deadline but not yet
     /// removed included.
     pub keys: usize,
-    /// Keys with a deadline, of those in memory.
+    /// Keys with a deadline, as far as deadlines are known: of keys that stand in a
+    /// backing since the start, only once they were indexed.
     pub deadlines: usize,
     /// Their mean deadline in milliseconds since 1970.
     pub deadline_ms_mean: u64,

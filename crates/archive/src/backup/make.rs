@@ -76,12 +76,15 @@ pub fn make(source: &Source<'_>, to: &Path, clock: &dyn Clock) -> Result<Made, B
     hold.set(Revision(segments.first().map_or(0, |segment| segment.first.0 - 1)));
 
     let mut copying = Copying { folder: &folder, copied: BTreeSet::new(), copied_bytes: 0 };
-    let mut files = copying.archive(source.base.dir(), &snapshot)?;
-    for segment in &segments {
-        files.push(copying.segment(source.log.dir(), segment)?);
-    }
+    let files = match copying.all(source, &snapshot, &segments) {
+        Ok(files) => files,
+        Err(error) => {
+            // The disk may be full. What stays is removed by the next one.
+            let _ = folder.remove_all_but(&names(folder.before.values()));
+            return Err(error);
+        }
+    };
     let Copying { copied, copied_bytes, .. } = copying;
-    sync_dir(&folder.files())?;
     let contents = Contents {
         format: FORMAT,
         made_by: concat!("alcid ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -103,10 +106,16 @@ pub fn make(source: &Source<'_>, to: &Path, clock: &dyn Clock) -> Result<Made, B
         copied: copied.len(),
         copied_bytes,
     };
-    let named: BTreeSet<String> = contents.files.iter().map(|file| file.sha256.clone()).collect();
+    let named = names(contents.files.iter());
     contents.write(&folder.dir)?;
-    folder.remove_all_but(&named)?;
+    if let Err(error) = folder.remove_all_but(&named) {
+        tracing::warn!("{error}; the backup is made, the next one tries again");
+    }
     Ok(made)
+}
+
+fn names<'f>(files: impl Iterator<Item = &'f StoredFile>) -> BTreeSet<String> {
+    files.map(|file| file.sha256.clone()).collect()
 }
 
 /// The segments with everything above `base` that is written now, made durable;
@@ -254,6 +263,21 @@ struct Copying<'f> {
 }
 
 impl Copying<'_> {
+    /// Everything, durably.
+    fn all(
+        &mut self,
+        source: &Source<'_>,
+        snapshot: &Snapshot,
+        segments: &[SegmentInfo],
+    ) -> Result<Vec<StoredFile>, BackupError> {
+        let mut files = self.archive(source.base.dir(), snapshot)?;
+        for segment in segments {
+            files.push(self.segment(source.log.dir(), segment)?);
+        }
+        sync_dir(&self.folder.files())?;
+        Ok(files)
+    }
+
     fn archive(&mut self, dir: &Path, snapshot: &Snapshot) -> Result<Vec<StoredFile>, BackupError> {
         let mut files = Vec::new();
         for (name, content) in &snapshot.small {
