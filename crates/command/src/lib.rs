@@ -41,4 +41,4 @@ pub use keys::{Begin, Find, KeyRef, KeySpec};
 pub use reference::reference;
 pub use spec::{CommandSpec, Family, Group, Handler, Run, ScopeRule};
 pub use table::{Command, Table, table};
-pub use when::When;
+pub use when::{parse_when, time_named};

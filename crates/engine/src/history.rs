@@ -10,8 +10,9 @@ mod upkeep;
 
 use std::ops::ControlFlow;
 
+use base::when::When;
 use base::{Frame, Revision};
-use command::{Args, Error, Result, When};
+use command::{Args, Error, Result, parse_when, time_named};
 use log::Record;
 
 use crate::call::Handler;
@@ -41,7 +42,7 @@ impl Bounds {
         } else {
             return Ok(false);
         };
-        *bound = Some(When::parse(args.next()?)?);
+        *bound = Some(parse_when(args.next()?)?);
         Ok(true)
     }
 
@@ -63,7 +64,7 @@ impl Bounds {
                 }
                 after
             }
-            Some(when) => match when.time_ms(now_ms).unwrap_or(now_ms).checked_sub(1) {
+            Some(when) => match time_named(when, now_ms).unwrap_or(now_ms).checked_sub(1) {
                 Some(before) => past.at_time(before)?.max(oldest),
                 None => oldest,
             },

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use base::when::When;
 use base::{DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
-use command::{Command, Ctx, Error, Result, Run, When};
+use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
 use keyspace::{Buffers, Journal, Keyspace, Scope, Txn, TxnOptions, Value, ValueRef};
 
 use crate::aside::{self, Aside};
@@ -56,7 +57,7 @@ impl Engine {
     /// The past, where there is one.
     pub(crate) fn needs_past(&self) -> Result<&Arc<dyn Past>> {
         self.past().ok_or(Error::new(
-            "ERR there is no history: the log is off; start with storage.aof_enabled = true",
+            "ERR no history is kept; start with storage.aof_enabled = true and storage.history_keep above 0",
         ))
     }
 
@@ -64,7 +65,7 @@ impl Engine {
     pub(crate) fn moment(&self, when: When, now_ms: u64) -> Result<Moment> {
         let past = self.needs_past()?;
         let newest = self.replicator.committed();
-        match (when, when.time_ms(now_ms)) {
+        match (when, time_named(when, now_ms)) {
             (When::Revision(asked), _) if asked > newest => {
                 Err(PastError::Future { asked, newest }.into())
             }
@@ -200,7 +201,7 @@ pub(crate) fn check_may_travel(command: &Command) -> Result {
 }
 
 fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let when = When::parse(call.args[0])?;
+    let when = parse_when(call.args[0])?;
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
@@ -224,7 +225,7 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let moment = match call.args[0] {
         word if command::args::is_word(word, "off") => None,
         when => {
-            let moment = call.engine.moment(When::parse(when)?, call.now_ms)?;
+            let moment = call.engine.moment(parse_when(when)?, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
             call.engine.needs_past()?.view_of_keys(moment.revision)?;
             Some(moment)

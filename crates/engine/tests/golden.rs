@@ -54,8 +54,10 @@ impl EngineTarget {
 
     fn with_past() -> EngineTarget {
         let past = past::MemoryPast::new();
-        let target = EngineTarget::with(past.clone());
+        let mut target = EngineTarget::with(past.clone());
         target.engine.attach_past(past);
+        // Revision 1 is the one that a target over a socket begins with.
+        target.exec("", &[b"FLUSHALL".to_vec()]).expect("it needs no other client");
         target
     }
 

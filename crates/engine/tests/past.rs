@@ -29,7 +29,7 @@ fn at(peer: &mut Peer, revision: i64, command: &str) -> Frame {
 fn without_a_history_it_is_said_how_to_get_one() {
     let server = Server::new();
     let mut peer = server.connect();
-    let why = "ERR there is no history: the log is off; start with storage.aof_enabled = true";
+    let why = "ERR no history is kept; start with storage.aof_enabled = true and storage.history_keep above 0";
     for line in [
         "AT r:0 GET k",
         "AT r:0 DBSIZE",

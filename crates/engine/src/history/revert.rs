@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision};
 use command::args::is_word;
-use command::{Args, Error, Result, When};
+use command::{Args, Error, Result, parse_when};
 use keyspace::{Buffers, Scope, Txn, Value, class, dump};
 
 use super::events::{self, What};
@@ -117,7 +117,7 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if !args.take_word("to") {
         return Err(Error::SYNTAX);
     }
-    let when = When::parse(args.next()?)?;
+    let when = parse_when(args.next()?)?;
     let (mut is_dry, mut message) = (false, None);
     while !args.is_empty() {
         if args.take_word("dryrun") {
@@ -151,7 +151,7 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
     let key = args.next()?.to_vec();
-    let when = if args.take_word("at") { Some(When::parse(args.next()?)?) } else { None };
+    let when = if args.take_word("at") { Some(parse_when(args.next()?)?) } else { None };
     args.end()?;
     let author = Author::of(call, "undelete", None);
     let (db, now_ms) = (call.session.db, call.now_ms);
