@@ -80,10 +80,9 @@ pub struct RestoreArgs {
 }
 
 fn parse_when(text: &str) -> Result<When, String> {
-    When::parse(text).ok_or_else(|| {
-        "expected a revision (r:12345), a time in UTC (2026-11-21T03:12:00Z), milliseconds since 1970, or -10m"
-            .to_owned()
-    })
+    // Beside an argument's name, the first word says nothing.
+    command::parse_when(text.as_bytes())
+        .map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
 }
 
 /// Runs `alcid backup …`.

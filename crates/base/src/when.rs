@@ -122,8 +122,15 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// Year, month and day of a number of days since 1970, the other way round.
-fn civil(days: u64) -> (u64, u64, u64) {
+/// Year, month and day of a number of days since 1970, by Howard Hinnant's
+/// `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>):
+/// years begin in March, so that a leap day is a year's last.
+///
+/// ```
+/// assert_eq!(base::when::civil(11_016), (2000, 2, 29));
+/// ```
+#[must_use]
+pub fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
