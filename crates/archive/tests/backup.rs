@@ -105,7 +105,6 @@ impl Database {
         let options = FollowerOptions {
             // It moves when it is told to.
             past: None,
-            turn: Box::new(|| {}),
             pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
             databases: DATABASES,
             limits: EncodingLimits::default(),
