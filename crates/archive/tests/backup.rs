@@ -105,12 +105,12 @@ impl Database {
         let options = FollowerOptions {
             // It moves when it is told to.
             past: None,
-            turn: Box::new(|| {}),
             pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
             databases: DATABASES,
             limits: EncodingLimits::default(),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
+            turn: Box::new(|| {}),
             failed: Box::new(|reason| panic!("{reason}")),
         };
         let reader = self.log.reader(self.base.revision().next());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision, SpaceId};
-use entry::{Content, Entry};
+use entry::Entry;
 use thiserror::Error;
 
 use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, value_of};
@@ -591,7 +591,7 @@ impl Db {
     }
 }
 
-fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
+pub(crate) fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
     let Stored { value, deadline, revision } = stored;
     let mut entry = match value {
         Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
@@ -645,49 +645,6 @@ impl Keyspace {
             });
             self.recount(index, db);
         }
-    }
-
-    /// Puts a key in as it is, over any that is there. No change is recorded:
-    /// this is for keyspaces that [`Keyspace::apply`] works out a past state in.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn give(&self, db: DbIndex, key: &[u8], stored: Stored) {
-        let (index, hash) = self.locate(key);
-        let access = self.access_clock();
-        let mut shard = self.lock(index);
-        let db = &mut shard.dbs[usize::from(db)];
-        let old = db.insert(hash, entry_of(key, stored, access));
-        self.recount(index, db);
-        drop(shard);
-        drop(old);
-    }
-
-    /// Takes a key out, from memory or from the backing. As
-    /// [`Keyspace::give`], this records nothing.
-    ///
-    /// # Errors
-    /// When the backing cannot be read.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn take(&self, db: DbIndex, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        let (index, hash) = self.locate(key);
-        let access = self.access_clock();
-        let mut shard = self.lock(index);
-        let db = &mut shard.dbs[usize::from(db)];
-        db.load(hash, key, access)?;
-        let entry = db.remove(hash, key, Revision::ZERO);
-        self.recount(index, db);
-        drop(shard);
-        Ok(entry.map(|entry| {
-            let (deadline, revision) = (entry.deadline(), Revision(entry.revision()));
-            let value = match entry.content() {
-                Content::Inline(bytes) => Value::Str(bytes.to_vec()),
-                Content::Boxed(_) => *entry.into_boxed().expect("it is boxed"),
-            };
-            Stored { value, deadline, revision }
-        }))
     }
 
     /// Keys may be evicted to `backing`, of databases that it knows nothing of

@@ -14,6 +14,7 @@ mod event;
 mod evict;
 mod limits;
 mod recorder;
+mod scratch;
 mod shard;
 pub mod table;
 mod txn;

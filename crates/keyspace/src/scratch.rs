@@ -1,0 +1,81 @@
+//! Keys put in and taken out as they are, for keyspaces that past states are
+//! worked out in.
+
+use base::{DbIndex, Revision};
+use entry::Content;
+
+use crate::backing::{BackingError, Stored, entry_of};
+use crate::shard::Keyspace;
+use crate::value::Value;
+
+impl Keyspace {
+    /// Puts a key in as it is, over any that is there. No change is recorded:
+    /// this is for keyspaces that [`Keyspace::apply`] works out a past state in.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn give(&self, db: DbIndex, key: &[u8], stored: Stored) {
+        let (index, hash) = self.locate(key);
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let old = db.insert(hash, entry_of(key, stored, access));
+        self.recount(index, db);
+        drop(shard);
+        drop(old);
+    }
+
+    /// Takes a key out, from memory or from the backing. As
+    /// [`Keyspace::give`], this records nothing.
+    ///
+    /// # Errors
+    /// When the backing cannot be read.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn take(&self, db: DbIndex, key: &[u8]) -> Result<Option<Stored>, BackingError> {
+        let (index, hash) = self.locate(key);
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        db.load(hash, key, access)?;
+        let entry = db.remove(hash, key, Revision::ZERO);
+        self.recount(index, db);
+        drop(shard);
+        Ok(entry.map(|entry| {
+            let (deadline, revision) = (entry.deadline(), Revision(entry.revision()));
+            let value = match entry.content() {
+                Content::Inline(bytes) => Value::Str(bytes.to_vec()),
+                Content::Boxed(_) => *entry.into_boxed().expect("it is boxed"),
+            };
+            Stored { value, deadline, revision }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Set;
+
+    #[test]
+    fn a_key_comes_out_as_it_went_in() {
+        let keyspace = Keyspace::new(2, 1);
+        let mut set = Set::new(1);
+        set.add(b"member", &crate::EncodingLimits::default());
+        let values = [Value::Str(b"short".to_vec()), Value::Str(vec![7; 5000]), Value::Set(set)];
+        for (value, deadline) in values.into_iter().zip([None, Some(9), Some(u64::MAX)]) {
+            let expected = format!("{value:?}");
+            // Over one that is there.
+            let old = Stored { value: Value::Str(Vec::new()), deadline, revision: Revision(1) };
+            keyspace.give(1, b"k", old);
+            keyspace.give(1, b"k", Stored { value, deadline, revision: Revision(5) });
+            assert!(keyspace.take(0, b"k").expect("nothing is backed").is_none());
+            let stored = keyspace.take(1, b"k").expect("nothing is backed").expect("there");
+            assert_eq!(format!("{:?}", stored.value), expected);
+            assert_eq!((stored.deadline, stored.revision), (deadline, Revision(5)));
+            assert!(keyspace.take(1, b"k").expect("nothing is backed").is_none());
+        }
+        assert_eq!(keyspace.statistics(), []);
+    }
+}
