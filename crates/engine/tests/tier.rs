@@ -19,12 +19,13 @@ use tokio::sync::watch;
 
 const LIMIT: u64 = 1 << 20;
 
+type Place = (SpaceId, u16, Vec<u8>);
 type Body = (Vec<u8>, Option<u64>, Revision);
 
 /// What a test takes for the archive.
 #[derive(Debug)]
 struct Shelf {
-    content: Mutex<BTreeMap<(SpaceId, u16, Vec<u8>), Body>>,
+    content: Mutex<BTreeMap<Place, Body>>,
     progress: watch::Sender<Checkpointed>,
     requested: AtomicU64,
 }
@@ -292,7 +293,7 @@ fn writers_wait_while_the_archive_lags_and_others_do_not() {
     assert!(tiered.used() > LIMIT + LIMIT / 8);
     assert!(tiered.used() < LIMIT + LIMIT / 8 + 4096);
     let line = made(paused.expect("the loop ends")).0;
-    assert_eq!(peer.run("GET k0"), bulk(&value(0)));
+    assert_eq!(peer.run("GET k0"), bulk(value(0)));
     assert_eq!(peer.run("DEL k1"), integer(1));
     assert_eq!(peer.run("MULTI"), ok());
     assert_eq!(peer.run("SET other 1"), harness::simple("QUEUED"));
