@@ -103,7 +103,6 @@ impl Db {
                     let habit = entry.heat().saturating_sub(1);
                     let rank = (habit, Reverse(idle_s(clock, entry.access())));
                     sample.push((rank, entry.key().to_vec()));
-                    entry.cool();
                 }
             });
             looked += seen.max(1);
@@ -115,6 +114,12 @@ impl Db {
                 continue;
             }
             backed.looked_in_vain.1 = 0;
+            // Habits last as long as there is enough without one.
+            if sample.iter().filter(|((habit, _), _)| *habit == 0).count() < share {
+                for (_, key) in &sample {
+                    self.table.get(self.table.hash_of(key), key).iter().for_each(|e| e.cool());
+                }
+            }
             sample.select_nth_unstable_by_key(share - 1, |&(rank, _)| rank);
             for (_, key) in &sample[..share] {
                 if evicted.bytes >= goal {
