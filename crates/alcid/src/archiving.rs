@@ -1,13 +1,15 @@
 //! The archive beside the engine: opening it, following the log, letting
 //! values come from it and go to it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace};
-use base::{Clock, Revision};
-use engine::{Checkpointed, Engine, StandaloneLog};
+use archive::backup::Source;
+use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
+use base::{Clock, DbIndex, Revision};
+use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::Keyspace;
 use log::Log;
 use parking_lot::Mutex;
@@ -44,7 +46,6 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
 }
 
 /// The archive as the engine knows it.
-#[derive(Debug)]
 pub struct Archiving {
     base: Arc<Base>,
     follower: Follower,
@@ -56,6 +57,16 @@ pub struct Archiving {
     rolls: Arc<AtomicBool>,
     goes_on: Arc<AtomicBool>,
     tier: Mutex<Option<JoinHandle<()>>>,
+    clock: Arc<dyn Clock>,
+    databases: DbIndex,
+    /// What no backup may be inside of.
+    folders: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Archiving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archiving").field("folders", &self.folders).finish_non_exhaustive()
+    }
 }
 
 impl Archiving {
@@ -94,19 +105,33 @@ impl Archiving {
             databases: engine.keyspace.databases(),
             limits: engine::encoding_limits(&settings),
             past: past.clone(),
+            turn: turn(engine, past.clone(), &base, &log),
             clock,
             advanced,
             failed,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
         if let Some(past) = past {
-            Past::attach(engine, past, log.clone());
+            let remove = remove_old(Arc::downgrade(engine), base.clone(), log.clone());
+            Past::attach(engine, past, log.clone(), Box::new(remove));
         }
         let follower = Follower::start(base.clone(), reader, options);
         let goes_on = Arc::new(AtomicBool::new(true));
-        let tier = Mutex::new(None);
-        let archiving =
-            Arc::new(Archiving { base, follower, progress, log, lag, rolls, goes_on, tier });
+        let folders =
+            vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
+        let archiving = Arc::new(Archiving {
+            base,
+            follower,
+            progress,
+            log,
+            lag,
+            rolls,
+            goes_on,
+            tier: Mutex::new(None),
+            clock: engine.clock.clone(),
+            databases: engine.keyspace.databases(),
+            folders,
+        });
         engine.attach_archive(archiving.clone());
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
@@ -165,6 +190,36 @@ impl engine::Archive for Archiving {
     fn is_congested(&self) -> bool {
         let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
         bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
+    }
+
+    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+        let began_ns = self.clock.monotonic_ns();
+        let source = Source {
+            base: &self.base,
+            log: self.log.log(),
+            databases: self.databases,
+            folders: &self.folders,
+        };
+        let made = archive::backup::make(&source, to, &*self.clock).map_err(|e| e.to_string())?;
+        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
+        tracing::info!(
+            folder = %to.display(),
+            copied = made.copied,
+            copied_bytes = made.copied_bytes,
+            took_ms,
+            "backup of revisions {} to {}",
+            made.oldest,
+            made.newest
+        );
+        Ok(BackedUp {
+            revision: made.newest,
+            oldest: made.oldest,
+            files: made.files,
+            bytes: made.bytes,
+            copied: made.copied,
+            copied_bytes: made.copied_bytes,
+            took_ms,
+        })
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -243,6 +298,40 @@ fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {
     Revision::ZERO
 }
 
+/// Removes segments of the log that nobody needs.
+fn remove_old(
+    engine: Weak<Engine>,
+    base: Arc<Base>,
+    log: Arc<StandaloneLog>,
+) -> impl Fn() + Send + Sync {
+    move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let upto = removable(log.log(), base.revision(), &engine.live().settings);
+        if let Err(error) = log.log().remove_before(upto) {
+            tracing::warn!("remove old segments of the log: {error}; it is tried again");
+        }
+    }
+}
+
+/// Lets go of the past that is too old, also while nothing is written.
+fn turn(
+    engine: &Arc<Engine>,
+    past: Option<Arc<archive::Past>>,
+    base: &Arc<Base>,
+    log: &Arc<StandaloneLog>,
+) -> Turn {
+    let Some(past) = past else { return Box::new(|| {}) };
+    let engine = Arc::downgrade(engine);
+    let remove = remove_old(engine.clone(), base.clone(), log.clone());
+    Box::new(move || {
+        let Some(engine) = engine.upgrade() else { return };
+        let now_ms = engine.clock.now_us() / 1000;
+        if crate::past::retain(&past, &engine.live().settings, now_ms) {
+            remove();
+        }
+    })
+}
+
 /// When the base moves forward, by the settings.
 fn pace(settings: &Settings) -> Pace {
     let ms_or_never = |seconds: u64| if seconds == 0 { u64::MAX } else { seconds * 1000 };
@@ -273,6 +362,7 @@ fn advanced(
     Box::new(move |revision, took_ms| {
         if let Some(engine) = engine.upgrade() {
             engine.keyspace.forget_removals(revision);
+            engine.tier_moved();
             let (log, settings) = (log.log(), &engine.live().settings);
             // A fault of the log is told by the log.
             if rolls.swap(false, Ordering::Relaxed) {
@@ -299,4 +389,40 @@ fn keep_tier(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
         .name("tier".to_owned())
         .spawn(move || engine.keep_tier(&goes_on))
         .expect("a thread can be started")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base::{BranchId, ManualClock, SeededRng};
+    use log::{LogOptions, MemVfs, RecordHeader};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_segment_lacks_nothing() {
+        let (log, _) = Log::open_manual(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(ManualClock::at_ms(0)),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        )
+        .expect("an empty log opens");
+        for _ in 0..4 {
+            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
+            log.append(log.reserve(), header, &[0; 1000]);
+        }
+        log.pump();
+        log.roll().expect("memory takes everything");
+        let bytes = log.segments()[0].bytes;
+        let lag = Lag::default();
+        for archived in 0..=4 {
+            lag.measure(&log, Revision(archived));
+            assert_eq!(lag.bytes(&log), bytes * (4 - archived) / 4, "{archived}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod archiving;
 mod args;
+mod backup;
 mod config_cmd;
 mod descriptors;
 mod logging;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::args::ServerArgs;
+use crate::backup::{BackupArgs, RestoreArgs};
 use crate::config_cmd::{ConfigCommand, ConfigError, Surroundings};
 
 /// Small values come and go by the million: mimalloc keeps them denser and
@@ -47,6 +49,10 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Back a running server up, or check a backup.
+    Backup(BackupArgs),
+    /// Make a data folder from a backup.
+    Restore(RestoreArgs),
     /// Inspect and mend the append-only log.
     #[command(subcommand)]
     Log(storage::LogCommand),
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(format!("{error:#}")),
         },
+        Command::Backup(args) => backup::back_up(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Log(command) => storage::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "alcid", &mut io::stdout());

@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use archive::{Base, PastOptions};
+use archive::{Base, PastOptions, Retention};
 use base::{DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
 use keyspace::Keyspace;
 use settings::Settings;
 
 /// The past that an archive keeps.
-#[derive(Debug)]
 pub struct Past {
     past: Arc<archive::Past>,
     log: Arc<StandaloneLog>,
+    /// Removes segments of the log that nobody holds any more.
+    remove: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Past {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Past").field("past", &self.past).finish_non_exhaustive()
+    }
 }
 
 /// Opens the past that is kept with `base`, as far as the settings want one.
@@ -41,10 +48,27 @@ pub fn open(
 }
 
 impl Past {
-    /// Tells the engine.
-    pub fn attach(engine: &Engine, past: Arc<archive::Past>, log: Arc<StandaloneLog>) {
-        engine.attach_past(Arc::new(Past { past, log }));
+    /// Tells the engine. `remove` removes segments of the log that nobody holds
+    /// any more.
+    pub fn attach(
+        engine: &Engine,
+        past: Arc<archive::Past>,
+        log: Arc<StandaloneLog>,
+        remove: Box<dyn Fn() + Send + Sync>,
+    ) {
+        engine.attach_past(Arc::new(Past { past, log, remove }));
     }
+}
+
+/// Lets go of what the settings do not want kept; answers whether there was
+/// any.
+pub fn retain(past: &archive::Past, settings: &Settings, now_ms: u64) -> bool {
+    let age_ms = settings.history_keep_s.saturating_mul(1000);
+    let retention = Retention { age_ms, bytes: settings.history_bytes };
+    past.retain(&retention, now_ms).unwrap_or_else(|error| {
+        tracing::warn!("let go of old history: {error}; it is tried again");
+        false
+    })
 }
 
 impl engine::Past for Past {
@@ -102,7 +126,9 @@ impl engine::Past for Past {
     }
 
     fn compact(&self, before: Revision) -> Result<Revision, PastError> {
-        self.past.compact(before).map_err(told)
+        let oldest = self.past.compact(before).map_err(told)?;
+        (self.remove)();
+        Ok(oldest)
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use base::Clock;
+use base::when::civil;
 use settings::{LogRotation, Logging};
 
 /// A writer that renames its file and begins a new one when it is time.
@@ -182,22 +183,6 @@ fn utc(ms: u64, precision: Precision) -> String {
         out.push_str(&format!("-{minute:02}-{second:02}-{milli:03}"));
     }
     out
-}
-
-/// Year, month and day of a number of days since 1970, by Howard Hinnant's
-/// `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>):
-/// years begin in March, so that a leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 /// Whether `text` can come from [`utc`], with or without a number behind it.

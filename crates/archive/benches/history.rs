@@ -2,16 +2,18 @@
 //!
 //! Records of one key are noted until some segments are sealed: parsing,
 //! hashing, sorting, merging and writing are all in it. Then keys are looked
-//! up.
+//! up. At last, keys are read as they were at revisions of the recent past.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use archive::history::{History, LogBlocks, key_hash};
+use archive::{Base, Follower, FollowerOptions, Pace, Past, PastOptions};
 use base::{BranchId, Clock, Revision, Rng, SeededRng, SystemClock};
+use keyspace::EncodingLimits;
 use keyspace::effect::Effect;
-use log::{LogError, Place, RealVfs, Record, RecordHeader, SegmentInfo};
+use log::{Log, LogError, LogOptions, Place, RealVfs, Record, RecordHeader, SegmentInfo};
 use testkit::temp_dir;
 
 /// As many as a segment of 64 MiB holds of `SET key:000000000001 <32 bytes>`.
@@ -44,6 +46,85 @@ fn main() {
         let folder = temp_dir();
         measure(folder.path(), keys, block_records);
     }
+    for keys in [1000, 100_000] {
+        measure_views(keys);
+    }
+}
+
+/// Reads single keys at random revisions, some in the base's newest batch, some
+/// after it, and whole states.
+fn measure_views(keys: u64) {
+    const RECORDS: u64 = 200_000;
+    const READS: u64 = 2000;
+    let (log_folder, folder) = (temp_dir(), temp_dir());
+    let mut rng = SeededRng::new(1);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (options, base_at) = (LogOptions::default(), Revision::ZERO);
+    let dir = log_folder.path();
+    let mut replay = |_: Record<'_>| Ok(());
+    let vfs = Arc::new(RealVfs);
+    let opened = Log::open(vfs, dir, options, base_at, clock.clone(), &mut rng, &mut replay);
+    let log = Arc::new(opened.expect("a new log").0);
+    let base = Arc::new(Base::open(folder.path(), 1, 64 << 20).expect("opens"));
+    base.adopt(log.id()).expect("it is new");
+    let limits = EncodingLimits::default();
+    let options = PastOptions { databases: 16, limits, is_broken: false };
+    let past = Arc::new(Past::open(base.clone(), log.clone(), options).expect("opens"));
+    let options = FollowerOptions {
+        pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
+        databases: 16,
+        limits,
+        past: Some(past.clone()),
+        turn: Box::new(|| {}),
+        clock,
+        advanced: Box::new(|_, _| {}),
+        failed: Box::new(|reason| panic!("{reason}")),
+    };
+    let reader = log.reader(Follower::begin(&base, Some(&past)));
+    let follower = Follower::start(base, reader, options);
+    let name = |number: u64| format!("key:{number:012}");
+    let mut there = vec![false; keys as usize];
+    for record in 0..RECORDS {
+        let number = rng.below(keys);
+        let (key, value) = (name(number), record.to_le_bytes().repeat(4));
+        let mut effects = Vec::new();
+        let existed = Some(std::mem::replace(&mut there[number as usize], true));
+        Effect::Key { key: key.as_bytes(), existed }.encode(&mut effects);
+        Effect::StrSet { value: &value, deadline: None }.encode(&mut effects);
+        let header = RecordHeader { time_ms: record, db: 0, branch: BranchId::MAIN };
+        log.append(log.reserve(), header, &effects);
+        if record == RECORDS / 2 {
+            follower.checkpoint(log.newest()).expect("it follows");
+        }
+    }
+    past.at_time(u64::MAX).expect("all are noted");
+    let mut reads = |after: u64, text: &str| {
+        let (mut made_ns, mut read_ns) = (0, 0);
+        for _ in 0..READS {
+            let revision = Revision(after + rng.below(RECORDS / 2));
+            let key = name(rng.below(keys));
+            let began_ns = cpu_ns();
+            let view = past.view_of_keys(revision).expect("it is kept");
+            let made_at_ns = cpu_ns();
+            view.take(0, key.as_bytes()).expect("it can be read");
+            read_ns += cpu_ns() - made_at_ns;
+            made_ns += made_at_ns - began_ns;
+        }
+        println!(
+            "{keys} keys, {text}: {:.1} us of CPU to make a view, {:.1} us to read a key of it",
+            made_ns as f64 / READS as f64 / 1000.0,
+            read_ns as f64 / READS as f64 / 1000.0
+        );
+    };
+    reads(1, "before the base's batch");
+    reads(RECORDS / 2 + 2, "after it");
+    let began_ns = cpu_ns();
+    past.view(Revision(RECORDS - 1)).expect("it is kept");
+    let ms = (cpu_ns() - began_ns) / 1_000_000;
+    println!(
+        "{keys} keys: {ms} ms of CPU for a whole state, {} records after its batch",
+        RECORDS / 2
+    );
 }
 
 fn measure(dir: &Path, keys: u64, block_records: u64) {

@@ -14,8 +14,8 @@ use crate::state::{At, State};
 pub struct BaseBacking(State);
 
 impl BaseBacking {
-    /// Reads what `base` holds by the time it is asked. Collections that are read leave their compact
-    /// encodings by `limits`.
+    /// Reads what `base` holds by the time it is asked. Collections that are
+    /// read leave their compact encodings by `limits`.
     #[must_use]
     pub fn new(base: Arc<Base>, limits: EncodingLimits) -> Arc<BaseBacking> {
         Arc::new(BaseBacking(State::new(base, At::Newest, limits)))

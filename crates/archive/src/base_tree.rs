@@ -36,7 +36,13 @@ use crate::manifest;
 const LOCK: &str = "LOCK";
 
 /// The folder in the archive's that the tree has to itself.
-const TREE: &str = "base";
+pub(crate) const TREE: &str = "base";
+
+/// The file in the tree's folder that names its manifest.
+pub(crate) const CURRENT: &str = "current";
+
+/// The folder of the table files in the tree's.
+pub(crate) const TABLES: &str = "tables";
 
 /// Table files kept open.
 const OPEN_FILES_MAX: usize = 256;
@@ -166,6 +172,35 @@ impl Base {
         self.directory.read().revision
     }
 
+    /// Its files as of the newest batch, for a backup.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, ArchiveError> {
+        let dir = self.dir.join(TREE);
+        let _manifest = self.manifest.lock();
+        let version = self.tree.current_version();
+        let manifest = format!("v{}", version.id());
+        let read = |name: &str| {
+            std::fs::read(dir.join(name))
+                .map_err(|error| ArchiveError::tree("read", &self.dir)(error.into()))
+        };
+        let small = vec![
+            (format!("{TREE}/{CURRENT}"), read(CURRENT)?),
+            (format!("{TREE}/{manifest}"), read(&manifest)?),
+        ];
+        let tables = version.iter_tables().map(|table| SnapshotTable {
+            name: format!("{TREE}/{TABLES}/{}", table.id()),
+            checksum: table.checksum().into_u128(),
+        });
+        Ok(Snapshot {
+            directory: self.directory(),
+            small,
+            tables: tables.collect(),
+            _kept: Box::new(version),
+        })
+    }
+
     /// Bytes of its table files.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
@@ -250,11 +285,7 @@ impl Base {
     /// When tables cannot be read or written; the base is what it was then.
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
         let directory = self.directory();
-        let due: Vec<Left> =
-            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
-        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
-        dead.sort_unstable();
-        self.bounds.set(Bound { horizon, dead });
+        let due = self.bind(&directory, horizon);
         let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX));
         while self.one_compaction(&directory, |tree| tree.compact(strategy.clone(), 0))? {}
         // Much that is dead is not left to merges that may never come.
@@ -265,6 +296,27 @@ impl Base {
             self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         }
         self.forget_manifests()
+    }
+
+    /// As [`Base::compact`], and merges everything, so that what may go is gone.
+    ///
+    /// # Errors
+    /// As [`Base::compact`].
+    pub(crate) fn merge(&self, horizon: Revision) -> Result<(), ArchiveError> {
+        let directory = self.directory();
+        self.bind(&directory, horizon);
+        self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
+        self.forget_manifests()
+    }
+
+    /// Tells compactions what may go; answers which spaces may.
+    fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
+        let due: Vec<Left> =
+            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
+        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
+        dead.sort_unstable();
+        self.bounds.set(Bound { horizon, dead });
+        due
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its
@@ -289,6 +341,28 @@ impl Base {
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
     }
+}
+
+/// The files of a base at one revision. Tables stay where they are as long as
+/// this lives, whatever compaction does.
+pub(crate) struct Snapshot {
+    /// The state besides the keys.
+    pub(crate) directory: Arc<Directory>,
+    /// Files that the next batch replaces: name in the archive's folder, and
+    /// content.
+    pub(crate) small: Vec<(String, Vec<u8>)>,
+    /// Files that never change.
+    pub(crate) tables: Vec<SnapshotTable>,
+    /// The tree removes the file of a table when nobody has the table.
+    _kept: Box<dyn std::any::Any + Send>,
+}
+
+/// A table file.
+pub(crate) struct SnapshotTable {
+    /// Its name in the archive's folder.
+    pub(crate) name: String,
+    /// XXH3-128 of its content, as the tree's manifest has it.
+    pub(crate) checksum: u128,
 }
 
 fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {
@@ -360,6 +434,31 @@ mod tests {
         })
         .expect("it can be read");
         found
+    }
+
+    #[test]
+    fn the_files_of_a_snapshot_stay_while_it_does() {
+        let folder = temp_dir();
+        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
+        let key = &[0, 0, 0, 0, 1, b'a'][..];
+        write(&base, 10, &[(key, Some(b"10"))]);
+        let snapshot = base.snapshot().expect("it can be read");
+        assert_eq!(snapshot.directory.revision, Revision(10));
+        let table = folder.path().join(&snapshot.tables[0].name);
+        let bytes = std::fs::read(&table).expect("it is there");
+        let checksum = xxhash_rust::xxh3::xxh3_128(&bytes);
+        assert_eq!((snapshot.tables.len(), snapshot.tables[0].checksum), (1, checksum));
+        for n in 2..=20 {
+            write(&base, 10 * n, &[(key, Some(format!("{n}0").as_bytes()))]);
+            base.compact(Revision(10 * n)).expect("it can be compacted");
+        }
+        assert_eq!(std::fs::read(&table).expect("it is there still"), bytes);
+        for (name, content) in &snapshot.small {
+            let now = std::fs::read(folder.path().join(name)).ok();
+            assert_ne!(now.as_ref(), Some(content), "{name} is of another time by now");
+        }
+        drop(snapshot);
+        assert!(!table.exists(), "nobody needs it any more");
     }
 
     #[test]

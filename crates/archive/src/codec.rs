@@ -82,20 +82,42 @@ pub(crate) fn head_key(space: SpaceId, hash: u64, key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What an entry says of the key that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name<'a> {
+    /// The key.
+    Plain(&'a [u8]),
+    /// Too long: the head's value holds it.
+    Digest,
+}
+
+/// The name and the element that follow the bucket's prefix in an entry's key.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub(crate) fn split_name(rest: &[u8]) -> Result<(Name<'_>, &[u8]), &'static str> {
+    match rest.split_first() {
+        Some((&NAME_PLAIN, rest)) => {
+            let (len, rest) = rest.split_at_checked(2).ok_or("a name ends early")?;
+            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+            let (key, element) = rest.split_at_checked(len).ok_or("a name has another length")?;
+            Ok((Name::Plain(key), element))
+        }
+        Some((&NAME_DIGEST, rest)) if rest.len() >= 32 => Ok((Name::Digest, &rest[32..])),
+        _ => Err("a name of an unknown kind"),
+    }
+}
+
 /// What a head's key says of the key it names: itself, or nothing when only a
 /// digest stands there.
 ///
 /// # Errors
 /// What is wrong with the bytes after the bucket's prefix.
 pub(crate) fn name(rest: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    match rest.split_first() {
-        Some((&NAME_PLAIN, rest)) => {
-            let (len, rest) = rest.split_at_checked(2).ok_or("a name ends early")?;
-            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
-            if rest.len() == len { Ok(Some(rest)) } else { Err("a name has another length") }
-        }
-        Some((&NAME_DIGEST, rest)) if rest.len() == 32 => Ok(None),
-        _ => Err("a name of an unknown kind"),
+    match split_name(rest)? {
+        (Name::Plain(key), []) => Ok(Some(key)),
+        (Name::Digest, []) => Ok(None),
+        _ => Err("a name has another length"),
     }
 }
 

@@ -4,7 +4,7 @@
 //! applied here as it is anywhere else, and a key overwritten a thousand times
 //! is written to the base once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
@@ -193,8 +193,10 @@ impl Delta {
             .iter()
             .filter(|database| !self.branches.contains_key(&database.branch));
         let mut databases: Vec<Database> = untouched.cloned().collect();
+        let mut stood_in = BTreeSet::new();
         for (&branch, keyspace) in &self.branches {
             for (db, space, keys) in keyspace.spaces() {
+                stood_in.insert(space);
                 if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
                     databases.push(Database { branch, db, space, keys: Box::new(keys) });
                 }
@@ -202,14 +204,16 @@ impl Delta {
         }
         let mut left = Vec::new();
         for &old in &before.left {
-            if self.base.has_any(old.space)? {
+            if !stood_in.contains(&old.space) && self.base.has_any(old.space)? {
                 left.push(old);
             }
         }
-        let gone = before
-            .databases
-            .iter()
-            .filter(|old| !databases.iter().any(|database| database.space == old.space));
+        // A database without keys may not be named, and is not gone for that.
+        let is_gone = |old: &&Database| {
+            !stood_in.contains(&old.space)
+                && !databases.iter().any(|database| database.space == old.space)
+        };
+        let gone = before.databases.iter().filter(is_gone);
         left.extend(gone.map(|old| Left {
             space: old.space,
             at: self.newest.0,

@@ -25,6 +25,16 @@ const LOOK_AGAIN_MS: u64 = 1000;
 /// be applied together.
 const WAITING_SHARE: usize = 4;
 
+/// How often [`FollowerOptions::turn`] is called.
+const TURN_MS: u64 = 5000;
+
+/// A base that has grown to so many times what it had when everything in it
+/// was merged is merged again once a part of the past may go.
+const GROWN: u64 = 2;
+
+/// Below this a base is not worth merging for its size.
+const SMALL_BYTES: u64 = 64 << 20;
+
 /// When the base moves forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -52,6 +62,9 @@ pub type Advanced = Box<dyn Fn(Revision, u64) + Send + Sync>;
 /// A report of why nothing is archived any more.
 pub type Failed = Box<dyn FnOnce(String) + Send>;
 
+/// Something to be done now and then.
+pub type Turn = Box<dyn Fn() + Send + Sync>;
+
 /// What the follower needs besides the log.
 pub struct FollowerOptions {
     /// When the base moves forward.
@@ -67,6 +80,9 @@ pub struct FollowerOptions {
     /// Called whenever the base has moved forward, with its revision and the
     /// milliseconds that the batch took.
     pub advanced: Advanced,
+    /// Called every few seconds, whether anything is written or not. What it
+    /// lets go of the past goes out of the base then.
+    pub turn: Turn,
     /// Called when the thread ends for another reason than [`Follower::stop`].
     pub failed: Failed,
 }
@@ -123,7 +139,11 @@ impl Follower {
         let shared = Arc::new(Shared::default());
         shared.read.store(base.revision().0, Ordering::Relaxed);
         let waker = reader.waker();
-        let turn = Turn {
+        let compacted = options.past.as_ref().map_or(base.revision(), |past| past.oldest());
+        let follow = Following {
+            merged_bytes: base.disk_bytes(),
+            compacted,
+            turned_ms: 0,
             backing: BaseBacking::new(base.clone(), options.limits),
             base: base.clone(),
             shared: shared.clone(),
@@ -134,7 +154,7 @@ impl Follower {
         let thread = std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                let (result, failed) = turn.run();
+                let (result, failed) = follow.run();
                 let reason =
                     result.as_ref().map_or_else(ToString::to_string, |()| "it was stopped".into());
                 *ended.ended.lock() = Some(reason.clone());
@@ -211,15 +231,21 @@ impl Drop for Follower {
     }
 }
 
-struct Turn {
+struct Following {
     base: Arc<Base>,
+    /// The past's horizon when the base was last compacted.
+    compacted: Revision,
+    /// The size of the base when everything in it was last merged.
+    merged_bytes: u64,
+    /// When the last turn was, on the monotonic clock.
+    turned_ms: u64,
     backing: Arc<BaseBacking>,
     shared: Arc<Shared>,
     reader: LogReader,
     options: FollowerOptions,
 }
 
-impl Turn {
+impl Following {
     fn run(mut self) -> (Result<(), ArchiveError>, Failed) {
         (self.follow(), self.options.failed)
     }
@@ -257,11 +283,16 @@ impl Turn {
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
             self.shared.lag_bytes.store(delta.log_bytes(), Ordering::Relaxed);
+            let now_ms = self.options.clock.monotonic_ns() / 1_000_000;
+            if now_ms >= self.turned_ms + TURN_MS {
+                (self.options.turn)();
+                self.turned_ms = now_ms;
+            }
+            self.let_go()?;
             if delta.is_empty() {
                 began_ms = None;
                 continue;
             }
-            let now_ms = self.options.clock.monotonic_ns() / 1_000_000;
             let age_ms = now_ms - *began_ms.get_or_insert(now_ms);
             if self.is_due(&delta, read, age_ms) {
                 self.write(&mut delta)?;
@@ -297,6 +328,24 @@ impl Turn {
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
         self.base.compact(self.horizon())
+    }
+
+    /// Takes out of the base what the past has let go of.
+    fn let_go(&mut self) -> Result<(), ArchiveError> {
+        let Some(past) = &self.options.past else { return Ok(()) };
+        let is_asked = past.take_merge();
+        let horizon = past.oldest();
+        if horizon == self.compacted && !is_asked {
+            return Ok(());
+        }
+        self.compacted = horizon;
+        let bytes = self.base.disk_bytes();
+        if !is_asked && bytes < (GROWN * self.merged_bytes).max(SMALL_BYTES) {
+            return self.base.compact(horizon);
+        }
+        self.base.merge(horizon)?;
+        self.merged_bytes = self.base.disk_bytes();
+        Ok(())
     }
 
     /// What is older may go.

@@ -8,6 +8,7 @@
 //! [`Past`] keeps and reads the states before.
 
 mod backing;
+pub mod backup;
 mod base_tree;
 mod codec;
 mod compaction;
@@ -17,6 +18,7 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod part;
 mod past;
 mod state;
 mod waiting;
@@ -25,5 +27,5 @@ pub use backing::BaseBacking;
 pub use base_tree::Base;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
-pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace};
+pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use past::{Past, PastError, PastOptions, PastStats, Retention};

@@ -21,7 +21,7 @@ mod view;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use base::{DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
@@ -62,6 +62,8 @@ pub struct Past {
     dir: PathBuf,
     /// Held while the horizon moves.
     moving: Mutex<()>,
+    /// Somebody wants the space back that the base has for the past.
+    wants_merge: AtomicBool,
 }
 
 /// How much of the past is kept.
@@ -110,7 +112,14 @@ impl Past {
             catching_up: Mutex::new(()),
             fault: Mutex::new(None),
         });
-        Ok(Past { source, cache: Cache::default(), hold, dir, moving: Mutex::new(()) })
+        Ok(Past {
+            source,
+            cache: Cache::default(),
+            hold,
+            dir,
+            moving: Mutex::new(()),
+            wants_merge: AtomicBool::new(false),
+        })
     }
 
     /// Removes what is kept of the past with `base`: without somebody who

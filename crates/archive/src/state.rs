@@ -6,12 +6,9 @@ use std::sync::Arc;
 use base::{Revision, SpaceId};
 use keyspace::{BackingError, EncodingLimits, Stored};
 
-use crate::base_tree::{Base, Visit};
+use crate::base_tree::Base;
 use crate::codec;
 use crate::error::ArchiveError;
-
-/// Sees a head: the key, unless only a digest of it stands there, and the value.
-type VisitHead<'v> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
 
 /// Which state of the base is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +19,9 @@ pub(crate) enum At {
     /// [`Base::directory_at`].
     Revision(Revision),
 }
+
+/// Sees a head: the key, unless only a digest of it stands there, and the value.
+type VisitHead<'v> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
 
 /// One state of the base.
 #[derive(Debug)]
@@ -66,10 +66,8 @@ impl State {
             }
         };
         read.map_err(unreadable)?;
-        found.map_err(|what| {
-            let bucket = codec::bucket_of(hash);
-            self.damaged(space, &(bucket..=bucket), &what)
-        })
+        let bucket = codec::bucket_of(hash);
+        found.map_err(|what| self.damaged(space, &(bucket..=bucket), &what))
     }
 
     /// Every key of a run of buckets.
@@ -102,6 +100,7 @@ impl State {
         })
     }
 
+    /// Visits the heads of a run of buckets.
     fn heads(
         &self,
         space: SpaceId,
@@ -111,7 +110,7 @@ impl State {
         let first = codec::bucket_prefix(space, *buckets.start());
         let last = codec::bucket_prefix(space, *buckets.end());
         let mut wrong = None;
-        let each: &mut Visit<'_> = &mut |name, value| {
+        let mut each = |name: &[u8], value: &[u8]| {
             let plain = codec::name(&name[last.len()..]).map_err(str::to_owned);
             match plain.and_then(|plain| visit(plain, value)) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -121,12 +120,13 @@ impl State {
                 }
             }
         };
-        // No name has more bytes than this one, nor greater ones.
-        let end = [&last[..], &[0xff; 64]].concat();
+        // No name is greater than this.
+        let end = [&last[..], &[0xff; 8]].concat();
         let range = &first[..]..=&end[..];
         let read = match self.at {
-            At::Newest => self.base.range(&range, each),
-            At::Revision(at) => self.base.range_at(&range, at, each),
+            At::Newest if buckets.start() == buckets.end() => self.base.prefix(&first, &mut each),
+            At::Newest => self.base.range(&range, &mut each),
+            At::Revision(at) => self.base.range_at(&range, at, &mut each),
         };
         read.map_err(unreadable)?;
         wrong.map_or(Ok(()), |what| Err(self.damaged(space, buckets, &what)))

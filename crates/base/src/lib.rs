@@ -12,6 +12,7 @@ mod revision;
 mod rng;
 mod space;
 pub mod units;
+pub mod when;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use reply::{Frame, FrameBuilder, Reply};

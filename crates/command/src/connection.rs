@@ -1,7 +1,7 @@
 //! Rows about the connection; their handlers are in `engine`.
 
 use crate::flags::{
-    ADMIN, ALLOW_BUSY, FAST, Flags, LOADING, NO_AUTH, NOSCRIPT, SKIP_MONITOR, STALE,
+    ADMIN, ALLOW_BUSY, FAST, Flags, LOADING, NO_AUTH, NO_MULTI, NOSCRIPT, SKIP_MONITOR, STALE,
 };
 use crate::spec::{CommandSpec, Family, Group};
 
@@ -47,6 +47,7 @@ const CLIENT: &[CommandSpec] = &[
     Row::engine("setname", 3, ANYTIME, "2.6.9", "connection-name", "Sets the connection name."),
     Row::engine("tracking", -3, ANYTIME, "6.0.0", "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]", "Controls server-assisted client-side caching for the connection."),
     Row::engine("trackinginfo", 2, ANYTIME, "6.2.0", "", "Returns information about server-assisted client-side caching for the connection."),
+    Row::engine("travel", 3, ANYTIME.with(NO_MULTI), "alcid 0.1", "<when | OFF>", "Lets the connection read the state of an earlier time, or the present again."),
     Row::engine("unblock", -3, OPERATOR, "5.0.0", "client-id [TIMEOUT | ERROR]", "Unblocks a client blocked by a blocking command from a different connection."),
     Row::engine("unpause", 2, OPERATOR, "6.2.0", "", "Resumes processing commands from paused clients."),
 ];

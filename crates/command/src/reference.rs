@@ -17,6 +17,7 @@ const GROUPS: &[(Group, &str)] = &[
     (Group::Transactions, "Transactions"),
     (Group::PubSub, "Publish and subscribe"),
     (Group::Server, "Server"),
+    (Group::History, "History and time travel"),
 ];
 
 /// The text of `docs/COMMANDS.md`.

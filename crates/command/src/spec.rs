@@ -36,9 +36,9 @@ pub enum ScopeRule {
     ByArguments(fn(&[&[u8]]) -> ScopeRule),
 }
 
-/// Groups of commands, as `COMMAND DOCS` names them.
+/// Groups of commands, as `COMMAND DOCS` names them: Redis's, and Alcid's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are Redis's groups")]
+#[allow(missing_docs, reason = "the variants are the groups")]
 pub enum Group {
     Generic,
     String,
@@ -50,6 +50,7 @@ pub enum Group {
     Transactions,
     Connection,
     Server,
+    History,
 }
 
 impl Group {
@@ -67,6 +68,7 @@ impl Group {
             Group::Transactions => "transactions",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::History => "history",
         }
     }
 
@@ -74,7 +76,7 @@ impl Group {
     #[must_use]
     pub const fn category(self) -> Flags {
         match self {
-            Group::Generic => category::KEYSPACE,
+            Group::Generic | Group::History => category::KEYSPACE,
             Group::String => category::STRING,
             Group::List => category::LIST,
             Group::Set => category::SET,

@@ -21,6 +21,7 @@ const FAMILIES: &[Family] = &[
     crate::transactions::FAMILY,
     crate::pubsub::FAMILY,
     crate::server::FAMILY,
+    crate::history::FAMILY,
     crate::generic::DATABASES,
 ];
 

@@ -229,7 +229,11 @@ fn every_command_is_driven_to_success() {
 
 #[test]
 fn commands_that_write_data_are_data_commands() {
-    for command in table().all().filter(|command| command.flags.has(WRITE)) {
+    // Those that bring values back put and delete whole keys; the script
+    // history/revert.txt compares what its records make with the state.
+    let is_known = |name: &str| matches!(name, "revert" | "undelete");
+    let writers = table().all().filter(|command| command.flags.has(WRITE));
+    for command in writers.filter(|command| !is_known(&command.full_name)) {
         assert!(
             matches!(command.spec.run, Run::Data(_)),
             "{} writes outside of the table's handlers, where no test of effects sees it",

@@ -350,8 +350,13 @@ impl Engine {
 
     /// Answers a plain wait. False when it has ended already.
     pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
+        self.answer(id, Answer { frame, depends_on, written: None })
+    }
+
+    /// As [`Engine::answer_wait`], for a command that may have written.
+    pub(crate) fn answer(&self, id: u64, answer: Answer) -> bool {
         match self.blocking.take(id) {
-            Some(waiter) => waiter.answer.send(Answer { frame, depends_on, written: None }).is_ok(),
+            Some(waiter) => waiter.answer.send(answer).is_ok(),
             None => false,
         }
     }
@@ -429,6 +434,13 @@ impl Engine {
         let mut options = self.txn_options(&live, now_ms, true);
         options.always_record = true;
         let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
+        if self.past().is_some()
+            && let Some(client) = self.clients.get(waiter.client)
+        {
+            let user = client.identity.lock().user.clone();
+            let command = waiter.command.full_name.as_bytes();
+            txn.originate(command, user.as_bytes(), client.addr.as_bytes());
+        }
         txn.select(waiter.db);
         txn.load(key);
         let keys = waiter.command.keys(&argv);

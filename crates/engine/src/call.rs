@@ -36,6 +36,7 @@ const FAMILIES: &[&[(&str, Handler)]] = &[
     crate::pubsub::HANDLERS,
     crate::waiting::HANDLERS,
     crate::revisions::HANDLERS,
+    crate::travel::HANDLERS,
 ];
 
 pub(crate) fn handler(full_name: &str) -> Option<Handler> {
@@ -43,6 +44,7 @@ pub(crate) fn handler(full_name: &str) -> Option<Handler> {
         .iter()
         .chain(crate::clients_command::FAMILIES)
         .chain(crate::server::FAMILIES)
+        .chain(crate::history::FAMILIES)
         .flat_map(|family| family.iter())
         .find(|(name, _)| *name == full_name)
         .map(|(_, handler)| *handler)

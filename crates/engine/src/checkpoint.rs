@@ -1,5 +1,7 @@
-//! What the engine asks of the archive: how far it is, and to go further.
+//! What the engine asks of the archive: how far it is, to go further, and to
+//! make a backup.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base::Revision;
@@ -23,6 +25,25 @@ pub struct Checkpointed {
     pub fault: Option<String>,
 }
 
+/// A backup, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The newest state in it.
+    pub revision: Revision,
+    /// The oldest.
+    pub oldest: Revision,
+    /// Its files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many of them were not there before.
+    pub copied: usize,
+    /// Bytes of those.
+    pub copied_bytes: u64,
+    /// Milliseconds that it took.
+    pub took_ms: u64,
+}
+
 /// What disk remembers besides the log. It follows the log by itself; a
 /// checkpoint is the moment at which it has reached a revision.
 pub trait Archive: Send + Sync {
@@ -40,6 +61,13 @@ pub trait Archive: Send + Sync {
 
     /// Whether writers should wait: it lags further behind than is allowed.
     fn is_congested(&self) -> bool;
+
+    /// Makes a backup of everything in the folder `to`, or brings the one there
+    /// up to date. Takes its time, and nobody else's.
+    ///
+    /// # Errors
+    /// Why there is none; one that was there is what it was.
+    fn backup(&self, to: &Path) -> Result<BackedUp, String>;
 
     /// Lines for `INFO persistence`, as `(field, value)`.
     fn info(&self) -> Vec<(&'static str, String)>;

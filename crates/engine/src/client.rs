@@ -58,6 +58,8 @@ pub struct Activity {
     pub shard_subscriptions: AtomicUsize,
     /// Queued commands of a MULTI; -1 outside.
     pub multi: AtomicI64,
+    /// The revision that CLIENT TRAVEL reads at; `u64::MAX` for the present.
+    pub travel: AtomicU64,
     /// Bytes of those commands.
     pub multi_bytes: AtomicUsize,
     pub watched: AtomicUsize,
@@ -208,6 +210,7 @@ impl Clients {
             identity: Mutex::new(Identity { user: "default".to_owned(), ..Identity::default() }),
             activity: Activity {
                 multi: AtomicI64::new(-1),
+                travel: AtomicU64::new(u64::MAX),
                 last_interaction_ms: AtomicU64::new(now_ms),
                 ..Activity::default()
             },

@@ -232,6 +232,8 @@ fn client_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
             "    * LIB-VER: the client lib version.",
+            "TRAVEL (<when>|OFF)",
+            "    Read the state of an earlier time: r:<revision>, an ISO time, -<duration>.",
             "UNBLOCK <clientid> [TIMEOUT|ERROR]",
             "    Unblock the specified blocked client.",
             "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",

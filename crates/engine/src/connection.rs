@@ -67,6 +67,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.no_touch = false;
     session.reply_mode = ReplyMode::On;
     session.set_shows_revisions(false);
+    session.set_travel(None);
     session.db = 0;
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
@@ -109,6 +110,7 @@ fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
     }
     call.session.authenticated = true;
+    "default".clone_into(&mut call.session.user);
     "default".clone_into(&mut call.session.client.identity.lock().user);
     Ok(())
 }

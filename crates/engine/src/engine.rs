@@ -15,6 +15,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
+use crate::history::WritersHeld;
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -49,6 +50,7 @@ pub struct Engine {
     pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
+    pub(crate) writers_held: WritersHeld,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
     pub(crate) gauges: Gauges,
@@ -69,6 +71,8 @@ pub struct Engine {
     pub(crate) started_ms: u64,
     pub(crate) hooks: Hooks,
     pub(crate) saves: Saves,
+    /// A backup is being made.
+    pub(crate) backs_up: AtomicBool,
     pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
@@ -211,6 +215,7 @@ impl Engine {
             revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
             pause: Pause::default(),
+            writers_held: WritersHeld::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             reclaimer: Reclaimer::start(),
@@ -223,6 +228,7 @@ impl Engine {
             cron_paused: AtomicBool::new(false),
             hooks,
             saves: Saves::default(),
+            backs_up: AtomicBool::new(false),
             tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),

@@ -8,13 +8,14 @@ use command::flags::{
     ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
 use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
-use keyspace::{Finished, Scope, Txn};
+use keyspace::{Finished, Keyspace, Scope, Txn};
 use smallvec::SmallVec;
 
 use crate::blocking::{Answer, Blocked};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
 use crate::session::{ReplyMode, Session};
+use crate::travel::check_may_travel;
 
 /// How long a writer waits before it looks again whether the disk has caught up.
 const CONGESTION_MS: u64 = 5;
@@ -59,6 +60,7 @@ impl Engine {
         session.reply_is_push = false;
         if session.shows_revisions {
             session.saw(self.replicator.committed());
+            session.shown_view = None;
         }
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
@@ -96,12 +98,15 @@ impl Engine {
             Ok(Admitted::Pause(until_ms)) => return Outcome::Paused(until_ms),
             Err(error) => return self.refuse(session, Some(command), &error, reply),
         }
-        let outcome = match command.spec.run {
-            Run::Data(handler) => {
+        let outcome = match (command.spec.run, session.travel) {
+            (Run::Data(_), Some(moment)) => {
+                self.run_travelling(session, live, moment, command, argv, now_ms, reply)
+            }
+            (Run::Data(handler), None) => {
                 self.run_data(session, live, command, handler, argv, now_ms, reply)
             }
-            Run::Engine => self.run_engine(session, live, command, argv, now_ms, reply, None),
-            Run::Container => unreachable!("find() answers subcommands, never containers"),
+            (Run::Engine, _) => self.run_engine(session, live, command, argv, now_ms, reply, None),
+            (Run::Container, _) => unreachable!("find() answers subcommands, never containers"),
         };
         // Afterwards, as Redis does: RESET has ended the client's own stream, and
         // EXEC follows what it ran.
@@ -164,6 +169,9 @@ impl Engine {
         if !session.authenticated && !flags.has(NO_AUTH) {
             return Err(Error::new("NOAUTH Authentication required."));
         }
+        if session.travel.is_some() {
+            check_may_travel(command)?;
+        }
         let in_multi = session.multi.is_some();
         if in_multi && flags.has(NO_MULTI) {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
@@ -187,7 +195,10 @@ impl Engine {
             return Ok(Admitted::Queue);
         }
         // A disk that does not keep up slows writers instead of growing memory.
-        if flags.has(WRITE) && self.is_congested() {
+        // REVERT needs everything to stand still for a moment.
+        let waits = flags.has(WRITE) && self.is_congested()
+            || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
+        if waits {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // So does memory that is not free yet.
@@ -237,7 +248,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
-        if !command.flags.has(WRITE) && self.pause.is_active(now_ms) {
+        if command.flags.has(WRITE) {
+            self.originate(&mut txn, session, command);
+        } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }
         txn.select(session.db);
@@ -258,6 +271,16 @@ impl Engine {
             Some(blocked) => Outcome::Blocked(blocked),
             None => Outcome::Done,
         })
+    }
+
+    /// Lets the record tell who makes the transaction, where there is a history
+    /// to read it.
+    #[inline]
+    pub(crate) fn originate(&self, txn: &mut Txn<'_>, session: &Session, command: &Command) {
+        if self.past().is_some() {
+            let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
+            txn.originate(command.full_name.as_bytes(), user, address);
+        }
     }
 
     /// Runs a data handler inside a transaction that is open already.
@@ -312,21 +335,7 @@ impl Engine {
 
     /// The shards a data command locks.
     pub(crate) fn scope(&self, command: &Command, argv: &[&[u8]]) -> Scope {
-        let mut rule = command.spec.scope;
-        if let ScopeRule::ByArguments(choose) = rule {
-            rule = choose(arguments(command, argv));
-        }
-        match rule {
-            ScopeRule::All => Scope::All,
-            ScopeRule::Sliced => Scope::Sliced,
-            ScopeRule::Keys | ScopeRule::ByArguments(_) => Scope::Shards(
-                command
-                    .keys(argv)
-                    .iter()
-                    .map(|key| self.keyspace.shard_of(argv[key.index]))
-                    .collect(),
-            ),
-        }
+        scope_in(&self.keyspace, command, argv)
     }
 
     /// After a transaction, with the locks open: garbage, events, waiters,
@@ -436,6 +445,21 @@ enum Admitted {
     Run,
     Queue,
     Pause(u64),
+}
+
+/// The shards of `keyspace` that a data command locks.
+pub(crate) fn scope_in(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -> Scope {
+    let mut rule = command.spec.scope;
+    if let ScopeRule::ByArguments(choose) = rule {
+        rule = choose(arguments(command, argv));
+    }
+    match rule {
+        ScopeRule::All => Scope::All,
+        ScopeRule::Sliced => Scope::Sliced,
+        ScopeRule::Keys | ScopeRule::ByArguments(_) => Scope::Shards(
+            command.keys(argv).iter().map(|key| keyspace.shard_of(argv[key.index])).collect(),
+        ),
+    }
 }
 
 /// Whether what a command looks up counts as hits and misses. Of the commands

@@ -17,6 +17,7 @@
 //!    leaves: memory to free, events, keys that blocked clients wait for,
 //!    keys that tracking clients have cached.
 
+mod aside;
 mod blocking;
 mod call;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod engine;
 mod execute;
 mod expiry;
 mod gauges;
+mod history;
 mod notify;
 mod past;
 mod pause;
@@ -44,10 +46,11 @@ mod stats;
 mod tier;
 mod tracking;
 mod transaction;
+mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
-pub use checkpoint::{Archive, Checkpointed};
+pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;

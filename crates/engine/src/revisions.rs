@@ -6,6 +6,7 @@
 //! command began, or the newest that the reply depends on if that is later.
 //! Everything up to it that the command could have read was done by then, and
 //! it is committed when the reply leaves. It never goes down on a connection.
+//! A reply about the past has the revision of its view instead.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,7 +110,8 @@ impl Session {
     /// wants it. Pushes, SUBSCRIBE's replies among them, carry none.
     #[must_use]
     pub fn shown_revision(&self) -> Option<Revision> {
-        (self.shows_revisions && !self.reply_is_push).then_some(self.revision)
+        let revision = self.shown_view.unwrap_or(self.revision);
+        (self.shows_revisions && !self.reply_is_push).then_some(revision)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands about the server, a file per container.
 
+pub(crate) mod backup;
 mod commands;
 mod config;
 mod debug;
@@ -22,6 +23,7 @@ use crate::execute::Outcome;
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
     HANDLERS,
+    backup::HANDLERS,
     commands::HANDLERS,
     config::HANDLERS,
     debug::HANDLERS,

@@ -9,6 +9,7 @@ use keyspace::Buffers;
 
 use crate::client::Client;
 use crate::server::save::Background;
+use crate::travel::Moment;
 
 /// One client's state, owned by its connection.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Session {
     pub(crate) db: DbIndex,
     /// Whether the client may run commands.
     pub authenticated: bool,
+    /// Who the client has authenticated as.
+    pub(crate) user: String,
     /// The newest revision that replies not yet sent depend on: they leave
     /// when it is committed.
     pub depends_on: Revision,
@@ -39,6 +42,10 @@ pub struct Session {
     pub(crate) watched: Vec<Watched>,
     /// Saves that a running EXEC asks for.
     pub(crate) saves_after_exec: Vec<Background>,
+    /// CLIENT TRAVEL: where data commands read.
+    pub(crate) travel: Option<Moment>,
+    /// The last reply is of the past, at this revision.
+    pub(crate) shown_view: Option<Revision>,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     pub(crate) patterns: BTreeSet<Vec<u8>>,
     pub(crate) shard_channels: BTreeSet<Vec<u8>>,
@@ -103,6 +110,7 @@ impl Session {
             client,
             db: 0,
             authenticated,
+            user: "default".to_owned(),
             depends_on: Revision::ZERO,
             last_write: Revision::ZERO,
             revision: Revision::ZERO,
@@ -113,6 +121,8 @@ impl Session {
             multi: None,
             watched: Vec::new(),
             saves_after_exec: Vec::new(),
+            travel: None,
+            shown_view: None,
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),

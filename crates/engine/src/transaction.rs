@@ -114,8 +114,15 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if refuses_memory && engine.is_out_of_memory(call.live) {
         return Err(discarded(&Error::OUT_OF_MEMORY));
     }
-    let outcome =
-        engine.run_queue(call.session, call.live, &multi, &watched, call.now_ms, call.reply);
+    let outcome = engine.run_queue(
+        call.session,
+        call.live,
+        call.command,
+        &multi,
+        &watched,
+        call.now_ms,
+        call.reply,
+    );
     Ok(outcome)
 }
 
@@ -192,10 +199,12 @@ impl Engine {
         activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn run_queue(
         self: &Arc<Self>,
         session: &mut Session,
         live: &Live,
+        command: &Command,
         multi: &Multi,
         watched: &[Watched],
         now_ms: u64,
@@ -208,7 +217,9 @@ impl Engine {
         if self.has_effect_readers() {
             txn.record_always();
         }
-        if !multi.has_any(WRITE) && self.pause.is_active(now_ms) {
+        if multi.has_any(WRITE) {
+            self.originate(&mut txn, session, command);
+        } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }
         watched.iter().for_each(|watched| txn.load_in(watched.db, &watched.key));

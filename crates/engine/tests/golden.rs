@@ -1,6 +1,9 @@
 //! The golden scripts on the bare engine: no socket, no log, a clock that only
 //! the scripts move.
 
+#[path = "harness/past.rs"]
+mod past;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
@@ -9,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use base::{Clock, Frame, FrameBuilder, ManualClock};
 use command::{Command, Run, table};
-use engine::{Blocked, Engine, Hooks, Identity, NoLog, Outcome, ReplyMode, Session};
+use engine::{Blocked, Engine, Hooks, Identity, NoLog, Outcome, Replicator, ReplyMode, Session};
 use keyspace::Keyspace;
 use settings::Settings;
 use testkit::{After, Protocol, Target, as_seen_by_client, try_run_dir};
@@ -20,6 +23,9 @@ const DATA: &[&str] = &["strings", "hashes", "lists", "sets", "zsets", "generic"
 
 /// Families about sessions and the server, which the engine runs as well.
 const SESSIONS: &[&str] = &["connection", "transactions", "pubsub", "server"];
+
+/// Families that look back, on an engine with a past in memory.
+const PAST: &[&str] = &["history"];
 
 /// Families that need a log and a clock that goes by itself: only the server as
 /// a process runs them.
@@ -43,11 +49,24 @@ struct Client {
 
 impl EngineTarget {
     fn new() -> EngineTarget {
+        EngineTarget::with(Arc::new(NoLog::default()))
+    }
+
+    fn with_past() -> EngineTarget {
+        let past = past::MemoryPast::new();
+        let mut target = EngineTarget::with(past.clone());
+        target.engine.attach_past(past);
+        // Revision 1 is the one that a target over a socket begins with.
+        target.exec("", &[b"FLUSHALL".to_vec()]).expect("it needs no other client");
+        target
+    }
+
+    fn with(replicator: Arc<dyn Replicator>) -> EngineTarget {
         // A time of day like any other; deadlines in scripts are far from it.
         let clock = Arc::new(ManualClock::at_ms(1_700_000_000_000));
         let engine = Engine::new(
             Keyspace::new(16, 1),
-            Arc::new(NoLog::default()),
+            replicator,
             clock.clone(),
             1,
             Settings::default(),
@@ -221,11 +240,11 @@ impl Target for EngineTarget {
     }
 }
 
-fn run(families: &[&str]) {
+fn run(families: &[&str], make: fn() -> EngineTarget) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/scripts");
     let mut failures = String::new();
     for family in families {
-        match try_run_dir(scripts.join(family), &mut || Ok(EngineTarget::new())) {
+        match try_run_dir(scripts.join(family), &mut || Ok(make())) {
             Ok(summary) => assert_eq!(summary.skipped, 0, "{family}: the clock can be moved"),
             Err(text) => failures.push_str(&text),
         }
@@ -235,12 +254,17 @@ fn run(families: &[&str]) {
 
 #[test]
 fn scripts_about_data() {
-    run(DATA);
+    run(DATA, EngineTarget::new);
 }
 
 #[test]
 fn scripts_about_sessions() {
-    run(SESSIONS);
+    run(SESSIONS, EngineTarget::new);
+}
+
+#[test]
+fn scripts_about_the_past() {
+    run(PAST, EngineTarget::with_past);
 }
 
 /// Commands whose every call ends the server or needs a log on disk; the tests
@@ -252,7 +276,7 @@ const ELSEWHERE: &[&str] = &["debug|panic", "debug|reload"];
 fn every_other_command_is_in_a_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/scripts");
     let mut calls = String::new();
-    for family in SESSIONS.iter().chain(PROCESS) {
+    for family in SESSIONS.iter().chain(PAST).chain(PROCESS) {
         for file in std::fs::read_dir(scripts.join(family)).expect("the scripts are here") {
             let text = std::fs::read_to_string(file.expect("readable").path()).expect("UTF-8");
             for line in text.lines() {
@@ -298,7 +322,9 @@ fn every_folder_of_scripts_is_run_or_left_out_on_purpose() {
     for folder in std::fs::read_dir(scripts).expect("the scripts are here") {
         let name = folder.expect("readable").file_name().into_string().expect("an ASCII name");
         assert!(
-            [DATA, SESSIONS, PROCESS].iter().any(|families| families.contains(&name.as_str())),
+            [DATA, SESSIONS, PAST, PROCESS]
+                .iter()
+                .any(|families| families.contains(&name.as_str())),
             "the folder {name} is in no list of tests/golden.rs"
         );
     }

@@ -3,13 +3,15 @@
 
 mod harness;
 
+use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use base::{Clock, Frame, Revision};
-use engine::{Archive, Blocked, Checkpointed, Outcome};
+use engine::{Archive, BackedUp, Blocked, Checkpointed, Outcome};
 use harness::{Gate, Peer, Server, error, integer, ok, simple};
 use tokio::sync::watch;
 
@@ -20,6 +22,8 @@ const START_S: i64 = 1_700_000_000;
 struct Shelf {
     progress: watch::Sender<Checkpointed>,
     requested: AtomicU64,
+    /// How the next backups end.
+    backups: Mutex<Receiver<Result<u64, &'static str>>>,
 }
 
 impl Archive for Shelf {
@@ -35,6 +39,20 @@ impl Archive for Shelf {
         false
     }
 
+    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+        let wanted = self.backups.lock().expect("no panic").recv().expect("a test waits");
+        let number = wanted.map_err(|reason| format!("{}: {reason}", to.display()))?;
+        Ok(BackedUp {
+            revision: Revision(number),
+            oldest: Revision(number - 1),
+            files: 3,
+            bytes: 300,
+            copied: 2,
+            copied_bytes: 200,
+            took_ms: 5,
+        })
+    }
+
     fn info(&self) -> Vec<(&'static str, String)> {
         vec![("archive_shelf", "yes".to_owned())]
     }
@@ -44,6 +62,7 @@ struct Saving {
     server: Server,
     gate: Arc<Gate>,
     shelf: Arc<Shelf>,
+    backups: Sender<Result<u64, &'static str>>,
 }
 
 impl Saving {
@@ -51,9 +70,11 @@ impl Saving {
         let gate = Gate::open();
         let server = Server::with(gate.clone());
         let (progress, _) = watch::channel(Checkpointed::default());
-        let shelf = Arc::new(Shelf { progress, requested: AtomicU64::new(0) });
+        let (backups, receiver) = channel();
+        let shelf = Shelf { progress, requested: AtomicU64::new(0), backups: Mutex::new(receiver) };
+        let shelf = Arc::new(shelf);
         server.engine.attach_archive(shelf.clone());
-        Saving { server, gate, shelf }
+        Saving { server, gate, shelf, backups }
     }
 
     /// The archive ends a batch.
@@ -307,4 +328,45 @@ fn the_last_checkpoint_has_everything() {
     assert!(checkpoint.as_mut().poll(&mut context).is_pending());
     saving.fail();
     assert_eq!(checkpoint.as_mut().poll(&mut context), Poll::Ready(Err(command::Error::new(GONE))));
+}
+
+#[test]
+fn a_backup_runs_beside_the_clients_one_at_a_time() {
+    let saving = Saving::new();
+    let (mut peer, mut other) = (saving.server.connect(), saving.server.connect());
+    let blocked = peer.block("BACKUP TO /somewhere");
+    assert_eq!(other.run("SET k v"), ok());
+    let runs = "ERR a backup is being made; try again when it is done";
+    assert_eq!(other.run("BACKUP to /elsewhere"), error(runs));
+    saving.backups.send(Ok(7)).expect("it waits");
+    let pairs = [
+        ("revision", 7),
+        ("oldest", 6),
+        ("files", 3),
+        ("bytes", 300),
+        ("copied", 2),
+        ("copied_bytes", 200),
+        ("ms", 5),
+    ];
+    let expected = pairs.map(|(name, value)| (Frame::bulk(name), Frame::Integer(value)));
+    let answer = blocked.answer.blocking_recv().expect("an answer comes");
+    assert_eq!(answer.frame, Frame::Map(expected.to_vec()));
+
+    let blocked = other.block("BACKUP TO /somewhere");
+    saving.backups.send(Err("the disk\nis full")).expect("it waits");
+    let answer = blocked.answer.blocking_recv().expect("an answer comes");
+    assert_eq!(answer.frame, error("ERR /somewhere: the disk is full"));
+
+    assert_eq!(other.run("BACKUP INTO /somewhere"), error("ERR syntax error"));
+    other.run("MULTI");
+    let inside = "ERR Command not allowed inside a transaction";
+    assert_eq!(other.run("BACKUP TO /somewhere"), error(inside));
+}
+
+#[test]
+fn without_a_log_there_is_nothing_to_back_up() {
+    let server = Server::with(Gate::open());
+    let reply = server.connect().run("BACKUP TO /somewhere");
+    let Frame::Error(text) = reply else { panic!("{reply:?}") };
+    assert!(text.starts_with("ERR there is no data folder to back up"), "{text}");
 }

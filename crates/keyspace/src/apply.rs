@@ -162,7 +162,11 @@ struct OneString<'a> {
 impl OneString<'_> {
     fn of(effects: &[u8]) -> Option<OneString<'_>> {
         let mut effects = Effects::new(effects);
-        let Effect::Key { key, existed } = effects.next()?.ok()? else { return None };
+        let mut first = effects.next()?.ok()?;
+        if let Effect::Origin { .. } = first {
+            first = effects.next()?.ok()?;
+        }
+        let Effect::Key { key, existed } = first else { return None };
         let Effect::StrSet { value, deadline } = effects.next()?.ok()? else { return None };
         effects.next().is_none().then_some(OneString { key, existed, value, deadline })
     }

@@ -591,6 +591,17 @@ impl Db {
     }
 }
 
+fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
+    let Stored { value, deadline, revision } = stored;
+    let mut entry = match value {
+        Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
+        value => Entry::boxed(key, Box::new(value), deadline),
+    };
+    entry.set_revision(revision.0);
+    entry.set_access(access);
+    entry
+}
+
 /// About [`RUN_KEYS`] keys of a part of `keys` keys, as buckets from `bucket` to
 /// at most the end of its shard.
 fn run_of(bucket: u16, keys: u64) -> RangeInclusive<u16> {
@@ -602,17 +613,6 @@ fn run_of(bucket: u16, keys: u64) -> RangeInclusive<u16> {
 /// The bucket at a scan position of a shard.
 fn bucket_at(shard: usize, position: u64) -> u16 {
     (shard << (BUCKET_BITS - SHARD_BITS) | place_of(position)) as u16
-}
-
-fn entry_of(key: &[u8], stored: Stored, access: u32) -> Entry<Value> {
-    let Stored { value, deadline, revision } = stored;
-    let mut entry = match value {
-        Value::Str(bytes) => crate::edit::string_entry(key, bytes, deadline),
-        value => Entry::boxed(key, Box::new(value), deadline),
-    };
-    entry.set_revision(revision.0);
-    entry.set_access(access);
-    entry
 }
 
 /// The bucket of a scan position, counted from the beginning of its shard.
@@ -645,12 +645,6 @@ impl Keyspace {
             });
             self.recount(index, db);
         }
-    }
-
-    /// Keys may be evicted to `backing`, of databases that it knows nothing of
-    /// yet too. [`Keyspace::back`] says so as well.
-    pub fn evict_to(&self, backing: Arc<dyn Backing>) {
-        *self.backing().lock() = Some(backing);
     }
 
     /// Puts a key in as it is, over any that is there. No change is recorded:
@@ -694,6 +688,12 @@ impl Keyspace {
             };
             Stored { value, deadline, revision }
         }))
+    }
+
+    /// Keys may be evicted to `backing`, of databases that it knows nothing of
+    /// yet too. [`Keyspace::back`] says so as well.
+    pub fn evict_to(&self, backing: Arc<dyn Backing>) {
+        *self.backing().lock() = Some(backing);
     }
 
     /// Whether any key may stand in a backing only.

@@ -35,8 +35,8 @@ pub struct Evicted {
     pub too_new: u64,
     /// To be dropped off the lock and, if it is much, off this thread.
     pub garbage: Vec<Garbage>,
-    /// Whether nothing is left that could go: every key in memory was changed
-    /// later than the backing knows.
+    /// Whether nothing is left that could go: the keys in memory were changed
+    /// later than the backing knows, or most were and the others are in use.
     pub is_spent: bool,
 }
 
@@ -108,6 +108,11 @@ impl Db {
             looked += seen.max(1);
             evicted.seen += seen as u64;
             evicted.too_new += (seen - sample.len()) as u64;
+            // Where most is newer than the backing, its next state frees enough:
+            // what is in use need not go.
+            if sample.len() * 2 < seen {
+                sample.retain(|((habit, _), _)| *habit == 0);
+            }
             let share = sample.len().div_ceil(SAMPLE_SHARE);
             if share == 0 {
                 backed.looked_in_vain.1 += seen.max(1);

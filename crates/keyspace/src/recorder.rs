@@ -40,8 +40,8 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// The last transaction's effects, empty if it made none or nobody wanted
-    /// them.
+    /// The last transaction's effects, empty if nobody wanted them. If it made
+    /// none, there is at most an origin.
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.effects
@@ -149,6 +149,13 @@ impl<'t> Recorder<'t> {
 
     pub(crate) fn record_always(&mut self) {
         self.recording = true;
+    }
+
+    /// Puts an origin in front of the record that may follow.
+    pub(crate) fn originate(&mut self, origin: &Effect<'_>) {
+        if self.recording {
+            origin.encode(&mut self.buffers.effects);
+        }
     }
 
     /// Keeps a removed value for the caller to drop off the locks.

@@ -190,6 +190,13 @@ impl<'t> Txn<'t> {
         self.recorder.record_always();
     }
 
+    /// Says who makes the transaction. Its record, if there will be one, begins
+    /// with that. To be called before the first change.
+    pub fn originate(&mut self, command: &[u8], user: &[u8], address: &[u8]) {
+        debug_assert!(self.recorder.reserved().is_none(), "an origin is the first effect");
+        self.recorder.originate(&Effect::Origin { command, user, address });
+    }
+
     /// Leaves keys past their deadline where they are, unseen. Only for
     /// transactions that change nothing else: a change would meet them.
     pub fn keep_due(&mut self) {
@@ -250,7 +257,7 @@ impl<'t> Txn<'t> {
     }
 
     /// The effects so far, for those who must see them with the locks held;
-    /// empty when nobody records them.
+    /// empty when nobody records them. An origin stands there from the start.
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.recorder.buffers.effects

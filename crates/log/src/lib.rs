@@ -6,6 +6,7 @@
 
 mod block;
 mod check;
+mod copy;
 mod error;
 mod faulty_vfs;
 mod format;
@@ -23,6 +24,7 @@ mod writer;
 
 pub use block::{Block, Place};
 pub use check::{CheckReport, Finding, check, repair};
+pub use copy::{create_after, read_copy};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};

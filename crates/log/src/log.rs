@@ -257,6 +257,12 @@ impl Log {
         self.files.id
     }
 
+    /// The folder it is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.files.dir
+    }
+
     /// The next revision. Each one answered must be appended.
     #[must_use]
     pub fn reserve(&self) -> Revision {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base::Revision;
 use parking_lot::Mutex;
 
+use crate::format::segment_name;
 use crate::shared::Shared;
 
 /// A segment of an open log.
@@ -20,6 +21,14 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Nothing more is written to it.
     pub is_sealed: bool,
+}
+
+impl SegmentInfo {
+    /// The name of its file in the log's folder.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        segment_name(self.first)
+    }
 }
 
 /// Where reading goes on.

@@ -48,9 +48,24 @@ fn fill(wire: &mut Wire, count: usize) {
 
 #[test]
 fn overwriting_one_key_keeps_the_disk_bounded() {
+    overwrite("ALCID_STORAGE_HISTORY_KEEP=0", 4_000_000);
+}
+
+#[test]
+fn a_history_is_as_large_as_it_may_be() {
+    let (server, mut wire) = overwrite("ALCID_STORAGE_HISTORY_SIZE=8mb", 12_000_000);
+    assert!(bytes_below(&server.data_dir().join("log")) > 4_000_000);
+    let old = wire.text(&["AT", "r:100", "GET", "k"]);
+    assert!(old.contains("COMPACTED revision 100 is older than the oldest kept, "), "{old}");
+    assert_eq!(wire.text(&["AT", "r:199000", "STRLEN", "k"]), "100");
+}
+
+/// A server with this setting that has overwritten one key so often that its
+/// log was much larger than `most`, and its log is not any more.
+fn overwrite(setting: &str, most: u64) -> (Server, Wire) {
     let folder = temp_dir();
-    let small = "ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=2mb exec";
-    let server = Server::start(wrapped(folder.path(), small), &[]);
+    let small = "ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=2mb";
+    let server = Server::start(wrapped(folder.path(), &format!("{setting} {small} exec")), &[]);
     let mut wire = Wire::connect(server.addr());
     let value = "v".repeat(100);
     for _ in 0..200 {
@@ -60,9 +75,10 @@ fn overwriting_one_key_keeps_the_disk_bounded() {
     let written = info(&mut wire, "log_bytes_written");
     assert!(written > 20_000_000, "{written}");
     assert_eq!(wire.text(&["SAVE"]), "OK");
-    eventually("the log is short", || bytes_below(&server.data_dir().join("log")) < 4_000_000);
+    eventually("the log is short", || bytes_below(&server.data_dir().join("log")) < most);
     assert!(info(&mut wire, "archive_disk_bytes") < 1_000_000);
     assert_eq!(info(&mut wire, "archive_lag_revisions"), 0);
+    (server, wire)
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! folder or an exit status.
 
 mod archive;
+mod backup;
 mod config;
 mod faults;
 mod golden;

@@ -14,7 +14,7 @@ const FAR_MS: &str = "4102444800000";
 
 /// Writes every type, in small and large encodings, with and without
 /// deadlines, over several databases, by many kinds of commands.
-fn fill(wire: &mut Wire) {
+pub fn fill(wire: &mut Wire) {
     let big = "x".repeat(5000);
     let script = [
         "SET plain value",
@@ -87,7 +87,7 @@ fn fill(wire: &mut Wire) {
 
 /// Everything the server holds: by database and key, what DUMP says and when
 /// it expires. A set's and a hash's order is not part of it.
-fn state(server: &Server) -> BTreeMap<(String, Vec<u8>), (Vec<String>, i64)> {
+pub fn state(server: &Server) -> BTreeMap<(String, Vec<u8>), (Vec<String>, i64)> {
     let mut wire = Wire::connect(server.addr());
     let mut state = BTreeMap::new();
     for db in 0..16 {

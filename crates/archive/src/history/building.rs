@@ -251,6 +251,6 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(sort_by_hash(&mut entries.clone()), expected);
         }
-        assert_eq!(sort_by_hash(&mut Vec::new()), []);
+        assert_eq!(sort_by_hash(&mut Vec::new()), Vec::<u64>::new());
     }
 }

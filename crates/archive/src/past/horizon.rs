@@ -34,17 +34,18 @@ pub(super) fn read(vfs: &dyn Vfs, dir: &Path, database: [u8; 16]) -> Option<Revi
     if !vfs.exists(&path) {
         return None;
     }
-    let found = vfs.read(&path).ok().filter(|bytes| bytes.len() == BYTES).and_then(|bytes| {
-        let horizon = Revision(u64::from_le_bytes(bytes[28..36].try_into().ok()?));
-        (bytes == encode(database, horizon)).then_some(horizon)
-    });
+    let found = vfs.read(&path).ok().and_then(|bytes| decode(&bytes));
     if found.is_none() {
-        tracing::warn!(
-            "{} cannot be read, or is not of this database; the history begins anew",
-            path.display()
-        );
+        tracing::warn!("{} cannot be read; the history begins anew", path.display());
     }
-    found
+    // Another database's is of no interest: the base has nothing then.
+    found.filter(|(of, _)| *of == database).map(|(_, horizon)| horizon)
+}
+
+fn decode(bytes: &[u8]) -> Option<([u8; 16], Revision)> {
+    let database = bytes.get(12..28)?.try_into().ok()?;
+    let horizon = Revision(u64::from_le_bytes(bytes.get(28..36)?.try_into().ok()?));
+    (bytes == encode(database, horizon)).then_some((database, horizon))
 }
 
 /// Puts the horizon in its place, durably.

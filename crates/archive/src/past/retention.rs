@@ -1,6 +1,7 @@
 //! Letting go of the past.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use base::Revision;
 use log::{RealVfs, SegmentInfo};
@@ -64,13 +65,20 @@ impl Past {
     }
 
     /// Lets go of what is older than `before`, as far as there is a state of
-    /// the base to begin with; answers the oldest revision from then on.
+    /// the base to begin with; answers the oldest revision from then on. The
+    /// follower then merges the base.
     ///
     /// # Errors
     /// When files cannot be changed.
     pub fn compact(&self, before: Revision) -> Result<Revision, PastError> {
         self.move_to(before)?;
+        self.wants_merge.store(true, Ordering::Release);
         Ok(self.oldest())
+    }
+
+    /// Whether the base is to be merged, told once.
+    pub(crate) fn take_merge(&self) -> bool {
+        self.wants_merge.swap(false, Ordering::AcqRel)
     }
 
     /// Moves the horizon to the newest state of the base at or before
@@ -87,7 +95,7 @@ impl Past {
         }
         // Before anything goes, so that nobody believes later that it is there.
         horizon::write(&RealVfs, &self.dir, source.log.id(), horizon)?;
-        source.horizon.store(horizon.0, std::sync::atomic::Ordering::Release);
+        source.horizon.store(horizon.0, Ordering::Release);
         self.cache.forget_before(horizon);
         let forgotten = source.history.forget_before(horizon);
         self.hold.set(horizon);

@@ -88,10 +88,15 @@ fn describe(client: &Client, call: &Call<'_, '_>) -> String {
     let (output, pushes) = (count(&activity.output_buffer), client.outbox.bytes());
     let is_tracking = activity.tracking.load(Ordering::Relaxed);
     let redirect = activity.redirect.load(Ordering::Relaxed);
+    // Alcid's own, after all that programs know.
+    let travel = match activity.travel.load(Ordering::Relaxed) {
+        u64::MAX => String::new(),
+        revision => format!(" travel=r:{revision}"),
+    };
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
          qbuf={input} qbuf-free={} argv-mem={arguments} multi-mem={} rbs={output} rbp={output} obl={output} oll={} \
-         omem={pushes} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
+         omem={pushes} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}{travel}",
         client.id,
         client.addr,
         client.laddr,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod past;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -36,6 +38,14 @@ impl Server {
             Hooks { shutdown: Some(Box::new(|| {})), ..Hooks::default() },
         );
         Server { engine: Arc::new(engine), clock }
+    }
+
+    /// With a history in memory.
+    pub fn with_past() -> (Server, Arc<past::MemoryPast>) {
+        let past = past::MemoryPast::new();
+        let server = Server::with(past.clone());
+        server.engine.attach_past(past.clone());
+        (server, past)
     }
 
     /// A client that speaks RESP2.

@@ -1,0 +1,563 @@
+//! A backup holds every state of a range of revisions, and says so itself when
+//! it does not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use archive::backup::{
+    BackupError, CONTENTS, Contents, Goal, Made, Restored, Source, make, restore, verify,
+};
+use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
+use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, ValueRef};
+use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader, Vfs};
+use testkit::{TempDir, temp_dir};
+
+const DATABASES: DbIndex = 3;
+
+/// A deadline that no test reaches.
+const FAR_MS: u64 = 4_102_444_800_000;
+
+/// Value and deadline of every key.
+type State = BTreeMap<(DbIndex, Vec<u8>), (Vec<u8>, Option<u64>)>;
+
+/// A database in a folder, and what it held at each revision.
+struct Database {
+    folder: TempDir,
+    keyspace: Keyspace,
+    log: Log,
+    base: Arc<Base>,
+    follower: Option<Follower>,
+    rng: SeededRng,
+    clock: ManualClock,
+    now_ms: u64,
+    states: BTreeMap<Revision, State>,
+    times: BTreeMap<Revision, u64>,
+    /// Whether databases are flushed and swapped. The archive may then merge
+    /// all its tables.
+    is_wild: bool,
+}
+
+struct ToLog<'l>(&'l Log);
+
+impl Journal for ToLog<'_> {
+    fn reserve(&self) -> Revision {
+        self.0.reserve()
+    }
+
+    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
+        let header = RecordHeader { time_ms, db, branch: BranchId::MAIN };
+        self.0.append(revision, header, effects);
+    }
+}
+
+fn open_log(dir: &Path, base: Revision) -> Log {
+    let options = LogOptions {
+        fsync: FsyncPolicy::No,
+        segment_bytes_max: 4000,
+        block_bytes_max: 300,
+        ..LogOptions::default()
+    };
+    let (clock, mut rng) = (Arc::new(SystemClock), SeededRng::from_system());
+    Log::open(Arc::new(RealVfs), dir, options, base, clock, &mut rng, &mut |_| Ok(()))
+        .expect("the log opens")
+        .0
+}
+
+fn options(now_ms: u64, limits: &EncodingLimits) -> TxnOptions<'_> {
+    TxnOptions {
+        now_ms,
+        limits,
+        event_classes: 0,
+        always_record: false,
+        expire: false,
+        touch: false,
+    }
+}
+
+impl Database {
+    fn new(seed: u64) -> Database {
+        let folder = temp_dir();
+        let log = open_log(&folder.path().join("data/log"), Revision::ZERO);
+        let base = Base::open(&folder.path().join("data/archive"), seed, 1 << 20);
+        let base = Arc::new(base.expect("an empty one opens"));
+        base.adopt(log.id()).expect("an empty one takes any");
+        let mut database = Database {
+            folder,
+            keyspace: Keyspace::new(DATABASES, seed),
+            log,
+            base,
+            follower: None,
+            rng: SeededRng::new(seed),
+            clock: ManualClock::at_ms(1_000_000),
+            now_ms: 1_000_000,
+            states: BTreeMap::from([(Revision::ZERO, State::new())]),
+            times: BTreeMap::from([(Revision::ZERO, 0)]),
+            is_wild: true,
+        };
+        database.follow();
+        database
+    }
+
+    fn follow(&mut self) {
+        let options = FollowerOptions {
+            // It moves when it is told to.
+            past: None,
+            turn: Box::new(|| {}),
+            pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
+            databases: DATABASES,
+            limits: EncodingLimits::default(),
+            clock: Arc::new(SystemClock),
+            advanced: Box::new(|_, _| {}),
+            turn: Box::new(|| {}),
+            failed: Box::new(|reason| panic!("{reason}")),
+        };
+        let reader = self.log.reader(self.base.revision().next());
+        self.follower = Some(Follower::start(self.base.clone(), reader, options));
+    }
+
+    fn checkpoint(&self) {
+        let follower = self.follower.as_ref().expect("it follows");
+        follower.checkpoint(self.log.newest()).expect("it can be written");
+    }
+
+    /// One random transaction, a hundredth of a second after the last.
+    fn step(&mut self) {
+        self.now_ms += 10;
+        self.clock.advance_ms(10);
+        let mut state = self.states.last_key_value().expect("there is one").1.clone();
+        let db = self.rng.below(u64::from(DATABASES)) as DbIndex;
+        let n = self.rng.below(60);
+        let mut key = format!("{}:{n}", ["user", "use", "job"][n as usize % 3]).into_bytes();
+        if self.rng.below(40) == 0 {
+            // Longer than the tree takes.
+            key.resize(70_000, b'x');
+        }
+        let value = format!("{}", self.rng.next_u64()).into_bytes();
+        let deadline = n.is_multiple_of(7).then_some(FAR_MS + n);
+        let limits = EncodingLimits::default();
+        let journal = ToLog(&self.log);
+        let mut buffers = Buffers::default();
+        let options = options(self.now_ms, &limits);
+        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &journal, &mut buffers, options);
+        txn.select(db);
+        match self.rng.below(if self.is_wild { 100 } else { 97 }) {
+            0..=79 => {
+                txn.set_string(&key, &value, deadline);
+                state.insert((db, key), (value, deadline));
+            }
+            80..=96 => {
+                txn.delete(&key);
+                state.remove(&(db, key));
+            }
+            97 => {
+                txn.flush(db);
+                state.retain(|(of, _), _| *of != db);
+            }
+            _ => {
+                let other = (db + 1) % DATABASES;
+                txn.swap(db, other);
+                let swapped = |of| match of {
+                    of if of == db => other,
+                    of if of == other => db,
+                    of => of,
+                };
+                state = state.into_iter().map(|((of, key), v)| ((swapped(of), key), v)).collect();
+            }
+        }
+        txn.finish();
+        let newest = self.log.newest();
+        self.times.entry(newest).or_insert(self.now_ms);
+        self.states.insert(newest, state);
+    }
+
+    fn steps(&mut self, count: usize) {
+        (0..count).for_each(|_| self.step());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn try_backup(&self, to: &Path) -> Result<Made, BackupError> {
+        let folders = [self.path("data")];
+        let source =
+            Source { base: &self.base, log: &self.log, databases: DATABASES, folders: &folders };
+        make(&source, to, &self.clock)
+    }
+
+    fn backup(&self) -> Made {
+        self.try_backup(&self.path("backup")).expect("it can be made")
+    }
+
+    fn restore(
+        &self,
+        goal: Goal,
+        prefix: Option<&str>,
+    ) -> Result<(TempDir, Restored), BackupError> {
+        let to = temp_dir();
+        let mut rng = SeededRng::new(9);
+        let prefix = prefix.map(str::as_bytes);
+        let restored =
+            restore(&self.path("backup"), to.path(), goal, prefix, &self.clock, &mut rng)?;
+        Ok((to, restored))
+    }
+
+    /// What a server would find in a restored folder.
+    fn read(&self, folder: &Path, revision: Revision) -> State {
+        let base = Base::open(&folder.join("archive"), 5, 1 << 20).expect("it is whole");
+        let log = open_log(&folder.join("log"), base.revision());
+        assert_eq!((log.id(), base.revision()), (self.log.id(), revision));
+        assert_eq!(log.newest(), revision, "the log goes on there");
+        base.adopt(log.id()).expect("the two belong together");
+        assert_eq!(base.directory().seed, self.base.directory().seed);
+        contents(&Arc::new(base))
+    }
+}
+
+fn contents(base: &Arc<Base>) -> State {
+    let directory = base.directory();
+    let keyspace = Keyspace::new(DATABASES, directory.seed);
+    let limits = EncodingLimits::default();
+    let backing = BaseBacking::new(base.clone(), limits);
+    for database in &directory.databases {
+        keyspace.back(backing.clone(), database.db, database.space, &database.keys);
+    }
+    struct None;
+    impl Journal for None {
+        fn reserve(&self) -> Revision {
+            unreachable!("nothing is changed")
+        }
+        fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+    }
+    let mut buffers = Buffers::default();
+    let mut txn = Txn::begin(&keyspace, &Scope::All, &None, &mut buffers, options(0, &limits));
+    let mut found = State::new();
+    for db in 0..DATABASES {
+        txn.select(db);
+        let count = txn.len();
+        let mut values = Vec::new();
+        txn.scan(0, usize::MAX, &mut |key, value| {
+            let ValueRef::Str(value) = value else { panic!("only strings were written") };
+            values.push((key.to_vec(), value.to_vec()));
+        })
+        .expect("the base can be read");
+        assert_eq!(values.len(), count, "keys of database {db}");
+        for (key, value) in values {
+            let deadline = txn.info(&key).expect("just seen").deadline;
+            found.insert((db, key), (value, deadline));
+        }
+    }
+    assert_eq!(directory.keys(), found.len() as u64);
+    found
+}
+
+/// A database whose base is behind its log, with a backup of it.
+fn backed_up(seed: u64) -> (Database, Made) {
+    back_up(Database::new(seed))
+}
+
+fn back_up(mut database: Database) -> (Database, Made) {
+    database.steps(150);
+    database.checkpoint();
+    database.steps(150);
+    let made = database.backup();
+    (database, made)
+}
+
+#[test]
+fn every_state_from_the_base_on_can_be_restored() {
+    for seed in 1..=2 {
+        let (database, made) = backed_up(seed);
+        assert_eq!((made.oldest, made.newest), (database.base.revision(), database.log.newest()));
+        assert!(made.oldest.0 + 50 < made.newest.0, "{made:?}");
+        let verified = verify(&database.path("backup")).expect("there is one");
+        assert_eq!((verified.problems, verified.unnamed), (vec![], 0));
+        for revision in (made.oldest.0..=made.newest.0).step_by(29).chain([made.newest.0]) {
+            let revision = Revision(revision);
+            let (folder, restored) =
+                database.restore(Goal::Revision(revision), None).expect("it is there");
+            let expected = &database.states[&revision];
+            assert_eq!(restored.keys, expected.len() as u64);
+            assert_eq!(restored.time_ms, database.times[&revision]);
+            assert_eq!(&database.read(folder.path(), revision), expected, "{seed} {revision}");
+            // A moment before the next transaction is the same state.
+            let time = Goal::Time(database.times[&revision] + 9);
+            if revision < made.newest {
+                let (_, by_time) = database.restore(time, None).expect("it is there");
+                assert_eq!(by_time, restored);
+            }
+        }
+        let (_, newest) = database.restore(Goal::Newest, None).expect("it is there");
+        assert_eq!(newest.revision, made.newest);
+    }
+}
+
+#[test]
+fn states_that_are_not_there_are_refused_with_those_that_are() {
+    let (database, made) = backed_up(3);
+    let refused = |goal| database.restore(goal, None).expect_err("not there").to_string();
+    for revision in [made.oldest.0 - 1, made.newest.0 + 1] {
+        assert_eq!(
+            refused(Goal::Revision(Revision(revision))),
+            format!(
+                "revision {revision} is not in the backup: it has every state from revision {} to {}",
+                made.oldest, made.newest
+            )
+        );
+    }
+    let error = refused(Goal::Time(database.times[&made.oldest] - 1));
+    assert!(
+        error.contains(&format!("from revision {} of 1970-01-01T00:16:41", made.oldest)),
+        "{error}"
+    );
+    refused(Goal::Time(database.now_ms + 1));
+    // The newest state was the newest until the backup was made.
+    let (_, restored) = database.restore(Goal::Time(database.now_ms), None).expect("it is there");
+    assert_eq!(restored.revision, made.newest);
+}
+
+#[test]
+fn a_part_is_the_keys_with_a_prefix() {
+    let (database, made) = backed_up(4);
+    for (revision, prefix) in
+        [(made.newest, "user:"), (made.oldest, "use"), (made.newest, ""), (made.newest, "nothing")]
+    {
+        let (folder, restored) =
+            database.restore(Goal::Revision(revision), Some(prefix)).expect("it is there");
+        let mut expected = database.states[&revision].clone();
+        let all = expected.len();
+        expected.retain(|(_, key), _| key.starts_with(prefix.as_bytes()));
+        assert_eq!(expected.len() == all, prefix.is_empty());
+        assert_eq!(expected.is_empty(), prefix == "nothing");
+        assert_eq!(restored.keys, expected.len() as u64);
+        assert_eq!(database.read(folder.path(), revision), expected, "{prefix}");
+    }
+    let long = database.states[&made.newest].keys().any(|(_, key)| key.len() > 65_535);
+    assert!(long, "keys that stand as a digest are among them");
+}
+
+#[test]
+fn an_empty_database_is_backed_up_too() {
+    let database = Database::new(5);
+    let made = database.backup();
+    assert_eq!((made.oldest, made.newest), (Revision::ZERO, Revision::ZERO));
+    for prefix in [None, Some("x")] {
+        let (folder, restored) = database.restore(Goal::Newest, prefix).expect("it is there");
+        assert_eq!((restored.revision, restored.keys), (Revision::ZERO, 0));
+        let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
+        let log = open_log(&folder.path().join("log"), Revision::ZERO);
+        base.adopt(log.id()).expect("an empty one takes any");
+    }
+}
+
+/// The files of a backup and their inodes' content.
+fn stored(database: &Database) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(database.path("backup/files")).expect("there");
+    entries
+        .map(|entry| {
+            let path = entry.expect("readable").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, fs::read(path).expect("readable"))
+        })
+        .collect()
+}
+
+#[test]
+fn only_what_is_new_is_copied() {
+    let (mut database, first) = back_up(Database { is_wild: false, ..Database::new(6) });
+    assert_eq!(first.copied, first.files);
+    assert_eq!(first.copied_bytes, first.bytes);
+    let again = database.backup();
+    // The log may have marked its last sync in its newest segment.
+    assert!(again.copied <= 1 && again.files == first.files, "{again:?}");
+
+    // The log goes on: its newest segment is another one now, and no other.
+    database.step();
+    let third = database.backup();
+    assert!((1..=2).contains(&third.copied), "{third:?}");
+    assert_eq!(third.newest, database.log.newest());
+
+    // The base too: its new tables come, segments that nobody needs go.
+    database.checkpoint();
+    let fourth = database.backup();
+    assert_eq!((fourth.oldest, fourth.newest), (third.newest, third.newest));
+    assert!(fourth.copied < fourth.files, "{fourth:?}");
+    assert_eq!(stored(&database).len(), fourth.files);
+    let (folder, _) = database.restore(Goal::Newest, None).expect("whole");
+    assert_eq!(database.read(folder.path(), third.newest), database.states[&third.newest]);
+
+    // What is missing or was cut comes again.
+    let (name, bytes) = stored(&database).pop_first().expect("there are files");
+    let path = database.path("backup/files").join(name);
+    fs::remove_file(&path).expect("ours");
+    fs::write(&path, &bytes[..bytes.len() - 1]).expect("ours");
+    assert_eq!(database.backup().copied, 1);
+    assert_eq!(verify(&database.path("backup")).expect("there is one").problems, [""; 0]);
+}
+
+#[test]
+fn damage_anywhere_is_found_and_nothing_is_restored() {
+    let (database, _) = backed_up(7);
+    let dir = database.path("backup");
+    let files = stored(&database);
+    let contents = Contents::read(&dir).expect("whole");
+    for (name, bytes) in &files {
+        let path = dir.join("files").join(name);
+        let place = &contents.files.iter().find(|file| file.sha256 == *name).expect("named").path;
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 3] ^= 4;
+        let longer = [&bytes[..], b"x"].concat();
+        // Tables are links to the archive's own: only the name is ours.
+        for damaged in [Some(&flipped), Some(&longer), Some(&bytes[1..].to_vec()), None] {
+            fs::remove_file(&path).expect("ours");
+            if let Some(damaged) = damaged {
+                fs::write(&path, damaged).expect("ours");
+            }
+            let problems = verify(&dir).expect("there is one").problems;
+            assert_eq!(problems.len(), 1, "{place}: {problems:?}");
+            assert!(problems[0].starts_with(place.as_str()), "{problems:?}");
+            let to = database.path("restored");
+            let mut rng = SeededRng::new(1);
+            let error = restore(&dir, &to, Goal::Newest, None, &database.clock, &mut rng)
+                .expect_err("damaged");
+            assert!(matches!(error, BackupError::Damaged { .. }), "{place}: {error}");
+            assert!(!to.exists(), "nothing is left of it");
+            let _ = fs::remove_file(&path);
+            fs::write(&path, bytes).expect("ours");
+        }
+    }
+    let path = dir.join(CONTENTS);
+    let text = fs::read(&path).expect("there");
+    for at in 0..text.len() {
+        let mut flipped = text.clone();
+        flipped[at] ^= 2;
+        fs::write(&path, &flipped).expect("ours");
+        match Contents::read(&dir).expect_err("damaged") {
+            BackupError::Damaged { .. } => {}
+            BackupError::NewerFormat { .. } if flipped[at].is_ascii_digit() => {}
+            error => panic!("byte {at}: {error}"),
+        }
+    }
+    fs::write(&path, &text[..text.len() - 1]).expect("ours");
+    database.try_backup(&dir).expect_err("a damaged backup is not gone over");
+    fs::write(&path, &text).expect("ours");
+    assert_eq!(verify(&dir).expect("whole again").problems, [""; 0]);
+}
+
+#[test]
+fn what_an_interrupted_backup_left_is_in_nobodys_way() {
+    let (mut database, first) = backed_up(8);
+    let dir = database.path("backup");
+    let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    fs::write(dir.join("files").join(nothing), "").expect("ours");
+    fs::write(dir.join("files/new-1"), "half").expect("ours");
+    fs::write(dir.join("BACKUP.json.new"), "{").expect("ours");
+    let verified = verify(&dir).expect("the older one is whole");
+    assert_eq!((verified.problems, verified.unnamed), (vec![], 2));
+    let (_, restored) = database.restore(Goal::Newest, None).expect("the older one is whole");
+    assert_eq!(restored.revision, first.newest);
+    database.step();
+    database.backup();
+    assert_eq!(verify(&dir).expect("whole").unnamed, 0);
+    assert!(!dir.join("BACKUP.json.new").exists());
+
+    // The first one was interrupted.
+    fs::remove_file(dir.join(CONTENTS)).expect("ours");
+    assert!(matches!(verify(&dir), Err(BackupError::NoBackup { .. })));
+    assert!(database.backup().copied <= 1);
+}
+
+#[test]
+fn a_backup_that_fails_leaves_the_older_one() {
+    let (mut database, first) = backed_up(12);
+    let before = stored(&database);
+    database.steps(100);
+    database.log.request_sync();
+    database.log.wait_durable(database.log.newest()).expect("the disk takes it");
+    let segments = database.log.segments();
+    let (last, sealed) = segments.split_last().expect("there are some");
+    assert!(sealed.last().expect("more than one").first > first.newest, "one is new and whole");
+    // The newest is copied last.
+    let (path, aside) = (database.log.dir().join(last.file_name()), database.path("aside"));
+    fs::rename(&path, &aside).expect("ours");
+    let error = database.try_backup(&database.path("backup")).expect_err("it cannot be read");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(stored(&database) == before, "what it copied is gone, and nothing else");
+    assert_eq!(verify(&database.path("backup")).expect("whole").contents.newest(), first.newest);
+    assert_eq!(database.log.holders(), []);
+    fs::rename(&aside, &path).expect("ours");
+    assert_eq!(database.backup().newest, database.log.newest());
+
+    let lock = RealVfs.lock(&database.path("backup/LOCK")).expect("nobody has it");
+    let error = database.try_backup(&database.path("backup")).expect_err("somebody writes");
+    assert!(matches!(error, BackupError::InUse { .. }), "{error}");
+    drop(lock);
+    database.backup();
+}
+
+#[test]
+fn other_folders_are_left_alone() {
+    let (database, _) = backed_up(9);
+    let refused = |to: &Path| database.try_backup(to).expect_err("refused").to_string();
+    assert!(refused(Path::new("backup")).contains("is relative"));
+    let data = database.path("data");
+    for inside in [data.clone(), data.join("b"), data.join("log/b"), data.join("../data/b")] {
+        assert!(refused(&inside).contains("one inside the other"), "{}", inside.display());
+    }
+    assert!(refused(database.folder.path()).contains("one inside the other"));
+    assert!(refused(&database.path("missing/b")).contains("missing"));
+
+    let foreign = database.path("foreign");
+    fs::create_dir(&foreign).expect("ours");
+    fs::write(foreign.join("letter.txt"), "dear").expect("ours");
+    assert!(refused(&foreign).contains("\"letter.txt\""));
+    fs::remove_file(foreign.join("letter.txt")).expect("ours");
+    fs::create_dir(foreign.join("files")).expect("ours");
+    fs::write(foreign.join("files/letter.txt"), "dear").expect("ours");
+    assert!(refused(&foreign).contains("\"files/letter.txt\""));
+    fs::remove_dir_all(foreign.join("files")).expect("ours");
+    std::os::unix::fs::symlink(&data, foreign.join("files")).expect("ours");
+    assert!(refused(&foreign).contains("\"files\""));
+    assert!(data.join("log").exists());
+
+    let linked = database.path("linked");
+    std::os::unix::fs::symlink(&data, &linked).expect("ours");
+    assert!(refused(&linked).contains("one inside the other"));
+
+    let other = Database::new(10);
+    let error = other.try_backup(&database.path("backup")).expect_err("refused").to_string();
+    assert!(error.contains("another database"), "{error}");
+
+    use std::os::unix::fs::PermissionsExt;
+    let empty = database.path("empty");
+    fs::create_dir(&empty).expect("ours");
+    fs::set_permissions(&empty, fs::Permissions::from_mode(0o755)).expect("ours");
+    database.try_backup(&empty).expect("an empty folder is fine");
+    for folder in [&empty, &empty.join("files"), &database.path("backup")] {
+        let mode = fs::metadata(folder).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    }
+
+    let to = temp_dir();
+    fs::write(to.path().join("letter.txt"), "dear").expect("ours");
+    let mut rng = SeededRng::new(1);
+    let error =
+        restore(&database.path("backup"), to.path(), Goal::Newest, None, &database.clock, &mut rng)
+            .expect_err("it is not empty");
+    assert!(error.to_string().contains("\"letter.txt\""), "{error}");
+    assert!(to.path().join("letter.txt").exists());
+}
+
+#[test]
+fn a_backup_keeps_the_log_that_it_needs() {
+    let (database, made) = backed_up(11);
+    // By now the base has everything, and the log may go as far as it wants.
+    database.checkpoint();
+    database.log.remove_before(database.base.revision()).expect("it can be removed");
+    let (folder, _) = database.restore(Goal::Newest, None).expect("the backup has its own");
+    assert_eq!(database.read(folder.path(), made.newest), database.states[&made.newest]);
+    assert_eq!(database.log.holders(), [], "it holds nothing once it is made");
+}

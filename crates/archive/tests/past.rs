@@ -1,0 +1,326 @@
+//! Every kept revision answers as the database did then.
+
+mod random;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use archive::{Base, Follower, FollowerOptions, Pace, Past, PastError, PastOptions, Retention};
+use base::{Revision, SystemClock};
+use keyspace::{EncodingLimits, Keyspace, dump};
+use testkit::temp_dir;
+
+use random::{DATABASES, Database, Key, State, contents, look};
+
+/// An archive beside a database, and what that database was.
+struct Archived {
+    database: Database,
+    base: Arc<Base>,
+    past: Arc<Past>,
+    follower: Option<Follower>,
+    /// What it held and what time it was, after each revision.
+    states: BTreeMap<Revision, (BTreeMap<Key, State>, u64)>,
+    pace: Pace,
+}
+
+fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
+    let limits = EncodingLimits::default();
+    let options = PastOptions { databases: DATABASES, limits, is_broken: false };
+    let past = Past::open(base.clone(), database.log().clone(), options);
+    Arc::new(past.expect("it opens"))
+}
+
+impl Archived {
+    fn new(dir: &Path, seed: u64, pace: Pace) -> Archived {
+        let database = Database::new(seed);
+        let base = Arc::new(Base::open(dir, seed, 1 << 20).expect("an empty one opens"));
+        base.adopt(database.log().id()).expect("it is new");
+        let past = open_past(&base, &database);
+        let states = BTreeMap::from([(Revision::ZERO, (BTreeMap::new(), 0))]);
+        Archived { database, base, past, follower: None, states, pace }
+    }
+
+    fn follow(&mut self) {
+        let options = FollowerOptions {
+            pace: self.pace,
+            databases: DATABASES,
+            limits: EncodingLimits::default(),
+            past: Some(self.past.clone()),
+            turn: Box::new(|| {}),
+            clock: Arc::new(SystemClock),
+            advanced: Box::new(|_, _| {}),
+            failed: Box::new(|reason| panic!("{reason}")),
+        };
+        let reader = self.database.log().reader(Follower::begin(&self.base, Some(&self.past)));
+        self.follower = Some(Follower::start(self.base.clone(), reader, options));
+    }
+
+    fn step(&mut self, times: usize) {
+        for _ in 0..times {
+            self.database.step();
+            // Some steps change nothing.
+            let newest = self.database.log().newest();
+            let (keyspace, now_ms) = (&self.database.keyspace, self.database.now_ms);
+            self.states.entry(newest).or_insert_with(|| (contents(keyspace), now_ms));
+        }
+    }
+
+    fn checkpoint(&self) {
+        let newest = self.database.log().newest();
+        self.follower.as_ref().expect("it follows").checkpoint(newest).expect("it follows");
+    }
+
+    /// As a restart of the server does.
+    fn reopen(mut self, dir: &Path) -> Archived {
+        drop(self.follower.take());
+        let Archived { mut database, base, past, states, pace, .. } = self;
+        drop(Arc::into_inner(past).expect("nobody has it"));
+        drop(Arc::into_inner(base).expect("nobody has it"));
+        let base = Arc::new(Base::open(dir, 0, 1 << 20).expect("it opens again"));
+        database.open_log(base.revision());
+        let past = open_past(&base, &database);
+        Archived { database, base, past, follower: None, states, pace }
+    }
+
+    /// Some revision that is kept.
+    fn revision(&mut self) -> Revision {
+        let (oldest, newest) = (self.past.oldest().0, self.database.log().newest().0);
+        Revision(oldest + self.database.below(newest + 1 - oldest))
+    }
+
+    /// Compares some keys of some revisions with what they were.
+    fn check_keys(&mut self, revisions: usize) {
+        for _ in 0..revisions {
+            let revision = self.revision();
+            let view = self.past.view_of_keys(revision).expect("it is kept");
+            for _ in 0..12 {
+                let number = self.database.below(62);
+                let name = if number == 61 { vec![b'x'; 70_000] } else { name(number) };
+                let key = (self.database.below(DATABASES.into()) as u16, name);
+                let expected = self.states[&revision].0.get(&key).cloned();
+                let text = key.1[..key.1.len().min(8)].escape_ascii();
+                assert_eq!(key_of(&view, &key), expected, "{}:{text} at {revision}", key.0);
+            }
+        }
+    }
+
+    /// Compares some revisions as a whole.
+    fn check_whole(&mut self, revisions: usize) {
+        for _ in 0..revisions {
+            let revision = self.revision();
+            let view = self.past.view(revision).expect("it is kept");
+            assert_eq!(contents(&view), self.states[&revision].0, "at {revision}");
+        }
+    }
+
+    fn check_times(&self) {
+        let oldest = self.past.oldest();
+        for (revision, (_, time_ms)) in self.states.range(oldest..).skip(1) {
+            assert_eq!(self.past.time_of(*revision).expect("it is kept"), *time_ms);
+            let same = self.states.iter().rev().find(|(_, state)| state.1 <= *time_ms);
+            let expected = *same.expect("itself at least").0;
+            assert_eq!(self.past.at_time(*time_ms).expect("it is kept"), expected);
+        }
+        let mut seen = oldest;
+        let newest = self.database.log().newest();
+        let mut visit = |record: log::Record<'_>| {
+            assert_eq!(record.revision, seen.next());
+            seen = record.revision;
+            ControlFlow::Continue(())
+        };
+        self.past.all(oldest, newest, &mut visit).expect("it is kept");
+        assert_eq!(seen, newest);
+    }
+
+    /// A revision that did something to a key is visited.
+    fn check_changes(&self) {
+        let (oldest, newest) = (self.past.oldest(), self.database.log().newest());
+        for number in 0..60 {
+            let key = (1, name(number));
+            let mut seen = Vec::new();
+            let mut visit = |record: log::Record<'_>| {
+                seen.push(record.revision);
+                ControlFlow::Continue(())
+            };
+            self.past.of_key(key.0, &key.1, oldest, newest, &mut visit).expect("it is kept");
+            assert!(seen.is_sorted_by(|a, b| a > b), "newest first");
+            let mut kept = self.states.range(oldest..);
+            let mut before = kept.next().expect("the oldest").1.0.get(&key);
+            for (revision, (state, _)) in kept {
+                let now = state.get(&key);
+                assert!(now == before || seen.contains(revision), "{number} at {revision}");
+                before = now;
+            }
+        }
+    }
+
+    fn check_gone(&self) {
+        let oldest = self.past.oldest();
+        for (&revision, _) in self.states.range(..oldest) {
+            for view in [self.past.view(revision), self.past.view_of_keys(revision)] {
+                let error = view.expect_err("it is not kept");
+                assert!(matches!(error, PastError::Compacted { asked, oldest: kept }
+                    if asked == revision && kept == oldest));
+            }
+            assert!(self.past.time_of(revision).is_err());
+        }
+        let newest = self.database.log().newest();
+        let error = self.past.view(newest.next()).expect_err("it has not happened");
+        assert!(matches!(error, PastError::Future { .. }), "{error}");
+    }
+}
+
+/// One key, asked for by name.
+fn key_of(keyspace: &Keyspace, (db, key): &Key) -> Option<State> {
+    look(keyspace, *db, &mut |txn| {
+        txn.load(key);
+        txn.check_backing().expect("the past can be read");
+        let info = txn.info(key)?;
+        let mut body = dump::encode_body(txn.get(key)?);
+        body.sort_unstable();
+        Some((body, info.deadline, info.revision))
+    })
+}
+
+fn name(number: u64) -> Vec<u8> {
+    format!("key:{number}").into_bytes()
+}
+
+#[test]
+fn every_kept_revision_is_as_it_was() {
+    for seed in 1..=2 {
+        let folder = temp_dir();
+        // Small bounds, so that batches end everywhere.
+        let pace = Pace { log_bytes: 3000 * seed, ..Pace::default() };
+        let mut archived = Archived::new(folder.path(), seed, pace);
+        for round in 0..6 {
+            archived.follow();
+            for part in 0..4 {
+                archived.step(30);
+                archived.check_keys(10);
+                archived.check_whole(2);
+                if part == 1 {
+                    archived.checkpoint();
+                }
+            }
+            archived.check_times();
+            archived.check_changes();
+            if round % 3 == 1 {
+                let wanted = archived.revision();
+                let oldest = archived.past.compact(wanted).expect("it can be compacted");
+                assert!(oldest <= wanted);
+                assert_eq!(oldest, archived.past.oldest());
+                archived.check_gone();
+            }
+            if round % 2 == 1 {
+                let (oldest, newest) = (archived.past.oldest(), archived.database.log().newest());
+                archived = archived.reopen(folder.path());
+                assert_eq!(archived.past.oldest(), oldest);
+                assert_eq!(archived.database.log().newest(), newest);
+                // What nobody has noted since is read when it is asked for.
+                archived.check_keys(20);
+                archived.check_whole(2);
+                archived.check_times();
+                archived.check_gone();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_too_old_or_too_much_gives_its_space_back() {
+    for by_age in [true, false] {
+        let folder = temp_dir();
+        let pace = Pace { log_bytes: 3000, ..Pace::default() };
+        let mut archived = Archived::new(folder.path(), 7, pace);
+        archived.follow();
+        let index_files = || {
+            let names = std::fs::read_dir(folder.path().join("history")).expect("there");
+            names
+                .filter(|n| {
+                    n.as_ref().is_ok_and(|n| n.path().extension().is_some_and(|e| e == "idx"))
+                })
+                .count()
+        };
+        let never = Retention { age_ms: u64::MAX, bytes: 0 };
+        let limit = match by_age {
+            true => Retention { age_ms: 7000, bytes: 0 },
+            false => Retention { age_ms: u64::MAX, bytes: 90_000 },
+        };
+        for _ in 0..10 {
+            archived.step(120);
+            archived.checkpoint();
+            let now_ms = archived.database.now_ms;
+            assert!(!archived.past.retain(&never, now_ms).expect("nothing to do"));
+            archived.past.retain(&limit, now_ms).expect("files can be removed");
+            let removed = archived.database.log().remove_before(archived.base.revision());
+            removed.expect("memory");
+            let oldest = archived.past.oldest();
+            let mut segments = archived.database.log().segments();
+            assert!(segments[0].last > oldest, "{segments:?} from {oldest} on");
+            // The state to begin with may be in the segment before.
+            segments.retain(|segment| segment.is_sealed && segment.first > oldest);
+            if by_age {
+                let born_ms = now_ms - 7000;
+                assert!(segments.iter().all(|kept| archived.states[&kept.last].1 >= born_ms));
+                let mut young = archived.states.iter().filter(|(_, state)| state.1 >= born_ms);
+                assert!(oldest <= *young.next().expect("the newest").0, "nothing younger may go");
+            } else {
+                let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+                assert!(bytes <= limit.bytes, "{bytes} bytes");
+            }
+            archived.check_keys(20);
+            archived.check_whole(2);
+            archived.check_gone();
+        }
+        assert!(archived.past.oldest() > Revision::ZERO);
+        let sealed = archived.database.log().segments().len() - 1;
+        assert!(index_files() <= sealed + 1, "{} files for {sealed}", index_files());
+    }
+}
+
+#[test]
+fn a_past_that_was_off_begins_anew() {
+    let folder = temp_dir();
+    let mut archived = Archived::new(folder.path(), 5, Pace::default());
+    archived.follow();
+    archived.step(50);
+    archived.checkpoint();
+    let between = archived.base.revision();
+    archived = archived.reopen(folder.path());
+    assert_eq!(archived.past.oldest(), Revision::ZERO);
+    Past::discard(&archived.base).expect("files can be removed");
+    archived = archived.reopen(folder.path());
+    assert_eq!(archived.past.oldest(), between);
+    archived.check_gone();
+    archived.follow();
+    archived.step(50);
+    archived.check_keys(30);
+    archived.check_whole(5);
+}
+
+#[test]
+fn the_base_gives_back_what_the_past_had_of_it() {
+    const KEYS: u8 = 200;
+    let folder = temp_dir();
+    let mut archived = Archived::new(folder.path(), 6, Pace::default());
+    archived.follow();
+    let batch = |archived: &Archived, value: u8| {
+        for key in 0..KEYS {
+            let value = vec![value; 1000];
+            archived.database.change(|txn| txn.set_string(&[key], &value, None));
+        }
+        archived.checkpoint();
+    };
+    (0..20).for_each(|value| batch(&archived, value));
+    let before = archived.base.disk_bytes();
+    assert!(before > 19 * 1000 * u64::from(KEYS), "every state is kept: {before}");
+    let newest = archived.database.log().newest();
+    assert_eq!(archived.past.compact(newest).expect("it can be"), newest);
+    // The follower has merged by the time it writes the second batch.
+    (0..2).for_each(|value| batch(&archived, value));
+    let after = archived.base.disk_bytes();
+    assert!(after < 4 * 1000 * u64::from(KEYS), "{after} of {before} bytes are left");
+}

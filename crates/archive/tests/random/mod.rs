@@ -1,0 +1,216 @@
+//! A database that changes at random, and what it holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
+use keyspace::types::{Hash, List, Set, Zset};
+use keyspace::{
+    Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, Value, dump,
+};
+use log::{FsyncPolicy, Log, LogOptions, MemVfs, Record, RecordHeader};
+
+pub const DATABASES: DbIndex = 3;
+
+/// A database whose every transaction goes to a log.
+pub struct Database {
+    pub keyspace: Keyspace,
+    /// Nobody else may have it when it is opened again.
+    pub log: Option<Arc<Log>>,
+    vfs: Arc<MemVfs>,
+    rng: SeededRng,
+    pub limits: EncodingLimits,
+    pub now_ms: u64,
+}
+
+struct ToLog<'l>(&'l Log);
+
+impl Journal for ToLog<'_> {
+    fn reserve(&self) -> Revision {
+        self.0.reserve()
+    }
+
+    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
+        let header = RecordHeader { time_ms, db, branch: BranchId::MAIN };
+        self.0.append(revision, header, effects);
+    }
+}
+
+impl Database {
+    pub fn new(seed: u64) -> Database {
+        let keyspace = Keyspace::new(DATABASES, seed);
+        let (vfs, rng) = (Arc::new(MemVfs::new()), SeededRng::new(seed));
+        let limits = EncodingLimits::default();
+        let mut database = Database { keyspace, log: None, vfs, rng, limits, now_ms: 1_000_000 };
+        database.open_log(Revision::ZERO);
+        database
+    }
+
+    /// Opens its log anew. An archive has everything up to `base`.
+    pub fn open_log(&mut self, base: Revision) {
+        if let Some(log) = self.log.take() {
+            log.close().expect("memory takes everything");
+            drop(Arc::into_inner(log).expect("nobody has it"));
+        }
+        let options = LogOptions {
+            fsync: FsyncPolicy::Always,
+            segment_bytes_max: 20_000,
+            block_bytes_max: 2_000,
+            ..LogOptions::default()
+        };
+        let clock = Arc::new(SystemClock);
+        let mut replay = |_: Record<'_>| Ok(());
+        let (vfs, dir) = (self.vfs.clone(), Path::new("/log"));
+        let (log, _) = Log::open(vfs, dir, options, base, clock, &mut self.rng, &mut replay)
+            .expect("a log in memory opens");
+        self.log = Some(Arc::new(log));
+    }
+
+    pub fn log(&self) -> &Arc<Log> {
+        self.log.as_ref().expect("it is open")
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.rng.below(n)
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        match self.below(200) {
+            // Longer than the tree takes.
+            0 => vec![b'x'; 70_000],
+            n => format!("key:{}", n % 60).into_bytes(),
+        }
+    }
+
+    fn element(&mut self) -> Vec<u8> {
+        let len = [1, 5, 20, 90][self.below(4) as usize];
+        let first = b'a' + self.below(20) as u8;
+        vec![first; len]
+    }
+
+    /// One random transaction of one to three changes.
+    pub fn step(&mut self) {
+        self.now_ms += self.below(50);
+        let changes: Vec<_> = (0..1 + self.below(3))
+            .map(|_| {
+                let what = self.below(300);
+                let db = self.below(u64::from(DATABASES)) as DbIndex;
+                (what, db, self.key(), self.key(), self.element(), self.element(), self.below(9))
+            })
+            .collect();
+        let now_ms = self.now_ms;
+        let play = |txn: &mut Txn<'_>| {
+            for (what, db, key, other, a, b, n) in changes {
+                txn.select(db);
+                let deadline = (n == 0).then_some(now_ms + 700);
+                // Commands of another type than the key's change nothing.
+                match what {
+                    0..=99 => txn.set_string(&key, &a, deadline),
+                    100..=119 => _ = txn.delete(&key),
+                    120..=129 => _ = txn.rename(&key, (db + n as DbIndex) % DATABASES, &other),
+                    130..=139 => _ = txn.set_deadline(&key, deadline),
+                    140..=169 => {
+                        _ = txn.update_or_create(&key, |hash: &mut Editor<'_, '_, Hash>| match n {
+                            0..3 => _ = hash.remove(&a),
+                            _ => _ = hash.set(&a, &b),
+                        });
+                    }
+                    170..=209 => {
+                        _ = txn.update_or_create(&key, |list: &mut Editor<'_, '_, List>| match n {
+                            0 if !list.is_empty() => list.drop_front(1),
+                            1 if !list.is_empty() => list.drop_back(1),
+                            2 if !list.is_empty() => list.insert(list.len() / 2, &b),
+                            3..=5 => list.push_front(&a),
+                            _ => list.push_back(&b),
+                        });
+                    }
+                    210..=239 => {
+                        _ = txn.update_or_create(&key, |set: &mut Editor<'_, '_, Set>| match n {
+                            0..3 => set.remove(&a),
+                            _ => set.add(&a),
+                        });
+                    }
+                    240..=269 => {
+                        _ = txn.update_or_create(&key, |zset: &mut Editor<'_, '_, Zset>| match n {
+                            0..3 => _ = zset.remove(&a),
+                            _ => _ = zset.set(&a, n as f64 / 3.0),
+                        });
+                    }
+                    270..=295 => txn.put(&key, Value::Str(a), deadline),
+                    296 => txn.flush(db),
+                    _ => txn.swap(db, (db + 1) % DATABASES),
+                }
+            }
+        };
+        self.change(play);
+    }
+
+    /// One transaction.
+    pub fn change(&self, change: impl FnOnce(&mut Txn<'_>)) {
+        let options = TxnOptions {
+            now_ms: self.now_ms,
+            limits: &self.limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: true,
+        };
+        let journal = ToLog(self.log());
+        let mut buffers = Buffers::default();
+        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &journal, &mut buffers, options);
+        change(&mut txn);
+        txn.finish();
+    }
+}
+
+pub type Key = (DbIndex, Vec<u8>);
+pub type State = (Vec<u8>, Option<u64>, Revision);
+
+/// Looks at one database of a keyspace.
+pub fn look<T>(keyspace: &Keyspace, db: DbIndex, see: &mut dyn FnMut(&mut Txn<'_>) -> T) -> T {
+    struct None;
+    impl Journal for None {
+        fn reserve(&self) -> Revision {
+            unreachable!("nothing is changed")
+        }
+        fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+    }
+    let limits = EncodingLimits::default();
+    let options = TxnOptions {
+        now_ms: 0,
+        limits: &limits,
+        event_classes: 0,
+        always_record: false,
+        expire: false,
+        touch: false,
+    };
+    let mut buffers = Buffers::default();
+    let mut txn = Txn::begin(keyspace, &Scope::All, &None, &mut buffers, options);
+    txn.select(db);
+    see(&mut txn)
+}
+
+/// Everything a keyspace holds.
+pub fn contents(keyspace: &Keyspace) -> BTreeMap<Key, State> {
+    let mut found = BTreeMap::new();
+    for db in 0..DATABASES {
+        look(keyspace, db, &mut |txn| {
+            let count = txn.len();
+            let mut values = Vec::new();
+            txn.scan(0, usize::MAX, &mut |key, value| {
+                // Two orders of one set are one set.
+                let mut body = dump::encode_body(value);
+                body.sort_unstable();
+                values.push((key.to_vec(), body));
+            })
+            .expect("the base can be read");
+            assert_eq!(values.len(), count, "keys of database {db}");
+            for (key, body) in values {
+                let info = txn.info(&key).expect("just seen");
+                found.insert((db, key.clone()), (body, info.deadline, info.revision));
+            }
+        });
+    }
+    found
+}

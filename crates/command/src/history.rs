@@ -1,0 +1,67 @@
+//! Rows of the commands about the past; their handlers are in `engine`.
+
+use smallvec::SmallVec;
+
+use crate::args::is_word;
+use crate::flags::{ADMIN, DENYOOM, Flags, NO_MULTI, NOSCRIPT, READONLY, WRITE, category};
+use crate::keys::{Begin, Find, KeyRef, KeySpec, key_flags::*};
+use crate::spec::{CommandSpec, Family, Group};
+use crate::table::table;
+
+type Row = CommandSpec;
+
+/// They may read the disk, which nobody does who holds the locks of an EXEC.
+const LOOK_BACK: Flags = READONLY.with(NO_MULTI);
+
+const BRING_BACK: Flags = WRITE.with(DENYOOM).with(NO_MULTI);
+const UPKEEP: Flags = ADMIN.with(NOSCRIPT).with(NO_MULTI);
+
+/// The rows.
+#[rustfmt::skip]
+pub const FAMILY: Family = Family {
+    group: Group::History,
+    commands: &[
+        Row::engine("at", -3, LOOK_BACK, "alcid 0.1", "when [BRANCH branch] command [arg [arg ...]]", "Runs a command that reads on the state of an earlier time.").keys(&[KeySpec { flags: RO.with(ACCESS), begin: Begin::Index(2), find: Find::Custom(keys_of_inner) }]),
+        Row::engine("blame", 2, LOOK_BACK, "alcid 0.1", "key", "Tells for each element of a key which revision last changed it, when, and whose.").keys(&[KeySpec::one(1, RO.with(ACCESS))]),
+        Row::engine("changes", -1, LOOK_BACK, "alcid 0.1", "[FROM when] [TO when] [MATCH pattern] [COUNT count]", "Lists what has happened to the keys of the database, oldest first."),
+        Row::engine("history", -2, LOOK_BACK, "alcid 0.1", "key [FIELD field | MEMBER member] [FROM when] [TO when] [COUNT count] [REV] [VALUES]", "Lists the changes of a key, newest first.").keys(&[KeySpec::one(1, RO.with(ACCESS))]),
+        Row::engine("history.compact", -1, UPKEEP, "alcid 0.1", "[BEFORE when]", "Lets go of the history before a revision, as far as nobody holds it.").categories(category::DANGEROUS),
+        Row::engine("history.stats", 1, UPKEEP, "alcid 0.1", "", "Tells how much history there is and who holds it."),
+        Row::engine("revert", -4, BRING_BACK, "alcid 0.1", "<key | PREFIX prefix | ALL> TO when [DRYRUN] [MSG text]", "Makes a key, or many, what they were at an earlier time, as a new revision.").keys(&[KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(key_of_revert) }]).categories(category::DANGEROUS),
+        Row::engine("timeline", -1, LOOK_BACK, "alcid 0.1", "[FROM when] [TO when] [BY <COMMAND | USER | PREFIX>] [BUCKET duration]", "Counts changes by time and by what made them."),
+        Row::engine("undelete", -2, BRING_BACK, "alcid 0.1", "key [AT when]", "Brings back a key that is gone, as a new revision.").keys(&[KeySpec::one(1, OW.with(INSERT))]),
+    ],
+};
+
+/// Where in the words of AT, its name included, those of the command to run
+/// begin, and the branch that it names.
+#[must_use]
+pub fn inner_of_at<'a>(argv: &[&'a [u8]]) -> (usize, Option<&'a [u8]>) {
+    match argv {
+        [_, _, word, branch, _, ..] if is_word(word, "branch") => (4, Some(branch)),
+        _ => (2, None),
+    }
+}
+
+/// The keys of the command that AT runs.
+fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
+    let (begin, _) = inner_of_at(argv);
+    let Some(inner) = argv.get(begin..).filter(|inner| !inner.is_empty()) else {
+        return SmallVec::new();
+    };
+    let command = table().find(inner[0]).and_then(|command| {
+        let name = inner.get(1).filter(|_| !command.subcommands.is_empty());
+        name.map_or(Some(command), |name| command.subcommand(name))
+    });
+    let shift = |key: KeyRef| KeyRef { index: key.index + begin, ..key };
+    // AT in AT is refused, and looked for no deeper here either.
+    let command = command.filter(|command| command.spec.name != "at");
+    command
+        .map_or_else(SmallVec::new, |command| command.keys(inner).into_iter().map(shift).collect())
+}
+
+/// The key of REVERT; none where it is about many.
+fn key_of_revert(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
+    let is_key = argv.get(2).is_some_and(|word| is_word(word, "to")) && !is_word(argv[1], "all");
+    is_key.then_some(KeyRef { index: 1, flags: OW.with(UPDATE) }).into_iter().collect()
+}

@@ -1,0 +1,103 @@
+//! Work that may take long, beside the connections' threads.
+//!
+//! A connection's thread serves many clients. What may read much of the disk
+//! runs on a thread of its own instead, while its client waits as for a
+//! blocking command. Where there is no runtime that others share, as in tests
+//! of the bare engine, it runs in place.
+
+use std::sync::Arc;
+
+use base::{Frame, FrameBuilder, Reply, Revision};
+use command::{Error, Result};
+use keyspace::{Buffers, Finished};
+use tokio::runtime::Handle;
+
+use crate::blocking::Answer;
+use crate::call::Call;
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::tracking::Invalidations;
+
+/// What a reply that was written aside depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Aside {
+    /// It must not be sent before this is committed.
+    pub(crate) depends_on: Revision,
+    /// What was written on the client's behalf.
+    pub(crate) written: Option<Revision>,
+}
+
+/// Ends the wait whatever happens to the work.
+struct Wait {
+    engine: Arc<Engine>,
+    id: u64,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let text = "ERR the command ended early by a defect; the server's log says more";
+        // False, and nothing happens, when the answer is there.
+        self.engine.answer_wait(self.id, Frame::Error(text.to_owned()), Revision::ZERO);
+    }
+}
+
+/// Runs `work`, which writes one reply or answers an error and has written none
+/// then, and lets the client wait for it.
+pub(crate) fn run(
+    call: &mut Call<'_, '_>,
+    work: impl FnOnce(&Arc<Engine>, &mut dyn Reply) -> Result<Aside> + Send + 'static,
+) -> Result<Outcome> {
+    let engine = call.engine;
+    let Ok(runtime) = Handle::try_current() else {
+        let aside = work(engine, call.reply)?;
+        let session = &mut *call.session;
+        session.depends_on = session.depends_on.max(aside.depends_on);
+        session.saw(aside.depends_on);
+        session.last_write = aside.written.unwrap_or(session.last_write);
+        return Ok(Outcome::Done);
+    };
+    // CLIENT UNBLOCK alone ends it early.
+    let unblocked = Frame::Error("ERR the wait for the reply was ended".to_owned());
+    let blocked = engine.blocking.register_plain(call.session, call.command, unblocked, None);
+    let wait = Wait { engine: engine.clone(), id: blocked.id };
+    let is_resp3 = call.reply.is_resp3();
+    runtime.spawn_blocking(move || {
+        let mut sink = FrameBuilder::new(is_resp3);
+        let result = work(&wait.engine, &mut sink);
+        let (aside, frame) = match result {
+            Ok(aside) => (aside, sink.finish().pop()),
+            Err(error) => (Aside::default(), Some(error_frame(&error))),
+        };
+        let Aside { depends_on, written } = aside;
+        if let Some(frame) = frame {
+            wait.engine.answer(wait.id, Answer { frame, depends_on, written });
+        }
+    });
+    Ok(Outcome::Blocked(blocked))
+}
+
+fn error_frame(error: &Error) -> Frame {
+    Frame::Error(error.text().to_owned())
+}
+
+impl Engine {
+    /// After a transaction that no session of a client ran, with the locks open.
+    pub(crate) fn settle_aside(
+        self: &Arc<Self>,
+        buffers: &mut Buffers,
+        finished: &Finished,
+        told: Invalidations,
+    ) {
+        self.count_expired(finished);
+        self.dispose(buffers.take_garbage());
+        let Some(revision) = finished.written else { return };
+        self.revision_written(revision);
+        if buffers.has_events() {
+            let events = buffers.take_events();
+            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+        }
+        self.tell(told, revision);
+        let effects = buffers.effects().to_vec();
+        self.serve_waiters(buffers.first_db(), &effects);
+    }
+}

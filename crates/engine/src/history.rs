@@ -1,0 +1,125 @@
+//! Commands about what has changed, by whom and when, and those that bring
+//! back how it was. All of them read records of the log through [`Past`] and
+//! hold no lock meanwhile.
+
+mod changes;
+mod events;
+mod of_key;
+mod revert;
+mod upkeep;
+
+use std::ops::ControlFlow;
+
+use base::when::When;
+use base::{Frame, Revision};
+use command::{Args, Error, Result, parse_when, time_named};
+use log::Record;
+
+use crate::call::Handler;
+use crate::engine::Engine;
+use crate::past::{Past, PastError};
+
+pub(crate) use revert::WritersHeld;
+
+/// The handlers, a slice per file.
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
+    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+
+/// FROM and TO, both included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bounds {
+    from: Option<When>,
+    to: Option<When>,
+}
+
+impl Bounds {
+    /// Reads FROM or TO if one of them comes next.
+    fn take(&mut self, args: &mut Args<'_>) -> Result<bool> {
+        let bound = if args.take_word("from") {
+            &mut self.from
+        } else if args.take_word("to") {
+            &mut self.to
+        } else {
+            return Ok(false);
+        };
+        *bound = Some(parse_when(args.next()?)?);
+        Ok(true)
+    }
+
+    /// The transactions that they hold: those after the first revision, up to
+    /// the second. Without FROM as far back as there are any.
+    fn resolve(self, engine: &Engine, now_ms: u64) -> Result<Span> {
+        let past = engine.needs_past()?;
+        let (oldest, newest) = (past.oldest(), engine.replicator.committed());
+        let after = match self.from {
+            None => oldest,
+            // Right after the newest one is where a reader goes on later.
+            Some(When::Revision(asked)) if asked > newest.next() => {
+                return Err(PastError::Future { asked, newest }.into());
+            }
+            Some(When::Revision(asked)) => {
+                let after = Revision(asked.0.saturating_sub(1));
+                if after < oldest {
+                    return Err(PastError::Compacted { asked, oldest: oldest.next() }.into());
+                }
+                after
+            }
+            Some(when) => match time_named(when, now_ms).unwrap_or(now_ms).checked_sub(1) {
+                Some(before) => past.at_time(before)?.max(oldest),
+                None => oldest,
+            },
+        };
+        let upto = match self.to {
+            None => newest,
+            Some(to) => engine.moment(to, now_ms)?.revision,
+        };
+        Ok(Span { after, upto })
+    }
+}
+
+/// Transactions: those after a revision, up to another.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    after: Revision,
+    upto: Revision,
+}
+
+impl Span {
+    fn is_empty(self) -> bool {
+        self.upto <= self.after
+    }
+
+    /// Visits them, oldest first, until a visit fails or breaks off.
+    fn visit(
+        self,
+        past: &dyn Past,
+        mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut failure = None;
+        past.all(self.after, self.upto, &mut |record| keep(visit(record), &mut failure))?;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// A visit's failure ends the visits; it is kept, as they cannot answer it.
+fn keep(visited: Result<ControlFlow<()>>, failure: &mut Option<Error>) -> ControlFlow<()> {
+    visited.unwrap_or_else(|error| {
+        *failure = Some(error);
+        ControlFlow::Break(())
+    })
+}
+
+/// COUNT's argument, at least 1.
+fn count(args: &mut Args<'_>) -> Result<usize> {
+    let count = args.next_i64()?;
+    usize::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| {
+        Error::new(format!("ERR COUNT {count} is below 1, the least that can be asked for"))
+    })
+}
+
+fn number(value: u64) -> Frame {
+    Frame::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,185 @@
+//! CHANGES and TIMELINE: what became of many keys.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use base::units::parse_duration_ms;
+use base::{Frame, glob};
+use command::{Args, Error, Result};
+use keyspace::effect::Cause;
+
+use super::events::{self, Touch, What, Who};
+use super::{Bounds, count, number};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::execute::Outcome;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[("changes", changes), ("timeline", timeline)];
+
+/// Changes that CHANGES answers without COUNT.
+const COUNT_DEFAULT: usize = 1000;
+
+/// Keys, or all of them, that one transaction touched, in the order in which
+/// it first did, with what became of each.
+#[derive(Default)]
+struct Changed<'r> {
+    order: Vec<Option<&'r [u8]>>,
+    what: BTreeMap<Option<&'r [u8]>, What<'r>>,
+}
+
+impl<'r> Changed<'r> {
+    fn add(&mut self, touch: Touch<'r>) {
+        let order = &mut self.order;
+        self.what.entry(touch.key).and_modify(|what| *what = what.then(touch.what)).or_insert_with(
+            || {
+                order.push(touch.key);
+                touch.what
+            },
+        );
+    }
+}
+
+fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let (mut bounds, mut pattern, mut count_max) = (Bounds::default(), None, COUNT_DEFAULT);
+    while !args.is_empty() {
+        if bounds.take(&mut args)? {
+        } else if args.take_word("match") {
+            pattern = Some(args.next()?.to_vec());
+        } else if args.take_word("count") {
+            count_max = count(&mut args)?;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let (db, now_ms) = (call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let span = bounds.resolve(engine, now_ms)?;
+        let mut rows = Vec::new();
+        let is_wanted = |key: Option<&[u8]>| match (key, &pattern) {
+            // What is about every key is about those that match.
+            (None, _) | (_, None) => true,
+            (Some(key), Some(pattern)) => glob::matches(pattern, key),
+        };
+        span.visit(&**engine.needs_past()?, |record| {
+            let mut changed = Changed::default();
+            let who = events::read(&record, &mut |touch| {
+                if touch.db == db && is_wanted(touch.key) {
+                    changed.add(touch);
+                }
+                Ok(())
+            })?;
+            for key in changed.order {
+                let what = changed.what[&key];
+                let mut row = vec![
+                    number(record.revision.0),
+                    number(record.header.time_ms),
+                    key.map_or(Frame::Null, Frame::bulk),
+                ];
+                row.extend(events::origin(what, who.as_ref()));
+                row.push(Frame::bulk(what.word()));
+                rows.push(Frame::Array(row));
+            }
+            // A reader goes on after a revision, so none is cut in two.
+            let is_enough = rows.len() >= count_max;
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        reply.frame(&Frame::Array(rows));
+        Ok(Aside { depends_on: span.upto, written: None })
+    })
+}
+
+/// What TIMELINE counts.
+#[derive(Clone, Copy)]
+enum By {
+    /// Transactions by the command that made them.
+    Command,
+    /// Transactions by user.
+    User,
+    /// Changed keys by what stands before the first colon of their names, it
+    /// included.
+    Prefix,
+}
+
+fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let (mut bounds, mut by, mut bucket_ms) = (Bounds::default(), By::Command, 60_000);
+    while !args.is_empty() {
+        if bounds.take(&mut args)? {
+        } else if args.take_word("by") {
+            by = match args.next()?.to_ascii_lowercase().as_slice() {
+                b"command" => By::Command,
+                b"user" => By::User,
+                b"prefix" => By::Prefix,
+                _ => return Err(Error::new("ERR BY takes COMMAND, USER or PREFIX")),
+            };
+        } else if args.take_word("bucket") {
+            bucket_ms = bucket(args.next()?)?;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let (db, now_ms) = (call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let span = bounds.resolve(engine, now_ms)?;
+        let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
+        span.visit(&**engine.needs_past()?, |record| {
+            let bucket = record.header.time_ms / bucket_ms * bucket_ms;
+            let mut changed = Changed::default();
+            let who = events::read(&record, &mut |touch| {
+                if touch.db == db {
+                    changed.add(touch);
+                }
+                Ok(())
+            })?;
+            for name in names(by, &changed, who.as_ref()) {
+                *counts.entry((bucket, name)).or_default() += 1;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let row = |((time_ms, name), count): ((u64, Option<Vec<u8>>), u64)| {
+            let name = name.map_or(Frame::Null, Frame::Bulk);
+            Frame::Array(vec![number(time_ms), name, number(count)])
+        };
+        reply.frame(&Frame::Array(counts.into_iter().map(row).collect()));
+        Ok(Aside { depends_on: span.upto, written: None })
+    })
+}
+
+fn bucket(arg: &[u8]) -> Result<u64> {
+    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1));
+    ms.filter(|&ms| ms > 0).ok_or_else(|| {
+        let given = String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned();
+        Error::new(format!(
+            "ERR BUCKET '{given}' is no duration above zero, such as 30s, 10m or 2h"
+        ))
+    })
+}
+
+/// What a transaction counts under.
+fn names(by: By, changed: &Changed<'_>, who: Option<&Who>) -> Vec<Option<Vec<u8>>> {
+    if changed.order.is_empty() {
+        return Vec::new();
+    }
+    let by_itself = || {
+        let gone_by = |cause| changed.what.values().all(|what| *what == What::Gone(cause));
+        let cause = if gone_by(Cause::Expired) {
+            Some("expire")
+        } else if gone_by(Cause::Evicted) {
+            Some("evict")
+        } else {
+            None
+        };
+        cause.map(|cause| cause.as_bytes().to_vec())
+    };
+    match by {
+        By::Command => vec![who.map(|who| who.name().to_vec()).or_else(by_itself)],
+        By::User => vec![who.map(|who| who.user.clone())],
+        By::Prefix => changed.order.iter().map(|key| key.map(prefix)).collect(),
+    }
+}
+
+fn prefix(key: &[u8]) -> Vec<u8> {
+    let end = key.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1);
+    key[..end].to_vec()
+}

@@ -1,0 +1,165 @@
+//! What a record did, key by key.
+
+use base::{DbIndex, Frame};
+use command::Result;
+use keyspace::effect::{Cause, Effect, Effects};
+use log::Record;
+
+use crate::past::PastError;
+
+/// Who made a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) command: Vec<u8>,
+    pub(super) user: Vec<u8>,
+    address: Vec<u8>,
+}
+
+/// What became of a key, or of every key of a database.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum What<'r> {
+    /// It has a new value as a whole.
+    Set,
+    /// This element of it changed.
+    Part(Effect<'r>),
+    Deadline,
+    Gone(Cause),
+    /// Renamed; it is at another place now.
+    MovedAway,
+    /// Renamed; another's value is here now.
+    MovedHere,
+    /// Its database was emptied.
+    Flushed,
+    /// Its database changed places with another.
+    Swapped,
+}
+
+/// One effect and the place it is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touch<'r> {
+    pub(super) db: DbIndex,
+    /// `None`: every key of the database.
+    pub(super) key: Option<&'r [u8]>,
+    pub(super) what: What<'r>,
+    /// The effect itself, for those who want its operands.
+    pub(super) effect: Effect<'r>,
+}
+
+impl Touch<'_> {
+    /// Whether it is about this key, alone or with all others.
+    pub(super) fn is_about(&self, db: DbIndex, key: &[u8]) -> bool {
+        self.db == db && self.key.is_none_or(|name| name == key)
+    }
+}
+
+/// Visits what a record did, in order; answers who made it, if it tells.
+pub(super) fn read<'r>(
+    record: &Record<'r>,
+    visit: &mut dyn FnMut(Touch<'r>) -> Result,
+) -> Result<Option<Who>> {
+    let (mut db, mut key, mut who) = (record.header.db, None, None);
+    for effect in Effects::new(record.effects) {
+        let effect = effect.map_err(|error| {
+            PastError::Unreadable(format!("revision {}: {error}", record.revision))
+        })?;
+        let what = match effect {
+            Effect::Database(other) => {
+                db = other;
+                continue;
+            }
+            Effect::Key { key: name, .. } => {
+                key = Some(name);
+                continue;
+            }
+            Effect::Origin { command, user, address } => {
+                let [command, user, address] = [command, user, address].map(<[u8]>::to_vec);
+                who = Some(Who { command, user, address });
+                continue;
+            }
+            // The effect before has said which element went.
+            Effect::Emptied => What::Gone(Cause::Client),
+            Effect::Delete(cause) => What::Gone(cause),
+            Effect::StrSet { .. } | Effect::Put { .. } => What::Set,
+            Effect::Deadline(_) => What::Deadline,
+            Effect::Flush { db } => {
+                visit(Touch { db, key: None, what: What::Flushed, effect })?;
+                continue;
+            }
+            Effect::Swap { a, b } => {
+                for db in [a, b] {
+                    visit(Touch { db, key: None, what: What::Swapped, effect })?;
+                }
+                continue;
+            }
+            Effect::Rename { db: to_db, key: to, .. } => {
+                visit(Touch { db, key, what: What::MovedAway, effect })?;
+                let to = Touch { db: to_db, key: Some(to), what: What::MovedHere, effect };
+                visit(to)?;
+                continue;
+            }
+            _ => What::Part(effect),
+        };
+        visit(Touch { db, key, what, effect })?;
+    }
+    Ok(who)
+}
+
+impl What<'_> {
+    /// Both as one, when a transaction did first this and then `next`.
+    pub(super) fn then(self, next: Self) -> Self {
+        let was_whole = matches!(self, What::Set | What::MovedHere);
+        match next {
+            What::Part(_) if was_whole => self,
+            // It was made anew.
+            What::Part(_) if self.is_removal() => What::Set,
+            What::Deadline => self,
+            next => next,
+        }
+    }
+
+    pub(super) fn is_removal(self) -> bool {
+        matches!(self, What::Gone(_) | What::MovedAway | What::Flushed)
+    }
+
+    /// The word for it in CHANGES.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            What::Set | What::MovedHere => "set",
+            What::Part(_) => "changed",
+            What::Deadline => "deadline",
+            What::Gone(_) | What::MovedAway => "removed",
+            What::Flushed => "flushed",
+            What::Swapped => "swapped",
+        }
+    }
+}
+
+/// The words for what a change came from: command, user, address and cause.
+/// What the server did by itself is nobody's.
+pub(super) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
+    let cause = match what {
+        What::Gone(Cause::Expired) => Some("expire"),
+        What::Gone(Cause::Evicted) => Some("evict"),
+        _ => None,
+    };
+    let text = |bytes: &[u8]| Frame::bulk(bytes);
+    match (who, cause) {
+        (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
+        (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
+        (Some(who), None) => {
+            let cause = if who.reverts() { "revert" } else { "client" };
+            [text(&who.command), text(&who.user), text(&who.address), Frame::bulk(cause)]
+        }
+    }
+}
+
+impl Who {
+    /// The command's name; a message may follow it in the record.
+    pub(super) fn name(&self) -> &[u8] {
+        self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
+    }
+
+    fn reverts(&self) -> bool {
+        matches!(self.name(), b"revert" | b"undelete")
+    }
+}

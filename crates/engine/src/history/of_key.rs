@@ -1,0 +1,335 @@
+//! HISTORY and BLAME: what became of one key.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use base::{DbIndex, Frame, Reply, Revision};
+use command::{Args, Error, Result};
+use keyspace::ValueRef;
+use keyspace::effect::Effect;
+use log::Record;
+
+use super::events::{self, Touch, What, Who};
+use super::{Bounds, Span, count, keep, number};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::travel::Moment;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[("blame", blame), ("history", history)];
+
+/// Versions that HISTORY answers without COUNT.
+const COUNT_DEFAULT: usize = 100;
+
+/// An element of a collection.
+#[derive(Clone, Debug)]
+enum Element {
+    Field(Vec<u8>),
+    Member(Vec<u8>),
+}
+
+impl Element {
+    /// Whether an effect on the key changes it.
+    fn is_changed_by(&self, what: What<'_>) -> bool {
+        match (what, self) {
+            (What::Deadline, _) => false,
+            (What::Part(effect), element) => match (effect, element) {
+                (
+                    Effect::HashSet { field, .. }
+                    | Effect::HashDelete { field }
+                    | Effect::HashAdd { field, .. },
+                    Element::Field(name),
+                ) => field == name,
+                (
+                    Effect::SetAdd { member }
+                    | Effect::SetRemove { member }
+                    | Effect::ZsetSet { member, .. }
+                    | Effect::ZsetRemove { member },
+                    Element::Member(name),
+                ) => member == name,
+                _ => false,
+            },
+            // Whatever is about the key as a whole.
+            _ => true,
+        }
+    }
+
+    fn of(&self, value: ValueRef<'_>) -> Frame {
+        match (self, value) {
+            (Element::Field(name), ValueRef::Hash(hash)) => {
+                hash.get(name).map_or(Frame::Null, Frame::bulk)
+            }
+            (Element::Member(name), ValueRef::Set(set)) if set.contains(name) => Frame::Integer(1),
+            (Element::Member(name), ValueRef::Zset(zset)) => {
+                zset.score(name).map_or(Frame::Null, Frame::Double)
+            }
+            _ => Frame::Null,
+        }
+    }
+}
+
+/// A value as a reply: a string, an array, a set, or a map of fields to values
+/// or members to scores.
+fn whole(value: ValueRef<'_>) -> Frame {
+    match value {
+        ValueRef::Str(bytes) => Frame::bulk(bytes),
+        ValueRef::List(list) => Frame::Array(list.iter().map(Frame::bulk).collect()),
+        ValueRef::Set(set) => Frame::Set(set.iter().map(|member| Frame::bulk(&*member)).collect()),
+        ValueRef::Hash(hash) => {
+            let pair = |(field, value)| (Frame::bulk(field), Frame::bulk(value));
+            Frame::Map(hash.iter().map(pair).collect())
+        }
+        ValueRef::Zset(zset) => {
+            let pair = |(member, score)| (Frame::bulk(member), Frame::Double(score));
+            Frame::Map(zset.iter().map(pair).collect())
+        }
+    }
+}
+
+/// What HISTORY is asked for.
+struct Request {
+    db: DbIndex,
+    key: Vec<u8>,
+    element: Option<Element>,
+    span: Span,
+    count: usize,
+    oldest_first: bool,
+    values: bool,
+}
+
+/// A transaction that changed the key.
+struct Version {
+    row: Vec<Frame>,
+    at: Moment,
+    /// The value, where the record tells it.
+    value: Option<Frame>,
+}
+
+fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let key = args.next()?.to_vec();
+    let (mut element, mut bounds, mut count_max) = (None, Bounds::default(), COUNT_DEFAULT);
+    let (mut oldest_first, mut values) = (false, false);
+    while !args.is_empty() {
+        if bounds.take(&mut args)? {
+        } else if args.take_word("field") {
+            element = Some(Element::Field(args.next()?.to_vec()));
+        } else if args.take_word("member") {
+            element = Some(Element::Member(args.next()?.to_vec()));
+        } else if args.take_word("count") {
+            count_max = count(&mut args)?;
+        } else if args.take_word("rev") {
+            oldest_first = true;
+        } else if args.take_word("values") {
+            values = true;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let (db, now_ms) = (call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let span = bounds.resolve(engine, now_ms)?;
+        let request = Request { db, key, element, span, count: count_max, oldest_first, values };
+        let rows = request.rows(engine)?;
+        reply.frame(&Frame::Array(rows));
+        Ok(Aside { depends_on: span.upto, written: None })
+    })
+}
+
+impl Request {
+    fn rows(&self, engine: &Engine) -> Result<Vec<Frame>> {
+        let mut versions: VecDeque<Version> = VecDeque::new();
+        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
+            if let Some(version) = self.version(engine, &record)? {
+                versions.push_back(version);
+                if versions.len() > self.count && self.oldest_first {
+                    versions.pop_front();
+                }
+            }
+            let is_enough = versions.len() >= self.count && !self.oldest_first;
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if self.oldest_first {
+            versions.make_contiguous().reverse();
+        }
+        versions.into_iter().map(|version| self.finish(engine, version)).collect()
+    }
+
+    fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
+        let (mut sum, mut is_wanted): (Option<What<'_>>, bool) = (None, false);
+        let mut value = None;
+        let who = events::read(record, &mut |touch: Touch<'_>| {
+            if touch.is_about(self.db, &self.key) {
+                let is_mine = |element: &Element| element.is_changed_by(touch.what);
+                is_wanted |= self.element.as_ref().is_none_or(is_mine);
+                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
+                match touch.effect {
+                    Effect::StrSet { value: bytes, .. } => value = Some(Frame::bulk(bytes)),
+                    Effect::Deadline(_) => {}
+                    _ if touch.what.is_removal() => value = Some(Frame::Null),
+                    _ => value = None,
+                }
+            }
+            Ok(())
+        })?;
+        let Some(what) = sum.filter(|_| is_wanted) else { return Ok(None) };
+        let at = Moment { revision: record.revision, time_ms: record.header.time_ms };
+        if matches!(what, What::Flushed | What::Swapped) && !self.concerns(engine, at)? {
+            return Ok(None);
+        }
+        let mut row = vec![number(at.revision.0), number(at.time_ms)];
+        row.extend(events::origin(what, who.as_ref()));
+        if self.element.is_some() && value != Some(Frame::Null) {
+            value = None;
+        }
+        Ok(Some(Version { row, at, value }))
+    }
+
+    /// Whether the key was there when its database changed as a whole, before
+    /// or after.
+    fn concerns(&self, engine: &Engine, at: Moment) -> Result<bool> {
+        let before = Revision(at.revision.0 - 1);
+        if before < engine.needs_past()?.oldest() {
+            // Nobody knows any more.
+            return Ok(true);
+        }
+        for revision in [before, at.revision] {
+            // Deadlines aside: what was due stood there as well.
+            let moment = Moment { revision, time_ms: 0 };
+            if engine.look_at(moment, self.db, &self.key, |value, _| value.is_some())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn finish(&self, engine: &Engine, version: Version) -> Result<Frame> {
+        let Version { mut row, at, value } = version;
+        if self.values {
+            row.push(match value {
+                Some(value) => value,
+                None => engine.look_at(at, self.db, &self.key, |value, _| {
+                    value.map_or(Frame::Null, |value| match &self.element {
+                        Some(element) => element.of(value),
+                        None => whole(value),
+                    })
+                })?,
+            });
+        }
+        Ok(Frame::Array(row))
+    }
+}
+
+/// Visits the transactions of a span that may have changed a key, newest first.
+pub(super) fn visit_key(
+    engine: &Engine,
+    span: Span,
+    db: DbIndex,
+    key: &[u8],
+    visit: &mut dyn FnMut(Record<'_>) -> Result<ControlFlow<()>>,
+) -> Result {
+    if span.is_empty() {
+        return Ok(());
+    }
+    let past = engine.needs_past()?;
+    let mut failure = None;
+    past.of_key(db, key, span.after, span.upto, &mut |record| keep(visit(record), &mut failure))?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Who last changed what is there now.
+type Blamed = Option<(Moment, Option<Who>)>;
+
+fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let span = Bounds::default().resolve(engine, now_ms)?;
+        let at = Moment { revision: span.upto, time_ms: now_ms };
+        let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
+        let blamed = match &elements {
+            None => Vec::new(),
+            Some(elements) => find_blame(engine, span, db, &key, elements)?,
+        };
+        write_blame(&elements.unwrap_or_default(), &blamed, reply);
+        Ok(Aside { depends_on: span.upto, written: None })
+    })
+}
+
+/// The elements that are blamed one by one; one without a name where the value
+/// is blamed as a whole.
+fn elements(value: ValueRef<'_>) -> Vec<Option<Vec<u8>>> {
+    match value {
+        ValueRef::Str(_) | ValueRef::List(_) => vec![None],
+        ValueRef::Hash(hash) => hash.iter().map(|(field, _)| Some(field.to_vec())).collect(),
+        ValueRef::Set(set) => set.iter().map(|member| Some(member.to_vec())).collect(),
+        ValueRef::Zset(zset) => zset.iter().map(|(member, _)| Some(member.to_vec())).collect(),
+    }
+}
+
+fn find_blame(
+    engine: &Engine,
+    span: Span,
+    db: DbIndex,
+    key: &[u8],
+    elements: &[Option<Vec<u8>>],
+) -> Result<Vec<Blamed>> {
+    let mut blamed: Vec<Blamed> = vec![None; elements.len()];
+    let mut open: BTreeMap<Option<Vec<u8>>, usize> =
+        elements.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
+    visit_key(engine, span, db, key, &mut |record| {
+        let mut touched = Vec::new();
+        let who = events::read(&record, &mut |touch| {
+            if touch.is_about(db, key) {
+                touched.push(touch.what);
+            }
+            Ok(())
+        })?;
+        let moment = Moment { revision: record.revision, time_ms: record.header.time_ms };
+        for what in touched {
+            let hit: Vec<usize> = match what {
+                What::Deadline => Vec::new(),
+                What::Part(effect) => match element_of(effect) {
+                    Some(name) => open.remove(&Some(name.to_vec())).into_iter().collect(),
+                    None => std::mem::take(&mut open).into_values().collect(),
+                },
+                // What is there now has come with it, or after it.
+                _ => std::mem::take(&mut open).into_values().collect(),
+            };
+            hit.into_iter().for_each(|at| blamed[at] = Some((moment, who.clone())));
+        }
+        Ok(if open.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(blamed)
+}
+
+/// The element that an effect is about, where elements are blamed one by one.
+fn element_of<'e>(effect: Effect<'e>) -> Option<&'e [u8]> {
+    match effect {
+        Effect::HashSet { field, .. }
+        | Effect::HashDelete { field }
+        | Effect::HashAdd { field, .. } => Some(field),
+        Effect::SetAdd { member }
+        | Effect::SetRemove { member }
+        | Effect::ZsetSet { member, .. }
+        | Effect::ZsetRemove { member } => Some(member),
+        _ => None,
+    }
+}
+
+fn write_blame(elements: &[Option<Vec<u8>>], blamed: &[Blamed], reply: &mut dyn Reply) {
+    reply.array(elements.len());
+    for (name, blamed) in elements.iter().zip(blamed) {
+        reply.array(4);
+        reply.optional_bulk(name.as_deref());
+        match blamed {
+            Some((moment, who)) => {
+                reply.frame(&number(moment.revision.0));
+                reply.frame(&number(moment.time_ms));
+                reply.optional_bulk(who.as_ref().map(|who| who.user.as_slice()));
+            }
+            // Older than what is kept.
+            None => (0..3).for_each(|_| reply.null()),
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! REVERT and UNDELETE: a new revision with values of an old one.
+//!
+//! The old values are read first, with no lock held: reading them may take the
+//! disk. For one key that is all. For many, the keys to bring back are those
+//! that the log says have changed, and it must not grow between that look and
+//! the write: writers are held up for the last, short look, and the write
+//! begins only when all locks are held and the newest revision is still the one
+//! looked up to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base::{DbIndex, Revision};
+use command::args::is_word;
+use command::{Args, Error, Result, parse_when};
+use keyspace::{Buffers, Scope, Txn, Value, class, dump};
+
+use super::events::{self, What};
+use super::of_key::visit_key;
+use super::{Bounds, Span, number};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::travel::Moment;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
+
+/// Bytes of values that one revision brings back: a transaction is one record.
+const BYTES_MAX: usize = 1 << 30;
+
+/// Keys up to which each is read by itself rather than from the whole state.
+const NAMED_KEYS_MAX: usize = 64;
+
+/// Looks for what has changed, with writers held up, before it is given up.
+/// They only come to nothing when keys expire meanwhile.
+const LOOKS_MAX: usize = 64;
+
+/// What is to be as it was.
+#[derive(Clone, Debug)]
+enum Target {
+    Key(Vec<u8>),
+    Prefix(Vec<u8>),
+    /// Every key of every database.
+    All,
+}
+
+/// The client behind the write, for its record.
+struct Author {
+    client: u64,
+    command: Vec<u8>,
+    user: String,
+    address: String,
+}
+
+impl Author {
+    fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+        let mut command = command.as_bytes().to_vec();
+        if let Some(message) = message {
+            command.push(b' ');
+            command.extend_from_slice(message);
+        }
+        let session = &*call.session;
+        let (client, user) = (session.client.id, session.user.clone());
+        Author { client, command, user, address: session.client.addr.clone() }
+    }
+}
+
+/// A value with its deadline.
+type Then = Option<(Value, Option<u64>)>;
+
+/// Keys and what they are to be.
+type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
+
+/// What a write did, or would do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    restored: u64,
+    removed: u64,
+}
+
+/// How many REVERTs hold writers up.
+#[derive(Debug, Default)]
+pub(crate) struct WritersHeld(AtomicUsize);
+
+struct Hold<'e>(&'e WritersHeld);
+
+impl WritersHeld {
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn hold(&self) -> Hold<'_> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Hold(self)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let is_to = |index: usize| call.args.get(index).is_some_and(|word| is_word(word, "to"));
+    let target = if is_to(1) && args.take_word("all") {
+        Target::All
+    } else if is_to(2) && args.take_word("prefix") {
+        Target::Prefix(args.next()?.to_vec())
+    } else {
+        Target::Key(args.next()?.to_vec())
+    };
+    if !args.take_word("to") {
+        return Err(Error::SYNTAX);
+    }
+    let when = parse_when(args.next()?)?;
+    let (mut is_dry, mut message) = (false, None);
+    while !args.is_empty() {
+        if args.take_word("dryrun") {
+            is_dry = true;
+        } else if args.take_word("msg") {
+            message = Some(args.next()?);
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let author = Author::of(call, "revert", message);
+    let (db, now_ms) = (call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let to = engine.moment(when, now_ms)?;
+        let job = Job { engine, db, to, author: &author, is_dry };
+        let (written, counts) = job.revert(&target)?;
+        reply.map(3);
+        reply.bulk(b"rev");
+        match written {
+            Some(revision) => reply.frame(&number(revision.0)),
+            None => reply.null(),
+        }
+        reply.bulk(b"restored");
+        reply.frame(&number(counts.restored));
+        reply.bulk(b"removed");
+        reply.frame(&number(counts.removed));
+        Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+    })
+}
+
+fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let key = args.next()?.to_vec();
+    let when = if args.take_word("at") { Some(parse_when(args.next()?)?) } else { None };
+    args.end()?;
+    let author = Author::of(call, "undelete", None);
+    let (db, now_ms) = (call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let then = match when {
+            Some(when) => {
+                let at = engine.moment(when, now_ms)?;
+                let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
+                (seen.1.is_some()).then_some(seen)
+            }
+            None => last_value(engine, db, &key)?,
+        };
+        let Some((depends_on, then)) = then else {
+            reply.null();
+            return Ok(Aside { depends_on: engine.replicator.committed(), written: None });
+        };
+        let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
+        let to = Moment { revision: depends_on, time_ms: now_ms };
+        let job = Job { engine, db, to, author: &author, is_dry: false };
+        let written = job.undelete(&key, then)?;
+        match written {
+            Some(revision) => reply.frame(&number(revision.0)),
+            None => reply.null(),
+        }
+        Ok(Aside { depends_on: written.unwrap_or(depends_on), written })
+    })
+}
+
+/// What a key was just before it went the last time.
+fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revision, Then)>> {
+    let span = Bounds::default().resolve(engine, 0)?;
+    let mut found = None;
+    visit_key(engine, span, db, key, &mut |record| {
+        let mut sum: Option<What<'_>> = None;
+        events::read(&record, &mut |touch| {
+            if touch.is_about(db, key) {
+                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
+            }
+            Ok(())
+        })?;
+        let went = sum.is_some_and(|what| what.is_removal() || what == What::Swapped);
+        if went {
+            // Deadlines aside: one may be what removed it.
+            let before = Revision(record.revision.0 - 1);
+            let then = engine.value_at(Moment { revision: before, time_ms: 0 }, db, key)?;
+            found = then.map(|then| (record.revision, Some(then)));
+        }
+        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
+}
+
+struct Job<'j> {
+    engine: &'j Arc<Engine>,
+    db: DbIndex,
+    to: Moment,
+    author: &'j Author,
+    /// Count only.
+    is_dry: bool,
+}
+
+impl Job<'_> {
+    fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
+        if let Target::Key(key) = target {
+            let then = self.engine.value_at(self.to, self.db, key)?;
+            let mut plan = Plan::from([((self.db, key.clone()), then)]);
+            let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
+            let done = self.write(&scope, &mut plan, None, false)?;
+            return Ok(done.expect("nothing has to stand still for one key"));
+        }
+        let (mut plan, mut upto) = (Plan::new(), self.to.revision);
+        // The long look back, beside all writers.
+        self.look_on(target, &mut plan, &mut upto)?;
+        let _hold = self.engine.writers_held.hold();
+        for _ in 0..LOOKS_MAX {
+            self.look_on(target, &mut plan, &mut upto)?;
+            if let Some(done) = self.write(&Scope::All, &mut plan, Some(upto), false)? {
+                return Ok(done);
+            }
+        }
+        Err(Error::new(format!(
+            "TRYAGAIN keys changed during each of {LOOKS_MAX} looks at them, though writers were held up; nothing \
+             is reverted"
+        )))
+    }
+
+    fn undelete(&self, key: &[u8], then: Then) -> Result<Option<Revision>> {
+        let mut plan = Plan::from([((self.db, key.to_vec()), then)]);
+        let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
+        let done = self.write(&scope, &mut plan, None, true)?;
+        Ok(done.expect("nothing has to stand still for one key").0)
+    }
+
+    /// Adds to the plan what has changed from `upto` to now, which it becomes.
+    fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
+        let engine = self.engine;
+        let past = engine.needs_past()?;
+        let newest = engine.replicator.newest();
+        let prefix: &[u8] = match target {
+            Target::Prefix(prefix) => prefix,
+            Target::Key(_) | Target::All => b"",
+        };
+        let is_wanted = |db: DbIndex, key: &[u8]| {
+            (matches!(target, Target::All) || db == self.db) && key.starts_with(prefix)
+        };
+        let (mut keys, mut whole): (BTreeSet<(DbIndex, Vec<u8>)>, BTreeSet<DbIndex>) =
+            Default::default();
+        Span { after: *upto, upto: newest }.visit(&**past, |record| {
+            events::read(&record, &mut |touch| {
+                match touch.key {
+                    Some(key) if is_wanted(touch.db, key) => {
+                        keys.insert((touch.db, key.to_vec()));
+                    }
+                    None if is_wanted(touch.db, prefix) => {
+                        whole.insert(touch.db);
+                    }
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if !whole.is_empty() {
+            let view = past.view(self.to.revision)?;
+            for db in whole {
+                let mut add = |key: &[u8]| {
+                    if is_wanted(db, key) {
+                        keys.insert((db, key.to_vec()));
+                    }
+                };
+                engine.each_key(&view, db, &mut add)?;
+                engine.each_key(&engine.keyspace, db, &mut add)?;
+            }
+        }
+        keys.retain(|place| !plan.contains_key(place));
+        let mut bytes: usize = plan.values().map(bytes_of).sum();
+        let view = match keys.len() > NAMED_KEYS_MAX {
+            true => past.view(self.to.revision)?,
+            false => past.view_of_keys(self.to.revision)?,
+        };
+        for (db, key) in keys {
+            let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
+            bytes += bytes_of(&then);
+            if bytes > BYTES_MAX {
+                return Err(Error::new(format!(
+                    "ERR the values to bring back exceed {BYTES_MAX} bytes, the most that one revision takes; revert \
+                     by smaller prefixes"
+                )));
+            }
+            plan.insert((db, key), then);
+        }
+        *upto = newest;
+        Ok(())
+    }
+
+    /// Makes the keys what the plan says; `None`, and nothing is done, when the
+    /// newest revision is not `upto` once the locks are held.
+    fn write(
+        &self,
+        scope: &Scope,
+        plan: &mut Plan,
+        upto: Option<Revision>,
+        only_missing: bool,
+    ) -> Result<Option<(Option<Revision>, Counts)>> {
+        let engine = self.engine;
+        let (live, now_ms) = (engine.live(), engine.clock.now_ms());
+        let options = engine.txn_options(&live, now_ms, false);
+        let mut buffers = Buffers::default();
+        let mut txn =
+            Txn::begin(&engine.keyspace, scope, &*engine.replicator, &mut buffers, options);
+        if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
+            return Ok(None);
+        }
+        // All that must be read is read before the first change.
+        for (db, key) in plan.keys() {
+            txn.load_in(*db, key);
+        }
+        txn.check_backing()?;
+        if only_missing && plan.keys().any(|(db, key)| txn.get_in(*db, key).is_some()) {
+            return Err(Error::new(
+                "BUSYKEY the key exists; REVERT <key> TO <when> would replace it",
+            ));
+        }
+        if self.is_dry {
+            txn.keep_due();
+        } else {
+            let Author { command, user, address, .. } = self.author;
+            txn.originate(command, user.as_bytes(), address.as_bytes());
+        }
+        let mut counts = Counts::default();
+        for ((db, key), then) in plan {
+            txn.select(*db);
+            // A deadline that has passed since is kept: the key is gone.
+            let then = then.take().filter(|(_, deadline)| deadline.is_none_or(|at| at > now_ms));
+            self.write_key(&mut txn, key, then, &mut counts);
+        }
+        let told = engine.tracking.changes(self.author.client, &txn);
+        let finished = txn.finish();
+        engine.settle_aside(&mut buffers, &finished, told);
+        Ok(Some((finished.written, counts)))
+    }
+
+    fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {
+        match then {
+            Some((value, deadline)) => {
+                let body = dump::encode_body(value.as_ref());
+                let is_same = txn.deadline(key) == Some(deadline)
+                    && txn.look(key).is_some_and(|now| dump::encode_body(now) == body);
+                if is_same {
+                    return;
+                }
+                counts.restored += 1;
+                if !self.is_dry {
+                    txn.put(key, value, deadline);
+                    txn.notify(class::GENERIC, "restore", key);
+                }
+            }
+            None if txn.contains(key) => {
+                counts.removed += 1;
+                if !self.is_dry {
+                    txn.delete(key);
+                    txn.notify(class::GENERIC, "del", key);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+fn bytes_of(then: &Then) -> usize {
+    then.as_ref().map_or(0, |(value, _)| size_of::<Value>() + value.memory_bytes())
+}

@@ -1,0 +1,337 @@
+//! AT and CLIENT TRAVEL: commands that read, on the state of an earlier time.
+//!
+//! A view is a keyspace of its own, which the history fills as its keys are
+//! asked for. A command runs on it with the same handler as on the present, at
+//! the view's time, so that deadlines are compared with the clock as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::when::When;
+use base::{DbIndex, Reply, Revision, Rng, SeededRng};
+use command::flags::{READONLY, WRITE};
+use command::history::inner_of_at;
+use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
+use keyspace::{Buffers, Journal, Keyspace, Scope, Txn, TxnOptions, Value, ValueRef};
+
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::{Engine, Live};
+use crate::execute::{Outcome, arguments, borrow, find, scope_in};
+use crate::past::{Past, PastError};
+use crate::session::Session;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[("at", at), ("client|travel", travel)];
+
+/// A moment of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) revision: Revision,
+    /// What the clock said, in milliseconds since 1970: the revision's own
+    /// time, or the time that was asked for.
+    pub(crate) time_ms: u64,
+}
+
+/// Nobody writes to the past.
+struct Unchanged;
+
+impl Journal for Unchanged {
+    fn reserve(&self) -> Revision {
+        unreachable!("a command that only reads has changed a view")
+    }
+
+    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+
+    fn wants_effects(&self) -> bool {
+        false
+    }
+}
+
+impl From<PastError> for Error {
+    fn from(error: PastError) -> Error {
+        Error::new(error.to_string().replace(['\r', '\n'], " "))
+    }
+}
+
+impl Engine {
+    /// The past, where there is one.
+    pub(crate) fn needs_past(&self) -> Result<&Arc<dyn Past>> {
+        self.past().ok_or(Error::new(
+            "ERR no history is kept; start with storage.aof_enabled = true and storage.history_keep above 0",
+        ))
+    }
+
+    /// The moment that a client names.
+    pub(crate) fn moment(&self, when: When, now_ms: u64) -> Result<Moment> {
+        let past = self.needs_past()?;
+        let newest = self.replicator.committed();
+        match (when, time_named(when, now_ms)) {
+            (When::Revision(asked), _) if asked > newest => {
+                Err(PastError::Future { asked, newest }.into())
+            }
+            // The empty database was never written.
+            (When::Revision(Revision::ZERO), _) if past.oldest() == Revision::ZERO => {
+                Ok(Moment { revision: Revision::ZERO, time_ms: 0 })
+            }
+            (When::Revision(revision), _) => {
+                Ok(Moment { revision, time_ms: past.time_of(revision)? })
+            }
+            (_, time_ms) => {
+                let time_ms = time_ms.unwrap_or(now_ms);
+                Ok(Moment { revision: past.at_time(time_ms)?.min(newest), time_ms })
+            }
+        }
+    }
+
+    /// Runs a command that [`check_may_read`] lets pass.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    fn read_at(
+        &self,
+        live: &Live,
+        moment: Moment,
+        db: DbIndex,
+        command: &'static Command,
+        argv: &[&[u8]],
+        rng: &mut dyn Rng,
+        buffers: &mut Buffers,
+        reply: &mut dyn Reply,
+    ) -> Result {
+        let Run::Data(handler) = command.spec.run else {
+            return Err(not_on_a_view(command));
+        };
+        let past = self.needs_past()?;
+        let view = match is_about_named_keys(&self.keyspace, command, argv) {
+            true => past.view_of_keys(moment.revision)?,
+            false => past.view(moment.revision)?,
+        };
+        if db >= view.databases() {
+            return Err(Error::DB_OUT_OF_RANGE);
+        }
+        let options = view_options(live, moment.time_ms);
+        let scope = scope_in(&view, command, argv);
+        let mut txn = Txn::begin(&view, &scope, &Unchanged, buffers, options);
+        // What was due then is not seen, and stays where it is.
+        txn.keep_due();
+        txn.select(db);
+        command.keys(argv).iter().for_each(|key| txn.load(argv[key.index]));
+        txn.check_backing()?;
+        let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
+        handler(&mut ctx, arguments(command, argv), reply)
+    }
+
+    /// As the client's own command: in place for the keys it names, aside when
+    /// it looks at all of them.
+    fn read_for(
+        call: &mut Call<'_, '_>,
+        moment: Moment,
+        command: &'static Command,
+        argv: &[&[u8]],
+    ) -> Result<Outcome> {
+        let (engine, live, db) = (call.engine, call.live, call.session.db);
+        call.session.shown_view = Some(moment.revision);
+        if is_about_named_keys(&engine.keyspace, command, argv) {
+            let session = &mut *call.session;
+            let (rng, buffers) = (&mut session.rng, &mut session.buffers);
+            engine.read_at(live, moment, db, command, argv, rng, buffers, call.reply)?;
+            session.depends_on = session.depends_on.max(moment.revision);
+            return Ok(Outcome::Done);
+        }
+        let words: Vec<Vec<u8>> = argv.iter().map(|word| word.to_vec()).collect();
+        aside::run(call, move |engine, reply| {
+            let mut rng = SeededRng::new(engine.clock.monotonic_ns());
+            let (live, argv, mut buffers) = (engine.live(), borrow(&words), Buffers::default());
+            engine.read_at(&live, moment, db, command, &argv, &mut rng, &mut buffers, reply)?;
+            Ok(Aside { depends_on: moment.revision, written: None })
+        })
+    }
+
+    /// Runs a data command of a client that travels.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    pub(crate) fn run_travelling(
+        self: &Arc<Self>,
+        session: &mut Session,
+        live: &Live,
+        moment: Moment,
+        command: &'static Command,
+        argv: &[&[u8]],
+        now_ms: u64,
+        reply: &mut dyn Reply,
+    ) -> Result<Outcome> {
+        let args = arguments(command, argv);
+        let call =
+            &mut Call { engine: self, session, command, args, reply, live, now_ms, open: None };
+        Engine::read_for(call, moment, command, argv)
+    }
+}
+
+/// Whether the command looks at no more than the keys that its words name.
+fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -> bool {
+    matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
+}
+
+fn not_on_a_view(command: &Command) -> Error {
+    let name = command.full_name.replace('|', " ").to_ascii_uppercase();
+    Error::new(format!("READONLYVIEW {name} is not allowed on a view"))
+}
+
+/// Data commands that read, though they are not marked so.
+const ALSO_READ: &[&str] = &["debug|digest", "debug|digest-value", "debug|object"];
+
+/// Whether AT may run a command.
+fn check_may_read(command: &Command) -> Result {
+    let is_data = matches!(command.spec.run, Run::Data(_));
+    let reads = command.flags.has(READONLY)
+        || command.spec.name == "help"
+        || ALSO_READ.contains(&command.full_name.as_str())
+        || command.full_name.starts_with("object|");
+    if is_data && reads { Ok(()) } else { Err(not_on_a_view(command)) }
+}
+
+/// Whether a client that travels may run a command. Transactions are about the
+/// present; everything else of the engine that changes no data runs as ever.
+pub(crate) fn check_may_travel(command: &Command) -> Result {
+    match command.spec.run {
+        Run::Engine => {
+            let is_about_now = command.flags.has(WRITE)
+                || matches!(command.full_name.as_str(), "multi" | "exec" | "watch");
+            if is_about_now { Err(not_on_a_view(command)) } else { Ok(()) }
+        }
+        _ => check_may_read(command),
+    }
+}
+
+fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let when = parse_when(call.args[0])?;
+    // The positions are those of all words, so a name stands in front.
+    let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
+    let (begin, branch) = inner_of_at(&words);
+    if let Some(name) = branch.filter(|name| *name != b"main") {
+        let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
+        return Err(Error::new(format!(
+            "NOBRANCH no branch is named '{name}'; there is only main"
+        )));
+    }
+    let argv = &words[begin..];
+    let command = find(argv)?;
+    if !command.spec.accepts(argv.len()) {
+        return Err(Error::arity(&command.full_name));
+    }
+    check_may_read(command)?;
+    let moment = call.engine.moment(when, call.now_ms)?;
+    Engine::read_for(call, moment, command, argv)
+}
+
+fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let moment = match call.args[0] {
+        word if command::args::is_word(word, "off") => None,
+        when => {
+            let moment = call.engine.moment(parse_when(when)?, call.now_ms)?;
+            // Whether it can be read is told now, not with every command.
+            call.engine.needs_past()?.view_of_keys(moment.revision)?;
+            Some(moment)
+        }
+    };
+    call.session.set_travel(moment);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+impl Session {
+    /// CLIENT TRAVEL.
+    pub(crate) fn set_travel(&mut self, moment: Option<Moment>) {
+        self.travel = moment;
+        let shown = moment.map_or(u64::MAX, |moment| moment.revision.0);
+        self.client.activity.travel.store(shown, Ordering::Relaxed);
+    }
+}
+
+/// Looks at the past by other commands than those of a client.
+impl Engine {
+    /// A key as it was; `look` sees `None` where there was none.
+    pub(crate) fn look_at<R>(
+        &self,
+        at: Moment,
+        db: DbIndex,
+        key: &[u8],
+        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
+    ) -> Result<R> {
+        let view = self.needs_past()?.view_of_keys(at.revision)?;
+        self.look_in(&view, at.time_ms, db, key, look)
+    }
+
+    fn look_in<R>(
+        &self,
+        view: &Keyspace,
+        time_ms: u64,
+        db: DbIndex,
+        key: &[u8],
+        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
+    ) -> Result<R> {
+        if db >= view.databases() {
+            return Ok(look(None, None));
+        }
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        let options = view_options(&live, time_ms);
+        let mut txn = Txn::begin_on_key(view, key, &Unchanged, &mut buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        txn.load(key);
+        txn.check_backing()?;
+        Ok(look(txn.look(key), txn.deadline(key).flatten()))
+    }
+
+    /// A copy of a key's value as it was, with its deadline.
+    pub(crate) fn value_at(
+        &self,
+        at: Moment,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<(Value, Option<u64>)>> {
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        self.look_at(at, db, key, copy)
+    }
+
+    /// As [`Engine::value_at`], in a view that is there already.
+    pub(crate) fn value_in(
+        &self,
+        view: &Keyspace,
+        time_ms: u64,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<(Value, Option<u64>)>> {
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        self.look_in(view, time_ms, db, key, copy)
+    }
+
+    /// Visits the names of all keys of a database, those that are due included.
+    pub(crate) fn each_key(
+        &self,
+        keyspace: &Keyspace,
+        db: DbIndex,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result {
+        if db >= keyspace.databases() {
+            return Ok(());
+        }
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        // At this time no deadline has passed.
+        let options = view_options(&live, 0);
+        let scope = Scope::Sliced;
+        let mut txn = Txn::begin(keyspace, &scope, &Unchanged, &mut buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        txn.scan(0, usize::MAX, &mut |key, _| visit(key))?;
+        Ok(())
+    }
+}
+
+fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
+    TxnOptions {
+        now_ms,
+        limits: &live.encoding,
+        event_classes: 0,
+        always_record: false,
+        expire: true,
+        touch: false,
+    }
+}

@@ -1,0 +1,199 @@
+//! A past in memory: every record, and views made by replaying them.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::{BranchId, DbIndex, Revision};
+use engine::{Commit, Past, PastError, Replicator, Visit};
+use keyspace::effect::{Effect, Effects};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace};
+use log::{Record, RecordHeader};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+struct Kept {
+    time_ms: u64,
+    db: DbIndex,
+    effects: Vec<u8>,
+}
+
+/// A log and its history without a disk. Everything is committed at once.
+#[derive(Default)]
+pub struct MemoryPast {
+    newest: AtomicU64,
+    /// By revision. Transactions of disjoint keys may come out of order.
+    records: Mutex<BTreeMap<u64, Kept>>,
+    appended: Condvar,
+    oldest: AtomicU64,
+}
+
+impl MemoryPast {
+    pub fn new() -> Arc<MemoryPast> {
+        Arc::default()
+    }
+
+    /// Bytes of all effects.
+    #[allow(dead_code, reason = "not every test measures")]
+    pub fn bytes(&self) -> usize {
+        self.records.lock().values().map(|kept| kept.effects.len()).sum()
+    }
+
+    fn check(&self, revision: Revision) -> Result<(), PastError> {
+        let (oldest, newest) = (self.oldest(), self.newest());
+        if revision < oldest {
+            return Err(PastError::Compacted { asked: revision, oldest });
+        }
+        if revision > newest {
+            return Err(PastError::Future { asked: revision, newest });
+        }
+        Ok(())
+    }
+
+    fn visit(
+        &self,
+        revisions: impl Iterator<Item = u64>,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) {
+        for revision in revisions {
+            // A visitor may ask for a view.
+            let (header, effects) = {
+                let mut records = self.records.lock();
+                while !records.contains_key(&revision) {
+                    self.appended.wait(&mut records);
+                }
+                let kept = &records[&revision];
+                let (time_ms, db) = (kept.time_ms, kept.db);
+                (RecordHeader { time_ms, db, branch: BranchId::MAIN }, kept.effects.clone())
+            };
+            let record = Record { revision: Revision(revision), header, effects: &effects };
+            if visit(record).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+fn touches(record: &Record<'_>, db: DbIndex, key: &[u8]) -> bool {
+    let mut at = record.header.db;
+    Effects::new(record.effects).any(|effect| match effect.expect("our own bytes") {
+        Effect::Database(other) => {
+            at = other;
+            false
+        }
+        Effect::Key { key: name, .. } => at == db && name == key,
+        Effect::Rename { db: to, key: name, .. } => to == db && name == key,
+        Effect::Flush { db: flushed } => flushed == db,
+        Effect::Swap { a, b } => a == db || b == db,
+        _ => false,
+    })
+}
+
+impl Journal for MemoryPast {
+    fn reserve(&self) -> Revision {
+        Revision(self.newest.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
+        let kept = Kept { time_ms, db, effects: effects.to_vec() };
+        self.records.lock().insert(revision.0, kept);
+        self.appended.notify_all();
+    }
+}
+
+impl Replicator for MemoryPast {
+    fn is_committed(&self, _: Revision) -> bool {
+        true
+    }
+
+    fn committed(&self) -> Revision {
+        self.newest()
+    }
+
+    fn commits(&self) -> watch::Receiver<Commit> {
+        watch::channel(Commit::default()).1
+    }
+
+    fn admit_write(&self) -> command::Result {
+        Ok(())
+    }
+
+    fn durable(&self) -> Revision {
+        self.newest()
+    }
+
+    fn newest(&self) -> Revision {
+        Revision(self.newest.load(Ordering::SeqCst))
+    }
+
+    fn info(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+impl Past for MemoryPast {
+    fn oldest(&self) -> Revision {
+        Revision(self.oldest.load(Ordering::SeqCst))
+    }
+
+    fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        let count = self.records.lock().values().take_while(|kept| kept.time_ms <= time_ms).count();
+        let revision = Revision(count as u64);
+        self.check(revision).map(|()| revision)
+    }
+
+    fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
+        self.check(revision)?;
+        Ok(self.records.lock()[&revision.0].time_ms)
+    }
+
+    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.check(revision)?;
+        let view = Keyspace::new(16, 7);
+        let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
+        self.visit(1..=revision.0, &mut |Record { revision, header, effects }| {
+            let RecordHeader { time_ms, db, .. } = header;
+            view.apply(revision, time_ms, db, effects, &limits, &mut buffers).expect("replays");
+            ControlFlow::Continue(())
+        });
+        Ok(Arc::new(view))
+    }
+
+    fn of_key(
+        &self,
+        db: DbIndex,
+        key: &[u8],
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.check(after)?;
+        self.check(upto)?;
+        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
+            if touches(&record, db, key) { visit(record) } else { ControlFlow::Continue(()) }
+        });
+        Ok(())
+    }
+
+    fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
+        self.check(after)?;
+        self.check(upto)?;
+        self.visit(after.0 + 1..=upto.0, visit);
+        Ok(())
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        let versions = self.newest.load(Ordering::SeqCst) - self.oldest.load(Ordering::SeqCst);
+        vec![("versions", versions), ("bytes", 0)]
+    }
+
+    fn pins(&self) -> Vec<(String, Revision)> {
+        vec![("archive".to_owned(), self.newest())]
+    }
+
+    fn compact(&self, before: Revision) -> Result<Revision, PastError> {
+        let oldest = self.oldest.fetch_max(before.0, Ordering::SeqCst).max(before.0);
+        Ok(Revision(oldest))
+    }
+}

@@ -1,0 +1,165 @@
+//! Commands about the past, where a script cannot go: beside other threads, on
+//! a runtime, and without a history.
+
+mod harness;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base::{Frame, Revision};
+use engine::{Outcome, Past, Replicator};
+use harness::past::MemoryPast;
+use harness::{Gate, Peer, Server, bulk, error, integer, ok};
+
+/// Runs a line until no REVERT holds it up.
+fn write(peer: &mut Peer, line: &str) -> Frame {
+    loop {
+        match peer.call(line) {
+            (_, Outcome::Paused(_)) => std::thread::yield_now(),
+            (mut replies, Outcome::Done) => return replies.remove(0),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+fn at(peer: &mut Peer, revision: i64, command: &str) -> Frame {
+    peer.run(&format!("AT r:{revision} {command}"))
+}
+
+#[test]
+fn without_a_history_it_is_said_how_to_get_one() {
+    let server = Server::new();
+    let mut peer = server.connect();
+    let why = "ERR no history is kept; start with storage.aof_enabled = true and storage.history_keep above 0";
+    for line in [
+        "AT r:0 GET k",
+        "AT r:0 DBSIZE",
+        "CLIENT TRAVEL r:0",
+        "HISTORY k",
+        "BLAME k",
+        "CHANGES",
+        "TIMELINE",
+        "REVERT k TO r:0",
+        "REVERT ALL TO r:0",
+        "UNDELETE k",
+        "HISTORY.STATS",
+        "HISTORY.COMPACT",
+    ] {
+        assert_eq!(peer.run(line), error(why), "{line}");
+    }
+    assert_eq!(peer.run("CLIENT TRAVEL OFF"), ok());
+}
+
+#[test]
+fn records_tell_their_origin_only_where_there_is_a_history() {
+    let bytes = |attached: bool| {
+        let past = MemoryPast::new();
+        let server = Server::with(past.clone());
+        if attached {
+            server.engine.attach_past(past.clone());
+        }
+        let mut peer = server.connect();
+        peer.run("SET key value");
+        peer.run("GET key");
+        peer.run("DEL none");
+        past.bytes()
+    };
+    // set, default, 127.0.0.1:1001, their lengths and a tag.
+    assert_eq!(bytes(true), bytes(false) + 1 + 4 + 8 + 15);
+}
+
+#[test]
+fn a_revert_of_many_keys_is_exact_beside_writers() {
+    const KEYS: usize = 8;
+    let (server, past) = Server::with_past();
+    let mut peer = server.connect();
+    for key in 0..KEYS {
+        peer.run(&format!("SET p:{key} first"));
+    }
+    let newest = || Replicator::newest(&*past).0;
+    let to = newest();
+    let stop = AtomicBool::new(false);
+    let mut reverts = Vec::new();
+    std::thread::scope(|scope| {
+        for writer in 0..3 {
+            let (server, stop) = (&server, &stop);
+            scope.spawn(move || {
+                let mut peer = server.connect();
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    // Keys that are new, keys of all writers, keys of nobody's prefix.
+                    write(&mut peer, &format!("SET p:{writer}:{} x", round % 5));
+                    write(&mut peer, &format!("INCR q:{writer}"));
+                    write(&mut peer, "MULTI");
+                    write(&mut peer, &format!("SET p:{} {writer}:{round}", round % KEYS));
+                    write(&mut peer, &format!("DEL p:{}", (round + 1) % KEYS));
+                    write(&mut peer, "EXEC");
+                }
+            });
+        }
+        for _ in 0..6 {
+            let enough = newest() + 40;
+            while newest() < enough {
+                std::thread::yield_now();
+            }
+            match peer.run(&format!("REVERT PREFIX p: TO r:{to}")) {
+                Frame::Map(pairs) => reverts.push(pairs[0].1.clone()),
+                other => panic!("{other:?}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    for revision in reverts {
+        let Frame::Integer(revision) = revision else { panic!("nothing to revert: {revision:?}") };
+        let Frame::Array(keys) = at(&mut peer, revision, "KEYS p:*") else { panic!("KEYS") };
+        assert_eq!(keys.len(), KEYS, "at {revision}");
+        let names: String = (0..KEYS).map(|key| format!(" p:{key}")).collect();
+        let values = at(&mut peer, revision, &format!("MGET{names}"));
+        assert_eq!(values, Frame::Array(vec![bulk("first"); KEYS]), "at {revision}");
+    }
+    assert_eq!(past.oldest(), Revision::ZERO);
+}
+
+#[test]
+fn what_may_take_long_runs_beside_a_runtime() {
+    let (server, _past) = Server::with_past();
+    let mut peer = server.resp3();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        peer.run("SET a 1");
+        peer.run("SET b 2");
+        peer.run("CLIENT REPLYREV ON");
+        // A named key is read in place.
+        assert_eq!(at(&mut peer, 1, "GET a"), bulk("1"));
+        for (line, expected) in [
+            ("AT r:1 KEYS *", Frame::Array(vec![bulk("a")])),
+            ("AT r:1 DBSIZE", integer(1)),
+            (
+                "REVERT b TO r:1",
+                Frame::Map(vec![
+                    (bulk("rev"), integer(3)),
+                    (bulk("restored"), integer(0)),
+                    (bulk("removed"), integer(1)),
+                ]),
+            ),
+            ("REVERT b TO r:99", error("FUTUREREV 99 is newer than the current revision, 3")),
+        ] {
+            let blocked = peer.block(line);
+            let answer = blocked.answer.await.expect("it is answered");
+            assert_eq!(answer.frame, expected, "{line}");
+            assert!(answer.depends_on >= answer.written.unwrap_or_default());
+        }
+    });
+}
+
+#[test]
+fn a_reply_about_the_past_waits_until_that_is_committed() {
+    let gate = Gate::shut();
+    let server = Server::with(gate.clone());
+    let past = MemoryPast::new();
+    server.engine.attach_past(past);
+    let mut peer = server.connect();
+    peer.run("SET k v");
+    let newer = "FUTUREREV 1 is newer than the current revision, 0";
+    assert_eq!(peer.run("AT r:1 GET k"), error(newer));
+}
