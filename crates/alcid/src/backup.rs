@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use archive::backup::{self, Goal};
 use base::units::human_size;
-use base::when::utc;
+use base::when::{When, utc};
 use base::{Clock, Frame, Revision, SeededRng, SystemClock};
 use clap::{ArgAction, Args, Subcommand};
 use client::{Client, ClientError, Options};
-use command::When;
 
 /// `alcid backup …`
 // -h is the host, as in redis-cli.
@@ -82,7 +81,8 @@ pub struct RestoreArgs {
 
 fn parse_when(text: &str) -> Result<When, String> {
     // Beside an argument's name, the first word says nothing.
-    When::parse(text.as_bytes()).map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
+    command::parse_when(text.as_bytes())
+        .map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
 }
 
 /// Runs `alcid backup …`.

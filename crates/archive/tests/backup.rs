@@ -111,7 +111,6 @@ impl Database {
             limits: EncodingLimits::default(),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
-            turn: Box::new(|| {}),
             failed: Box::new(|reason| panic!("{reason}")),
         };
         let reader = self.log.reader(self.base.revision().next());
