@@ -28,6 +28,9 @@ const SLICE_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=64 << 10;
 /// could not go.
 const TOO_NEW_SHARE: u64 = 4;
 
+/// Keys to look at before that is judged.
+const SEEN_MIN: u64 = 256;
+
 /// Bytes of memory at which something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks {
@@ -255,9 +258,15 @@ impl Engine {
             let slice = self.evict_slice(marks, used, upto);
             spent = if slice.is_spent { spent + 1 } else { 0 };
             (seen, too_new) = (seen + slice.seen, too_new + slice.too_new);
-            if too_new * TOO_NEW_SHARE > seen && requested <= archived && archived < newest {
-                self.hurry(newest);
-                requested = newest;
+            if seen >= SEEN_MIN && too_new * TOO_NEW_SHARE > seen && archived < newest {
+                if requested <= archived {
+                    self.hurry(newest);
+                    requested = newest;
+                }
+                // Else the rest would have to go, however much it is in use.
+                if too_new * 2 > seen && fault.is_none() {
+                    return EvictionEnd::Lags(newest);
+                }
                 (seen, too_new) = (0, 0);
             }
             std::thread::yield_now();

@@ -35,8 +35,8 @@ pub struct Evicted {
     pub too_new: u64,
     /// To be dropped off the lock and, if it is much, off this thread.
     pub garbage: Vec<Garbage>,
-    /// Whether nothing is left that could go: every key in memory was changed
-    /// later than the backing knows.
+    /// Whether nothing is left that could go: the keys in memory were changed
+    /// later than the backing knows, or most were and the others are in use.
     pub is_spent: bool,
 }
 
@@ -103,18 +103,28 @@ impl Db {
                     let habit = entry.heat().saturating_sub(1);
                     let rank = (habit, Reverse(idle_s(clock, entry.access())));
                     sample.push((rank, entry.key().to_vec()));
-                    entry.cool();
                 }
             });
             looked += seen.max(1);
             evicted.seen += seen as u64;
             evicted.too_new += (seen - sample.len()) as u64;
+            // Where most is newer than the backing, its next state frees enough:
+            // what is in use need not go.
+            if sample.len() * 2 < seen {
+                sample.retain(|((habit, _), _)| *habit == 0);
+            }
             let share = sample.len().div_ceil(SAMPLE_SHARE);
             if share == 0 {
                 backed.looked_in_vain.1 += seen.max(1);
                 continue;
             }
             backed.looked_in_vain.1 = 0;
+            // Habits last as long as there is enough without one.
+            if sample.iter().filter(|((habit, _), _)| *habit == 0).count() < share {
+                for (_, key) in &sample {
+                    self.table.get(self.table.hash_of(key), key).iter().for_each(|e| e.cool());
+                }
+            }
             sample.select_nth_unstable_by_key(share - 1, |&(rank, _)| rank);
             for (_, key) in &sample[..share] {
                 if evicted.bytes >= goal {

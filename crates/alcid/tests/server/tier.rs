@@ -100,7 +100,7 @@ fn ten_times_the_limit_is_served() {
         }
         write(&mut wire, batch.clone());
         // The hot ones, now and then.
-        if number.is_multiple_of(10) && batch.start >= HOT {
+        if number.is_multiple_of(5) && batch.start >= HOT {
             verify(&mut wire, 0..HOT);
         }
         most = most.max(data_bytes(&mut wire));
