@@ -102,6 +102,8 @@ impl Database {
     }
 
     fn follow(&mut self) {
+        // A base has one follower at a time.
+        drop(self.follower.take());
         let options = FollowerOptions {
             // It moves when it is told to.
             past: None,

@@ -43,6 +43,8 @@ impl Archived {
     }
 
     fn follow(&mut self) {
+        // A base has one follower at a time.
+        drop(self.follower.take());
         let options = FollowerOptions {
             pace: self.pace,
             databases: DATABASES,

@@ -11,7 +11,8 @@ use crate::{DbIndex, Revision};
 pub struct SpaceId {
     /// The transaction that made it; [`Revision::ZERO`] for the first ones.
     pub born: Revision,
-    /// The number that the database had then.
+    /// The number that the database had then, or the next that is free where
+    /// one transaction empties several databases under one number.
     pub db: DbIndex,
 }
 

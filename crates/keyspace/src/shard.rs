@@ -209,7 +209,12 @@ impl Shard {
 
     /// Empties one database; answers what stood there, to be dropped elsewhere.
     pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, revision: Revision) -> Db {
-        let space = SpaceId { born: revision, db };
+        // One transaction may flush, swap and flush again: the space that it
+        // made first belongs to another database by then.
+        let mut space = SpaceId { born: revision, db };
+        while self.dbs.iter().any(|other| other.space == space) {
+            space.db = space.db.wrapping_add(1);
+        }
         let db = &mut self.dbs[usize::from(db)];
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);

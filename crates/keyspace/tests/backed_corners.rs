@@ -135,6 +135,19 @@ fn a_flush_ends_it() {
 }
 
 #[test]
+fn databases_emptied_by_one_transaction_stand_apart() {
+    let fixture = Fixture { keyspace: Keyspace::new(2, SEED), ..Fixture::new() };
+    fixture.run(|txn| {
+        txn.flush(0);
+        txn.swap(0, 1);
+        txn.flush(0);
+    });
+    let spaces: Vec<SpaceId> = fixture.keyspace.spaces().iter().map(|&(_, id, _)| id).collect();
+    assert_ne!(spaces[0], spaces[1]);
+    assert!(spaces.iter().all(|space| space.born == fixture.journal.newest()), "{spaces:?}");
+}
+
+#[test]
 fn a_missing_key_is_asked_for_once_in_a_transaction() {
     let names = names(3);
     let fixture = Fixture::with_stored(&names[..2]);
