@@ -27,6 +27,10 @@ fix:
 bench *args:
     scripts/bench-vs-redis.sh {{args}}
 
+# What the archive costs and gives; `just bench-archive restart` for one part.
+bench-archive *args:
+    scripts/bench-archive.sh {{args}}
+
 # What a revision in front of every reply costs.
 bench-replyrev:
     scripts/bench-replyrev.sh
