@@ -1,6 +1,6 @@
 //! Opening archive and log: recovery into a keyspace, and `alcid log`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::Base;
@@ -149,12 +149,27 @@ pub fn run(command: &LogCommand) -> Result<(), String> {
             finding.error, finding.last_whole
         ));
     }
+    let base = match base {
+        Some(base) => Some(base),
+        None => archived(data_dir)?,
+    };
     let (saved, last) = log::repair(&RealVfs, &dir, base).map_err(|error| error.to_string())?;
     for path in saved {
         println!("Kept {}", path.display());
     }
     println!("Cut: the log now ends with revision {last}.");
     Ok(())
+}
+
+/// What the archive in a data folder has reached, if there is one: damage in
+/// what it holds need not cost what comes after.
+fn archived(data_dir: &Path) -> Result<Option<Revision>, String> {
+    let dir = data_dir.join("archive");
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let base = Base::open(&dir, 0, 1 << 20).map_err(|error| error.to_string())?;
+    Ok(Some(base.revision()).filter(|revision| *revision > Revision::ZERO))
 }
 
 fn describe(report: &RecoveryReport) {

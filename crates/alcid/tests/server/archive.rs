@@ -209,3 +209,37 @@ fn fewer_databases_than_hold_keys_are_refused() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn a_repair_below_the_archive_costs_nothing_after_it() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 1000);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let log = server.data_dir().join("log");
+    let segments = || {
+        let names = fs::read_dir(&log).expect("a folder").map(|entry| entry.expect("there").path());
+        let mut found: Vec<_> =
+            names.filter(|path| path.extension().is_some_and(|end| end == "alog")).collect();
+        found.sort();
+        found
+    };
+    // The history keeps the first segment, which the archive covers.
+    eventually("the log has begun another segment", || segments().len() == 2);
+    assert_eq!(wire.text(&["SET", "after", "v"]), "OK");
+    server.kill();
+    let first = segments().remove(0);
+    let mut bytes = fs::read(&first).expect("ours");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&first, bytes).expect("ours");
+    let data_dir = server.data_dir();
+    let data_dir = data_dir.to_str().expect("text");
+    let ended = alcid(&log, &["log", "check", "--repair", "--data-dir", data_dir]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["GET", "after"]), "v");
+    assert_eq!(wire.text(&["GET", "key:999"]), "value:999");
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(1002));
+}
