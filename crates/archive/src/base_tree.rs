@@ -406,6 +406,7 @@ impl Batch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use base::leb128;
     use testkit::temp_dir;
 
     use super::*;
@@ -414,7 +415,7 @@ mod tests {
         let mut batch = base.batch().expect("a file can be made");
         for (key, value) in entries {
             let mut bytes = Vec::new();
-            codec::put_number(&mut bytes, revision);
+            leb128::put(&mut bytes, revision);
             match value {
                 Some(value) => bytes.extend_from_slice(&[&[0, 0], *value].concat()),
                 None => bytes.push(2),

@@ -13,7 +13,7 @@
 //! So all keys of a bucket stand together, a key's head comes before its
 //! elements, and no key's bytes are the beginning of another's.
 
-use base::{DbIndex, Revision, SpaceId};
+use base::{DbIndex, Revision, SpaceId, leb128};
 use keyspace::{Change, EncodingLimits, Stored, Value, ValueRef, dump};
 use sha2::{Digest, Sha256};
 
@@ -136,16 +136,16 @@ pub(crate) fn name(rest: &[u8]) -> Result<Option<&[u8]>, &'static str> {
 pub(crate) fn put_head(out: &mut Vec<u8>, key: &[u8], change: &Change<'_>) {
     let Change::Is { value, deadline, revision } = *change else {
         let Change::Gone { revision } = *change else { unreachable!("there are two") };
-        put_number(out, revision.0);
+        leb128::put(out, revision.0);
         out.push(FORM_GONE);
         return;
     };
-    put_number(out, revision.0);
+    leb128::put(out, revision.0);
     out.push(if matches!(value, ValueRef::Str(_)) { FORM_STRING } else { FORM_WHOLE });
     // The last millisecond of 64 bits means never as well as no deadline does.
-    put_number(out, deadline.map_or(0, |at| at.saturating_add(1)));
+    leb128::put(out, deadline.map_or(0, |at| at.saturating_add(1)));
     if key.len() > NAME_BYTES_MAX {
-        put_number(out, key.len() as u64);
+        leb128::put(out, key.len() as u64);
         out.extend_from_slice(key);
     }
     match value {
@@ -244,19 +244,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn number(&mut self) -> Result<u64, &'static str> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return Err("a number exceeds 64 bits");
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err("a number exceeds 64 bits")
+        Ok(leb128::take(&mut self.0)?)
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
@@ -273,15 +261,6 @@ impl<'a> Reader<'a> {
     pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {
         DbIndex::try_from(self.number()?).map_err(|_| "a database number exceeds 65535")
     }
-}
-
-/// LEB128.
-pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The directory: where the databases of every branch stand, how many keys
 //! they have, and which revision all of it is.
 
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
 use keyspace::SHARDS;
 
-use crate::codec::{FORM_DIRECTORY, Reader, put_number};
+use crate::codec::{FORM_DIRECTORY, Reader};
 
 /// The version this code writes, and the newest it reads.
 pub(crate) const FORMAT: u64 = 1;
@@ -76,23 +76,23 @@ impl Directory {
     /// See `docs/FORMAT.md`.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_number(&mut out, self.revision.0);
+        leb128::put(&mut out, self.revision.0);
         out.push(FORM_DIRECTORY);
         for number in [FORMAT, self.time_ms, self.seed] {
-            put_number(&mut out, number);
+            leb128::put(&mut out, number);
         }
         out.extend_from_slice(&self.database);
-        put_number(&mut out, self.databases.len() as u64);
+        leb128::put(&mut out, self.databases.len() as u64);
         for Database { branch, db, space, keys } in &self.databases {
             for number in [u64::from(branch.0), u64::from(*db), space.born.0, u64::from(space.db)] {
-                put_number(&mut out, number);
+                leb128::put(&mut out, number);
             }
-            keys.iter().for_each(|&count| put_number(&mut out, count));
+            keys.iter().for_each(|&count| leb128::put(&mut out, count));
         }
-        put_number(&mut out, self.left.len() as u64);
+        leb128::put(&mut out, self.left.len() as u64);
         for Left { space, at, keys } in &self.left {
             for number in [space.born.0, u64::from(space.db), at.0, *keys] {
-                put_number(&mut out, number);
+                leb128::put(&mut out, number);
             }
         }
         out

@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod glob;
+pub mod leb128;
 pub mod number;
 pub mod reply;
 mod revision;

@@ -5,7 +5,7 @@
 //! the place that the following operations speak of, so a key that changes in
 //! a hundred fields is written once. `docs/FORMAT.md` describes every byte.
 
-use base::DbIndex;
+use base::{DbIndex, leb128};
 use thiserror::Error;
 
 /// Why a key went.
@@ -187,7 +187,7 @@ impl Effect<'_> {
         match *self {
             Effect::Database(db) => {
                 out.push(tag::DATABASE);
-                put_number(out, u64::from(db));
+                leb128::put(out, u64::from(db));
             }
             Effect::Key { key, existed } => {
                 let tag = match existed {
@@ -205,25 +205,25 @@ impl Effect<'_> {
             Effect::StrSet { value, deadline } => {
                 out.push(if deadline.is_some() { tag::STR_SET_DEADLINE } else { tag::STR_SET });
                 put_bytes(out, value);
-                deadline.into_iter().for_each(|at| put_number(out, at));
+                deadline.into_iter().for_each(|at| leb128::put(out, at));
             }
             Effect::StrWrite { offset, bytes } => {
                 out.push(tag::STR_WRITE);
-                put_number(out, offset);
+                leb128::put(out, offset);
                 put_bytes(out, bytes);
             }
             Effect::StrAdd { delta } => {
                 out.push(tag::STR_ADD);
-                put_number(out, zigzag(delta));
+                leb128::put(out, leb128::zigzag(delta));
             }
             Effect::Put { body, deadline } => {
                 out.push(if deadline.is_some() { tag::PUT_DEADLINE } else { tag::PUT });
                 put_bytes(out, body);
-                deadline.into_iter().for_each(|at| put_number(out, at));
+                deadline.into_iter().for_each(|at| leb128::put(out, at));
             }
             Effect::Deadline(Some(at)) => {
                 out.push(tag::DEADLINE);
-                put_number(out, at);
+                leb128::put(out, at);
             }
             Effect::Deadline(None) => out.push(tag::PERSIST),
             Effect::Rename { db, key, replaces } => {
@@ -232,7 +232,7 @@ impl Effect<'_> {
                     Some(false) => tag::RENAME_TO_FREE,
                     Some(true) => tag::RENAME_OVER,
                 });
-                put_number(out, u64::from(db));
+                leb128::put(out, u64::from(db));
                 put_bytes(out, key);
             }
             Effect::HashSet { field, value } => {
@@ -243,31 +243,31 @@ impl Effect<'_> {
             Effect::HashDelete { field } => put_tagged(out, tag::HASH_DELETE, field),
             Effect::HashAdd { field, delta } => {
                 put_tagged(out, tag::HASH_ADD, field);
-                put_number(out, zigzag(delta));
+                leb128::put(out, leb128::zigzag(delta));
             }
             Effect::ListPushFront { value } => put_tagged(out, tag::LIST_PUSH_FRONT, value),
             Effect::ListPushBack { value } => put_tagged(out, tag::LIST_PUSH_BACK, value),
             Effect::ListPopFront { count } => {
                 out.push(tag::LIST_POP_FRONT);
-                put_number(out, count);
+                leb128::put(out, count);
             }
             Effect::ListPopBack { count } => {
                 out.push(tag::LIST_POP_BACK);
-                put_number(out, count);
+                leb128::put(out, count);
             }
             Effect::ListSet { index, value } => {
                 out.push(tag::LIST_SET);
-                put_number(out, index);
+                leb128::put(out, index);
                 put_bytes(out, value);
             }
             Effect::ListInsert { index, value } => {
                 out.push(tag::LIST_INSERT);
-                put_number(out, index);
+                leb128::put(out, index);
                 put_bytes(out, value);
             }
             Effect::ListRemove { index } => {
                 out.push(tag::LIST_REMOVE);
-                put_number(out, index);
+                leb128::put(out, index);
             }
             Effect::SetAdd { member } => put_tagged(out, tag::SET_ADD, member),
             Effect::SetRemove { member } => put_tagged(out, tag::SET_REMOVE, member),
@@ -278,12 +278,12 @@ impl Effect<'_> {
             Effect::ZsetRemove { member } => put_tagged(out, tag::ZSET_REMOVE, member),
             Effect::Flush { db } => {
                 out.push(tag::FLUSH);
-                put_number(out, u64::from(db));
+                leb128::put(out, u64::from(db));
             }
             Effect::Swap { a, b } => {
                 out.push(tag::SWAP);
-                put_number(out, u64::from(a));
-                put_number(out, u64::from(b));
+                leb128::put(out, u64::from(a));
+                leb128::put(out, u64::from(b));
             }
             Effect::Origin { command, user, address } => {
                 put_tagged(out, tag::ORIGIN, command);
@@ -337,7 +337,7 @@ impl<'a> Effects<'a> {
                 Effect::StrSet { value: self.slice()?, deadline: Some(self.number()?) }
             }
             tag::STR_WRITE => Effect::StrWrite { offset: self.number()?, bytes: self.slice()? },
-            tag::STR_ADD => Effect::StrAdd { delta: unzigzag(self.number()?) },
+            tag::STR_ADD => Effect::StrAdd { delta: leb128::unzigzag(self.number()?) },
             tag::PUT => Effect::Put { body: self.slice()?, deadline: None },
             tag::PUT_DEADLINE => {
                 Effect::Put { body: self.slice()?, deadline: Some(self.number()?) }
@@ -350,7 +350,7 @@ impl<'a> Effects<'a> {
             tag::HASH_SET => Effect::HashSet { field: self.slice()?, value: self.slice()? },
             tag::HASH_DELETE => Effect::HashDelete { field: self.slice()? },
             tag::HASH_ADD => {
-                Effect::HashAdd { field: self.slice()?, delta: unzigzag(self.number()?) }
+                Effect::HashAdd { field: self.slice()?, delta: leb128::unzigzag(self.number()?) }
             }
             tag::LIST_PUSH_FRONT => Effect::ListPushFront { value: self.slice()? },
             tag::LIST_PUSH_BACK => Effect::ListPushBack { value: self.slice()? },
@@ -398,19 +398,10 @@ impl<'a> Effects<'a> {
     }
 
     fn number(&mut self) -> Result<u64, &'static str> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return Err("a number exceeds 64 bits");
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err("a number exceeds 64 bits")
+        let mut rest = &self.bytes[self.offset..];
+        let number = leb128::take(&mut rest)?;
+        self.offset = self.bytes.len() - rest.len();
+        Ok(number)
     }
 
     fn slice(&mut self) -> Result<&'a [u8], &'static str> {
@@ -445,25 +436,8 @@ fn put_tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
+    leb128::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
-}
-
-/// LEB128.
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Pages of an index file: a thousand entries or blocks, delta-coded.
 
+use base::leb128::{self, NoNumber};
+
 use super::building::Block;
 use super::entry::{hash_of, pack, relative_of};
 
@@ -11,10 +13,10 @@ pub(super) fn put_entries(out: &mut Vec<u8>, entries: &[u64]) {
     let mut before = 0;
     for &entry in entries {
         let hashes = hash_of(entry) - hash_of(before);
-        put_number(out, u64::from(hashes));
+        leb128::put(out, u64::from(hashes));
         // Among entries of one hash the revision counts from the one before.
         let base = if hashes == 0 { relative_of(before) } else { 0 };
-        put_number(out, u64::from(relative_of(entry) - base));
+        leb128::put(out, u64::from(relative_of(entry) - base));
         before = entry;
     }
 }
@@ -41,9 +43,9 @@ pub(super) fn entries(mut bytes: &[u8]) -> Result<Vec<u64>, &'static str> {
 pub(super) fn put_blocks(out: &mut Vec<u8>, blocks: &[Block]) {
     let mut before = Block { first: 0, offset: 0, earliest_ms: 0 };
     for block in blocks {
-        put_number(out, u64::from(block.first - before.first));
-        put_number(out, block.offset - before.offset);
-        put_number(out, zigzag(block.earliest_ms.wrapping_sub(before.earliest_ms) as i64));
+        leb128::put(out, u64::from(block.first - before.first));
+        leb128::put(out, block.offset - before.offset);
+        leb128::put(out, leb128::zigzag(block.earliest_ms.wrapping_sub(before.earliest_ms) as i64));
         before = *block;
     }
 }
@@ -58,7 +60,7 @@ pub(super) fn blocks(mut bytes: &[u8]) -> Result<Vec<Block>, &'static str> {
         }
         let first = before.first.checked_add(number32(&mut bytes)?).ok_or(TOO_GREAT)?;
         let offset = before.offset.checked_add(number(&mut bytes)?).ok_or(TOO_GREAT)?;
-        let later = unzigzag(number(&mut bytes)?);
+        let later = leb128::unzigzag(number(&mut bytes)?);
         let earliest_ms = before.earliest_ms.wrapping_add(later as u64);
         before = Block { first, offset, earliest_ms };
         blocks.push(before);
@@ -69,42 +71,15 @@ pub(super) fn blocks(mut bytes: &[u8]) -> Result<Vec<Block>, &'static str> {
 const TOO_MANY: &str = "a page has more than 1024 parts";
 const TOO_GREAT: &str = "a number in a page is too great";
 
-/// LEB128.
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn number(bytes: &mut &[u8]) -> Result<u64, &'static str> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or("a page ends early")?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return Err(TOO_GREAT);
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(TOO_GREAT)
+    leb128::take(bytes).map_err(|what| match what {
+        NoNumber::EndsEarly => "a page ends early",
+        NoNumber::TooGreat => TOO_GREAT,
+    })
 }
 
 fn number32(bytes: &mut &[u8]) -> Result<u32, &'static str> {
     u32::try_from(number(bytes)?).map_err(|_| TOO_GREAT)
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 #[cfg(test)]
