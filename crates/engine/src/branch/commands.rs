@@ -189,7 +189,7 @@ fn size(word: &[u8]) -> Result<u64> {
 }
 
 /// BRANCH USE, and what else puts a connection on a branch.
-fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
+pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     let branch = call.engine.branch_named(name)?;
     if branch.id == call.session.branch() {
         return Ok(());
