@@ -15,6 +15,7 @@ use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Revision, SpaceId};
 use log::{RealVfs, Vfs, VfsLock};
@@ -29,6 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::codec::{self, DIRECTORY};
 use crate::compaction::{Bound, Bounds, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
+use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
 
@@ -70,6 +72,9 @@ pub struct Base {
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
+    large_from: LargeFrom,
+    /// Bytes of keys and values in batches since it was opened.
+    written_bytes: AtomicU64,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -121,8 +126,29 @@ impl Base {
             directory: RwLock::new(Arc::new(directory)),
             bounds,
             manifest: Mutex::new(()),
+            large_from: LargeFrom::default(),
+            written_bytes: AtomicU64::new(0),
             _lock: lock,
         })
+    }
+
+    /// Collections that are written from here on stand element by element from
+    /// this size on. Those that are there are read as they are.
+    #[must_use]
+    pub fn with_large_from(self, large_from: LargeFrom) -> Base {
+        Base { large_from, ..self }
+    }
+
+    /// From which size on collections are written element by element.
+    pub(crate) fn large_from(&self) -> LargeFrom {
+        self.large_from
+    }
+
+    /// Bytes of keys and values that batches have brought since it was opened,
+    /// before compaction.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
     }
 
     /// Ties it to its log. An empty one takes any.
@@ -213,7 +239,7 @@ impl Base {
     /// When its file cannot be made.
     pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
         let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
-        Ok(Batch { base: self, run })
+        Ok(Batch { base: self, run, bytes: 0 })
     }
 
     /// The entry at `key`, as of now.
@@ -254,16 +280,26 @@ impl Base {
         at: Revision,
         visit: &mut Visit<'_>,
     ) -> Result<(), ArchiveError> {
-        // Through the newest manifest: the tree's own reads look for one of
-        // that time, which is gone.
-        let newest = self.tree.get_version_history_lock().latest_version();
-        for entry in Tree::create_internal_range(newest, range, at.0.saturating_add(1), None) {
-            let entry = entry.map_err(ArchiveError::tree("read", &self.dir))?;
-            if visit(&entry.key.user_key, &entry.value).is_break() {
-                break;
+        self.frozen(Some(at)).range(range, visit)
+    }
+
+    /// What the newest batch at or before `at` made of it, or the newest of all;
+    /// batches to come do not change that.
+    pub(crate) fn frozen(&self, at: Option<Revision>) -> Frozen {
+        // The newest manifest: the tree's own reads look for one of that time,
+        // which is gone.
+        let version = self.tree.get_version_history_lock().latest_version();
+        let number = at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1));
+        let dir = self.dir.clone();
+        Frozen(Box::new(move |range, visit| {
+            for entry in Tree::create_internal_range(version.clone(), range, number, None) {
+                let entry = entry.map_err(ArchiveError::tree("read", &dir))?;
+                if visit(&entry.key.user_key, &entry.value).is_break() {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        }))
     }
 
     /// Whether anything is left of a space.
@@ -315,7 +351,7 @@ impl Base {
             directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
         let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
         dead.sort_unstable();
-        self.bounds.set(Bound { horizon, dead });
+        self.bounds.set(Bound { horizon, dead, heads: None });
         due
     }
 
@@ -329,6 +365,7 @@ impl Base {
         let before = self.tree.current_version().id();
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
+        let _heads = self.bounds.lend(|horizon| self.frozen(Some(horizon)));
         compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
         Ok(self.tree.current_version().id() != before)
     }
@@ -340,6 +377,25 @@ impl Base {
             .get_version_history_lock()
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
+    }
+}
+
+/// How a [`Frozen`] reads a range.
+type ReadRange =
+    dyn Fn(&RangeInclusive<&[u8]>, &mut Visit<'_>) -> Result<(), ArchiveError> + Send + Sync;
+
+/// One state of the base, for reads that belong together. Its table files stay
+/// as long as this lives.
+pub(crate) struct Frozen(Box<ReadRange>);
+
+impl Frozen {
+    /// Visits the entries of a range, in order.
+    pub(crate) fn range(
+        &self,
+        range: &RangeInclusive<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ArchiveError> {
+        (self.0)(range, visit)
     }
 }
 
@@ -380,6 +436,7 @@ fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {
 pub(crate) struct Batch<'b> {
     base: &'b Base,
     run: lsm_tree::AnyIngestion<'b>,
+    bytes: u64,
 }
 
 impl Batch<'_> {
@@ -388,6 +445,7 @@ impl Batch<'_> {
     /// # Panics
     /// When keys do not ascend.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
+        self.bytes += (key.len() + value.len()) as u64;
         self.run.write(key, value).map_err(ArchiveError::tree("write", &self.base.dir))
     }
 
@@ -399,6 +457,7 @@ impl Batch<'_> {
         let _manifest = base.manifest.lock();
         base.numbers.set(directory.revision.0);
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
+        base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }
