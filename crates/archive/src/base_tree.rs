@@ -11,6 +11,7 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
+use crate::overlay::Overlays;
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -62,6 +64,9 @@ const TABLE_BYTES: u64 = 64 << 20;
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
+/// Waits until the base has reached a revision.
+pub type Reach = Arc<dyn Fn(Revision) -> Result<(), ArchiveError> + Send + Sync>;
+
 /// See the module's documentation.
 pub struct Base {
     dir: PathBuf,
@@ -69,6 +74,9 @@ pub struct Base {
     numbers: SequenceNumberCounter,
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
+    overlays: Overlays,
+    /// Brings the base to a revision; see [`Base::set_reach`].
+    reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
@@ -119,12 +127,16 @@ impl Base {
             Ok(None) => Directory::empty(seed),
             Err(error) => return Err(ArchiveError::tree("read", dir)(error)),
         };
+        let overlays = Overlays::default();
+        directory.overlays.iter().for_each(|overlay| overlays.add(*overlay));
         Ok(Base {
             dir: dir.to_owned(),
             tree,
             numbers,
             directory: RwLock::new(Arc::new(directory)),
             bounds,
+            overlays,
+            reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
             written_bytes: AtomicU64::new(0),
@@ -164,6 +176,32 @@ impl Base {
             return Err(ArchiveError::Foreign { dir: self.dir.clone() });
         }
         Ok(())
+    }
+
+    /// Which spaces lie over others.
+    pub(crate) fn overlays(&self) -> &Overlays {
+        &self.overlays
+    }
+
+    /// From here on, whoever reads a state that the base has not reached yet
+    /// waits for `reach`, which must not wait for anybody who reads.
+    pub fn set_reach(&self, reach: Reach) {
+        *self.reach.write() = Some(reach);
+    }
+
+    /// Waits until it has reached `at`.
+    ///
+    /// # Errors
+    /// When it never will.
+    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+        if self.revision() >= at {
+            return Ok(());
+        }
+        let reach = self.reach.read().clone();
+        match reach {
+            Some(reach) => reach(at),
+            None => Err(ArchiveError::Behind { dir: self.dir.clone(), asked: at }),
+        }
     }
 
     /// The folder it is in.
@@ -280,18 +318,16 @@ impl Base {
         at: Revision,
         visit: &mut Visit<'_>,
     ) -> Result<(), ArchiveError> {
-        self.frozen(Some(at)).range(range, visit)
+        self.frozen().range(range, Some(at), visit)
     }
 
-    /// What the newest batch at or before `at` made of it, or the newest of all;
-    /// batches to come do not change that.
-    pub(crate) fn frozen(&self, at: Option<Revision>) -> Frozen {
-        // The newest manifest: the tree's own reads look for one of that time,
-        // which is gone.
+    /// It as it is now: batches to come do not change that.
+    pub(crate) fn frozen(&self) -> Frozen {
+        // The newest manifest: the tree's own reads look for one of the time
+        // that they read of, which is gone.
         let version = self.tree.get_version_history_lock().latest_version();
-        let number = at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1));
         let dir = self.dir.clone();
-        Frozen(Box::new(move |range, visit| {
+        Frozen(Box::new(move |range, number, visit| {
             for entry in Tree::create_internal_range(version.clone(), range, number, None) {
                 let entry = entry.map_err(ArchiveError::tree("read", &dir))?;
                 if visit(&entry.key.user_key, &entry.value).is_break() {
@@ -347,11 +383,17 @@ impl Base {
 
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
-        let due: Vec<Left> =
-            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
-        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
-        dead.sort_unstable();
-        self.bounds.set(Bound { horizon, dead, heads: None });
+        let overlays = self.overlays.all();
+        let tags: BTreeSet<Revision> =
+            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let is_due = |left: &&Left| {
+            left.at <= horizon
+                && overlays.iter().all(|overlay| overlay.under != left.space)
+                && tags.range(left.space.born..left.at).next().is_none()
+        };
+        let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
+        let dead = due.iter().map(|left| left.space);
+        self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
     }
 
@@ -365,7 +407,7 @@ impl Base {
         let before = self.tree.current_version().id();
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
-        let _heads = self.bounds.lend(|horizon| self.frozen(Some(horizon)));
+        let _heads = self.bounds.lend(self.frozen());
         compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
         Ok(self.tree.current_version().id() != before)
     }
@@ -380,22 +422,24 @@ impl Base {
     }
 }
 
-/// How a [`Frozen`] reads a range.
+/// How a [`Frozen`] reads what has numbers below one.
 type ReadRange =
-    dyn Fn(&RangeInclusive<&[u8]>, &mut Visit<'_>) -> Result<(), ArchiveError> + Send + Sync;
+    dyn Fn(&RangeInclusive<&[u8]>, SeqNo, &mut Visit<'_>) -> Result<(), ArchiveError> + Send + Sync;
 
-/// One state of the base, for reads that belong together. Its table files stay
+/// The base at one time, for reads that belong together. Its table files stay
 /// as long as this lives.
 pub(crate) struct Frozen(Box<ReadRange>);
 
 impl Frozen {
-    /// Visits the entries of a range, in order.
+    /// Visits the entries of a range, in order, as of the newest batch at or
+    /// before `at`, or of the newest that it has.
     pub(crate) fn range(
         &self,
         range: &RangeInclusive<&[u8]>,
+        at: Option<Revision>,
         visit: &mut Visit<'_>,
     ) -> Result<(), ArchiveError> {
-        (self.0)(range, visit)
+        (self.0)(range, at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1)), visit)
     }
 }
 
@@ -458,6 +502,7 @@ impl Batch<'_> {
         base.numbers.set(directory.revision.0);
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        base.overlays.retain(&directory.overlays, directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }

@@ -4,13 +4,13 @@
 //! the watermark too, which reads right after it still see. So versions are
 //! judged here, newest first, by the revision that each value begins with.
 //!
-//! Elements of a collection go by its head as well. A generation is born once
-//! and never comes back, so one that was born at or before the horizon and is
-//! not the head's at the horizon is in no state from there on. A version of a
-//! list's element that the horizon would see goes if the head has no such
-//! position then: a state that has it again has a newer version of it. The head
-//! may stand in a table that is not being merged, so it is looked up.
+//! Elements of a large collection go by its head as well. A version of one is of
+//! use to the first kept state that sees it, if the head is of its generation
+//! then and, for a list, has its position; if not, it is of use to no later one:
+//! a generation never comes back, and a position that does has a newer version.
+//! The head may stand in a table that is not being merged, so it is looked up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 
 use crate::base_tree::Frozen;
 use crate::codec::{self, Content};
-use crate::elements::{ElementKey, Kind, Large, position_of};
+use crate::elements::{ElementKey, Large, position_of};
+use crate::overlay::Overlay;
 
 /// What may go, as of now. Shared with the tree's compactions.
 #[derive(Default)]
@@ -30,12 +31,46 @@ pub(crate) struct Bounds(Mutex<Arc<Bound>>);
 /// What may go.
 #[derive(Clone, Default)]
 pub(crate) struct Bound {
-    /// The oldest state that may still be read; a state that a batch reached.
-    pub(crate) horizon: Revision,
-    /// Spaces that nobody has, at the horizon or after it. Sorted.
-    pub(crate) dead: Vec<SpaceId>,
-    /// The base at the horizon, while a compaction runs.
-    pub(crate) heads: Option<Arc<Frozen>>,
+    /// The oldest state from which on every one may still be read; a state
+    /// that a batch reached.
+    horizon: Revision,
+    /// Spaces that nobody has, at the horizon or after it.
+    dead: BTreeSet<SpaceId>,
+    /// States before the horizon that may still be read of every space.
+    tags: BTreeSet<Revision>,
+    /// The same of a space that others lie over.
+    pins: BTreeMap<SpaceId, BTreeSet<Revision>>,
+    /// Spaces that lie over others, where a key that is gone hides another.
+    overlays: BTreeSet<SpaceId>,
+    /// The base, while a compaction runs.
+    heads: Option<Arc<Frozen>>,
+}
+
+impl Bound {
+    pub(crate) fn new(
+        horizon: Revision,
+        dead: impl Iterator<Item = SpaceId>,
+        overlays: &[Overlay],
+        tags: BTreeSet<Revision>,
+    ) -> Bound {
+        let mut pins: BTreeMap<SpaceId, BTreeSet<Revision>> = BTreeMap::new();
+        for overlay in overlays {
+            pins.entry(overlay.under).or_default().insert(overlay.at);
+        }
+        let overlays = overlays.iter().map(|overlay| overlay.space).collect();
+        Bound { horizon, dead: dead.collect(), tags, pins, overlays, heads: None }
+    }
+
+    /// The states at which a space is read, oldest first, and from the last on
+    /// every one.
+    fn states(&self, space: Option<SpaceId>) -> Vec<Revision> {
+        let pins = space.and_then(|space| self.pins.get(&space));
+        let mut states: BTreeSet<Revision> = self.tags.iter().copied().collect();
+        states.extend(pins.into_iter().flatten());
+        states.retain(|state| *state < self.horizon);
+        states.insert(self.horizon);
+        states.into_iter().collect()
+    }
 }
 
 impl Bounds {
@@ -43,13 +78,15 @@ impl Bounds {
         *self.0.lock() = Arc::new(bound);
     }
 
-    /// Lets compactions look up heads at the horizon until the answer is
-    /// dropped: what they read from keeps its table files.
-    pub(crate) fn lend(&self, at: impl FnOnce(Revision) -> Frozen) -> Lent<'_> {
-        let mut bound = Bound::clone(&self.0.lock());
-        bound.heads = Some(Arc::new(at(bound.horizon)));
-        self.set(bound);
+    /// Lets compactions look up heads until the answer is dropped: what they read
+    /// from keeps its table files.
+    pub(crate) fn lend(&self, heads: Frozen) -> Lent<'_> {
+        self.set_heads(Some(Arc::new(heads)));
         Lent(self)
+    }
+
+    fn set_heads(&self, heads: Option<Arc<Frozen>>) {
+        Arc::make_mut(&mut self.0.lock()).heads = heads;
     }
 }
 
@@ -58,9 +95,7 @@ pub(crate) struct Lent<'b>(&'b Bounds);
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let mut bound = Bound::clone(&self.0.0.lock());
-        bound.heads = None;
-        self.0.set(bound);
+        self.0.set_heads(None);
     }
 }
 
@@ -80,9 +115,10 @@ impl Factory for Judges {
         Box::new(Judge {
             bound,
             key: Vec::new(),
-            is_settled: false,
-            space: (Vec::new(), false),
-            head: (Vec::new(), Horizon::Unknown),
+            newer: None,
+            place: None,
+            head: Vec::new(),
+            head_at: BTreeMap::new(),
         })
     }
 }
@@ -91,18 +127,19 @@ struct Judge {
     bound: Arc<Bound>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
-    /// Whether the version that the horizon sees has come.
-    is_settled: bool,
-    /// The prefix of the space that keys are coming from, and whether it is
-    /// dead.
-    space: (Vec<u8>, bool),
-    /// The head's key of the last element, and what it is at the horizon.
-    head: (Vec<u8>, Horizon),
+    /// The version that came before the next one.
+    newer: Option<Revision>,
+    /// The space that keys are coming from.
+    place: Option<Place>,
+    /// The head's key of the last element.
+    head: Vec<u8>,
+    /// What it is at some states.
+    head_at: BTreeMap<Revision, Head>,
 }
 
-/// What a head is at the horizon.
+/// What a head is at a state.
 #[derive(Clone, Copy)]
-enum Horizon {
+enum Head {
     /// It cannot be read: its elements stay.
     Unknown,
     /// Its elements have entries.
@@ -111,60 +148,77 @@ enum Horizon {
     Other,
 }
 
+/// What is known of the space that keys are coming from.
+struct Place {
+    /// How its keys begin; empty for what is in no space.
+    prefix: Vec<u8>,
+    is_dead: bool,
+    is_overlay: bool,
+    /// See [`Bound::states`].
+    states: Vec<Revision>,
+}
+
 impl Judge {
-    /// Whether an entry, if it is an element, is of no use: all of it, or the
-    /// version that the horizon would see.
-    fn is_dead_element(&mut self, key: &[u8], is_seen: bool) -> bool {
-        let Some(end) = codec::element_at(key) else { return false };
-        let Ok(element) = ElementKey::read(&key[end..]) else { return false };
-        if element.born > self.bound.horizon {
-            return false;
+    fn place(&mut self, key: &[u8]) -> &Place {
+        let is_same = |place: &Place| !place.prefix.is_empty() && key.starts_with(&place.prefix);
+        if !self.place.as_ref().is_some_and(is_same) {
+            let space = codec::space_of(key);
+            let mut prefix = Vec::new();
+            space.iter().for_each(|space| codec::put_space(&mut prefix, *space));
+            let among = |spaces: &BTreeSet<SpaceId>| space.is_some_and(|it| spaces.contains(&it));
+            self.place = Some(Place {
+                prefix,
+                is_dead: among(&self.bound.dead),
+                is_overlay: among(&self.bound.overlays),
+                states: self.bound.states(space),
+            });
         }
-        if self.head.0 != key[..end] {
-            self.head = (key[..end].to_vec(), self.head_at_horizon(&key[..end]));
-        }
-        match self.head.1 {
-            Horizon::Unknown => false,
-            Horizon::Other => true,
-            Horizon::Large(large) if large.born != element.born => true,
-            Horizon::Large(large) if is_seen && large.kind == Kind::List => {
-                let position = element.name.and_then(position_of);
-                position.is_some_and(|position| !large.has_position(position))
-            }
-            Horizon::Large(_) => false,
-        }
+        self.place.as_ref().expect("just made")
     }
 
-    fn head_at_horizon(&self, head: &[u8]) -> Horizon {
-        let Some(heads) = &self.bound.heads else { return Horizon::Unknown };
+    /// Whether an element, whose head's key ends at `end`, is in a state that
+    /// sees this version of it.
+    fn is_element_in(&mut self, key: &[u8], end: usize, state: Revision) -> bool {
+        // What cannot be read is kept.
+        let Ok(element) = ElementKey::read(&key[end..]) else { return true };
+        if self.head != key[..end] {
+            self.head.clear();
+            self.head.extend_from_slice(&key[..end]);
+            self.head_at.clear();
+        }
+        let (bound, head) = (&self.bound, &self.head);
+        match *self.head_at.entry(state).or_insert_with(|| bound.head_at(head, state)) {
+            Head::Unknown => true,
+            Head::Other => false,
+            Head::Large(large) => {
+                large.born == element.born
+                    && (!large.is_list()
+                        || element
+                            .name
+                            .and_then(position_of)
+                            .is_none_or(|position| large.has_position(position)))
+            }
+        }
+    }
+}
+
+impl Bound {
+    fn head_at(&self, head: &[u8], state: Revision) -> Head {
+        let Some(heads) = &self.heads else { return Head::Unknown };
         let is_digest = codec::is_digest(head);
-        let mut found = Horizon::Other;
-        let read = heads.range(&(head..=head), &mut |_, value| {
+        let mut found = Head::Other;
+        let read = heads.range(&(head..=head), Some(state), &mut |_, value| {
             found = match codec::head(value, is_digest) {
                 Ok(Some(head)) => match head.content {
-                    Content::Large(large) => Horizon::Large(large),
-                    Content::Str(_) | Content::Whole(_) => Horizon::Other,
+                    Content::Large(large) => Head::Large(large),
+                    Content::Str(_) | Content::Whole(_) => Head::Other,
                 },
-                Ok(None) => Horizon::Other,
-                Err(_) => Horizon::Unknown,
+                Ok(None) => Head::Other,
+                Err(_) => Head::Unknown,
             };
             ControlFlow::Break(())
         });
-        if read.is_ok() { found } else { Horizon::Unknown }
-    }
-
-    fn is_dead(&mut self, key: &[u8]) -> bool {
-        if self.bound.dead.is_empty() {
-            return false;
-        }
-        let (prefix, is_dead) = &mut self.space;
-        if prefix.is_empty() || !key.starts_with(prefix) {
-            let Some(space) = codec::space_of(key) else { return false };
-            prefix.clear();
-            codec::put_space(prefix, space);
-            *is_dead = self.bound.dead.binary_search(&space).is_ok();
-        }
-        *is_dead
+        if read.is_ok() { found } else { Head::Unknown }
     }
 }
 
@@ -175,29 +229,40 @@ impl CompactionFilter for Judge {
         context: &Context,
     ) -> lsm_tree::Result<Verdict> {
         let key = item.key();
-        if self.is_dead(key) {
+        if self.place(key).is_dead {
             return Ok(Verdict::Destroy);
         }
         if self.key != **key {
             self.key.clear();
             self.key.extend_from_slice(key);
-            self.is_settled = false;
-        }
-        if self.is_settled {
-            return Ok(Verdict::Destroy);
+            self.newer = None;
         }
         // What cannot be read is kept, for whoever reads it to report.
         let Ok((revision, is_gone)) = codec::age(&item.value()?) else {
             return Ok(Verdict::Keep);
         };
-        if self.is_dead_element(key, revision <= self.bound.horizon) {
+        let newer = self.newer.replace(revision);
+        let Place { states, is_overlay, .. } = self.place(key);
+        if revision > *states.last().expect("the horizon is one") {
+            return Ok(Verdict::Keep);
+        }
+        // The first state that sees it, unless a newer version hides it there.
+        let seen = states[states.partition_point(|state| *state < revision)];
+        if newer.is_some_and(|newer| newer <= seen) {
             return Ok(Verdict::Destroy);
         }
-        if revision <= self.bound.horizon {
-            self.is_settled = true;
-            if is_gone && context.is_last_level {
-                return Ok(Verdict::Destroy);
-            }
+        let is_oldest = revision <= states[0] && context.is_last_level;
+        let is_overlay = *is_overlay;
+        let element = codec::element_at(key);
+        if let Some(end) = element
+            && !self.is_element_in(key, end, seen)
+        {
+            return Ok(Verdict::Destroy);
+        }
+        // An element hides nothing of a space below: its head does.
+        let hides_nothing = is_oldest && (!is_overlay || element.is_some());
+        if is_gone && hides_nothing {
+            return Ok(Verdict::Destroy);
         }
         Ok(Verdict::Keep)
     }

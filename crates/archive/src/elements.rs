@@ -87,6 +87,10 @@ impl Large {
         Kind::of(value).map(|kind| Large { kind, born, count, first: 0 })
     }
 
+    pub(crate) fn is_list(&self) -> bool {
+        self.kind == Kind::List
+    }
+
     /// Whether a list has an element at a position.
     pub(crate) fn has_position(&self, position: i64) -> bool {
         self.index_of(position) < u128::from(self.count)

@@ -41,7 +41,7 @@ type Place = (SpaceId, u64, Box<[u8]>);
 /// Fills the misses of a delta's keyspace, and has what it lets stand where it
 /// is. See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Overlay {
+pub(crate) struct LargeKeys {
     base: Arc<Base>,
     backing: Arc<dyn Backing>,
     limits: EncodingLimits,
@@ -113,14 +113,14 @@ struct Touch<'e> {
     removals: u64,
 }
 
-impl Overlay {
+impl LargeKeys {
     pub(crate) fn new(
         base: Arc<Base>,
         backing: Arc<dyn Backing>,
         limits: EncodingLimits,
-    ) -> Overlay {
+    ) -> LargeKeys {
         let seed = base.directory().seed;
-        Overlay { base, backing, limits, seed, state: Mutex::default() }
+        LargeKeys { base, backing, limits, seed, state: Mutex::default() }
     }
 
     /// Bytes of memory it takes.
@@ -242,7 +242,7 @@ impl Overlay {
     }
 }
 
-/// What stood in an overlay.
+/// What stood there.
 pub(crate) struct Drained(BTreeMap<Place, Pending>);
 
 impl Drained {
@@ -288,7 +288,12 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
                 continue;
             }
             Effect::Flush { .. } | Effect::Swap { .. } => return None,
-            Effect::Origin { .. } => continue,
+            Effect::Origin { .. }
+            | Effect::Branch { .. }
+            | Effect::Fork { .. }
+            | Effect::BranchGone { .. }
+            | Effect::Tag { .. }
+            | Effect::TagGone { .. } => continue,
             _ if !is_named => return None,
             Effect::Rename { db, key, .. } => {
                 let last = touches.last_mut()?;
@@ -567,7 +572,7 @@ fn bytes_of(name: &[u8], element: &Element) -> usize {
     ELEMENT_BYTES + name.len() + element.content.as_ref().map_or(0, |content| content.len())
 }
 
-impl Backing for Overlay {
+impl Backing for LargeKeys {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
         let place = (space, hash, key.into());
         let (pending, read) = {

@@ -1,10 +1,11 @@
 //! Keys read from the base, as of now or as of an older batch.
 
+use std::collections::HashSet;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{BackingError, EncodingLimits, Stored};
+use keyspace::{BackingError, EncodingLimits, Peek, Stored};
 
 use crate::base_tree::Base;
 use crate::codec::{self, Content, Name};
@@ -33,6 +34,9 @@ enum Entry<'e> {
 /// Sees the entries of a bucket.
 type VisitEntry<'v> = dyn FnMut(Entry<'_>) -> Result<(), String> + 'v;
 
+/// The same, with the bytes that name the key in its bucket first.
+type VisitOwnEntry<'v> = dyn FnMut(&[u8], Entry<'_>) -> Result<(), String> + 'v;
+
 /// A key whose elements are coming.
 struct Open {
     key: Vec<u8>,
@@ -46,6 +50,14 @@ impl Open {
         let Open { key, deadline, revision, elements } = self;
         Ok((key, Stored { value: elements.finish()?, deadline, revision }))
     }
+}
+
+/// What one entry says of a key.
+enum Fetched {
+    Gone,
+    All(Stored),
+    /// Its elements have entries of their own.
+    Large,
 }
 
 /// One state of the base.
@@ -71,17 +83,67 @@ impl State {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
+        self.fetch_peeking(space, hash, key, &mut |_, _| Peek::Unknown)
+    }
+
+    /// As [`State::fetch`], but before a space below is read, `peek` is asked
+    /// whether memory knows the key as it was there.
+    pub(crate) fn fetch_peeking(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+    ) -> Result<Option<Stored>, BackingError> {
+        let (mut space, mut at) = (space, self.at);
+        loop {
+            if let Some(found) = self.own(space, at, hash, key)? {
+                return Ok(found);
+            }
+            let Some(below) = self.below(space, at) else { return Ok(None) };
+            match peek(below.0, below.1) {
+                Peek::Is(stored) => return Ok(Some(stored)),
+                Peek::Absent => return Ok(None),
+                Peek::Unknown => {}
+            }
+            (space, at) = self.reached(below)?;
+        }
+    }
+
+    /// The space below another one, and as of when.
+    fn below(&self, space: SpaceId, at: At) -> Option<(SpaceId, Revision)> {
+        let (under, fork) = self.base.overlays().under(space)?;
+        Some(match at {
+            At::Newest => (under, fork),
+            At::Revision(at) => (under, fork.min(at)),
+        })
+    }
+
+    /// Waits until a state can be read.
+    fn reached(&self, (space, at): (SpaceId, Revision)) -> Result<(SpaceId, At), BackingError> {
+        self.base.await_revision(at).map_err(unreadable)?;
+        Ok((space, At::Revision(at)))
+    }
+
+    /// What a space itself has of a key: nothing, that it is gone, or a value.
+    fn own(
+        &self,
+        space: SpaceId,
+        at: At,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Option<Stored>>, BackingError> {
         let name = codec::head_key(space, hash, key);
         let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let mut found = Ok(Fetched::Nothing);
-        let read = match self.at {
+        let mut found = Ok(None);
+        let read = match at {
             At::Newest => self.base.get(&name).map(|value| {
-                found = value.map_or(Ok(Fetched::Nothing), |value| self.decode(&value, is_long));
+                found = value.map(|value| self.decode(&value, is_long)).transpose();
             }),
             At::Revision(at) => {
                 let range = &name[..]..=&name[..];
                 self.base.range_at(&range, at, &mut |_, value| {
-                    found = self.decode(value, is_long);
+                    found = self.decode(value, is_long).map(Some);
                     ControlFlow::Break(())
                 })
             }
@@ -90,60 +152,61 @@ impl State {
         let bucket = codec::bucket_of(hash);
         let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
         match found.map_err(damaged)? {
-            Fetched::Nothing => Ok(None),
-            Fetched::All(stored) => Ok(Some(stored)),
-            Fetched::Large => self.fetch_large(&name, is_long)?.map_err(damaged),
+            None => Ok(None),
+            Some(Fetched::Gone) => Ok(Some(None)),
+            Some(Fetched::All(stored)) => Ok(Some(Some(stored))),
+            Some(Fetched::Large) => {
+                self.own_large(&name, at, is_long).map_err(unreadable)?.map(Some).map_err(damaged)
+            }
         }
     }
 
     fn decode(&self, value: &[u8], is_long: bool) -> Result<Fetched, String> {
-        let Some(head) = codec::head(value, is_long)? else { return Ok(Fetched::Nothing) };
+        let Some(head) = codec::head(value, is_long)? else { return Ok(Fetched::Gone) };
         let (deadline, revision) = (head.deadline, head.revision);
         let value = head.content.value(self.seed, &self.limits)?;
-        Ok(value.map_or(Fetched::Large, |value| Fetched::All(Stored { value, deadline, revision })))
+        let stored = value.map(|value| Stored { value, deadline, revision });
+        Ok(stored.map_or(Fetched::Large, Fetched::All))
     }
 
-    /// A key that stands element by element. The inner error is of its bytes.
-    #[allow(clippy::type_complexity, reason = "two kinds of errors")]
-    fn fetch_large(
+    /// A key that stands element by element, or did so just now. The inner error
+    /// says what is wrong with its bytes.
+    fn own_large(
         &self,
         name: &[u8],
+        at: At,
         is_long: bool,
-    ) -> Result<Result<Option<Stored>, String>, BackingError> {
+    ) -> Result<Result<Option<Stored>, String>, ArchiveError> {
         // Head and elements of one state, whatever batches come in between.
-        let frozen = self.base.frozen(match self.at {
+        let frozen = self.base.frozen();
+        let at = match at {
             At::Newest => None,
             At::Revision(at) => Some(at),
-        });
-        let mut found = Ok(Fetched::Nothing);
-        let mut large = None;
-        let head = frozen.range(&(name..=name), &mut |_, value| {
-            found = self.decode(value, is_long);
-            if let Ok(Some(head)) = codec::head(value, is_long)
-                && let Content::Large(of) = head.content
-            {
-                large = Some((of, head.deadline, head.revision));
-            }
+        };
+        let mut head = None;
+        frozen.range(&(name..=name), at, &mut |_, value| {
+            head = Some(value.to_vec());
             ControlFlow::Break(())
-        });
-        head.map_err(unreadable)?;
-        let Some((large, deadline, revision)) = large else {
-            // It was replaced meanwhile.
-            return Ok(found.map(|found| match found {
-                Fetched::All(stored) => Some(stored),
-                Fetched::Nothing | Fetched::Large => None,
-            }));
+        })?;
+        let head = match head.as_deref().map(|value| codec::head(value, is_long)) {
+            None | Some(Ok(None)) => return Ok(Ok(None)),
+            Some(Err(what)) => return Ok(Err(what)),
+            Some(Ok(Some(head))) => head,
+        };
+        let (deadline, revision) = (head.deadline, head.revision);
+        let Content::Large(large) = head.content else {
+            let value = head.content.value(self.seed, &self.limits);
+            return Ok(value.map(|value| value.map(|value| Stored { value, deadline, revision })));
         };
         let mut first = name.to_vec();
         elements::put_born(&mut first, large.born);
         let last = [&first[..], &[elements::AFTER_NAMES]].concat();
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
-        let read = frozen.range(&(&first[..]..=&last[..]), &mut |key, value| {
+        frozen.range(&(&first[..]..=&last[..]), at, &mut |key, value| {
             added = assembly.add(&key[name.len()..], value, &self.limits);
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        read.map_err(unreadable)?;
+        })?;
         let value = added.map_err(str::to_owned).and_then(|()| assembly.finish());
         Ok(value.map(|value| Some(Stored { value, deadline, revision })))
     }
@@ -161,7 +224,7 @@ impl State {
                 Entry::Element(key, value) => {
                     return match &mut open {
                         Some(open) => Ok(open.elements.add(key, value, &self.limits)?),
-                        // Left by a collection that is gone or another now.
+                        // Left by a collection that is gone or is small now.
                         None => Ok(()),
                     };
                 }
@@ -206,23 +269,74 @@ impl State {
         })
     }
 
-    /// Visits the entries of a run of buckets: each head, then its elements.
+    /// Visits the entries of a run of buckets, each head and then its elements,
+    /// those of spaces below included as far as nothing lies over them.
     fn entries(
         &self,
         space: SpaceId,
         buckets: &RangeInclusive<u16>,
         visit: &mut VisitEntry<'_>,
     ) -> Result<(), BackingError> {
+        let Some(mut below) = self.below(space, self.at) else {
+            return self.own_entries(space, self.at, buckets, &mut |_, entry| visit(entry));
+        };
+        let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        let (mut space, mut at) = (space, self.at);
+        // Whether the head before is to be seen, and its elements with it.
+        let mut is_top = false;
+        loop {
+            self.own_entries(space, at, buckets, &mut |name, entry| {
+                if let Entry::Head(..) = entry {
+                    is_top = seen.insert(name.into());
+                }
+                if is_top { visit(entry) } else { Ok(()) }
+            })?;
+            (space, at) = self.reached(below)?;
+            below = match self.below(space, at) {
+                Some(below) => below,
+                None => break,
+            };
+        }
+        self.own_entries(space, at, buckets, &mut |name, entry| {
+            if let Entry::Head(..) = entry {
+                is_top = !seen.contains(name);
+            }
+            if is_top { visit(entry) } else { Ok(()) }
+        })
+    }
+
+    /// Visits the entries that a space itself has of a run of buckets. Elements
+    /// that no head stands before are left over from one that is gone.
+    fn own_entries(
+        &self,
+        space: SpaceId,
+        at: At,
+        buckets: &RangeInclusive<u16>,
+        visit: &mut VisitOwnEntry<'_>,
+    ) -> Result<(), BackingError> {
         let first = codec::bucket_prefix(space, *buckets.start());
         let last = codec::bucket_prefix(space, *buckets.end());
         let mut wrong = None;
-        let mut each = |name: &[u8], value: &[u8]| {
-            let entry = codec::split_name(&name[last.len()..]).map(|split| match split {
-                (Name::Plain(key), []) => Entry::Head(Some(key), value),
-                (Name::Digest, []) => Entry::Head(None, value),
-                (_, element) => Entry::Element(element, value),
-            });
-            match entry.map_err(str::to_owned).and_then(&mut *visit) {
+        let mut head = Vec::new();
+        let mut each = |key: &[u8], value: &[u8]| {
+            let rest = &key[last.len()..];
+            let visited = match codec::split_name(rest) {
+                Ok((name, [])) => {
+                    head.clear();
+                    head.extend_from_slice(key);
+                    let plain = match name {
+                        Name::Plain(key) => Some(key),
+                        Name::Digest => None,
+                    };
+                    visit(rest, Entry::Head(plain, value))
+                }
+                Ok((_, element)) if head == key[..key.len() - element.len()] => {
+                    visit(&rest[..rest.len() - element.len()], Entry::Element(element, value))
+                }
+                Ok(_) => Ok(()),
+                Err(what) => Err(what.to_owned()),
+            };
+            match visited {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(what) => {
                     wrong = Some(what);
@@ -233,7 +347,7 @@ impl State {
         // No name is greater than this.
         let end = [&last[..], &[0xff; 8]].concat();
         let range = &first[..]..=&end[..];
-        let read = match self.at {
+        let read = match at {
             At::Newest if buckets.start() == buckets.end() => self.base.prefix(&first, &mut each),
             At::Newest => self.base.range(&range, &mut each),
             At::Revision(at) => self.base.range_at(&range, at, &mut each),
@@ -254,14 +368,6 @@ impl State {
             self.base.dir().display()
         ))
     }
-}
-
-/// What one entry says of a key.
-enum Fetched {
-    Nothing,
-    All(Stored),
-    /// Its elements have entries of their own.
-    Large,
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
