@@ -615,3 +615,6 @@ impl Backing for LargeKeys {
         Err(BackingError::new("the delta knows keys by their names only"))
     }
 }
+
+#[cfg(test)]
+mod tests;
