@@ -58,8 +58,12 @@ const RUNS_MAX: u8 = 4;
 /// them.
 const DEAD_SHARE: u64 = 4;
 
-/// Bytes of a table file after a merge of everything.
+/// Bytes of a table file after a merge of everything, and at most.
 const TABLE_BYTES: u64 = 64 << 20;
+
+/// Bytes of a table file that there is reason to fill. The first level has
+/// `RUNS_MAX` of them.
+const TABLE_BYTES_MIN: u64 = 4 << 20;
 
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
@@ -358,7 +362,12 @@ impl Base {
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
         let directory = self.directory();
         let due = self.bind(&directory, horizon);
-        let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX));
+        // Levels begin with the size of what comes: else a batch of one entry would
+        // have everything merged that fits the largest first level.
+        let recent_bytes = self.tree.current_version().level(0).map_or(0, |level| level.size());
+        let table_bytes = recent_bytes.clamp(TABLE_BYTES_MIN, TABLE_BYTES);
+        let strategy = Leveled::default().with_l0_threshold(RUNS_MAX);
+        let strategy = Arc::new(strategy.with_table_target_size(table_bytes));
         while self.one_compaction(&directory, |tree| tree.compact(strategy.clone(), 0))? {}
         // Much that is dead is not left to merges that may never come.
         let dead_keys: u64 = due.iter().map(|left| left.keys).sum();
