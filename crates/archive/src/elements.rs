@@ -224,12 +224,18 @@ pub(crate) fn put_element(
     out.extend_from_slice(content);
 }
 
-/// Reads an element's value: its name, where its key has only a digest, and
-/// what it holds. `None` when it is gone.
-pub(crate) fn element(
-    value: &[u8],
-    has_name: bool,
-) -> Result<Option<(Option<&[u8]>, &[u8])>, &'static str> {
+/// An element that is there, read from its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Element<'a> {
+    /// Its name, where its key has only a digest.
+    pub(crate) name: Option<&'a [u8]>,
+    /// What it holds.
+    pub(crate) content: &'a [u8],
+}
+
+/// Reads an element's value; `None` when it is gone. `has_name` says that its
+/// key has only a digest.
+pub(crate) fn element(value: &[u8], has_name: bool) -> Result<Option<Element<'_>>, &'static str> {
     let mut reader = Reader(value);
     reader.number()?;
     match reader.byte()? {
@@ -238,7 +244,7 @@ pub(crate) fn element(
         _ => return Err("an element has an unknown form"),
     }
     let name = if has_name { Some(reader.bytes()?) } else { None };
-    Ok(Some((name, reader.0)))
+    Ok(Some(Element { name, content: reader.0 }))
 }
 
 /// Visits the elements of a collection with their names, as they are stored.
@@ -298,8 +304,10 @@ impl Assembly {
         if key.born != self.large.born {
             return Ok(());
         }
-        let Some((long, content)) = element(value, key.name.is_none())? else { return Ok(()) };
-        let name = key.name.or(long).ok_or("an element has no name")?;
+        let Some(Element { name, content }) = element(value, key.name.is_none())? else {
+            return Ok(());
+        };
+        let name = key.name.or(name).ok_or("an element has no name")?;
         let is_new = match &mut self.value {
             Value::Str(_) => unreachable!("it is a collection"),
             Value::List(list) => {
@@ -394,7 +402,10 @@ mod tests {
         assert_eq!(value(&long, None), b"\xac\x02\x02");
         let long_value = value(&long, Some(b"v"));
         assert_eq!(long_value[..6], *b"\xac\x02\x05\x81\x80\x01");
-        assert_eq!(element(&long_value, true), Ok(Some((Some(&long[..]), &b"v"[..]))));
+        assert_eq!(
+            element(&long_value, true),
+            Ok(Some(Element { name: Some(&long[..]), content: b"v" }))
+        );
         assert_eq!(codec::age(&value(b"", Some(b""))), Ok((Revision(300), false)));
     }
 

@@ -103,6 +103,9 @@ impl From<ArchiveError> for Wrong {
 
 const NOT_AS_EXPECTED: &str = "the element is not as the record expects";
 
+/// Keys by database and name, and where they stand.
+type Ours<'r> = SmallVec<[(DbIndex, &'r [u8], Place); 1]>;
+
 /// What a record does to one key.
 struct Touch<'e> {
     db: DbIndex,
@@ -178,13 +181,8 @@ impl LargeKeys {
 
     /// The keys of a record, in order, that stay where they are, and where that
     /// is. What is malformed is for the keyspace to report.
-    #[allow(clippy::type_complexity, reason = "one use")]
-    fn ours<'r>(
-        &self,
-        keyspace: &Keyspace,
-        record: &Record<'r>,
-    ) -> Result<SmallVec<[(DbIndex, &'r [u8], Place); 1]>, ArchiveError> {
-        let mut ours = SmallVec::new();
+    fn ours<'r>(&self, keyspace: &Keyspace, record: &Record<'r>) -> Result<Ours<'r>, ArchiveError> {
+        let mut ours = Ours::new();
         let Some(touches) = touches(record) else { return Ok(ours) };
         for touch in touches.iter().filter(|touch| touch.is_blind) {
             let Touch { db, key, removals, .. } = *touch;
@@ -479,7 +477,7 @@ impl Pending {
             dir: base.dir().to_owned(),
             what: what.to_owned(),
         })?;
-        Ok(found.map(|(_, content)| Cow::Owned(content.to_vec())))
+        Ok(found.map(|element| Cow::Owned(element.content.to_vec())))
     }
 
     /// Whether an element is there, and whether the base has it.
@@ -556,13 +554,11 @@ impl Pending {
         let kept = self.large.first.max(self.before.first);
         let skipped = usize::try_from(kept - self.before.first).map_err(|e| e.to_string())?;
         let mut stored = before.iter_from(skipped.min(before.len()));
-        let mut position = self.large.first;
-        for _ in 0..self.large.count {
+        for (position, _) in (self.large.first..).zip(0..self.large.count) {
             let old = if position >= kept { stored.next() } else { None };
             let new = self.elements.get(&position_name(position)[..]);
             let element = new.and_then(|element| element.content.as_deref()).or(old);
             list.push_back(element.ok_or("a list lacks an element")?, limits);
-            position += 1;
         }
         Ok(list)
     }

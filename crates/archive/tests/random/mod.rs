@@ -114,7 +114,7 @@ impl Database {
             .map(|_| {
                 let mut what = self.below(300);
                 if self.is_of_collections && (what < 97 || (110..120).contains(&what)) {
-                    what = 140 + what;
+                    what += 140;
                 }
                 let db = self.below(u64::from(DATABASES)) as DbIndex;
                 (what, db, self.key(), self.key(), self.element(), self.element(), self.below(9))
