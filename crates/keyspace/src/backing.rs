@@ -653,23 +653,6 @@ impl Keyspace {
         *self.backing().lock() = Some(backing);
     }
 
-    /// Under which space and hash the backing would be asked for a key; `None`
-    /// when it need not be.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    #[must_use]
-    pub fn unknown(&self, db: DbIndex, key: &[u8]) -> Option<(SpaceId, u64)> {
-        if !self.is_backed() {
-            return None;
-        }
-        let (index, hash) = self.locate(key);
-        let shard = self.lock(index);
-        let db = &shard.dbs[usize::from(db)];
-        let is_known = db.table.get(hash, key).is_some() || db.knows_missing(hash, key);
-        (!is_known).then_some((db.space, hash))
-    }
-
     /// Whether any key may stand in a backing only.
     #[must_use]
     pub fn is_backed(&self) -> bool {
