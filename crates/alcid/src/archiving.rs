@@ -27,6 +27,7 @@ pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Resul
     let limits = engine::encoding_limits(settings);
     let backing = BaseBacking::new(base.clone(), limits);
     keyspace.evict_to(backing.clone());
+    keyspace.set_past_rules(base.directory().rules.clone());
     for database in &base.directory().databases {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {
@@ -250,8 +251,7 @@ fn turn(
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
         let Some(engine) = engine.upgrade() else { return };
-        let now_ms = engine.clock.now_us() / 1000;
-        if crate::past::retain(&past, &engine.live().settings, now_ms) {
+        if crate::past::retain(&past, &engine) {
             remove();
         }
     })

@@ -8,6 +8,7 @@ mod descriptors;
 mod lag;
 mod logging;
 mod past;
+mod pins;
 mod rotation;
 mod server;
 mod signals;

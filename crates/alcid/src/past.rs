@@ -1,6 +1,6 @@
 //! The past as the engine knows it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use archive::{Base, PastOptions, Retention};
 use base::{DbIndex, Revision};
@@ -8,12 +8,16 @@ use engine::{Engine, PastError, StandaloneLog, Visit};
 use keyspace::Keyspace;
 use settings::Settings;
 
+use crate::pins::{pinned, pins};
+
 /// The past that an archive keeps.
 pub struct Past {
     past: Arc<archive::Past>,
     log: Arc<StandaloneLog>,
     /// Removes segments of the log that nobody holds any more.
     remove: Box<dyn Fn() + Send + Sync>,
+    /// Whose past it is: it has the rules on what is kept.
+    engine: Weak<Engine>,
 }
 
 impl std::fmt::Debug for Past {
@@ -51,21 +55,24 @@ impl Past {
     /// Tells the engine. `remove` removes segments of the log that nobody holds
     /// any more.
     pub fn attach(
-        engine: &Engine,
+        engine: &Arc<Engine>,
         past: Arc<archive::Past>,
         log: Arc<StandaloneLog>,
         remove: Box<dyn Fn() + Send + Sync>,
     ) {
-        engine.attach_past(Arc::new(Past { past, log, remove }));
+        let whose = Arc::downgrade(engine);
+        engine.attach_past(Arc::new(Past { past, log, remove, engine: whose }));
     }
 }
 
-/// Lets go of what the settings do not want kept; answers whether there was
-/// any.
-pub fn retain(past: &archive::Past, settings: &Settings, now_ms: u64) -> bool {
+/// Lets go of what neither the settings nor anybody else want kept; answers
+/// whether there was any.
+pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
+    let settings = &engine.live().settings;
     let age_ms = settings.history_keep_s.saturating_mul(1000);
     let retention = Retention { age_ms, bytes: settings.history_bytes };
-    past.retain(&retention, now_ms).unwrap_or_else(|error| {
+    let now_ms = engine.clock.now_ms();
+    past.retain(&retention, now_ms, &|| pinned(engine, past)).unwrap_or_else(|error| {
         tracing::warn!("let go of old history: {error}; it is tried again");
         false
     })
@@ -122,10 +129,15 @@ impl engine::Past for Past {
     }
 
     fn pins(&self) -> Vec<(String, Revision)> {
-        self.log.log().holders()
+        let mut all = self.log.log().holders();
+        all.extend(self.engine.upgrade().iter().flat_map(|engine| pins(engine, &self.past)));
+        all.sort();
+        all
     }
 
     fn compact(&self, before: Revision) -> Result<Revision, PastError> {
+        let pinned = self.engine.upgrade().map(|engine| pinned(&engine, &self.past));
+        let before = before.min(pinned.unwrap_or(before));
         let oldest = self.past.compact(before).map_err(told)?;
         (self.remove)();
         Ok(oldest)

@@ -89,6 +89,7 @@ impl Delta {
             let directory = self.base.directory();
             let keyspace = Keyspace::new(self.databases, directory.seed);
             keyspace.remember_removals();
+            keyspace.set_past_rules(directory.rules.clone());
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
                     let (db, space) = (database.db, database.space);
@@ -221,7 +222,9 @@ impl Delta {
         }));
         let (revision, time_ms) = self.newest;
         let (seed, database) = (before.seed, before.database);
-        Ok(Directory { revision, time_ms, seed, database, databases, left })
+        let main = self.branches.get(&BranchId::MAIN).expect("made with the delta");
+        let rules = main.past_rules();
+        Ok(Directory { revision, time_ms, seed, database, databases, left, rules })
     }
 }
 

@@ -1,13 +1,16 @@
 //! The directory: where the databases of every branch stand, how many keys
-//! they have, and which revision all of it is.
+//! they have, what is kept of their past, and which revision all of it is.
+
+use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::SHARDS;
+use keyspace::{PastRules, SHARDS};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
 
-/// The version this code writes, and the newest it reads.
-pub(crate) const FORMAT: u64 = 1;
+/// The version this code writes, and the newest it reads. Version 2 has the
+/// rules on the past, which version 1 has not.
+pub(crate) const FORMAT: u64 = 2;
 
 /// The state of the archive besides the keys themselves. It is written with
 /// every batch, in the same run, so it is always that of the keys.
@@ -27,6 +30,8 @@ pub struct Directory {
     /// Spaces that no database has any more, whose keys are still to be
     /// erased.
     pub left: Vec<Left>,
+    /// What is kept of the past of which keys.
+    pub rules: Arc<PastRules>,
 }
 
 /// A space that no database has any more.
@@ -64,6 +69,7 @@ impl Directory {
             database: [0; 16],
             databases: Vec::new(),
             left: Vec::new(),
+            rules: Arc::default(),
         }
     }
 
@@ -95,6 +101,7 @@ impl Directory {
                 leb128::put(&mut out, number);
             }
         }
+        self.rules.encode(&mut out);
         out
     }
 
@@ -128,10 +135,13 @@ impl Directory {
             let space = SpaceId { born: Revision(reader.number()?), db: reader.db()? };
             left.push(Left { space, at: Revision(reader.number()?), keys: reader.number()? });
         }
+        let rules =
+            if format < 2 { PastRules::default() } else { PastRules::decode(&mut reader.0)? };
         if !reader.0.is_empty() {
             return Err(DirectoryError::Malformed("bytes after its end"));
         }
-        Ok(Directory { revision, time_ms, seed, database, databases, left })
+        let rules = Arc::new(rules);
+        Ok(Directory { revision, time_ms, seed, database, databases, left, rules })
     }
 }
 
@@ -152,6 +162,14 @@ impl From<&'static str> for DirectoryError {
 mod tests {
     use super::*;
 
+    /// A rule that keeps nothing of the keys that `c*` matches, made by
+    /// revision 7.
+    const RULES: &[u8] = &[1, 2, b'c', b'*', 3, 7, 0];
+
+    fn rules() -> Arc<PastRules> {
+        Arc::new(PastRules::decode(&mut &RULES[..]).expect("well-formed"))
+    }
+
     fn sample() -> Directory {
         let mut keys = Box::new([0; SHARDS]);
         keys[3] = 300;
@@ -167,6 +185,7 @@ mod tests {
                 at: Revision(300),
                 keys: 1 << 33,
             }],
+            rules: rules(),
         }
     }
 
@@ -174,6 +193,18 @@ mod tests {
     fn survives_the_round_trip() {
         assert_eq!(Directory::decode(&sample().encode()), Ok(sample()));
         assert_eq!(sample().keys(), 300);
+    }
+
+    #[test]
+    fn the_version_without_rules_is_read() {
+        let mut bytes = sample().encode();
+        assert!(bytes.ends_with(RULES));
+        bytes.truncate(bytes.len() - RULES.len());
+        // The revision takes six bytes, the form one.
+        assert_eq!(bytes[7], 2);
+        bytes[7] = 1;
+        let expected = Directory { rules: Arc::default(), ..sample() };
+        assert_eq!(Directory::decode(&bytes), Ok(expected));
     }
 
     #[test]
@@ -186,6 +217,6 @@ mod tests {
             Directory::decode(&[bytes, vec![0]].concat()),
             Err(DirectoryError::Malformed("bytes after its end"))
         );
-        assert_eq!(Directory::decode(&[9, 3, 2]), Err(DirectoryError::Newer(2)));
+        assert_eq!(Directory::decode(&[9, 3, 3]), Err(DirectoryError::Newer(3)));
     }
 }

@@ -164,8 +164,17 @@ impl Past {
     /// # Errors
     /// When that is older than the oldest.
     pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        self.source.know(self.source.log.buffered())?;
+        self.noted_at_time(time_ms)
+    }
+
+    /// As [`Past::at_time`], of the transactions that are noted, without
+    /// waiting for others.
+    ///
+    /// # Errors
+    /// As [`Past::at_time`].
+    pub fn noted_at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
         let source = &self.source;
-        source.know(source.log.buffered())?;
         let oldest = source.oldest();
         let found = source.history.at_time(time_ms)?;
         match found.filter(|&found| found >= oldest) {

@@ -4,7 +4,9 @@
 
 mod changes;
 mod events;
+mod kept;
 mod of_key;
+mod policy;
 mod revert;
 mod upkeep;
 
@@ -23,7 +25,7 @@ pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+    &[changes::HANDLERS, of_key::HANDLERS, policy::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
 
 /// FROM and TO, both included.
 #[derive(Clone, Copy, Debug, Default)]

@@ -240,7 +240,19 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
-            Effect::Origin { .. } => {}
+            Effect::Origin { .. }
+            | Effect::Erased
+            | Effect::Undoable { .. }
+            | Effect::Undone { .. } => {}
+            Effect::KeepRule { glob, keep, oldest } => self.txn.keep_past(glob, keep, oldest),
+            Effect::KeepRuleGone { glob } => _ = self.txn.forget_rule(glob),
+            Effect::Purge { db, key, is_prefix, oldest } => {
+                self.txn.purge_past(db, key, is_prefix, oldest);
+            }
+            Effect::Erase => {
+                let key = self.key()?;
+                self.txn.erase(key);
+            }
             Effect::Delete(cause) => {
                 let key = self.key()?;
                 let existed = self.txn.remove(key, cause);

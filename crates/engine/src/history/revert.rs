@@ -79,6 +79,8 @@ type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 struct Counts {
     restored: u64,
     removed: u64,
+    /// Keys that stay as they are, for what they were is not kept.
+    skipped: u64,
 }
 
 /// How many REVERTs hold writers up.
@@ -134,7 +136,7 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let to = engine.moment(when, now_ms)?;
         let job = Job { engine, db, to, author: &author, is_dry };
         let (written, counts) = job.revert(&target)?;
-        reply.map(3);
+        reply.map(if counts.skipped > 0 { 4 } else { 3 });
         reply.bulk(b"rev");
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -144,6 +146,10 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         reply.frame(&number(counts.restored));
         reply.bulk(b"removed");
         reply.frame(&number(counts.removed));
+        if counts.skipped > 0 {
+            reply.bulk(b"skipped");
+            reply.frame(&number(counts.skipped));
+        }
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
     })
 }
@@ -159,6 +165,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let then = match when {
             Some(when) => {
                 let at = engine.moment(when, now_ms)?;
+                engine.check_kept(db, &key, at.revision)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
@@ -182,7 +189,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
 
 /// What a key was just before it went the last time.
 fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve(engine, 0)?;
+    let span = Bounds::default().resolve_for(engine, 0, db, key)?;
     let mut found = None;
     visit_key(engine, span, db, key, &mut |record| {
         let mut sum: Option<What<'_>> = None;
@@ -196,6 +203,9 @@ fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revisi
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
+            if before < engine.kept_from(db, key)? {
+                return Ok(ControlFlow::Break(()));
+            }
             let then = engine.value_at(Moment { revision: before, time_ms: 0 }, db, key)?;
             found = then.map(|then| (record.revision, Some(then)));
         }
@@ -216,6 +226,7 @@ struct Job<'j> {
 impl Job<'_> {
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
+            self.engine.check_kept(self.db, key, self.to.revision)?;
             let then = self.engine.value_at(self.to, self.db, key)?;
             let mut plan = Plan::from([((self.db, key.clone()), then)]);
             let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
@@ -223,13 +234,16 @@ impl Job<'_> {
             return Ok(done.expect("nothing has to stand still for one key"));
         }
         let (mut plan, mut upto) = (Plan::new(), self.to.revision);
+        let mut skipped = BTreeSet::new();
         // The long look back, beside all writers.
-        self.look_on(target, &mut plan, &mut upto)?;
+        self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
-            self.look_on(target, &mut plan, &mut upto)?;
-            if let Some(done) = self.write(&Scope::All, &mut plan, Some(upto), false)? {
-                return Ok(done);
+            self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
+            if let Some((written, counts)) =
+                self.write(&Scope::All, &mut plan, Some(upto), false)?
+            {
+                return Ok((written, Counts { skipped: skipped.len() as u64, ..counts }));
             }
         }
         Err(Error::new(format!(
@@ -246,7 +260,13 @@ impl Job<'_> {
     }
 
     /// Adds to the plan what has changed from `upto` to now, which it becomes.
-    fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
+    fn look_on(
+        &self,
+        target: &Target,
+        plan: &mut Plan,
+        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        upto: &mut Revision,
+    ) -> Result {
         let engine = self.engine;
         let past = engine.needs_past()?;
         let newest = engine.replicator.newest();
@@ -286,13 +306,17 @@ impl Job<'_> {
                 engine.each_key(&engine.keyspace, db, &mut add)?;
             }
         }
-        keys.retain(|place| !plan.contains_key(place));
+        keys.retain(|place| !plan.contains_key(place) && !skipped.contains(place));
         let mut bytes: usize = plan.values().map(bytes_of).sum();
         let view = match keys.len() > NAMED_KEYS_MAX {
             true => past.view(self.to.revision)?,
             false => past.view_of_keys(self.to.revision)?,
         };
         for (db, key) in keys {
+            if self.to.revision < engine.kept_from(db, &key)? {
+                skipped.insert((db, key));
+                continue;
+            }
             let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
             bytes += bytes_of(&then);
             if bytes > BYTES_MAX {

@@ -1,0 +1,115 @@
+//! What is kept of the past of which keys: across restarts, in backups, and on
+//! disk.
+
+use base::Frame;
+use testkit::{Server, temp_dir};
+
+use crate::ALCID;
+use crate::run::{alcid, wrapped};
+use crate::wire::{Wire, eventually};
+
+/// Everything is on disk before it is acknowledged, so a kill loses nothing.
+const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+
+fn pins(wire: &mut Wire) -> Vec<(String, i64)> {
+    let Frame::Array(stats) = wire.call(&["HISTORY.STATS"]) else { panic!("HISTORY.STATS") };
+    let at = stats.iter().position(|frame| *frame == Frame::bulk("pins")).expect("pins");
+    let Frame::Array(pins) = &stats[at + 1] else { panic!("{stats:?}") };
+    let pin = |frame: &Frame| match frame {
+        Frame::Array(pair) => match &pair[..] {
+            [Frame::Bulk(name), Frame::Integer(revision)] => {
+                (String::from_utf8_lossy(name).into_owned(), *revision)
+            }
+            _ => panic!("{pair:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    pins.iter().map(pin).collect()
+}
+
+fn names(wire: &mut Wire) -> Vec<String> {
+    pins(wire).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn rules_survive_a_crash_a_start_and_a_backup() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for value in ["a", "b", "c"] {
+        assert_eq!(wire.text(&["SET", "doc:1", value]), "OK");
+    }
+    let set = |wire: &mut Wire, words: &[&str]| {
+        let words = [&["HISTORY.POLICY", "SET"], words].concat();
+        assert_eq!(wire.text(&words), "OK");
+    };
+    set(&mut wire, &["doc:*", "KEEP", "2", "VERSIONS"]);
+    // In the log only, then in the archive too, then both.
+    let check = |wire: &mut Wire| {
+        let old = wire.text(&["AT", "r:1", "GET", "doc:1"]);
+        assert_eq!(old, "COMPACTED revision 1 is older than the oldest kept, 2");
+        assert_eq!(wire.text(&["AT", "r:2", "GET", "doc:1"]), "b");
+    };
+    for saves in [false, true, false] {
+        if saves {
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+        }
+        server.kill();
+        server.restart();
+        wire = Wire::connect(server.addr());
+        check(&mut wire);
+    }
+    set(&mut wire, &["law:*", "KEEP", "FOREVER"]);
+    set(&mut wire, &["log:*", "KEEP", "30d"]);
+    assert_eq!(wire.text(&["DEBUG", "RELOAD"]), "OK");
+    check(&mut wire);
+    assert_eq!(names(&mut wire), ["history", "policy:law:*", "policy:log:*"]);
+
+    let folder = temp_dir();
+    let backup = folder.path().join("backup");
+    let backup = backup.to_str().expect("text");
+    let made = wire.call(&["BACKUP", "TO", backup]);
+    assert!(matches!(made, Frame::Array(_)), "{made:?}");
+    let mut server = Server::start(ALCID, &[]);
+    server.kill();
+    std::fs::remove_dir_all(server.data_dir()).expect("ours");
+    let data_dir = server.data_dir();
+    let data_dir = data_dir.to_str().expect("text");
+    let arguments = ["restore", "--from", backup, "--data-dir", data_dir];
+    let ended = alcid(folder.path(), &arguments);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    let rule = wire.call(&["HISTORY.POLICY", "GET", "law:1"]);
+    assert_eq!(rule, Frame::Array(vec![Frame::bulk("law:*"), Frame::bulk("FOREVER")]));
+}
+
+#[test]
+fn what_is_to_be_kept_for_ever_outlives_the_settings() {
+    let folder = temp_dir();
+    let small = "ALCID_STORAGE_HISTORY_SIZE=2mb ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb \
+                 ALCID_STORAGE_ARCHIVE_LAG=1mb exec";
+    let server = Server::start(wrapped(folder.path(), small), &[]);
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["SET", "law:1", "first"]), "OK");
+    assert_eq!(wire.text(&["HISTORY.POLICY", "SET", "law:*", "KEEP", "FOREVER"]), "OK");
+    assert_eq!(wire.text(&["SET", "law:1", "second"]), "OK");
+    let fill = |wire: &mut Wire| {
+        let value = "v".repeat(1000);
+        for _ in 0..8 {
+            (0..1000).for_each(|_| assert!(wire.send(&["SET", "k", &value])));
+            (0..1000).for_each(|_| drop(wire.frame()));
+        }
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+    };
+    fill(&mut wire);
+    // What a turn of the follower would do.
+    assert_eq!(wire.call(&["HISTORY.COMPACT"]), Frame::Integer(0));
+    assert_eq!(wire.text(&["AT", "r:1", "GET", "law:1"]), "first");
+    assert!(pins(&mut wire).contains(&("policy:law:*".to_owned(), 0)));
+    assert_eq!(wire.call(&["HISTORY.POLICY", "DEL", "law:*"]), Frame::Integer(1));
+    fill(&mut wire);
+    eventually("the past has gone that nobody holds", || {
+        wire.text(&["AT", "r:1", "GET", "law:1"]).starts_with("COMPACTED")
+    });
+    assert_eq!(names(&mut wire), ["history"]);
+}
