@@ -187,6 +187,10 @@ impl engine::Archive for Archiving {
         self.follower.request(revision);
     }
 
+    fn settle(&self, revision: Revision) -> Result<(), String> {
+        self.follower.checkpoint(revision).map_err(|error| error.to_string())
+    }
+
     fn lag_bytes(&self) -> u64 {
         self.lag.bytes(self.log.log())
     }
@@ -251,6 +255,7 @@ fn turn(
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
         let Some(engine) = engine.upgrade() else { return };
+        crate::past::finish_purges(&past, &engine);
         if crate::past::retain(&past, &engine) {
             remove();
         }

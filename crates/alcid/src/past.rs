@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use archive::{Base, PastOptions, Retention};
 use base::{DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Purge};
 use settings::Settings;
 
 use crate::pins::{pinned, pins};
@@ -78,6 +78,13 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     })
 }
 
+/// Ends purges that a stop of the process has cut short.
+pub fn finish_purges(past: &archive::Past, engine: &Engine) {
+    if let Err(error) = past.finish_purges(&engine.keyspace.past_rules()) {
+        tracing::warn!("erase the past of keys: {error}; it is tried again");
+    }
+}
+
 impl engine::Past for Past {
     fn oldest(&self) -> Revision {
         self.past.oldest()
@@ -112,6 +119,19 @@ impl engine::Past for Past {
 
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
         self.past.all(after, upto, visit).map_err(told)
+    }
+
+    fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.past.wide(after, upto, visit).map_err(told)
+    }
+
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
+        self.past.erase(purge).map_err(told)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -225,6 +225,35 @@ pub(crate) fn age(value: &[u8]) -> Result<(Revision, bool), &'static str> {
     Ok((Revision(reader.number()?), reader.byte()? == FORM_GONE))
 }
 
+/// The key that a head is of, if it can be told.
+pub(crate) fn key_of_entry<'a>(entry: &'a [u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let begin = 1 + usize::from(*entry.first()?) + 2 + 2;
+    match split_name(entry.get(begin..)?).ok()? {
+        (Name::Plain(key), []) => Some(key),
+        (Name::Digest, []) => {
+            let mut reader = Reader(value);
+            reader.number().ok()?;
+            if reader.byte().ok()? == FORM_GONE {
+                return None;
+            }
+            reader.number().ok()?;
+            reader.key().ok()
+        }
+        _ => None,
+    }
+}
+
+/// What stands in the place of a head's value that was erased: an empty string
+/// without a deadline.
+pub(crate) fn erased(entry: &[u8], value: &[u8]) -> Vec<u8> {
+    let (revision, _) = age(value).unwrap_or_default();
+    let key = key_of_entry(entry, value).unwrap_or_default();
+    let change = Change::Is { value: ValueRef::Str(b""), deadline: None, revision };
+    let mut out = Vec::new();
+    put_head(&mut out, key, &change);
+    out
+}
+
 /// The space that a key of the LSM is in; `None` for what is in none.
 pub(crate) fn space_of(key: &[u8]) -> Option<SpaceId> {
     let (&len, rest) = key.split_first()?;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
+use keyspace::Purge;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use parking_lot::Mutex;
@@ -15,7 +16,30 @@ use crate::codec;
 
 /// What may go, as of now. Shared with the tree's compactions.
 #[derive(Debug, Default)]
-pub(crate) struct Bounds(Mutex<Arc<Bound>>);
+pub(crate) struct Bounds {
+    bound: Mutex<Arc<Bound>>,
+    erasures: Mutex<Arc<[Erasure]>>,
+}
+
+/// What the values of some keys were before a revision must not be left.
+#[derive(Clone, Debug)]
+pub(crate) struct Erasure {
+    /// Whose.
+    pub(crate) purge: Purge,
+    /// Where they stand or stood. Sorted.
+    pub(crate) spaces: Vec<SpaceId>,
+}
+
+impl Erasure {
+    /// Whether an entry is to be erased, which is not of an element.
+    fn covers(&self, key: &[u8], value: &[u8], revision: Revision) -> bool {
+        let Some(space) = codec::space_of(key) else { return false };
+        if revision >= self.purge.at || self.spaces.binary_search(&space).is_err() {
+            return false;
+        }
+        codec::key_of_entry(key, value).is_some_and(|key| self.purge.covers(self.purge.db, key))
+    }
+}
 
 /// What may go.
 #[derive(Debug, Default)]
@@ -28,7 +52,12 @@ pub(crate) struct Bound {
 
 impl Bounds {
     pub(crate) fn set(&self, bound: Bound) {
-        *self.0.lock() = Arc::new(bound);
+        *self.bound.lock() = Arc::new(bound);
+    }
+
+    /// What compactions from here on erase.
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) {
+        *self.erasures.lock() = erasures.into();
     }
 }
 
@@ -44,13 +73,21 @@ impl Factory for Judges {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        let bound = self.0.0.lock().clone();
-        Box::new(Judge { bound, key: Vec::new(), is_settled: false, space: (Vec::new(), false) })
+        let bound = self.0.bound.lock().clone();
+        let erasures = self.0.erasures.lock().clone();
+        Box::new(Judge {
+            bound,
+            erasures,
+            key: Vec::new(),
+            is_settled: false,
+            space: (Vec::new(), false),
+        })
     }
 }
 
 struct Judge {
     bound: Arc<Bound>,
+    erasures: Arc<[Erasure]>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
     /// Whether the version that the horizon sees has come.
@@ -95,7 +132,8 @@ impl CompactionFilter for Judge {
             return Ok(Verdict::Destroy);
         }
         // What cannot be read is kept, for whoever reads it to report.
-        let Ok((revision, is_gone)) = codec::age(&item.value()?) else {
+        let value = item.value()?;
+        let Ok((revision, is_gone)) = codec::age(&value) else {
             return Ok(Verdict::Keep);
         };
         if revision <= self.bound.horizon {
@@ -103,6 +141,12 @@ impl CompactionFilter for Judge {
             if is_gone && context.is_last_level {
                 return Ok(Verdict::Destroy);
             }
+        }
+        let key = item.key();
+        if !is_gone && self.erasures.iter().any(|erasure| erasure.covers(key, &value, revision)) {
+            // The key stays, so that the keys of that state are as many as its
+            // directory counts.
+            return Ok(Verdict::ReplaceValue(codec::erased(key, &value).into()));
         }
         Ok(Verdict::Keep)
     }

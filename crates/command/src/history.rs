@@ -28,6 +28,7 @@ pub const FAMILY: Family = Family {
         Row::engine("history", -2, LOOK_BACK, "alcid 0.1", "key [FIELD field | MEMBER member] [FROM when] [TO when] [COUNT count] [REV] [VALUES]", "Lists the changes of a key, newest first.").keys(&[KeySpec::one(1, RO.with(ACCESS))]),
         Row::engine("history.compact", -1, UPKEEP, "alcid 0.1", "[BEFORE when]", "Lets go of the history before a revision, as far as nobody holds it.").categories(category::DANGEROUS),
         Row::container("history.policy", Flags(0), "alcid 0.1", "A container for commands on how much of the past of which keys is kept.", POLICY),
+        Row::engine("history.purge", -3, CHANGE_RULES, "alcid 0.1", "<key | PREFIX prefix> CONFIRM", "Erases the past of a key, or of many, from every file; what they are stays.").keys(&[KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(key_of_purge) }]).categories(category::DANGEROUS),
         Row::engine("history.stats", 1, UPKEEP, "alcid 0.1", "", "Tells how much history there is and who holds it."),
         Row::engine("revert", -4, BRING_BACK, "alcid 0.1", "<key | PREFIX prefix | ALL> TO when [DRYRUN] [MSG text]", "Makes a key, or many, what they were at an earlier time, as a new revision.").keys(&[KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(key_of_revert) }]).categories(category::DANGEROUS),
         Row::engine("timeline", -1, LOOK_BACK, "alcid 0.1", "[FROM when] [TO when] [BY <COMMAND | USER | PREFIX>] [BUCKET duration]", "Counts changes by time and by what made them."),
@@ -74,5 +75,11 @@ fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
 /// The key of REVERT; none where it is about many.
 fn key_of_revert(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
     let is_key = argv.get(2).is_some_and(|word| is_word(word, "to")) && !is_word(argv[1], "all");
+    is_key.then_some(KeyRef { index: 1, flags: OW.with(UPDATE) }).into_iter().collect()
+}
+
+/// The key of HISTORY.PURGE; none where it is about many.
+fn key_of_purge(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
+    let is_key = argv.len() == 3;
     is_key.then_some(KeyRef { index: 1, flags: OW.with(UPDATE) }).into_iter().collect()
 }

@@ -233,7 +233,10 @@ fn commands_that_write_data_are_data_commands() {
     // engine's scripts of the history compare what their records make with the
     // state.
     let is_known = |name: &str| {
-        matches!(name, "revert" | "undelete" | "history.policy|del" | "history.policy|set")
+        matches!(
+            name,
+            "revert" | "undelete" | "history.policy|del" | "history.policy|set" | "history.purge"
+        )
     };
     let writers = table().all().filter(|command| command.flags.has(WRITE));
     for command in writers.filter(|command| !is_known(&command.full_name)) {

@@ -59,6 +59,12 @@ pub trait Archive: Send + Sync {
         self.request(revision);
     }
 
+    /// Waits until it has reached a revision.
+    ///
+    /// # Errors
+    /// Why it never will.
+    fn settle(&self, revision: Revision) -> Result<(), String>;
+
     /// Bytes of the log that it does not have. Past
     /// `Settings::archive_lag_bytes_max` writers wait, so every write asks.
     fn lag_bytes(&self) -> u64;

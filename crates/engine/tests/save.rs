@@ -36,6 +36,10 @@ impl Archive for Shelf {
         self.requested.store(revision.0, Ordering::SeqCst);
     }
 
+    fn settle(&self, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
     fn lag_bytes(&self) -> u64 {
         self.lag_bytes.load(Ordering::SeqCst)
     }

@@ -45,6 +45,10 @@ impl Archive for Shelf {
         self.requested.store(revision.0, Ordering::SeqCst);
     }
 
+    fn settle(&self, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
     fn lag_bytes(&self) -> u64 {
         0
     }

@@ -32,7 +32,7 @@ pub use evict::Evicted;
 pub use limits::EncodingLimits;
 pub use past_rules::{Keep, PastRules, Purge, Rule};
 pub use recorder::{Buffers, Garbage, Journal};
-pub use shard::{DbStatistics, Keyspace, SHARDS};
+pub use shard::{DbStatistics, Keyspace, SHARDS, hash_of};
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

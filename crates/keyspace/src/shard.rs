@@ -248,6 +248,12 @@ pub struct Keyspace {
     past_rules: RwLock<Arc<PastRules>>,
 }
 
+/// The hash of a key in keyspaces with this seed.
+#[must_use]
+pub fn hash_of(seed: u64, key: &[u8]) -> u64 {
+    Table::<Entry<Value>>::hash(seed, key)
+}
+
 impl Keyspace {
     /// An empty keyspace with `databases` databases. `seed` keys the hash, so
     /// that clients cannot choose keys that collide; take it from an

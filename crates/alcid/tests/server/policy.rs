@@ -1,6 +1,8 @@
 //! What is kept of the past of which keys: across restarts, in backups, and on
 //! disk.
 
+use std::path::{Path, PathBuf};
+
 use base::Frame;
 use testkit::{Server, temp_dir};
 
@@ -112,4 +114,93 @@ fn what_is_to_be_kept_for_ever_outlives_the_settings() {
         wire.text(&["AT", "r:1", "GET", "law:1"]).starts_with("COMPACTED")
     });
     assert_eq!(names(&mut wire), ["history"]);
+}
+
+/// The files below a folder whose bytes have these among them.
+fn files_with(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.append(&mut files_with(&path, bytes));
+        } else if let Ok(content) = std::fs::read(&path)
+            && content.windows(bytes.len()).any(|window| window == bytes)
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What every state of another key was must not change.
+fn others(wire: &mut Wire) {
+    for (revision, value) in [("r:2", "1"), ("r:4", "2"), ("r:9", "of the other")] {
+        assert_eq!(wire.text(&["AT", revision, "GET", "other"]), value, "{revision}");
+    }
+    assert_eq!(wire.call(&["AT", "r:4", "DBSIZE"]), Frame::Integer(2));
+}
+
+#[test]
+fn what_is_purged_is_in_no_file() {
+    for compression in ["none", "lz4"] {
+        let folder = temp_dir();
+        let setup = format!("ALCID_STORAGE_AOF_COMPRESSION={compression} exec");
+        let mut server = Server::start(wrapped(folder.path(), &setup), ALWAYS);
+        let mut wire = Wire::connect(server.addr());
+        let say = |wire: &mut Wire, words: &[&str]| {
+            let reply = wire.call(words);
+            assert!(!matches!(reply, Frame::Error(_)), "{words:?}: {reply:?}");
+        };
+        say(&mut wire, &["SET", "user:1", "Zaphod0"]);
+        say(&mut wire, &["SET", "other", "1"]);
+        say(&mut wire, &["SET", "user:1", "Zaphod1"]);
+        say(&mut wire, &["SET", "other", "2"]);
+        say(&mut wire, &["SAVE"]);
+        say(&mut wire, &["APPEND", "user:1", " Zaphod2"]);
+        // What others have by a rename is theirs.
+        say(&mut wire, &["SET", "user:2", "of the other"]);
+        say(&mut wire, &["DEL", "other"]);
+        say(&mut wire, &["RENAME", "user:2", "other"]);
+        say(&mut wire, &["SAVE"]);
+        say(&mut wire, &["SET", "user:1", "Marvin"]);
+        say(&mut wire, &["SET", "user:2", "Zaphod3"]);
+        let count = |n: u64| Frame::Integer(n.try_into().expect("small"));
+        let data_dir = server.data_dir();
+        assert!(!files_with(&data_dir, b"Zaphod").is_empty());
+        others(&mut wire);
+        say(&mut wire, &["SET", "user:2", "Trillian"]);
+
+        assert_eq!(wire.call(&["HISTORY.PURGE", "user:1", "CONFIRM"]), count(4), "{compression}");
+        assert_eq!(files_with(&data_dir, b"Zaphod0"), [PathBuf::new(); 0]);
+        assert_eq!(files_with(&data_dir, b"Zaphod2"), [PathBuf::new(); 0]);
+        assert!(compression != "none" || !files_with(&data_dir, b"Zaphod3").is_empty());
+        assert_eq!(wire.text(&["GET", "user:1"]), "Marvin");
+        others(&mut wire);
+        let purged = wire.call(&["HISTORY.PURGE", "PREFIX", "user:", "CONFIRM"]);
+        assert_eq!(purged, count(5), "{compression}");
+        assert_eq!(files_with(&data_dir, b"Zaphod"), [PathBuf::new(); 0]);
+        // After a crash, and a start that reads everything.
+        for crash in [false, true] {
+            if crash {
+                server.kill();
+                server.restart();
+                wire = Wire::connect(server.addr());
+            }
+            others(&mut wire);
+            assert_eq!(wire.text(&["GET", "user:1"]), "Marvin");
+            assert_eq!(wire.text(&["GET", "user:2"]), "Trillian");
+            let old = wire.text(&["AT", "r:3", "GET", "user:1"]);
+            assert!(old.starts_with("COMPACTED revision 3 is older than"), "{old}");
+            let Frame::Array(rows) = wire.call(&["HISTORY", "user:1"]) else { panic!("no rows") };
+            let [Frame::Array(row)] = &rows[..] else { panic!("{rows:?}") };
+            assert_eq!(row[2], Frame::bulk("history.purge"));
+            assert_eq!(row[3], Frame::bulk("default"));
+            assert_eq!(row[5], Frame::bulk("purge"));
+            say(&mut wire, &["SET", "user:2", "Trillian"]);
+        }
+        server.kill();
+        let data_dir = data_dir.to_str().expect("text");
+        let ended = alcid(folder.path(), &["log", "check", "--data-dir", data_dir]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
 }

@@ -7,6 +7,7 @@ use base::Revision;
 use log::{RealVfs, SegmentInfo};
 
 use super::error::PastError;
+use super::horizon::HORIZON;
 use super::{Past, horizon};
 
 /// How much of the past is kept.
@@ -100,7 +101,7 @@ impl Past {
             return Ok(false);
         }
         // Before anything goes, so that nobody believes later that it is there.
-        horizon::write(&RealVfs, &self.dir, source.log.id(), horizon)?;
+        horizon::write(&HORIZON, &RealVfs, &self.dir, source.log.id(), horizon)?;
         source.horizon.store(horizon.0, Ordering::Release);
         self.cache.forget_before(horizon);
         let forgotten = source.history.forget_before(horizon);

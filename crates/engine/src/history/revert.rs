@@ -29,14 +29,14 @@ use crate::travel::Moment;
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
 /// Bytes of values that one revision brings back: a transaction is one record.
-const BYTES_MAX: usize = 1 << 30;
+pub(super) const BYTES_MAX: usize = 1 << 30;
 
 /// Keys up to which each is read by itself rather than from the whole state.
 const NAMED_KEYS_MAX: usize = 64;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
-const LOOKS_MAX: usize = 64;
+pub(super) const LOOKS_MAX: usize = 64;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -48,15 +48,15 @@ enum Target {
 }
 
 /// The client behind the write, for its record.
-struct Author {
-    client: u64,
+pub(super) struct Author {
+    pub(super) client: u64,
     command: Vec<u8>,
     user: String,
     address: String,
 }
 
 impl Author {
-    fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+    pub(super) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
         let mut command = command.as_bytes().to_vec();
         if let Some(message) = message {
             command.push(b' ');
@@ -65,6 +65,11 @@ impl Author {
         let session = &*call.session;
         let (client, user) = (session.client.id, session.user.clone());
         Author { client, command, user, address: session.client.addr.clone() }
+    }
+
+    /// Lets the record of a transaction tell who makes it.
+    pub(super) fn sign(&self, txn: &mut Txn<'_>) {
+        txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
 }
 
@@ -87,14 +92,14 @@ struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct WritersHeld(AtomicUsize);
 
-struct Hold<'e>(&'e WritersHeld);
+pub(super) struct Hold<'e>(&'e WritersHeld);
 
 impl WritersHeld {
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    fn hold(&self) -> Hold<'_> {
+    pub(super) fn hold(&self) -> Hold<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Hold(self)
     }
@@ -362,8 +367,7 @@ impl Job<'_> {
         if self.is_dry {
             txn.keep_due();
         } else {
-            let Author { command, user, address, .. } = self.author;
-            txn.originate(command, user.as_bytes(), address.as_bytes());
+            self.author.sign(&mut txn);
         }
         let mut counts = Counts::default();
         for ((db, key), then) in plan {
