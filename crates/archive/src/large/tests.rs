@@ -378,7 +378,7 @@ fn a_branch_has_large_collections_of_its_own() {
         is_kept: false,
         is_merge_only: false,
     };
-    world.run(&[Effect::Fork { row: &branch.encode(), state: Revision::ZERO }]);
+    world.run(&[Effect::Fork { row: &branch.encode(), state: None }]);
     let fork = world.write();
     let space = SpaceId { born: fork, db: 0 };
     let there = |world: &World, revision, key: &[u8]| {
