@@ -13,6 +13,7 @@ pub mod effect;
 mod event;
 mod evict;
 mod limits;
+pub mod merge;
 mod recorder;
 mod scratch;
 mod shard;
