@@ -607,6 +607,18 @@ fn equal_sides_whose_sum_is_too_large_are_a_conflict_without_work() {
 }
 
 #[test]
+fn two_sides_that_change_the_type_do_not_mix() {
+    let member = |member: &str| vec![Op::Delete, Op::SetAdd(member.into())];
+    let (found, conflicts) =
+        worked_out([vec![set("v")], member("a"), member("b")], &[Choice::Ours]);
+    assert_eq!((found, conflicts), (vec![], vec!["key".to_owned()]));
+    // Where there was no key, both have added to an empty one.
+    let (found, conflicts) = worked_out([vec![], member("a"), member("b")], &[]);
+    assert_eq!(conflicts, [""; 0]);
+    assert_eq!(effects(&found), [Effect::SetAdd { member: b"b" }]);
+}
+
+#[test]
 fn conflicts_are_in_order() {
     let fields = |value: &str| -> Vec<Op> {
         (100..300).rev().map(|n| hash_set(&n.to_string(), value)).collect()
