@@ -4,34 +4,55 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{Backing, BackingError, EncodingLimits, Stored};
+use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Peek, Stored};
 
 use crate::base_tree::Base;
 use crate::state::{At, State};
 
 /// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
-pub struct BaseBacking(State);
+pub struct BaseBacking {
+    state: State,
+    /// Those whose branch it is of, the parent first: what they have in memory
+    /// need not be read.
+    ancestors: Vec<Arc<Keyspace>>,
+}
 
 impl BaseBacking {
     /// Reads what `base` holds by the time it is asked. Collections that are
     /// read leave their compact encodings by `limits`.
     #[must_use]
     pub fn new(base: Arc<Base>, limits: EncodingLimits) -> Arc<BaseBacking> {
-        Arc::new(BaseBacking(State::new(base, At::Newest, limits)))
+        BaseBacking::of_branch(base, limits, Vec::new())
+    }
+
+    /// As [`BaseBacking::new`], for a branch that serves, with the keyspaces of
+    /// its parent, the parent's parent and so on.
+    #[must_use]
+    pub fn of_branch(
+        base: Arc<Base>,
+        limits: EncodingLimits,
+        ancestors: Vec<Arc<Keyspace>>,
+    ) -> Arc<BaseBacking> {
+        Arc::new(BaseBacking { state: State::new(base, At::Newest, limits), ancestors })
     }
 
     /// As [`BaseBacking::new`], as of the newest batch at or before `at`, which
     /// must not be older than what compaction keeps.
     #[must_use]
     pub fn at(base: Arc<Base>, at: Revision, limits: EncodingLimits) -> Arc<BaseBacking> {
-        Arc::new(BaseBacking(State::new(base, At::Revision(at), limits)))
+        let state = State::new(base, At::Revision(at), limits);
+        Arc::new(BaseBacking { state, ancestors: Vec::new() })
     }
 }
 
 impl Backing for BaseBacking {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        self.0.fetch(space, hash, key)
+        let mut ancestors = self.ancestors.iter();
+        self.state.fetch_peeking(space, hash, key, &mut |under, at| match ancestors.next() {
+            Some(ancestor) => ancestor.peek(under, hash, key, at),
+            None => Peek::Unknown,
+        })
     }
 
     fn bucket(
@@ -40,7 +61,7 @@ impl Backing for BaseBacking {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.0.buckets(space, &(bucket..=bucket), each)
+        self.state.buckets(space, &(bucket..=bucket), each)
     }
 
     fn buckets(
@@ -49,7 +70,7 @@ impl Backing for BaseBacking {
         buckets: RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.0.buckets(space, &buckets, each)
+        self.state.buckets(space, &buckets, each)
     }
 
     fn deadlines(
@@ -58,6 +79,6 @@ impl Backing for BaseBacking {
         buckets: RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<(), BackingError> {
-        self.0.deadlines(space, &buckets, each)
+        self.state.deadlines(space, &buckets, each)
     }
 }

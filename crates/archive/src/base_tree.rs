@@ -11,6 +11,7 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use crate::compaction::{Bound, Bounds, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::error::ArchiveError;
 use crate::manifest;
+use crate::overlay::Overlays;
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -60,6 +62,9 @@ const TABLE_BYTES: u64 = 64 << 20;
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
+/// Waits until the base has reached a revision.
+pub type Reach = Arc<dyn Fn(Revision) -> Result<(), ArchiveError> + Send + Sync>;
+
 /// See the module's documentation.
 pub struct Base {
     dir: PathBuf,
@@ -67,6 +72,9 @@ pub struct Base {
     numbers: SequenceNumberCounter,
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
+    overlays: Overlays,
+    /// Brings the base to a revision; see [`Base::set_reach`].
+    reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
@@ -114,12 +122,16 @@ impl Base {
             Ok(None) => Directory::empty(seed),
             Err(error) => return Err(ArchiveError::tree("read", dir)(error)),
         };
+        let overlays = Overlays::default();
+        directory.overlays.iter().for_each(|overlay| overlays.add(*overlay));
         Ok(Base {
             dir: dir.to_owned(),
             tree,
             numbers,
             directory: RwLock::new(Arc::new(directory)),
             bounds,
+            overlays,
+            reach: RwLock::new(None),
             manifest: Mutex::new(()),
             _lock: lock,
         })
@@ -138,6 +150,32 @@ impl Base {
             return Err(ArchiveError::Foreign { dir: self.dir.clone() });
         }
         Ok(())
+    }
+
+    /// Which spaces lie over others.
+    pub(crate) fn overlays(&self) -> &Overlays {
+        &self.overlays
+    }
+
+    /// From here on, whoever reads a state that the base has not reached yet
+    /// waits for `reach`, which must not wait for anybody who reads.
+    pub fn set_reach(&self, reach: Reach) {
+        *self.reach.write() = Some(reach);
+    }
+
+    /// Waits until it has reached `at`.
+    ///
+    /// # Errors
+    /// When it never will.
+    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+        if self.revision() >= at {
+            return Ok(());
+        }
+        let reach = self.reach.read().clone();
+        match reach {
+            Some(reach) => reach(at),
+            None => Err(ArchiveError::Behind { dir: self.dir.clone(), asked: at }),
+        }
     }
 
     /// The folder it is in.
@@ -311,11 +349,17 @@ impl Base {
 
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
-        let due: Vec<Left> =
-            directory.left.iter().filter(|left| left.at <= horizon).copied().collect();
-        let mut dead: Vec<SpaceId> = due.iter().map(|left| left.space).collect();
-        dead.sort_unstable();
-        self.bounds.set(Bound { horizon, dead });
+        let overlays = self.overlays.all();
+        let tags: BTreeSet<Revision> =
+            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let is_due = |left: &&Left| {
+            left.at <= horizon
+                && overlays.iter().all(|overlay| overlay.under != left.space)
+                && tags.range(left.space.born..left.at).next().is_none()
+        };
+        let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
+        let dead = due.iter().map(|left| left.space);
+        self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
     }
 
@@ -399,6 +443,7 @@ impl Batch<'_> {
         let _manifest = base.manifest.lock();
         base.numbers.set(directory.revision.0);
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
+        base.overlays.retain(&directory.overlays, directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }

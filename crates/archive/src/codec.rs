@@ -247,6 +247,11 @@ impl<'a> Reader<'a> {
         Ok(leb128::take(&mut self.0)?)
     }
 
+    /// A space, as the directory has it.
+    pub(crate) fn space(&mut self) -> Result<SpaceId, &'static str> {
+        Ok(SpaceId { born: Revision(self.number()?), db: self.db()? })
+    }
+
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or("it ends early")?;
         self.0 = rest;

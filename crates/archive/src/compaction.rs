@@ -4,6 +4,7 @@
 //! the watermark too, which reads right after it still see. So versions are
 //! judged here, newest first, by the revision that each value begins with.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
@@ -12,6 +13,7 @@ use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use parking_lot::Mutex;
 
 use crate::codec;
+use crate::overlay::Overlay;
 
 /// What may go, as of now. Shared with the tree's compactions.
 #[derive(Debug, Default)]
@@ -20,10 +22,44 @@ pub(crate) struct Bounds(Mutex<Arc<Bound>>);
 /// What may go.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
-    /// The oldest state that may still be read; a state that a batch reached.
-    pub(crate) horizon: Revision,
-    /// Spaces that nobody has, at the horizon or after it. Sorted.
-    pub(crate) dead: Vec<SpaceId>,
+    /// The oldest state from which on every one may still be read; a state
+    /// that a batch reached.
+    horizon: Revision,
+    /// Spaces that nobody has, at the horizon or after it.
+    dead: BTreeSet<SpaceId>,
+    /// States before the horizon that may still be read of every space.
+    tags: BTreeSet<Revision>,
+    /// The same of a space that others lie over.
+    pins: BTreeMap<SpaceId, BTreeSet<Revision>>,
+    /// Spaces that lie over others, where a key that is gone hides another.
+    overlays: BTreeSet<SpaceId>,
+}
+
+impl Bound {
+    pub(crate) fn new(
+        horizon: Revision,
+        dead: impl Iterator<Item = SpaceId>,
+        overlays: &[Overlay],
+        tags: BTreeSet<Revision>,
+    ) -> Bound {
+        let mut pins: BTreeMap<SpaceId, BTreeSet<Revision>> = BTreeMap::new();
+        for overlay in overlays {
+            pins.entry(overlay.under).or_default().insert(overlay.at);
+        }
+        let overlays = overlays.iter().map(|overlay| overlay.space).collect();
+        Bound { horizon, dead: dead.collect(), tags, pins, overlays }
+    }
+
+    /// The states at which a space is read, oldest first, and from the last on
+    /// every one.
+    fn states(&self, space: Option<SpaceId>) -> Vec<Revision> {
+        let pins = space.and_then(|space| self.pins.get(&space));
+        let mut states: BTreeSet<Revision> = self.tags.iter().copied().collect();
+        states.extend(pins.into_iter().flatten());
+        states.retain(|state| *state < self.horizon);
+        states.insert(self.horizon);
+        states.into_iter().collect()
+    }
 }
 
 impl Bounds {
@@ -45,7 +81,7 @@ impl Factory for Judges {
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
         let bound = self.0.0.lock().clone();
-        Box::new(Judge { bound, key: Vec::new(), is_settled: false, space: (Vec::new(), false) })
+        Box::new(Judge { bound, key: Vec::new(), newer: None, place: None })
     }
 }
 
@@ -53,26 +89,38 @@ struct Judge {
     bound: Arc<Bound>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
-    /// Whether the version that the horizon sees has come.
-    is_settled: bool,
-    /// The prefix of the space that keys are coming from, and whether it is
-    /// dead.
-    space: (Vec<u8>, bool),
+    /// The version that came before the next one.
+    newer: Option<Revision>,
+    /// The space that keys are coming from.
+    place: Option<Place>,
+}
+
+/// What is known of the space that keys are coming from.
+struct Place {
+    /// How its keys begin; empty for what is in no space.
+    prefix: Vec<u8>,
+    is_dead: bool,
+    is_overlay: bool,
+    /// See [`Bound::states`].
+    states: Vec<Revision>,
 }
 
 impl Judge {
-    fn is_dead(&mut self, key: &[u8]) -> bool {
-        if self.bound.dead.is_empty() {
-            return false;
+    fn place(&mut self, key: &[u8]) -> &Place {
+        let is_same = |place: &Place| !place.prefix.is_empty() && key.starts_with(&place.prefix);
+        if !self.place.as_ref().is_some_and(is_same) {
+            let space = codec::space_of(key);
+            let mut prefix = Vec::new();
+            space.iter().for_each(|space| codec::put_space(&mut prefix, *space));
+            let among = |spaces: &BTreeSet<SpaceId>| space.is_some_and(|it| spaces.contains(&it));
+            self.place = Some(Place {
+                prefix,
+                is_dead: among(&self.bound.dead),
+                is_overlay: among(&self.bound.overlays),
+                states: self.bound.states(space),
+            });
         }
-        let (prefix, is_dead) = &mut self.space;
-        if prefix.is_empty() || !key.starts_with(prefix) {
-            let Some(space) = codec::space_of(key) else { return false };
-            prefix.clear();
-            codec::put_space(prefix, space);
-            *is_dead = self.bound.dead.binary_search(&space).is_ok();
-        }
-        *is_dead
+        self.place.as_ref().expect("just made")
     }
 }
 
@@ -83,26 +131,31 @@ impl CompactionFilter for Judge {
         context: &Context,
     ) -> lsm_tree::Result<Verdict> {
         let key = item.key();
-        if self.is_dead(key) {
+        if self.place(key).is_dead {
             return Ok(Verdict::Destroy);
         }
         if self.key != **key {
             self.key.clear();
             self.key.extend_from_slice(key);
-            self.is_settled = false;
-        }
-        if self.is_settled {
-            return Ok(Verdict::Destroy);
+            self.newer = None;
         }
         // What cannot be read is kept, for whoever reads it to report.
         let Ok((revision, is_gone)) = codec::age(&item.value()?) else {
             return Ok(Verdict::Keep);
         };
-        if revision <= self.bound.horizon {
-            self.is_settled = true;
-            if is_gone && context.is_last_level {
-                return Ok(Verdict::Destroy);
-            }
+        let newer = self.newer.replace(revision);
+        let Place { states, is_overlay, .. } = self.place(key);
+        if revision > *states.last().expect("the horizon is one") {
+            return Ok(Verdict::Keep);
+        }
+        // The first state that sees it, unless a newer version hides it there.
+        let seen = states[states.partition_point(|state| *state < revision)];
+        if newer.is_some_and(|newer| newer <= seen) {
+            return Ok(Verdict::Destroy);
+        }
+        let hides_nothing = revision <= states[0] && context.is_last_level && !is_overlay;
+        if is_gone && hides_nothing {
+            return Ok(Verdict::Destroy);
         }
         Ok(Verdict::Keep)
     }

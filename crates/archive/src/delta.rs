@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
-use keyspace::{Backing, Buffers, Change, EncodingLimits, Keyspace, SHARDS, WARM_KEYS_MAX};
+use keyspace::{
+    Backing, Branches, Buffers, Change, EncodingLimits, Keyspace, SHARDS, Turn, WARM_KEYS_MAX,
+};
 use log::Record;
 use smallvec::SmallVec;
 
@@ -16,6 +18,7 @@ use crate::base_tree::{Base, Batch};
 use crate::codec;
 use crate::directory::{Database, Directory, Left};
 use crate::error::ArchiveError;
+use crate::overlay::needed;
 use crate::waiting::{Waiting, only_key};
 
 /// See the module's documentation.
@@ -25,12 +28,14 @@ pub(crate) struct Delta {
     backing: Arc<dyn Backing>,
     limits: EncodingLimits,
     databases: DbIndex,
-    branches: BTreeMap<BranchId, Keyspace>,
+    keyspaces: BTreeMap<BranchId, Keyspace>,
+    /// The branches that there are at its revision.
+    branches: Branches,
     buffers: Buffers,
     /// The newest record in it, and its time.
     newest: (Revision, u64),
     log_bytes: u64,
-    /// Records that are part of it and not yet in `branches`.
+    /// Records that are part of it and not yet in `keyspaces`.
     waiting: Waiting,
     waiting_bytes_max: usize,
 }
@@ -52,7 +57,8 @@ impl Delta {
             backing,
             limits,
             databases,
-            branches: BTreeMap::new(),
+            keyspaces: BTreeMap::new(),
+            branches: directory.branches.clone(),
             buffers: Buffers::default(),
             newest,
             log_bytes: 0,
@@ -80,15 +86,14 @@ impl Delta {
 
     /// Bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let applied: usize = self.branches.values().map(Keyspace::memory_bytes).sum();
+        let applied: usize = self.keyspaces.values().map(Keyspace::memory_bytes).sum();
         applied + self.waiting.bytes()
     }
 
     fn keyspace(&mut self, branch: BranchId) -> &mut Keyspace {
-        self.branches.entry(branch).or_insert_with(|| {
+        self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
-            let keyspace = Keyspace::new(self.databases, directory.seed);
-            keyspace.remember_removals();
+            let keyspace = empty(self.databases, directory.seed);
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
                     let (db, space) = (database.db, database.space);
@@ -99,9 +104,11 @@ impl Delta {
         })
     }
 
-    /// Takes a record of the log, which must be the next one.
-    pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
+    /// Takes a record of the log, which must be the next one. Answers whether
+    /// the state that it ends with is to be one of the base's.
+    pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<bool, ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
+        let mut is_state = false;
         if let Some(key) = only_key(record) {
             let shard = self.keyspace(BranchId::MAIN).shard_of(&record.effects[key.clone()]);
             self.waiting.push(shard, record, key);
@@ -110,11 +117,12 @@ impl Delta {
             }
         } else {
             self.apply_waiting()?;
+            is_state = self.turn(record)?;
             self.apply(record)?;
         }
         self.newest = (record.revision, record.header.time_ms);
         self.log_bytes += record.effects.len() as u64;
-        Ok(())
+        Ok(is_state)
     }
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
@@ -131,6 +139,35 @@ impl Delta {
         Ok(())
     }
 
+    /// Does what a record says of branches and tags. Answers whether somebody
+    /// will read the state that it ends with.
+    fn turn(&mut self, record: &Record<'_>) -> Result<bool, ArchiveError> {
+        let (revision, time_ms) = (record.revision, record.header.time_ms);
+        let turn = self
+            .branches
+            .apply(revision, time_ms, record.effects)
+            .map_err(|what| self.misfit(revision, what.to_owned()))?;
+        match turn {
+            None => return Ok(false),
+            Some(Turn::Tagged) => {}
+            Some(Turn::Gone(branch)) => drop(self.keyspaces.remove(&branch)),
+            Some(Turn::Fork { branch, state }) => {
+                let (spaces, at) = match state {
+                    None => (self.keyspace(branch.parent).spaces(), revision),
+                    Some(at) => (self.base.spaces_at(branch.parent, self.databases, at)?, at),
+                };
+                let child = empty(self.databases, self.base.directory().seed);
+                self.base.fork(&child, &self.backing, &spaces, at, revision);
+                self.keyspaces.insert(branch.id, child);
+            }
+        }
+        Ok(true)
+    }
+
+    fn misfit(&self, revision: Revision, what: String) -> ArchiveError {
+        ArchiveError::Misfit { dir: self.base.dir().to_owned(), revision, what }
+    }
+
     fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
         let mut buffers = std::mem::take(&mut self.buffers);
         let limits = self.limits;
@@ -143,11 +180,7 @@ impl Delta {
             &mut buffers,
         );
         self.buffers = buffers;
-        applied.map_err(|error| ArchiveError::Misfit {
-            dir: self.base.dir().to_owned(),
-            revision: record.revision,
-            what: error.to_string(),
-        })
+        applied.map_err(|error| self.misfit(record.revision, error.to_string()))
     }
 
     /// Moves the base forward to this delta's revision and leaves the delta
@@ -156,13 +189,19 @@ impl Delta {
         self.apply_waiting()?;
         let before = self.base.directory();
         let mut spaces = Vec::new();
-        for keyspace in self.branches.values() {
+        for keyspace in self.keyspaces.values() {
             for (db, space, _) in keyspace.spaces() {
                 let mut prefix = Vec::new();
                 codec::put_space(&mut prefix, space);
-                // Of a space that the base knows, what changed since; else all.
+                // Of a space that the base knows, what changed since; of a new
+                // one that lies over another, what was not there; else all.
                 let is_known = before.databases.iter().any(|database| database.space == space);
-                let since = if is_known { before.revision } else { Revision::ZERO };
+                let below = self.base.overlays().under(space);
+                let since = match below {
+                    _ if is_known => before.revision,
+                    Some((_, at)) => at,
+                    None => Revision::ZERO,
+                };
                 spaces.push((prefix, keyspace, db, since));
             }
         }
@@ -187,14 +226,14 @@ impl Delta {
 
     /// The directory once this delta is written.
     fn directory(&self, before: &Directory) -> Result<Directory, ArchiveError> {
-        // A branch that nobody wrote to stays as it is.
-        let untouched = before
-            .databases
-            .iter()
-            .filter(|database| !self.branches.contains_key(&database.branch));
+        // A branch that nobody wrote to stays as it is, unless it is gone.
+        let untouched = before.databases.iter().filter(|database| {
+            !self.keyspaces.contains_key(&database.branch)
+                && self.branches.name_of(database.branch).is_some()
+        });
         let mut databases: Vec<Database> = untouched.cloned().collect();
         let mut stood_in = BTreeSet::new();
-        for (&branch, keyspace) in &self.branches {
+        for (&branch, keyspace) in &self.keyspaces {
             for (db, space, keys) in keyspace.spaces() {
                 stood_in.insert(space);
                 if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
@@ -221,8 +260,19 @@ impl Delta {
         }));
         let (revision, time_ms) = self.newest;
         let (seed, database) = (before.seed, before.database);
-        Ok(Directory { revision, time_ms, seed, database, databases, left })
+        let stands = databases.iter().map(|database| database.space);
+        let spaces = stands.chain(left.iter().map(|left| left.space)).collect();
+        let overlays = needed(&self.base.overlays().all(), &spaces);
+        let branches = self.branches.clone();
+        Ok(Directory { revision, time_ms, seed, database, databases, left, overlays, branches })
     }
+}
+
+/// A keyspace that knows everything that is removed from it.
+fn empty(databases: DbIndex, seed: u64) -> Keyspace {
+    let keyspace = Keyspace::new(databases, seed);
+    keyspace.remember_removals();
+    keyspace
 }
 
 /// Entries of one shard, brought into the order of their keys: a keyspace

@@ -2,12 +2,16 @@
 //! they have, and which revision all of it is.
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::SHARDS;
+use keyspace::{Branches, SHARDS};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
+use crate::overlay::Overlay;
 
 /// The version this code writes, and the newest it reads.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
+
+/// The first version that knows branches.
+const FORMAT_OF_BRANCHES: u64 = 2;
 
 /// The state of the archive besides the keys themselves. It is written with
 /// every batch, in the same run, so it is always that of the keys.
@@ -27,6 +31,10 @@ pub struct Directory {
     /// Spaces that no database has any more, whose keys are still to be
     /// erased.
     pub left: Vec<Left>,
+    /// Spaces that lie over others.
+    pub overlays: Vec<Overlay>,
+    /// The branches and tags that there are.
+    pub branches: Branches,
 }
 
 /// A space that no database has any more.
@@ -64,6 +72,8 @@ impl Directory {
             database: [0; 16],
             databases: Vec::new(),
             left: Vec::new(),
+            overlays: Vec::new(),
+            branches: Branches::default(),
         }
     }
 
@@ -95,6 +105,12 @@ impl Directory {
                 leb128::put(&mut out, number);
             }
         }
+        leb128::put(&mut out, self.overlays.len() as u64);
+        for Overlay { space, under, at } in &self.overlays {
+            let numbers = [space.born.0, space.db.into(), under.born.0, under.db.into(), at.0];
+            numbers.into_iter().for_each(|number| leb128::put(&mut out, number));
+        }
+        self.branches.encode(&mut out);
         out
     }
 
@@ -116,7 +132,7 @@ impl Directory {
                 u32::try_from(reader.number()?).map_err(|_| "a branch's number is too great")?,
             );
             let db = reader.db()?;
-            let space = SpaceId { born: Revision(reader.number()?), db: reader.db()? };
+            let space = reader.space()?;
             let mut keys = Box::new([0; SHARDS]);
             for count in keys.iter_mut() {
                 *count = reader.number()?;
@@ -125,13 +141,22 @@ impl Directory {
         }
         let mut left = Vec::new();
         for _ in 0..reader.number()? {
-            let space = SpaceId { born: Revision(reader.number()?), db: reader.db()? };
+            let space = reader.space()?;
             left.push(Left { space, at: Revision(reader.number()?), keys: reader.number()? });
+        }
+        let mut overlays = Vec::new();
+        let mut branches = Branches::default();
+        if format >= FORMAT_OF_BRANCHES {
+            for _ in 0..reader.number()? {
+                let (space, under) = (reader.space()?, reader.space()?);
+                overlays.push(Overlay { space, under, at: Revision(reader.number()?) });
+            }
+            branches = Branches::take(&mut reader.0)?;
         }
         if !reader.0.is_empty() {
             return Err(DirectoryError::Malformed("bytes after its end"));
         }
-        Ok(Directory { revision, time_ms, seed, database, databases, left })
+        Ok(Directory { revision, time_ms, seed, database, databases, left, overlays, branches })
     }
 }
 
@@ -167,6 +192,12 @@ mod tests {
                 at: Revision(300),
                 keys: 1 << 33,
             }],
+            overlays: vec![Overlay {
+                space,
+                under: SpaceId { born: Revision(9), db: 1 },
+                at: Revision(69_999),
+            }],
+            branches: Branches::default(),
         }
     }
 
@@ -186,6 +217,9 @@ mod tests {
             Directory::decode(&[bytes, vec![0]].concat()),
             Err(DirectoryError::Malformed("bytes after its end"))
         );
-        assert_eq!(Directory::decode(&[9, 3, 2]), Err(DirectoryError::Newer(2)));
+        assert_eq!(
+            Directory::decode(&[9, 3, FORMAT as u8 + 1]),
+            Err(DirectoryError::Newer(FORMAT + 1))
+        );
     }
 }

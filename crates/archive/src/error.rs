@@ -62,6 +62,14 @@ pub enum ArchiveError {
         /// How it does not fit.
         what: String,
     },
+    /// A state is asked for that it has not reached.
+    #[error("the archive in {} has not reached revision {asked} yet", .dir.display())]
+    Behind {
+        /// The archive's folder.
+        dir: PathBuf,
+        /// The state.
+        asked: base::Revision,
+    },
     /// The log cannot be followed.
     #[error("follow the log: {0}")]
     Log(#[from] log::LogError),

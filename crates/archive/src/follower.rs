@@ -262,6 +262,7 @@ impl Following {
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
+            let mut states = 0;
             let past = self.options.past.as_deref();
             let read = self.reader.read(idle, &mut |record, place| {
                 if let Some(past) = past {
@@ -270,7 +271,12 @@ impl Following {
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());
                 }
-                match delta.add(&record) {
+                // A state that others will read becomes one of the base's at once.
+                let added = delta.add(&record).and_then(|is_state| {
+                    states += usize::from(is_state);
+                    if is_state { delta.write() } else { Ok(()) }
+                });
+                match added {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         failed = Some(error);
@@ -280,6 +286,10 @@ impl Following {
             })?;
             if let Some(error) = failed {
                 return Err(error);
+            }
+            if states > 0 {
+                self.wrote(states, 0)?;
+                began_ms = None;
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
             self.shared.lag_bytes.store(delta.log_bytes(), Ordering::Relaxed);
@@ -319,9 +329,14 @@ impl Following {
         let clock = &self.options.clock;
         let began_ns = clock.monotonic_ns();
         delta.write()?;
-        let revision = self.base.revision();
         let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
-        self.shared.batches.fetch_add(1, Ordering::Relaxed);
+        self.wrote(1, took_ms)
+    }
+
+    /// After batches were written.
+    fn wrote(&mut self, batches: usize, took_ms: u64) -> Result<(), ArchiveError> {
+        let revision = self.base.revision();
+        self.shared.batches.fetch_add(batches as u64, Ordering::Relaxed);
         self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
         self.shared.lag_bytes.store(0, Ordering::Relaxed);
         drop(self.shared.ended.lock());

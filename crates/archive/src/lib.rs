@@ -10,6 +10,7 @@
 mod backing;
 pub mod backup;
 mod base_tree;
+mod catch_up;
 mod codec;
 mod compaction;
 mod delta;
@@ -18,14 +19,17 @@ mod error;
 mod follower;
 pub mod history;
 mod manifest;
+mod overlay;
 mod part;
 mod past;
 mod state;
 mod waiting;
 
 pub use backing::BaseBacking;
-pub use base_tree::Base;
+pub use base_tree::{Base, Reach};
+pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
 pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
+pub use overlay::Overlay;
 pub use past::{Past, PastError, PastOptions, PastStats, Retention};

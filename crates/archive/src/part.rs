@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use base::SpaceId;
-use keyspace::{EncodingLimits, SHARDS};
+use base::{BranchId, SpaceId};
+use keyspace::{Branches, EncodingLimits, SHARDS};
 
 use crate::base_tree::Base;
 use crate::codec::{self, Name};
@@ -18,7 +18,8 @@ pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), Ar
         return Ok(());
     }
     let mut spaces: Vec<(Vec<u8>, &Database)> = Vec::new();
-    for database in &directory.databases {
+    // A branch is more than its own keys: a part is of main.
+    for database in directory.databases.iter().filter(|it| it.branch == BranchId::MAIN) {
         let mut space = Vec::new();
         codec::put_space(&mut space, database.space);
         spaces.push((space, database));
@@ -52,7 +53,13 @@ pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), Ar
             databases.push(Database { keys, ..database.clone() });
         }
     }
-    batch.finish(Directory { databases, left: Vec::new(), ..(*directory).clone() })
+    batch.finish(Directory {
+        databases,
+        left: Vec::new(),
+        overlays: Vec::new(),
+        branches: Branches::default(),
+        ..(*directory).clone()
+    })
 }
 
 /// The leading six bits of the hash, which the bucket begins with.

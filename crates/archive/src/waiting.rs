@@ -95,7 +95,12 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Database(_)
             | Effect::Rename { .. }
             | Effect::Flush { .. }
-            | Effect::Swap { .. } => return None,
+            | Effect::Swap { .. }
+            | Effect::Branch { .. }
+            | Effect::Fork { .. }
+            | Effect::BranchGone { .. }
+            | Effect::Tag { .. }
+            | Effect::TagGone { .. } => return None,
             _ => {}
         }
     }

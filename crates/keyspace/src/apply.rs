@@ -256,7 +256,13 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
-            Effect::Origin { .. } => {}
+            // Those who keep the branches read the others.
+            Effect::Origin { .. }
+            | Effect::Branch { .. }
+            | Effect::Fork { .. }
+            | Effect::BranchGone { .. }
+            | Effect::Tag { .. }
+            | Effect::TagGone { .. } => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;
                 let existed = self.txn.remove(key, cause);

@@ -3,7 +3,7 @@
 
 use base::{DbIndex, Revision, SpaceId};
 
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, value_of};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Spaces, value_of};
 use crate::table::Table;
 use crate::value::ValueRef;
 
@@ -26,6 +26,11 @@ pub enum Change<'a> {
     },
 }
 
+/// Where databases stand of which nothing is known yet.
+pub(crate) fn first_spaces(databases: DbIndex) -> Spaces {
+    (0..databases).map(|db| (db, SpaceId::first_of(db), [0; SHARDS])).collect()
+}
+
 impl Keyspace {
     /// Remembers every key that is removed from here on, for
     /// [`Keyspace::changed_since`]. To be called before there is any.
@@ -38,18 +43,11 @@ impl Keyspace {
     }
 
     /// Where each database's keys stand in storage, and how many each shard
-    /// has, in memory or not.
+    /// has, in memory or not. Locks one shard at a time.
     #[must_use]
-    pub fn spaces(&self) -> Vec<(DbIndex, SpaceId, [u64; SHARDS])> {
-        let mut spaces: Vec<_> =
-            (0..self.databases()).map(|db| (db, SpaceId::first_of(db), [0; SHARDS])).collect();
-        for index in 0..SHARDS {
-            let shard = self.lock(index);
-            for ((_, space, keys), db) in spaces.iter_mut().zip(&shard.dbs) {
-                *space = db.space;
-                keys[index] = db.len() as u64;
-            }
-        }
+    pub fn spaces(&self) -> Spaces {
+        let mut spaces = first_spaces(self.databases());
+        (0..SHARDS).for_each(|index| self.lock(index).note_spaces(index, &mut spaces));
         spaces
     }
 

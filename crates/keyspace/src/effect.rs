@@ -5,7 +5,7 @@
 //! the place that the following operations speak of, so a key that changes in
 //! a hundred fields is written once. `docs/FORMAT.md` describes every byte.
 
-use base::{DbIndex, leb128};
+use base::{BranchId, DbIndex, Revision, leb128};
 use thiserror::Error;
 
 /// Why a key went.
@@ -131,6 +131,32 @@ pub enum Effect<'a> {
         user: &'a [u8],
         address: &'a [u8],
     },
+    /// What is known of a branch is now this: [`crate::Branch::encode`].
+    Branch {
+        row: &'a [u8],
+    },
+    /// The same, and it begins anew, with what its parent has; or had at
+    /// `state`, a state of the archive, unless that is 0.
+    Fork {
+        row: &'a [u8],
+        state: Revision,
+    },
+    /// The branch is gone.
+    BranchGone {
+        branch: BranchId,
+    },
+    /// The tag names this revision of that branch, whose time was `time_ms`. 0
+    /// stands for those of this record.
+    Tag {
+        name: &'a [u8],
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+    },
+    /// The tag is gone.
+    TagGone {
+        name: &'a [u8],
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -179,6 +205,11 @@ mod tag {
     pub const FLUSH: u8 = 64;
     pub const SWAP: u8 = 65;
     pub const ORIGIN: u8 = 66;
+    pub const BRANCH: u8 = 96;
+    pub const FORK: u8 = 97;
+    pub const BRANCH_GONE: u8 = 98;
+    pub const TAG: u8 = 99;
+    pub const TAG_GONE: u8 = 100;
 }
 
 impl Effect<'_> {
@@ -290,6 +321,22 @@ impl Effect<'_> {
                 put_bytes(out, user);
                 put_bytes(out, address);
             }
+            Effect::Branch { row } => put_tagged(out, tag::BRANCH, row),
+            Effect::Fork { row, state } => {
+                put_tagged(out, tag::FORK, row);
+                leb128::put(out, state.0);
+            }
+            Effect::BranchGone { branch } => {
+                out.push(tag::BRANCH_GONE);
+                leb128::put(out, u64::from(branch.0));
+            }
+            Effect::Tag { name, branch, revision, time_ms } => {
+                put_tagged(out, tag::TAG, name);
+                for number in [u64::from(branch.0), revision.0, time_ms] {
+                    leb128::put(out, number);
+                }
+            }
+            Effect::TagGone { name } => put_tagged(out, tag::TAG_GONE, name),
         }
     }
 }
@@ -378,12 +425,27 @@ impl<'a> Effects<'a> {
                 user: self.slice()?,
                 address: self.slice()?,
             },
+            tag::BRANCH => Effect::Branch { row: self.slice()? },
+            tag::FORK => Effect::Fork { row: self.slice()?, state: Revision(self.number()?) },
+            tag::BRANCH_GONE => Effect::BranchGone { branch: self.branch()? },
+            tag::TAG => Effect::Tag {
+                name: self.slice()?,
+                branch: self.branch()?,
+                revision: Revision(self.number()?),
+                time_ms: self.number()?,
+            },
+            tag::TAG_GONE => Effect::TagGone { name: self.slice()? },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
     }
 
     fn rename(&mut self, replaces: Option<bool>) -> Result<Effect<'a>, &'static str> {
         Ok(Effect::Rename { db: self.db()?, key: self.slice()?, replaces })
+    }
+
+    fn branch(&mut self) -> Result<BranchId, &'static str> {
+        let number = u32::try_from(self.number()?);
+        number.map(BranchId).map_err(|_| "a branch's number is too great")
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {

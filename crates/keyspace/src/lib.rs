@@ -5,6 +5,7 @@
 
 mod apply;
 mod backing;
+mod branches;
 mod changes;
 mod check;
 pub mod dump;
@@ -14,6 +15,7 @@ mod event;
 mod evict;
 mod limits;
 pub mod merge;
+mod peek;
 mod recorder;
 mod scratch;
 mod shard;
@@ -25,13 +27,15 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
+pub use branches::{Branch, Branches, MAIN, NAME_BYTES_MAX, Tag, Turn, is_name};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
+pub use peek::Peek;
 pub use recorder::{Buffers, Garbage, Journal};
-pub use shard::{DbStatistics, Keyspace, SHARDS};
+pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces};
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

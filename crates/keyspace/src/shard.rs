@@ -163,6 +163,10 @@ impl Db {
     }
 }
 
+/// Where databases stand, and how many keys each shard has of them, in memory
+/// or not.
+pub type Spaces = Vec<(DbIndex, SpaceId, [u64; SHARDS])>;
+
 /// What [`Db::set_string`] puts where.
 pub(crate) struct StringWrite<'a> {
     pub(crate) key: &'a [u8],
@@ -201,6 +205,14 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Notes where its databases stand; it is the shard `index`.
+    pub(crate) fn note_spaces(&self, index: usize, spaces: &mut Spaces) {
+        for ((_, space, keys), db) in spaces.iter_mut().zip(&self.dbs) {
+            *space = db.space;
+            keys[index] = db.len() as u64;
+        }
+    }
+
     /// Notes that a transaction takes keys away.
     pub(crate) fn note_removal(&mut self, revision: Revision) {
         self.last_revision = revision;
@@ -329,7 +341,11 @@ impl Keyspace {
     /// The hash that finds `key`, and its shard.
     pub(crate) fn locate(&self, key: &[u8]) -> (usize, u64) {
         let hash = Table::<Entry<Value>>::hash(self.seed, key);
-        ((hash >> (64 - SHARD_BITS)) as usize, hash)
+        (Keyspace::shard_of_hash(hash), hash)
+    }
+
+    pub(crate) fn shard_of_hash(hash: u64) -> usize {
+        (hash >> (64 - SHARD_BITS)) as usize
     }
 
     /// The shard a key lives in, `0..SHARDS`.

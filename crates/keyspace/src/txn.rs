@@ -23,7 +23,7 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StringWrite};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, Spaces, StringWrite};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
@@ -500,6 +500,23 @@ impl<'t> Txn<'t> {
                 *db
             };
         }
+    }
+
+    /// Records what is no change of a key: of branches and tags. Answers the
+    /// transaction's revision.
+    pub fn declare(&mut self, effect: &Effect<'_>) -> Revision {
+        self.recorder.on_database(self.db, effect)
+    }
+
+    /// [`Keyspace::spaces`], as of this transaction.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    #[must_use]
+    pub fn spaces(&self) -> Spaces {
+        let mut spaces = crate::changes::first_spaces(self.databases());
+        (0..SHARDS).for_each(|index| self.shard(index).note_spaces(index, &mut spaces));
+        spaces
     }
 
     // ---- expiry ----

@@ -57,6 +57,11 @@ impl Counted {
             | Effect::Database(_)
             | Effect::Key { .. }
             | Effect::Origin { .. }
+            | Effect::Branch { .. }
+            | Effect::Fork { .. }
+            | Effect::BranchGone { .. }
+            | Effect::Tag { .. }
+            | Effect::TagGone { .. }
             | Effect::ListPushFront { .. }
             | Effect::ListPushBack { .. }
             | Effect::ListPopFront { .. }

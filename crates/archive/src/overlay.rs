@@ -1,0 +1,134 @@
+//! Spaces that lie over others: what a key of a branch is, that nobody has
+//! changed there.
+//!
+//! A space lies over another one as of a revision, a state that the base
+//! reached. A key that has no entry in a space, not even one that says that it
+//! is gone, is as it was then in the space below.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::{Revision, SpaceId};
+use keyspace::{Backing, Keyspace, Spaces};
+use parking_lot::RwLock;
+
+use crate::base_tree::Base;
+use crate::error::ArchiveError;
+
+/// A space that lies over another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Overlay {
+    /// The space.
+    pub space: SpaceId,
+    /// What is below.
+    pub under: SpaceId,
+    /// As of which state of the base.
+    pub at: Revision,
+}
+
+/// All of them that may be read. What lies over what never changes.
+#[derive(Debug, Default)]
+pub(crate) struct Overlays(RwLock<BTreeMap<SpaceId, (SpaceId, Revision)>>);
+
+impl Overlays {
+    pub(crate) fn add(&self, overlay: Overlay) {
+        self.0.write().insert(overlay.space, (overlay.under, overlay.at));
+    }
+
+    /// What is below a space.
+    pub(crate) fn under(&self, space: SpaceId) -> Option<(SpaceId, Revision)> {
+        self.0.read().get(&space).copied()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Overlay> {
+        let all = self.0.read();
+        all.iter().map(|(&space, &(under, at))| Overlay { space, under, at }).collect()
+    }
+
+    /// Forgets those that are not among `kept`, which is everything that there
+    /// was at `revision`.
+    pub(crate) fn retain(&self, kept: &[Overlay], revision: Revision) {
+        let kept: BTreeSet<SpaceId> = kept.iter().map(|overlay| overlay.space).collect();
+        self.0.write().retain(|space, _| space.born > revision || kept.contains(space));
+    }
+}
+
+/// Of `overlays`, those that `spaces` or others among them need.
+pub(crate) fn needed(overlays: &[Overlay], spaces: &BTreeSet<SpaceId>) -> Vec<Overlay> {
+    let by_space: BTreeMap<SpaceId, Overlay> = overlays.iter().map(|it| (it.space, *it)).collect();
+    let mut needed = BTreeSet::new();
+    for space in spaces {
+        let mut next = by_space.get(space);
+        while let Some(overlay) = next {
+            if !needed.insert(*overlay) {
+                break;
+            }
+            next = by_space.get(&overlay.under);
+        }
+    }
+    needed.into_iter().collect()
+}
+
+impl Base {
+    /// Gives `child`, which must be empty, the databases of a branch that the
+    /// revision `forked` made: each over one of `parent`'s as of `at`, and
+    /// filled from `backing`, which must read from this base.
+    pub fn fork(
+        &self,
+        child: &Keyspace,
+        backing: &Arc<dyn Backing>,
+        parent: &Spaces,
+        at: Revision,
+        forked: Revision,
+    ) {
+        for &(db, under, keys) in parent {
+            let space = SpaceId { born: forked, db };
+            if keys.iter().any(|&count| count > 0) {
+                self.overlays().add(Overlay { space, under, at });
+            }
+            child.back(backing.clone(), db, space, &keys);
+        }
+    }
+
+    /// Where a branch's databases stood as of a state that the base reached.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn spaces_at(
+        &self,
+        branch: base::BranchId,
+        databases: base::DbIndex,
+        at: Revision,
+    ) -> Result<Spaces, ArchiveError> {
+        let directory = self.directory_at(at)?;
+        let mut spaces: Spaces =
+            (0..databases).map(|db| (db, SpaceId::first_of(db), [0; keyspace::SHARDS])).collect();
+        for database in directory.databases.iter().filter(|it| it.branch == branch) {
+            if let Some(place) = spaces.get_mut(usize::from(database.db)) {
+                *place = (database.db, database.space, *database.keys);
+            }
+        }
+        Ok(spaces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_is_kept_as_long_as_what_lies_over_it() {
+        let space = |born| SpaceId { born: Revision(born), db: 0 };
+        let over = |above, below| Overlay {
+            space: space(above),
+            under: space(below),
+            at: Revision(above),
+        };
+        let all = [over(10, 0), over(20, 10), over(30, 0)];
+        assert_eq!(needed(&all, &BTreeSet::from([space(20)])), [over(10, 0), over(20, 10)]);
+        let overlays = Overlays::default();
+        all.iter().for_each(|it| overlays.add(*it));
+        overlays.retain(&all[..1], Revision(29));
+        assert_eq!(overlays.all(), [over(10, 0), over(30, 0)]);
+    }
+}

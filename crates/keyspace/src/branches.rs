@@ -1,0 +1,428 @@
+//! Branches and tags: which there are. Where their keys stand is not said here.
+//!
+//! A *branch* is a line of revisions with a parent and a base revision, at
+//! which it begins with what the parent had. `main` has neither and always
+//! exists; it is not listed.
+
+use std::collections::BTreeMap;
+
+use base::{BranchId, Revision, leb128};
+
+use crate::effect::{Effect, Effects};
+
+/// The name of the branch that always exists.
+pub const MAIN: &[u8] = b"main";
+
+/// Longest name of a branch or a tag, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// What is known of a branch besides its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Never given to another.
+    pub id: BranchId,
+    /// Its name. Changes when it is renamed.
+    pub name: Vec<u8>,
+    /// Whose state it begins with.
+    pub parent: BranchId,
+    /// As of which revision. In the record that makes it 0 stands for that
+    /// record's.
+    pub base: Revision,
+    /// The revision that gave it its databases.
+    pub forked: Revision,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// The user who made it.
+    pub created_by: Vec<u8>,
+    /// When it is deleted by itself, in milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+    /// Bytes that its changes may take in memory; 0 without limit.
+    pub quota_bytes: u64,
+    /// Nobody may write to it.
+    pub is_readonly: bool,
+    /// It cannot be deleted.
+    pub is_kept: bool,
+    /// It is written to by merges only.
+    pub is_merge_only: bool,
+}
+
+/// A name for a revision of a branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Of which branch.
+    pub branch: BranchId,
+    /// Which revision.
+    pub revision: Revision,
+    /// When that revision was made, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Who made the tag.
+    pub created_by: Vec<u8>,
+}
+
+/// All branches but main, and all tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Branches {
+    by_id: BTreeMap<BranchId, Branch>,
+    tags: BTreeMap<Vec<u8>, Tag>,
+    /// The greatest id that was ever given.
+    last: u32,
+}
+
+/// What a record asks of whoever holds the keys of branches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The branch gets its databases, in the place of those that it had. They
+    /// begin with what its parent has now, or had at `state` of the archive.
+    Fork {
+        /// It.
+        branch: Branch,
+        /// A state that the archive reached by itself; `None`: what the parent
+        /// has right before this record.
+        state: Option<Revision>,
+    },
+    /// The branch is gone, and its keys with it.
+    Gone(BranchId),
+    /// Something was named that is to stay readable as it is now.
+    Tagged,
+}
+
+const READONLY: u64 = 1;
+const KEPT: u64 = 2;
+const MERGE_ONLY: u64 = 4;
+
+impl Branch {
+    /// The bytes that records and the archive keep of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let flags =
+            [(self.is_readonly, READONLY), (self.is_kept, KEPT), (self.is_merge_only, MERGE_ONLY)];
+        let flags = flags.iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum();
+        let deadline = self.deadline_ms.map_or(0, |at| at.saturating_add(1));
+        for number in [
+            u64::from(self.id.0),
+            u64::from(self.parent.0),
+            self.base.0,
+            self.created_ms,
+            deadline,
+            self.quota_bytes,
+            flags,
+        ] {
+            leb128::put(&mut out, number);
+        }
+        put_bytes(&mut out, &self.name);
+        put_bytes(&mut out, &self.created_by);
+        out
+    }
+
+    /// Reads [`Branch::encode`], which need not be trusted; `forked` is not in
+    /// it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(mut bytes: &[u8]) -> Result<Branch, &'static str> {
+        let branch = Branch::take(&mut bytes)?;
+        if bytes.is_empty() { Ok(branch) } else { Err("bytes after a branch's end") }
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Branch, &'static str> {
+        let mut numbers = [0; 7];
+        for number in &mut numbers {
+            *number = leb128::take(bytes)?;
+        }
+        let [id, parent, base, created_ms, deadline, quota_bytes, flags] = numbers;
+        if flags >= MERGE_ONLY * 2 {
+            return Err("a branch has unknown flags");
+        }
+        let (id, parent) = (branch_id(id)?, branch_id(parent)?);
+        if id == BranchId::MAIN || parent >= id {
+            return Err("a branch's number does not fit its parent's");
+        }
+        Ok(Branch {
+            id,
+            parent,
+            base: Revision(base),
+            forked: Revision::ZERO,
+            created_ms,
+            deadline_ms: deadline.checked_sub(1),
+            quota_bytes,
+            is_readonly: flags & READONLY != 0,
+            is_kept: flags & KEPT != 0,
+            is_merge_only: flags & MERGE_ONLY != 0,
+            name: take_name(bytes)?.to_vec(),
+            created_by: take_bytes(bytes)?.to_vec(),
+        })
+    }
+}
+
+/// Whether a branch or tag may have this name: letters, digits and `-_./`, of
+/// which a digit or letter comes first.
+#[must_use]
+pub fn is_name(name: &[u8]) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(byte))
+}
+
+impl Branches {
+    /// A branch by its id; `None` for main as well.
+    #[must_use]
+    pub fn get(&self, id: BranchId) -> Option<&Branch> {
+        self.by_id.get(&id)
+    }
+
+    /// The id of a name, main's included.
+    #[must_use]
+    pub fn named(&self, name: &[u8]) -> Option<BranchId> {
+        if name == MAIN {
+            return Some(BranchId::MAIN);
+        }
+        self.by_id.values().find(|branch| branch.name == name).map(|branch| branch.id)
+    }
+
+    /// The name of a branch that exists.
+    #[must_use]
+    pub fn name_of(&self, id: BranchId) -> Option<&[u8]> {
+        if id == BranchId::MAIN { Some(MAIN) } else { Some(&self.get(id)?.name) }
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Branch> {
+        self.by_id.values()
+    }
+
+    /// The tags, by name.
+    #[must_use]
+    pub fn tags(&self) -> &BTreeMap<Vec<u8>, Tag> {
+        &self.tags
+    }
+
+    /// Branches that begin with what `id` had.
+    pub fn children(&self, id: BranchId) -> impl Iterator<Item = &Branch> {
+        self.by_id.values().filter(move |branch| branch.parent == id)
+    }
+
+    /// The id that the next branch gets.
+    #[must_use]
+    pub fn next_id(&self) -> BranchId {
+        BranchId(self.last + 1)
+    }
+
+    /// Takes in what the record of `revision`, made at `time_ms`, says of
+    /// branches and tags, and answers what else is to be done for it. A record
+    /// says one thing of them at most.
+    ///
+    /// # Errors
+    /// When it does not fit what there is.
+    pub fn apply(
+        &mut self,
+        revision: Revision,
+        time_ms: u64,
+        effects: &[u8],
+    ) -> Result<Option<Turn>, &'static str> {
+        let mut user: &[u8] = b"";
+        for effect in Effects::new(effects) {
+            match effect.map_err(|error| error.what)? {
+                Effect::Origin { user: by, .. } => user = by,
+                Effect::Branch { row } => {
+                    let row = Branch::decode(row)?;
+                    let known = self.by_id.get_mut(&row.id).ok_or("there is no such branch")?;
+                    *known = Branch { forked: known.forked, ..row };
+                    return Ok(None);
+                }
+                Effect::Fork { row, state } => {
+                    let mut branch = Branch { forked: revision, ..Branch::decode(row)? };
+                    if branch.base == Revision::ZERO && state == Revision::ZERO {
+                        branch.base = revision;
+                    }
+                    let parent = branch.parent;
+                    if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
+                        return Err("there is no such parent");
+                    }
+                    self.last = self.last.max(branch.id.0);
+                    self.by_id.insert(branch.id, branch.clone());
+                    let state = (state > Revision::ZERO).then_some(state);
+                    return Ok(Some(Turn::Fork { branch, state }));
+                }
+                Effect::BranchGone { branch } => {
+                    self.by_id.remove(&branch).ok_or("there is no such branch")?;
+                    self.tags.retain(|_, tag| tag.branch != branch);
+                    return Ok(Some(Turn::Gone(branch)));
+                }
+                Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
+                    let tag = Tag {
+                        branch,
+                        revision: if tagged == Revision::ZERO { revision } else { tagged },
+                        time_ms: if tagged_ms == 0 { time_ms } else { tagged_ms },
+                        created_by: user.to_vec(),
+                    };
+                    self.tags.insert(name.to_vec(), tag);
+                    return Ok(Some(Turn::Tagged));
+                }
+                Effect::TagGone { name } => {
+                    self.tags.remove(name).ok_or("there is no such tag")?;
+                    return Ok(None);
+                }
+                // What comes behind is about keys.
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends the bytes that the archive keeps of all of it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        leb128::put(out, u64::from(self.last));
+        leb128::put(out, self.by_id.len() as u64);
+        for branch in self.by_id.values() {
+            leb128::put(out, branch.forked.0);
+            out.extend_from_slice(&branch.encode());
+        }
+        leb128::put(out, self.tags.len() as u64);
+        for (name, tag) in &self.tags {
+            put_bytes(out, name);
+            for number in [u64::from(tag.branch.0), tag.revision.0, tag.time_ms] {
+                leb128::put(out, number);
+            }
+            put_bytes(out, &tag.created_by);
+        }
+    }
+
+    /// Takes what [`Branches::encode`] wrote off the front.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take(bytes: &mut &[u8]) -> Result<Branches, &'static str> {
+        let BranchId(last) = branch_id(leb128::take(bytes)?)?;
+        let mut by_id = BTreeMap::new();
+        for _ in 0..leb128::take(bytes)? {
+            let forked = Revision(leb128::take(bytes)?);
+            let branch = Branch { forked, ..Branch::take(bytes)? };
+            if branch.id.0 > last {
+                return Err("a branch's number was never given");
+            }
+            by_id.insert(branch.id, branch);
+        }
+        let mut tags = BTreeMap::new();
+        for _ in 0..leb128::take(bytes)? {
+            let name = take_name(bytes)?.to_vec();
+            let branch = branch_id(leb128::take(bytes)?)?;
+            let (revision, time_ms) = (Revision(leb128::take(bytes)?), leb128::take(bytes)?);
+            let created_by = take_bytes(bytes)?.to_vec();
+            tags.insert(name, Tag { branch, revision, time_ms, created_by });
+        }
+        Ok(Branches { by_id, tags, last })
+    }
+}
+
+fn branch_id(number: u64) -> Result<BranchId, &'static str> {
+    u32::try_from(number).map(BranchId).map_err(|_| "a branch's number is too great")
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    leb128::put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
+    let len = usize::try_from(leb128::take(bytes)?).map_err(|_| "it ends early")?;
+    let (taken, rest) = bytes.split_at_checked(len).ok_or("it ends early")?;
+    *bytes = rest;
+    Ok(taken)
+}
+
+fn take_name<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
+    take_bytes(bytes).and_then(|name| if is_name(name) { Ok(name) } else { Err("it is no name") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn branch(id: u32, parent: u32, name: &str) -> Branch {
+        Branch {
+            id: BranchId(id),
+            name: name.into(),
+            parent: BranchId(parent),
+            base: Revision(300),
+            forked: Revision::ZERO,
+            created_ms: 1_700_000_000_000,
+            created_by: b"default".to_vec(),
+            deadline_ms: Some(0),
+            quota_bytes: 1 << 40,
+            is_readonly: true,
+            is_kept: false,
+            is_merge_only: true,
+        }
+    }
+
+    fn record(effect: &Effect<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Effect::Origin { command: b"branch|create", user: b"ann", address: b"" }.encode(&mut bytes);
+        effect.encode(&mut bytes);
+        bytes
+    }
+
+    fn sample() -> Branches {
+        let mut branches = Branches::default();
+        for (id, parent, name) in [(1, 0, "dev"), (2, 1, "dev/a.b-c_d")] {
+            let row = branch(id, parent, name).encode();
+            let record = record(&Effect::Fork { row: &row, state: Revision(u64::from(id) - 1) });
+            let turn = branches.apply(Revision(u64::from(id) * 10), 5, &record).expect("it fits");
+            let forked = Revision(u64::from(id) * 10);
+            let expected = Branch { forked, ..branch(id, parent, name) };
+            let state = (id == 2).then_some(Revision(1));
+            assert_eq!(turn, Some(Turn::Fork { branch: expected, state }));
+        }
+        let tag =
+            Effect::Tag { name: b"v1", branch: BranchId(2), revision: Revision(7), time_ms: 0 };
+        assert_eq!(branches.apply(Revision(30), 99, &record(&tag)), Ok(Some(Turn::Tagged)));
+        branches
+    }
+
+    #[test]
+    fn records_make_and_change_and_remove() {
+        let mut branches = sample();
+        assert_eq!(branches.named(b"dev"), Some(BranchId(1)));
+        assert_eq!(branches.named(b"main"), Some(BranchId::MAIN));
+        assert_eq!(branches.name_of(BranchId(3)), None);
+        assert_eq!(branches.next_id(), BranchId(3));
+        let tag = &branches.tags()[&b"v1"[..]];
+        assert_eq!((tag.time_ms, &tag.created_by[..]), (99, &b"ann"[..]));
+        let row = Branch { is_kept: true, ..branch(1, 0, "prod") }.encode();
+        assert_eq!(
+            branches.apply(Revision(31), 5, &record(&Effect::Branch { row: &row })),
+            Ok(None)
+        );
+        let renamed = branches.get(BranchId(1)).expect("it is there");
+        assert_eq!((&renamed.name[..], renamed.forked), (&b"prod"[..], Revision(10)));
+        let gone = record(&Effect::BranchGone { branch: BranchId(2) });
+        assert_eq!(branches.apply(Revision(32), 5, &gone), Ok(Some(Turn::Gone(BranchId(2)))));
+        assert!(branches.tags().is_empty());
+        assert_eq!(branches.next_id(), BranchId(3), "a number is given once");
+        assert!(branches.apply(Revision(33), 5, &gone).is_err());
+        assert_eq!(branches.apply(Revision(34), 5, &record(&Effect::Flush { db: 0 })), Ok(None));
+    }
+
+    #[test]
+    fn survives_the_round_trip_and_refuses_less() {
+        let mut bytes = Vec::new();
+        sample().encode(&mut bytes);
+        let mut rest = &bytes[..];
+        assert_eq!(Branches::take(&mut rest), Ok(sample()));
+        assert!(rest.is_empty());
+        for end in 0..bytes.len() {
+            assert!(Branches::take(&mut &bytes[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn names_are_what_no_grammar_confuses() {
+        for name in ["a", "0", "feature/x-1_2.3"] {
+            assert!(is_name(name.as_bytes()), "{name}");
+        }
+        for name in ["", "-a", ".", "a b", "a@b", "ä", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            assert!(!is_name(name.as_bytes()), "{name}");
+        }
+    }
+}
