@@ -350,8 +350,7 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> =
-            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let tags: BTreeSet<Revision> = directory.branches.pins().collect();
         let is_due = |left: &&Left| {
             left.at <= horizon
                 && overlays.iter().all(|overlay| overlay.under != left.space)

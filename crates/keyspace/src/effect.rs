@@ -157,6 +157,20 @@ pub enum Effect<'a> {
     TagGone {
         name: &'a [u8],
     },
+    /// One branch has taken what another had: [`crate::Merged::encode`]. What
+    /// it did for that comes behind.
+    Merged {
+        row: &'a [u8],
+    },
+    /// What is known of a merge that waits is now this:
+    /// [`crate::OpenMerge::encode`].
+    MergeOpen {
+        row: &'a [u8],
+    },
+    /// The merge waits no more, and nothing was merged.
+    MergeGone {
+        id: u64,
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -210,6 +224,9 @@ mod tag {
     pub const BRANCH_GONE: u8 = 98;
     pub const TAG: u8 = 99;
     pub const TAG_GONE: u8 = 100;
+    pub const MERGED: u8 = 101;
+    pub const MERGE_OPEN: u8 = 102;
+    pub const MERGE_GONE: u8 = 103;
 }
 
 impl Effect<'_> {
@@ -337,6 +354,12 @@ impl Effect<'_> {
                 }
             }
             Effect::TagGone { name } => put_tagged(out, tag::TAG_GONE, name),
+            Effect::Merged { row } => put_tagged(out, tag::MERGED, row),
+            Effect::MergeOpen { row } => put_tagged(out, tag::MERGE_OPEN, row),
+            Effect::MergeGone { id } => {
+                out.push(tag::MERGE_GONE);
+                leb128::put(out, id);
+            }
         }
     }
 }
@@ -435,6 +458,9 @@ impl<'a> Effects<'a> {
                 time_ms: self.number()?,
             },
             tag::TAG_GONE => Effect::TagGone { name: self.slice()? },
+            tag::MERGED => Effect::Merged { row: self.slice()? },
+            tag::MERGE_OPEN => Effect::MergeOpen { row: self.slice()? },
+            tag::MERGE_GONE => Effect::MergeGone { id: self.number()? },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
     }
@@ -541,6 +567,9 @@ mod tests {
             Effect::Flush { db: 0 },
             Effect::Swap { a: 0, b: 15 },
             Effect::Origin { command: b"set", user: b"default", address: b"127.0.0.1:6379" },
+            Effect::Merged { row: b"m" },
+            Effect::MergeOpen { row: b"" },
+            Effect::MergeGone { id: u64::MAX },
         ]
     }
 

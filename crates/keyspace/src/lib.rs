@@ -27,7 +27,9 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
-pub use branches::{Branch, Branches, MAIN, NAME_BYTES_MAX, Tag, Turn, is_name};
+pub use branches::{
+    Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
+};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};

@@ -62,6 +62,9 @@ impl Counted {
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
             | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
             | Effect::ListPushFront { .. }
             | Effect::ListPushBack { .. }
             | Effect::ListPopFront { .. }
