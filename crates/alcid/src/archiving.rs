@@ -166,6 +166,11 @@ impl engine::Branching for Archiving {
     ) -> Arc<Keyspace> {
         fork(&self.base, self.limits, ancestors, parent, at, forked)
     }
+
+    fn state_before(&self, branch: BranchId, at: Revision) -> command::Result<(Revision, Spaces)> {
+        let found = self.base.state_before(branch, self.databases, at);
+        found.map_err(|error| command::Error::new(format!("ERR {error}")))
+    }
 }
 
 impl engine::Archive for Archiving {

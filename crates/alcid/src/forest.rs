@@ -67,7 +67,7 @@ impl Forest {
         Effects::new(record.effects)
             .map_while(Result::ok)
             .find(|effect| !matches!(effect, Effect::Origin { .. }))
-            .is_some_and(|first| matches!(first, Effect::Fork { state: Revision::ZERO, .. }))
+            .is_some_and(|first| matches!(first, Effect::Fork { state: None, .. }))
     }
 
     /// Applies the next record of the log.

@@ -53,9 +53,12 @@ impl Bound {
     /// The states at which a space is read, oldest first, and from the last on
     /// every one.
     fn states(&self, space: Option<SpaceId>) -> Vec<Revision> {
-        let pins = space.and_then(|space| self.pins.get(&space));
         let mut states: BTreeSet<Revision> = self.tags.iter().copied().collect();
-        states.extend(pins.into_iter().flatten());
+        match space {
+            Some(space) => states.extend(self.pins.get(&space).into_iter().flatten()),
+            // Where what is below stood.
+            None => states.extend(self.pins.values().flatten()),
+        }
         states.retain(|state| *state < self.horizon);
         states.insert(self.horizon);
         states.into_iter().collect()

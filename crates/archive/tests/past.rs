@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use archive::{Base, Follower, FollowerOptions, Pace, Past, PastError, PastOptions, Retention};
-use base::{Revision, SystemClock};
+use base::{BranchId, Revision, SystemClock};
 use keyspace::{EncodingLimits, Keyspace, dump};
 use testkit::temp_dir;
 
@@ -96,7 +96,7 @@ impl Archived {
     fn check_keys(&mut self, revisions: usize) {
         for _ in 0..revisions {
             let revision = self.revision();
-            let view = self.past.view_of_keys(revision).expect("it is kept");
+            let view = self.past.view_of_keys(BranchId::MAIN, revision).expect("it is kept");
             for _ in 0..12 {
                 let number = self.database.below(62);
                 let name = if number == 61 { vec![b'x'; 70_000] } else { name(number) };
@@ -112,7 +112,7 @@ impl Archived {
     fn check_whole(&mut self, revisions: usize) {
         for _ in 0..revisions {
             let revision = self.revision();
-            let view = self.past.view(revision).expect("it is kept");
+            let view = self.past.view(BranchId::MAIN, revision).expect("it is kept");
             assert_eq!(contents(&view), self.states[&revision].0, "at {revision}");
         }
     }
@@ -146,7 +146,9 @@ impl Archived {
                 seen.push(record.revision);
                 ControlFlow::Continue(())
             };
-            self.past.of_key(key.0, &key.1, oldest, newest, &mut visit).expect("it is kept");
+            self.past
+                .of_key(BranchId::MAIN, key.0, &key.1, oldest, newest, &mut visit)
+                .expect("it is kept");
             assert!(seen.is_sorted_by(|a, b| a > b), "newest first");
             let mut kept = self.states.range(oldest..);
             let mut before = kept.next().expect("the oldest").1.0.get(&key);
@@ -161,7 +163,10 @@ impl Archived {
     fn check_gone(&self) {
         let oldest = self.past.oldest();
         for (&revision, _) in self.states.range(..oldest) {
-            for view in [self.past.view(revision), self.past.view_of_keys(revision)] {
+            for view in [
+                self.past.view(BranchId::MAIN, revision),
+                self.past.view_of_keys(BranchId::MAIN, revision),
+            ] {
                 let error = view.expect_err("it is not kept");
                 assert!(matches!(error, PastError::Compacted { asked, oldest: kept }
                     if asked == revision && kept == oldest));
@@ -169,7 +174,7 @@ impl Archived {
             assert!(self.past.time_of(revision).is_err());
         }
         let newest = self.database.log().newest();
-        let error = self.past.view(newest.next()).expect_err("it has not happened");
+        let error = self.past.view(BranchId::MAIN, newest.next()).expect_err("it has not happened");
         assert!(matches!(error, PastError::Future { .. }), "{error}");
     }
 }

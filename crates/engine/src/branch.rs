@@ -6,6 +6,8 @@
 
 mod commands;
 mod create;
+mod create_at;
+mod line;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +23,8 @@ use crate::engine::Engine;
 use crate::replicator::Replicator;
 use crate::session::Session;
 
-pub(crate) use commands::FAMILIES;
+pub(crate) use commands::{FAMILIES, use_branch};
+pub(crate) use line::Reach;
 
 /// A branch that serves.
 #[derive(Debug)]
@@ -139,6 +142,13 @@ pub trait Branching: Send + Sync {
         at: Revision,
         forked: Revision,
     ) -> Arc<Keyspace>;
+
+    /// The newest state of the archive at or before `at`, and where a branch's
+    /// databases stood then.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
 }
 
 /// All branches but main.
@@ -250,12 +260,6 @@ impl Engine {
                 String::from_utf8_lossy(&session.branch_name)
             )));
         }
-        if command.group == Group::History {
-            let name = command.full_name.to_ascii_uppercase();
-            return Err(Error::new(format!(
-                "ERR {name} is about main only; BRANCH USE main first"
-            )));
-        }
         if !command.flags.has(WRITE) && !session.exec_writes(command) {
             return Ok(());
         }
@@ -294,6 +298,7 @@ impl Engine {
     /// Puts a session on a branch.
     pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
         session.branch_name = self.branch_name(branch.id);
+        session.travel.iter_mut().for_each(|moment| moment.branch = branch.id);
         session.seat = match branch {
             Held::Main(_) => None,
             Held::Other(branch) => Some(Seat::take(branch.clone())),

@@ -284,7 +284,7 @@ impl Branches {
                 }
                 Effect::Fork { row, state } => {
                     let mut branch = Branch { forked: revision, ..Branch::decode(row)? };
-                    if branch.base == Revision::ZERO && state == Revision::ZERO {
+                    if branch.base == Revision::ZERO && state.is_none() {
                         branch.base = revision;
                     }
                     let parent = branch.parent;
@@ -294,7 +294,6 @@ impl Branches {
                     self.last = self.last.max(branch.id.0);
                     self.forget_merges(branch.id);
                     self.by_id.insert(branch.id, branch.clone());
-                    let state = (state > Revision::ZERO).then_some(state);
                     return Ok(Some(Turn::Fork { branch, state }));
                 }
                 Effect::BranchGone { branch } => {
@@ -461,11 +460,11 @@ mod tests {
         let mut branches = Branches::default();
         for (id, parent, name) in [(1, 0, "dev"), (2, 1, "dev/a.b-c_d")] {
             let row = branch(id, parent, name).encode();
-            let record = record(&Effect::Fork { row: &row, state: Revision(u64::from(id) - 1) });
+            let state = (id == 2).then_some(Revision(0));
+            let record = record(&Effect::Fork { row: &row, state });
             let turn = branches.apply(Revision(u64::from(id) * 10), 5, &record).expect("it fits");
             let forked = Revision(u64::from(id) * 10);
             let expected = Branch { forked, ..branch(id, parent, name) };
-            let state = (id == 2).then_some(Revision(1));
             assert_eq!(turn, Some(Turn::Fork { branch: expected, state }));
         }
         let tag =

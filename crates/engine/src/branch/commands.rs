@@ -1,17 +1,21 @@
 //! BRANCH and TAG, as far as they are about which branches there are.
 
 use base::units::{parse_duration_ms, parse_size};
-use base::{Revision, glob};
+use base::when::When;
+use base::{Reply, Revision, glob};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
 use super::create::{Asked, busy};
+use super::create_at::Asker;
 use super::no_branch;
+use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
 use crate::execute::Outcome;
+use crate::history::revert;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[HANDLERS];
@@ -118,20 +122,46 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
         is_kept: false,
         is_merge_only: false,
     };
-    if at.is_some() {
-        return Err(Error::new("ERR AT is not there yet"));
-    }
-    let made = engine.fork(&mut call.asked(), row)?;
+    let Some(when) = at else {
+        let made = engine.fork(&mut call.asked(), row)?;
+        drop(turn);
+        write_made(engine, &made, call.reply);
+        return Ok(Outcome::Done);
+    };
     drop(turn);
-    let parent = engine.branch_name(made.parent);
-    call.reply.map(3);
-    call.reply.bulk(b"name");
-    call.reply.bulk(&made.name);
-    call.reply.bulk(b"parent");
-    call.reply.bulk(&parent);
-    call.reply.bulk(b"base_rev");
-    call.reply.integer(number(made.base.0));
-    Ok(Outcome::Done)
+    create_at(call, row, when)
+}
+
+/// A branch from an earlier time: the disk is read for it.
+fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome> {
+    let session = &*call.session;
+    let asker = Asker {
+        command: call.command.full_name.clone(),
+        user: session.user.clone(),
+        address: session.client.addr.clone(),
+        now_ms: call.now_ms,
+    };
+    aside::run(call, move |engine, reply| {
+        let moment = engine.moment(row.parent, when, asker.now_ms)?;
+        let (parent, base) = engine.line(row.parent).at(moment.revision);
+        let _turn = engine.branches.turn.lock();
+        check_free(engine, &row.name)?;
+        let id = engine.branches.known.read().next_id();
+        let revision = engine.fork_at(&Branch { id, parent, base, ..row }, &asker)?;
+        let made = engine.branches.known.read().get(id).cloned();
+        write_made(engine, &made.expect("just made"), reply);
+        Ok(Aside { depends_on: revision, written: Some(revision) })
+    })
+}
+
+fn write_made(engine: &Engine, made: &Branch, reply: &mut dyn Reply) {
+    reply.map(3);
+    reply.bulk(b"name");
+    reply.bulk(&made.name);
+    reply.bulk(b"parent");
+    reply.bulk(&engine.branch_name(made.parent));
+    reply.bulk(b"base_rev");
+    reply.integer(number(made.base.0));
 }
 
 fn number(value: u64) -> i64 {
@@ -159,7 +189,7 @@ fn size(word: &[u8]) -> Result<u64> {
 }
 
 /// BRANCH USE, and what else puts a connection on a branch.
-fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
+pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     let branch = call.engine.branch_named(name)?;
     if branch.id == call.session.branch() {
         return Ok(());
@@ -276,7 +306,9 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine;
     if !is_word(when, "parent") {
-        return Err(Error::new("ERR only TO PARENT is there yet"));
+        let branch = named(engine, name, "reset; REVERT ALL brings back what it was")?.id;
+        let when = command::parse_when(when)?;
+        return revert::reset(call, branch, when);
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
@@ -380,7 +412,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (revision, time_ms) = match at {
         None => (Revision::ZERO, 0),
         Some(when) => {
-            let moment = engine.moment(when, call.now_ms)?;
+            let moment = engine.moment(branch, when, call.now_ms)?;
             (moment.revision, moment.time_ms)
         }
     };

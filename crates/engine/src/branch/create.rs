@@ -41,7 +41,7 @@ impl Engine {
         let id = row.id;
         let mut child = None;
         self.declare(asked, &parent.keyspace, &Scope::All, |txn| {
-            let effect = Effect::Fork { row: &row.encode(), state: Revision::ZERO };
+            let effect = Effect::Fork { row: &row.encode(), state: None };
             let revision = txn.declare(&effect);
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// The keyspaces of a branch, its parent and so on.
-    fn ancestors(&self, branch: BranchId) -> Vec<Arc<Keyspace>> {
+    pub(crate) fn ancestors(&self, branch: BranchId) -> Vec<Arc<Keyspace>> {
         let known = self.branches.known.read();
         let mut next = Some(branch);
         let mut found = Vec::new();
