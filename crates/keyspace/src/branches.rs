@@ -533,7 +533,7 @@ mod tests {
 
         // A branch that begins anew has merged nothing.
         let row = branch(1, 0, "dev").encode();
-        let anew = record(&Effect::Fork { row: &row, state: Revision::ZERO });
+        let anew = record(&Effect::Fork { row: &row, state: None });
         assert!(branches.apply(Revision(50), 5, &anew).is_ok());
         assert_eq!(revisions(&branches), [42]);
         assert!(branches.open_merges().is_empty());

@@ -81,7 +81,10 @@ pub(crate) fn read<'r>(
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => continue,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),
