@@ -167,7 +167,7 @@ impl Base {
     ///
     /// # Errors
     /// When it never will.
-    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+    pub fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
         if self.revision() >= at {
             return Ok(());
         }

@@ -63,7 +63,7 @@ pub struct Side<'a> {
 impl<'a> From<Option<Version<'a>>> for Side<'a> {
     /// A side that has not counted, or of which nobody knows.
     fn from(version: Option<Version<'a>>) -> Side<'a> {
-        Side { version, counted: &counted::NOTHING }
+        Side { version, counted: Counted::nothing() }
     }
 }
 
@@ -372,6 +372,33 @@ impl<'a> Merge<'a> {
     #[must_use]
     pub fn conflicts(&self) -> &[Conflict<'a>] {
         &self.conflicts
+    }
+
+    /// A digest of the conflicts, to tell whether they are those that somebody
+    /// has seen before.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        let mut put = |part: Option<&[u8]>| {
+            bytes.push(u8::from(part.is_some()));
+            let part = part.unwrap_or_default();
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        };
+        for conflict in &self.conflicts {
+            put(conflict.element());
+            match *conflict {
+                Conflict::Key { base, ours, theirs } => [base, ours, theirs].map(|version| {
+                    let deadline = version.and_then(|version| version.deadline);
+                    put(deadline.map(u64::to_le_bytes).as_ref().map(|bytes| &bytes[..]));
+                    put(version.map(|it| crate::dump::encode_body(it.value)).as_deref());
+                }),
+                Conflict::Field { base, ours, theirs, .. } => [base, ours, theirs].map(&mut put),
+                Conflict::Member { base, ours, theirs, .. } => [base, ours, theirs]
+                    .map(|score| put(score.map(f64::to_le_bytes).as_ref().map(|bytes| &bytes[..]))),
+            };
+        }
+        xxhash_rust::xxh3::xxh3_64(&bytes)
     }
 
     /// The effects that make ours the merged key, encoded, with a choice for

@@ -156,7 +156,11 @@ pub(crate) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
         (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
         (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
         (Some(who), None) => {
-            let cause = if who.reverts() { "revert" } else { "client" };
+            let cause = match who.name() {
+                b"revert" | b"undelete" => "revert",
+                b"branch|merge" => "merge",
+                _ => "client",
+            };
             [text(&who.command), text(&who.user), text(&who.address), Frame::bulk(cause)]
         }
     }
@@ -166,9 +170,5 @@ impl Who {
     /// The command's name; a message may follow it in the record.
     pub(crate) fn name(&self) -> &[u8] {
         self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
-    }
-
-    fn reverts(&self) -> bool {
-        matches!(self.name(), b"revert" | b"undelete")
     }
 }

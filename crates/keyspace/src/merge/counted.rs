@@ -28,10 +28,15 @@ pub struct Counted {
     fields: BTreeMap<Box<[u8]>, bool>,
 }
 
-pub(super) static NOTHING: Counted =
-    Counted { rewritten: false, string: false, fields: BTreeMap::new() };
+static NOTHING: Counted = Counted { rewritten: false, string: false, fields: BTreeMap::new() };
 
 impl Counted {
+    /// Nothing was counted, or nobody knows.
+    #[must_use]
+    pub fn nothing() -> &'static Counted {
+        &NOTHING
+    }
+
     /// Notes an effect on the key: of each since the base, in order. A value
     /// that comes from another key has no effect here; see [`Counted::rewrite`].
     pub fn note(&mut self, effect: &Effect<'_>) {
