@@ -170,6 +170,18 @@ impl engine::Branching for Archiving {
         let found = self.base.state_before(branch, self.databases, at);
         found.map_err(|error| command::Error::new(format!("ERR {error}")))
     }
+
+    fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {
+        let error = |error| command::Error::new(format!("ERR {error}"));
+        self.base.await_revision(at).map_err(error)?;
+        let spaces = self.base.spaces_at(branch, self.databases, at).map_err(error)?;
+        let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
+        let backing = BaseBacking::at(self.base.clone(), at, self.limits);
+        for (db, space, keys) in spaces {
+            keyspace.back(backing.clone(), db, space, &keys);
+        }
+        Ok(keyspace)
+    }
 }
 
 impl engine::Archive for Archiving {

@@ -197,7 +197,7 @@ impl Base {
     ///
     /// # Errors
     /// When it never will.
-    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+    pub fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
         if self.revision() >= at {
             return Ok(());
         }
@@ -406,8 +406,7 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> =
-            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let tags: BTreeSet<Revision> = directory.branches.pins().collect();
         let is_due = |left: &&Left| {
             left.at <= horizon
                 && overlays.iter().all(|overlay| overlay.under != left.space)

@@ -292,6 +292,9 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
             | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
             | Effect::KeepRule { .. }
             | Effect::KeepRuleGone { .. }
             | Effect::Purge { .. }

@@ -5,7 +5,7 @@
 mod changes;
 pub(crate) mod events;
 mod kept;
-mod of_key;
+pub(crate) mod of_key;
 mod policy;
 mod purge;
 pub(crate) mod revert;
@@ -129,7 +129,7 @@ fn keep(visited: Result<ControlFlow<()>>, failure: &mut Option<Error>) -> Contro
 }
 
 /// COUNT's argument, at least 1.
-fn count(args: &mut Args<'_>) -> Result<usize> {
+pub(crate) fn count(args: &mut Args<'_>) -> Result<usize> {
     let count = args.next_i64()?;
     usize::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| {
         Error::new(format!("ERR COUNT {count} is below 1, the least that can be asked for"))

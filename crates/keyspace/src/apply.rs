@@ -149,6 +149,22 @@ impl Keyspace {
     }
 }
 
+impl Txn<'_> {
+    /// Makes changes to one key of the current database that are given as
+    /// effects, as [`merge`](crate::merge) works them out. They are recorded as
+    /// any change.
+    ///
+    /// # Errors
+    /// When the effects are malformed or are not for the key as it stands.
+    /// Those before the one in question have been made.
+    pub fn amend(&mut self, key: &[u8], effects: &[u8]) -> Result<(), ApplyError> {
+        self.purge(key);
+        self.check_backing()?;
+        let db = self.db();
+        Applier { txn: self, key: Some(key), is_gone: false, db, number: 0 }.run(effects)
+    }
+}
+
 /// Applying counts as an access.
 const TOUCH: bool = true;
 
@@ -263,6 +279,9 @@ impl<'e> Applier<'_, '_, 'e> {
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
             | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
             | Effect::Erased
             | Effect::Undoable { .. }
             | Effect::Undone { .. } => {}

@@ -195,6 +195,20 @@ pub enum Effect<'a> {
     Undone {
         revision: Revision,
     },
+    /// One branch has taken what another had: [`crate::Merged::encode`]. What
+    /// it did for that comes behind.
+    Merged {
+        row: &'a [u8],
+    },
+    /// What is known of a merge that waits is now this:
+    /// [`crate::OpenMerge::encode`].
+    MergeOpen {
+        row: &'a [u8],
+    },
+    /// The merge waits no more, and nothing was merged.
+    MergeGone {
+        id: u64,
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -256,6 +270,9 @@ mod tag {
     pub const ERASED: u8 = 85;
     pub const UNDOABLE: u8 = 86;
     pub const UNDONE: u8 = 87;
+    pub const MERGED: u8 = 101;
+    pub const MERGE_OPEN: u8 = 102;
+    pub const MERGE_GONE: u8 = 103;
 }
 
 impl Effect<'_> {
@@ -274,6 +291,9 @@ impl Effect<'_> {
                 | Effect::BranchGone { .. }
                 | Effect::Tag { .. }
                 | Effect::TagGone { .. }
+                | Effect::Merged { .. }
+                | Effect::MergeOpen { .. }
+                | Effect::MergeGone { .. }
                 | Effect::KeepRule { .. }
                 | Effect::KeepRuleGone { .. }
                 | Effect::Purge { .. }
@@ -429,6 +449,12 @@ impl Effect<'_> {
                 out.push(tag::UNDONE);
                 leb128::put(out, revision.0);
             }
+            Effect::Merged { row } => put_tagged(out, tag::MERGED, row),
+            Effect::MergeOpen { row } => put_tagged(out, tag::MERGE_OPEN, row),
+            Effect::MergeGone { id } => {
+                out.push(tag::MERGE_GONE);
+                leb128::put(out, id);
+            }
         }
     }
 }
@@ -546,6 +572,9 @@ impl<'a> Effects<'a> {
                 until_ms: self.number()?,
             },
             tag::UNDONE => Effect::Undone { revision: Revision(self.number()?) },
+            tag::MERGED => Effect::Merged { row: self.slice()? },
+            tag::MERGE_OPEN => Effect::MergeOpen { row: self.slice()? },
+            tag::MERGE_GONE => Effect::MergeGone { id: self.number()? },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
     }
@@ -675,6 +704,9 @@ mod tests {
             Effect::Erased,
             Effect::Undoable { keys: 5, bytes: 1 << 33, until_ms: 1_700_000_000_000 },
             Effect::Undone { revision: Revision(300) },
+            Effect::Merged { row: b"m" },
+            Effect::MergeOpen { row: b"" },
+            Effect::MergeGone { id: u64::MAX },
         ]
     }
 

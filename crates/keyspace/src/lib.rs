@@ -14,6 +14,7 @@ pub mod effect;
 mod event;
 mod evict;
 mod limits;
+pub mod merge;
 mod past_rules;
 mod peek;
 mod recorder;
@@ -27,7 +28,9 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
-pub use branches::{Branch, Branches, MAIN, NAME_BYTES_MAX, Tag, Turn, is_name};
+pub use branches::{
+    Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
+};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};

@@ -83,7 +83,10 @@ pub(crate) fn read<'r>(
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => continue,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),
@@ -173,6 +176,7 @@ impl Who {
     fn cause(&self) -> &'static str {
         match self.name() {
             b"revert" | b"undelete" | b"undo" => "revert",
+            b"branch|merge" => "merge",
             b"history.purge" => "purge",
             _ => "client",
         }

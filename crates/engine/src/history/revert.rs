@@ -38,7 +38,7 @@ const NAMED_KEYS_MAX: usize = 64;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
-pub(super) const LOOKS_MAX: usize = 64;
+pub(crate) const LOOKS_MAX: usize = 64;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -50,15 +50,15 @@ enum Target {
 }
 
 /// The client behind the write, for its record.
-pub(super) struct Author {
-    pub(super) client: u64,
+pub(crate) struct Author {
+    pub(crate) client: u64,
     command: Vec<u8>,
     user: String,
     address: String,
 }
 
 impl Author {
-    pub(super) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+    pub(crate) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
         let mut command = command.as_bytes().to_vec();
         if let Some(message) = message {
             command.push(b' ');
@@ -70,7 +70,7 @@ impl Author {
     }
 
     /// Lets the record of a transaction tell who makes it.
-    pub(super) fn sign(&self, txn: &mut Txn<'_>) {
+    pub(crate) fn sign(&self, txn: &mut Txn<'_>) {
         txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
 }
@@ -90,18 +90,18 @@ struct Counts {
     skipped: u64,
 }
 
-/// How many REVERTs hold writers up.
+/// How many REVERTs and merges hold writers up.
 #[derive(Debug, Default)]
 pub(crate) struct WritersHeld(AtomicUsize);
 
-pub(super) struct Hold<'e>(&'e WritersHeld);
+pub(crate) struct Hold<'e>(&'e WritersHeld);
 
 impl WritersHeld {
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn hold(&self) -> Hold<'_> {
+    pub(crate) fn hold(&self) -> Hold<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Hold(self)
     }
