@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
+use keyspace::Branches;
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
@@ -204,6 +205,19 @@ impl Base {
         found.unwrap_or_else(|| Ok(Directory::empty(now.seed)))
     }
 
+    /// Revisions that have a name.
+    pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
+        tagged(&self.directory().branches)
+    }
+
+    /// Whether a revision has a name, and is a state that it reached.
+    pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
+        let directory = self.directory();
+        let mut tags = directory.branches.tags().values();
+        Ok(tags.any(|tag| tag.revision == revision)
+            && self.directory_at(revision)?.revision == revision)
+    }
+
     /// The revision it is at.
     #[must_use]
     pub fn revision(&self) -> Revision {
@@ -350,17 +364,21 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> =
-            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let tags = tagged(&directory.branches);
         let is_due = |left: &&Left| {
-            left.at <= horizon
+            is_past(left, horizon, &tags)
                 && overlays.iter().all(|overlay| overlay.under != left.space)
-                && tags.range(left.space.born..left.at).next().is_none()
         };
         let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
+    }
+
+    /// Whether nobody may read a space any more that no database has: nobody but
+    /// those who read it through another.
+    pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
+        is_past(left, self.bounds.horizon(), &tagged(branches))
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its
@@ -385,6 +403,16 @@ impl Base {
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
     }
+}
+
+/// Revisions that have a name.
+fn tagged(branches: &Branches) -> BTreeSet<Revision> {
+    branches.tags().values().map(|tag| tag.revision).collect()
+}
+
+/// Whether a space was left before everything that may still be read.
+fn is_past(left: &Left, horizon: Revision, tags: &BTreeSet<Revision>) -> bool {
+    left.at <= horizon && tags.range(left.space.born..left.at).next().is_none()
 }
 
 /// The files of a base at one revision. Tables stay where they are as long as

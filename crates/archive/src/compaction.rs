@@ -69,6 +69,12 @@ impl Bounds {
     pub(crate) fn set(&self, bound: Bound) {
         *self.0.lock() = Arc::new(bound);
     }
+
+    /// The oldest state from which on every one may be read, as far as is known
+    /// here.
+    pub(crate) fn horizon(&self) -> Revision {
+        self.0.lock().horizon
+    }
 }
 
 /// Makes a [`Judge`] for each compaction.

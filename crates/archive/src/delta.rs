@@ -243,7 +243,10 @@ impl Delta {
         }
         let mut left = Vec::new();
         for &old in &before.left {
-            if !stood_in.contains(&old.space) && self.base.has_any(old.space)? {
+            // What lies below one is read through it, although it has nothing.
+            let is_read = self.base.overlays().under(old.space).is_some()
+                && !self.base.may_forget(&old, &self.branches);
+            if !stood_in.contains(&old.space) && (is_read || self.base.has_any(old.space)?) {
                 left.push(old);
             }
         }
