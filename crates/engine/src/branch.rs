@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::replicator::Replicator;
 use crate::session::Session;
 
-pub(crate) use commands::FAMILIES;
+pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use line::Reach;
 
 /// A branch that serves.

@@ -8,8 +8,7 @@ use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
-use super::create::{Asked, busy};
-use super::create_at::Asker;
+use super::create::{Asker, busy};
 use super::no_branch;
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
@@ -37,9 +36,22 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("tag|list", tags),
 ];
 
-impl<'c> Call<'c, '_> {
-    fn asked(&mut self) -> Asked<'_> {
-        Asked { session: self.session, command: self.command, live: self.live, now_ms: self.now_ms }
+impl Call<'_, '_> {
+    fn asker(&self) -> Asker {
+        Asker {
+            command: self.command.full_name.clone(),
+            user: self.session.user.clone(),
+            address: self.session.client.addr.clone(),
+            now_ms: self.now_ms,
+        }
+    }
+
+    /// Replies wait for this revision, as for any write.
+    fn wrote(&mut self, revision: Revision) {
+        let session = &mut *self.session;
+        session.depends_on = session.depends_on.max(revision);
+        session.saw(revision);
+        session.last_write = revision;
     }
 }
 
@@ -123,9 +135,11 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
         is_merge_only: false,
     };
     let Some(when) = at else {
-        let made = engine.fork(&mut call.asked(), row)?;
+        let revision = engine.fork(&call.asker(), &row)?;
+        let made = engine.branches.known.read().get(row.id).cloned();
         drop(turn);
-        write_made(engine, &made, call.reply);
+        call.wrote(revision);
+        write_made(engine, &made.expect("just made"), call.reply);
         return Ok(Outcome::Done);
     };
     drop(turn);
@@ -134,13 +148,7 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
 
 /// A branch from an earlier time: the disk is read for it.
 fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome> {
-    let session = &*call.session;
-    let asker = Asker {
-        command: call.command.full_name.clone(),
-        user: session.user.clone(),
-        address: session.client.addr.clone(),
-        now_ms: call.now_ms,
-    };
+    let asker = call.asker();
     aside::run(call, move |engine, reply| {
         let moment = engine.moment(row.parent, when, asker.now_ms)?;
         let (parent, base) = engine.line(row.parent).at(moment.revision);
@@ -189,7 +197,7 @@ fn size(word: &[u8]) -> Result<u64> {
 }
 
 /// BRANCH USE, and what else puts a connection on a branch.
-fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
+pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     let branch = call.engine.branch_named(name)?;
     if branch.id == call.session.branch() {
         return Ok(());
@@ -293,8 +301,9 @@ fn delete(call: &mut Call<'_, '_>) -> Result<Outcome> {
             text(&row.name)
         )));
     }
-    engine.remove_branch(&mut call.asked(), row.id)?;
+    let revision = engine.remove_branch(&call.asker(), row.id)?;
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -312,8 +321,9 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
-    engine.fork_anew(&mut call.asked(), row)?;
+    let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -324,7 +334,9 @@ fn rename(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let row = named(engine, call.args[0], "renamed")?;
     if row.name != name {
         check_free(engine, name)?;
-        engine.change_branch(&mut call.asked(), &Branch { name: name.to_vec(), ..row });
+        let row = Branch { name: name.to_vec(), ..row };
+        let revision = engine.change_branch(&call.asker(), &row);
+        call.wrote(revision);
     }
     drop(turn);
     call.reply.ok();
@@ -353,8 +365,9 @@ fn protect(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine;
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "protected; nobody can delete it")?;
-    engine.change_branch(&mut call.asked(), &Branch { is_kept, is_merge_only, ..row });
+    let revision = engine.change_branch(&call.asker(), &Branch { is_kept, is_merge_only, ..row });
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -417,8 +430,9 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
     };
     let effect = Effect::Tag { name, branch, revision, time_ms };
-    engine.note_tag(&mut call.asked(), &effect);
+    let revision = engine.note_tag(&call.asker(), &effect);
     drop(turn);
+    call.wrote(revision);
     let revision = engine.branches.known.read().tags().get(name).map(|tag| tag.revision);
     call.reply.integer(number(revision.unwrap_or_default().0));
     Ok(Outcome::Done)
@@ -433,8 +447,9 @@ fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
             text(&name[..name.len().min(NAME_BYTES_MAX)])
         )));
     }
-    engine.note_tag(&mut call.asked(), &Effect::TagGone { name });
+    let revision = engine.note_tag(&call.asker(), &Effect::TagGone { name });
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }

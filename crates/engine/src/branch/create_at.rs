@@ -14,6 +14,7 @@ use keyspace::effect::{Cause, Effect};
 use keyspace::{Branch, Buffers, Keyspace, Value, dump};
 
 use super::LiveBranch;
+use super::create::Asker;
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
@@ -22,14 +23,6 @@ use crate::travel::Moment;
 /// Bytes of effects that make a branch: they are one record.
 const BYTES_MAX: usize = 1 << 30;
 
-/// Who asks, apart from the session, which goes on meanwhile.
-pub(crate) struct Asker {
-    pub(crate) command: String,
-    pub(crate) user: String,
-    pub(crate) address: String,
-    pub(crate) now_ms: u64,
-}
-
 impl Engine {
     /// Gives `row` its databases, as its parent's were at the row's base. The
     /// caller holds `branches.turn`. Answers the record's revision.
@@ -37,12 +30,7 @@ impl Engine {
         let branching = self.needs_branching()?;
         let (state, spaces) = branching.state_before(row.parent, row.base)?;
         let mut effects = Vec::new();
-        let origin = Effect::Origin {
-            command: asker.command.as_bytes(),
-            user: asker.user.as_bytes(),
-            address: asker.address.as_bytes(),
-        };
-        origin.encode(&mut effects);
+        asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
         Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
         if state < row.base {
             self.write_since(row, state, &mut effects)?;
