@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Revision, SpaceId};
+use keyspace::Branches;
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
@@ -234,6 +235,19 @@ impl Base {
         found.unwrap_or_else(|| Ok(Directory::empty(now.seed)))
     }
 
+    /// Revisions that somebody needs by themselves.
+    pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
+        tagged(&self.directory().branches)
+    }
+
+    /// Whether somebody needs a revision by itself, and it is a state that the
+    /// base reached.
+    pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
+        let directory = self.directory();
+        Ok(directory.branches.pins().any(|pin| pin == revision)
+            && self.directory_at(revision)?.revision == revision)
+    }
+
     /// The revision it is at.
     #[must_use]
     pub fn revision(&self) -> Revision {
@@ -406,16 +420,21 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> = directory.branches.pins().collect();
+        let tags = tagged(&directory.branches);
         let is_due = |left: &&Left| {
-            left.at <= horizon
+            is_past(left, horizon, &tags)
                 && overlays.iter().all(|overlay| overlay.under != left.space)
-                && tags.range(left.space.born..left.at).next().is_none()
         };
         let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
+    }
+
+    /// Whether nobody may read a space any more that no database has: nobody but
+    /// those who read it through another.
+    pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
+        is_past(left, self.bounds.horizon(), &tagged(branches))
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its
@@ -441,6 +460,17 @@ impl Base {
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
     }
+}
+
+/// Revisions that somebody needs by themselves: those that have a name, and
+/// those that merges begin with.
+fn tagged(branches: &Branches) -> BTreeSet<Revision> {
+    branches.pins().collect()
+}
+
+/// Whether a space was left before everything that may still be read.
+fn is_past(left: &Left, horizon: Revision, tags: &BTreeSet<Revision>) -> bool {
+    left.at <= horizon && tags.range(left.space.born..left.at).next().is_none()
 }
 
 /// How a [`Frozen`] reads what has numbers below one.

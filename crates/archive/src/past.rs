@@ -165,7 +165,8 @@ impl Past {
         self.source.history.noted()
     }
 
-    /// The oldest revision whose state can be read.
+    /// The oldest revision from which on every state can be read. Of what is
+    /// older, tags keep some.
     #[must_use]
     pub fn oldest(&self) -> Revision {
         self.source.oldest()
@@ -207,7 +208,7 @@ impl Past {
     pub fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
         let source = &self.source;
         source.reach(revision)?;
-        if revision == source.oldest() {
+        if revision <= source.oldest() {
             return Ok(source.base.directory_at(revision)?.time_ms);
         }
         let mut time_ms = None;
