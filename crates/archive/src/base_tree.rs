@@ -29,7 +29,7 @@ use lsm_tree::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Judges};
+use crate::compaction::{Bound, Bounds, Erasure, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
@@ -387,6 +387,19 @@ impl Base {
         let directory = self.directory();
         self.bind(&directory, horizon);
         self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
+        self.forget_manifests()
+    }
+
+    /// Erases values of the past, wherever they stand.
+    ///
+    /// # Errors
+    /// As [`Base::compact`].
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) -> Result<(), ArchiveError> {
+        self.bounds.erase(erasures);
+        let directory = self.directory();
+        let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
+        self.bounds.erase(Vec::new());
+        merged?;
         self.forget_manifests()
     }
 

@@ -285,8 +285,8 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
             archived.step(120);
             archived.checkpoint();
             let now_ms = archived.database.now_ms;
-            assert!(!archived.past.retain(&never, now_ms).expect("nothing to do"));
-            archived.past.retain(&limit, now_ms).expect("files can be removed");
+            assert!(!archived.past.retain(&never, now_ms, &free).expect("nothing to do"));
+            archived.past.retain(&limit, now_ms, &free).expect("files can be removed");
             let removed = archived.database.log().remove_before(archived.base.revision());
             removed.expect("memory");
             let oldest = archived.past.oldest();
@@ -311,6 +311,36 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
         let sealed = archived.database.log().segments().len() - 1;
         assert!(index_files() <= sealed + 1, "{} files for {sealed}", index_files());
     }
+}
+
+/// Nobody holds anything.
+fn free() -> Revision {
+    Revision(u64::MAX)
+}
+
+#[test]
+fn what_somebody_holds_stays() {
+    let folder = temp_dir();
+    let pace = Pace { log_bytes: 3000, ..Pace::default() };
+    let mut archived = Archived::new(folder.path(), 7, pace);
+    archived.follow();
+    let all = Retention { age_ms: 0, bytes: 1 };
+    let mut held = Revision::ZERO;
+    for round in 0..6 {
+        archived.step(120);
+        archived.checkpoint();
+        if round == 2 {
+            held = archived.base.revision();
+        }
+        let now_ms = archived.database.now_ms;
+        archived.past.retain(&all, now_ms, &|| held).expect("files can be removed");
+        assert!(archived.past.oldest() <= held);
+        archived.check_keys(20);
+    }
+    assert!(archived.past.oldest() > Revision::ZERO, "the rest goes");
+    let now_ms = archived.database.now_ms;
+    archived.past.retain(&all, now_ms, &free).expect("files can be removed");
+    assert!(archived.past.oldest() > held);
 }
 
 #[test]

@@ -4,7 +4,10 @@
 
 mod changes;
 pub(crate) mod events;
+mod kept;
 mod of_key;
+mod policy;
+mod purge;
 pub(crate) mod revert;
 mod upkeep;
 
@@ -22,8 +25,14 @@ use crate::past::PastError;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
+    changes::HANDLERS,
+    of_key::HANDLERS,
+    policy::HANDLERS,
+    purge::HANDLERS,
+    revert::HANDLERS,
+    upkeep::HANDLERS,
+];
 
 /// FROM and TO, both included.
 #[derive(Clone, Copy, Debug, Default)]

@@ -262,7 +262,19 @@ impl<'e> Applier<'_, '_, 'e> {
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => {}
+            | Effect::TagGone { .. }
+            | Effect::Erased
+            | Effect::Undoable { .. }
+            | Effect::Undone { .. } => {}
+            Effect::KeepRule { glob, keep, oldest } => self.txn.keep_past(glob, keep, oldest),
+            Effect::KeepRuleGone { glob } => _ = self.txn.forget_rule(glob),
+            Effect::Purge { db, key, is_prefix, oldest } => {
+                self.txn.purge_past(db, key, is_prefix, oldest);
+            }
+            Effect::Erase => {
+                let key = self.key()?;
+                self.txn.erase(key);
+            }
             Effect::Delete(_) if std::mem::take(&mut self.is_gone) => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;
