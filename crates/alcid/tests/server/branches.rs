@@ -208,8 +208,7 @@ impl Client {
             let Note { branch, revision, keys } = &self.notes[chosen];
             let when = format!("r:{revision}");
             let all = format!("{}:*", self.name);
-            let Frame::Array(found) =
-                at.wire.call(&["AT", &when, "BRANCH", branch, "KEYS", &all])
+            let Frame::Array(found) = at.wire.call(&["AT", &when, "BRANCH", branch, "KEYS", &all])
             else {
                 panic!("KEYS at {revision} of {branch}")
             };
