@@ -35,7 +35,7 @@ use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
-use crate::overlay::Overlays;
+use crate::overlay::{Overlays, needed};
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -419,13 +419,20 @@ impl Base {
 
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
-        let overlays = self.overlays.all();
         let tags = tagged(&directory.branches);
-        let is_due = |left: &&Left| {
-            is_past(left, horizon, &tags)
-                && overlays.iter().all(|overlay| overlay.under != left.space)
-        };
-        let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
+        let (past, left): (Vec<Left>, Vec<Left>) =
+            directory.left.iter().partition(|left| is_past(left, horizon, &tags));
+        // What nobody reads any more pins nothing; what is newer than the
+        // directory is read.
+        let all = self.overlays.all();
+        let new = all.iter().map(|overlay| overlay.space);
+        let new = new.filter(|space| space.born > directory.revision);
+        let standing = directory.databases.iter().map(|database| database.space);
+        let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
+        let overlays = needed(&all, &read);
+        let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
+        let due: Vec<Left> =
+            past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
