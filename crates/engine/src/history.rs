@@ -4,6 +4,7 @@
 
 mod changes;
 mod events;
+mod feed;
 mod of_key;
 mod revert;
 mod upkeep;
@@ -19,11 +20,12 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::{Past, PastError};
 
+pub(crate) use feed::Feeds;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+    &[changes::HANDLERS, feed::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
 
 /// FROM and TO, both included.
 #[derive(Clone, Copy, Debug, Default)]
