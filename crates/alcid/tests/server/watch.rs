@@ -124,6 +124,10 @@ fn a_watch_tells_what_changes_tells() {
     let (mut writer, mut early) = (resp3(&server), resp3(&server));
     let (id, first) = watch(&mut early, &["WATCHFROM", "r:1"]);
     scribble_many(&mut writer, &mut rng, 3000);
+    // How many of the keys above expire depends on the machine; this one does.
+    writer.call(&["SET", "k:1soon", "v", "PX", "1"]);
+    let has_expired = |told: &Told| told.event == "expire" && told.key == "k:1soon";
+    eventually("the key expires", || by_changes(&mut writer, first).iter().any(has_expired));
     let expected = by_changes(&mut writer, first);
     assert!(expected.len() > 2000, "{}", expected.len());
     assert_eq!(take(&mut early, id, expected.len()), expected);
@@ -142,7 +146,7 @@ fn a_watch_tells_what_changes_tells() {
         told.key.starts_with("k:1") && ["set", "expire"].contains(&told.event.as_str())
     };
     let rest: Vec<Told> = expected.iter().filter(is_wanted).cloned().collect();
-    assert!(rest.iter().any(|told| told.event == "expire"), "keys expire in this test");
+    assert!(rest.iter().any(has_expired));
     assert_eq!(take(&mut some, id, rest.len()), rest);
 }
 
@@ -254,7 +258,8 @@ fn a_slow_reader_loses_nothing_and_costs_little() {
     let behind = figure(&mut writer, "watch_lag_revisions");
     assert!(behind > 100, "it is behind: {behind}");
     assert_eq!(figure(&mut writer, "watches_behind"), 1);
-    let held = writer.text(&["CLIENT", "LIST", "ID", &other_id(&mut writer)]);
+    let other = other_id(&mut writer);
+    let held = writer.text(&["CLIENT", "LIST", "ID", &other]);
     let bytes: u64 = held
         .split(' ')
         .filter_map(|field| field.strip_prefix("tot-mem=").or(field.strip_prefix("omem=")))
@@ -273,6 +278,25 @@ fn a_slow_reader_loses_nothing_and_costs_little() {
         assert_eq!(begins, [old.as_str(), n.to_string().as_str()]);
     }
     eventually("it has caught up", || figure(&mut writer, "watches_behind") == 0);
+}
+
+#[test]
+fn a_transaction_larger_than_what_may_wait_is_told_whole() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut slow) = (resp3(&server), resp3(&server));
+    let (id, first) = watch(&mut slow, &["WATCHFROM", "NOW"]);
+    let long = "k".repeat(20_000);
+    let keys: Vec<String> = (0..1500).map(|n| format!("{n}-{long}")).collect();
+    let mut words = vec!["MSET"];
+    keys.iter().for_each(|key| words.extend([key.as_str(), "v"]));
+    assert_eq!(writer.text(&words), "OK");
+    eventually("it waits within the revision", || figure(&mut writer, "watches_behind") == 1);
+    assert_eq!(writer.text(&["SET", "after", "v"]), "OK");
+    let got = take(&mut slow, id, keys.len() + 1);
+    let (last, all) = got.split_last().expect("some");
+    assert_eq!((last.revision, last.key.as_str()), (first + 1, "after"));
+    assert!(all.iter().all(|told| told.revision == first));
+    assert!(all.iter().map(|told| &told.key).eq(&keys), "each key once, in order");
 }
 
 /// The id of the client that is not the one that asks.
@@ -295,7 +319,7 @@ fn many_watches_each_hear_their_own() {
         let (id, _) = match n % 3 {
             0 => watch(wire, &["WATCHFROM", "NOW", "KEY", &key, "NEW"]),
             1 => watch(wire, &["WATCHFROM", "NOW", "PREFIX", &format!("{key}:"), "NEW"]),
-            _ => watch(wire, &["WATCHFROM", "NOW", "MATCH", &format!("{key}?"), "NEW"]),
+            _ => watch(wire, &["WATCHFROM", "NOW", "MATCH", &format!("?ey:{n}:"), "NEW"]),
         };
         ids.insert(id, n);
     }
@@ -339,4 +363,99 @@ fn without_history_a_watch_follows_the_log() {
         let text = text_of(late.call(words));
         assert!(text.starts_with("ERR no history is kept"), "{words:?}: {text}");
     }
+}
+
+/// A server without history whose log is cut into small pieces and goes soon.
+fn forgetful(setting: &str) -> Server {
+    let folder = temp_dir();
+    let small = "ALCID_STORAGE_HISTORY_KEEP=0 ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb ALCID_STORAGE_ARCHIVE_LAG=1mb";
+    let program = wrapped(folder.path(), &format!("{small} {setting} exec"));
+    Server::start(program, &["--aof-fsync", "no"])
+}
+
+#[test]
+fn the_log_is_held_for_who_is_behind() {
+    let server = forgetful("");
+    let (mut writer, mut slow) = (resp3(&server), resp3(&server));
+    let (id, first) = watch(&mut slow, &["WATCHFROM", "NOW"]);
+    let long = "k".repeat(50_000);
+    let count = 1000_u64;
+    for n in 0..count {
+        writer.call(&["SET", &format!("{n}-{long}"), "v"]);
+    }
+    assert!(figure(&mut writer, "watch_lag_revisions") > 100);
+    writer.call(&["SAVE"]);
+    let held = writer.text(&["INFO", "persistence"]);
+    assert!(held.contains("watch>"), "{held}");
+    for n in 0..count {
+        let change = told(&slow.frame(), id).expect("a change");
+        assert_eq!(change.revision, first + n);
+        assert!(change.key.starts_with(&format!("{n}-")));
+    }
+    drop(slow);
+    eventually("nothing is held for those who left", || {
+        !writer.text(&["INFO", "persistence"]).contains("watch>")
+    });
+}
+
+#[test]
+fn who_falls_behind_what_is_held_is_told_so() {
+    let server = forgetful("ALCID_STORAGE_WATCH_LOG_SIZE=1mb");
+    let (mut writer, mut slow) = (resp3(&server), resp3(&server));
+    let (id, first) = watch(&mut slow, &["WATCHFROM", "NOW"]);
+    let long = "k".repeat(50_000);
+    let mut n = 0_u64;
+    eventually("the watch is closed", || {
+        for _ in 0..50 {
+            writer.call(&["SET", &format!("{n}-{long}"), "v"]);
+            n += 1;
+        }
+        writer.call(&["SAVE"]);
+        figure(&mut writer, "watches") == 0
+    });
+    // What was on its way comes, whole and in order; then the end.
+    let mut next = first;
+    let last = loop {
+        let frame = slow.frame();
+        match told(&frame, id) {
+            Some(change) => {
+                assert_eq!(change.revision, next);
+                next += 1;
+            }
+            None => break frame,
+        }
+    };
+    let Frame::Push(items) = last else { panic!("{last:?}") };
+    assert_eq!(text_of(items[0].clone()), "closed");
+    let why = text_of(items[2].clone());
+    assert!(why.starts_with(&format!("COMPACTED revision {next} is older than")), "{why}");
+    // The connection goes on.
+    let (id, first) = watch(&mut slow, &["WATCHFROM", "NOW"]);
+    writer.call(&["SET", "after", "1"]);
+    assert_eq!(take(&mut slow, id, 1)[0].revision, first);
+    let refused = text_of(slow.call(&["WATCHFROM", "r:1"]));
+    assert!(
+        refused.starts_with("COMPACTED revision 1 is older than the oldest kept, "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_killed_client_hears_nothing_more() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut live) = (resp3(&server), resp3(&server));
+    watch(&mut live, &["WATCHFROM", "NOW", "PROGRESS", "100ms"]);
+    let other = other_id(&mut writer);
+    writer.call(&["CLIENT", "KILL", "ID", &other]);
+    assert!(live.ends(), "the server closes the connection");
+    eventually("its watch has ended", || figure(&mut writer, "watches") == 0);
+}
+
+#[test]
+fn without_a_log_there_is_nothing_to_watch() {
+    let folder = temp_dir();
+    let program = wrapped(folder.path(), "ALCID_STORAGE_AOF_ENABLED=false exec");
+    let server = Server::start(program, &[]);
+    let text = resp3(&server).text(&["WATCHFROM", "NOW"]);
+    assert_eq!(text, "ERR there is no log to watch; start with storage.aof_enabled = true");
 }
