@@ -49,11 +49,25 @@ pub(super) struct Rules {
     databases: BTreeMap<DbIndex, Database>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Database {
     watches: BTreeSet<Id>,
     keys: HashMap<Vec<u8>, BTreeSet<Id>>,
     beginnings: BTreeMap<Vec<u8>, Beginning>,
+    /// How many of the beginnings have each first byte: most keys that nobody
+    /// watches are known by that, without a search.
+    by_first_byte: [u32; 256],
+}
+
+impl Default for Database {
+    fn default() -> Database {
+        Database {
+            watches: BTreeSet::new(),
+            keys: HashMap::new(),
+            beginnings: BTreeMap::new(),
+            by_first_byte: [0; 256],
+        }
+    }
 }
 
 /// What stands under a prefix.
@@ -72,6 +86,11 @@ impl Rules {
             database.keys.entry(key.clone()).or_default().insert(id);
         }
         for (prefix, pattern) in selection.beginnings() {
+            if !database.beginnings.contains_key(prefix)
+                && let Some(first) = prefix.first()
+            {
+                database.by_first_byte[usize::from(*first)] += 1;
+            }
             let beginning = database.beginnings.entry(prefix.to_vec()).or_default();
             match pattern {
                 None => beginning.all.insert(id),
@@ -104,6 +123,9 @@ impl Rules {
             }
             if beginning.all.is_empty() && beginning.patterns.is_empty() {
                 database.beginnings.remove(prefix);
+                if let Some(first) = prefix.first() {
+                    database.by_first_byte[usize::from(*first)] -= 1;
+                }
             }
         }
         if database.watches.is_empty() {
@@ -173,7 +195,14 @@ impl Database {
     /// Visits what stands under each prefix that the key has, the longest
     /// first, until a visit answers `true`; whether one did.
     fn find_beginning(&self, key: &[u8], visit: &mut dyn FnMut(&Beginning) -> bool) -> bool {
-        let mut bound = key;
+        let mut bound = match key.first() {
+            Some(first) if self.by_first_byte[usize::from(*first)] > 0 => key,
+            // At most the empty prefix.
+            _ => &[],
+        };
+        if bound.is_empty() && !self.beginnings.contains_key(bound) {
+            return false;
+        }
         loop {
             let upto = (Bound::Unbounded, Bound::Included(bound));
             let Some((prefix, beginning)) = self.beginnings.range::<[u8], _>(upto).next_back()
