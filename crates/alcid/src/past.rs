@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use archive::{Base, PastOptions, Retention};
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
 use keyspace::Keyspace;
 use settings::Settings;
@@ -84,23 +84,28 @@ impl engine::Past for Past {
         self.past.time_of(revision).map_err(told)
     }
 
-    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
-        self.past.view(revision).map_err(told)
+    fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.past.view(branch, revision).map_err(told)
     }
 
-    fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
-        self.past.view_of_keys(revision).map_err(told)
+    fn view_of_keys(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Arc<Keyspace>, PastError> {
+        self.past.view_of_keys(branch, revision).map_err(told)
     }
 
     fn of_key(
         &self,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
         upto: Revision,
         visit: &mut Visit<'_>,
     ) -> Result<(), PastError> {
-        self.past.of_key(db, key, after, upto, visit).map_err(told)
+        self.past.of_key(branch, db, key, after, upto, visit).map_err(told)
     }
 
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {

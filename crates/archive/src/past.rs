@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
 use log::{Hold, Log, Place, RealVfs, Record};
 use parking_lot::Mutex;
@@ -196,17 +196,18 @@ impl Past {
         time_ms.ok_or_else(|| source.compacted(revision))
     }
 
-    /// The state at a revision, all of it. Nobody may change it.
+    /// The state of a branch at a revision, not before it was made: all of it.
+    /// Nobody may change it.
     ///
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
-    pub fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    pub fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.source.reach(revision)?;
-        if let Some(found) = self.cache.get(revision, true, self.oldest()) {
+        if let Some(found) = self.cache.get((branch, revision), true, self.oldest()) {
             return Ok(found);
         }
-        let (batch, keyspace) = view::whole(&self.source, revision)?;
-        Ok(self.cache.put(revision, batch, true, keyspace))
+        let (batch, keyspace) = view::whole(&self.source, branch, revision)?;
+        Ok(self.cache.put((branch, revision), batch, true, keyspace))
     }
 
     /// As [`Past::view`], for those who look at keys by name only: each costs
@@ -215,22 +216,27 @@ impl Past {
     ///
     /// # Errors
     /// As [`Past::view`].
-    pub fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    pub fn view_of_keys(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Arc<Keyspace>, PastError> {
         self.source.reach(revision)?;
-        if let Some(found) = self.cache.get(revision, false, self.oldest()) {
+        if let Some(found) = self.cache.get((branch, revision), false, self.oldest()) {
             return Ok(found);
         }
-        let (batch, keyspace) = view::of_keys(&self.source, revision)?;
-        Ok(self.cache.put(revision, batch, false, keyspace))
+        let (batch, keyspace) = view::of_keys(&self.source, branch, revision)?;
+        Ok(self.cache.put((branch, revision), batch, false, keyspace))
     }
 
-    /// Visits the transactions after `after`, up to `upto`, that changed a key
-    /// or everything in its database, newest first.
+    /// Visits the transactions of a branch after `after`, up to `upto`, that
+    /// changed a key or everything in its database, newest first.
     ///
     /// # Errors
     /// When a part of them is not kept any more, or cannot be read.
     pub fn of_key(
         &self,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
@@ -245,7 +251,11 @@ impl Past {
             let hit = hit?;
             let flow = source.record(hit, &mut |record| {
                 let touches = trace::touches(record.effects, record.header.db, db, key);
-                touches.map(|it| if it { visit(*record) } else { ControlFlow::Continue(()) })
+                let is_ours = record.header.branch == branch;
+                touches.map(|it| match it && is_ours {
+                    true => visit(*record),
+                    false => ControlFlow::Continue(()),
+                })
             })?;
             let malformed = |source| PastError::Malformed { revision: hit.revision, source };
             if flow.map_err(malformed)?.is_break() {
@@ -256,7 +266,8 @@ impl Past {
         source.keeps(after)
     }
 
-    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    /// Visits all transactions after `after`, up to `upto`, whatever branch they
+    /// are on, oldest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].

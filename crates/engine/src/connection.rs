@@ -2,8 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use base::BranchId;
 use command::{Args, Error, Result};
+use settings::SelectBranch;
 
+use crate::branch::use_branch;
 use crate::call::{Call, Handler};
 use crate::execute::Outcome;
 use crate::session::ReplyMode;
@@ -50,12 +53,32 @@ fn quit(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn select(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let db = command::args::integer(call.args[0])?;
-    let db = u16::try_from(db).ok().filter(|&db| db < call.engine.databases());
-    call.session.db = db.ok_or(Error::DB_OUT_OF_RANGE)?;
+    let number = command::args::integer(call.args[0])?;
+    let is_database = |db: &u16| *db < call.engine.databases();
+    call.session.db = match u16::try_from(number).ok().filter(is_database) {
+        Some(db) => db,
+        None => select_on_branch(call, number)?,
+    };
     call.session.client.activity.db.store(usize::from(call.session.db), Ordering::Relaxed);
     call.reply.ok();
     Ok(Outcome::Done)
+}
+
+/// A number that the settings give to a database of a branch.
+fn select_on_branch(call: &mut Call<'_, '_>, number: i64) -> Result<u16> {
+    let is_it = |mapped: &&SelectBranch| i64::from(mapped.number) == number;
+    let mapped = call.live.select_branches.iter().find(is_it).ok_or(Error::DB_OUT_OF_RANGE)?;
+    if call.open.is_some() {
+        return Err(Error::new(format!(
+            "ERR SELECT {number} is on the branch '{}', and a transaction is on one branch",
+            mapped.branch
+        )));
+    }
+    if mapped.db >= call.engine.databases() {
+        return Err(Error::DB_OUT_OF_RANGE);
+    }
+    use_branch(call, mapped.branch.as_bytes())?;
+    Ok(mapped.db)
 }
 
 fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -69,6 +92,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.reply_mode = ReplyMode::On;
     session.set_shows_revisions(false);
     session.set_travel(None);
+    call.engine.take_seat(session, &call.engine.branch(BranchId::MAIN).expect("main exists"));
     session.db = 0;
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
@@ -101,7 +125,13 @@ fn auth(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Checks who it is; `user@branch` also puts the connection on a branch, which
+/// clients that know nothing of branches can say.
 fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result {
+    let (user, branch) = match user.iter().rposition(|&byte| byte == b'@') {
+        Some(at) => (&user[..at], Some(&user[at + 1..])),
+        None => (user, None),
+    };
     let expected = call.live.settings.requirepass.expose().as_bytes();
     // Without a password the default user takes any, as Redis's `nopass`.
     let is_right =
@@ -109,6 +139,10 @@ fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result
     if !is_right {
         tracing::warn!(client = call.session.client.id, addr = %call.session.client.addr, "authentication failed");
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
+    }
+    if let Some(name) = branch {
+        let branch = call.engine.branch_named(name)?;
+        call.engine.take_seat(call.session, &branch);
     }
     call.session.authenticated = true;
     "default".clone_into(&mut call.session.user);

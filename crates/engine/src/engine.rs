@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{Clock, DbIndex, Rng, SeededRng};
+use base::{BranchId, Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
-use settings::Settings;
+use settings::{SelectBranch, Settings};
 
 use crate::blocking::Blocking;
+use crate::branch::{LiveBranch, LiveBranches};
 use crate::call::Handler;
 use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
@@ -33,8 +34,10 @@ use crate::tracking::Tracking;
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.
 pub struct Engine {
-    /// The current state.
-    pub keyspace: Keyspace,
+    /// The current state of main.
+    pub keyspace: Arc<Keyspace>,
+    pub(crate) main: LiveBranch,
+    pub(crate) branches: LiveBranches,
     /// The commit rule.
     pub replicator: Arc<dyn Replicator>,
     /// Where time comes from.
@@ -132,6 +135,8 @@ pub struct Live {
     pub slow_ns: u64,
     /// Nanoseconds from which LATENCY samples an event; `u64::MAX` never.
     pub latency_threshold_ns: u64,
+    /// Numbers that SELECT takes for databases of branches.
+    pub select_branches: Vec<SelectBranch>,
     /// The settings themselves.
     pub settings: Settings,
 }
@@ -171,6 +176,8 @@ impl Live {
                 0 => u64::MAX,
                 ms => ms.saturating_mul(1_000_000),
             },
+            select_branches: settings::select_branches(&settings.select_branches)
+                .expect("the settings table checks it"),
             settings: settings.clone(),
         }
     }
@@ -184,7 +191,7 @@ impl Engine {
     /// it has no handler for it.
     #[must_use]
     pub fn new(
-        keyspace: Keyspace,
+        keyspace: impl Into<Arc<Keyspace>>,
         replicator: Arc<dyn Replicator>,
         clock: Arc<dyn Clock>,
         seed: u64,
@@ -201,7 +208,10 @@ impl Engine {
             }
             by_id
         };
+        let keyspace: Arc<Keyspace> = keyspace.into();
         Engine {
+            main: LiveBranch::new(BranchId::MAIN, keyspace.clone(), replicator.clone()),
+            branches: LiveBranches::default(),
             gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,
             started_ms: clock.now_ms(),
@@ -308,7 +318,7 @@ impl Engine {
     /// Brings keys that the session's next commands will look up near the
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
-        self.keyspace.warm(session.db, keys);
+        self.branch_of(session).keyspace.warm(session.db, keys);
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {
@@ -350,7 +360,9 @@ impl Engine {
     /// Bytes that count against `maxmemory`.
     #[must_use]
     pub fn used_memory(&self) -> u64 {
-        self.keyspace.memory_bytes() as u64
+        let mut bytes = 0;
+        self.each_keyspace(|keyspace| bytes += keyspace.memory_bytes() as u64);
+        bytes
     }
 
     /// Disconnects those who hold the most memory until all clients together

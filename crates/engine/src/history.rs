@@ -3,22 +3,22 @@
 //! hold no lock meanwhile.
 
 mod changes;
-mod events;
+pub(crate) mod events;
 mod feed;
 mod of_key;
-mod revert;
+pub(crate) mod revert;
 mod upkeep;
 
 use std::ops::ControlFlow;
 
 use base::when::When;
-use base::{Frame, Revision};
+use base::{BranchId, Frame, Revision};
 use command::{Args, Error, Result, parse_when, time_named};
 use log::Record;
 
 use crate::call::Handler;
 use crate::engine::Engine;
-use crate::past::{Past, PastError};
+use crate::past::PastError;
 
 pub(crate) use feed::Feeds;
 pub(crate) use revert::WritersHeld;
@@ -50,7 +50,7 @@ impl Bounds {
 
     /// The transactions that they hold: those after the first revision, up to
     /// the second. Without FROM as far back as there are any.
-    fn resolve(self, engine: &Engine, now_ms: u64) -> Result<Span> {
+    fn resolve(self, engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Span> {
         let past = engine.needs_past()?;
         let (oldest, newest) = (past.oldest(), engine.replicator.committed());
         let after = match self.from {
@@ -73,15 +73,16 @@ impl Bounds {
         };
         let upto = match self.to {
             None => newest,
-            Some(to) => engine.moment(to, now_ms)?.revision,
+            Some(to) => engine.moment(branch, to, now_ms)?.revision,
         };
-        Ok(Span { after, upto })
+        Ok(Span { branch, after, upto })
     }
 }
 
-/// Transactions: those after a revision, up to another.
+/// Transactions of a branch's line: those after a revision, up to another.
 #[derive(Clone, Copy, Debug)]
 struct Span {
+    branch: BranchId,
     after: Revision,
     upto: Revision,
 }
@@ -94,14 +95,20 @@ impl Span {
     /// Visits them, oldest first, until a visit fails or breaks off.
     fn visit(
         self,
-        past: &dyn Past,
+        engine: &Engine,
         mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
     ) -> Result {
         if self.is_empty() {
             return Ok(());
         }
-        let mut failure = None;
-        past.all(self.after, self.upto, &mut |record| keep(visit(record), &mut failure))?;
+        let (line, mut failure) = (engine.line(self.branch), None);
+        engine.needs_past()?.all(self.after, self.upto, &mut |record| {
+            if line.has(record.revision, record.header) {
+                keep(visit(record), &mut failure)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
         failure.map_or(Ok(()), Err)
     }
 }

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use keyspace::Keyspace;
 use log::Record;
 use thiserror::Error;
@@ -32,12 +32,12 @@ pub trait Past: Send + Sync {
     /// When it is older than the oldest or newer than the newest.
     fn time_of(&self, revision: Revision) -> Result<u64, PastError>;
 
-    /// The state at a revision, as a keyspace that is filled when its keys are
+    /// The state of a branch at a revision, not before it was made, as a keyspace that is filled when its keys are
     /// asked for. Nobody may change it.
     ///
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
-    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
+    fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
 
     /// As [`Past::view`], for commands that look at the keys they name and at
     /// nothing else: each key costs what it has to read, and nothing is
@@ -46,17 +46,22 @@ pub trait Past: Send + Sync {
     ///
     /// # Errors
     /// As [`Past::view`].
-    fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
-        self.view(revision)
+    fn view_of_keys(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Arc<Keyspace>, PastError> {
+        self.view(branch, revision)
     }
 
-    /// Visits the transactions after `after`, up to `upto`, that changed a key
-    /// or everything in its database, newest first.
+    /// Visits the transactions of a branch after `after`, up to `upto`, that
+    /// changed a key or everything in its database, newest first.
     ///
     /// # Errors
     /// When a part of them is not kept any more, or cannot be read.
     fn of_key(
         &self,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
@@ -64,7 +69,8 @@ pub trait Past: Send + Sync {
         visit: &mut Visit<'_>,
     ) -> Result<(), PastError>;
 
-    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    /// Visits all transactions after `after`, up to `upto`, whatever branch they
+    /// are on, oldest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].

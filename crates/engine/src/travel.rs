@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::when::When;
-use base::{DbIndex, Reply, Revision, Rng, SeededRng};
+use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
@@ -26,6 +26,8 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[("at", at), ("client|travel", 
 /// A moment of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
+    /// On whose line.
+    pub(crate) branch: BranchId,
     pub(crate) revision: Revision,
     /// What the clock said, in milliseconds since 1970: the revision's own
     /// time, or the time that was asked for.
@@ -61,8 +63,8 @@ impl Engine {
         ))
     }
 
-    /// The moment that a client names.
-    pub(crate) fn moment(&self, when: When, now_ms: u64) -> Result<Moment> {
+    /// The moment of a branch's line that a client names.
+    pub(crate) fn moment(&self, branch: BranchId, when: When, now_ms: u64) -> Result<Moment> {
         let past = self.needs_past()?;
         let newest = self.replicator.committed();
         match (when, time_named(when, now_ms)) {
@@ -71,16 +73,28 @@ impl Engine {
             }
             // The empty database was never written.
             (When::Revision(Revision::ZERO), _) if past.oldest() == Revision::ZERO => {
-                Ok(Moment { revision: Revision::ZERO, time_ms: 0 })
+                Ok(Moment { branch, revision: Revision::ZERO, time_ms: 0 })
             }
             (When::Revision(revision), _) => {
-                Ok(Moment { revision, time_ms: past.time_of(revision)? })
+                Ok(Moment { branch, revision, time_ms: past.time_of(revision)? })
             }
             (_, time_ms) => {
                 let time_ms = time_ms.unwrap_or(now_ms);
-                Ok(Moment { revision: past.at_time(time_ms)?.min(newest), time_ms })
+                Ok(Moment { branch, revision: past.at_time(time_ms)?.min(newest), time_ms })
             }
         }
+    }
+
+    /// The state at a moment, all of it.
+    pub(crate) fn view_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.view(branch, revision)?)
+    }
+
+    /// The same, for those who look at keys by name only.
+    pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.view_of_keys(branch, revision)?)
     }
 
     /// Runs a command that [`check_may_read`] lets pass.
@@ -99,10 +113,9 @@ impl Engine {
         let Run::Data(handler) = command.spec.run else {
             return Err(not_on_a_view(command));
         };
-        let past = self.needs_past()?;
         let view = match is_about_named_keys(&self.keyspace, command, argv) {
-            true => past.view_of_keys(moment.revision)?,
-            false => past.view(moment.revision)?,
+            true => self.view_of_keys_at(moment)?,
+            false => self.view_at(moment)?,
         };
         if db >= view.databases() {
             return Err(Error::DB_OUT_OF_RANGE);
@@ -205,19 +218,17 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
-    if let Some(name) = branch.filter(|name| *name != b"main") {
-        let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-        return Err(Error::new(format!(
-            "NOBRANCH no branch is named '{name}'; there is only main"
-        )));
-    }
+    let branch = match branch {
+        Some(name) => call.engine.branch_named(name)?.id,
+        None => call.session.branch(),
+    };
     let argv = &words[begin..];
     let command = find(argv)?;
     if !command.spec.accepts(argv.len()) {
         return Err(Error::arity(&command.full_name));
     }
     check_may_read(command)?;
-    let moment = call.engine.moment(when, call.now_ms)?;
+    let moment = call.engine.moment(branch, when, call.now_ms)?;
     Engine::read_for(call, moment, command, argv)
 }
 
@@ -225,9 +236,10 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let moment = match call.args[0] {
         word if command::args::is_word(word, "off") => None,
         when => {
-            let moment = call.engine.moment(parse_when(when)?, call.now_ms)?;
+            let branch = call.session.branch();
+            let moment = call.engine.moment(branch, parse_when(when)?, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
-            call.engine.needs_past()?.view_of_keys(moment.revision)?;
+            call.engine.view_of_keys_at(moment)?;
             Some(moment)
         }
     };
@@ -255,7 +267,7 @@ impl Engine {
         key: &[u8],
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
-        let view = self.needs_past()?.view_of_keys(at.revision)?;
+        let view = self.view_of_keys_at(at)?;
         self.look_in(&view, at.time_ms, db, key, look)
     }
 

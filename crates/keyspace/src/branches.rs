@@ -25,7 +25,8 @@ pub struct Branch {
     pub name: Vec<u8>,
     /// Whose state it begins with.
     pub parent: BranchId,
-    /// As of which revision.
+    /// As of which revision. In the record that makes it 0 stands for that
+    /// record's.
     pub base: Revision,
     /// The revision that gave it its databases.
     pub forked: Revision,
@@ -230,14 +231,16 @@ impl Branches {
                     return Ok(None);
                 }
                 Effect::Fork { row, state } => {
-                    let branch = Branch { forked: revision, ..Branch::decode(row)? };
+                    let mut branch = Branch { forked: revision, ..Branch::decode(row)? };
+                    if branch.base == Revision::ZERO && state.is_none() {
+                        branch.base = revision;
+                    }
                     let parent = branch.parent;
                     if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
                         return Err("there is no such parent");
                     }
                     self.last = self.last.max(branch.id.0);
                     self.by_id.insert(branch.id, branch.clone());
-                    let state = (state > Revision::ZERO).then_some(state);
                     return Ok(Some(Turn::Fork { branch, state }));
                 }
                 Effect::BranchGone { branch } => {
@@ -248,7 +251,7 @@ impl Branches {
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
                     let tag = Tag {
                         branch,
-                        revision: tagged,
+                        revision: if tagged == Revision::ZERO { revision } else { tagged },
                         time_ms: if tagged_ms == 0 { time_ms } else { tagged_ms },
                         created_by: user.to_vec(),
                     };
@@ -363,11 +366,11 @@ mod tests {
         let mut branches = Branches::default();
         for (id, parent, name) in [(1, 0, "dev"), (2, 1, "dev/a.b-c_d")] {
             let row = branch(id, parent, name).encode();
-            let record = record(&Effect::Fork { row: &row, state: Revision(u64::from(id) - 1) });
+            let state = (id == 2).then_some(Revision(0));
+            let record = record(&Effect::Fork { row: &row, state });
             let turn = branches.apply(Revision(u64::from(id) * 10), 5, &record).expect("it fits");
             let forked = Revision(u64::from(id) * 10);
             let expected = Branch { forked, ..branch(id, parent, name) };
-            let state = (id == 2).then_some(Revision(1));
             assert_eq!(turn, Some(Turn::Fork { branch: expected, state }));
         }
         let tag =

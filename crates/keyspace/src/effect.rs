@@ -136,17 +136,17 @@ pub enum Effect<'a> {
         row: &'a [u8],
     },
     /// The same, and it begins anew, with what its parent has; or had at
-    /// `state`, a state of the archive, unless that is 0.
+    /// `state`, a state of the archive.
     Fork {
         row: &'a [u8],
-        state: Revision,
+        state: Option<Revision>,
     },
     /// The branch is gone.
     BranchGone {
         branch: BranchId,
     },
-    /// The tag names this revision of that branch, whose time was `time_ms`; 0:
-    /// that of this record.
+    /// The tag names this revision of that branch, whose time was `time_ms`. 0
+    /// stands for those of this record.
     Tag {
         name: &'a [u8],
         branch: BranchId,
@@ -324,7 +324,7 @@ impl Effect<'_> {
             Effect::Branch { row } => put_tagged(out, tag::BRANCH, row),
             Effect::Fork { row, state } => {
                 put_tagged(out, tag::FORK, row);
-                leb128::put(out, state.0);
+                leb128::put(out, state.map_or(0, |state| state.0 + 1));
             }
             Effect::BranchGone { branch } => {
                 out.push(tag::BRANCH_GONE);
@@ -426,7 +426,10 @@ impl<'a> Effects<'a> {
                 address: self.slice()?,
             },
             tag::BRANCH => Effect::Branch { row: self.slice()? },
-            tag::FORK => Effect::Fork { row: self.slice()?, state: Revision(self.number()?) },
+            tag::FORK => Effect::Fork {
+                row: self.slice()?,
+                state: self.number()?.checked_sub(1).map(Revision),
+            },
             tag::BRANCH_GONE => Effect::BranchGone { branch: self.branch()? },
             tag::TAG => Effect::Tag {
                 name: self.slice()?,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use base::Revision;
+use base::{BranchId, Revision};
 use keyspace::Keyspace;
 use parking_lot::Mutex;
 
@@ -19,7 +19,8 @@ pub(super) struct Cache(Mutex<Vec<Kept>>);
 
 #[derive(Debug)]
 struct Kept {
-    revision: Revision,
+    /// Whose state it is, and when.
+    place: (BranchId, Revision),
     /// The state of the base that it is made from.
     batch: Revision,
     is_whole: bool,
@@ -27,17 +28,17 @@ struct Kept {
 }
 
 impl Cache {
-    /// The state at a revision; all of it, if `whole`. What was made from a
+    /// The state of a branch at a revision; all of it, if `whole`. What was made from a
     /// state of the base that is older than `oldest` is let go.
     pub(super) fn get(
         &self,
-        revision: Revision,
+        place: (BranchId, Revision),
         whole: bool,
         oldest: Revision,
     ) -> Option<Arc<Keyspace>> {
         let mut kept = self.0.lock();
         kept.retain(|view| view.batch >= oldest);
-        let fits = |view: &Kept| view.revision == revision && (view.is_whole || !whole);
+        let fits = |view: &Kept| view.place == place && (view.is_whole || !whole);
         let found = kept.iter().rposition(fits)?;
         let found = kept.remove(found);
         let keyspace = found.keyspace.clone();
@@ -50,19 +51,19 @@ impl Cache {
     /// the same.
     pub(super) fn put(
         &self,
-        revision: Revision,
+        place: (BranchId, Revision),
         batch: Revision,
         is_whole: bool,
         keyspace: Keyspace,
     ) -> Arc<Keyspace> {
         let mut kept = self.0.lock();
         let same =
-            |view: &Kept| (view.revision, view.batch, view.is_whole) == (revision, batch, is_whole);
+            |view: &Kept| (view.place, view.batch, view.is_whole) == (place, batch, is_whole);
         if let Some(found) = kept.iter().find(|view| same(view)) {
             return found.keyspace.clone();
         }
         let keyspace = Arc::new(keyspace);
-        kept.push(Kept { revision, batch, is_whole, keyspace: keyspace.clone() });
+        kept.push(Kept { place, batch, is_whole, keyspace: keyspace.clone() });
         trim(&mut kept);
         keyspace
     }

@@ -66,7 +66,7 @@ fn own_effects(
     let mut own = Own { effects: Vec::new(), is_settled: false };
     for hit in source.history.records(key_hash(name.key), after, revision) {
         let hit = hit?;
-        let part = of_main(source, hit, &mut |record| {
+        let part = of_branch(source, batch.branch, hit, &mut |record| {
             let part = trace::of_key(record.effects, record.header.db, name.db, name.key);
             part.map(|part| (part, record.header))
         })?;
@@ -94,8 +94,7 @@ fn apply_own(
 ) -> Result<Option<Stored>, PastError> {
     let before = || {
         let mut databases = batch.directory.databases.iter();
-        let of_main = |db: DbIndex, branch| db == name.db && branch == BranchId::MAIN;
-        let found = databases.find(|database| of_main(database.db, database.branch));
+        let found = databases.find(|it| (it.branch, it.db) == (batch.branch, name.db));
         found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))
     };
     let before = if own.is_settled { None } else { before()? };
@@ -128,7 +127,7 @@ fn apply_all(
     let mut records = BTreeMap::new();
     let mut to_find = vec![name.key.to_vec()];
     let mut add = |hit: Hit, wanted: Option<&[u8]>, found: &mut Vec<Vec<u8>>| {
-        let copied = of_main(source, hit, &mut |record| {
+        let copied = of_branch(source, batch.branch, hit, &mut |record| {
             if let Some(wanted) = wanted {
                 trace::sources(record.effects, wanted, found)?;
             }
@@ -163,14 +162,15 @@ fn apply_all(
     Ok(scratch.take(name.db, name.key)?)
 }
 
-/// Reads a record, if it is one of main.
-fn of_main<T>(
+/// Reads a record, if it is one of a branch.
+fn of_branch<T>(
     source: &Source,
+    branch: BranchId,
     hit: Hit,
     read: &mut dyn FnMut(&Record<'_>) -> Result<T, keyspace::effect::EffectError>,
 ) -> Result<Option<T>, PastError> {
     let found = source.record(hit, &mut |record| {
-        (record.header.branch == BranchId::MAIN).then(|| read(record)).transpose()
+        (record.header.branch == branch).then(|| read(record)).transpose()
     })?;
     found.map_err(|source| PastError::Malformed { revision: hit.revision, source })
 }

@@ -15,21 +15,35 @@ use crate::state::{At, State};
 /// More keys than a shard can have.
 const MANY: u64 = 1 << 40;
 
-/// A state of the base, as long as it is kept.
+/// A branch in a state of the base, as long as it is kept.
 #[derive(Debug)]
 pub(super) struct Batch {
     source: Arc<Source>,
     state: State,
+    pub(super) branch: BranchId,
     pub(super) directory: Arc<Directory>,
 }
 
 impl Batch {
     /// The newest one at or before a revision.
-    pub(super) fn at(source: &Arc<Source>, revision: Revision) -> Result<Batch, PastError> {
-        let directory = source.directory_at(revision)?;
+    pub(super) fn at(
+        source: &Arc<Source>,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Batch, PastError> {
+        let knows = |directory: &Directory| directory.branches.name_of(branch).is_some();
+        let mut directory = source.directory_at(revision)?;
+        if !knows(&directory) {
+            // The base makes a state of the moment that the branch was made in.
+            source.base.await_revision(revision)?;
+            directory = source.directory_at(revision)?;
+        }
+        if !knows(&directory) {
+            return Err(source.compacted(revision));
+        }
         let at = At::Revision(directory.revision);
         let state = State::new(source.base.clone(), at, source.limits);
-        Ok(Batch { source: source.clone(), state, directory })
+        Ok(Batch { source: source.clone(), state, branch, directory })
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -39,7 +53,7 @@ impl Batch {
     /// Lets `keyspace` be filled from it.
     pub(super) fn back(self: &Arc<Batch>, keyspace: &Keyspace) {
         for database in &self.directory.databases {
-            if database.branch == BranchId::MAIN && database.db < keyspace.databases() {
+            if database.branch == self.branch && database.db < keyspace.databases() {
                 keyspace.back(self.clone(), database.db, database.space, &database.keys);
             }
         }
@@ -74,9 +88,10 @@ impl Backing for Batch {
 /// from: that with every transaction since, as a start makes it.
 pub(super) fn whole(
     source: &Arc<Source>,
+    branch: BranchId,
     revision: Revision,
 ) -> Result<(Revision, Keyspace), PastError> {
-    let batch = Arc::new(Batch::at(source, revision)?);
+    let batch = Arc::new(Batch::at(source, branch, revision)?);
     let keyspace = Keyspace::new(source.databases, batch.directory.seed);
     batch.back(&keyspace);
     let mut buffers = Buffers::default();
@@ -84,7 +99,7 @@ pub(super) fn whole(
     let mut applied = Ok(());
     source.changes(batch.revision(), revision, &mut |record| {
         reached = record.revision;
-        if record.header.branch != BranchId::MAIN {
+        if record.header.branch != branch {
             return ControlFlow::Continue(());
         }
         let (revision, header) = (record.revision, record.header);
@@ -110,9 +125,10 @@ pub(super) fn whole(
 /// The state at a revision for those who look at keys by name.
 pub(super) fn of_keys(
     source: &Arc<Source>,
+    branch: BranchId,
     revision: Revision,
 ) -> Result<(Revision, Keyspace), PastError> {
-    let batch = Batch::at(source, revision)?;
+    let batch = Batch::at(source, branch, revision)?;
     let (at, seed) = (batch.revision(), batch.directory.seed);
     let keys = Arc::new(Keys { source: source.clone(), batch: Arc::new(batch), revision });
     let keyspace = Keyspace::new(source.databases, seed);

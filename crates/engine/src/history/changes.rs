@@ -52,16 +52,16 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
             return Err(Error::SYNTAX);
         }
     }
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, now_ms)?;
+        let span = bounds.resolve(engine, branch, now_ms)?;
         let mut rows = Vec::new();
         let is_wanted = |key: Option<&[u8]>| match (key, &pattern) {
             // What is about every key is about those that match.
             (None, _) | (_, None) => true,
             (Some(key), Some(pattern)) => glob::matches(pattern, key),
         };
-        span.visit(&**engine.needs_past()?, |record| {
+        span.visit(engine, |record| {
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {
                 if touch.db == db && is_wanted(touch.key) {
@@ -119,11 +119,11 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
             return Err(Error::SYNTAX);
         }
     }
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, now_ms)?;
+        let span = bounds.resolve(engine, branch, now_ms)?;
         let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
-        span.visit(&**engine.needs_past()?, |record| {
+        span.visit(engine, |record| {
             let bucket = record.header.time_ms / bucket_ms * bucket_ms;
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {

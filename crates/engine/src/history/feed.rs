@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use base::number::parse_i64;
-use base::{Frame, Revision};
+use base::{BranchId, Frame, Revision};
 use command::args::is_word;
 use command::{Error, Result};
 
@@ -45,6 +45,7 @@ use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::history::{Bounds, number};
 use crate::past::PastError;
+use crate::session::Session;
 use base::when::When;
 use group::Watch;
 use hub::Hub;
@@ -83,6 +84,7 @@ impl Drop for Feeds {
 fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let request = Request::parse(call.args)?;
     let (engine, client) = (call.engine, &call.session.client);
+    check_branch(engine, &request, call.session)?;
     let most = call.live.settings.watches_per_client as usize;
     if client.activity.watches.load(Ordering::Relaxed) >= most {
         return Err(Error::new(format!(
@@ -114,6 +116,22 @@ fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Only main can be watched: a branch's changes are also those of its parent
+/// before it was made, and it can begin anew.
+fn check_branch(engine: &Engine, request: &Request, session: &Session) -> Result {
+    let (id, name) = match &request.branch {
+        Some(name) => (engine.branch_named(name)?.id, name),
+        None => (session.branch(), &session.branch_name),
+    };
+    if id == BranchId::MAIN {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(Error::new(format!(
+        "ERR the branch '{name}' cannot be watched, only main can; say BRANCH main, or ask for CHANGES on it"
+    )))
+}
+
 /// The first revision that a watch from `when` on is told.
 fn first_of(
     engine: &Engine,
@@ -124,7 +142,7 @@ fn first_of(
 ) -> Result<Revision> {
     if engine.past().is_some() {
         let bounds = Bounds { from: Some(when), to: None };
-        return Ok(bounds.resolve(engine, now_ms)?.after.next());
+        return Ok(bounds.resolve(engine, BranchId::MAIN, now_ms)?.after.next());
     }
     // Without a history there is still what the log has not let go of.
     let When::Revision(asked) = when else { return Err(engine.needs_past().err().expect("none")) };

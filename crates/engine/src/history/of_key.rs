@@ -12,6 +12,7 @@ use log::Record;
 use super::events::{self, Touch, What, Who};
 use super::{Bounds, Span, count, keep, number};
 use crate::aside::{self, Aside};
+use crate::branch::Reach;
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
@@ -127,9 +128,9 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
             return Err(Error::SYNTAX);
         }
     }
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, now_ms)?;
+        let span = bounds.resolve(engine, branch, now_ms)?;
         let request = Request { db, key, element, span, count: count_max, oldest_first, values };
         let rows = request.rows(engine)?;
         reply.frame(&Frame::Array(rows));
@@ -174,7 +175,8 @@ impl Request {
             Ok(())
         })?;
         let Some(what) = sum.filter(|_| is_wanted) else { return Ok(None) };
-        let at = Moment { revision: record.revision, time_ms: record.header.time_ms };
+        let (branch, time_ms) = (self.span.branch, record.header.time_ms);
+        let at = Moment { branch, revision: record.revision, time_ms };
         if matches!(what, What::Flushed | What::Swapped) && !self.concerns(engine, at)? {
             return Ok(None);
         }
@@ -196,7 +198,7 @@ impl Request {
         }
         for revision in [before, at.revision] {
             // Deadlines aside: what was due stood there as well.
-            let moment = Moment { revision, time_ms: 0 };
+            let moment = Moment { revision, time_ms: 0, ..at };
             if engine.look_at(moment, self.db, &self.key, |value, _| value.is_some())? {
                 return Ok(true);
             }
@@ -233,9 +235,21 @@ pub(super) fn visit_key(
         return Ok(());
     }
     let past = engine.needs_past()?;
-    let mut failure = None;
-    past.of_key(db, key, span.after, span.upto, &mut |record| keep(visit(record), &mut failure))?;
-    failure.map_or(Ok(()), Err)
+    for Reach { branch, after, upto } in engine.line(span.branch).between(span.after, span.upto) {
+        let (mut failure, mut is_over) = (None, false);
+        past.of_key(branch, db, key, after, upto, &mut |record| {
+            let flow = keep(visit(record), &mut failure);
+            is_over = flow.is_break();
+            flow
+        })?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if is_over {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Who last changed what is there now.
@@ -243,9 +257,10 @@ type Blamed = Option<(Moment, Option<Who>)>;
 
 fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
+    let branch = call.session.branch();
     aside::run(call, move |engine, reply| {
-        let span = Bounds::default().resolve(engine, now_ms)?;
-        let at = Moment { revision: span.upto, time_ms: now_ms };
+        let span = Bounds::default().resolve(engine, branch, now_ms)?;
+        let at = Moment { branch, revision: span.upto, time_ms: now_ms };
         let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
         let blamed = match &elements {
             None => Vec::new(),
@@ -285,7 +300,8 @@ fn find_blame(
             }
             Ok(())
         })?;
-        let moment = Moment { revision: record.revision, time_ms: record.header.time_ms };
+        let (branch, time_ms) = (span.branch, record.header.time_ms);
+        let moment = Moment { branch, revision: record.revision, time_ms };
         for what in touched {
             let hit: Vec<usize> = match what {
                 What::Deadline => Vec::new(),

@@ -12,7 +12,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{DbIndex, Revision};
+use base::when::When;
+use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
 use keyspace::{Buffers, Scope, Txn, Value, class, dump};
@@ -21,6 +22,7 @@ use super::events::{self, What};
 use super::of_key::visit_key;
 use super::{Bounds, Span, number};
 use crate::aside::{self, Aside};
+use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
@@ -129,9 +131,9 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
     }
     let author = Author::of(call, "revert", message);
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let to = engine.moment(when, now_ms)?;
+        let to = engine.moment(branch, when, now_ms)?;
         let job = Job { engine, db, to, author: &author, is_dry };
         let (written, counts) = job.revert(&target)?;
         reply.map(3);
@@ -148,28 +150,41 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
     })
 }
 
+/// BRANCH RESET … TO a time: REVERT ALL of that branch.
+pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Result<Outcome> {
+    let author = Author::of(call, "branch|reset", None);
+    let now_ms = call.now_ms;
+    aside::run(call, move |engine, reply| {
+        let to = engine.moment(branch, when, now_ms)?;
+        let job = Job { engine, db: 0, to, author: &author, is_dry: false };
+        let (written, _) = job.revert(&Target::All)?;
+        reply.ok();
+        Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+    })
+}
+
 fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
     let key = args.next()?.to_vec();
     let when = if args.take_word("at") { Some(parse_when(args.next()?)?) } else { None };
     args.end()?;
     let author = Author::of(call, "undelete", None);
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let then = match when {
             Some(when) => {
-                let at = engine.moment(when, now_ms)?;
+                let at = engine.moment(branch, when, now_ms)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
-            None => last_value(engine, db, &key)?,
+            None => last_value(engine, branch, db, &key)?,
         };
         let Some((depends_on, then)) = then else {
             reply.null();
             return Ok(Aside { depends_on: engine.replicator.committed(), written: None });
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
-        let to = Moment { revision: depends_on, time_ms: now_ms };
+        let to = Moment { branch, revision: depends_on, time_ms: now_ms };
         let job = Job { engine, db, to, author: &author, is_dry: false };
         let written = job.undelete(&key, then)?;
         match written {
@@ -181,8 +196,13 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// What a key was just before it went the last time.
-fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve(engine, 0)?;
+fn last_value(
+    engine: &Engine,
+    branch: BranchId,
+    db: DbIndex,
+    key: &[u8],
+) -> Result<Option<(Revision, Then)>> {
+    let span = Bounds::default().resolve(engine, branch, 0)?;
     let mut found = None;
     visit_key(engine, span, db, key, &mut |record| {
         let mut sum: Option<What<'_>> = None;
@@ -196,7 +216,8 @@ fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revisi
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
-            let then = engine.value_at(Moment { revision: before, time_ms: 0 }, db, key)?;
+            let at = Moment { branch, revision: before, time_ms: 0 };
+            let then = engine.value_at(at, db, key)?;
             found = then.map(|then| (record.revision, Some(then)));
         }
         Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -213,7 +234,13 @@ struct Job<'j> {
     is_dry: bool,
 }
 
-impl Job<'_> {
+impl<'j> Job<'j> {
+    /// Where it writes.
+    fn branch(&self) -> Result<Held<'j>> {
+        let id = self.to.branch;
+        self.engine.branch(id).ok_or_else(|| no_branch(&self.engine.branch_name(id)))
+    }
+
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
             let then = self.engine.value_at(self.to, self.db, key)?;
@@ -248,7 +275,6 @@ impl Job<'_> {
     /// Adds to the plan what has changed from `upto` to now, which it becomes.
     fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
         let engine = self.engine;
-        let past = engine.needs_past()?;
         let newest = engine.replicator.newest();
         let prefix: &[u8] = match target {
             Target::Prefix(prefix) => prefix,
@@ -259,7 +285,8 @@ impl Job<'_> {
         };
         let (mut keys, mut whole): (BTreeSet<(DbIndex, Vec<u8>)>, BTreeSet<DbIndex>) =
             Default::default();
-        Span { after: *upto, upto: newest }.visit(&**past, |record| {
+        let span = Span { branch: self.to.branch, after: *upto, upto: newest };
+        span.visit(engine, |record| {
             events::read(&record, &mut |touch| {
                 match touch.key {
                     Some(key) if is_wanted(touch.db, key) => {
@@ -275,7 +302,7 @@ impl Job<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         if !whole.is_empty() {
-            let view = past.view(self.to.revision)?;
+            let (view, branch) = (engine.view_at(self.to)?, self.branch()?);
             for db in whole {
                 let mut add = |key: &[u8]| {
                     if is_wanted(db, key) {
@@ -283,14 +310,14 @@ impl Job<'_> {
                     }
                 };
                 engine.each_key(&view, db, &mut add)?;
-                engine.each_key(&engine.keyspace, db, &mut add)?;
+                engine.each_key(&branch.keyspace, db, &mut add)?;
             }
         }
         keys.retain(|place| !plan.contains_key(place));
         let mut bytes: usize = plan.values().map(bytes_of).sum();
         let view = match keys.len() > NAMED_KEYS_MAX {
-            true => past.view(self.to.revision)?,
-            false => past.view_of_keys(self.to.revision)?,
+            true => engine.view_at(self.to)?,
+            false => engine.view_of_keys_at(self.to)?,
         };
         for (db, key) in keys {
             let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
@@ -320,8 +347,9 @@ impl Job<'_> {
         let (live, now_ms) = (engine.live(), engine.clock.now_ms());
         let options = engine.txn_options(&live, now_ms, false);
         let mut buffers = Buffers::default();
-        let mut txn =
-            Txn::begin(&engine.keyspace, scope, &*engine.replicator, &mut buffers, options);
+        let branch = self.branch()?;
+        let journal = engine.journal_of(&branch);
+        let mut txn = Txn::begin(&branch.keyspace, scope, journal, &mut buffers, options);
         if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
             return Ok(None);
         }
@@ -350,7 +378,7 @@ impl Job<'_> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
-        engine.settle_aside(&mut buffers, &finished, told);
+        engine.settle_aside(&mut buffers, &finished, told, branch.id);
         Ok(Some((finished.written, counts)))
     }
 

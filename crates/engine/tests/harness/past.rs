@@ -148,7 +148,7 @@ impl Past for MemoryPast {
         Ok(self.records.lock()[&revision.0].time_ms)
     }
 
-    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    fn view(&self, _: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.check(revision)?;
         let view = Keyspace::new(16, 7);
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
@@ -162,6 +162,7 @@ impl Past for MemoryPast {
 
     fn of_key(
         &self,
+        _: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,

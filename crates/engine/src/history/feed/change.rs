@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{DbIndex, Frame, Revision};
+use base::{BranchId, DbIndex, Frame, Revision};
 use command::Result;
 use keyspace::effect::{Cause, Effect};
 use log::Record;
@@ -133,13 +133,12 @@ fn value_at(
 ) -> Result<Option<Frame>> {
     let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
     let Some(engine) = engine else { return Ok(None) };
-    let at = Moment { revision, time_ms: 0 };
+    let at = Moment { branch: BranchId::MAIN, revision, time_ms: 0 };
     engine.look_at(at, change.db, key, |value, _| value.map_or(Frame::Null, whole)).map(Some)
 }
 
 #[cfg(test)]
 mod tests {
-    use base::BranchId;
     use log::RecordHeader;
 
     use super::*;

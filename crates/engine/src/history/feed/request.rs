@@ -54,6 +54,8 @@ pub(super) struct Request {
     pub(super) old: bool,
     pub(super) new: bool,
     pub(super) progress_ms: Option<u64>,
+    /// `None`: the connection's.
+    pub(super) branch: Option<Vec<u8>>,
 }
 
 impl Request {
@@ -67,6 +69,7 @@ impl Request {
             old: false,
             new: false,
             progress_ms: None,
+            branch: None,
         };
         let mut events = None;
         while !args.is_empty() {
@@ -88,7 +91,7 @@ impl Request {
             } else if args.take_word("progress") {
                 request.progress_ms = Some(progress(args.next()?)?);
             } else if args.take_word("branch") {
-                main_only(args.next()?)?;
+                request.branch = Some(args.next()?.to_vec());
             } else {
                 return Err(Error::SYNTAX);
             }
@@ -136,13 +139,6 @@ fn progress(arg: &[u8]) -> Result<u64> {
             shown(arg)
         ))
     })
-}
-
-fn main_only(branch: &[u8]) -> Result {
-    if branch == b"main" {
-        return Ok(());
-    }
-    Err(Error::new(format!("NOBRANCH no branch is named '{}'; there is only main", shown(branch))))
 }
 
 /// At most 64 bytes of what a client sent, for a message.
@@ -210,7 +206,7 @@ mod tests {
             ("NOW EVENTS set del", "ERR no event is named 'del'; there are set, changed"),
             ("NOW PROGRESS 99ms", "ERR PROGRESS '99ms' is no duration of at least 100ms"),
             ("NOW PROGRESS often", "ERR PROGRESS 'often' is no duration"),
-            ("NOW BRANCH dev", "NOBRANCH no branch is named 'dev'"),
+            ("NOW BRANCH", "ERR syntax error"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.text().starts_with(expected), "{line}: {error}");

@@ -1,0 +1,191 @@
+//! Making, changing and removing branches and tags: each is a record of the
+//! log, and is done by what the record says.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{BranchId, Revision};
+use command::{Error, Result};
+use keyspace::effect::Effect;
+use keyspace::{Branch, Buffers, Keyspace, Scope, Turn, Txn};
+
+use super::{Branching, LiveBranch};
+use crate::engine::Engine;
+use crate::session::Session;
+
+/// Who asks, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker {
+    pub(crate) command: String,
+    pub(crate) user: String,
+    pub(crate) address: String,
+    pub(crate) now_ms: u64,
+}
+
+impl Asker {
+    /// For the record's beginning; what the server does by itself has none.
+    pub(crate) fn origin(&self) -> Option<Effect<'_>> {
+        (!self.command.is_empty()).then_some(Effect::Origin {
+            command: self.command.as_bytes(),
+            user: self.user.as_bytes(),
+            address: self.address.as_bytes(),
+        })
+    }
+}
+
+impl Engine {
+    pub(crate) fn needs_branching(&self) -> Result<&Arc<dyn Branching>> {
+        self.branches.branching.get().ok_or(Error::new(
+            "ERR branches stand in the log and the archive; start with storage.aof_enabled = true",
+        ))
+    }
+
+    /// Gives `row` its databases, which begin with what its parent has now: a
+    /// branch that is new, or one that begins anew. Answers the record's
+    /// revision. The caller holds `branches.turn`.
+    ///
+    /// Takes all locks of the parent, whose state is what the branch begins
+    /// with, for as long as it takes to note where that stands.
+    pub(crate) fn fork(self: &Arc<Self>, asker: &Asker, row: &Branch) -> Result<Revision> {
+        let branching = self.needs_branching()?.clone();
+        let parent = self.branch(row.parent).ok_or_else(no_parent)?;
+        let ancestors = self.ancestors(row.parent);
+        let id = row.id;
+        let mut child = None;
+        let forked = self.declare(asker, &parent.keyspace, &Scope::All, |txn| {
+            let effect = Effect::Fork { row: &row.encode(), state: None };
+            let revision = txn.declare(&effect);
+            child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
+        });
+        let child = child.expect("the transaction ran");
+        self.branches.add(LiveBranch::new(id, child, self.replicator.clone()));
+        Ok(forked)
+    }
+
+    /// Lets a branch begin anew with what its parent has now.
+    pub(crate) fn fork_anew(self: &Arc<Self>, asker: &Asker, row: Branch) -> Result<Revision> {
+        let old =
+            self.branch(row.id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
+        if self.branch(row.parent).is_none() {
+            return Err(no_parent());
+        }
+        let mut buffers = Buffers::default();
+        let live = self.live();
+        let options = self.txn_options(&live, asker.now_ms, false);
+        // Before the parent's locks, as whoever fills a branch from its parent.
+        let all = Txn::begin(&old.keyspace, &Scope::All, &*self.replicator, &mut buffers, options);
+        old.journal.close();
+        let made = self.fork(asker, &Branch { base: Revision::ZERO, ..row });
+        all.finish();
+        made
+    }
+
+    /// Changes what is known of a branch besides its keys.
+    pub(crate) fn change_branch(self: &Arc<Self>, asker: &Asker, row: &Branch) -> Revision {
+        self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
+            txn.declare(&Effect::Branch { row: &row.encode() });
+        })
+    }
+
+    /// Removes a branch. Whoever is on it hears so with the next command.
+    pub(crate) fn remove_branch(self: &Arc<Self>, asker: &Asker, id: BranchId) -> Result<Revision> {
+        let branch =
+            self.branch(id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
+        // With every shard locked nobody is in the middle of a change.
+        let revision = self.declare(asker, &branch.keyspace, &Scope::All, |txn| {
+            branch.journal.close();
+            txn.declare(&Effect::BranchGone { branch: id });
+        });
+        Ok(revision)
+    }
+
+    /// Records a tag, or that it is gone.
+    pub(crate) fn note_tag(self: &Arc<Self>, asker: &Asker, effect: &Effect<'_>) -> Revision {
+        self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
+            txn.declare(effect);
+        })
+    }
+
+    /// Runs a transaction that declares one thing about branches, and does what
+    /// its record says. Answers its revision.
+    fn declare(
+        self: &Arc<Self>,
+        asker: &Asker,
+        keyspace: &Keyspace,
+        scope: &Scope,
+        run: impl FnOnce(&mut Txn<'_>),
+    ) -> Revision {
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        let options = self.txn_options(&live, asker.now_ms, false);
+        let mut txn = Txn::begin(keyspace, scope, &*self.replicator, &mut buffers, options);
+        txn.record_always();
+        if !asker.command.is_empty() {
+            let (user, address) = (asker.user.as_bytes(), asker.address.as_bytes());
+            txn.originate(asker.command.as_bytes(), user, address);
+        }
+        run(&mut txn);
+        let revision = txn.revision().expect("it declares something");
+        let turn = self.branches.known.write().apply(revision, asker.now_ms, txn.effects());
+        let turn = turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        txn.finish();
+        if let Some(Turn::Gone(id)) = turn {
+            self.branches.remove(id);
+        }
+        self.revision_written(revision);
+        revision
+    }
+
+    /// The keyspaces of a branch, its parent and so on.
+    pub(crate) fn ancestors(&self, branch: BranchId) -> Vec<Arc<Keyspace>> {
+        let known = self.branches.known.read();
+        let mut next = Some(branch);
+        let mut found = Vec::new();
+        while let Some(id) = next {
+            match self.branch(id) {
+                Some(branch) => found.push(branch.keyspace.clone()),
+                // What was in its memory is in the archive only.
+                None => break,
+            }
+            next = known.get(id).map(|row| row.parent);
+        }
+        found
+    }
+}
+
+fn no_parent() -> Error {
+    Error::new("NOBRANCH the parent was deleted")
+}
+
+impl Engine {
+    /// Deletes the branches whose time is up. Those who are on one hear so.
+    pub fn expire_branches(self: &Arc<Self>) {
+        let now_ms = self.clock.now_ms();
+        let is_due = |row: &Branch| row.deadline_ms.is_some_and(|at| at <= now_ms) && !row.is_kept;
+        let due: Vec<BranchId> = {
+            let known = self.branches.known.read();
+            known.iter().filter(|row| is_due(row)).map(|row| row.id).collect()
+        };
+        if due.is_empty() {
+            return;
+        }
+        let _turn = self.branches.turn.lock();
+        let asker = Asker { now_ms, ..Asker::default() };
+        for id in due {
+            // It may have been deleted meanwhile.
+            let _ = self.remove_branch(&asker, id);
+        }
+    }
+}
+
+/// Whether a branch may go: nobody is on it, and none begins with it.
+pub(crate) fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
+    let children = engine.branches.known.read().children(id).count();
+    let live = engine.branches.get(id)?;
+    let own = usize::from(except.branch() == id);
+    let sessions = live.sessions.load(Ordering::Relaxed).saturating_sub(own);
+    match (children, sessions) {
+        (0, 0) => None,
+        (0, sessions) => Some(format!("{sessions} connections are on it")),
+        (children, _) => Some(format!("{children} branches begin with it")),
+    }
+}
