@@ -431,8 +431,7 @@ impl Base {
         let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
         let overlays = needed(&all, &read);
         let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
-        let due: Vec<Left> =
-            past.into_iter().filter(|left| !below.contains(&left.space)).collect();
+        let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due

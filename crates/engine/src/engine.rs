@@ -16,7 +16,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
-use crate::history::WritersHeld;
+use crate::history::{Feeds, WritersHeld};
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -52,6 +52,7 @@ pub struct Engine {
     pub(crate) blocking: Blocking,
     pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
+    pub(crate) feeds: Feeds,
     pub(crate) pause: Pause,
     pub(crate) writers_held: WritersHeld,
     pub(crate) slowlog: SlowLog,
@@ -224,6 +225,7 @@ impl Engine {
             blocking: Blocking::default(),
             revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
+            feeds: Feeds::default(),
             pause: Pause::default(),
             writers_held: WritersHeld::default(),
             slowlog: SlowLog::default(),
@@ -259,6 +261,7 @@ impl Engine {
         session.tally.flush(&self.stats);
         self.pubsub.forget(session);
         self.tracking.forget(session.client.id);
+        self.close_watches(&session.client);
         self.clients.disconnect(session.client.id);
     }
 

@@ -189,10 +189,11 @@ impl Engine {
             self.replicator.admit_write()?;
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
-        if speaks_resp2 && session.is_subscribed() && !allowed_while_subscribed(command) {
+        if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
+            let watching = if session.client.is_watching() { "(UN)WATCHFROM / " } else { "" };
             return Err(Error::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-                 allowed in this context",
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / {watching}PING / QUIT / RESET \
+                 are allowed in this context",
                 command.full_name.to_ascii_lowercase()
             )));
         }
@@ -552,7 +553,7 @@ pub(crate) fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a
     &argv[names.min(argv.len())..]
 }
 
-fn allowed_while_subscribed(command: &Command) -> bool {
+fn allowed_while_listening(command: &Command) -> bool {
     matches!(
         command.full_name.as_str(),
         "ping"
@@ -562,6 +563,8 @@ fn allowed_while_subscribed(command: &Command) -> bool {
             | "punsubscribe"
             | "ssubscribe"
             | "sunsubscribe"
+            | "watchfrom"
+            | "unwatchfrom"
             | "quit"
             | "reset"
     )

@@ -376,6 +376,13 @@ pub static SETTINGS: &[Setting] = &[
         "Keys remembered for CLIENT TRACKING; 0 means without limit.",
     )
     .redis(&["tracking-table-max-keys"]),
+    row(
+        "limits",
+        "watches_per_client",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        integer!(watches_per_client),
+        "Watches that one connection may have open, see WATCHFROM.",
+    ),
     // ---- storage
     row(
         "storage",
@@ -501,6 +508,13 @@ pub static SETTINGS: &[Setting] = &[
         ANY_SIZE,
         size!(history_bytes),
         "Bytes of the log kept so that the past stays readable, the oldest going first; 0 means without limit.",
+    ),
+    row(
+        "storage",
+        "watch_log_size",
+        ANY_SIZE,
+        size!(watch_log_bytes),
+        "Bytes of the log kept for a watch whose client does not keep up, where no history keeps them; see WATCHFROM.",
     ),
     row(
         "storage",

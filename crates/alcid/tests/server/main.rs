@@ -16,6 +16,7 @@ mod revisions;
 mod run;
 mod security;
 mod tier;
+mod watch;
 mod wire;
 
 /// The program under test.
