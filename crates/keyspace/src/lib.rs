@@ -32,7 +32,7 @@ pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
-pub use peek::Peek;
+pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces};
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};

@@ -5,6 +5,7 @@ use base::{Revision, SpaceId};
 
 use crate::backing::Stored;
 use crate::shard::{Keyspace, value_of};
+use crate::txn::Txn;
 
 /// What memory can tell of a key.
 #[derive(Debug)]
@@ -37,13 +38,49 @@ impl Keyspace {
         }
     }
 
-    /// Keys may have been removed up to `revision` of which nothing is known
-    /// here. To be called for a keyspace that is filled from a backing, before
-    /// anybody peeks.
+    /// Keys may have been removed up to `revision`, and databases have changed
+    /// places, of which nothing is known here. To be called for a keyspace that
+    /// is filled from a backing, before anybody peeks.
     pub fn assume_removals(&self, revision: Revision) {
         for index in 0..crate::SHARDS {
             let mut shard = self.lock(index);
             shard.last_removal = shard.last_removal.max(revision);
+            shard.last_swap = shard.last_swap.max(revision);
+        }
+    }
+}
+
+/// What a transaction can tell of a key at an earlier revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// It was what it is now, with this deadline.
+    Unchanged(Option<u64>),
+    /// It did not exist, and does not.
+    Absent,
+    /// It has changed since, or is not in memory.
+    Unknown,
+}
+
+impl Txn<'_> {
+    /// Whether a key of the current database is as it was right after `at`,
+    /// which must be committed.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked.
+    #[must_use]
+    pub fn since(&self, key: &[u8], at: Revision) -> Since {
+        let (index, hash) = self.keyspace.locate(key);
+        let shard = self.shard(index);
+        let db = &shard.dbs[usize::from(self.db())];
+        match db.table.get(hash, key) {
+            // In a database that was elsewhere then, it was not this key.
+            Some(entry) if entry.revision() <= at.0 && shard.last_swap <= at => {
+                Since::Unchanged(entry.deadline())
+            }
+            // It may have been there and gone, to come back later.
+            Some(_) => Since::Unknown,
+            None if shard.last_removal <= at && db.knows_missing(hash, key) => Since::Absent,
+            None => Since::Unknown,
         }
     }
 }
