@@ -7,43 +7,17 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use archive::backup::Source;
-use archive::{Advanced, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
-use base::{Clock, DbIndex, Revision};
+use archive::{Advanced, ArchiveError, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
+use base::{BranchId, Clock, DbIndex, Revision};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
-use keyspace::Keyspace;
+use keyspace::{EncodingLimits, Keyspace, Spaces};
 use log::Log;
 use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
 
+use crate::forest::{back, fork};
 use crate::past::Past;
-
-/// Opens the archive's base and lets `keyspace`, which must be made with its
-/// seed, be filled from it.
-///
-/// # Errors
-/// What stands in the way, naming the folder.
-pub fn back(keyspace: &Keyspace, base: &Arc<Base>, settings: &Settings) -> Result<(), String> {
-    let limits = engine::encoding_limits(settings);
-    let backing = BaseBacking::new(base.clone(), limits);
-    keyspace.evict_to(backing.clone());
-    for database in &base.directory().databases {
-        let keys: u64 = database.keys.iter().sum();
-        if database.db < keyspace.databases() {
-            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
-        } else if keys > 0 {
-            return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
-                 at least",
-                base.dir().display(),
-                database.db,
-                keyspace.databases(),
-                database.db + 1
-            ));
-        }
-    }
-    Ok(())
-}
 
 /// The archive as the engine knows it.
 pub struct Archiving {
@@ -59,6 +33,7 @@ pub struct Archiving {
     tier: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
     databases: DbIndex,
+    limits: EncodingLimits,
     /// What no backup may be inside of.
     folders: Vec<PathBuf>,
 }
@@ -130,9 +105,15 @@ impl Archiving {
             tier: Mutex::new(None),
             clock: engine.clock.clone(),
             databases: engine.keyspace.databases(),
+            limits: engine::encoding_limits(&settings),
             folders,
         });
         engine.attach_archive(archiving.clone());
+        let weak = Arc::downgrade(&archiving);
+        archiving.base.set_reach(Arc::new(move |at| match weak.upgrade() {
+            Some(archiving) => archiving.follower.checkpoint(at),
+            None => Err(ArchiveError::Stopped("the server ends".to_owned())),
+        }));
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }
@@ -157,7 +138,9 @@ impl Archiving {
         self.checkpoint()?;
         engine.reload(|fresh| {
             self.checkpoint()?;
-            back(fresh, &self.base, &settings)
+            let limits = engine::encoding_limits(&settings);
+            let backing = BaseBacking::new(self.base.clone(), limits);
+            back(fresh, BranchId::MAIN, &self.base, &backing)
         })
     }
 
@@ -170,6 +153,18 @@ impl Archiving {
             let _ = tier.join();
         }
         self.follower.stop();
+    }
+}
+
+impl engine::Branching for Archiving {
+    fn fork(
+        &self,
+        ancestors: Vec<Arc<Keyspace>>,
+        parent: &Spaces,
+        at: Revision,
+        forked: Revision,
+    ) -> Arc<Keyspace> {
+        fork(&self.base, self.limits, ancestors, parent, at, forked)
     }
 }
 
@@ -361,7 +356,6 @@ fn advanced(
     };
     Box::new(move |revision, took_ms| {
         if let Some(engine) = engine.upgrade() {
-            engine.keyspace.forget_removals(revision);
             engine.tier_moved();
             let (log, settings) = (log.log(), &engine.live().settings);
             // A fault of the log is told by the log.

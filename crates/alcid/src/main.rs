@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod config_cmd;
 mod descriptors;
+mod forest;
 mod logging;
 mod past;
 mod rotation;

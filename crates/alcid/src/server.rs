@@ -67,11 +67,11 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut rng = SeededRng::from_system();
     let (keyspace, kept) = if settings.log_enabled {
-        let Storage { keyspace, log, base, past } =
+        let Storage { forest, log, base, past } =
             crate::storage::open(&settings, clock.clone(), &mut rng)?;
-        (keyspace, Some((log, base, past)))
+        (forest.main(), Some((log, base, past, forest)))
     } else {
-        (Keyspace::new(settings.databases, rng.next_u64()), None)
+        (Arc::new(Keyspace::new(settings.databases, rng.next_u64())), None)
     };
     let replicator: Arc<dyn Replicator> = match &kept {
         Some((log, ..)) => log.clone(),
@@ -99,8 +99,9 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         identity,
         hooks,
     ));
-    if let Some((log, base, past)) = kept {
+    if let Some((log, base, past, forest)) = kept {
         let started = Archiving::start(&engine, base, past, log);
+        forest.attach(&engine, started.clone());
         archiving.set(started).expect("set once");
     }
     // Before anybody can know that the server is there.

@@ -7,15 +7,16 @@ use archive::Base;
 use base::{Clock, Revision, Rng};
 use clap::Subcommand;
 use engine::{Recovered, StandaloneLog};
-use keyspace::{Buffers, Keyspace};
 use log::{Log, LogOptions, RealVfs, RecoveryReport};
 use settings::Settings;
+
+use crate::forest::Forest;
 
 /// What a start finds on disk.
 pub struct Storage {
     /// The state that the log ends with; keys that the archive has come in
     /// when they are asked for.
-    pub keyspace: Keyspace,
+    pub forest: Forest,
     /// The log.
     pub log: Arc<StandaloneLog>,
     /// The archive's base.
@@ -37,8 +38,7 @@ pub fn open(
     let base = Base::open(&settings.archive_dir(), rng.next_u64(), settings.block_cache_bytes)
         .map_err(|error| error.to_string())?;
     let base = Arc::new(base);
-    let keyspace = Keyspace::new(settings.databases, base.directory().seed);
-    crate::archiving::back(&keyspace, &base, settings)?;
+    let mut forest = Forest::open(&base, settings)?;
     let dir = settings.log_dir();
     let archived = base.revision();
     let options = LogOptions {
@@ -55,19 +55,11 @@ pub fn open(
             base.dir().display()
         ));
     }
-    let limits = engine::encoding_limits(settings);
-    let mut buffers = Buffers::default();
+    // A branch that the archive does not know yet is not made by a replay.
+    let mut unknown_branch = false;
     let mut replay = |record: log::Record<'_>| {
-        keyspace
-            .apply(
-                record.revision,
-                record.header.time_ms,
-                record.header.db,
-                record.effects,
-                &limits,
-                &mut buffers,
-            )
-            .map_err(|error| error.to_string())
+        unknown_branch |= forest.forks_now(&record);
+        if unknown_branch { Ok(()) } else { forest.apply(&record) }
     };
     let (log, report) =
         Log::open(Arc::new(RealVfs), &dir, options, archived, clock, rng, &mut replay)
@@ -96,8 +88,15 @@ pub fn open(
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
     };
     let log = StandaloneLog::new(log, recovered);
+    if unknown_branch {
+        let reader = log.log().reader(base.revision().next());
+        let limits = engine::encoding_limits(settings);
+        archive::catch_up(&base, reader, report.last, settings.databases, limits)
+            .map_err(|error| error.to_string())?;
+        forest = Forest::open(&base, settings)?;
+    }
     let past = crate::past::open(&base, &log, settings, report.ended_early.is_some())?;
-    Ok(Storage { keyspace, log, base, past })
+    Ok(Storage { forest, log, base, past })
 }
 
 /// `alcid log …`

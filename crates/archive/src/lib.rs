@@ -10,6 +10,7 @@
 mod backing;
 pub mod backup;
 mod base_tree;
+mod catch_up;
 mod codec;
 mod compaction;
 mod delta;
@@ -26,6 +27,7 @@ mod waiting;
 
 pub use backing::BaseBacking;
 pub use base_tree::{Base, Reach};
+pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use error::ArchiveError;
 pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};

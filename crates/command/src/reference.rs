@@ -18,6 +18,7 @@ const GROUPS: &[(Group, &str)] = &[
     (Group::PubSub, "Publish and subscribe"),
     (Group::Server, "Server"),
     (Group::History, "History and time travel"),
+    (Group::Branches, "Branches and tags"),
 ];
 
 /// The text of `docs/COMMANDS.md`.

@@ -51,6 +51,7 @@ pub enum Group {
     Connection,
     Server,
     History,
+    Branches,
 }
 
 impl Group {
@@ -69,6 +70,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::History => "history",
+            Group::Branches => "branches",
         }
     }
 
@@ -76,7 +78,7 @@ impl Group {
     #[must_use]
     pub const fn category(self) -> Flags {
         match self {
-            Group::Generic | Group::History => category::KEYSPACE,
+            Group::Generic | Group::History | Group::Branches => category::KEYSPACE,
             Group::String => category::STRING,
             Group::List => category::LIST,
             Group::Set => category::SET,

@@ -22,6 +22,7 @@ const FAMILIES: &[Family] = &[
     crate::pubsub::FAMILY,
     crate::server::FAMILY,
     crate::history::FAMILY,
+    crate::branch::FAMILY,
     crate::generic::DATABASES,
 ];
 

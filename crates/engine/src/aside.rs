@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use base::{Frame, FrameBuilder, Reply, Revision};
+use base::{BranchId, Frame, FrameBuilder, Reply, Revision};
 use command::{Error, Result};
 use keyspace::{Buffers, Finished};
 use tokio::runtime::Handle;
@@ -87,6 +87,7 @@ impl Engine {
         buffers: &mut Buffers,
         finished: &Finished,
         told: Invalidations,
+        branch: BranchId,
     ) {
         self.count_expired(finished);
         self.dispose(buffers.take_garbage());
@@ -94,10 +95,13 @@ impl Engine {
         self.revision_written(revision);
         if buffers.has_events() {
             let events = buffers.take_events();
-            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+            self.after_commit(
+                revision,
+                Box::new(move |engine| engine.publish_events(branch, &events)),
+            );
         }
         self.tell(told, revision);
         let effects = buffers.effects().to_vec();
-        self.serve_waiters(buffers.first_db(), &effects);
+        self.serve_waiters(branch, buffers.first_db(), &effects);
     }
 }

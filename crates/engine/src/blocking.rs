@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{DbIndex, Frame, FrameBuilder, Reply, Revision, Rng, SeededRng};
+use base::{BranchId, DbIndex, Frame, FrameBuilder, Reply, Revision, Rng, SeededRng};
 use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Finished, Scope, Txn, ValueRef};
@@ -73,12 +73,15 @@ struct DiskWait {
     ends: bool,
 }
 
+/// A key of a database of a branch.
+type Place = (BranchId, DbIndex, Vec<u8>);
+
 #[derive(Debug, Default)]
 struct Waiters {
     next_id: u64,
     by_id: HashMap<u64, Waiter>,
     /// Ids in ascending order, which is the order they came in.
-    by_key: HashMap<(DbIndex, Vec<u8>), BTreeMap<u64, ()>>,
+    by_key: HashMap<Place, BTreeMap<u64, ()>>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ struct Waiter {
     client: u64,
     command: &'static Command,
     argv: Vec<Vec<u8>>,
+    branch: BranchId,
     db: DbIndex,
     resp3: bool,
     keys: Vec<Vec<u8>>,
@@ -99,7 +103,8 @@ struct Waiter {
 impl Waiters {
     fn add(&mut self, id: u64, waiter: Waiter) {
         for key in &waiter.keys {
-            self.by_key.entry((waiter.db, key.clone())).or_default().insert(id, ());
+            let place = (waiter.branch, waiter.db, key.clone());
+            self.by_key.entry(place).or_default().insert(id, ());
         }
         self.by_id.insert(id, waiter);
     }
@@ -107,7 +112,7 @@ impl Waiters {
     fn remove(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.by_id.remove(&id)?;
         for key in &waiter.keys {
-            let place = (waiter.db, key.clone());
+            let place = (waiter.branch, waiter.db, key.clone());
             if let Some(ids) = self.by_key.get_mut(&place) {
                 ids.remove(&id);
                 if ids.is_empty() {
@@ -205,6 +210,7 @@ impl Blocking {
             client: session.client.id,
             command,
             argv: argv.iter().map(|arg| arg.to_vec()).collect(),
+            branch: session.branch(),
             db: session.db,
             resp3: session.client.activity.resp3.load(Ordering::Relaxed),
             keys: keys.to_vec(),
@@ -236,16 +242,17 @@ impl Blocking {
     }
 
     /// The first waiter of a key after `after`, in order of arrival.
-    fn next(&self, db: DbIndex, key: &[u8], after: u64) -> Option<u64> {
+    fn next(&self, place: &Place, after: u64) -> Option<u64> {
         let waiters = self.waiters.lock();
-        let ids = waiters.by_key.get(&(db, key.to_vec()))?;
+        let ids = waiters.by_key.get(place)?;
         ids.range(after + 1..).next().map(|(&id, ())| id)
     }
 
-    /// Keys of one database that somebody waits for.
-    fn keys_in(&self, db: DbIndex) -> Vec<Vec<u8>> {
+    /// Keys of one database of a branch that somebody waits for.
+    fn keys_in(&self, branch: BranchId, db: DbIndex) -> Vec<Vec<u8>> {
         let waiters = self.waiters.lock();
-        waiters.by_key.keys().filter(|(at, _)| *at == db).map(|(_, key)| key.clone()).collect()
+        let here = |place: &&Place| (place.0, place.1) == (branch, db);
+        waiters.by_key.keys().filter(here).map(|(_, _, key)| key.clone()).collect()
     }
 
     fn find_client(&self, client: u64) -> Option<u64> {
@@ -376,24 +383,24 @@ impl Engine {
 
     /// Serves the clients that wait for keys which `effects` may have filled,
     /// and those that their own commands fill in turn.
-    pub(crate) fn serve_waiters(self: &Arc<Self>, db: DbIndex, effects: &[u8]) {
+    pub(crate) fn serve_waiters(self: &Arc<Self>, branch: BranchId, db: DbIndex, effects: &[u8]) {
         if self.blocking.is_empty() {
             return;
         }
         let mut ready = VecDeque::new();
-        self.collect_ready(db, effects, &mut ready);
+        self.collect_ready(branch, db, effects, &mut ready);
         if ready.is_empty() {
             return;
         }
         let _serving = self.blocking.serving.lock();
         let mut buffers = Buffers::default();
         let mut rng = SeededRng::new(self.clock.monotonic_ns());
-        while let Some((db, key)) = ready.pop_front() {
+        while let Some(place) = ready.pop_front() {
             let mut after = 0;
-            while let Some(id) = self.blocking.next(db, &key, after) {
+            while let Some(id) = self.blocking.next(&place, after) {
                 after = id;
                 let Some(waiter) = self.blocking.take(id) else { continue };
-                match self.serve(&waiter, &key, &mut buffers, &mut rng, &mut ready) {
+                match self.serve(&waiter, &place.2, &mut buffers, &mut rng, &mut ready) {
                     Served::Answered(answer, told) => {
                         let revision = answer.depends_on;
                         // A connection that is gone has no use for the answer;
@@ -418,8 +425,9 @@ impl Engine {
         key: &[u8],
         buffers: &mut Buffers,
         rng: &mut dyn Rng,
-        ready: &mut VecDeque<(DbIndex, Vec<u8>)>,
+        ready: &mut VecDeque<Place>,
     ) -> Served {
+        let Some(branch) = self.branch(waiter.branch) else { return Served::StillWaits };
         let Run::Data(handler) = waiter.command.spec.run else { return Served::StillWaits };
         let live = self.live();
         let argv = borrow(&waiter.argv);
@@ -433,7 +441,8 @@ impl Engine {
         };
         let mut options = self.txn_options(&live, now_ms, true);
         options.always_record = true;
-        let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, buffers, options);
+        let journal = self.journal_of(&branch);
+        let mut txn = Txn::begin(&branch.keyspace, &scope, journal, buffers, options);
         if self.past().is_some()
             && let Some(client) = self.clients.get(waiter.client)
         {
@@ -473,10 +482,14 @@ impl Engine {
         if buffers.has_events() {
             let events = buffers.take_events();
             let revision = finished.written.unwrap_or_default();
-            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+            let branch = waiter.branch;
+            self.after_commit(
+                revision,
+                Box::new(move |engine| engine.publish_events(branch, &events)),
+            );
         }
         if finished.written.is_some() {
-            self.collect_ready(buffers.first_db(), &effects, ready);
+            self.collect_ready(waiter.branch, buffers.first_db(), &effects, ready);
         }
         if still_waits {
             self.tell(told, finished.written.unwrap_or_default());
@@ -492,10 +505,16 @@ impl Engine {
     }
 
     /// Keys that effects may have filled, in order.
-    fn collect_ready(&self, db: DbIndex, effects: &[u8], ready: &mut VecDeque<(DbIndex, Vec<u8>)>) {
+    fn collect_ready(
+        &self,
+        branch: BranchId,
+        db: DbIndex,
+        effects: &[u8],
+        ready: &mut VecDeque<Place>,
+    ) {
         let mut add = |db: DbIndex, key: &[u8]| {
-            if !ready.iter().any(|(other, known)| *other == db && known == key) {
-                ready.push_back((db, key.to_vec()));
+            if !ready.iter().any(|(_, other, known)| *other == db && known == key) {
+                ready.push_back((branch, db, key.to_vec()));
             }
         };
         let (mut db, mut key): (DbIndex, &[u8]) = (db, b"");
@@ -511,7 +530,7 @@ impl Engine {
                 Effect::Rename { db, key, .. } => add(db, key),
                 Effect::Swap { a, b } => {
                     for db in [a, b] {
-                        self.blocking.keys_in(db).iter().for_each(|key| add(db, key));
+                        self.blocking.keys_in(branch, db).iter().for_each(|key| add(db, key));
                     }
                 }
                 _ => {}

@@ -45,6 +45,7 @@ pub(crate) fn handler(full_name: &str) -> Option<Handler> {
         .chain(crate::clients_command::FAMILIES)
         .chain(crate::server::FAMILIES)
         .chain(crate::history::FAMILIES)
+        .chain(crate::branch::FAMILIES)
         .flat_map(|family| family.iter())
         .find(|(name, _)| *name == full_name)
         .map(|(_, handler)| *handler)

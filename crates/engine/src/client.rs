@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::Frame;
 use parking_lot::{Mutex, RwLock};
@@ -58,6 +58,8 @@ pub struct Activity {
     pub shard_subscriptions: AtomicUsize,
     /// Queued commands of a MULTI; -1 outside.
     pub multi: AtomicI64,
+    /// The branch it is on.
+    pub branch: AtomicU32,
     /// The revision that CLIENT TRAVEL reads at; `u64::MAX` for the present.
     pub travel: AtomicU64,
     /// Bytes of those commands.

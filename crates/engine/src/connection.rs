@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use base::BranchId;
 use command::{Args, Error, Result};
 
 use crate::call::{Call, Handler};
@@ -68,6 +69,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.reply_mode = ReplyMode::On;
     session.set_shows_revisions(false);
     session.set_travel(None);
+    call.engine.take_seat(session, &call.engine.branch(BranchId::MAIN).expect("main exists"));
     session.db = 0;
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
@@ -100,7 +102,13 @@ fn auth(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Checks who it is; `user@branch` also puts the connection on a branch, which
+/// clients that know nothing of branches can say.
 fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result {
+    let (user, branch) = match user.iter().rposition(|&byte| byte == b'@') {
+        Some(at) => (&user[..at], Some(&user[at + 1..])),
+        None => (user, None),
+    };
     let expected = call.live.settings.requirepass.expose().as_bytes();
     // Without a password the default user takes any, as Redis's `nopass`.
     let is_right =
@@ -108,6 +116,10 @@ fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result
     if !is_right {
         tracing::warn!(client = call.session.client.id, addr = %call.session.client.addr, "authentication failed");
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
+    }
+    if let Some(name) = branch {
+        let branch = call.engine.branch_named(name)?;
+        call.engine.take_seat(call.session, &branch);
     }
     call.session.authenticated = true;
     "default".clone_into(&mut call.session.user);

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{Clock, DbIndex, Rng, SeededRng};
+use base::{BranchId, Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
 use settings::Settings;
 
 use crate::blocking::Blocking;
+use crate::branch::{LiveBranch, LiveBranches};
 use crate::call::Handler;
 use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
@@ -33,8 +34,10 @@ use crate::tracking::Tracking;
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.
 pub struct Engine {
-    /// The current state.
-    pub keyspace: Keyspace,
+    /// The current state of main.
+    pub keyspace: Arc<Keyspace>,
+    pub(crate) main: LiveBranch,
+    pub(crate) branches: LiveBranches,
     /// The commit rule.
     pub replicator: Arc<dyn Replicator>,
     /// Where time comes from.
@@ -183,7 +186,7 @@ impl Engine {
     /// it has no handler for it.
     #[must_use]
     pub fn new(
-        keyspace: Keyspace,
+        keyspace: impl Into<Arc<Keyspace>>,
         replicator: Arc<dyn Replicator>,
         clock: Arc<dyn Clock>,
         seed: u64,
@@ -200,7 +203,10 @@ impl Engine {
             }
             by_id
         };
+        let keyspace: Arc<Keyspace> = keyspace.into();
         Engine {
+            main: LiveBranch::new(BranchId::MAIN, keyspace.clone(), replicator.clone()),
+            branches: LiveBranches::default(),
             gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,
             started_ms: clock.now_ms(),
@@ -305,7 +311,7 @@ impl Engine {
     /// Brings keys that the session's next commands will look up near the
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
-        self.keyspace.warm(session.db, keys);
+        self.branch_of(session).keyspace.warm(session.db, keys);
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {
@@ -347,7 +353,9 @@ impl Engine {
     /// Bytes that count against `maxmemory`.
     #[must_use]
     pub fn used_memory(&self) -> u64 {
-        self.keyspace.memory_bytes() as u64
+        let mut bytes = 0;
+        self.each_keyspace(|keyspace| bytes += keyspace.memory_bytes() as u64);
+        bytes
     }
 
     /// Disconnects those who hold the most memory until all clients together

@@ -69,6 +69,9 @@ impl Engine {
             session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
         }
         let now_ms = session.now_ms();
+        if session.seat.is_some() {
+            self.renew_seat(session);
+        }
         let command = match find(argv) {
             Ok(command) => command,
             Err(error) => return self.refuse(session, None, &error, reply),
@@ -176,6 +179,9 @@ impl Engine {
         if in_multi && flags.has(NO_MULTI) {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
+        if session.seat.is_some() {
+            self.check_branch(session, command)?;
+        }
         if flags.has(DENYOOM) && self.is_out_of_memory(live) {
             return Err(Error::OUT_OF_MEMORY);
         }
@@ -238,12 +244,13 @@ impl Engine {
     ) -> command::Result<Outcome> {
         let options = self.txn_options(live, now_ms, !session.no_touch);
         let mut buffers = std::mem::take(&mut session.buffers);
-        let journal: &dyn keyspace::Journal = &*self.replicator;
+        let branch = self.branch_of(session);
+        let (keyspace, journal) = (&*branch.keyspace, self.journal_of(&branch));
         let mut txn = if command.single_key {
-            Txn::begin_on_key(&self.keyspace, argv[1], journal, &mut buffers, options)
+            Txn::begin_on_key(keyspace, argv[1], journal, &mut buffers, options)
         } else {
             let scope = self.scope(command, argv);
-            Txn::begin(&self.keyspace, &scope, journal, &mut buffers, options)
+            Txn::begin(keyspace, &scope, journal, &mut buffers, options)
         };
         if self.has_effect_readers() {
             txn.record_always();
@@ -297,7 +304,7 @@ impl Engine {
         can_block: bool,
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
-        let loaded = self.keyspace.is_backed().then(|| (txn.loaded(), self.clock.monotonic_ns()));
+        let loaded = txn.is_backed().then(|| (txn.loaded(), self.clock.monotonic_ns()));
         if command.single_key {
             txn.purge(argv[1]);
         } else {
@@ -367,7 +374,11 @@ impl Engine {
         if session.buffers.has_events() {
             let events = session.buffers.take_events();
             let revision = finished.written.unwrap_or(Revision::ZERO);
-            self.after_commit(revision, Box::new(move |engine| engine.publish_events(&events)));
+            let branch = session.branch();
+            self.after_commit(
+                revision,
+                Box::new(move |engine| engine.publish_events(branch, &events)),
+            );
         }
         self.tell_observed(session, finished.written.unwrap_or_default());
         if finished.written.is_some()
@@ -375,7 +386,7 @@ impl Engine {
             && !self.blocking.is_empty()
         {
             let effects = session.buffers.effects().to_vec();
-            self.serve_waiters(session.buffers.first_db(), &effects);
+            self.serve_waiters(session.branch(), session.buffers.first_db(), &effects);
         }
     }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use base::Revision;
 use keyspace::{Buffers, SHARDS, Scope, Txn};
 
-use crate::engine::Engine;
+use crate::branch::{Held, LiveBranch};
+use crate::engine::{Engine, Live};
 
 /// Keys removed under one lock before it is released.
 const BATCH: usize = 64;
@@ -27,18 +28,41 @@ impl Engine {
         let started_ns = self.clock.monotonic_ns();
         let deadline_ns = started_ns + budget_us * 1000;
         let live = self.live();
-        let mut buffers = Buffers::default();
+        let mut branches = vec![Held::Main(&self.main)];
+        branches.extend(self.branches.all().into_iter().map(Held::Other));
         let mut removed = 0;
-        'shards: for shard in 0..SHARDS {
+        for branch in &branches {
+            let is_cut = self.expire_on(branch, &live, deadline_ns, &mut removed);
+            if is_cut {
+                self.stats.expire_cycle_cut.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+        let used_ns = self.clock.monotonic_ns() - started_ns;
+        self.stats.expire_cycle_us.fetch_add(used_ns / 1000, Ordering::Relaxed);
+        self.latency.event(&live, "expire-cycle", used_ns, self.clock.now_ms());
+        removed
+    }
+
+    /// The turn of one branch. Answers whether time was up before its end.
+    fn expire_on(
+        self: &Arc<Self>,
+        branch: &LiveBranch,
+        live: &Live,
+        deadline_ns: u64,
+        removed: &mut usize,
+    ) -> bool {
+        let (keyspace, journal) = (&branch.keyspace, self.journal_of(branch));
+        let mut buffers = Buffers::default();
+        for shard in 0..SHARDS {
             loop {
                 let now_ms = self.clock.now_ms();
-                if !self.keyspace.has_due(shard, now_ms) {
+                if !keyspace.has_due(shard, now_ms) {
                     break;
                 }
-                let options = self.txn_options(&live, now_ms, false);
+                let options = self.txn_options(live, now_ms, false);
                 let scope = Scope::Shards(smallvec::smallvec![shard]);
-                let mut txn =
-                    Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
+                let mut txn = Txn::begin(keyspace, &scope, journal, &mut buffers, options);
                 if self.has_effect_readers() {
                     txn.record_always();
                 }
@@ -46,7 +70,7 @@ impl Engine {
                 let told = self.tracking.changes(0, &txn);
                 let finished = txn.finish();
                 finished.written.into_iter().for_each(|revision| self.revision_written(revision));
-                removed += batch;
+                *removed += batch;
                 self.count_expired(&finished);
                 if finished.loaded > 0 {
                     self.count_loaded(finished.loaded);
@@ -55,24 +79,21 @@ impl Engine {
                 if buffers.has_events() {
                     let events = buffers.take_events();
                     let revision = finished.written.unwrap_or(Revision::ZERO);
+                    let branch = branch.id;
                     self.after_commit(
                         revision,
-                        Box::new(move |engine| engine.publish_events(&events)),
+                        Box::new(move |engine| engine.publish_events(branch, &events)),
                     );
                 }
                 self.tell(told, finished.written.unwrap_or_default());
                 if self.clock.monotonic_ns() >= deadline_ns {
-                    self.stats.expire_cycle_cut.fetch_add(1, Ordering::Relaxed);
-                    break 'shards;
+                    return true;
                 }
                 if batch < BATCH {
                     break;
                 }
             }
         }
-        let used_ns = self.clock.monotonic_ns() - started_ns;
-        self.stats.expire_cycle_us.fetch_add(used_ns / 1000, Ordering::Relaxed);
-        self.latency.event(&live, "expire-cycle", used_ns, self.clock.now_ms());
-        removed
+        false
     }
 }

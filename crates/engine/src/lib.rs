@@ -19,6 +19,7 @@
 
 mod aside;
 mod blocking;
+mod branch;
 mod call;
 mod checkpoint;
 mod client;
@@ -50,6 +51,7 @@ mod travel;
 mod waiting;
 
 pub use blocking::{Answer, Blocked};
+pub use branch::{Branching, LiveBranch};
 pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};

@@ -1,6 +1,7 @@
 //! Keyspace notifications: events become messages on `__keyspace@…__` and
 //! `__keyevent@…__` channels.
 
+use base::BranchId;
 use keyspace::{Event, class};
 
 use crate::engine::Engine;
@@ -32,18 +33,18 @@ pub(crate) fn parse_classes(letters: &str) -> Option<u32> {
 }
 
 impl Engine {
-    /// Publishes events in order.
-    pub(crate) fn publish_events(&self, events: &[Event]) {
+    /// Publishes events of a branch, in order, to those who are on it.
+    pub(crate) fn publish_events(&self, branch: BranchId, events: &[Event]) {
         let classes = self.live().event_classes;
         for event in events {
             if classes & class::KEYSPACE != 0 {
                 let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
                 channel.extend_from_slice(&event.key);
-                self.publish(&channel, event.name.as_bytes());
+                self.publish_on(branch, &channel, event.name.as_bytes());
             }
             if classes & class::KEYEVENT != 0 {
                 let channel = format!("__keyevent@{}__:{}", event.db, event.name);
-                self.publish(channel.as_bytes(), &event.key);
+                self.publish_on(branch, channel.as_bytes(), &event.key);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{Frame, glob};
+use base::{BranchId, Frame, glob};
 use command::{Error, Result};
 use parking_lot::RwLock;
 
@@ -188,11 +188,32 @@ impl Engine {
     /// Sends a message to a channel's subscribers and to matching patterns';
     /// answers how many messages that makes.
     pub(crate) fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        self.publish_to(channel, message, |_| true)
+    }
+
+    /// As [`Engine::publish`], to those who are on a branch.
+    pub(crate) fn publish_on(&self, branch: BranchId, channel: &[u8], message: &[u8]) -> usize {
+        self.publish_to(channel, message, |client| {
+            client.activity.branch.load(Ordering::Relaxed) == branch.0
+        })
+    }
+
+    fn publish_to(
+        &self,
+        channel: &[u8],
+        message: &[u8],
+        is_meant: impl Fn(&Client) -> bool,
+    ) -> usize {
         let mut receivers = 0;
+        let mut send = |client: &Arc<Client>, frame: &Arc<Frame>| {
+            if is_meant(client) {
+                self.push(client, frame.clone());
+                receivers += 1;
+            }
+        };
         if let Some(clients) = self.pubsub.channels.read().get(channel) {
             let frame = message_frame("message", channel, message);
-            clients.values().for_each(|client| self.push(client, frame.clone()));
-            receivers += clients.len();
+            clients.values().for_each(|client| send(client, &frame));
         }
         if self.pubsub.pattern_count.load(Ordering::Relaxed) > 0 {
             for (pattern, clients) in self.pubsub.patterns.read().iter() {
@@ -203,8 +224,7 @@ impl Engine {
                         Frame::bulk(channel),
                         Frame::bulk(message),
                     ]));
-                    clients.values().for_each(|client| self.push(client, frame.clone()));
-                    receivers += clients.len();
+                    clients.values().for_each(|client| send(client, &frame));
                 }
             }
         }

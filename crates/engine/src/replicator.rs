@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use keyspace::Journal;
 use tokio::sync::watch;
 
@@ -13,6 +13,20 @@ use tokio::sync::watch;
 /// revision before it is committed too. After a fault nothing is committed any
 /// more until the process restarts.
 pub trait Replicator: Journal {
+    /// As [`Journal::append`], of a transaction on another branch than main. A
+    /// rule that keeps no log takes no notice.
+    fn append_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &[u8],
+    ) {
+        let _ = branch;
+        self.append(revision, time_ms, db, effects);
+    }
+
     /// Whether replies that depend on `revision` may leave.
     fn is_committed(&self, revision: Revision) -> bool;
 

@@ -18,6 +18,10 @@ pub struct Session {
     pub client: Arc<Client>,
     /// The database of SELECT.
     pub(crate) db: DbIndex,
+    /// The branch of BRANCH USE; `None`: main.
+    pub(crate) seat: Option<crate::branch::Seat>,
+    /// Its name when the session came to it.
+    pub(crate) branch_name: Vec<u8>,
     /// Whether the client may run commands.
     pub authenticated: bool,
     /// Who the client has authenticated as.
@@ -109,6 +113,8 @@ impl Session {
         Session {
             client,
             db: 0,
+            seat: None,
+            branch_name: keyspace::MAIN.to_vec(),
             authenticated,
             user: "default".to_owned(),
             depends_on: Revision::ZERO,

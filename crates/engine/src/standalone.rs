@@ -96,12 +96,22 @@ impl Journal for StandaloneLog {
     }
 
     fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
-        let header = RecordHeader { time_ms, db, branch: BranchId::MAIN };
-        self.log.append(revision, header, effects);
+        self.append_on(BranchId::MAIN, revision, time_ms, db, effects);
     }
 }
 
 impl Replicator for StandaloneLog {
+    fn append_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &[u8],
+    ) {
+        self.log.append(revision, RecordHeader { time_ms, db, branch }, effects);
+    }
+
     fn is_committed(&self, revision: Revision) -> bool {
         self.log.fsync() != FsyncPolicy::Always || revision <= self.log.durable()
     }

@@ -204,7 +204,15 @@ impl Engine {
     /// For a thread of its own.
     pub fn keep_tier(&self, goes_on: &AtomicBool) {
         let mut loading = None;
+        let mut forgotten = Revision::ZERO;
         while goes_on.load(Ordering::SeqCst) {
+            // Not on the archive's own thread: who holds a shard may wait for
+            // that one.
+            let archived = self.archived().revision;
+            if archived > forgotten {
+                self.each_keyspace(|keyspace| keyspace.forget_removals(archived));
+                forgotten = archived;
+            }
             let live = self.live();
             let marks = self.marks(&live);
             let over = |marks: &Marks| self.used_memory() > marks.limit;
@@ -245,7 +253,7 @@ impl Engine {
             if archived > upto {
                 (upto, spent) = (archived, 0);
             }
-            if spent >= SHARDS {
+            if spent >= SHARDS * (1 + self.branches.all().len()) {
                 if used <= marks.limit {
                     return EvictionEnd::Enough;
                 }
@@ -281,8 +289,14 @@ impl Engine {
     fn evict_slice(&self, marks: &Marks, used: u64, upto: Revision) -> Slice {
         let wanted = (used.saturating_sub(marks.target) / SHARDS as u64)
             .clamp(*SLICE_BYTES.start(), *SLICE_BYTES.end());
-        let shard = self.tier.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let evicted = self.keyspace.evict(shard, upto, wanted as usize);
+        let branches = self.branches.all();
+        let turn =
+            self.tier.next_shard.fetch_add(1, Ordering::Relaxed) % (SHARDS * (1 + branches.len()));
+        let (shard, keyspace) = match (turn / SHARDS).checked_sub(1) {
+            None => (turn, &self.keyspace),
+            Some(branch) => (turn % SHARDS, &branches[branch].keyspace),
+        };
+        let evicted = keyspace.evict(shard, upto, wanted as usize);
         self.stats.tier_evicted_keys.fetch_add(evicted.keys, Ordering::Relaxed);
         self.stats.tier_evicted_bytes.fetch_add(evicted.bytes as u64, Ordering::Relaxed);
         self.dispose(evicted.garbage);

@@ -55,13 +55,14 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::new("ERR WATCH inside MULTI is not allowed"));
     }
     let engine = call.engine.clone();
+    let branch = engine.branch_of(call.session);
     let shards = call.args.iter().map(|key| engine.keyspace.shard_of(key)).collect();
     let mut buffers = std::mem::take(&mut call.session.buffers);
     let options = engine.txn_options(call.live, call.now_ms, false);
     let mut txn = Txn::begin(
-        &engine.keyspace,
+        &branch.keyspace,
         &Scope::Shards(shards),
-        &*engine.replicator,
+        engine.journal_of(&branch),
         &mut buffers,
         options,
     );
@@ -213,7 +214,9 @@ impl Engine {
         let scope = self.scope_of_queue(multi, watched);
         let mut buffers = std::mem::take(&mut session.buffers);
         let options = self.txn_options(live, now_ms, !session.no_touch);
-        let mut txn = Txn::begin(&self.keyspace, &scope, &*self.replicator, &mut buffers, options);
+        let branch = self.branch_of(session);
+        let journal = self.journal_of(&branch);
+        let mut txn = Txn::begin(&branch.keyspace, &scope, journal, &mut buffers, options);
         if self.has_effect_readers() {
             txn.record_always();
         }

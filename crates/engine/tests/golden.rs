@@ -27,9 +27,9 @@ const SESSIONS: &[&str] = &["connection", "transactions", "pubsub", "server"];
 /// Families that look back, on an engine with a past in memory.
 const PAST: &[&str] = &["history"];
 
-/// Families that need a log and a clock that goes by itself: only the server as
+/// Families that need a log, or a clock that goes by itself: only the server as
 /// a process runs them.
-const PROCESS: &[&str] = &["process"];
+const PROCESS: &[&str] = &["process", "branches"];
 
 /// An engine with named sessions.
 struct EngineTarget {

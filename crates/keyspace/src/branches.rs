@@ -25,7 +25,8 @@ pub struct Branch {
     pub name: Vec<u8>,
     /// Whose state it begins with.
     pub parent: BranchId,
-    /// As of which revision.
+    /// As of which revision. In the record that makes it 0 stands for that
+    /// record's.
     pub base: Revision,
     /// The revision that gave it its databases.
     pub forked: Revision,
@@ -230,7 +231,10 @@ impl Branches {
                     return Ok(None);
                 }
                 Effect::Fork { row, state } => {
-                    let branch = Branch { forked: revision, ..Branch::decode(row)? };
+                    let mut branch = Branch { forked: revision, ..Branch::decode(row)? };
+                    if branch.base == Revision::ZERO && state == Revision::ZERO {
+                        branch.base = revision;
+                    }
                     let parent = branch.parent;
                     if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
                         return Err("there is no such parent");
@@ -248,7 +252,7 @@ impl Branches {
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
                     let tag = Tag {
                         branch,
-                        revision: tagged,
+                        revision: if tagged == Revision::ZERO { revision } else { tagged },
                         time_ms: if tagged_ms == 0 { time_ms } else { tagged_ms },
                         created_by: user.to_vec(),
                     };

@@ -145,8 +145,8 @@ pub enum Effect<'a> {
     BranchGone {
         branch: BranchId,
     },
-    /// The tag names this revision of that branch, whose time was `time_ms`; 0:
-    /// that of this record.
+    /// The tag names this revision of that branch, whose time was `time_ms`. 0
+    /// stands for those of this record.
     Tag {
         name: &'a [u8],
         branch: BranchId,

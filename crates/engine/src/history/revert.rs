@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
 use keyspace::{Buffers, Scope, Txn, Value, class, dump};
@@ -350,7 +350,7 @@ impl Job<'_> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
-        engine.settle_aside(&mut buffers, &finished, told);
+        engine.settle_aside(&mut buffers, &finished, told, BranchId::MAIN);
         Ok(Some((finished.written, counts)))
     }
 

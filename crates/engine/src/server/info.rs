@@ -70,7 +70,10 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // EXEC holds the locks.
     let (databases, unloaded) = match &call.open {
         Some(txn) => (txn.statistics(), txn.unloaded()),
-        None => (call.engine.keyspace.statistics(), call.engine.keyspace.unloaded()),
+        None => {
+            let branch = call.engine.branch_of(call.session);
+            (branch.keyspace.statistics(), branch.keyspace.unloaded())
+        }
     };
     let source = Source { engine: call.engine, databases, unloaded, now_ms: call.now_ms };
     let mut text = Fields::default();

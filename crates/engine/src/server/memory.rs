@@ -55,7 +55,7 @@ fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine;
     let databases = match &call.open {
         Some(txn) => txn.statistics(),
-        None => engine.keyspace.statistics(),
+        None => engine.branch_of(call.session).keyspace.statistics(),
     };
     let MemoryUse { startup, data, clients, used, peak, resident } = MemoryUse::of(engine);
     let keys: usize = databases.iter().map(|(_, database)| database.keys).sum();

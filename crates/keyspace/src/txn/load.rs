@@ -104,6 +104,12 @@ impl Txn<'_> {
         }
     }
 
+    /// Whether any key of its keyspace may stand in a backing only.
+    #[must_use]
+    pub fn is_backed(&self) -> bool {
+        self.keyspace.is_backed()
+    }
+
     /// Keys that were asked for by name so far and had to be brought into memory.
     #[must_use]
     pub fn loaded(&self) -> u32 {

@@ -1,0 +1,45 @@
+//! Rows of the commands about branches and tags; their handlers are in
+//! `engine`.
+
+use crate::flags::{FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE, WRITE, category};
+use crate::spec::{CommandSpec, Family, Group};
+
+type Row = CommandSpec;
+
+/// They are records of their own, which no EXEC can hold.
+const CHANGE: Flags = WRITE.with(NOSCRIPT).with(NO_MULTI);
+const MOVE: Flags = NOSCRIPT.with(NO_MULTI).with(FAST);
+const ASK: Flags = READONLY.with(NO_MULTI);
+const HELP: Flags = LOADING.with(STALE);
+
+/// The rows.
+#[rustfmt::skip]
+pub const FAMILY: Family = Family {
+    group: Group::Branches,
+    commands: &[
+        Row::container("branch", Flags(0), "alcid 0.1", "A container for commands about branches.", BRANCH_COMMANDS),
+        Row::container("tag", Flags(0), "alcid 0.1", "A container for commands about tags, names for revisions.", TAG_COMMANDS),
+    ],
+};
+
+#[rustfmt::skip]
+const BRANCH_COMMANDS: &[CommandSpec] = &[
+    Row::engine("create", -3, CHANGE, "alcid 0.1", "name [FROM branch] [AT when] [TTL duration] [QUOTA size] [READONLY]", "Makes a branch, which begins with what its parent has."),
+    Row::engine("current", 2, MOVE, "alcid 0.1", "", "Names the connection's branch."),
+    Row::engine("delete", -3, CHANGE, "alcid 0.1", "name [FORCE]", "Deletes a branch and what was written to it.").categories(category::DANGEROUS),
+    Row::engine("help", 2, HELP, "alcid 0.1", "", "Returns helpful text about the different subcommands."),
+    Row::engine("info", 3, ASK, "alcid 0.1", "name", "Tells what a branch begins with and how far it is from that."),
+    Row::engine("list", -2, ASK, "alcid 0.1", "[MATCH pattern]", "Names the branches."),
+    Row::engine("protect", -3, CHANGE, "alcid 0.1", "name [NO-DELETE] [MERGE-ONLY] [REQUIRE hook]", "Says what is not to be done to a branch; nothing: everything may be done again."),
+    Row::engine("rename", 4, CHANGE, "alcid 0.1", "name newname", "Gives a branch another name."),
+    Row::engine("reset", 5, CHANGE, "alcid 0.1", "name TO <when | PARENT>", "Makes a branch what it was at an earlier time, or begin anew with what its parent has now.").categories(category::DANGEROUS),
+    Row::engine("use", 3, MOVE, "alcid 0.1", "name", "Puts the connection on a branch."),
+];
+
+#[rustfmt::skip]
+const TAG_COMMANDS: &[CommandSpec] = &[
+    Row::engine("create", -3, CHANGE, "alcid 0.1", "tag [BRANCH branch] [AT when]", "Names a revision, which stays readable as long as the tag exists."),
+    Row::engine("delete", 3, CHANGE, "alcid 0.1", "tag", "Forgets a tag."),
+    Row::engine("help", 2, HELP, "alcid 0.1", "", "Returns helpful text about the different subcommands."),
+    Row::engine("list", 2, ASK, "alcid 0.1", "", "Lists the tags."),
+];

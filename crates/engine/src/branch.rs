@@ -1,0 +1,319 @@
+//! Branches: keyspaces besides main's, and who is on which.
+//!
+//! Every branch has a keyspace of its own, filled from its parent's state at
+//! the fork as its keys are asked for, and every record of the log says whose
+//! it is. So a command neither knows nor cares which branch it runs on.
+
+mod commands;
+mod create;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use base::{BranchId, DbIndex, Revision};
+use command::flags::WRITE;
+use command::{Command, Error, Group, Result};
+use keyspace::{Branches, Journal, Keyspace, Spaces};
+use parking_lot::{Mutex, RwLock};
+
+use crate::engine::Engine;
+use crate::replicator::Replicator;
+use crate::session::Session;
+
+pub(crate) use commands::FAMILIES;
+
+/// A branch that serves.
+#[derive(Debug)]
+pub struct LiveBranch {
+    /// Which.
+    pub id: BranchId,
+    /// Its keys.
+    pub keyspace: Arc<Keyspace>,
+    pub(crate) journal: BranchJournal,
+    /// Sessions on it.
+    sessions: AtomicUsize,
+}
+
+/// Where transactions on a branch leave their effects.
+pub(crate) struct BranchJournal {
+    replicator: Arc<dyn Replicator>,
+    branch: BranchId,
+    /// Set with every shard of the branch locked: what comes after is on no
+    /// branch, and changes nothing.
+    is_gone: AtomicBool,
+}
+
+impl BranchJournal {
+    /// To be called with every shard of the branch locked, before the record
+    /// that removes it.
+    fn close(&self) {
+        self.is_gone.store(true, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for BranchJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BranchJournal").field("branch", &self.branch).finish_non_exhaustive()
+    }
+}
+
+impl Journal for BranchJournal {
+    fn reserve(&self) -> Revision {
+        self.replicator.reserve()
+    }
+
+    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
+        if self.is_gone.load(Ordering::Acquire) {
+            // A revision that was given out is in the log whatever happens.
+            self.replicator.append(revision, time_ms, 0, &[]);
+        } else {
+            self.replicator.append_on(self.branch, revision, time_ms, db, effects);
+        }
+    }
+
+    fn wants_effects(&self) -> bool {
+        self.replicator.wants_effects()
+    }
+}
+
+impl LiveBranch {
+    pub(crate) fn new(
+        id: BranchId,
+        keyspace: Arc<Keyspace>,
+        replicator: Arc<dyn Replicator>,
+    ) -> LiveBranch {
+        let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
+        LiveBranch { id, keyspace, journal, sessions: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.journal.is_gone.load(Ordering::Acquire)
+    }
+}
+
+/// A place on a branch that counts as a session there.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<LiveBranch>);
+
+impl Seat {
+    fn take(branch: Arc<LiveBranch>) -> Seat {
+        branch.sessions.fetch_add(1, Ordering::Relaxed);
+        Seat(branch)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A branch that somebody works with for a moment: main costs no counting.
+pub(crate) enum Held<'e> {
+    Main(&'e LiveBranch),
+    Other(Arc<LiveBranch>),
+}
+
+impl std::ops::Deref for Held<'_> {
+    type Target = LiveBranch;
+
+    fn deref(&self) -> &LiveBranch {
+        match self {
+            Held::Main(branch) => branch,
+            Held::Other(branch) => branch,
+        }
+    }
+}
+
+/// Where the keys of branches stand: the archive.
+pub trait Branching: Send + Sync {
+    /// The keyspace of a branch that the revision `forked` makes: each database
+    /// is filled from one of the parent's as of `at`, which is `forked` itself
+    /// or a state of the archive. `ancestors` are the parent's keyspace, its
+    /// parent's and so on.
+    fn fork(
+        &self,
+        ancestors: Vec<Arc<Keyspace>>,
+        parent: &Spaces,
+        at: Revision,
+        forked: Revision,
+    ) -> Arc<Keyspace>;
+}
+
+/// All branches but main.
+#[derive(Default)]
+pub(crate) struct LiveBranches {
+    /// Those who make, change or remove branches take turns, so that the log
+    /// has it in the order in which it happened.
+    pub(crate) turn: Mutex<()>,
+    pub(crate) known: RwLock<Branches>,
+    live: RwLock<BTreeMap<BranchId, Arc<LiveBranch>>>,
+    /// Whether there is any.
+    any: AtomicBool,
+    pub(crate) branching: OnceLock<Arc<dyn Branching>>,
+}
+
+impl LiveBranches {
+    pub(crate) fn get(&self, id: BranchId) -> Option<Arc<LiveBranch>> {
+        self.live.read().get(&id).cloned()
+    }
+
+    pub(crate) fn add(&self, branch: LiveBranch) {
+        self.live.write().insert(branch.id, Arc::new(branch));
+        self.any.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn remove(&self, id: BranchId) -> Option<Arc<LiveBranch>> {
+        let mut live = self.live.write();
+        let gone = live.remove(&id);
+        self.any.store(!live.is_empty(), Ordering::Release);
+        gone
+    }
+
+    /// All of them now.
+    pub(crate) fn all(&self) -> Vec<Arc<LiveBranch>> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.live.read().values().cloned().collect()
+    }
+}
+
+impl Engine {
+    /// Gives the engine what keeps the keys of branches, and the branches that
+    /// there are with their keyspaces, once.
+    ///
+    /// # Panics
+    /// When it has that already.
+    pub fn attach_branches(
+        &self,
+        branching: Arc<dyn Branching>,
+        known: Branches,
+        keyspaces: Vec<(BranchId, Arc<Keyspace>)>,
+    ) {
+        for (id, keyspace) in keyspaces {
+            self.branches.add(LiveBranch::new(id, keyspace, self.replicator.clone()));
+        }
+        *self.branches.known.write() = known;
+        assert!(self.branches.branching.set(branching).is_ok(), "branches are attached once");
+    }
+
+    /// The branch that a session is on.
+    pub(crate) fn branch_of(&self, session: &Session) -> Held<'_> {
+        match &session.seat {
+            None => Held::Main(&self.main),
+            Some(seat) => Held::Other(seat.0.clone()),
+        }
+    }
+
+    /// Where transactions on a branch leave their effects.
+    pub(crate) fn journal_of<'e>(&'e self, branch: &'e LiveBranch) -> &'e dyn Journal {
+        if branch.id == BranchId::MAIN { &*self.replicator } else { &branch.journal }
+    }
+
+    /// A branch that exists.
+    pub(crate) fn branch(&self, id: BranchId) -> Option<Held<'_>> {
+        if id == BranchId::MAIN {
+            return Some(Held::Main(&self.main));
+        }
+        self.branches.get(id).map(Held::Other)
+    }
+
+    /// The branch of this name.
+    pub(crate) fn branch_named(&self, name: &[u8]) -> Result<Held<'_>> {
+        let id = self.branches.known.read().named(name);
+        id.and_then(|id| self.branch(id)).ok_or_else(|| no_branch(name))
+    }
+
+    /// A branch's name; of one that is gone, its number.
+    pub(crate) fn branch_name(&self, id: BranchId) -> Vec<u8> {
+        let known = self.branches.known.read();
+        known.name_of(id).map_or_else(|| format!("#{}", id.0).into_bytes(), <[u8]>::to_vec)
+    }
+
+    /// main, and every other branch.
+    pub fn each_keyspace(&self, mut each: impl FnMut(&Keyspace)) {
+        each(&self.keyspace);
+        self.branches.all().iter().for_each(|branch| each(&branch.keyspace));
+    }
+
+    /// Whether a session's branch lets it do what it asks.
+    pub(crate) fn check_branch(&self, session: &Session, command: &Command) -> Result {
+        let Some(Seat(branch)) = &session.seat else { return Ok(()) };
+        if matches!(command.group, Group::Branches | Group::Connection) {
+            return Ok(());
+        }
+        if branch.is_gone() {
+            return Err(Error::new(format!(
+                "NOBRANCH the branch '{}' of this connection was deleted; BRANCH USE another",
+                String::from_utf8_lossy(&session.branch_name)
+            )));
+        }
+        if command.group == Group::History {
+            let name = command.full_name.to_ascii_uppercase();
+            return Err(Error::new(format!(
+                "ERR {name} is about main only; BRANCH USE main first"
+            )));
+        }
+        if !command.flags.has(WRITE) && !session.exec_writes(command) {
+            return Ok(());
+        }
+        let known = self.branches.known.read();
+        let Some(row) = known.get(branch.id) else { return Ok(()) };
+        let name = String::from_utf8_lossy(&row.name);
+        if row.is_readonly {
+            return Err(Error::new(format!("READONLY the branch '{name}' is read-only")));
+        }
+        if row.is_merge_only {
+            return Err(Error::new(format!(
+                "READONLY the branch '{name}' is written to by BRANCH MERGE only"
+            )));
+        }
+        let used = branch.keyspace.memory_bytes() as u64;
+        if row.quota_bytes > 0 && used >= row.quota_bytes {
+            return Err(Error::new(format!(
+                "QUOTA {name}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
+                row.quota_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Puts a session whose branch began anew on what it is now.
+    pub(crate) fn renew_seat(&self, session: &mut Session) {
+        let Some(Seat(branch)) = &session.seat else { return };
+        if branch.is_gone()
+            && let Some(branch) = self.branch(branch.id)
+        {
+            session.forget_watched();
+            self.take_seat(session, &branch);
+        }
+    }
+
+    /// Puts a session on a branch.
+    pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
+        session.branch_name = self.branch_name(branch.id);
+        session.seat = match branch {
+            Held::Main(_) => None,
+            Held::Other(branch) => Some(Seat::take(branch.clone())),
+        };
+        session.client.activity.branch.store(branch.id.0, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    /// The branch it is on.
+    pub(crate) fn branch(&self) -> BranchId {
+        self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.0.id)
+    }
+}
+
+/// The error for a name that no branch has.
+pub(crate) fn no_branch(name: &[u8]) -> Error {
+    let name =
+        String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]).into_owned();
+    Error::new(format!(
+        "NOBRANCH no branch is named '{name}'; BRANCH LIST names those that there are"
+    ))
+}

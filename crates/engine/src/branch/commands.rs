@@ -1,0 +1,442 @@
+//! BRANCH and TAG, as far as they are about which branches there are.
+
+use base::units::{parse_duration_ms, parse_size};
+use base::{Revision, glob};
+use command::args::is_word;
+use command::{Args, Error, Result};
+use keyspace::effect::Effect;
+use keyspace::{Branch, NAME_BYTES_MAX, is_name};
+
+use super::create::{Asked, busy};
+use super::no_branch;
+use crate::call::{Call, Handler, help};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+
+/// The handlers, a slice per file.
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[HANDLERS];
+
+const HANDLERS: &[(&str, Handler)] = &[
+    ("branch|create", create),
+    ("branch|current", current),
+    ("branch|delete", delete),
+    ("branch|help", branch_help),
+    ("branch|info", info),
+    ("branch|list", list),
+    ("branch|protect", protect),
+    ("branch|rename", rename),
+    ("branch|reset", reset),
+    ("branch|use", move_to),
+    ("tag|create", tag),
+    ("tag|delete", untag),
+    ("tag|help", tag_help),
+    ("tag|list", tags),
+];
+
+impl<'c> Call<'c, '_> {
+    fn asked(&mut self) -> Asked<'_> {
+        Asked { session: self.session, command: self.command, live: self.live, now_ms: self.now_ms }
+    }
+}
+
+/// A name for something new.
+fn new_name(name: &[u8]) -> Result<&[u8]> {
+    if is_name(name) {
+        return Ok(name);
+    }
+    Err(Error::new(format!(
+        "ERR '{}' is no name for a branch or tag: 1 to {NAME_BYTES_MAX} letters, digits and any of -_./, of which a \
+         letter or digit comes first",
+        String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_MAX)])
+    )))
+}
+
+fn check_free(engine: &Engine, name: &[u8]) -> Result {
+    match engine.branches.known.read().named(name) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(format!(
+            "BRANCHEXISTS there is a branch named '{}'",
+            String::from_utf8_lossy(name)
+        ))),
+    }
+}
+
+/// A branch that is not main.
+fn named(engine: &Engine, name: &[u8], what: &str) -> Result<Branch> {
+    let known = engine.branches.known.read();
+    match known.named(name) {
+        None => Err(no_branch(name)),
+        Some(id) => {
+            known.get(id).cloned().ok_or_else(|| Error::new(format!("ERR main cannot be {what}")))
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let name = new_name(args.next()?)?;
+    let (mut from, mut at, mut ttl_ms, mut quota_bytes, mut is_readonly) =
+        (None, None, None, 0, false);
+    while !args.is_empty() {
+        if args.take_word("from") {
+            from = Some(args.next()?);
+        } else if args.take_word("at") {
+            at = Some(command::parse_when(args.next()?)?);
+        } else if args.take_word("ttl") {
+            ttl_ms = Some(duration(args.next()?)?);
+        } else if args.take_word("quota") {
+            quota_bytes = size(args.next()?)?;
+        } else if args.take_word("readonly") {
+            is_readonly = true;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let engine = call.engine;
+    engine.needs_branching()?;
+    let parent = match from {
+        Some(parent) => engine.branch_named(parent)?.id,
+        None => call.session.branch(),
+    };
+    let turn = engine.branches.turn.lock();
+    check_free(engine, name)?;
+    let row = Branch {
+        id: engine.branches.known.read().next_id(),
+        name: name.to_vec(),
+        parent,
+        base: Revision::ZERO,
+        forked: Revision::ZERO,
+        created_ms: call.now_ms,
+        created_by: call.session.user.clone().into_bytes(),
+        deadline_ms: ttl_ms.map(|ms| call.now_ms.saturating_add(ms)),
+        quota_bytes,
+        is_readonly,
+        is_kept: false,
+        is_merge_only: false,
+    };
+    if at.is_some() {
+        return Err(Error::new("ERR AT is not there yet"));
+    }
+    let made = engine.fork(&mut call.asked(), row)?;
+    drop(turn);
+    let parent = engine.branch_name(made.parent);
+    call.reply.map(3);
+    call.reply.bulk(b"name");
+    call.reply.bulk(&made.name);
+    call.reply.bulk(b"parent");
+    call.reply.bulk(&parent);
+    call.reply.bulk(b"base_rev");
+    call.reply.integer(number(made.base.0));
+    Ok(Outcome::Done)
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn duration(word: &[u8]) -> Result<u64> {
+    let parsed = std::str::from_utf8(word).ok().and_then(|word| parse_duration_ms(word, 1000));
+    parsed.filter(|&ms| ms > 0).ok_or_else(|| {
+        Error::new(format!(
+            "ERR '{}' is no duration; write one as 500ms, 30s, 10m, 2h or 7d",
+            text(&word[..word.len().min(64)])
+        ))
+    })
+}
+
+fn size(word: &[u8]) -> Result<u64> {
+    let parsed = std::str::from_utf8(word).ok().and_then(parse_size);
+    parsed.filter(|&bytes| bytes > 0).ok_or_else(|| {
+        Error::new(format!(
+            "ERR '{}' is no size; write one as 64kb or 1GB",
+            text(&word[..word.len().min(64)])
+        ))
+    })
+}
+
+/// BRANCH USE, and what else puts a connection on a branch.
+fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
+    let branch = call.engine.branch_named(name)?;
+    if branch.id == call.session.branch() {
+        return Ok(());
+    }
+    if !call.session.watched.is_empty() {
+        return Err(Error::new(
+            "ERR keys of this branch are watched; EXEC, or UNWATCH, before BRANCH USE",
+        ));
+    }
+    call.engine.take_seat(call.session, &branch);
+    Ok(())
+}
+
+fn move_to(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    use_branch(call, call.args[0])?;
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn current(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let known = call.engine.branches.known.read();
+    // One that is gone is called what it was.
+    let name = known.name_of(call.session.branch()).unwrap_or(&call.session.branch_name);
+    call.reply.bulk(name);
+    Ok(Outcome::Done)
+}
+
+fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let pattern = if args.take_word("match") { Some(args.next()?) } else { None };
+    if !args.is_empty() {
+        return Err(Error::SYNTAX);
+    }
+    let known = call.engine.branches.known.read();
+    let mut names: Vec<&[u8]> = known.iter().map(|branch| &branch.name[..]).collect();
+    names.push(keyspace::MAIN);
+    names.retain(|name| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
+    names.sort_unstable();
+    call.reply.array(names.len());
+    names.into_iter().for_each(|name| call.reply.bulk(name));
+    Ok(Outcome::Done)
+}
+
+fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let engine = call.engine;
+    let branch = engine.branch_named(call.args[0])?;
+    let row = engine.branches.known.read().get(branch.id).cloned();
+    let parent = row.as_ref().map(|row| engine.branch_name(row.parent));
+    let bytes = branch.keyspace.memory_bytes() as u64;
+    let ttl_ms =
+        row.as_ref().and_then(|row| row.deadline_ms).map(|at| at.saturating_sub(call.now_ms));
+    let reply = &mut *call.reply;
+    reply.map(8);
+    reply.bulk(b"parent");
+    reply.optional_bulk(parent.as_deref());
+    reply.bulk(b"base_rev");
+    reply.integer(row.as_ref().map_or(0, |row| number(row.base.0)));
+    reply.bulk(b"bytes");
+    reply.integer(number(bytes));
+    reply.bulk(b"ttl");
+    reply.integer(ttl_ms.map_or(-1, number));
+    reply.bulk(b"quota");
+    reply.integer(row.as_ref().map_or(0, |row| number(row.quota_bytes)));
+    reply.bulk(b"protection");
+    let protections = row.iter().flat_map(|row| {
+        [
+            (row.is_readonly, "readonly"),
+            (row.is_kept, "no-delete"),
+            (row.is_merge_only, "merge-only"),
+        ]
+    });
+    let protections: Vec<&str> = protections.filter(|(is, _)| *is).map(|(_, name)| name).collect();
+    reply.array(protections.len());
+    protections.iter().for_each(|name| reply.bulk(name.as_bytes()));
+    reply.bulk(b"created_ms");
+    reply.integer(row.as_ref().map_or(0, |row| number(row.created_ms)));
+    reply.bulk(b"created_by");
+    reply.optional_bulk(row.as_ref().map(|row| &row.created_by[..]));
+    Ok(Outcome::Done)
+}
+
+fn delete(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let name = args.next()?;
+    let is_forced = args.take_word("force");
+    if !args.is_empty() {
+        return Err(Error::SYNTAX);
+    }
+    let engine = call.engine;
+    let turn = engine.branches.turn.lock();
+    let row = named(engine, name, "deleted")?;
+    if row.is_kept {
+        return Err(Error::new(format!(
+            "BRANCHBUSY the branch '{}' is protected with NO-DELETE; BRANCH PROTECT {0} takes that away",
+            text(&row.name)
+        )));
+    }
+    if !is_forced && let Some(why) = busy(engine, row.id, call.session) {
+        return Err(Error::new(format!(
+            "BRANCHBUSY {why}; BRANCH DELETE {} FORCE deletes it all the same",
+            text(&row.name)
+        )));
+    }
+    engine.remove_branch(&mut call.asked(), row.id)?;
+    drop(turn);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let &[name, word, when] = call.args else { return Err(Error::SYNTAX) };
+    if !is_word(word, "to") {
+        return Err(Error::SYNTAX);
+    }
+    let engine = call.engine;
+    if !is_word(when, "parent") {
+        return Err(Error::new("ERR only TO PARENT is there yet"));
+    }
+    let turn = engine.branches.turn.lock();
+    let row = named(engine, name, "made anew from a parent: it has none")?;
+    engine.fork_anew(&mut call.asked(), row)?;
+    drop(turn);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn rename(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let (engine, name) = (call.engine, new_name(call.args[1])?);
+    let turn = engine.branches.turn.lock();
+    let row = named(engine, call.args[0], "renamed")?;
+    if row.name != name {
+        check_free(engine, name)?;
+        engine.change_branch(&mut call.asked(), &Branch { name: name.to_vec(), ..row });
+    }
+    drop(turn);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn protect(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let name = args.next()?;
+    let (mut is_kept, mut is_merge_only) = (false, false);
+    while !args.is_empty() {
+        if args.take_word("no-delete") {
+            is_kept = true;
+        } else if args.take_word("merge-only") {
+            is_merge_only = true;
+        } else if args.take_word("require") {
+            let hook = args.next()?;
+            return Err(Error::new(format!(
+                "NOHOOK no hook is named '{}'",
+                text(&hook[..hook.len().min(NAME_BYTES_MAX)])
+            )));
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let engine = call.engine;
+    let turn = engine.branches.turn.lock();
+    let row = named(engine, name, "protected; nobody can delete it")?;
+    engine.change_branch(&mut call.asked(), &Branch { is_kept, is_merge_only, ..row });
+    drop(turn);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn branch_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    help(
+        call,
+        "BRANCH",
+        &[
+            "CREATE <name> [FROM <branch>] [AT <when>] [TTL <duration>] [QUOTA <size>] [READONLY]",
+            "    Make a branch, which begins with what its parent has, or had.",
+            "CURRENT",
+            "    Name the connection's branch.",
+            "DELETE <name> [FORCE]",
+            "    Delete a branch; FORCE although connections or branches need it.",
+            "INFO <name>",
+            "    Tell about a branch.",
+            "LIST [MATCH <pattern>]",
+            "    Name the branches.",
+            "PROTECT <name> [NO-DELETE] [MERGE-ONLY] [REQUIRE <hook>]",
+            "    Say what is not to be done to a branch.",
+            "RENAME <name> <newname>",
+            "    Give a branch another name.",
+            "RESET <name> TO <when>|PARENT",
+            "    Make a branch what it was, or what its parent is.",
+            "USE <name>",
+            "    Put the connection on a branch.",
+        ],
+    )
+}
+
+fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let name = new_name(args.next()?)?;
+    let (mut branch, mut at) = (None, None);
+    while !args.is_empty() {
+        if args.take_word("branch") {
+            branch = Some(args.next()?);
+        } else if args.take_word("at") {
+            at = Some(command::parse_when(args.next()?)?);
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let engine = call.engine;
+    engine.needs_branching()?;
+    let branch = match branch {
+        Some(branch) => engine.branch_named(branch)?.id,
+        None => call.session.branch(),
+    };
+    let turn = engine.branches.turn.lock();
+    if engine.branches.known.read().tags().contains_key(name) {
+        return Err(Error::new(format!("ERR there is a tag named '{}'", text(name))));
+    }
+    let (revision, time_ms) = match at {
+        None => (Revision::ZERO, 0),
+        Some(when) => {
+            let moment = engine.moment(when, call.now_ms)?;
+            (moment.revision, moment.time_ms)
+        }
+    };
+    let effect = Effect::Tag { name, branch, revision, time_ms };
+    engine.note_tag(&mut call.asked(), &effect);
+    drop(turn);
+    let revision = engine.branches.known.read().tags().get(name).map(|tag| tag.revision);
+    call.reply.integer(number(revision.unwrap_or_default().0));
+    Ok(Outcome::Done)
+}
+
+fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let (engine, name) = (call.engine, call.args[0]);
+    let turn = engine.branches.turn.lock();
+    if !engine.branches.known.read().tags().contains_key(name) {
+        return Err(Error::new(format!(
+            "ERR no tag is named '{}'",
+            text(&name[..name.len().min(NAME_BYTES_MAX)])
+        )));
+    }
+    engine.note_tag(&mut call.asked(), &Effect::TagGone { name });
+    drop(turn);
+    call.reply.ok();
+    Ok(Outcome::Done)
+}
+
+fn tags(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let known = call.engine.branches.known.read();
+    call.reply.array(known.tags().len());
+    for (name, tag) in known.tags() {
+        call.reply.map(5);
+        call.reply.bulk(b"name");
+        call.reply.bulk(name);
+        call.reply.bulk(b"branch");
+        call.reply.bulk(known.name_of(tag.branch).unwrap_or_default());
+        call.reply.bulk(b"rev");
+        call.reply.integer(number(tag.revision.0));
+        call.reply.bulk(b"time_ms");
+        call.reply.integer(number(tag.time_ms));
+        call.reply.bulk(b"created_by");
+        call.reply.bulk(&tag.created_by);
+    }
+    Ok(Outcome::Done)
+}
+
+fn tag_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    help(
+        call,
+        "TAG",
+        &[
+            "CREATE <tag> [BRANCH <branch>] [AT <when>]",
+            "    Name a revision, which stays readable as long as the tag exists.",
+            "DELETE <tag>",
+            "    Forget a tag.",
+            "LIST",
+            "    List the tags.",
+        ],
+    )
+}
