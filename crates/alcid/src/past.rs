@@ -5,7 +5,7 @@ use std::sync::Arc;
 use archive::{Base, PastOptions, Retention};
 use base::{DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Stored};
 use settings::Settings;
 
 /// The past that an archive keeps.
@@ -90,6 +90,29 @@ impl engine::Past for Past {
 
     fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.past.view_of_keys(revision).map_err(told)
+    }
+
+    fn view_at_hand(&self, revision: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.past.view_at_hand(revision).map_err(told)
+    }
+
+    fn key(
+        &self,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        self.past.key(revision, db, key).map_err(told)
+    }
+
+    fn key_at_each(
+        &self,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        self.past.key_at_each(revisions, db, key, visit).map_err(told)
     }
 
     fn of_key(

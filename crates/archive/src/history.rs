@@ -230,6 +230,18 @@ impl History {
         Records::new(self, hash, after, upto)
     }
 
+    /// Where a record is, if it is known and later than the horizon.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn place(&self, revision: Revision) -> Result<Option<Place>, HistoryError> {
+        if revision <= self.horizon() || revision > self.noted() {
+            return Ok(None);
+        }
+        let Some(first) = self.segment_of(revision) else { return Ok(None) };
+        self.view(first, |view| view.place(revision, &self.files))
+    }
+
     /// Every record after `after`, up to and with `upto`, in order, as far as
     /// they are known and later than the horizon.
     ///

@@ -106,20 +106,11 @@ impl State {
             let head = codec::head(value, is_long, self.seed, &self.limits)?;
             Ok::<_, String>(head.map(|head| head.stored))
         };
-        let mut found = Ok(None);
-        let read = match at {
-            At::Newest => self.base.get(&name).map(|value| {
-                found = value.map_or(Ok(None), |value| decode(&value).map(Some));
-            }),
-            At::Revision(at) => {
-                let range = &name[..]..=&name[..];
-                self.base.range_at(&range, at, &mut |_, value| {
-                    found = decode(value).map(Some);
-                    ControlFlow::Break(())
-                })
-            }
+        let value = match at {
+            At::Newest => self.base.get(&name),
+            At::Revision(at) => self.base.get_at(&name, at),
         };
-        read.map_err(unreadable)?;
+        let found = value.map_err(unreadable)?.map(|value| decode(&value)).transpose();
         let bucket = codec::bucket_of(hash);
         found.map_err(|what| self.damaged(space, &(bucket..=bucket), &what))
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{DbIndex, Revision};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Stored};
 use log::Record;
 use thiserror::Error;
 
@@ -48,6 +48,41 @@ pub trait Past: Send + Sync {
     /// As [`Past::view`].
     fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.view(revision)
+    }
+
+    /// What [`Past::view_of_keys`] answers, if that is there or worth making,
+    /// because the revision is asked for again and again. `None` says to ask for
+    /// each key by [`Past::key`].
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn view_at_hand(&self, revision: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.view_of_keys(revision).map(Some)
+    }
+
+    /// A key of a database as it was right after a revision, due or not.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key(&self, revision: Revision, db: DbIndex, key: &[u8])
+    -> Result<Option<Stored>, PastError>;
+
+    /// A key at several revisions, the oldest first, each told to `visit` with
+    /// its place among them.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_at_each(
+        &self,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        for (at, &revision) in revisions.iter().enumerate() {
+            visit(at, self.key(revision, db, key)?.as_ref());
+        }
+        Ok(())
     }
 
     /// Visits the transactions after `after`, up to `upto`, that changed a key

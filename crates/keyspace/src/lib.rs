@@ -35,6 +35,7 @@ pub use limits::EncodingLimits;
 pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces};
+pub use table::hash;
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

@@ -65,6 +65,12 @@ struct Segment<T> {
     prefix: u64,
 }
 
+/// The hash of a key under a seed, in tables of any kind.
+#[must_use]
+pub fn hash(seed: u64, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, seed)
+}
+
 impl<T: Keyed> Table<T> {
     /// An empty table whose hash is keyed by `seed`. Allocates nothing.
     #[must_use]
@@ -90,7 +96,7 @@ impl<T: Keyed> Table<T> {
     /// The hash of a key under a seed.
     #[must_use]
     pub fn hash(seed: u64, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, seed)
+        hash(seed, key)
     }
 
     /// The hash of a key in this table.

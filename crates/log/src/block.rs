@@ -61,7 +61,8 @@ impl Files {
         let (header, stored) =
             format::block_from(&bytes, &place).map_err(|problem| damaged(problem.to_string()))?;
         let mut unpacked = Vec::new();
-        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?.to_vec();
+        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+        let content = if content.as_ptr() == stored.as_ptr() { content.to_vec() } else { unpacked };
         let mut starts = Vec::with_capacity(header.count as usize);
         let mut start = 0;
         for record in format::records(header.first, header.count, &content) {

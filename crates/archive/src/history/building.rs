@@ -30,15 +30,22 @@ impl Block {
     }
 }
 
+/// Sorted entries.
+#[derive(Debug)]
+struct Chunk {
+    entries: Box<[u64]>,
+    /// The first and the last revision among them, counted from the segment's.
+    revisions: (u32, u32),
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Building {
     first: Revision,
     /// The revision that is noted next.
     next: Revision,
-    /// Sorted, and with a revision in one chunk no earlier one is in a later
-    /// chunk.
-    chunks: Vec<Box<[u64]>>,
+    /// With a revision in one chunk no earlier one is in a later chunk.
+    chunks: Vec<Chunk>,
     /// The newest entries, in order of their revisions.
     open: Vec<u64>,
     blocks: Vec<Block>,
@@ -68,7 +75,7 @@ impl Building {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let entries: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.len()).sum();
         (entries + self.open.capacity()) * size_of::<u64>()
             + self.blocks.capacity() * size_of::<Block>()
     }
@@ -104,10 +111,11 @@ impl Building {
 
     /// Sorts the newest entries.
     pub(super) fn close_chunk(&mut self) {
-        let mut chunk = sort_by_hash(&mut self.open);
-        chunk.dedup();
-        if !chunk.is_empty() {
-            self.chunks.push(chunk.into_boxed_slice());
+        if let (Some(&first), Some(&last)) = (self.open.first(), self.open.last()) {
+            let revisions = (relative_of(first), relative_of(last));
+            let mut entries = sort_by_hash(&mut self.open);
+            entries.dedup();
+            self.chunks.push(Chunk { entries: entries.into_boxed_slice(), revisions });
         }
         self.open.clear();
     }
@@ -116,7 +124,7 @@ impl Building {
     pub(super) fn merge(&self, each: &mut dyn FnMut(&[u64])) {
         let mut open = self.open.clone();
         open.sort_unstable();
-        let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &**chunk).collect();
+        let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &*chunk.entries).collect();
         rest.push(&open);
         let mut part = Vec::new();
         for leading in 0..=u64::from(u8::MAX) {
@@ -142,21 +150,25 @@ impl Building {
         // In order of revisions, so only a part can be in question.
         let begin = self.open.partition_point(|&entry| relative_of(entry) < from);
         let end = self.open.partition_point(|&entry| relative_of(entry) <= to);
-        let newest: Vec<u64> = self.open[begin..end.max(begin)]
-            .iter()
-            .copied()
-            .filter(|&entry| hash_of(entry) == hash)
-            .collect();
+        let newest = with_hash(&self.open[begin..end.max(begin)], hash);
         let mut count = newest.len();
         let mut runs = vec![&newest[..]];
         for chunk in self.chunks.iter().rev() {
             if count >= ENOUGH {
                 break;
             }
-            let begin = chunk.partition_point(|&entry| entry < least);
-            let end = begin + chunk[begin..].partition_point(|&entry| entry <= most);
+            let (earliest, latest) = chunk.revisions;
+            if earliest > to {
+                continue;
+            }
+            if latest < from {
+                break;
+            }
+            let entries = &chunk.entries;
+            let begin = entries.partition_point(|&entry| entry < least);
+            let end = begin + entries[begin..].partition_point(|&entry| entry <= most);
             count += end - begin;
-            runs.push(&chunk[begin..end]);
+            runs.push(&entries[begin..end]);
         }
         let mut found: Vec<u64> = Vec::with_capacity(count);
         runs.iter().rev().for_each(|run| found.extend_from_slice(run));
@@ -185,6 +197,20 @@ impl Building {
         let block = self.blocks.iter().rev().find(|block| block.earliest_ms <= time_ms)?;
         Some(block.place(self.first, block.first))
     }
+}
+
+/// Those of unsorted entries that have this hash. Mostly there is none among
+/// very many, so they are looked through by the handful, without a branch for
+/// each.
+fn with_hash(entries: &[u64], hash: u32) -> Vec<u64> {
+    const HANDFUL: usize = 32;
+    let mut found = Vec::new();
+    for part in entries.chunks(HANDFUL) {
+        if part.iter().fold(false, |any, &entry| any | (hash_of(entry) == hash)) {
+            found.extend(part.iter().filter(|&&entry| hash_of(entry) == hash));
+        }
+    }
+    found
 }
 
 /// The part of a segment's revisions after `after` and up to `upto`, counted

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use base::{DbIndex, Revision};
 use keyspace::EncodingLimits;
-use log::{Log, Record};
+use log::{Log, Place, Record};
 use parking_lot::Mutex;
 
+use super::blocks::Blocks;
 use super::error::PastError;
 use crate::base_tree::Base;
 use crate::directory::Directory;
-use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, key_hash};
+use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, key_hash};
 
 /// Longest wait for the log to write what has been handed to it.
 const WAIT: Duration = Duration::from_secs(2);
@@ -23,6 +24,7 @@ const WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct Source {
     pub(super) base: Arc<Base>,
     pub(super) log: Arc<Log>,
+    pub(super) blocks: Arc<Blocks>,
     pub(super) history: History,
     /// The oldest revision whose state can be read, a state of the base.
     pub(super) horizon: AtomicU64,
@@ -135,22 +137,22 @@ impl Source {
         })
     }
 
+    /// When a revision ran that is not older than the oldest segment.
+    pub(super) fn time_of(&self, revision: Revision) -> Result<Option<u64>, PastError> {
+        let Some(place) = self.history.place(revision)? else { return Ok(None) };
+        self.record(Hit { revision, place }, &mut |record| record.header.time_ms).map(Some)
+    }
+
     /// Reads one record.
     pub(super) fn record<T>(
         &self,
         hit: Hit,
         read: &mut dyn FnMut(&Record<'_>) -> T,
     ) -> Result<T, PastError> {
-        let mut found = None;
-        let log: &dyn LogBlocks = &*self.log;
-        log.block(hit.place.segment, hit.place.offset, &mut |record, _| {
-            if record.revision == hit.revision {
-                found = Some(read(record));
-            }
-        })?;
-        found.ok_or_else(|| {
-            let (segment, revision) = (hit.place.segment, hit.revision);
-            HistoryError::Short { segment, revision }.into()
-        })
+        let Place { segment, offset, index } = hit.place;
+        let block = self.blocks.get(segment, offset)?;
+        let record = block.record(index).filter(|record| record.revision == hit.revision);
+        let revision = hit.revision;
+        record.as_ref().map(read).ok_or_else(|| HistoryError::Short { segment, revision }.into())
     }
 }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use base::{DbIndex, Frame, Reply, Revision};
 use command::{Args, Error, Result};
-use keyspace::ValueRef;
 use keyspace::effect::Effect;
+use keyspace::{Stored, ValueRef};
 use log::Record;
 
 use super::events::{self, Touch, What, Who};
@@ -153,7 +153,36 @@ impl Request {
         if self.oldest_first {
             versions.make_contiguous().reverse();
         }
-        versions.into_iter().map(|version| self.finish(engine, version)).collect()
+        if self.values {
+            self.fill_in(engine, versions.make_contiguous())?;
+        }
+        let rows = versions.into_iter().map(|mut version| {
+            version.row.extend(version.value.filter(|_| self.values));
+            Frame::Array(version.row)
+        });
+        Ok(rows.collect())
+    }
+
+    /// Reads the values that the records do not tell.
+    fn fill_in(&self, engine: &Engine, versions: &mut [Version]) -> Result {
+        let mut missing: Vec<&mut Version> =
+            versions.iter_mut().filter(|version| version.value.is_none()).collect();
+        missing.sort_by_key(|version| version.at.revision);
+        let revisions: Vec<Revision> = missing.iter().map(|version| version.at.revision).collect();
+        let past = engine.needs_past()?;
+        past.key_at_each(&revisions, self.db, &self.key, &mut |at, stored| {
+            let version = &mut *missing[at];
+            // What was due by then was not there.
+            let is_seen = |stored: &&Stored| {
+                stored.deadline.is_none_or(|deadline| deadline > version.at.time_ms)
+            };
+            let value = stored.filter(is_seen).map(|stored| stored.value.as_ref());
+            version.value = Some(value.map_or(Frame::Null, |value| match &self.element {
+                Some(element) => element.of(value),
+                None => whole(value),
+            }));
+        })?;
+        Ok(())
     }
 
     fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
@@ -202,22 +231,6 @@ impl Request {
             }
         }
         Ok(false)
-    }
-
-    fn finish(&self, engine: &Engine, version: Version) -> Result<Frame> {
-        let Version { mut row, at, value } = version;
-        if self.values {
-            row.push(match value {
-                Some(value) => value,
-                None => engine.look_at(at, self.db, &self.key, |value, _| {
-                    value.map_or(Frame::Null, |value| match &self.element {
-                        Some(element) => element.of(value),
-                        None => whole(value),
-                    })
-                })?,
-            });
-        }
-        Ok(Frame::Array(row))
     }
 }
 

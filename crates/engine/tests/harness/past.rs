@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Commit, Past, PastError, Replicator, Visit};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, EncodingLimits, Journal, Keyspace};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Stored};
 use log::{Record, RecordHeader};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -158,6 +158,19 @@ impl Past for MemoryPast {
             ControlFlow::Continue(())
         });
         Ok(Arc::new(view))
+    }
+
+    fn view_at_hand(&self, _: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+        Ok(None)
+    }
+
+    fn key(
+        &self,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        Ok(self.view(revision)?.take(db, key).expect("nothing is backed"))
     }
 
     fn of_key(
