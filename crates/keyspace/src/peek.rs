@@ -84,3 +84,48 @@ impl Txn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+    use crate::{Buffers, EncodingLimits, Journal, Scope, TxnOptions};
+
+    struct Unchanged;
+
+    impl Journal for Unchanged {
+        fn reserve(&self) -> Revision {
+            unreachable!("nothing is changed")
+        }
+        fn append(&self, _: Revision, _: u64, _: base::DbIndex, _: &[u8]) {}
+    }
+
+    #[test]
+    fn before_what_is_known_nothing_is() {
+        let keyspace = Keyspace::new(1, 1);
+        let value = Value::Str(b"v".to_vec());
+        keyspace.give(0, b"k", Stored { value, deadline: Some(9), revision: Revision(5) });
+        let since = |key: &[u8], at: u64| {
+            let limits = EncodingLimits::default();
+            let options = TxnOptions {
+                now_ms: 0,
+                limits: &limits,
+                event_classes: 0,
+                always_record: false,
+                expire: true,
+                touch: false,
+            };
+            let mut buffers = Buffers::default();
+            let txn = Txn::begin(&keyspace, &Scope::All, &Unchanged, &mut buffers, options);
+            txn.since(key, Revision(at))
+        };
+        assert_eq!(since(b"k", 4), Since::Unknown);
+        assert_eq!(since(b"k", 5), Since::Unchanged(Some(9)));
+        assert_eq!(since(b"none", 0), Since::Absent);
+        // Databases may have changed places, and keys gone.
+        keyspace.assume_removals(Revision(7));
+        assert_eq!((since(b"k", 6), since(b"none", 6)), (Since::Unknown, Since::Unknown));
+        assert_eq!(since(b"k", 7), Since::Unchanged(Some(9)));
+        assert_eq!(since(b"none", 7), Since::Absent);
+    }
+}

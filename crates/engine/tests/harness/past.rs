@@ -27,6 +27,8 @@ pub struct MemoryPast {
     records: Mutex<BTreeMap<u64, Kept>>,
     appended: Condvar,
     oldest: AtomicU64,
+    /// How many views were made.
+    pub views: AtomicU64,
 }
 
 impl MemoryPast {
@@ -150,6 +152,7 @@ impl Past for MemoryPast {
 
     fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.check(revision)?;
+        self.views.fetch_add(1, Ordering::Relaxed);
         let view = Keyspace::new(16, 7);
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
         self.visit(1..=revision.0, &mut |Record { revision, header, effects }| {
