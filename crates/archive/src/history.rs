@@ -530,16 +530,18 @@ fn open_index(files: &Files, dir: &Path, segment: &SegmentInfo) -> Index {
 
 impl View<'_> {
     /// Some of the records with this hash between two revisions: the newest of
-    /// them, in order, and none left out in between. Empty if there are none.
+    /// them, in order, and none left out in between; if there are `enough`, it
+    /// need not look for more. Empty if there are none.
     fn newest(
         &self,
         hash: u32,
         after: Revision,
         upto: Revision,
+        enough: usize,
         files: &Files,
     ) -> Result<Vec<Hit>, Unusable> {
         match self {
-            View::Memory(building) => Ok(building.newest(hash, after, upto)),
+            View::Memory(building) => Ok(building.newest(hash, after, upto, enough)),
             View::File(file) => file.newest(hash, after, upto, files),
         }
     }

@@ -119,6 +119,7 @@ impl Past {
             databases: options.databases,
             limits: options.limits,
             catching_up: Mutex::new(()),
+            scratch: Mutex::new(None),
             fault: Mutex::new(None),
         });
         Ok(Past {

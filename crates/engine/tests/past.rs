@@ -177,7 +177,9 @@ fn what_has_not_changed_since_is_read_as_it_stands() {
             }
             for back in [0, 1, rng.below(8), rng.below(400)] {
                 let db = rng.below(2);
-                let Some(revision) = newest.checked_sub(back).filter(|&at| at > 0) else { continue };
+                let Some(revision) = newest.checked_sub(back).filter(|&at| at > 0) else {
+                    continue;
+                };
                 let Some(expected) = then.get(&(revision, db)) else { continue };
                 peer.run(&format!("SELECT {db}"));
                 let number = rng.below(READS.len() as u64) as usize;

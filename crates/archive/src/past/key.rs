@@ -159,7 +159,8 @@ fn apply_own(
     if oldest_first.peek().is_none() {
         return Ok(before);
     }
-    let scratch = Keyspace::new(1, batch.directory.seed);
+    let scratch = source.scratch.lock().take();
+    let scratch = scratch.unwrap_or_else(|| Keyspace::new(1, batch.directory.seed));
     if let Some(stored) = before {
         scratch.give(0, name.key, stored);
     }
@@ -167,7 +168,10 @@ fn apply_own(
     for effects in oldest_first {
         effects.apply(source, &scratch, 0, &mut buffers)?;
     }
-    Ok(scratch.take(0, name.key)?)
+    let found = scratch.take(0, name.key)?;
+    // There is only this one key ever.
+    *source.scratch.lock() = Some(scratch);
+    Ok(found)
 }
 
 /// The key where names and databases changed places: what was done to every

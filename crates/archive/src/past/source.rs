@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{DbIndex, Revision};
-use keyspace::EncodingLimits;
+use keyspace::{EncodingLimits, Keyspace};
 use log::{Log, Place, Record};
 use parking_lot::Mutex;
 
@@ -32,6 +32,9 @@ pub(crate) struct Source {
     pub(super) limits: EncodingLimits,
     /// Held by whoever notes records because the follower has not yet.
     pub(super) catching_up: Mutex<()>,
+    /// A keyspace of one database, with nothing in it, that keys are worked out
+    /// in.
+    pub(super) scratch: Mutex<Option<Keyspace>>,
     /// Why records are not noted any more.
     pub(super) fault: Mutex<Option<String>>,
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
-use keyspace::{Buffers, Scope, Txn, Value, class, dump};
+use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
 
 use super::events::{self, What};
 use super::of_key::visit_key;
@@ -357,9 +357,8 @@ impl Job<'_> {
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {
         match then {
             Some((value, deadline)) => {
-                let body = dump::encode_body(value.as_ref());
                 let is_same = txn.deadline(key) == Some(deadline)
-                    && txn.look(key).is_some_and(|now| dump::encode_body(now) == body);
+                    && txn.look(key).is_some_and(|now| is_same(now, value.as_ref()));
                 if is_same {
                     return;
                 }
@@ -378,6 +377,14 @@ impl Job<'_> {
             }
             None => {}
         }
+    }
+}
+
+fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
+        (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
+        _ => dump::encode_body(a) == dump::encode_body(b),
     }
 }
 
