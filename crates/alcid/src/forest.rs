@@ -67,7 +67,7 @@ impl Forest {
         Effects::new(record.effects)
             .map_while(Result::ok)
             .find(|effect| !matches!(effect, Effect::Origin { .. }))
-            .is_some_and(|first| matches!(first, Effect::Fork { state: Revision::ZERO, .. }))
+            .is_some_and(|first| matches!(first, Effect::Fork { state: None, .. }))
     }
 
     /// Applies the next record of the log.
@@ -153,6 +153,7 @@ pub fn back(
 ) -> Result<(), String> {
     keyspace.evict_to(backing.clone());
     keyspace.assume_removals(base.revision());
+    keyspace.set_past_rules(base.directory().rules.clone());
     for database in base.directory().databases.iter().filter(|it| it.branch == branch) {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {

@@ -297,6 +297,7 @@ async fn background(engine: Arc<Engine>) {
             left_us = left_us.saturating_sub(EXPIRE_SLICE_US);
             tokio::task::yield_now().await;
         }
+        engine.expire_branches();
         engine.evict_clients();
         engine.sample_gauges();
     }

@@ -104,7 +104,7 @@ fn measure_views(keys: u64) {
             let revision = Revision(after + rng.below(RECORDS / 2));
             let key = name(rng.below(keys));
             let began_ns = cpu_ns();
-            let view = past.view_of_keys(revision).expect("it is kept");
+            let view = past.view_of_keys(BranchId::MAIN, revision).expect("it is kept");
             let made_at_ns = cpu_ns();
             view.take(0, key.as_bytes()).expect("it can be read");
             read_ns += cpu_ns() - made_at_ns;
@@ -119,7 +119,7 @@ fn measure_views(keys: u64) {
     reads(1, "before the base's batch");
     reads(RECORDS / 2 + 2, "after it");
     let began_ns = cpu_ns();
-    past.view(Revision(RECORDS - 1)).expect("it is kept");
+    past.view(BranchId::MAIN, Revision(RECORDS - 1)).expect("it is kept");
     let ms = (cpu_ns() - began_ns) / 1_000_000;
     println!(
         "{keys} keys: {ms} ms of CPU for a whole state, {} records after its batch",

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{Revision, SpaceId};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::{Backing, Keyspace, Spaces};
 use parking_lot::RwLock;
 
 use crate::base_tree::Base;
+use crate::directory::Directory;
 use crate::error::ArchiveError;
 
 /// A space that lies over another one.
@@ -96,8 +97,8 @@ impl Base {
     /// When it cannot be read.
     pub fn spaces_at(
         &self,
-        branch: base::BranchId,
-        databases: base::DbIndex,
+        branch: BranchId,
+        databases: DbIndex,
         at: Revision,
     ) -> Result<Spaces, ArchiveError> {
         let directory = self.directory_at(at)?;
@@ -109,6 +110,32 @@ impl Base {
             }
         }
         Ok(spaces)
+    }
+}
+
+impl Base {
+    /// The newest state at or before `at` that the base reached, and where a
+    /// branch's databases stood then. Waits for it where the branch is so new
+    /// that the base does not know it yet.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the branch was not there.
+    pub fn state_before(
+        &self,
+        branch: BranchId,
+        databases: DbIndex,
+        at: Revision,
+    ) -> Result<(Revision, Spaces), ArchiveError> {
+        let knows = |directory: &Directory| directory.branches.name_of(branch).is_some();
+        let mut found = self.directory_at(at)?;
+        if !knows(&found) {
+            self.await_revision(at)?;
+            found = self.directory_at(at)?;
+        }
+        if !knows(&found) {
+            return Err(ArchiveError::Behind { dir: self.dir().to_owned(), asked: at });
+        }
+        Ok((found.revision, self.spaces_at(branch, databases, found.revision)?))
     }
 }
 

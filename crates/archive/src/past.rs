@@ -12,9 +12,11 @@
 mod batches;
 mod blocks;
 mod cache;
+mod erase;
 mod error;
 mod horizon;
 mod key;
+mod purge;
 mod retention;
 mod source;
 mod trace;
@@ -25,17 +27,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace, Stored};
 use log::{Hold, Log, Place, RealVfs, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::History;
+use crate::history::{DATABASE_WIDE, History};
 use batches::Batches;
 use blocks::Blocks;
 use cache::{Cache, Wanted};
 pub use error::PastError;
+use horizon::{HORIZON, PURGED};
 use key::Name;
 pub use retention::Retention;
 use source::Source;
@@ -71,6 +74,10 @@ pub struct Past {
     moving: Mutex<()>,
     /// Somebody wants the space back that the base has for the past.
     wants_merge: AtomicBool,
+    /// Held while the past of keys is erased.
+    purging: Mutex<()>,
+    /// The newest revision when this was opened.
+    opened: Revision,
 }
 
 /// How much of the past is kept.
@@ -102,14 +109,15 @@ impl Past {
         let hold = log.hold(HOLDER);
         let blocks = Arc::new(Blocks::new(log.clone()));
         let history = History::open(Arc::new(RealVfs), &dir, log.id(), log.clone())?;
-        let found = horizon::read(&RealVfs, &dir, log.id());
+        let found = horizon::read(&HORIZON, &RealVfs, &dir, log.id());
         let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
         let horizon = oldest.unwrap_or_else(|| base.revision());
         if found != Some(horizon) {
-            horizon::write(&RealVfs, &dir, log.id(), horizon)?;
+            horizon::write(&HORIZON, &RealVfs, &dir, log.id(), horizon)?;
         }
         history.forget_before(horizon)?;
         hold.set(horizon);
+        let opened = log.buffered();
         let source = Arc::new(Source {
             base,
             log,
@@ -120,6 +128,7 @@ impl Past {
             limits: options.limits,
             catching_up: Mutex::new(()),
             scratch: Mutex::new(None),
+            layout: RecursiveRwLock::new(()),
             fault: Mutex::new(None),
         });
         Ok(Past {
@@ -130,6 +139,8 @@ impl Past {
             dir,
             moving: Mutex::new(()),
             wants_merge: AtomicBool::new(false),
+            purging: Mutex::new(()),
+            opened,
         })
     }
 
@@ -141,7 +152,8 @@ impl Past {
     pub fn discard(base: &Base) -> Result<(), PastError> {
         let dir = base.dir().join(HISTORY);
         // First: without it nothing else is believed.
-        horizon::remove(&RealVfs, &dir)?;
+        horizon::remove(&HORIZON, &RealVfs, &dir)?;
+        horizon::remove(&PURGED, &RealVfs, &dir)?;
         Ok(History::discard(&RealVfs, &dir)?)
     }
 
@@ -175,8 +187,18 @@ impl Past {
     /// # Errors
     /// When that is older than the oldest.
     pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        self.source.know(self.source.log.buffered())?;
+        self.noted_at_time(time_ms)
+    }
+
+    /// As [`Past::at_time`], of the transactions that are noted, without
+    /// waiting for others.
+    ///
+    /// # Errors
+    /// As [`Past::at_time`].
+    pub fn noted_at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
         let source = &self.source;
-        source.know(source.log.buffered())?;
+        let _layout = source.layout.read();
         let oldest = source.oldest();
         let found = source.history.at_time(time_ms)?;
         match found.filter(|&found| found >= oldest) {
@@ -202,18 +224,19 @@ impl Past {
         source.time_of(revision)?.ok_or_else(|| source.compacted(revision))
     }
 
-    /// The state at a revision, all of it. Nobody may change it.
+    /// The state of a branch at a revision, not before it was made: all of it.
+    /// Nobody may change it.
     ///
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
-    pub fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    pub fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.source.reach(revision)?;
-        if let Some(found) = self.cache.get(revision, true, self.oldest()) {
+        if let Some(found) = self.cache.get((branch, revision), true, self.oldest()) {
             return Ok(found);
         }
-        let batch = self.batch_at(revision)?;
+        let batch = self.batch_at(branch, revision)?;
         let (batch, keyspace) = view::whole(&self.source, &batch, revision)?;
-        Ok(self.cache.put(revision, batch, true, keyspace))
+        Ok(self.cache.put((branch, revision), batch, true, keyspace))
     }
 
     /// As [`Past::view`], for those who look at keys by name only: each costs
@@ -222,14 +245,18 @@ impl Past {
     ///
     /// # Errors
     /// As [`Past::view`].
-    pub fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    pub fn view_of_keys(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Arc<Keyspace>, PastError> {
         self.source.reach(revision)?;
-        if let Some(found) = self.cache.get(revision, false, self.oldest()) {
+        if let Some(found) = self.cache.get((branch, revision), false, self.oldest()) {
             return Ok(found);
         }
-        let batch = self.batch_at(revision)?;
+        let batch = self.batch_at(branch, revision)?;
         let (batch, keyspace) = view::of_keys(&self.source, batch, revision);
-        Ok(self.cache.put(revision, batch, false, keyspace))
+        Ok(self.cache.put((branch, revision), batch, false, keyspace))
     }
 
     /// What [`Past::view_of_keys`] answers, if it is there, or if the revision
@@ -237,28 +264,33 @@ impl Past {
     ///
     /// # Errors
     /// As [`Past::view`].
-    pub fn view_at_hand(&self, revision: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+    pub fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
         self.source.reach(revision)?;
-        match self.cache.get_or_count(revision, self.oldest()) {
+        match self.cache.get_or_count((branch, revision), self.oldest()) {
             Wanted::Kept(found) => Ok(Some(found)),
-            Wanted::Again => self.view_of_keys(revision).map(Some),
+            Wanted::Again => self.view_of_keys(branch, revision).map(Some),
             Wanted::Seldom => Ok(None),
         }
     }
 
-    /// A key of a database at a revision, due or not. It costs what has to be
+    /// A key of a branch's database at a revision, due or not. It costs what has to be
     /// read for it, and nothing is kept.
     ///
     /// # Errors
     /// As [`Past::view`].
     pub fn key(
         &self,
+        branch: BranchId,
         revision: Revision,
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<Stored>, PastError> {
         self.source.reach(revision)?;
-        let batch = self.batch_at(revision)?;
+        let batch = self.batch_at(branch, revision)?;
         let name = Name::new(batch.directory.seed, db, key);
         key::read(&self.source, &batch, revision, &name)
     }
@@ -270,6 +302,7 @@ impl Past {
     /// As [`Past::view`].
     pub fn key_at_each(
         &self,
+        branch: BranchId,
         revisions: &[Revision],
         db: DbIndex,
         key: &[u8],
@@ -280,28 +313,29 @@ impl Past {
         };
         self.source.reach(oldest)?;
         self.source.reach(newest)?;
-        let batch = self.batch_at(oldest)?;
+        let batch = self.batch_at(branch, oldest)?;
         let name = Name::new(batch.directory.seed, db, key);
         key::read_each(&self.source, &batch, revisions, &name, visit)
     }
 
     /// The newest state of the base at or before a revision, or one that was
     /// not long ago.
-    fn batch_at(&self, revision: Revision) -> Result<Arc<Batch>, PastError> {
-        if let Some(found) = self.batches.get(revision, self.oldest()) {
+    fn batch_at(&self, branch: BranchId, revision: Revision) -> Result<Arc<Batch>, PastError> {
+        if let Some(found) = self.batches.get(branch, revision, self.oldest()) {
             return Ok(found);
         }
-        let batch = Arc::new(Batch::at(&self.source, revision)?);
+        let batch = Arc::new(Batch::at(&self.source, branch, revision)?);
         Ok(self.batches.put(revision, batch))
     }
 
-    /// Visits the transactions after `after`, up to `upto`, that changed a key
-    /// or everything in its database, newest first.
+    /// Visits the transactions of a branch after `after`, up to `upto`, that
+    /// changed a key or everything in its database, newest first.
     ///
     /// # Errors
     /// When a part of them is not kept any more, or cannot be read.
     pub fn of_key(
         &self,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
@@ -312,11 +346,16 @@ impl Past {
         let upto = upto.min(source.log.buffered());
         source.know(upto)?;
         source.keeps(after)?;
+        let _layout = source.layout.read();
         for hit in source.newest_first(key, after, upto) {
             let hit = hit?;
             let flow = source.record(hit, &mut |record| {
                 let touches = trace::touches(record.effects, record.header.db, db, key);
-                touches.map(|it| if it { visit(*record) } else { ControlFlow::Continue(()) })
+                let is_ours = record.header.branch == branch;
+                touches.map(|it| match it && is_ours {
+                    true => visit(*record),
+                    false => ControlFlow::Continue(()),
+                })
             })?;
             let malformed = |source| PastError::Malformed { revision: hit.revision, source };
             if flow.map_err(malformed)?.is_break() {
@@ -327,7 +366,47 @@ impl Past {
         source.keeps(after)
     }
 
-    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        self.noted_wide(after, upto, visit)
+    }
+
+    /// As [`Past::wide`], of the transactions that are noted, without waiting
+    /// for others.
+    ///
+    /// # Errors
+    /// As [`Past::wide`].
+    pub fn noted_wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        source.keeps(after)?;
+        let _layout = source.layout.read();
+        for hit in source.history.records(DATABASE_WIDE, after, upto) {
+            if source.record(hit?, &mut |record| visit(*record))?.is_break() {
+                break;
+            }
+        }
+        source.keeps(after)
+    }
+
+    /// Visits all transactions after `after`, up to `upto`, whatever branch they
+    /// are on, oldest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].

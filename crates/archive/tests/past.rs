@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use archive::{Base, Follower, FollowerOptions, Pace, Past, PastError, PastOptions, Retention};
-use base::{Revision, SystemClock};
+use archive::{
+    Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
+};
+use base::{BranchId, Revision, SystemClock};
 use keyspace::{EncodingLimits, Keyspace, Since, Stored, ValueRef, dump};
 use testkit::temp_dir;
 
@@ -23,6 +25,7 @@ struct Archived {
     /// What it held and what time it was, after each revision.
     states: BTreeMap<Revision, (BTreeMap<Key, State>, u64)>,
     pace: Pace,
+    large_from: LargeFrom,
 }
 
 fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
@@ -34,12 +37,22 @@ fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
 
 impl Archived {
     fn new(dir: &Path, seed: u64, pace: Pace) -> Archived {
-        let database = Database::new(seed);
-        let base = Arc::new(Base::open(dir, seed, 1 << 20).expect("an empty one opens"));
+        Archived::of(Database::new(seed), dir, seed, pace, LargeFrom::default())
+    }
+
+    fn of(
+        database: Database,
+        dir: &Path,
+        seed: u64,
+        pace: Pace,
+        large_from: LargeFrom,
+    ) -> Archived {
+        let base = Base::open(dir, seed, 1 << 20).expect("an empty one opens");
+        let base = Arc::new(base.with_large_from(large_from));
         base.adopt(database.log().id()).expect("it is new");
         let past = open_past(&base, &database);
         let states = BTreeMap::from([(Revision::ZERO, (BTreeMap::new(), 0))]);
-        Archived { database, base, past, follower: None, states, pace }
+        Archived { database, base, past, follower: None, states, pace, large_from }
     }
 
     fn follow(&mut self) {
@@ -77,13 +90,14 @@ impl Archived {
     /// As a restart of the server does.
     fn reopen(mut self, dir: &Path) -> Archived {
         drop(self.follower.take());
-        let Archived { mut database, base, past, states, pace, .. } = self;
+        let Archived { mut database, base, past, states, pace, large_from, .. } = self;
         drop(Arc::into_inner(past).expect("nobody has it"));
         drop(Arc::into_inner(base).expect("nobody has it"));
-        let base = Arc::new(Base::open(dir, 0, 1 << 20).expect("it opens again"));
+        let base = Base::open(dir, 0, 1 << 20).expect("it opens again");
+        let base = Arc::new(base.with_large_from(large_from));
         database.open_log(base.revision());
         let past = open_past(&base, &database);
-        Archived { database, base, past, follower: None, states, pace }
+        Archived { database, base, past, follower: None, states, pace, large_from }
     }
 
     /// Some revision that is kept.
@@ -96,7 +110,7 @@ impl Archived {
     fn check_keys(&mut self, revisions: usize) {
         for _ in 0..revisions {
             let revision = self.revision();
-            let view = self.past.view_of_keys(revision).expect("it is kept");
+            let view = self.past.view_of_keys(BranchId::MAIN, revision).expect("it is kept");
             let several: BTreeSet<Revision> = (0..4).map(|_| self.revision()).collect();
             let several: Vec<Revision> = several.into_iter().collect();
             for _ in 0..12 {
@@ -106,7 +120,8 @@ impl Archived {
                 let expected = self.states[&revision].0.get(&key).cloned();
                 let text = key.1[..key.1.len().min(8)].escape_ascii();
                 assert_eq!(key_of(&view, &key), expected, "{}:{text} at {revision}", key.0);
-                let found = self.past.key(revision, key.0, &key.1).expect("it is kept");
+                let found =
+                    self.past.key(BranchId::MAIN, revision, key.0, &key.1).expect("it is kept");
                 assert_eq!(found.as_ref().map(state), expected, "{}:{text} at {revision}", key.0);
                 if let Some(present) = self.present(revision, &key) {
                     assert_eq!(present, expected, "{}:{text} since {revision}", key.0);
@@ -118,7 +133,7 @@ impl Archived {
                     assert_eq!(stored.map(state), expected, "{}:{text} at {revision}", key.0);
                     seen += 1;
                 };
-                let past = self.past.key_at_each(&several, key.0, &key.1, &mut see);
+                let past = self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, &mut see);
                 past.expect("they are kept");
                 assert_eq!(seen, several.len());
             }
@@ -143,7 +158,7 @@ impl Archived {
     fn check_whole(&mut self, revisions: usize) {
         for _ in 0..revisions {
             let revision = self.revision();
-            let view = self.past.view(revision).expect("it is kept");
+            let view = self.past.view(BranchId::MAIN, revision).expect("it is kept");
             assert_eq!(contents(&view), self.states[&revision].0, "at {revision}");
         }
     }
@@ -177,7 +192,9 @@ impl Archived {
                 seen.push(record.revision);
                 ControlFlow::Continue(())
             };
-            self.past.of_key(key.0, &key.1, oldest, newest, &mut visit).expect("it is kept");
+            self.past
+                .of_key(BranchId::MAIN, key.0, &key.1, oldest, newest, &mut visit)
+                .expect("it is kept");
             assert!(seen.is_sorted_by(|a, b| a > b), "newest first");
             let mut kept = self.states.range(oldest..);
             let mut before = kept.next().expect("the oldest").1.0.get(&key);
@@ -192,7 +209,10 @@ impl Archived {
     fn check_gone(&self) {
         let oldest = self.past.oldest();
         for (&revision, _) in self.states.range(..oldest) {
-            for view in [self.past.view(revision), self.past.view_of_keys(revision)] {
+            for view in [
+                self.past.view(BranchId::MAIN, revision),
+                self.past.view_of_keys(BranchId::MAIN, revision),
+            ] {
                 let error = view.expect_err("it is not kept");
                 assert!(matches!(error, PastError::Compacted { asked, oldest: kept }
                     if asked == revision && kept == oldest));
@@ -200,7 +220,7 @@ impl Archived {
             assert!(self.past.time_of(revision).is_err());
         }
         let newest = self.database.log().newest();
-        let error = self.past.view(newest.next()).expect_err("it has not happened");
+        let error = self.past.view(BranchId::MAIN, newest.next()).expect_err("it has not happened");
         assert!(matches!(error, PastError::Future { .. }), "{error}");
     }
 }
@@ -233,40 +253,51 @@ fn name(number: u64) -> Vec<u8> {
 #[test]
 fn every_kept_revision_is_as_it_was() {
     for seed in 1..=2 {
-        let folder = temp_dir();
-        // Small bounds, so that batches end everywhere.
-        let pace = Pace { log_bytes: 3000 * seed, ..Pace::default() };
-        let mut archived = Archived::new(folder.path(), seed, pace);
-        for round in 0..6 {
-            archived.follow();
-            for part in 0..4 {
-                archived.step(30);
-                archived.check_keys(10);
-                archived.check_whole(2);
-                if part == 1 {
-                    archived.checkpoint();
-                }
+        keep_every_revision(seed, Database::new(seed), LargeFrom::default());
+    }
+}
+
+#[test]
+fn every_kept_revision_of_large_collections_is_as_it_was() {
+    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (0, 0), (8, 300)]) {
+        keep_every_revision(seed, Database::of_collections(seed), LargeFrom { elements, bytes });
+    }
+}
+
+fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) {
+    let folder = temp_dir();
+    // Small bounds, so that batches end everywhere.
+    let pace = Pace { log_bytes: 3000 * (1 + seed % 2), ..Pace::default() };
+    let mut archived = Archived::of(database, folder.path(), seed, pace, large_from);
+    for round in 0..6 {
+        archived.follow();
+        for part in 0..4 {
+            archived.step(30);
+            archived.check_keys(10);
+            archived.check_whole(2);
+            if part == 1 {
+                archived.checkpoint();
             }
+        }
+        archived.check_times();
+        archived.check_changes();
+        if round % 3 == 1 {
+            let wanted = archived.revision();
+            let oldest = archived.past.compact(wanted).expect("it can be compacted");
+            assert!(oldest <= wanted);
+            assert_eq!(oldest, archived.past.oldest());
+            archived.check_gone();
+        }
+        if round % 2 == 1 {
+            let (oldest, newest) = (archived.past.oldest(), archived.database.log().newest());
+            archived = archived.reopen(folder.path());
+            assert_eq!(archived.past.oldest(), oldest);
+            assert_eq!(archived.database.log().newest(), newest);
+            // What nobody has noted since is read when it is asked for.
+            archived.check_keys(20);
+            archived.check_whole(2);
             archived.check_times();
-            archived.check_changes();
-            if round % 3 == 1 {
-                let wanted = archived.revision();
-                let oldest = archived.past.compact(wanted).expect("it can be compacted");
-                assert!(oldest <= wanted);
-                assert_eq!(oldest, archived.past.oldest());
-                archived.check_gone();
-            }
-            if round % 2 == 1 {
-                let (oldest, newest) = (archived.past.oldest(), archived.database.log().newest());
-                archived = archived.reopen(folder.path());
-                assert_eq!(archived.past.oldest(), oldest);
-                assert_eq!(archived.database.log().newest(), newest);
-                // What nobody has noted since is read when it is asked for.
-                archived.check_keys(20);
-                archived.check_whole(2);
-                archived.check_times();
-                archived.check_gone();
-            }
+            archived.check_gone();
         }
     }
 }
@@ -295,8 +326,8 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
             archived.step(120);
             archived.checkpoint();
             let now_ms = archived.database.now_ms;
-            assert!(!archived.past.retain(&never, now_ms).expect("nothing to do"));
-            archived.past.retain(&limit, now_ms).expect("files can be removed");
+            assert!(!archived.past.retain(&never, now_ms, &free).expect("nothing to do"));
+            archived.past.retain(&limit, now_ms, &free).expect("files can be removed");
             let removed = archived.database.log().remove_before(archived.base.revision());
             removed.expect("memory");
             let oldest = archived.past.oldest();
@@ -321,6 +352,36 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
         let sealed = archived.database.log().segments().len() - 1;
         assert!(index_files() <= sealed + 1, "{} files for {sealed}", index_files());
     }
+}
+
+/// Nobody holds anything.
+fn free() -> Revision {
+    Revision(u64::MAX)
+}
+
+#[test]
+fn what_somebody_holds_stays() {
+    let folder = temp_dir();
+    let pace = Pace { log_bytes: 3000, ..Pace::default() };
+    let mut archived = Archived::new(folder.path(), 7, pace);
+    archived.follow();
+    let all = Retention { age_ms: 0, bytes: 1 };
+    let mut held = Revision::ZERO;
+    for round in 0..6 {
+        archived.step(120);
+        archived.checkpoint();
+        if round == 2 {
+            held = archived.base.revision();
+        }
+        let now_ms = archived.database.now_ms;
+        archived.past.retain(&all, now_ms, &|| held).expect("files can be removed");
+        assert!(archived.past.oldest() <= held);
+        archived.check_keys(20);
+    }
+    assert!(archived.past.oldest() > Revision::ZERO, "the rest goes");
+    let now_ms = archived.database.now_ms;
+    archived.past.retain(&all, now_ms, &free).expect("files can be removed");
+    assert!(archived.past.oldest() > held);
 }
 
 #[test]

@@ -5,7 +5,13 @@
 //! it is. So a command neither knows nor cares which branch it runs on.
 
 mod commands;
+mod common;
 mod create;
+mod create_at;
+mod diff;
+mod line;
+mod merge;
+mod merges;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,14 +20,15 @@ use std::sync::{Arc, OnceLock};
 use base::{BranchId, DbIndex, Revision};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
-use keyspace::{Branches, Journal, Keyspace, Spaces};
+use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
 use parking_lot::{Mutex, RwLock};
 
 use crate::engine::Engine;
 use crate::replicator::Replicator;
 use crate::session::Session;
 
-pub(crate) use commands::FAMILIES;
+pub(crate) use commands::{FAMILIES, use_branch};
+pub(crate) use line::Reach;
 
 /// A branch that serves.
 #[derive(Debug)]
@@ -139,6 +146,20 @@ pub trait Branching: Send + Sync {
         at: Revision,
         forked: Revision,
     ) -> Arc<Keyspace>;
+
+    /// The newest state of the archive at or before `at`, and where a branch's
+    /// databases stood then.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
+
+    /// A branch's databases as of a state that the archive keeps: one of
+    /// [`Branches::pins`]. Waits for it. Nobody may change them.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn state(&self, branch: BranchId, at: Revision) -> Result<Arc<Keyspace>>;
 }
 
 /// All branches but main.
@@ -152,6 +173,7 @@ pub(crate) struct LiveBranches {
     /// Whether there is any.
     any: AtomicBool,
     pub(crate) branching: OnceLock<Arc<dyn Branching>>,
+    reports: Mutex<merges::Reports>,
 }
 
 impl LiveBranches {
@@ -250,12 +272,6 @@ impl Engine {
                 String::from_utf8_lossy(&session.branch_name)
             )));
         }
-        if command.group == Group::History {
-            let name = command.full_name.to_ascii_uppercase();
-            return Err(Error::new(format!(
-                "ERR {name} is about main only; BRANCH USE main first"
-            )));
-        }
         if !command.flags.has(WRITE) && !session.exec_writes(command) {
             return Ok(());
         }
@@ -270,14 +286,7 @@ impl Engine {
                 "READONLY the branch '{name}' is written to by BRANCH MERGE only"
             )));
         }
-        let used = branch.keyspace.memory_bytes() as u64;
-        if row.quota_bytes > 0 && used >= row.quota_bytes {
-            return Err(Error::new(format!(
-                "QUOTA {name}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
-                row.quota_bytes
-            )));
-        }
-        Ok(())
+        check_quota(row, &branch.keyspace)
     }
 
     /// Puts a session whose branch began anew on what it is now.
@@ -294,6 +303,7 @@ impl Engine {
     /// Puts a session on a branch.
     pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
         session.branch_name = self.branch_name(branch.id);
+        session.travel.iter_mut().for_each(|moment| moment.branch = branch.id);
         session.seat = match branch {
             Held::Main(_) => None,
             Held::Other(branch) => Some(Seat::take(branch.clone())),
@@ -307,6 +317,19 @@ impl Session {
     pub(crate) fn branch(&self) -> BranchId {
         self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.0.id)
     }
+}
+
+/// Whether a branch may take more memory.
+fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
+    let used = keyspace.memory_bytes() as u64;
+    if row.quota_bytes == 0 || used < row.quota_bytes {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "QUOTA {}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
+        String::from_utf8_lossy(&row.name),
+        row.quota_bytes
+    )))
 }
 
 /// The error for a name that no branch has.

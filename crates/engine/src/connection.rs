@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use base::BranchId;
 use command::{Args, Error, Result};
+use settings::SelectBranch;
 
+use crate::branch::use_branch;
 use crate::call::{Call, Handler};
 use crate::execute::Outcome;
 use crate::session::ReplyMode;
@@ -51,12 +53,32 @@ fn quit(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn select(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let db = command::args::integer(call.args[0])?;
-    let db = u16::try_from(db).ok().filter(|&db| db < call.engine.databases());
-    call.session.db = db.ok_or(Error::DB_OUT_OF_RANGE)?;
+    let number = command::args::integer(call.args[0])?;
+    let is_database = |db: &u16| *db < call.engine.databases();
+    call.session.db = match u16::try_from(number).ok().filter(is_database) {
+        Some(db) => db,
+        None => select_on_branch(call, number)?,
+    };
     call.session.client.activity.db.store(usize::from(call.session.db), Ordering::Relaxed);
     call.reply.ok();
     Ok(Outcome::Done)
+}
+
+/// A number that the settings give to a database of a branch.
+fn select_on_branch(call: &mut Call<'_, '_>, number: i64) -> Result<u16> {
+    let is_it = |mapped: &&SelectBranch| i64::from(mapped.number) == number;
+    let mapped = call.live.select_branches.iter().find(is_it).ok_or(Error::DB_OUT_OF_RANGE)?;
+    if call.open.is_some() {
+        return Err(Error::new(format!(
+            "ERR SELECT {number} is on the branch '{}', and a transaction is on one branch",
+            mapped.branch
+        )));
+    }
+    if mapped.db >= call.engine.databases() {
+        return Err(Error::DB_OUT_OF_RANGE);
+    }
+    use_branch(call, mapped.branch.as_bytes())?;
+    Ok(mapped.db)
 }
 
 fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {

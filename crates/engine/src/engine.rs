@@ -7,7 +7,7 @@ use base::{BranchId, Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
-use settings::Settings;
+use settings::{SelectBranch, Settings};
 
 use crate::blocking::Blocking;
 use crate::branch::{LiveBranch, LiveBranches};
@@ -136,6 +136,8 @@ pub struct Live {
     pub slow_ns: u64,
     /// Nanoseconds from which LATENCY samples an event; `u64::MAX` never.
     pub latency_threshold_ns: u64,
+    /// Numbers that SELECT takes for databases of branches.
+    pub select_branches: Vec<SelectBranch>,
     /// The settings themselves.
     pub settings: Settings,
 }
@@ -175,6 +177,8 @@ impl Live {
                 0 => u64::MAX,
                 ms => ms.saturating_mul(1_000_000),
             },
+            select_branches: settings::select_branches(&settings.select_branches)
+                .expect("the settings table checks it"),
             settings: settings.clone(),
         }
     }

@@ -3,27 +3,36 @@
 //! hold no lock meanwhile.
 
 mod changes;
-mod events;
-mod of_key;
-mod revert;
+pub(crate) mod events;
+mod kept;
+pub(crate) mod of_key;
+mod policy;
+mod purge;
+pub(crate) mod revert;
 mod upkeep;
 
 use std::ops::ControlFlow;
 
 use base::when::When;
-use base::{Frame, Revision};
+use base::{BranchId, Frame, Revision};
 use command::{Args, Error, Result, parse_when, time_named};
 use log::Record;
 
 use crate::call::Handler;
 use crate::engine::Engine;
-use crate::past::{Past, PastError};
+use crate::past::PastError;
 
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
+    changes::HANDLERS,
+    of_key::HANDLERS,
+    policy::HANDLERS,
+    purge::HANDLERS,
+    revert::HANDLERS,
+    upkeep::HANDLERS,
+];
 
 /// FROM and TO, both included.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,7 +57,7 @@ impl Bounds {
 
     /// The transactions that they hold: those after the first revision, up to
     /// the second. Without FROM as far back as there are any.
-    fn resolve(self, engine: &Engine, now_ms: u64) -> Result<Span> {
+    fn resolve(self, engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Span> {
         let past = engine.needs_past()?;
         let (oldest, newest) = (past.oldest(), engine.replicator.committed());
         let after = match self.from {
@@ -71,15 +80,16 @@ impl Bounds {
         };
         let upto = match self.to {
             None => newest,
-            Some(to) => engine.moment(to, now_ms)?.revision,
+            Some(to) => engine.moment(branch, to, now_ms)?.revision,
         };
-        Ok(Span { after, upto })
+        Ok(Span { branch, after, upto })
     }
 }
 
-/// Transactions: those after a revision, up to another.
+/// Transactions of a branch's line: those after a revision, up to another.
 #[derive(Clone, Copy, Debug)]
 struct Span {
+    branch: BranchId,
     after: Revision,
     upto: Revision,
 }
@@ -92,14 +102,20 @@ impl Span {
     /// Visits them, oldest first, until a visit fails or breaks off.
     fn visit(
         self,
-        past: &dyn Past,
+        engine: &Engine,
         mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
     ) -> Result {
         if self.is_empty() {
             return Ok(());
         }
-        let mut failure = None;
-        past.all(self.after, self.upto, &mut |record| keep(visit(record), &mut failure))?;
+        let (line, mut failure) = (engine.line(self.branch), None);
+        engine.needs_past()?.all(self.after, self.upto, &mut |record| {
+            if line.has(record.revision, record.header) {
+                keep(visit(record), &mut failure)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
         failure.map_or(Ok(()), Err)
     }
 }
@@ -113,7 +129,7 @@ fn keep(visited: Result<ControlFlow<()>>, failure: &mut Option<Error>) -> Contro
 }
 
 /// COUNT's argument, at least 1.
-fn count(args: &mut Args<'_>) -> Result<usize> {
+pub(crate) fn count(args: &mut Args<'_>) -> Result<usize> {
     let count = args.next_i64()?;
     usize::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| {
         Error::new(format!("ERR COUNT {count} is below 1, the least that can be asked for"))

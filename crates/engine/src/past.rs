@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{DbIndex, Revision};
-use keyspace::{Keyspace, Stored};
+use base::{BranchId, DbIndex, Revision};
+use keyspace::{Keyspace, Purge, Stored};
 use log::Record;
 use thiserror::Error;
 
@@ -32,12 +32,12 @@ pub trait Past: Send + Sync {
     /// When it is older than the oldest or newer than the newest.
     fn time_of(&self, revision: Revision) -> Result<u64, PastError>;
 
-    /// The state at a revision, as a keyspace that is filled when its keys are
+    /// The state of a branch at a revision, not before it was made, as a keyspace that is filled when its keys are
     /// asked for. Nobody may change it.
     ///
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
-    fn view(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
+    fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
 
     /// As [`Past::view`], for commands that look at the keys they name and at
     /// nothing else: each key costs what it has to read, and nothing is
@@ -46,8 +46,12 @@ pub trait Past: Send + Sync {
     ///
     /// # Errors
     /// As [`Past::view`].
-    fn view_of_keys(&self, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
-        self.view(revision)
+    fn view_of_keys(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Arc<Keyspace>, PastError> {
+        self.view(branch, revision)
     }
 
     /// What [`Past::view_of_keys`] answers, if that is there or worth making,
@@ -56,16 +60,25 @@ pub trait Past: Send + Sync {
     ///
     /// # Errors
     /// As [`Past::view`].
-    fn view_at_hand(&self, revision: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
-        self.view_of_keys(revision).map(Some)
+    fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.view_of_keys(branch, revision).map(Some)
     }
 
-    /// A key of a database as it was right after a revision, due or not.
+    /// A key of a branch's database as it was right after a revision, due or not.
     ///
     /// # Errors
     /// As [`Past::view`].
-    fn key(&self, revision: Revision, db: DbIndex, key: &[u8])
-    -> Result<Option<Stored>, PastError>;
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError>;
 
     /// A key at several revisions, the oldest first, each told to `visit` with
     /// its place among them.
@@ -74,24 +87,26 @@ pub trait Past: Send + Sync {
     /// As [`Past::view`].
     fn key_at_each(
         &self,
+        branch: BranchId,
         revisions: &[Revision],
         db: DbIndex,
         key: &[u8],
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
         for (at, &revision) in revisions.iter().enumerate() {
-            visit(at, self.key(revision, db, key)?.as_ref());
+            visit(at, self.key(branch, revision, db, key)?.as_ref());
         }
         Ok(())
     }
 
-    /// Visits the transactions after `after`, up to `upto`, that changed a key
-    /// or everything in its database, newest first.
+    /// Visits the transactions of a branch after `after`, up to `upto`, that
+    /// changed a key or everything in its database, newest first.
     ///
     /// # Errors
     /// When a part of them is not kept any more, or cannot be read.
     fn of_key(
         &self,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
@@ -99,11 +114,27 @@ pub trait Past: Send + Sync {
         visit: &mut Visit<'_>,
     ) -> Result<(), PastError>;
 
-    /// Visits all transactions after `after`, up to `upto`, oldest first.
+    /// Visits all transactions after `after`, up to `upto`, whatever branch they
+    /// are on, oldest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
+
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
+    -> Result<(), PastError>;
+
+    /// Erases what keys were before a transaction, from every file; the archive
+    /// has reached it. Answers how many transactions were changed for it.
+    ///
+    /// # Errors
+    /// When not everything is erased; it can be asked for again.
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError>;
 
     /// What HISTORY.STATS says, as `(name, number)`.
     fn stats(&self) -> Vec<(&'static str, u64)>;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::when::When;
-use base::{DbIndex, Reply, Revision, Rng, SeededRng};
+use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
@@ -32,6 +32,8 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[("at", at), ("client|travel", 
 /// A moment of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
+    /// On whose line.
+    pub(crate) branch: BranchId,
     pub(crate) revision: Revision,
     /// What the clock said, in milliseconds since 1970: the revision's own
     /// time, or the time that was asked for.
@@ -41,13 +43,15 @@ pub(crate) struct Moment {
 /// A moment whose time may not be known yet: to look it up takes the log.
 #[derive(Clone, Copy, Debug)]
 struct At {
+    branch: BranchId,
     revision: Revision,
     time_ms: Option<u64>,
 }
 
 impl From<Moment> for At {
     fn from(moment: Moment) -> At {
-        At { revision: moment.revision, time_ms: Some(moment.time_ms) }
+        let Moment { branch, revision, time_ms } = moment;
+        At { branch, revision, time_ms: Some(time_ms) }
     }
 }
 
@@ -105,8 +109,8 @@ impl Engine {
         ))
     }
 
-    /// The moment that a client names.
-    pub(crate) fn moment(&self, when: When, now_ms: u64) -> Result<Moment> {
+    /// The moment of a branch's line that a client names.
+    pub(crate) fn moment(&self, branch: BranchId, when: When, now_ms: u64) -> Result<Moment> {
         let past = self.needs_past()?;
         let newest = self.replicator.committed();
         match (when, time_named(when, now_ms)) {
@@ -115,36 +119,39 @@ impl Engine {
             }
             // The empty database was never written.
             (When::Revision(Revision::ZERO), _) if past.oldest() == Revision::ZERO => {
-                Ok(Moment { revision: Revision::ZERO, time_ms: 0 })
+                Ok(Moment { branch, revision: Revision::ZERO, time_ms: 0 })
             }
             (When::Revision(revision), _) => {
-                Ok(Moment { revision, time_ms: past.time_of(revision)? })
+                Ok(Moment { branch, revision, time_ms: past.time_of(revision)? })
             }
             (_, time_ms) => {
                 let time_ms = time_ms.unwrap_or(now_ms);
-                Ok(Moment { revision: past.at_time(time_ms)?.min(newest), time_ms })
+                Ok(Moment { branch, revision: past.at_time(time_ms)?.min(newest), time_ms })
             }
         }
     }
 
     /// As [`Engine::moment`], but of a revision the time is looked up only when
     /// somebody needs it.
-    fn at(&self, when: When, now_ms: u64) -> Result<At> {
+    fn at(&self, branch: BranchId, when: When, now_ms: u64) -> Result<At> {
         let past = self.needs_past()?;
         match when {
             When::Revision(revision)
                 if revision >= past.oldest() && revision <= self.replicator.committed() =>
             {
-                Ok(At { revision, time_ms: None })
+                Ok(At { branch, revision, time_ms: None })
             }
-            _ => self.moment(when, now_ms).map(At::from),
+            _ => self.moment(branch, when, now_ms).map(At::from),
         }
     }
 
     fn time_of(&self, at: At) -> Result<Moment> {
         match at.time_ms {
-            Some(time_ms) => Ok(Moment { revision: at.revision, time_ms }),
-            None => self.moment(When::Revision(at.revision), 0),
+            Some(time_ms) => {
+                let At { branch, revision, .. } = at;
+                Ok(Moment { branch, revision, time_ms })
+            }
+            None => self.moment(at.branch, When::Revision(at.revision), 0),
         }
     }
 
@@ -162,33 +169,35 @@ impl Engine {
         buffers: &mut Buffers,
         reply: &mut dyn Reply,
     ) -> Result {
+        let keys = command.keys(argv);
+        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], at.revision))?;
+        // Which branch's state it is: before it was made, its parent's.
+        let (branch, revision) = self.line(at.branch).at(at.revision);
         let needs_time = tells_how_it_is_kept(command);
         if !needs_time
+            && branch == BranchId::MAIN
             && let Some(done) = self.read_present(live, at, db, command, argv, rng, buffers, reply)
         {
             return done;
         }
         let past = self.needs_past()?;
-        if let Some(view) = past.view_at_hand(at.revision)? {
+        if let Some(view) = past.view_at_hand(branch, revision)? {
             let moment = self.time_of(at)?;
             return read_in(&view, live, moment, db, command, argv, rng, buffers, reply);
         }
         if db >= self.keyspace.databases() {
             return Err(Error::DB_OUT_OF_RANGE);
         }
-        let keys = command.keys(argv);
         let scratch = self.scratches.take(&self.keyspace);
         let mut has_deadline = false;
         for key in &keys {
-            if let Some(stored) = past.key(at.revision, db, argv[key.index])? {
+            if let Some(stored) = past.key(branch, revision, db, argv[key.index])? {
                 has_deadline |= stored.deadline.is_some();
                 scratch.give(db, argv[key.index], stored);
             }
         }
         let moment = match at.time_ms {
-            None if !has_deadline && !needs_time => {
-                Moment { revision: at.revision, time_ms: ANY_TIME }
-            }
+            None if !has_deadline && !needs_time => Moment { branch, revision, time_ms: ANY_TIME },
             _ => self.time_of(at)?,
         };
         let done = read_in(&scratch, live, moment, db, command, argv, rng, buffers, reply);
@@ -199,7 +208,7 @@ impl Engine {
         done
     }
 
-    /// Runs a command on the present, if its keys are as they were then; does
+    /// Runs a command on main's present, if its keys are as they were then; does
     /// nothing if they are not, or if memory cannot tell.
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn read_present(
@@ -233,6 +242,18 @@ impl Engine {
         Some(handler(&mut ctx, arguments(command, argv), reply))
     }
 
+    /// The state at a moment, all of it.
+    pub(crate) fn view_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.view(branch, revision)?)
+    }
+
+    /// The same, for those who look at keys by name only.
+    pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.view_of_keys(branch, revision)?)
+    }
+
     /// Runs a command that [`check_may_read`] lets pass on a state as a whole.
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn read_at(
@@ -246,7 +267,12 @@ impl Engine {
         buffers: &mut Buffers,
         reply: &mut dyn Reply,
     ) -> Result {
-        let view = self.needs_past()?.view(moment.revision)?;
+        let keys = command.keys(argv);
+        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], moment.revision))?;
+        if !keys.is_empty() {
+            self.check_all_kept(&upper_name(command))?;
+        }
+        let view = self.view_at(moment)?;
         read_in(&view, live, moment, db, command, argv, rng, buffers, reply)
     }
 
@@ -341,9 +367,12 @@ fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -
     matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
 }
 
+fn upper_name(command: &Command) -> String {
+    command.full_name.replace('|', " ").to_ascii_uppercase()
+}
+
 fn not_on_a_view(command: &Command) -> Error {
-    let name = command.full_name.replace('|', " ").to_ascii_uppercase();
-    Error::new(format!("READONLYVIEW {name} is not allowed on a view"))
+    Error::new(format!("READONLYVIEW {} is not allowed on a view", upper_name(command)))
 }
 
 /// Data commands that read, though they are not marked so.
@@ -377,19 +406,17 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
-    if let Some(name) = branch.filter(|name| *name != b"main") {
-        let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-        return Err(Error::new(format!(
-            "NOBRANCH no branch is named '{name}'; there is only main"
-        )));
-    }
+    let branch = match branch {
+        Some(name) => call.engine.branch_named(name)?.id,
+        None => call.session.branch(),
+    };
     let argv = &words[begin..];
     let command = find(argv)?;
     if !command.spec.accepts(argv.len()) {
         return Err(Error::arity(&command.full_name));
     }
     check_may_read(command)?;
-    let at = call.engine.at(when, call.now_ms)?;
+    let at = call.engine.at(branch, when, call.now_ms)?;
     Engine::read_for(call, at, command, argv)
 }
 
@@ -397,9 +424,10 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let moment = match call.args[0] {
         word if command::args::is_word(word, "off") => None,
         when => {
-            let moment = call.engine.moment(parse_when(when)?, call.now_ms)?;
+            let branch = call.session.branch();
+            let moment = call.engine.moment(branch, parse_when(when)?, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
-            call.engine.needs_past()?.view_of_keys(moment.revision)?;
+            call.engine.view_of_keys_at(moment)?;
             Some(moment)
         }
     };
@@ -427,7 +455,7 @@ impl Engine {
         key: &[u8],
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
-        let view = self.needs_past()?.view_of_keys(at.revision)?;
+        let view = self.view_of_keys_at(at)?;
         self.look_in(&view, at.time_ms, db, key, look)
     }
 

@@ -65,12 +65,6 @@ struct Segment<T> {
     prefix: u64,
 }
 
-/// The hash of a key under a seed, in tables of any kind.
-#[must_use]
-pub fn hash(seed: u64, key: &[u8]) -> u64 {
-    xxh3_64_with_seed(key, seed)
-}
-
 impl<T: Keyed> Table<T> {
     /// An empty table whose hash is keyed by `seed`. Allocates nothing.
     #[must_use]
@@ -96,7 +90,7 @@ impl<T: Keyed> Table<T> {
     /// The hash of a key under a seed.
     #[must_use]
     pub fn hash(seed: u64, key: &[u8]) -> u64 {
-        hash(seed, key)
+        xxh3_64_with_seed(key, seed)
     }
 
     /// The hash of a key in this table.

@@ -34,6 +34,6 @@ pub use model::{
 pub use redis::{HIDDEN_SECRET, SetError, config_get, config_set};
 pub use reference::reference;
 pub use reload::{Reloaded, reload};
-pub use special::{OutputLimit, OutputLimits, is_loopback};
+pub use special::{OutputLimit, OutputLimits, SelectBranch, is_loopback, select_branches};
 pub use table::{Change, SETTINGS, Setting, find};
 pub use value::{Kind, Value};

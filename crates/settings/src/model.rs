@@ -206,6 +206,9 @@ pub struct Settings {
     pub tcp_keepalive_s: u64,
     /// Databases `SELECT` can reach.
     pub databases: u16,
+    /// Numbers for SELECT and the branches that they mean, as
+    /// [`crate::select_branches`] reads them.
+    pub select_branches: String,
     /// Threads that serve clients; 0 takes half of the cores.
     pub threads: u32,
     /// Runs of the background cycle per second.
@@ -309,6 +312,7 @@ impl Default for Settings {
             timeout_s: 0,
             tcp_keepalive_s: 300,
             databases: 16,
+            select_branches: String::new(),
             threads: 0,
             hz: 10,
             active_expire_effort: 1,

@@ -112,6 +112,39 @@ pub(crate) fn canonical_events(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// A number that SELECT takes for a database of a branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectBranch {
+    /// What the client says. Numbers of databases keep their meaning.
+    pub number: u32,
+    /// The branch's name. It need not exist yet.
+    pub branch: String,
+    /// The branch's database.
+    pub db: u16,
+}
+
+/// Reads `number=branch` and `number=branch:database`, separated by spaces or
+/// commas. `None` when one is neither, or a number comes twice.
+#[must_use]
+pub fn select_branches(text: &str) -> Option<Vec<SelectBranch>> {
+    let mut found: Vec<SelectBranch> = Vec::new();
+    for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
+        let (number, place) = word.split_once('=')?;
+        let (branch, db) = match place.split_once(':') {
+            Some((branch, db)) => (branch, db.parse().ok()?),
+            None => (place, 0),
+        };
+        let number = number.parse().ok()?;
+        let is_name = branch.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+        let is_new = found.iter().all(|other| other.number != number);
+        if branch.is_empty() || !is_name || !is_new {
+            return None;
+        }
+        found.push(SelectBranch { number, branch: branch.to_owned(), db });
+    }
+    Some(found)
+}
+
 /// Splits addresses to bind; `*` is every IPv4 address. `None` when one is
 /// neither an IP address nor a host name.
 pub(crate) fn addresses(text: &str) -> Option<Vec<String>> {

@@ -294,6 +294,17 @@ pub static SETTINGS: &[Setting] = &[
     .change(Change::Immutable),
     row(
         "server",
+        "select_branches",
+        Kind::SelectBranches,
+        (
+            |s| Value::Text(s.select_branches.clone()),
+            |s, v| s.select_branches = v.text().to_owned(),
+        ),
+        "Numbers beyond the databases that SELECT takes for branches, as \"100=dev 101=dev:1\".",
+    )
+    .redis(&["select-branches"]),
+    row(
+        "server",
         "threads",
         Kind::Integer { min: 0, max: 128 },
         integer!(threads),

@@ -92,6 +92,8 @@ pub enum Kind {
     Secret,
     /// IP addresses and host names to bind.
     Addresses,
+    /// Numbers for SELECT and the branches that they mean.
+    SelectBranches,
     /// Letters of `notify-keyspace-events`.
     Events,
     /// `class hard soft seconds` for some classes of clients.
@@ -132,6 +134,9 @@ impl Kind {
             Kind::Text | Kind::Secret => "text without control characters".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Addresses => "IP addresses or host names".to_owned(),
+            Kind::SelectBranches => {
+                "number=branch or number=branch:database, with spaces in between".to_owned()
+            }
             Kind::Events => "letters out of Ag$lshzxeKEtmdn".to_owned(),
             Kind::OutputBuffers => {
                 "\"class hard soft seconds\", class being normal, replica or pubsub".to_owned()
@@ -184,6 +189,10 @@ impl Kind {
                 (!text.chars().any(char::is_control)).then(|| Value::Text(text.to_owned()))
             }
             Kind::Addresses => Some(Value::Text(special::addresses(text)?.join(" "))),
+            Kind::SelectBranches => {
+                special::select_branches(text)?;
+                Some(Value::Text(text.to_owned()))
+            }
             Kind::Events => Some(Value::Text(special::canonical_events(text)?)),
             Kind::OutputBuffers => {
                 special::OutputLimits::default().merge(text).ok()?;
@@ -229,7 +238,7 @@ impl Kind {
             Kind::SavePoints => {
                 self.parse(text).ok_or_else(|| "Invalid save parameters".to_owned())
             }
-            Kind::Text | Kind::Path | Kind::Secret | Kind::Addresses => {
+            Kind::Text | Kind::Path | Kind::Secret | Kind::Addresses | Kind::SelectBranches => {
                 self.parse(text).ok_or_else(|| format!("expected {}", self.expected()))
             }
         }

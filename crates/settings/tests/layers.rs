@@ -61,6 +61,7 @@ fn every_key_can_come_from_its_variable() {
                 _ if setting.key == "archive_lag_max" => "0",
                 settings::Kind::Size { .. } => "2MB",
                 settings::Kind::Addresses => "127.0.0.7",
+                settings::Kind::SelectBranches => "100=dev",
                 _ => "7",
             };
             let layers = Layers { environment: env(&[(&name, value)]), ..Layers::default() };

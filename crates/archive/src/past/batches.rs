@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::Revision;
+use base::{BranchId, Revision};
 use parking_lot::Mutex;
 
 use super::view::Batch;
@@ -24,13 +24,19 @@ struct Kept {
 }
 
 impl Batches {
-    /// A state at or before a revision, if one that is not older than `oldest`
-    /// was the newest not long ago.
-    pub(super) fn get(&self, revision: Revision, oldest: Revision) -> Option<Arc<Batch>> {
+    /// A state of a branch at or before a revision, if one that is not older than
+    /// `oldest` was the newest not long ago.
+    pub(super) fn get(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        oldest: Revision,
+    ) -> Option<Arc<Batch>> {
         let kept = self.0.lock();
         let covers = |kept: &&Kept| {
             let from = kept.batch.revision();
-            from >= oldest && from <= revision && revision <= kept.upto
+            let is_between = from >= oldest && from <= revision && revision <= kept.upto;
+            is_between && kept.batch.branch == branch
         };
         let found = kept.iter().filter(covers).max_by_key(|kept| kept.batch.revision());
         found.map(|kept| kept.batch.clone())
@@ -39,7 +45,10 @@ impl Batches {
     /// `batch` is the newest state at or before `revision`.
     pub(super) fn put(&self, revision: Revision, batch: Arc<Batch>) -> Arc<Batch> {
         let mut kept = self.0.lock();
-        if let Some(same) = kept.iter_mut().find(|kept| kept.batch.revision() == batch.revision()) {
+        let is_same = |kept: &&mut Kept| {
+            (kept.batch.branch, kept.batch.revision()) == (batch.branch, batch.revision())
+        };
+        if let Some(same) = kept.iter_mut().find(is_same) {
             same.upto = same.upto.max(revision);
             return same.batch.clone();
         }

@@ -87,6 +87,11 @@ impl Blocks {
         Ok(block)
     }
 
+    /// Lets go of everything.
+    pub(super) fn clear(&self) {
+        *self.kept.lock() = Kept::default();
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.kept.lock().bytes
     }

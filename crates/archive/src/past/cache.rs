@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::Revision;
+use base::{BranchId, Revision};
 use keyspace::Keyspace;
 use parking_lot::Mutex;
 
@@ -33,7 +33,7 @@ struct State {
     /// The last asked for is the last.
     kept: Vec<Kept>,
     /// Revisions whose state is not kept, and how often they were asked for.
-    asked: VecDeque<(Revision, u32)>,
+    asked: VecDeque<(Place, u32)>,
     turn: u32,
 }
 
@@ -48,9 +48,12 @@ pub(super) enum Wanted {
     Seldom,
 }
 
+/// Whose state it is, and when.
+type Place = (BranchId, Revision);
+
 #[derive(Debug)]
 struct Kept {
-    revision: Revision,
+    place: Place,
     /// The state of the base that it is made from.
     batch: Revision,
     is_whole: bool,
@@ -58,24 +61,19 @@ struct Kept {
 }
 
 impl Cache {
-    /// The state at a revision; all of it, if `whole`. What was made from a
-    /// state of the base that is older than `oldest` is let go.
-    pub(super) fn get(
-        &self,
-        revision: Revision,
-        whole: bool,
-        oldest: Revision,
-    ) -> Option<Arc<Keyspace>> {
-        self.0.lock().get(revision, whole, oldest)
+    /// The state of a branch at a revision; all of it, if `whole`. What was made
+    /// from a state of the base that is older than `oldest` is let go.
+    pub(super) fn get(&self, place: Place, whole: bool, oldest: Revision) -> Option<Arc<Keyspace>> {
+        self.0.lock().get(place, whole, oldest)
     }
 
     /// As [`Cache::get`] for keys by name, and counts that it was asked for.
-    pub(super) fn get_or_count(&self, revision: Revision, oldest: Revision) -> Wanted {
+    pub(super) fn get_or_count(&self, place: Place, oldest: Revision) -> Wanted {
         let mut state = self.0.lock();
-        if let Some(found) = state.get(revision, false, oldest) {
+        if let Some(found) = state.get(place, false, oldest) {
             return Wanted::Kept(found);
         }
-        if let Some(at) = state.asked.iter().position(|&(asked, _)| asked == revision) {
+        if let Some(at) = state.asked.iter().position(|&(asked, _)| asked == place) {
             state.asked[at].1 += 1;
             if state.asked[at].1 < ASKED_ENOUGH {
                 return Wanted::Seldom;
@@ -86,7 +84,7 @@ impl Cache {
         if state.asked.len() >= COUNTED_MAX {
             state.asked.pop_front();
         }
-        state.asked.push_back((revision, 1));
+        state.asked.push_back((place, 1));
         Wanted::Seldom
     }
 
@@ -94,25 +92,30 @@ impl Cache {
     /// the same.
     pub(super) fn put(
         &self,
-        revision: Revision,
+        place: Place,
         batch: Revision,
         is_whole: bool,
         keyspace: Keyspace,
     ) -> Arc<Keyspace> {
         let kept = &mut self.0.lock().kept;
         let same =
-            |view: &Kept| (view.revision, view.batch, view.is_whole) == (revision, batch, is_whole);
+            |view: &Kept| (view.place, view.batch, view.is_whole) == (place, batch, is_whole);
         if let Some(found) = kept.iter().find(|view| same(view)) {
             return found.keyspace.clone();
         }
         let keyspace = Arc::new(keyspace);
-        kept.push(Kept { revision, batch, is_whole, keyspace: keyspace.clone() });
+        kept.push(Kept { place, batch, is_whole, keyspace: keyspace.clone() });
         trim(kept);
         keyspace
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.0.lock().kept.iter().map(|view| view.keyspace.memory_bytes()).sum()
+    }
+
+    /// Lets go of everything.
+    pub(super) fn clear(&self) {
+        self.0.lock().kept.clear();
     }
 
     /// Lets go of what was made from a state of the base older than this.
@@ -122,9 +125,9 @@ impl Cache {
 }
 
 impl State {
-    fn get(&mut self, revision: Revision, whole: bool, oldest: Revision) -> Option<Arc<Keyspace>> {
+    fn get(&mut self, place: Place, whole: bool, oldest: Revision) -> Option<Arc<Keyspace>> {
         self.kept.retain(|view| view.batch >= oldest);
-        let fits = |view: &Kept| view.revision == revision && (view.is_whole || !whole);
+        let fits = |view: &Kept| view.place == place && (view.is_whole || !whole);
         let found = self.kept.iter().rposition(fits)?;
         let found = self.kept.remove(found);
         let keyspace = found.keyspace.clone();

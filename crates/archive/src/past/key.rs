@@ -23,7 +23,7 @@ pub(super) struct Name<'k> {
 impl<'k> Name<'k> {
     /// `seed` is that of the keyspace's hash.
     pub(super) fn new(seed: u64, db: DbIndex, key: &'k [u8]) -> Name<'k> {
-        Name { db, hash: keyspace::hash(seed, key), key }
+        Name { db, hash: keyspace::hash_of(seed, key), key }
     }
 }
 
@@ -43,6 +43,7 @@ pub(super) fn read(
     revision: Revision,
     name: &Name<'_>,
 ) -> Result<Option<Stored>, PastError> {
+    let _layout = source.layout.read();
     let found = match own_effects(source, batch, (revision, revision), name)? {
         Some(own) => apply_own(source, batch, name, &own)?,
         None => apply_all(source, batch, revision, name)?,
@@ -61,6 +62,7 @@ pub(super) fn read_each(
     name: &Name<'_>,
     visit: &mut dyn FnMut(usize, Option<&Stored>),
 ) -> Result<(), PastError> {
+    let _layout = source.layout.read();
     let (first, last) = (revisions[0], revisions[revisions.len() - 1]);
     let Some(own) = own_effects(source, batch, (first, last), name)? else {
         for (at, &revision) in revisions.iter().enumerate() {
@@ -119,7 +121,7 @@ fn own_effects(
     let mut own = Own { effects: Vec::new(), is_settled: false };
     for hit in source.history.records(key_hash(name.key), after, last) {
         let hit = hit?;
-        let part = of_main(source, hit, &mut |record| {
+        let part = of_branch(source, batch.branch, hit, &mut |record| {
             let part = trace::of_key(record.effects, record.header.db, name.db, name.key);
             part.map(|part| (part, record.header))
         })?;
@@ -142,8 +144,7 @@ fn own_effects(
 /// The key as the base has it.
 fn own_before(batch: &Batch, name: &Name<'_>) -> Result<Option<Stored>, PastError> {
     let mut databases = batch.directory.databases.iter();
-    let is_meant = |db: DbIndex, branch| db == name.db && branch == BranchId::MAIN;
-    let found = databases.find(|database| is_meant(database.db, database.branch));
+    let found = databases.find(|it| (it.branch, it.db) == (batch.branch, name.db));
     Ok(found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))?)
 }
 
@@ -187,7 +188,7 @@ fn apply_all(
     let mut records = BTreeMap::new();
     let mut to_find = vec![name.key.to_vec()];
     let mut add = |hit: Hit, wanted: Option<&[u8]>, found: &mut Vec<Vec<u8>>| {
-        let copied = of_main(source, hit, &mut |record| {
+        let copied = of_branch(source, batch.branch, hit, &mut |record| {
             if let Some(wanted) = wanted {
                 trace::sources(record.effects, wanted, found)?;
             }
@@ -222,14 +223,15 @@ fn apply_all(
     Ok(scratch.take(name.db, name.key)?)
 }
 
-/// Reads a record, if it is one of main.
-fn of_main<T>(
+/// Reads a record, if it is one of a branch.
+fn of_branch<T>(
     source: &Source,
+    branch: BranchId,
     hit: Hit,
     read: &mut dyn FnMut(&Record<'_>) -> Result<T, keyspace::effect::EffectError>,
 ) -> Result<Option<T>, PastError> {
     let found = source.record(hit, &mut |record| {
-        (record.header.branch == BranchId::MAIN).then(|| read(record)).transpose()
+        (record.header.branch == branch).then(|| read(record)).transpose()
     })?;
     found.map_err(|source| PastError::Malformed { revision: hit.revision, source })
 }

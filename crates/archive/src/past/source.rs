@@ -8,7 +8,7 @@ use std::time::Duration;
 use base::{DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
 use log::{Log, Place, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use super::blocks::Blocks;
 use super::error::PastError;
@@ -35,6 +35,9 @@ pub(crate) struct Source {
     /// A keyspace of one database, with nothing in it, that keys are worked out
     /// in.
     pub(super) scratch: Mutex<Option<Keyspace>>,
+    /// Held for reading while places in the log are looked up and used, which
+    /// a segment that is rewritten changes. Who holds it may come again.
+    pub(super) layout: RecursiveRwLock<()>,
     /// Why records are not noted any more.
     pub(super) fault: Mutex<Option<String>>,
 }
@@ -67,6 +70,7 @@ impl Source {
         if noted >= upto {
             return Ok(());
         }
+        let _layout = self.layout.read();
         if let Some(reason) = self.fault.lock().clone() {
             return Err(PastError::Stopped { noted, reason });
         }
@@ -115,6 +119,7 @@ impl Source {
         upto: Revision,
         each: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
+        let _layout = self.layout.read();
         Ok(self.history.changes(after, upto, &mut |record, _| each(record))?)
     }
 
@@ -142,11 +147,13 @@ impl Source {
 
     /// When a revision ran that is not older than the oldest segment.
     pub(super) fn time_of(&self, revision: Revision) -> Result<Option<u64>, PastError> {
+        let _layout = self.layout.read();
         let Some(place) = self.history.place(revision)? else { return Ok(None) };
         self.record(Hit { revision, place }, &mut |record| record.header.time_ms).map(Some)
     }
 
-    /// Reads one record.
+    /// Reads one record. The caller has held the layout since it looked the place
+    /// up.
     pub(super) fn record<T>(
         &self,
         hit: Hit,

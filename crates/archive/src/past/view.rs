@@ -15,21 +15,35 @@ use crate::state::{At, State};
 /// More keys than a shard can have.
 const MANY: u64 = 1 << 40;
 
-/// A state of the base, as long as it is kept.
+/// A branch in a state of the base, as long as it is kept.
 #[derive(Debug)]
 pub(super) struct Batch {
     source: Arc<Source>,
     state: State,
+    pub(super) branch: BranchId,
     pub(super) directory: Arc<Directory>,
 }
 
 impl Batch {
     /// The newest one at or before a revision.
-    pub(super) fn at(source: &Arc<Source>, revision: Revision) -> Result<Batch, PastError> {
-        let directory = source.directory_at(revision)?;
+    pub(super) fn at(
+        source: &Arc<Source>,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Batch, PastError> {
+        let knows = |directory: &Directory| directory.branches.name_of(branch).is_some();
+        let mut directory = source.directory_at(revision)?;
+        if !knows(&directory) {
+            // The base makes a state of the moment that the branch was made in.
+            source.base.await_revision(revision)?;
+            directory = source.directory_at(revision)?;
+        }
+        if !knows(&directory) {
+            return Err(source.compacted(revision));
+        }
         let at = At::Revision(directory.revision);
         let state = State::new(source.base.clone(), at, source.limits);
-        Ok(Batch { source: source.clone(), state, directory })
+        Ok(Batch { source: source.clone(), state, branch, directory })
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -39,7 +53,7 @@ impl Batch {
     /// Lets `keyspace` be filled from it.
     pub(super) fn back(self: &Arc<Batch>, keyspace: &Keyspace) {
         for database in &self.directory.databases {
-            if database.branch == BranchId::MAIN && database.db < keyspace.databases() {
+            if database.branch == self.branch && database.db < keyspace.databases() {
                 keyspace.back(self.clone(), database.db, database.space, &database.keys);
             }
         }
@@ -78,13 +92,14 @@ pub(super) fn whole(
     revision: Revision,
 ) -> Result<(Revision, Keyspace), PastError> {
     let keyspace = Keyspace::new(source.databases, batch.directory.seed);
+    keyspace.set_past_rules(batch.directory.rules.clone());
     batch.back(&keyspace);
     let mut buffers = Buffers::default();
     let mut reached = batch.revision();
     let mut applied = Ok(());
     source.changes(batch.revision(), revision, &mut |record| {
         reached = record.revision;
-        if record.header.branch != BranchId::MAIN {
+        if record.header.branch != batch.branch {
             return ControlFlow::Continue(());
         }
         let (revision, header) = (record.revision, record.header);

@@ -1,20 +1,24 @@
 //! BRANCH and TAG, as far as they are about which branches there are.
 
 use base::units::{parse_duration_ms, parse_size};
-use base::{Revision, glob};
+use base::when::When;
+use base::{Reply, Revision, glob};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
-use super::create::{Asked, busy};
+use super::create::{Asker, busy};
 use super::no_branch;
+use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
 use crate::execute::Outcome;
+use crate::history::revert;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
+    &[HANDLERS, super::diff::HANDLERS, super::merges::HANDLERS];
 
 const HANDLERS: &[(&str, Handler)] = &[
     ("branch|create", create),
@@ -33,9 +37,22 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("tag|list", tags),
 ];
 
-impl<'c> Call<'c, '_> {
-    fn asked(&mut self) -> Asked<'_> {
-        Asked { session: self.session, command: self.command, live: self.live, now_ms: self.now_ms }
+impl Call<'_, '_> {
+    fn asker(&self) -> Asker {
+        Asker {
+            command: self.command.full_name.clone(),
+            user: self.session.user.clone(),
+            address: self.session.client.addr.clone(),
+            now_ms: self.now_ms,
+        }
+    }
+
+    /// Replies wait for this revision, as for any write.
+    fn wrote(&mut self, revision: Revision) {
+        let session = &mut *self.session;
+        session.depends_on = session.depends_on.max(revision);
+        session.saw(revision);
+        session.last_write = revision;
     }
 }
 
@@ -118,20 +135,42 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
         is_kept: false,
         is_merge_only: false,
     };
-    if at.is_some() {
-        return Err(Error::new("ERR AT is not there yet"));
-    }
-    let made = engine.fork(&mut call.asked(), row)?;
+    let Some(when) = at else {
+        let revision = engine.fork(&call.asker(), &row)?;
+        let made = engine.branches.known.read().get(row.id).cloned();
+        drop(turn);
+        call.wrote(revision);
+        write_made(engine, &made.expect("just made"), call.reply);
+        return Ok(Outcome::Done);
+    };
     drop(turn);
-    let parent = engine.branch_name(made.parent);
-    call.reply.map(3);
-    call.reply.bulk(b"name");
-    call.reply.bulk(&made.name);
-    call.reply.bulk(b"parent");
-    call.reply.bulk(&parent);
-    call.reply.bulk(b"base_rev");
-    call.reply.integer(number(made.base.0));
-    Ok(Outcome::Done)
+    create_at(call, row, when)
+}
+
+/// A branch from an earlier time: the disk is read for it.
+fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome> {
+    let asker = call.asker();
+    aside::run(call, move |engine, reply| {
+        let moment = engine.moment(row.parent, when, asker.now_ms)?;
+        let (parent, base) = engine.line(row.parent).at(moment.revision);
+        let _turn = engine.branches.turn.lock();
+        check_free(engine, &row.name)?;
+        let id = engine.branches.known.read().next_id();
+        let revision = engine.fork_at(&Branch { id, parent, base, ..row }, &asker)?;
+        let made = engine.branches.known.read().get(id).cloned();
+        write_made(engine, &made.expect("just made"), reply);
+        Ok(Aside { depends_on: revision, written: Some(revision) })
+    })
+}
+
+fn write_made(engine: &Engine, made: &Branch, reply: &mut dyn Reply) {
+    reply.map(3);
+    reply.bulk(b"name");
+    reply.bulk(&made.name);
+    reply.bulk(b"parent");
+    reply.bulk(&engine.branch_name(made.parent));
+    reply.bulk(b"base_rev");
+    reply.integer(number(made.base.0));
 }
 
 fn number(value: u64) -> i64 {
@@ -159,7 +198,7 @@ fn size(word: &[u8]) -> Result<u64> {
 }
 
 /// BRANCH USE, and what else puts a connection on a branch.
-fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
+pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     let branch = call.engine.branch_named(name)?;
     if branch.id == call.session.branch() {
         return Ok(());
@@ -263,8 +302,9 @@ fn delete(call: &mut Call<'_, '_>) -> Result<Outcome> {
             text(&row.name)
         )));
     }
-    engine.remove_branch(&mut call.asked(), row.id)?;
+    let revision = engine.remove_branch(&call.asker(), row.id)?;
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -276,12 +316,15 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine;
     if !is_word(when, "parent") {
-        return Err(Error::new("ERR only TO PARENT is there yet"));
+        let branch = named(engine, name, "reset; REVERT ALL brings back what it was")?.id;
+        let when = command::parse_when(when)?;
+        return revert::reset(call, branch, when);
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
-    engine.fork_anew(&mut call.asked(), row)?;
+    let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -292,7 +335,9 @@ fn rename(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let row = named(engine, call.args[0], "renamed")?;
     if row.name != name {
         check_free(engine, name)?;
-        engine.change_branch(&mut call.asked(), &Branch { name: name.to_vec(), ..row });
+        let row = Branch { name: name.to_vec(), ..row };
+        let revision = engine.change_branch(&call.asker(), &row);
+        call.wrote(revision);
     }
     drop(turn);
     call.reply.ok();
@@ -321,8 +366,9 @@ fn protect(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine;
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "protected; nobody can delete it")?;
-    engine.change_branch(&mut call.asked(), &Branch { is_kept, is_merge_only, ..row });
+    let revision = engine.change_branch(&call.asker(), &Branch { is_kept, is_merge_only, ..row });
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }
@@ -332,22 +378,32 @@ fn branch_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
         call,
         "BRANCH",
         &[
+            "ABORT <merge>",
+            "    Give up a merge that waits for decisions.",
+            "CONFLICTS <merge>",
+            "    List what a merge cannot decide.",
             "CREATE <name> [FROM <branch>] [AT <when>] [TTL <duration>] [QUOTA <size>] [READONLY]",
             "    Make a branch, which begins with what its parent has, or had.",
             "CURRENT",
             "    Name the connection's branch.",
             "DELETE <name> [FORCE]",
             "    Delete a branch; FORCE although connections or branches need it.",
+            "DIFF <a>[@<when>] <b>[@<when>] [MATCH <pattern>] [COUNT <n>] [CURSOR <cursor>] [VALUES] [SUMMARY]",
+            "    List the keys in which two branches differ.",
             "INFO <name>",
             "    Tell about a branch.",
             "LIST [MATCH <pattern>]",
             "    Name the branches.",
+            "MERGE <name> [INTO <name>] [MATCH <pattern>] [ON CONFLICT FAIL|OURS|THEIRS|MANUAL] [DRYRUN] [MSG <text>]",
+            "    Take what another branch has changed.",
             "PROTECT <name> [NO-DELETE] [MERGE-ONLY] [REQUIRE <hook>]",
             "    Say what is not to be done to a branch.",
             "RENAME <name> <newname>",
             "    Give a branch another name.",
             "RESET <name> TO <when>|PARENT",
             "    Make a branch what it was, or what its parent is.",
+            "RESOLVE <merge> <key> OURS|THEIRS|VALUE <value>",
+            "    Decide what becomes of a key that a merge cannot decide.",
             "USE <name>",
             "    Put the connection on a branch.",
         ],
@@ -380,13 +436,14 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (revision, time_ms) = match at {
         None => (Revision::ZERO, 0),
         Some(when) => {
-            let moment = engine.moment(when, call.now_ms)?;
+            let moment = engine.moment(branch, when, call.now_ms)?;
             (moment.revision, moment.time_ms)
         }
     };
     let effect = Effect::Tag { name, branch, revision, time_ms };
-    engine.note_tag(&mut call.asked(), &effect);
+    let revision = engine.note_tag(&call.asker(), &effect);
     drop(turn);
+    call.wrote(revision);
     let revision = engine.branches.known.read().tags().get(name).map(|tag| tag.revision);
     call.reply.integer(number(revision.unwrap_or_default().0));
     Ok(Outcome::Done)
@@ -401,8 +458,9 @@ fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
             text(&name[..name.len().min(NAME_BYTES_MAX)])
         )));
     }
-    engine.note_tag(&mut call.asked(), &Effect::TagGone { name });
+    let revision = engine.note_tag(&call.asker(), &Effect::TagGone { name });
     drop(turn);
+    call.wrote(revision);
     call.reply.ok();
     Ok(Outcome::Done)
 }

@@ -5,20 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::{BranchId, Revision};
-use command::{Command, Error, Result};
+use command::{Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Branch, Buffers, Keyspace, Scope, Turn, Txn};
 
 use super::{Branching, LiveBranch};
-use crate::engine::{Engine, Live};
+use crate::engine::Engine;
+use crate::history::revert::Author;
 use crate::session::Session;
 
 /// Who asks, and when.
-pub(crate) struct Asked<'a> {
-    pub(crate) session: &'a mut Session,
-    pub(crate) command: &'static Command,
-    pub(crate) live: &'a Live,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker {
+    pub(crate) command: String,
+    pub(crate) user: String,
+    pub(crate) address: String,
     pub(crate) now_ms: u64,
+}
+
+impl Asker {
+    /// For the record's beginning; what the server does by itself has none.
+    pub(crate) fn origin(&self) -> Option<Effect<'_>> {
+        (!self.command.is_empty()).then_some(Effect::Origin {
+            command: self.command.as_bytes(),
+            user: self.user.as_bytes(),
+            address: self.address.as_bytes(),
+        })
+    }
 }
 
 impl Engine {
@@ -29,65 +42,58 @@ impl Engine {
     }
 
     /// Gives `row` its databases, which begin with what its parent has now: a
-    /// branch that is new, or one that begins anew. Answers the row as it is
-    /// then. The caller holds `branches.turn`.
+    /// branch that is new, or one that begins anew. Answers the record's
+    /// revision. The caller holds `branches.turn`.
     ///
     /// Takes all locks of the parent, whose state is what the branch begins
     /// with, for as long as it takes to note where that stands.
-    pub(crate) fn fork(self: &Arc<Self>, asked: &mut Asked<'_>, row: Branch) -> Result<Branch> {
+    pub(crate) fn fork(self: &Arc<Self>, asker: &Asker, row: &Branch) -> Result<Revision> {
         let branching = self.needs_branching()?.clone();
         let parent = self.branch(row.parent).ok_or_else(no_parent)?;
         let ancestors = self.ancestors(row.parent);
         let id = row.id;
         let mut child = None;
-        self.declare(asked, &parent.keyspace, &Scope::All, |txn| {
-            let effect = Effect::Fork { row: &row.encode(), state: Revision::ZERO };
+        let forked = self.declare(asker, &parent.keyspace, &Scope::All, |txn| {
+            let effect = Effect::Fork { row: &row.encode(), state: None };
             let revision = txn.declare(&effect);
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
         let child = child.expect("the transaction ran");
         self.branches.add(LiveBranch::new(id, child, self.replicator.clone()));
-        Ok(self.branches.known.read().get(id).expect("just made").clone())
+        Ok(forked)
     }
 
     /// Lets a branch begin anew with what its parent has now.
-    pub(crate) fn fork_anew(
-        self: &Arc<Self>,
-        asked: &mut Asked<'_>,
-        row: Branch,
-    ) -> Result<Branch> {
+    pub(crate) fn fork_anew(self: &Arc<Self>, asker: &Asker, row: Branch) -> Result<Revision> {
         let old =
             self.branch(row.id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
         if self.branch(row.parent).is_none() {
             return Err(no_parent());
         }
         let mut buffers = Buffers::default();
-        let options = self.txn_options(asked.live, asked.now_ms, false);
+        let live = self.live();
+        let options = self.txn_options(&live, asker.now_ms, false);
         // Before the parent's locks, as whoever fills a branch from its parent.
         let all = Txn::begin(&old.keyspace, &Scope::All, &*self.replicator, &mut buffers, options);
         old.journal.close();
-        let made = self.fork(asked, Branch { base: Revision::ZERO, ..row });
+        let made = self.fork(asker, &Branch { base: Revision::ZERO, ..row });
         all.finish();
         made
     }
 
     /// Changes what is known of a branch besides its keys.
-    pub(crate) fn change_branch(self: &Arc<Self>, asked: &mut Asked<'_>, row: &Branch) -> Revision {
-        self.declare(asked, &self.keyspace, &Scope::Sliced, |txn| {
+    pub(crate) fn change_branch(self: &Arc<Self>, asker: &Asker, row: &Branch) -> Revision {
+        self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
             txn.declare(&Effect::Branch { row: &row.encode() });
         })
     }
 
     /// Removes a branch. Whoever is on it hears so with the next command.
-    pub(crate) fn remove_branch(
-        self: &Arc<Self>,
-        asked: &mut Asked<'_>,
-        id: BranchId,
-    ) -> Result<Revision> {
+    pub(crate) fn remove_branch(self: &Arc<Self>, asker: &Asker, id: BranchId) -> Result<Revision> {
         let branch =
             self.branch(id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
         // With every shard locked nobody is in the middle of a change.
-        let revision = self.declare(asked, &branch.keyspace, &Scope::All, |txn| {
+        let revision = self.declare(asker, &branch.keyspace, &Scope::All, |txn| {
             branch.journal.close();
             txn.declare(&Effect::BranchGone { branch: id });
         });
@@ -95,53 +101,59 @@ impl Engine {
     }
 
     /// Records a tag, or that it is gone.
-    pub(crate) fn note_tag(
-        self: &Arc<Self>,
-        asked: &mut Asked<'_>,
-        effect: &Effect<'_>,
-    ) -> Revision {
-        self.declare(asked, &self.keyspace, &Scope::Sliced, |txn| {
+    pub(crate) fn note_tag(self: &Arc<Self>, asker: &Asker, effect: &Effect<'_>) -> Revision {
+        self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
             txn.declare(effect);
         })
+    }
+
+    /// Records what is known of a merge that waits.
+    pub(super) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
+        let (live, now_ms, mut buffers) = (self.live(), self.clock.now_ms(), Buffers::default());
+        let options = self.txn_options(&live, now_ms, false);
+        let journal = &*self.replicator;
+        let mut txn = Txn::begin(&self.keyspace, &Scope::Sliced, journal, &mut buffers, options);
+        txn.record_always();
+        author.sign(&mut txn);
+        let revision = txn.declare(effect);
+        let turn = self.branches.known.write().apply(revision, now_ms, txn.effects());
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        txn.finish();
+        self.revision_written(revision);
+        revision
     }
 
     /// Runs a transaction that declares one thing about branches, and does what
     /// its record says. Answers its revision.
     fn declare(
         self: &Arc<Self>,
-        asked: &mut Asked<'_>,
+        asker: &Asker,
         keyspace: &Keyspace,
         scope: &Scope,
         run: impl FnOnce(&mut Txn<'_>),
     ) -> Revision {
-        let Asked { session, command, live, now_ms } = asked;
-        let mut buffers = Buffers::default();
-        let options = self.txn_options(live, *now_ms, false);
+        let (live, mut buffers) = (self.live(), Buffers::default());
+        let options = self.txn_options(&live, asker.now_ms, false);
         let mut txn = Txn::begin(keyspace, scope, &*self.replicator, &mut buffers, options);
         txn.record_always();
-        let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
-        txn.originate(command.full_name.as_bytes(), user, address);
+        if !asker.command.is_empty() {
+            let (user, address) = (asker.user.as_bytes(), asker.address.as_bytes());
+            txn.originate(asker.command.as_bytes(), user, address);
+        }
         run(&mut txn);
         let revision = txn.revision().expect("it declares something");
-        let turn = self.branches.known.write().apply(revision, *now_ms, txn.effects());
+        let turn = self.branches.known.write().apply(revision, asker.now_ms, txn.effects());
         let turn = turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
         txn.finish();
         if let Some(Turn::Gone(id)) = turn {
             self.branches.remove(id);
         }
-        self.settle_declared(session, revision);
+        self.revision_written(revision);
         revision
     }
 
-    fn settle_declared(self: &Arc<Self>, session: &mut Session, revision: Revision) {
-        session.depends_on = session.depends_on.max(revision);
-        session.saw(revision);
-        session.last_write = revision;
-        self.revision_written(revision);
-    }
-
     /// The keyspaces of a branch, its parent and so on.
-    fn ancestors(&self, branch: BranchId) -> Vec<Arc<Keyspace>> {
+    pub(crate) fn ancestors(&self, branch: BranchId) -> Vec<Arc<Keyspace>> {
         let known = self.branches.known.read();
         let mut next = Some(branch);
         let mut found = Vec::new();
@@ -161,9 +173,36 @@ fn no_parent() -> Error {
     Error::new("NOBRANCH the parent was deleted")
 }
 
+impl Engine {
+    /// Deletes the branches whose time is up. Those who are on one hear so.
+    pub fn expire_branches(self: &Arc<Self>) {
+        let now_ms = self.clock.now_ms();
+        let is_due = |row: &Branch| row.deadline_ms.is_some_and(|at| at <= now_ms) && !row.is_kept;
+        let due: Vec<BranchId> = {
+            let known = self.branches.known.read();
+            known.iter().filter(|row| is_due(row)).map(|row| row.id).collect()
+        };
+        if due.is_empty() {
+            return;
+        }
+        let _turn = self.branches.turn.lock();
+        let asker = Asker { now_ms, ..Asker::default() };
+        for id in due {
+            // It may have been deleted meanwhile.
+            let _ = self.remove_branch(&asker, id);
+        }
+    }
+}
+
 /// Whether a branch may go: nobody is on it, and none begins with it.
 pub(crate) fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
-    let children = engine.branches.known.read().children(id).count();
+    let known = engine.branches.known.read();
+    let mut waiting = known.open_merges().values();
+    if let Some(open) = waiting.find(|open| open.from == id || open.into == id) {
+        return Some(format!("the merge m{} waits for decisions", open.id));
+    }
+    let children = known.children(id).count();
+    drop(known);
     let live = engine.branches.get(id)?;
     let own = usize::from(except.branch() == id);
     let sessions = live.sessions.load(Ordering::Relaxed).saturating_sub(own);

@@ -9,15 +9,15 @@ use crate::past::PastError;
 
 /// Who made a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Who {
-    pub(super) command: Vec<u8>,
-    pub(super) user: Vec<u8>,
+pub(crate) struct Who {
+    pub(crate) command: Vec<u8>,
+    pub(crate) user: Vec<u8>,
     address: Vec<u8>,
 }
 
 /// What became of a key, or of every key of a database.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum What<'r> {
+pub(crate) enum What<'r> {
     /// It has a new value as a whole.
     Set,
     /// This element of it changed.
@@ -32,28 +32,30 @@ pub(super) enum What<'r> {
     Flushed,
     /// Its database changed places with another.
     Swapped,
+    /// What it was before is not to be read any more.
+    Erased,
 }
 
 /// One effect and the place it is about.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Touch<'r> {
-    pub(super) db: DbIndex,
+pub(crate) struct Touch<'r> {
+    pub(crate) db: DbIndex,
     /// `None`: every key of the database.
-    pub(super) key: Option<&'r [u8]>,
-    pub(super) what: What<'r>,
+    pub(crate) key: Option<&'r [u8]>,
+    pub(crate) what: What<'r>,
     /// The effect itself, for those who want its operands.
-    pub(super) effect: Effect<'r>,
+    pub(crate) effect: Effect<'r>,
 }
 
 impl Touch<'_> {
     /// Whether it is about this key, alone or with all others.
-    pub(super) fn is_about(&self, db: DbIndex, key: &[u8]) -> bool {
+    pub(crate) fn is_about(&self, db: DbIndex, key: &[u8]) -> bool {
         self.db == db && self.key.is_none_or(|name| name == key)
     }
 }
 
 /// Visits what a record did, in order; answers who made it, if it tells.
-pub(super) fn read<'r>(
+pub(crate) fn read<'r>(
     record: &Record<'r>,
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
 ) -> Result<Option<Who>> {
@@ -76,9 +78,19 @@ pub(super) fn read<'r>(
                 who = Some(Who { command, user, address });
                 continue;
             }
+            // Of branches and tags, not of keys.
+            Effect::Branch { .. }
+            | Effect::Fork { .. }
+            | Effect::BranchGone { .. }
+            | Effect::Tag { .. }
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),
+            Effect::Erase => What::Erased,
             Effect::StrSet { .. } | Effect::Put { .. } => What::Set,
             Effect::Deadline(_) => What::Deadline,
             Effect::Flush { db } => {
@@ -97,6 +109,7 @@ pub(super) fn read<'r>(
                 visit(to)?;
                 continue;
             }
+            effect if !effect.is_on_key() => continue,
             _ => What::Part(effect),
         };
         visit(Touch { db, key, what, effect })?;
@@ -106,7 +119,7 @@ pub(super) fn read<'r>(
 
 impl What<'_> {
     /// Both as one, when a transaction did first this and then `next`.
-    pub(super) fn then(self, next: Self) -> Self {
+    pub(crate) fn then(self, next: Self) -> Self {
         let was_whole = matches!(self, What::Set | What::MovedHere);
         match next {
             What::Part(_) if was_whole => self,
@@ -117,12 +130,12 @@ impl What<'_> {
         }
     }
 
-    pub(super) fn is_removal(self) -> bool {
+    pub(crate) fn is_removal(self) -> bool {
         matches!(self, What::Gone(_) | What::MovedAway | What::Flushed)
     }
 
     /// The word for it in CHANGES.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             What::Set | What::MovedHere => "set",
             What::Part(_) => "changed",
@@ -130,13 +143,14 @@ impl What<'_> {
             What::Gone(_) | What::MovedAway => "removed",
             What::Flushed => "flushed",
             What::Swapped => "swapped",
+            What::Erased => "purged",
         }
     }
 }
 
 /// The words for what a change came from: command, user, address and cause.
 /// What the server did by itself is nobody's.
-pub(super) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
+pub(crate) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
     let cause = match what {
         What::Gone(Cause::Expired) => Some("expire"),
         What::Gone(Cause::Evicted) => Some("evict"),
@@ -147,19 +161,24 @@ pub(super) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
         (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
         (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
         (Some(who), None) => {
-            let cause = if who.reverts() { "revert" } else { "client" };
-            [text(&who.command), text(&who.user), text(&who.address), Frame::bulk(cause)]
+            let cause = Frame::bulk(who.cause());
+            [text(&who.command), text(&who.user), text(&who.address), cause]
         }
     }
 }
 
 impl Who {
     /// The command's name; a message may follow it in the record.
-    pub(super) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
-    fn reverts(&self) -> bool {
-        matches!(self.name(), b"revert" | b"undelete")
+    fn cause(&self) -> &'static str {
+        match self.name() {
+            b"revert" | b"undelete" | b"undo" => "revert",
+            b"branch|merge" => "merge",
+            b"history.purge" => "purge",
+            _ => "client",
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base::when::When;
 use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
@@ -21,6 +22,7 @@ use super::events::{self, What};
 use super::of_key::visit_key;
 use super::{Bounds, Span, number};
 use crate::aside::{self, Aside};
+use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
@@ -29,14 +31,14 @@ use crate::travel::Moment;
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
 /// Bytes of values that one revision brings back: a transaction is one record.
-const BYTES_MAX: usize = 1 << 30;
+pub(super) const BYTES_MAX: usize = 1 << 30;
 
 /// Keys up to which each is read by itself rather than from the whole state.
 const NAMED_KEYS_MAX: usize = 64;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
-const LOOKS_MAX: usize = 64;
+pub(crate) const LOOKS_MAX: usize = 64;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -48,15 +50,15 @@ enum Target {
 }
 
 /// The client behind the write, for its record.
-struct Author {
-    client: u64,
+pub(crate) struct Author {
+    pub(crate) client: u64,
     command: Vec<u8>,
     user: String,
     address: String,
 }
 
 impl Author {
-    fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+    pub(crate) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
         let mut command = command.as_bytes().to_vec();
         if let Some(message) = message {
             command.push(b' ');
@@ -65,6 +67,11 @@ impl Author {
         let session = &*call.session;
         let (client, user) = (session.client.id, session.user.clone());
         Author { client, command, user, address: session.client.addr.clone() }
+    }
+
+    /// Lets the record of a transaction tell who makes it.
+    pub(crate) fn sign(&self, txn: &mut Txn<'_>) {
+        txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
 }
 
@@ -79,20 +86,22 @@ type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 struct Counts {
     restored: u64,
     removed: u64,
+    /// Keys that stay as they are, for what they were is not kept.
+    skipped: u64,
 }
 
-/// How many REVERTs hold writers up.
+/// How many REVERTs and merges hold writers up.
 #[derive(Debug, Default)]
 pub(crate) struct WritersHeld(AtomicUsize);
 
-struct Hold<'e>(&'e WritersHeld);
+pub(crate) struct Hold<'e>(&'e WritersHeld);
 
 impl WritersHeld {
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    fn hold(&self) -> Hold<'_> {
+    pub(crate) fn hold(&self) -> Hold<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Hold(self)
     }
@@ -129,12 +138,12 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
     }
     let author = Author::of(call, "revert", message);
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let to = engine.moment(when, now_ms)?;
+        let to = engine.moment(branch, when, now_ms)?;
         let job = Job { engine, db, to, author: &author, is_dry };
         let (written, counts) = job.revert(&target)?;
-        reply.map(3);
+        reply.map(if counts.skipped > 0 { 4 } else { 3 });
         reply.bulk(b"rev");
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -144,6 +153,23 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         reply.frame(&number(counts.restored));
         reply.bulk(b"removed");
         reply.frame(&number(counts.removed));
+        if counts.skipped > 0 {
+            reply.bulk(b"skipped");
+            reply.frame(&number(counts.skipped));
+        }
+        Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+    })
+}
+
+/// BRANCH RESET … TO a time: REVERT ALL of that branch.
+pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Result<Outcome> {
+    let author = Author::of(call, "branch|reset", None);
+    let now_ms = call.now_ms;
+    aside::run(call, move |engine, reply| {
+        let to = engine.moment(branch, when, now_ms)?;
+        let job = Job { engine, db: 0, to, author: &author, is_dry: false };
+        let (written, _) = job.revert(&Target::All)?;
+        reply.ok();
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
     })
 }
@@ -154,22 +180,23 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let when = if args.take_word("at") { Some(parse_when(args.next()?)?) } else { None };
     args.end()?;
     let author = Author::of(call, "undelete", None);
-    let (db, now_ms) = (call.session.db, call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let then = match when {
             Some(when) => {
-                let at = engine.moment(when, now_ms)?;
+                let at = engine.moment(branch, when, now_ms)?;
+                engine.check_kept(db, &key, at.revision)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
-            None => last_value(engine, db, &key)?,
+            None => last_value(engine, branch, db, &key)?,
         };
         let Some((depends_on, then)) = then else {
             reply.null();
             return Ok(Aside { depends_on: engine.replicator.committed(), written: None });
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
-        let to = Moment { revision: depends_on, time_ms: now_ms };
+        let to = Moment { branch, revision: depends_on, time_ms: now_ms };
         let job = Job { engine, db, to, author: &author, is_dry: false };
         let written = job.undelete(&key, then)?;
         match written {
@@ -181,8 +208,13 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// What a key was just before it went the last time.
-fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve(engine, 0)?;
+fn last_value(
+    engine: &Engine,
+    branch: BranchId,
+    db: DbIndex,
+    key: &[u8],
+) -> Result<Option<(Revision, Then)>> {
+    let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     let mut found = None;
     visit_key(engine, span, db, key, &mut |record| {
         let mut sum: Option<What<'_>> = None;
@@ -196,7 +228,11 @@ fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revisi
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
-            let then = engine.value_at(Moment { revision: before, time_ms: 0 }, db, key)?;
+            if before < engine.kept_from(db, key)? {
+                return Ok(ControlFlow::Break(()));
+            }
+            let at = Moment { branch, revision: before, time_ms: 0 };
+            let then = engine.value_at(at, db, key)?;
             found = then.map(|then| (record.revision, Some(then)));
         }
         Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -213,9 +249,16 @@ struct Job<'j> {
     is_dry: bool,
 }
 
-impl Job<'_> {
+impl<'j> Job<'j> {
+    /// Where it writes.
+    fn branch(&self) -> Result<Held<'j>> {
+        let id = self.to.branch;
+        self.engine.branch(id).ok_or_else(|| no_branch(&self.engine.branch_name(id)))
+    }
+
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
+            self.engine.check_kept(self.db, key, self.to.revision)?;
             let then = self.engine.value_at(self.to, self.db, key)?;
             let mut plan = Plan::from([((self.db, key.clone()), then)]);
             let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
@@ -223,13 +266,16 @@ impl Job<'_> {
             return Ok(done.expect("nothing has to stand still for one key"));
         }
         let (mut plan, mut upto) = (Plan::new(), self.to.revision);
+        let mut skipped = BTreeSet::new();
         // The long look back, beside all writers.
-        self.look_on(target, &mut plan, &mut upto)?;
+        self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
-            self.look_on(target, &mut plan, &mut upto)?;
-            if let Some(done) = self.write(&Scope::All, &mut plan, Some(upto), false)? {
-                return Ok(done);
+            self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
+            if let Some((written, counts)) =
+                self.write(&Scope::All, &mut plan, Some(upto), false)?
+            {
+                return Ok((written, Counts { skipped: skipped.len() as u64, ..counts }));
             }
         }
         Err(Error::new(format!(
@@ -246,9 +292,14 @@ impl Job<'_> {
     }
 
     /// Adds to the plan what has changed from `upto` to now, which it becomes.
-    fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
+    fn look_on(
+        &self,
+        target: &Target,
+        plan: &mut Plan,
+        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        upto: &mut Revision,
+    ) -> Result {
         let engine = self.engine;
-        let past = engine.needs_past()?;
         let newest = engine.replicator.newest();
         let prefix: &[u8] = match target {
             Target::Prefix(prefix) => prefix,
@@ -259,7 +310,8 @@ impl Job<'_> {
         };
         let (mut keys, mut whole): (BTreeSet<(DbIndex, Vec<u8>)>, BTreeSet<DbIndex>) =
             Default::default();
-        Span { after: *upto, upto: newest }.visit(&**past, |record| {
+        let span = Span { branch: self.to.branch, after: *upto, upto: newest };
+        span.visit(engine, |record| {
             events::read(&record, &mut |touch| {
                 match touch.key {
                     Some(key) if is_wanted(touch.db, key) => {
@@ -275,7 +327,7 @@ impl Job<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         if !whole.is_empty() {
-            let view = past.view(self.to.revision)?;
+            let (view, branch) = (engine.view_at(self.to)?, self.branch()?);
             for db in whole {
                 let mut add = |key: &[u8]| {
                     if is_wanted(db, key) {
@@ -283,16 +335,20 @@ impl Job<'_> {
                     }
                 };
                 engine.each_key(&view, db, &mut add)?;
-                engine.each_key(&engine.keyspace, db, &mut add)?;
+                engine.each_key(&branch.keyspace, db, &mut add)?;
             }
         }
-        keys.retain(|place| !plan.contains_key(place));
+        keys.retain(|place| !plan.contains_key(place) && !skipped.contains(place));
         let mut bytes: usize = plan.values().map(bytes_of).sum();
         let view = match keys.len() > NAMED_KEYS_MAX {
-            true => past.view(self.to.revision)?,
-            false => past.view_of_keys(self.to.revision)?,
+            true => engine.view_at(self.to)?,
+            false => engine.view_of_keys_at(self.to)?,
         };
         for (db, key) in keys {
+            if self.to.revision < engine.kept_from(db, &key)? {
+                skipped.insert((db, key));
+                continue;
+            }
             let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
             bytes += bytes_of(&then);
             if bytes > BYTES_MAX {
@@ -320,8 +376,9 @@ impl Job<'_> {
         let (live, now_ms) = (engine.live(), engine.clock.now_ms());
         let options = engine.txn_options(&live, now_ms, false);
         let mut buffers = Buffers::default();
-        let mut txn =
-            Txn::begin(&engine.keyspace, scope, &*engine.replicator, &mut buffers, options);
+        let branch = self.branch()?;
+        let journal = engine.journal_of(&branch);
+        let mut txn = Txn::begin(&branch.keyspace, scope, journal, &mut buffers, options);
         if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
             return Ok(None);
         }
@@ -338,8 +395,7 @@ impl Job<'_> {
         if self.is_dry {
             txn.keep_due();
         } else {
-            let Author { command, user, address, .. } = self.author;
-            txn.originate(command, user.as_bytes(), address.as_bytes());
+            self.author.sign(&mut txn);
         }
         let mut counts = Counts::default();
         for ((db, key), then) in plan {
@@ -350,7 +406,7 @@ impl Job<'_> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
-        engine.settle_aside(&mut buffers, &finished, told, BranchId::MAIN);
+        engine.settle_aside(&mut buffers, &finished, told, branch.id);
         Ok(Some((finished.written, counts)))
     }
 

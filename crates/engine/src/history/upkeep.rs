@@ -1,6 +1,6 @@
 //! HISTORY.STATS and HISTORY.COMPACT.
 
-use base::Frame;
+use base::{BranchId, Frame};
 use command::args::is_word;
 use command::{Error, Result, parse_when};
 
@@ -41,7 +41,7 @@ fn compact(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
         let before = match before {
-            Some(when) => engine.moment(when, now_ms)?.revision,
+            Some(when) => engine.moment(BranchId::MAIN, when, now_ms)?.revision,
             None => engine.replicator.committed(),
         };
         let oldest = engine.needs_past()?.compact(before)?;

@@ -1,0 +1,160 @@
+//! A branch that begins with what its parent had at an earlier time.
+//!
+//! It begins with a state of the archive, the newest before that time, and its
+//! first record is also what its parent did from there on: all of it together
+//! is one revision.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use base::{DbIndex, Revision};
+use command::{Error, Result};
+use keyspace::effect::{Cause, Effect};
+use keyspace::{Branch, Buffers, Keyspace, Value, dump};
+
+use super::LiveBranch;
+use super::create::Asker;
+use crate::engine::Engine;
+use crate::history::events;
+use crate::past::PastError;
+use crate::travel::Moment;
+
+/// Bytes of effects that make a branch: they are one record.
+const BYTES_MAX: usize = 1 << 30;
+
+impl Engine {
+    /// Gives `row` its databases, as its parent's were at the row's base. The
+    /// caller holds `branches.turn`. Answers the record's revision.
+    pub(crate) fn fork_at(self: &Arc<Self>, row: &Branch, asker: &Asker) -> Result<Revision> {
+        let branching = self.needs_branching()?;
+        let (state, spaces) = branching.state_before(row.parent, row.base)?;
+        let mut effects = Vec::new();
+        asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
+        Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
+        if state < row.base {
+            self.write_since(row, state, &mut effects)?;
+        }
+        let live = self.live();
+        let revision = self.replicator.reserve();
+        let ancestors = self.ancestors(row.parent);
+        let child = branching.fork(ancestors, &spaces, state, revision);
+        // From the fork on the archive keeps the state; before, the past did.
+        let oldest = self.needs_past()?.oldest();
+        let applied = if oldest > state {
+            Err(PastError::Compacted { asked: row.base, oldest }.into())
+        } else {
+            let mut buffers = Buffers::default();
+            child
+                .apply(revision, asker.now_ms, 0, &effects, &live.encoding, &mut buffers)
+                .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
+        };
+        if let Err(error) = applied {
+            // A revision that was given out is in the log whatever happens.
+            self.replicator.append(revision, asker.now_ms, 0, &[]);
+            return Err(error);
+        }
+        let turn = self.branches.known.write().apply(revision, asker.now_ms, &effects);
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone()));
+        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
+        self.revision_written(revision);
+        Ok(revision)
+    }
+
+    /// What makes the parent's state at `state` that at the row's base.
+    fn write_since(&self, row: &Branch, state: Revision, effects: &mut Vec<u8>) -> Result {
+        let moment = |revision| Moment { branch: row.parent, revision, time_ms: 0 };
+        let (mut keys, mut whole) = (BTreeSet::new(), BTreeSet::new());
+        let mut failure = None;
+        self.needs_past()?.all(state, row.base, &mut |record| {
+            if record.header.branch != row.parent {
+                return ControlFlow::Continue(());
+            }
+            let read = events::read(&record, &mut |touch| {
+                match touch.key {
+                    Some(key) => drop(keys.insert((touch.db, key.to_vec()))),
+                    None => drop(whole.insert(touch.db)),
+                }
+                Ok(())
+            });
+            failure = read.err();
+            if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let (before, then) = (self.view_at(moment(state))?, self.view_at(moment(row.base))?);
+        let mut writer = Writer { engine: self, effects, db: 0 };
+        keys.retain(|(db, _)| !whole.contains(db));
+        for (db, key) in keys {
+            let existed = self.value_in(&before, 0, db, &key)?.is_some();
+            let value = self.value_in(&then, 0, db, &key)?;
+            writer.key(db, &key, existed, value)?;
+        }
+        for db in whole {
+            writer.enter(db);
+            Effect::Flush { db }.encode(writer.effects);
+            writer.all_of(db, &then)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes effects one after another.
+struct Writer<'w> {
+    engine: &'w Engine,
+    effects: &'w mut Vec<u8>,
+    /// The database that they are in.
+    db: DbIndex,
+}
+
+impl Writer<'_> {
+    fn enter(&mut self, db: DbIndex) {
+        if self.db != db {
+            Effect::Database(db).encode(self.effects);
+            self.db = db;
+        }
+    }
+
+    fn key(
+        &mut self,
+        db: DbIndex,
+        key: &[u8],
+        existed: bool,
+        value: Option<(Value, Option<u64>)>,
+    ) -> Result {
+        if value.is_none() && !existed {
+            return Ok(());
+        }
+        self.enter(db);
+        Effect::Key { key, existed: Some(existed) }.encode(self.effects);
+        match value {
+            None => Effect::Delete(Cause::Client).encode(self.effects),
+            Some((Value::Str(value), deadline)) => {
+                Effect::StrSet { value: &value, deadline }.encode(self.effects);
+            }
+            Some((value, deadline)) => {
+                let body = dump::encode_body(value.as_ref());
+                Effect::Put { body: &body, deadline }.encode(self.effects);
+            }
+        }
+        if self.effects.len() > BYTES_MAX {
+            return Err(Error::new(format!(
+                "ERR what the parent did since its last archived state exceeds {BYTES_MAX} bytes, the most that one \
+                 revision takes; choose a revision nearer to a checkpoint"
+            )));
+        }
+        Ok(())
+    }
+
+    fn all_of(&mut self, db: DbIndex, view: &Keyspace) -> Result {
+        let mut keys = Vec::new();
+        self.engine.each_key(view, db, &mut |key| keys.push(key.to_vec()))?;
+        for key in keys {
+            let value = self.engine.value_in(view, 0, db, &key)?;
+            self.key(db, &key, false, value)?;
+        }
+        Ok(())
+    }
+}

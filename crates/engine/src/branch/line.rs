@@ -1,0 +1,135 @@
+//! The line of revisions that a branch is made of: its own, before them its
+//! parent's up to where it begins, and so on back to main's.
+
+use base::{BranchId, Revision};
+use log::RecordHeader;
+
+use crate::engine::Engine;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line(Vec<Reach>);
+
+/// The part of a line that is one branch's: the revisions after one, up to
+/// another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) branch: BranchId,
+    pub(crate) after: Revision,
+    pub(crate) upto: Revision,
+}
+
+impl Engine {
+    /// The line of a branch, as far as it is known: of ancestors that were
+    /// deleted it is not.
+    pub(crate) fn line(&self, branch: BranchId) -> Line {
+        let mut reaches = Vec::new();
+        let (mut branch, mut upto) = (branch, Revision(u64::MAX));
+        let known = self.branches.known.read();
+        while let Some(row) = known.get(branch) {
+            let after = Revision(row.forked.0.saturating_sub(1));
+            reaches.push(Reach { branch, after, upto });
+            (branch, upto) = (row.parent, row.base);
+        }
+        reaches.push(Reach { branch, after: Revision::ZERO, upto });
+        Line(reaches)
+    }
+}
+
+impl Line {
+    #[cfg(test)]
+    pub(super) fn new(reaches: Vec<Reach>) -> Line {
+        Line(reaches)
+    }
+
+    /// The parts of it, newest first.
+    pub(super) fn reaches(&self) -> &[Reach] {
+        &self.0
+    }
+
+    /// Whether the branch is on it with that revision.
+    pub(super) fn passes(&self, branch: BranchId, revision: Revision) -> bool {
+        self.0
+            .iter()
+            .any(|reach| reach.branch == branch && revision > reach.after && revision <= reach.upto)
+    }
+
+    /// As [`Line::has`], but for the records that made its branches: what these
+    /// do was there before.
+    pub(super) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
+        let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
+        self.passes(header.branch, revision)
+            && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
+    }
+
+    /// It as it was at a revision.
+    pub(super) fn until(&self, revision: Revision) -> Line {
+        let mut reaches: Vec<Reach> = self
+            .0
+            .iter()
+            .filter(|reach| reach.after < revision)
+            .map(|reach| Reach { upto: reach.upto.min(revision), ..*reach })
+            .collect();
+        if reaches.is_empty() {
+            reaches.extend(self.0.last().map(|reach| Reach { upto: revision, ..*reach }));
+        }
+        Line(reaches)
+    }
+
+    /// Whose state a revision is, and which.
+    pub(crate) fn at(&self, revision: Revision) -> (BranchId, Revision) {
+        let found = self.0.iter().find(|reach| revision > reach.after);
+        let reach = found.or(self.0.last()).expect("a line ends somewhere");
+        (reach.branch, revision.min(reach.upto))
+    }
+
+    /// Whether a record belongs to it.
+    pub(crate) fn has(&self, revision: Revision, header: RecordHeader) -> bool {
+        self.0.iter().any(|reach| {
+            reach.branch == header.branch && revision > reach.after && revision <= reach.upto
+        })
+    }
+
+    /// The parts of it after a revision, up to another, newest first.
+    pub(crate) fn between(
+        &self,
+        after: Revision,
+        upto: Revision,
+    ) -> impl Iterator<Item = Reach> + use<'_> {
+        self.0.iter().filter_map(move |reach| {
+            let part =
+                Reach { after: reach.after.max(after), upto: reach.upto.min(upto), ..*reach };
+            (part.after < part.upto).then_some(part)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_of_whoever_had_it() {
+        let reach = |branch, after, upto| Reach {
+            branch: BranchId(branch),
+            after: Revision(after),
+            upto: Revision(upto),
+        };
+        // Branch 2 was made at 30 as of 20, branch 1 at 10 from main as it was.
+        let line = Line(vec![reach(2, 29, u64::MAX), reach(1, 9, 20), reach(0, 0, 10)]);
+        let at = |revision| {
+            let (branch, revision) = line.at(Revision(revision));
+            (branch.0, revision.0)
+        };
+        assert_eq!([at(99), at(30), at(25)], [(2, 99), (2, 30), (1, 20)]);
+        assert_eq!([at(10), at(9), at(0)], [(1, 10), (0, 9), (0, 0)]);
+        let has = |branch, revision| {
+            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId(branch) };
+            line.has(Revision(revision), header)
+        };
+        assert!(has(2, 30) && has(1, 20) && has(0, 10));
+        assert!(!has(2, 29) && !has(1, 21) && !has(0, 11) && !has(3, 99));
+        let between: Vec<Reach> = line.between(Revision(15), Revision(40)).collect();
+        assert_eq!(between, [reach(2, 29, 40), reach(1, 15, 20)]);
+    }
+}
