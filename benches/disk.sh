@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What writes take of the disk, without history and with it.
 #
-#   benches/disk.sh                       2 million SETs of 32 bytes, 500,000 keys
+#   benches/disk.sh                       a million SETs of 32 bytes, 250,000 keys
 #   OPERATIONS=20000000 KEYS=5000000 benches/disk.sh
-#   COMPRESSION=none benches/disk.sh      the log as it is by default; zstd if
+#   COMPRESSION=none benches/disk.sh      the log as it is by default; zstd when
 #                                         you do not say
 #
 # history-bytes        bytes of log and index that the history keeps to the bytes
@@ -17,36 +17,36 @@
 
 . "$(dirname "$0")/lib.sh"
 
-OPERATIONS=${OPERATIONS:-2000000}
-KEYS=${KEYS:-500000}
+OPERATIONS=${OPERATIONS:-1000000}
+KEYS=${KEYS:-250000}
 COMPRESSION=${COMPRESSION:-zstd}
 
-need redis-benchmark redis-cli python3 awk
+need redis-cli python3 awk
 SERVER=alcid prepare_server
 
-# What redis-benchmark sends for a SET of ours.
-stream=$((OPERATIONS * (4 + 9 + 5 + 16 + 2 + 5 + 32 + 2)))
+work=$(mktemp -d)
+trap 'stop_all; rm -rf "$work"' EXIT
+
+# The write stream: random keys, values of 32 random hexadecimal digits.
+python3 - "$OPERATIONS" "$KEYS" >"$work/stream" <<'PY'
+import random, sys
+
+operations, keys = int(sys.argv[1]), int(sys.argv[2])
+rng, out = random.Random(1), sys.stdout
+for _ in range(operations):
+    out.write(f"*3\r\n$3\r\nSET\r\n$16\r\nkey:{rng.randrange(keys):012d}\r\n$32\r\n{rng.getrandbits(128):032x}\r\n")
+PY
+stream=$(stat -c %s "$work/stream")
 if [[ $COMPRESSION == zstd ]]; then
   need zstd
-  # In blocks as the log's are, of random keys as redis-benchmark's are.
-  stream=$(python3 - "$OPERATIONS" "$KEYS" <<'PY'
-import random, subprocess, sys
-operations, keys = int(sys.argv[1]), int(sys.argv[2])
-sample, rng = 20000, random.Random(1)
-packed, part = 0, 700
-for _ in range(0, sample, part):
-    text = b"".join(
-        b"*3\r\n$3\r\nSET\r\n$16\r\nkey:%012d\r\n$32\r\n%s\r\n" % (rng.randrange(keys), b"x" * 32) for _ in range(part)
-    )
-    packed += len(subprocess.run(["zstd", "-1", "-c", "-q"], input=text, capture_output=True, check=True).stdout)
-print(packed * operations // (-(-sample // part) * part))
-PY
-  )
+  # In pieces as large as the log's blocks.
+  # shellcheck disable=SC2016 # split's own shell expands it
+  stream=$(split --bytes=64K --filter='zstd -1 -c -q | wc -c' "$work/stream" | awk '{ sum += $1 } END { print sum }')
 fi
 for kind in off on; do
   keep=$([[ $kind == off ]] && echo 0 || echo 24h)
   ALCID_STORAGE_HISTORY_KEEP=$keep ALCID_STORAGE_AOF_COMPRESSION=$COMPRESSION launch one alcid
-  sets "$one_port" "$OPERATIONS" "$KEYS"
+  redis-cli -h "$HOST" -p "$one_port" --pipe <"$work/stream" >/dev/null
   redis-cli -h "$HOST" -p "$one_port" SAVE >/dev/null
   keys=$(redis-cli -h "$HOST" -p "$one_port" DBSIZE)
   printf -v "${kind}_log" %s "$(info "$one_port" log_bytes_written)"
