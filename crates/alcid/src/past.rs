@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use archive::{Base, PastOptions, Retention};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
-use keyspace::{Keyspace, Purge};
+use keyspace::{Keyspace, Purge, Stored};
 use settings::Settings;
 
 use crate::pins::{pinned, pins};
@@ -108,6 +108,35 @@ impl engine::Past for Past {
         revision: Revision,
     ) -> Result<Arc<Keyspace>, PastError> {
         self.past.view_of_keys(branch, revision).map_err(told)
+    }
+
+    fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.past.view_at_hand(branch, revision).map_err(told)
+    }
+
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        self.past.key(branch, revision, db, key).map_err(told)
+    }
+
+    fn key_at_each(
+        &self,
+        branch: BranchId,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        self.past.key_at_each(branch, revisions, db, key, visit).map_err(told)
     }
 
     fn of_key(

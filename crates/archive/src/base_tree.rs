@@ -23,6 +23,7 @@ use keyspace::Branches;
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
+use lsm_tree::table::filter::standard_bloom::Builder;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, CompressionType, Config, DescriptorTable, Guard, SeqNo,
     SequenceNumberCounter, Tree, UserValue,
@@ -226,13 +227,10 @@ impl Base {
     /// # Errors
     /// When it cannot be read.
     pub fn directory_at(&self, at: Revision) -> Result<Directory, ArchiveError> {
-        let mut found = None;
-        self.range_at(&(DIRECTORY..=DIRECTORY), at, &mut |_, value| {
-            found = Some(read_directory(&self.dir, value));
-            ControlFlow::Break(())
-        })?;
-        let now = self.directory();
-        found.unwrap_or_else(|| Ok(Directory::empty(now.seed)))
+        match self.get_at(DIRECTORY, at)? {
+            Some(bytes) => read_directory(&self.dir, &bytes),
+            None => Ok(Directory::empty(self.directory().seed)),
+        }
     }
 
     /// Revisions that somebody needs by themselves.
@@ -301,6 +299,26 @@ impl Base {
     /// The entry at `key`, as of now.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<UserValue>, ArchiveError> {
         self.tree.get(key, SeqNo::MAX).map_err(ArchiveError::tree("read", &self.dir))
+    }
+
+    /// As [`Base::get`], as of the newest batch at or before `at`.
+    pub(crate) fn get_at(
+        &self,
+        key: &[u8],
+        at: Revision,
+    ) -> Result<Option<UserValue>, ArchiveError> {
+        // Through the newest manifest, as in `range_at`. Its runs stand in order,
+        // the newest first, and the memtable is empty.
+        let version = self.tree.current_version();
+        let hash = Builder::get_hash(key);
+        let runs = version.iter_levels().flat_map(|level| level.iter());
+        for table in runs.filter_map(|run| run.get_for_key(key)) {
+            let found = table.get(key, at.0.saturating_add(1), hash);
+            if let Some(entry) = found.map_err(ArchiveError::tree("read", &self.dir))? {
+                return Ok((!entry.is_tombstone()).then_some(entry.value));
+            }
+        }
+        Ok(None)
     }
 
     /// Visits the entries whose keys begin with `prefix`, in order, as of now.

@@ -230,6 +230,18 @@ impl History {
         Records::new(self, hash, after, upto)
     }
 
+    /// Where a record is, if it is known and later than the horizon.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn place(&self, revision: Revision) -> Result<Option<Place>, HistoryError> {
+        if revision <= self.horizon() || revision > self.noted() {
+            return Ok(None);
+        }
+        let Some(first) = self.segment_of(revision) else { return Ok(None) };
+        self.view(first, |view| view.place(revision, &self.files))
+    }
+
     /// Every record after `after`, up to and with `upto`, in order, as far as
     /// they are known and later than the horizon.
     ///
@@ -545,16 +557,18 @@ fn open_index(files: &Files, dir: &Path, segment: &SegmentInfo) -> Index {
 
 impl View<'_> {
     /// Some of the records with this hash between two revisions: the newest of
-    /// them, in order, and none left out in between. Empty if there are none.
+    /// them, in order, and none left out in between; if there are `enough`, it
+    /// need not look for more. Empty if there are none.
     fn newest(
         &self,
         hash: u32,
         after: Revision,
         upto: Revision,
+        enough: usize,
         files: &Files,
     ) -> Result<Vec<Hit>, Unusable> {
         match self {
-            View::Memory(building) => Ok(building.newest(hash, after, upto)),
+            View::Memory(building) => Ok(building.newest(hash, after, upto, enough)),
             View::File(file) => file.newest(hash, after, upto, files),
         }
     }

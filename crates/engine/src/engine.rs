@@ -30,6 +30,7 @@ use crate::session::Session;
 use crate::stats::Stats;
 use crate::tier::Tier;
 use crate::tracking::Tracking;
+use crate::travel::Scratches;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.
@@ -80,6 +81,7 @@ pub struct Engine {
     pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
+    pub(crate) scratches: Scratches,
 }
 
 /// What only the binary can do or know.
@@ -244,6 +246,7 @@ impl Engine {
             tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
+            scratches: Scratches::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision};
-use keyspace::{Keyspace, Purge};
+use keyspace::{Keyspace, Purge, Stored};
 use log::Record;
 use thiserror::Error;
 
@@ -52,6 +52,51 @@ pub trait Past: Send + Sync {
         revision: Revision,
     ) -> Result<Arc<Keyspace>, PastError> {
         self.view(branch, revision)
+    }
+
+    /// What [`Past::view_of_keys`] answers, if that is there or worth making,
+    /// because the revision is asked for again and again. `None` says to ask for
+    /// each key by [`Past::key`].
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.view_of_keys(branch, revision).map(Some)
+    }
+
+    /// A key of a branch's database as it was right after a revision, due or not.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError>;
+
+    /// A key at several revisions, the oldest first, each told to `visit` with
+    /// its place among them.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_at_each(
+        &self,
+        branch: BranchId,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        for (at, &revision) in revisions.iter().enumerate() {
+            visit(at, self.key(branch, revision, db, key)?.as_ref());
+        }
+        Ok(())
     }
 
     /// Visits the transactions of a branch after `after`, up to `upto`, that

@@ -37,7 +37,7 @@ pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
 pub use past_rules::{Keep, PastRules, Purge, Rule};
-pub use peek::Peek;
+pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};

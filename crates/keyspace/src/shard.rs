@@ -203,6 +203,8 @@ pub struct Shard {
     /// The newest one that took a key away. To see that a key is missing
     /// depends on this.
     pub(crate) last_removal: Revision,
+    /// The newest one by which databases changed places.
+    pub(crate) last_swap: Revision,
 }
 
 impl Shard {
@@ -276,6 +278,7 @@ impl Keyspace {
             dbs: (0..databases).map(|db| Db::new(seed, SpaceId::first_of(db))).collect(),
             last_revision: Revision::ZERO,
             last_removal: Revision::ZERO,
+            last_swap: Revision::ZERO,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })

@@ -464,6 +464,8 @@ impl<'t> Txn<'t> {
         };
         for (index, shard) in guards.iter_mut().enumerate() {
             let mut theirs = other.lock(index);
+            shard.last_removal = shard.last_removal.max(theirs.last_removal);
+            shard.last_swap = shard.last_swap.max(theirs.last_swap);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
                 ours.exchange(theirs);
                 ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
@@ -494,6 +496,7 @@ impl<'t> Txn<'t> {
         };
         for shard in guards {
             shard.note_removal(revision);
+            shard.last_swap = revision;
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
         self.absent.clear();
@@ -630,7 +633,7 @@ impl<'t> Txn<'t> {
         entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
     }
 
-    fn shard(&self, index: usize) -> &Shard {
+    pub(crate) fn shard(&self, index: usize) -> &Shard {
         match &self.locked {
             Locked::One(at, guard) if *at == index => guard,
             Locked::Many(guards) => {

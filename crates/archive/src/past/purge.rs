@@ -153,6 +153,7 @@ impl Past {
             let revision = segment.last;
             return if is_there { Err(PastError::BackedUp { revision }) } else { Ok(0) };
         }
+        source.blocks.clear();
         source.history.renew(segment.first)?;
         Ok(erased)
     }

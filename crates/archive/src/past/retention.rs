@@ -117,6 +117,7 @@ impl Past {
         horizon::write(&HORIZON, &RealVfs, &self.dir, source.log.id(), horizon)?;
         source.horizon.store(horizon.0, Ordering::Release);
         self.cache.forget_before(horizon);
+        self.batches.forget_before(horizon);
         let forgotten = source.history.forget_before(horizon);
         self.hold.set(horizon);
         forgotten?;

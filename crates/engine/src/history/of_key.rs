@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use base::{DbIndex, Frame, Reply, Revision};
+use base::{BranchId, DbIndex, Frame, Reply, Revision};
 use command::{Args, Error, Result};
-use keyspace::ValueRef;
 use keyspace::effect::Effect;
+use keyspace::{Stored, ValueRef};
 use log::Record;
 
 use super::events::{self, Touch, What, Who};
@@ -181,7 +181,43 @@ impl Request {
         if self.oldest_first {
             versions.make_contiguous().reverse();
         }
-        versions.into_iter().map(|version| self.finish(engine, version)).collect()
+        if self.values {
+            self.fill_in(engine, versions.make_contiguous())?;
+        }
+        let rows = versions.into_iter().map(|mut version| {
+            version.row.extend(version.value.filter(|_| self.values));
+            Frame::Array(version.row)
+        });
+        Ok(rows.collect())
+    }
+
+    /// Reads the values that the records do not tell.
+    fn fill_in(&self, engine: &Engine, versions: &mut [Version]) -> Result {
+        let line = engine.line(self.span.branch);
+        let mut missing: Vec<((BranchId, Revision), &mut Version)> = versions
+            .iter_mut()
+            .filter(|version| version.value.is_none())
+            .map(|version| (line.at(version.at.revision), version))
+            .collect();
+        missing.sort_by_key(|(_, version)| version.at.revision);
+        let past = engine.needs_past()?;
+        for versions in missing.chunk_by_mut(|a, b| a.0.0 == b.0.0) {
+            let branch = versions[0].0.0;
+            let revisions: Vec<Revision> = versions.iter().map(|(at, _)| at.1).collect();
+            past.key_at_each(branch, &revisions, self.db, &self.key, &mut |at, stored| {
+                let version = &mut *versions[at].1;
+                // What was due by then was not there.
+                let is_seen = |stored: &&Stored| {
+                    stored.deadline.is_none_or(|deadline| deadline > version.at.time_ms)
+                };
+                let value = stored.filter(is_seen).map(|stored| stored.value.as_ref());
+                version.value = Some(value.map_or(Frame::Null, |value| match &self.element {
+                    Some(element) => element.of(value),
+                    None => whole(value),
+                }));
+            })?;
+        }
+        Ok(())
     }
 
     fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
@@ -231,22 +267,6 @@ impl Request {
             }
         }
         Ok(false)
-    }
-
-    fn finish(&self, engine: &Engine, version: Version) -> Result<Frame> {
-        let Version { mut row, at, value } = version;
-        if self.values {
-            row.push(match value {
-                Some(value) => value,
-                None => engine.look_at(at, self.db, &self.key, |value, _| {
-                    value.map_or(Frame::Null, |value| match &self.element {
-                        Some(element) => element.of(value),
-                        None => whole(value),
-                    })
-                })?,
-            });
-        }
-        Ok(Frame::Array(row))
     }
 }
 

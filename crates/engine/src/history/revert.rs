@@ -16,7 +16,7 @@ use base::when::When;
 use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
-use keyspace::{Buffers, Scope, Txn, Value, class, dump};
+use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
 
 use super::events::{self, What};
 use super::of_key::visit_key;
@@ -413,9 +413,8 @@ impl<'j> Job<'j> {
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {
         match then {
             Some((value, deadline)) => {
-                let body = dump::encode_body(value.as_ref());
                 let is_same = txn.deadline(key) == Some(deadline)
-                    && txn.look(key).is_some_and(|now| dump::encode_body(now) == body);
+                    && txn.look(key).is_some_and(|now| is_same(now, value.as_ref()));
                 if is_same {
                     return;
                 }
@@ -434,6 +433,14 @@ impl<'j> Job<'j> {
             }
             None => {}
         }
+    }
+}
+
+fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
+        (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
+        _ => dump::encode_body(a) == dump::encode_body(b),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Commit, Past, PastError, Replicator, Visit};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Purge};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Purge, Stored};
 use log::{Record, RecordHeader};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -27,6 +27,8 @@ pub struct MemoryPast {
     records: Mutex<BTreeMap<u64, Kept>>,
     appended: Condvar,
     oldest: AtomicU64,
+    /// How many views were made.
+    pub views: AtomicU64,
 }
 
 impl MemoryPast {
@@ -150,6 +152,7 @@ impl Past for MemoryPast {
 
     fn view(&self, _: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.check(revision)?;
+        self.views.fetch_add(1, Ordering::Relaxed);
         let view = Keyspace::new(16, 7);
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
         self.visit(1..=revision.0, &mut |Record { revision, header, effects }| {
@@ -158,6 +161,20 @@ impl Past for MemoryPast {
             ControlFlow::Continue(())
         });
         Ok(Arc::new(view))
+    }
+
+    fn view_at_hand(&self, _: BranchId, _: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+        Ok(None)
+    }
+
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }
 
     fn of_key(
