@@ -41,6 +41,14 @@ impl Change {
     pub fn set(db: DbIndex, key: &[u8], value: &[u8]) -> Change {
         Change::of(0, db, key, value)
     }
+
+    pub fn delete(db: DbIndex, key: &[u8]) -> Change {
+        Change::of(100, db, key, b"")
+    }
+
+    pub fn flush(db: DbIndex) -> Change {
+        Change::of(396, db, b"", b"")
+    }
 }
 
 pub fn random_key(rng: &mut SeededRng) -> Vec<u8> {
