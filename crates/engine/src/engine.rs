@@ -30,6 +30,7 @@ use crate::session::Session;
 use crate::stats::Stats;
 use crate::tier::Tier;
 use crate::tracking::Tracking;
+use crate::whatif::Scratches;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.
@@ -54,6 +55,7 @@ pub struct Engine {
     pub(crate) tracking: Tracking,
     pub(crate) pause: Pause,
     pub(crate) writers_held: WritersHeld,
+    pub(crate) scratches: Scratches,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
     pub(crate) gauges: Gauges,
@@ -226,6 +228,7 @@ impl Engine {
             tracking: Tracking::default(),
             pause: Pause::default(),
             writers_held: WritersHeld::default(),
+            scratches: Scratches::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
             reclaimer: Reclaimer::start(),

@@ -19,6 +19,7 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
 
+pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.

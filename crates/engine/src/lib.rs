@@ -49,6 +49,7 @@ mod tracking;
 mod transaction;
 mod travel;
 mod waiting;
+mod whatif;
 
 pub use blocking::{Answer, Blocked};
 pub use branch::{Branching, LiveBranch};

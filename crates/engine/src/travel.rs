@@ -35,7 +35,7 @@ pub(crate) struct Moment {
 }
 
 /// Nobody writes to the past.
-struct Unchanged;
+pub(crate) struct Unchanged;
 
 impl Journal for Unchanged {
     fn reserve(&self) -> Revision {
@@ -182,7 +182,7 @@ fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -
     matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
 }
 
-fn not_on_a_view(command: &Command) -> Error {
+pub(crate) fn not_on_a_view(command: &Command) -> Error {
     let name = command.full_name.replace('|', " ").to_ascii_uppercase();
     Error::new(format!("READONLYVIEW {name} is not allowed on a view"))
 }
@@ -191,7 +191,7 @@ fn not_on_a_view(command: &Command) -> Error {
 const ALSO_READ: &[&str] = &["debug|digest", "debug|digest-value", "debug|object"];
 
 /// Whether AT may run a command.
-fn check_may_read(command: &Command) -> Result {
+pub(crate) fn check_may_read(command: &Command) -> Result {
     let is_data = matches!(command.spec.run, Run::Data(_));
     let reads = command.flags.has(READONLY)
         || command.spec.name == "help"
@@ -271,7 +271,8 @@ impl Engine {
         self.look_in(&view, at.time_ms, db, key, look)
     }
 
-    fn look_in<R>(
+    /// As [`Engine::look_at`], in a keyspace that is there already.
+    pub(crate) fn look_in<R>(
         &self,
         view: &Keyspace,
         time_ms: u64,
@@ -337,7 +338,7 @@ impl Engine {
     }
 }
 
-fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
+pub(crate) fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
     TxnOptions {
         now_ms,
         limits: &live.encoding,

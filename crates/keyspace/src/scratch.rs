@@ -1,11 +1,12 @@
 //! Keys put in and taken out as they are, for keyspaces that past states are
-//! worked out in.
+//! worked out in, and those that a command is tried on.
 
 use base::{DbIndex, Revision};
-use entry::Content;
+use entry::{Content, Entry};
 
 use crate::backing::{BackingError, Stored, entry_of};
 use crate::shard::Keyspace;
+use crate::txn::Txn;
 use crate::value::Value;
 
 impl Keyspace {
@@ -15,11 +16,14 @@ impl Keyspace {
     /// # Panics
     /// When there is no such database.
     pub fn give(&self, db: DbIndex, key: &[u8], stored: Stored) {
-        let (index, hash) = self.locate(key);
-        let access = self.access_clock();
+        self.give_entry(db, entry_of(key, stored, self.access_clock()));
+    }
+
+    fn give_entry(&self, db: DbIndex, entry: Entry<Value>) {
+        let (index, hash) = self.locate(entry.key());
         let mut shard = self.lock(index);
         let db = &mut shard.dbs[usize::from(db)];
-        let old = db.insert(hash, entry_of(key, stored, access));
+        let old = db.insert(hash, entry);
         self.recount(index, db);
         drop(shard);
         drop(old);
@@ -50,6 +54,27 @@ impl Keyspace {
             };
             Stored { value, deadline, revision }
         }))
+    }
+}
+
+impl Txn<'_> {
+    /// Puts a copy of a key of the current database into the same one of
+    /// another keyspace, with all that is known of the key; answers whether
+    /// there is such a key. Not an access.
+    pub fn copy_to(&self, key: &[u8], other: &Keyspace) -> bool {
+        let Some(entry) = self.found(self.db(), key) else { return false };
+        let deadline = entry.deadline();
+        let mut copy = match entry.content() {
+            Content::Inline(bytes) => Entry::inline(key, bytes, deadline),
+            Content::Boxed(value) => {
+                Entry::boxed(key, Box::new(value.as_ref().to_value()), deadline)
+            }
+        };
+        copy.set_access(entry.access());
+        copy.set_marked(entry.marked());
+        copy.set_revision(entry.revision());
+        other.give_entry(self.db(), copy);
+        true
     }
 }
 

@@ -225,6 +225,8 @@ pub struct Settings {
     pub client_memory: u64,
     /// Keys remembered for `CLIENT TRACKING`; 0 without limit.
     pub tracking_table_max_keys: u64,
+    /// Bytes of values that WHATIF copies to try a command on.
+    pub whatif_bytes_max: u64,
     /// The folder of everything durable.
     pub data_dir: PathBuf,
     /// Whether changes are logged to disk.
@@ -322,6 +324,7 @@ impl Default for Settings {
             // Redis has no limit; a few clients could then take all memory.
             client_memory: 4 << 30,
             tracking_table_max_keys: 1_000_000,
+            whatif_bytes_max: 256 << 20,
             data_dir: PathBuf::from("alcid-data"),
             log_enabled: true,
             log_path: None,

@@ -376,6 +376,14 @@ pub static SETTINGS: &[Setting] = &[
         "Keys remembered for CLIENT TRACKING; 0 means without limit.",
     )
     .redis(&["tracking-table-max-keys"]),
+    row(
+        "limits",
+        "whatif_max_bytes",
+        FROM_1_MB,
+        size!(whatif_bytes_max),
+        "Bytes of values that a WHATIF copies to try its command on.",
+    )
+    .redis(&["whatif-max-bytes"]),
     // ---- storage
     row(
         "storage",

@@ -72,7 +72,7 @@ impl Element {
 
 /// A value as a reply: a string, an array, a set, or a map of fields to values
 /// or members to scores.
-fn whole(value: ValueRef<'_>) -> Frame {
+pub(crate) fn whole(value: ValueRef<'_>) -> Frame {
     match value {
         ValueRef::Str(bytes) => Frame::bulk(bytes),
         ValueRef::List(list) => Frame::Array(list.iter().map(Frame::bulk).collect()),
