@@ -205,12 +205,7 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<BTreeSet<Place>> {
 }
 
 /// Copies those of the keys that exist.
-fn copy(
-    txn: &mut Txn<'_>,
-    places: &BTreeSet<Place>,
-    bytes_max: u64,
-    scratch: &Keyspace,
-) -> Result {
+fn copy(txn: &mut Txn<'_>, places: &BTreeSet<Place>, bytes_max: u64, scratch: &Keyspace) -> Result {
     places.iter().for_each(|(db, key)| txn.load_in(*db, key));
     txn.check_backing()?;
     let mut bytes = 0;
