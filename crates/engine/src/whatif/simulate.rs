@@ -1,6 +1,7 @@
 //! Commands tried on copies of the keys that they name.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 use base::{DbIndex, Frame, Reply, Revision};
 use command::{Error, Result, Run};
@@ -18,7 +19,7 @@ use crate::session::Watched;
 use crate::travel::{Unchanged, view_options};
 
 /// A key and its database.
-type Place = (DbIndex, Vec<u8>);
+type Place<'p> = (DbIndex, Cow<'p, [u8]>);
 
 /// Keys that are read from a whole keyspace at a time.
 const SCAN_KEYS: usize = 1024;
@@ -76,7 +77,7 @@ pub(super) fn remove(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> 
     let keys = &step.argv[1..];
     keys.iter().for_each(|key| txn.load(key));
     txn.check_backing()?;
-    let mut seen = std::collections::HashSet::with_capacity(keys.len());
+    let mut seen = HashSet::with_capacity(keys.len());
     for &key in keys {
         let old = Version::of(&txn, key);
         if old.is_some() && seen.insert(key) {
@@ -134,6 +135,7 @@ pub(super) fn run_in_scope(
     let mut tried = Buffers::default();
     let own = try_steps(call, &scratch, &scope, &journal, steps, watched.is_some(), &mut tried);
 
+    let events = tried.take_events();
     let (touched, is_about_databases) = places_of(&tried, report.revision)?;
     let mut looks = Buffers::default();
     let mut after = Txn::begin(&scratch, &scope, &Unchanged, &mut looks, still);
@@ -148,10 +150,10 @@ pub(super) fn run_in_scope(
     }
     drop(after);
     let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &tried.take_events());
+    report.listeners = engine.listeners_to(branch.id, &events);
     settle(call, &finished, report.revision);
     if !is_about_databases {
-        let left = places.iter().chain(&touched).map(|(db, key)| (*db, key.as_slice()));
+        let left = places.iter().chain(&touched).map(|(db, key)| (*db, &**key));
         engine.scratches.give_back(scratch, left);
     }
     report.write(&own, call.reply);
@@ -169,31 +171,32 @@ fn is_unchanged(txn: &mut Txn<'_>, watched: &[Watched]) -> Result<bool> {
 }
 
 /// The keys that the commands name, in every database that they can mean.
-fn named_places(steps: &[Step<'_>], home: DbIndex, databases: DbIndex) -> BTreeSet<Place> {
+fn named_places<'s>(steps: &'s [Step<'s>], home: DbIndex, databases: DbIndex) -> Vec<Place<'s>> {
     const NAME_DATABASES: &[&str] = &["copy", "move", "select"];
     let stay = !steps.iter().any(|step| NAME_DATABASES.contains(&step.command.spec.name));
     let reached = if stay { home..home + 1 } else { 0..databases };
-    let mut places = BTreeSet::new();
+    let mut places = Vec::new();
     for step in steps {
         for key in step.command.keys(&step.argv) {
-            for db in reached.clone() {
-                places.insert((db, step.argv[key.index].to_vec()));
-            }
+            let key = step.argv[key.index];
+            places.extend(reached.clone().map(|db| (db, Cow::Borrowed(key))));
         }
     }
+    places.sort_unstable();
+    places.dedup();
     places
 }
 
 /// Every key there is. What does not fit is refused before it is all visited.
-fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<BTreeSet<Place>> {
-    let (mut places, mut bytes) = (BTreeSet::new(), 0);
+fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> {
+    let (mut places, mut bytes) = (Vec::new(), 0);
     for db in 0..txn.databases() {
         txn.select(db);
         let mut cursor = 0;
         loop {
             cursor = txn.scan(cursor, SCAN_KEYS, &mut |key, value| {
                 bytes += (key.len() + value.memory_bytes()) as u64;
-                places.insert((db, key.to_vec()));
+                places.push((db, Cow::Owned(key.to_vec())));
             })?;
             check_bytes(bytes, bytes_max)?;
             if cursor == 0 {
@@ -205,7 +208,7 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<BTreeSet<Place>> {
 }
 
 /// Copies those of the keys that exist.
-fn copy(txn: &mut Txn<'_>, places: &BTreeSet<Place>, bytes_max: u64, scratch: &Keyspace) -> Result {
+fn copy(txn: &mut Txn<'_>, places: &[Place<'_>], bytes_max: u64, scratch: &Keyspace) -> Result {
     places.iter().for_each(|(db, key)| txn.load_in(*db, key));
     txn.check_backing()?;
     let mut bytes = 0;
@@ -278,11 +281,13 @@ fn try_steps(
 
 /// The keys that were written, in that order, and whether databases were
 /// flushed or swapped as a whole.
-fn places_of(tried: &Buffers, revision: Revision) -> Result<(Vec<Place>, bool)> {
-    let (mut places, mut known, mut is_about_databases) = (Vec::new(), BTreeSet::new(), false);
+fn places_of(tried: &Buffers, revision: Revision) -> Result<(Vec<Place<'_>>, bool)> {
+    let (mut places, mut known, mut is_about_databases) = (Vec::new(), HashSet::new(), false);
     events::read_effects(revision, tried.first_db(), tried.effects(), &mut |touch| {
         match touch.key {
-            Some(key) if known.insert((touch.db, key)) => places.push((touch.db, key.to_vec())),
+            Some(key) if known.insert((touch.db, key)) => {
+                places.push((touch.db, Cow::Borrowed(key)))
+            }
             Some(_) => {}
             None => is_about_databases = true,
         }
@@ -292,19 +297,21 @@ fn places_of(tried: &Buffers, revision: Revision) -> Result<(Vec<Place>, bool)> 
 }
 
 /// Every key that was there, is there now, or was in between.
-fn everywhere(
+fn everywhere<'p>(
     after: &mut Txn<'_>,
-    mut places: BTreeSet<Place>,
-    touched: Vec<Place>,
-) -> Result<Vec<Place>> {
+    mut places: Vec<Place<'p>>,
+    touched: Vec<Place<'p>>,
+) -> Result<Vec<Place<'p>>> {
     places.extend(touched);
     for db in 0..after.databases() {
         after.select(db);
         after.scan(0, usize::MAX, &mut |key, _| {
-            places.insert((db, key.to_vec()));
+            places.push((db, Cow::Owned(key.to_vec())));
         })?;
     }
-    Ok(places.into_iter().collect())
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
 }
 
 /// The same, with the events that somebody listens to.
