@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Revision, SpaceId};
 use log::{RealVfs, Vfs, VfsLock};
@@ -28,8 +29,9 @@ use lsm_tree::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Judges};
+use crate::compaction::{Bound, Bounds, Erasure, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
+use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
 use crate::overlay::Overlays;
@@ -56,8 +58,12 @@ const RUNS_MAX: u8 = 4;
 /// them.
 const DEAD_SHARE: u64 = 4;
 
-/// Bytes of a table file after a merge of everything.
+/// Bytes of a table file after a merge of everything, and at most.
 const TABLE_BYTES: u64 = 64 << 20;
+
+/// Bytes of a table file that there is reason to fill. The first level has
+/// `RUNS_MAX` of them.
+const TABLE_BYTES_MIN: u64 = 4 << 20;
 
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
@@ -78,6 +84,9 @@ pub struct Base {
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
+    large_from: LargeFrom,
+    /// Bytes of keys and values in batches since it was opened.
+    written_bytes: AtomicU64,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -133,8 +142,29 @@ impl Base {
             overlays,
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
+            large_from: LargeFrom::default(),
+            written_bytes: AtomicU64::new(0),
             _lock: lock,
         })
+    }
+
+    /// Collections that are written from here on stand element by element from
+    /// this size on. Those that are there are read as they are.
+    #[must_use]
+    pub fn with_large_from(self, large_from: LargeFrom) -> Base {
+        Base { large_from, ..self }
+    }
+
+    /// From which size on collections are written element by element.
+    pub(crate) fn large_from(&self) -> LargeFrom {
+        self.large_from
+    }
+
+    /// Bytes of keys and values that batches have brought since it was opened,
+    /// before compaction.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
     }
 
     /// Ties it to its log. An empty one takes any.
@@ -167,7 +197,7 @@ impl Base {
     ///
     /// # Errors
     /// When it never will.
-    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+    pub fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
         if self.revision() >= at {
             return Ok(());
         }
@@ -251,7 +281,7 @@ impl Base {
     /// When its file cannot be made.
     pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
         let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
-        Ok(Batch { base: self, run })
+        Ok(Batch { base: self, run, bytes: 0 })
     }
 
     /// The entry at `key`, as of now.
@@ -292,16 +322,24 @@ impl Base {
         at: Revision,
         visit: &mut Visit<'_>,
     ) -> Result<(), ArchiveError> {
-        // Through the newest manifest: the tree's own reads look for one of
-        // that time, which is gone.
-        let newest = self.tree.get_version_history_lock().latest_version();
-        for entry in Tree::create_internal_range(newest, range, at.0.saturating_add(1), None) {
-            let entry = entry.map_err(ArchiveError::tree("read", &self.dir))?;
-            if visit(&entry.key.user_key, &entry.value).is_break() {
-                break;
+        self.frozen().range(range, Some(at), visit)
+    }
+
+    /// It as it is now: batches to come do not change that.
+    pub(crate) fn frozen(&self) -> Frozen {
+        // The newest manifest: the tree's own reads look for one of the time
+        // that they read of, which is gone.
+        let version = self.tree.get_version_history_lock().latest_version();
+        let dir = self.dir.clone();
+        Frozen(Box::new(move |range, number, visit| {
+            for entry in Tree::create_internal_range(version.clone(), range, number, None) {
+                let entry = entry.map_err(ArchiveError::tree("read", &dir))?;
+                if visit(&entry.key.user_key, &entry.value).is_break() {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        }))
     }
 
     /// Whether anything is left of a space.
@@ -324,7 +362,12 @@ impl Base {
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
         let directory = self.directory();
         let due = self.bind(&directory, horizon);
-        let strategy = Arc::new(Leveled::default().with_l0_threshold(RUNS_MAX));
+        // Levels begin with the size of what comes: else a batch of one entry would
+        // have everything merged that fits the largest first level.
+        let recent_bytes = self.tree.current_version().level(0).map_or(0, |level| level.size());
+        let table_bytes = recent_bytes.clamp(TABLE_BYTES_MIN, TABLE_BYTES);
+        let strategy = Leveled::default().with_l0_threshold(RUNS_MAX);
+        let strategy = Arc::new(strategy.with_table_target_size(table_bytes));
         while self.one_compaction(&directory, |tree| tree.compact(strategy.clone(), 0))? {}
         // Much that is dead is not left to merges that may never come.
         let dead_keys: u64 = due.iter().map(|left| left.keys).sum();
@@ -347,11 +390,23 @@ impl Base {
         self.forget_manifests()
     }
 
+    /// Erases values of the past, wherever they stand.
+    ///
+    /// # Errors
+    /// As [`Base::compact`].
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) -> Result<(), ArchiveError> {
+        self.bounds.erase(erasures);
+        let directory = self.directory();
+        let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
+        self.bounds.erase(Vec::new());
+        merged?;
+        self.forget_manifests()
+    }
+
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> =
-            directory.branches.tags().values().map(|tag| tag.revision).collect();
+        let tags: BTreeSet<Revision> = directory.branches.pins().collect();
         let is_due = |left: &&Left| {
             left.at <= horizon
                 && overlays.iter().all(|overlay| overlay.under != left.space)
@@ -373,6 +428,7 @@ impl Base {
         let before = self.tree.current_version().id();
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
+        let _heads = self.bounds.lend(self.frozen());
         compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
         Ok(self.tree.current_version().id() != before)
     }
@@ -384,6 +440,27 @@ impl Base {
             .get_version_history_lock()
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
+    }
+}
+
+/// How a [`Frozen`] reads what has numbers below one.
+type ReadRange =
+    dyn Fn(&RangeInclusive<&[u8]>, SeqNo, &mut Visit<'_>) -> Result<(), ArchiveError> + Send + Sync;
+
+/// The base at one time, for reads that belong together. Its table files stay
+/// as long as this lives.
+pub(crate) struct Frozen(Box<ReadRange>);
+
+impl Frozen {
+    /// Visits the entries of a range, in order, as of the newest batch at or
+    /// before `at`, or of the newest that it has.
+    pub(crate) fn range(
+        &self,
+        range: &RangeInclusive<&[u8]>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ArchiveError> {
+        (self.0)(range, at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1)), visit)
     }
 }
 
@@ -424,6 +501,7 @@ fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {
 pub(crate) struct Batch<'b> {
     base: &'b Base,
     run: lsm_tree::AnyIngestion<'b>,
+    bytes: u64,
 }
 
 impl Batch<'_> {
@@ -432,6 +510,7 @@ impl Batch<'_> {
     /// # Panics
     /// When keys do not ascend.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
+        self.bytes += (key.len() + value.len()) as u64;
         self.run.write(key, value).map_err(ArchiveError::tree("write", &self.base.dir))
     }
 
@@ -443,6 +522,7 @@ impl Batch<'_> {
         let _manifest = base.manifest.lock();
         base.numbers.set(directory.revision.0);
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
+        base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())

@@ -7,15 +7,17 @@
 //! bucket   u16 big-endian: the leading bits of the key's hash
 //! name     kind 0: length u16 big-endian, the key
 //!          kind 1: SHA-256 of a key longer than NAME_BYTES_MAX, which the head's value holds
-//! element  nothing for the head
+//! element  nothing for the head; of an element see `elements.rs`
 //! ```
 //!
-//! So all keys of a bucket stand together, a key's head comes before its
-//! elements, and no key's bytes are the beginning of another's.
+//! So all keys of a bucket stand together, a key's head comes right before its
+//! elements, and no head's bytes are the beginning of another's.
 
 use base::{DbIndex, Revision, SpaceId, leb128};
-use keyspace::{Change, EncodingLimits, Stored, Value, ValueRef, dump};
+use keyspace::{EncodingLimits, Value, dump};
 use sha2::{Digest, Sha256};
+
+use crate::elements::Large;
 
 /// Longest key that stands in the LSM as it is. The LSM's own limit is 65535
 /// bytes for the whole.
@@ -32,8 +34,10 @@ const NAME_DIGEST: u8 = 1;
 
 const FORM_STRING: u8 = 0;
 const FORM_WHOLE: u8 = 1;
-const FORM_GONE: u8 = 2;
+pub(crate) const FORM_GONE: u8 = 2;
 pub(crate) const FORM_DIRECTORY: u8 = 3;
+pub(crate) const FORM_LARGE: u8 = 4;
+pub(crate) const FORM_ELEMENT: u8 = 5;
 
 /// The part of the hash range that is loaded at once.
 pub(crate) fn bucket_of(hash: u64) -> u16 {
@@ -108,49 +112,63 @@ pub(crate) fn split_name(rest: &[u8]) -> Result<(Name<'_>, &[u8]), &'static str>
     }
 }
 
-/// What a head's key says of the key it names: itself, or nothing when only a
-/// digest stands there.
-///
-/// # Errors
-/// What is wrong with the bytes after the bucket's prefix.
-pub(crate) fn name(rest: &[u8]) -> Result<Option<&[u8]>, &'static str> {
-    match split_name(rest)? {
-        (Name::Plain(key), []) => Ok(Some(key)),
-        (Name::Digest, []) => Ok(None),
-        _ => Err("a name has another length"),
-    }
-}
-
 /// The value of a head.
 ///
 /// ```text
 /// revision  LEB128: of the key's last change
-/// form      0: a string, 1: a whole value in DUMP's form, 2: the key is gone
+/// form      0: a string, 1: a whole value in DUMP's form, 2: the key is gone,
+///           4: a collection whose elements follow
 /// deadline  LEB128: 0 for none, else milliseconds since 1970 and one more
 /// key       only where the head's key has a digest: length LEB128, the key
-/// content   the string, or DUMP's body
+/// content   the string, DUMP's body, or what `elements.rs` says
 /// ```
 ///
 /// A key that is gone is an entry too, for compaction has to see which
-/// revision removed it.
-pub(crate) fn put_head(out: &mut Vec<u8>, key: &[u8], change: &Change<'_>) {
-    let Change::Is { value, deadline, revision } = *change else {
-        let Change::Gone { revision } = *change else { unreachable!("there are two") };
-        leb128::put(out, revision.0);
-        out.push(FORM_GONE);
-        return;
-    };
+/// revision removed it. This appends such a one.
+pub(crate) fn put_gone(out: &mut Vec<u8>, revision: Revision) {
     leb128::put(out, revision.0);
-    out.push(if matches!(value, ValueRef::Str(_)) { FORM_STRING } else { FORM_WHOLE });
+    out.push(FORM_GONE);
+}
+
+/// Appends the value of a string's head.
+pub(crate) fn put_string(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    revision: Revision,
+    deadline: Option<u64>,
+    string: &[u8],
+) {
+    put_beginning(out, key, revision, FORM_STRING, deadline);
+    out.extend_from_slice(string);
+}
+
+/// Appends the value of a head that has a whole value, in DUMP's form.
+pub(crate) fn put_whole(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    revision: Revision,
+    deadline: Option<u64>,
+    body: &[u8],
+) {
+    put_beginning(out, key, revision, FORM_WHOLE, deadline);
+    out.extend_from_slice(body);
+}
+
+/// Appends what comes before the content.
+pub(crate) fn put_beginning(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    revision: Revision,
+    form: u8,
+    deadline: Option<u64>,
+) {
+    leb128::put(out, revision.0);
+    out.push(form);
     // The last millisecond of 64 bits means never as well as no deadline does.
     leb128::put(out, deadline.map_or(0, |at| at.saturating_add(1)));
     if key.len() > NAME_BYTES_MAX {
         leb128::put(out, key.len() as u64);
         out.extend_from_slice(key);
-    }
-    match value {
-        ValueRef::Str(bytes) => out.extend_from_slice(bytes),
-        value => out.extend_from_slice(&dump::encode_body(value)),
     }
 }
 
@@ -159,7 +177,40 @@ pub(crate) fn put_head(out: &mut Vec<u8>, key: &[u8], change: &Change<'_>) {
 pub(crate) struct Head<'a> {
     /// The key, where the head's key is only a digest.
     pub(crate) key: Option<&'a [u8]>,
-    pub(crate) stored: Stored,
+    pub(crate) revision: Revision,
+    pub(crate) deadline: Option<u64>,
+    pub(crate) content: Content<'a>,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+pub(crate) enum Content<'a> {
+    Str(&'a [u8]),
+    /// In DUMP's form.
+    Whole(&'a [u8]),
+    /// Its elements have entries of their own.
+    Large(Large),
+}
+
+impl Content<'_> {
+    /// The value; none of what stands in other entries.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn value(
+        &self,
+        seed: u64,
+        limits: &EncodingLimits,
+    ) -> Result<Option<Value>, String> {
+        match *self {
+            Content::Str(bytes) => Ok(Some(Value::Str(bytes.to_vec()))),
+            Content::Whole(body) => {
+                let value = dump::decode_body(body, seed, limits);
+                value.map(Some).map_err(|error| error.to_string())
+            }
+            Content::Large(_) => Ok(None),
+        }
+    }
 }
 
 /// When a key is due.
@@ -182,7 +233,7 @@ pub(crate) fn deadline(bytes: &[u8], has_key: bool) -> Result<Option<Due<'_>>, &
         return Ok(None);
     }
     let Some(at) = reader.number()?.checked_sub(1) else { return Ok(None) };
-    let key = if has_key { Some(reader.key()?) } else { None };
+    let key = if has_key { Some(reader.bytes()?) } else { None };
     Ok(Some(Due { at, key }))
 }
 
@@ -191,12 +242,7 @@ pub(crate) fn deadline(bytes: &[u8], has_key: bool) -> Result<Option<Due<'_>>, &
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn head<'a>(
-    bytes: &'a [u8],
-    has_key: bool,
-    seed: u64,
-    limits: &EncodingLimits,
-) -> Result<Option<Head<'a>>, String> {
+pub(crate) fn head(bytes: &[u8], has_key: bool) -> Result<Option<Head<'_>>, String> {
     let mut reader = Reader(bytes);
     let revision = Revision(reader.number()?);
     let form = reader.byte()?;
@@ -204,18 +250,20 @@ pub(crate) fn head<'a>(
         return Ok(None);
     }
     let deadline = reader.number()?.checked_sub(1);
-    let key = match has_key {
-        true => Some(reader.key()?),
-        false => None,
-    };
-    let value = match form {
-        FORM_STRING => Value::Str(reader.0.to_vec()),
-        FORM_WHOLE => {
-            dump::decode_body(reader.0, seed, limits).map_err(|error| error.to_string())?
+    let key = if has_key { Some(reader.bytes()?) } else { None };
+    let content = match form {
+        FORM_STRING => Content::Str(reader.0),
+        FORM_WHOLE => Content::Whole(reader.0),
+        FORM_LARGE => {
+            let large = Large::read(&mut reader)?;
+            if !reader.0.is_empty() {
+                return Err("bytes after what a collection's head says".to_owned());
+            }
+            Content::Large(large)
         }
         form => return Err(format!("a value has the unknown form {form}")),
     };
-    Ok(Some(Head { key, stored: Stored { value, deadline, revision } }))
+    Ok(Some(Head { key, revision, deadline, content }))
 }
 
 /// What compaction needs of any entry's value, the directory included: the revision of its last change,
@@ -223,6 +271,56 @@ pub(crate) fn head<'a>(
 pub(crate) fn age(value: &[u8]) -> Result<(Revision, bool), &'static str> {
     let mut reader = Reader(value);
     Ok((Revision(reader.number()?), reader.byte()? == FORM_GONE))
+}
+
+/// Where a head's key ends in an entry's key, if the entry is an element.
+pub(crate) fn element_at(key: &[u8]) -> Option<usize> {
+    let rest = key.get(usize::from(*key.first()?) + 5..).filter(|_| key[0] <= 8)?;
+    let (_, element) = split_name(rest).ok()?;
+    (!element.is_empty()).then(|| key.len() - element.len())
+}
+
+/// Whether a head's key has only a digest of the key it names.
+pub(crate) fn is_digest(head: &[u8]) -> bool {
+    let kind = head.first().and_then(|&len| head.get(usize::from(len) + 5));
+    kind == Some(&NAME_DIGEST)
+}
+
+/// The key that a head is of, if it can be told.
+pub(crate) fn key_of_entry<'a>(entry: &'a [u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let begin = 1 + usize::from(*entry.first()?) + 2 + 2;
+    match split_name(entry.get(begin..)?).ok()? {
+        (Name::Plain(key), []) => Some(key),
+        (Name::Digest, []) => {
+            let mut reader = Reader(value);
+            reader.number().ok()?;
+            if reader.byte().ok()? == FORM_GONE {
+                return None;
+            }
+            reader.number().ok()?;
+            reader.bytes().ok()
+        }
+        _ => None,
+    }
+}
+
+/// The key that an element is of, if it can be told.
+pub(crate) fn key_of_element(entry: &[u8]) -> Option<&[u8]> {
+    let begin = 1 + usize::from(*entry.first()?) + 2 + 2;
+    match split_name(entry.get(begin..)?).ok()? {
+        (Name::Plain(key), [_, ..]) => Some(key),
+        _ => None,
+    }
+}
+
+/// What stands in the place of a head's value that was erased: an empty string
+/// without a deadline.
+pub(crate) fn erased(entry: &[u8], value: &[u8]) -> Vec<u8> {
+    let (revision, _) = age(value).unwrap_or_default();
+    let key = key_of_entry(entry, value).unwrap_or_default();
+    let mut out = Vec::new();
+    put_string(&mut out, key, revision, None, b"");
+    out
 }
 
 /// The space that a key of the LSM is in; `None` for what is in none.
@@ -258,9 +356,10 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn key(&mut self) -> Result<&'a [u8], &'static str> {
+    /// A length and so many bytes.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
         let len = self.number()?;
-        self.take(usize::try_from(len).map_err(|_| "a key's length is too great")?)
+        self.take(usize::try_from(len).map_err(|_| "a length is too great")?)
     }
 
     pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {
@@ -287,51 +386,68 @@ mod tests {
         let too_long = head_key(first, 0, &[&longest[..], b"x"].concat());
         assert_eq!((too_long.len(), too_long[5]), (38, 1));
         for key in [&b""[..], b"k", &longest] {
-            assert_eq!(name(&head_key(SPACE, hash, key)[7..]), Ok(Some(key)));
+            let name = head_key(SPACE, hash, key);
+            assert_eq!(split_name(&name[7..]), Ok((Name::Plain(key), &b""[..])));
+            assert_eq!(element_at(&name), None);
+            let of_element = [&name[..], b"\0\0e"].concat();
+            assert_eq!(element_at(&of_element), Some(name.len()));
         }
-        assert_eq!(name(&too_long[5..]), Ok(None));
+        assert_eq!(split_name(&too_long[5..]), Ok((Name::Digest, &b""[..])));
         assert_eq!(space_of(&head_key(SPACE, hash, b"k1")), Some(SPACE));
-        assert_eq!(space_of(DIRECTORY), None);
+        assert_eq!((space_of(DIRECTORY), element_at(DIRECTORY)), (None, None));
     }
 
     #[test]
     fn values_are_as_documented() {
-        let value = |key: &[u8], change: &Change<'_>| {
+        let revision = Revision(300);
+        let string = |key: &[u8], deadline, string: &[u8]| {
             let mut out = Vec::new();
-            put_head(&mut out, key, change);
+            put_string(&mut out, key, revision, deadline, string);
             out
         };
-        let is = |value, deadline| Change::Is { value, deadline, revision: Revision(300) };
-        let text = value(b"k", &is(ValueRef::Str(b"text"), None));
+        let text = string(b"k", None, b"text");
         assert_eq!(text, b"\xac\x02\x00\x00text");
-        let mortal = value(b"k", &is(ValueRef::Str(b""), Some(127)));
+        let mortal = string(b"k", Some(127), b"");
         assert_eq!(mortal, b"\xac\x02\x00\x80\x01");
         let mut set = keyspace::types::Set::new(1);
         set.add(b"m", &EncodingLimits::default());
-        let whole = value(b"k", &is(ValueRef::Set(&set), None));
+        let mut whole = Vec::new();
+        let body = dump::encode_body(keyspace::ValueRef::Set(&set));
+        put_whole(&mut whole, b"k", revision, None, &body);
         assert_eq!(whole, b"\xac\x02\x01\x00\x02\x01\x01m");
-        let gone = value(b"k", &Change::Gone { revision: Revision(1) });
+        let mut gone = Vec::new();
+        put_gone(&mut gone, Revision(1));
         assert_eq!(gone, b"\x01\x02");
         assert_eq!(age(&text), Ok((Revision(300), false)));
         assert_eq!(age(&gone), Ok((Revision(1), true)));
 
-        let limits = EncodingLimits::default();
-        let read = |bytes: &[u8]| head(bytes, false, 1, &limits).map(|head| head.map(|h| h.stored));
-        let stored = read(&mortal).expect("whole").expect("it exists");
-        assert_eq!((stored.deadline, stored.revision), (Some(127), Revision(300)));
-        assert!(read(&gone).expect("whole").is_none());
+        let found = head(&mortal, false).expect("whole").expect("it exists");
+        assert_eq!((found.deadline, found.revision), (Some(127), revision));
+        assert!(head(&gone, false).expect("whole").is_none());
         // The key of a digest stands in the value.
         let long = vec![b'x'; NAME_BYTES_MAX + 1];
-        let bytes = value(&long, &is(ValueRef::Str(b"v"), None));
-        let found = head(&bytes, true, 1, &limits).expect("whole").expect("it exists");
+        let bytes = string(&long, None, b"v");
+        let found = head(&bytes, true).expect("whole").expect("it exists");
         assert_eq!(found.key, Some(&long[..]));
     }
 
     #[test]
     fn damaged_values_are_refused() {
         let limits = EncodingLimits::default();
-        for bytes in [&b""[..], b"\xac", b"\xac\x02", b"\xac\x02\x07\x00", b"\x01\x01\x00\x02"] {
-            assert!(head(bytes, false, 1, &limits).is_err(), "{bytes:?}");
+        let large_of_nothing = b"\x01\x04\x00\x04\x01\x00";
+        for bytes in [
+            &b""[..],
+            b"\xac",
+            b"\xac\x02",
+            b"\xac\x02\x07\x00",
+            b"\x01\x01\x00\x02",
+            large_of_nothing,
+        ] {
+            let value = head(bytes, false).and_then(|head| match head {
+                Some(head) => head.content.value(1, &limits),
+                None => Ok(None),
+            });
+            assert!(value.is_err(), "{bytes:?}");
         }
     }
 }

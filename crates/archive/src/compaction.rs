@@ -3,24 +3,69 @@
 //! The tree's own rule is a watermark, but it drops the newest version before
 //! the watermark too, which reads right after it still see. So versions are
 //! judged here, newest first, by the revision that each value begins with.
+//!
+//! Elements of a large collection go by its head as well. A version of one is of
+//! use to the first kept state that sees it, if the head is of its generation
+//! then and, for a list, has its position; if not, it is of use to no later one:
+//! a generation never comes back, and a position that does has a newer version.
+//! The head may stand in a table that is not being merged, so it is looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
+use keyspace::Purge;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use parking_lot::Mutex;
 
-use crate::codec;
+use crate::base_tree::Frozen;
+use crate::codec::{self, Content};
+use crate::elements::{ElementKey, Large, position_of};
 use crate::overlay::Overlay;
 
 /// What may go, as of now. Shared with the tree's compactions.
-#[derive(Debug, Default)]
-pub(crate) struct Bounds(Mutex<Arc<Bound>>);
+#[derive(Default)]
+pub(crate) struct Bounds {
+    bound: Mutex<Arc<Bound>>,
+    erasures: Mutex<Arc<[Erasure]>>,
+}
+
+/// What the values of some keys were before a revision must not be left.
+#[derive(Clone, Debug)]
+pub(crate) struct Erasure {
+    /// Whose.
+    pub(crate) purge: Purge,
+    /// Where they stand or stood. Sorted.
+    pub(crate) spaces: Vec<SpaceId>,
+}
+
+impl Erasure {
+    /// Whether a head is to be erased.
+    fn covers(&self, key: &[u8], value: &[u8], revision: Revision) -> bool {
+        self.is_past(key, revision)
+            && codec::key_of_entry(key, value).is_some_and(|key| self.is_about(key))
+    }
+
+    /// Whether an element is to be erased.
+    fn covers_element(&self, key: &[u8], revision: Revision) -> bool {
+        self.is_past(key, revision)
+            && codec::key_of_element(key).is_some_and(|key| self.is_about(key))
+    }
+
+    fn is_past(&self, key: &[u8], revision: Revision) -> bool {
+        let is_here = |space| self.spaces.binary_search(&space).is_ok();
+        revision < self.purge.at && codec::space_of(key).is_some_and(is_here)
+    }
+
+    fn is_about(&self, key: &[u8]) -> bool {
+        self.purge.covers(self.purge.db, key)
+    }
+}
 
 /// What may go.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Bound {
     /// The oldest state from which on every one may still be read; a state
     /// that a batch reached.
@@ -33,6 +78,8 @@ pub(crate) struct Bound {
     pins: BTreeMap<SpaceId, BTreeSet<Revision>>,
     /// Spaces that lie over others, where a key that is gone hides another.
     overlays: BTreeSet<SpaceId>,
+    /// The base, while a compaction runs.
+    heads: Option<Arc<Frozen>>,
 }
 
 impl Bound {
@@ -47,7 +94,7 @@ impl Bound {
             pins.entry(overlay.under).or_default().insert(overlay.at);
         }
         let overlays = overlays.iter().map(|overlay| overlay.space).collect();
-        Bound { horizon, dead: dead.collect(), tags, pins, overlays }
+        Bound { horizon, dead: dead.collect(), tags, pins, overlays, heads: None }
     }
 
     /// The states at which a space is read, oldest first, and from the last on
@@ -67,7 +114,32 @@ impl Bound {
 
 impl Bounds {
     pub(crate) fn set(&self, bound: Bound) {
-        *self.0.lock() = Arc::new(bound);
+        *self.bound.lock() = Arc::new(bound);
+    }
+
+    /// What compactions from here on erase.
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) {
+        *self.erasures.lock() = erasures.into();
+    }
+
+    /// Lets compactions look up heads until the answer is dropped: what they read
+    /// from keeps its table files.
+    pub(crate) fn lend(&self, heads: Frozen) -> Lent<'_> {
+        self.set_heads(Some(Arc::new(heads)));
+        Lent(self)
+    }
+
+    fn set_heads(&self, heads: Option<Arc<Frozen>>) {
+        Arc::make_mut(&mut self.bound.lock()).heads = heads;
+    }
+}
+
+/// See [`Bounds::lend`].
+pub(crate) struct Lent<'b>(&'b Bounds);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.set_heads(None);
     }
 }
 
@@ -83,19 +155,44 @@ impl Factory for Judges {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        let bound = self.0.0.lock().clone();
-        Box::new(Judge { bound, key: Vec::new(), newer: None, place: None })
+        let bound = self.0.bound.lock().clone();
+        let erasures = self.0.erasures.lock().clone();
+        Box::new(Judge {
+            bound,
+            erasures,
+            key: Vec::new(),
+            newer: None,
+            place: None,
+            head: Vec::new(),
+            head_at: BTreeMap::new(),
+        })
     }
 }
 
 struct Judge {
     bound: Arc<Bound>,
+    erasures: Arc<[Erasure]>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
     /// The version that came before the next one.
     newer: Option<Revision>,
     /// The space that keys are coming from.
     place: Option<Place>,
+    /// The head's key of the last element.
+    head: Vec<u8>,
+    /// What it is at some states.
+    head_at: BTreeMap<Revision, Head>,
+}
+
+/// What a head is at a state.
+#[derive(Clone, Copy)]
+enum Head {
+    /// It cannot be read: its elements stay.
+    Unknown,
+    /// Its elements have entries.
+    Large(Large),
+    /// Anything else, or nothing.
+    Other,
 }
 
 /// What is known of the space that keys are coming from.
@@ -125,6 +222,79 @@ impl Judge {
         }
         self.place.as_ref().expect("just made")
     }
+
+    /// Whether an element, whose head's key ends at `end`, is in a state that
+    /// sees this version of it.
+    fn is_element_in(&mut self, key: &[u8], end: usize, state: Revision) -> bool {
+        // What cannot be read is kept.
+        let Ok(element) = ElementKey::read(&key[end..]) else { return true };
+        if self.head != key[..end] {
+            self.head.clear();
+            self.head.extend_from_slice(&key[..end]);
+            self.head_at.clear();
+        }
+        let (bound, head) = (&self.bound, &self.head);
+        match *self.head_at.entry(state).or_insert_with(|| bound.head_at(head, state)) {
+            Head::Unknown => true,
+            Head::Other => false,
+            Head::Large(large) => {
+                large.born == element.born
+                    && (!large.is_list()
+                        || element
+                            .name
+                            .and_then(position_of)
+                            .is_none_or(|position| large.has_position(position)))
+            }
+        }
+    }
+}
+
+impl Bound {
+    fn head_at(&self, head: &[u8], state: Revision) -> Head {
+        let Some(heads) = &self.heads else { return Head::Unknown };
+        let is_digest = codec::is_digest(head);
+        let mut found = Head::Other;
+        let read = heads.range(&(head..=head), Some(state), &mut |_, value| {
+            found = match codec::head(value, is_digest) {
+                Ok(Some(head)) => match head.content {
+                    Content::Large(large) => Head::Large(large),
+                    Content::Str(_) | Content::Whole(_) => Head::Other,
+                },
+                Ok(None) => Head::Other,
+                Err(_) => Head::Unknown,
+            };
+            ControlFlow::Break(())
+        });
+        if read.is_ok() { found } else { Head::Unknown }
+    }
+}
+
+impl Judge {
+    /// Whether no state that may still be read sees a version, the next of its
+    /// key after newer ones.
+    fn may_go(&mut self, key: &[u8], revision: Revision, is_gone: bool, is_last: bool) -> bool {
+        let newer = self.newer.replace(revision);
+        let Place { states, is_overlay, .. } = self.place(key);
+        if revision > *states.last().expect("the horizon is one") {
+            return false;
+        }
+        // The first state that sees it, unless a newer version hides it there.
+        let seen = states[states.partition_point(|state| *state < revision)];
+        if newer.is_some_and(|newer| newer <= seen) {
+            return true;
+        }
+        let is_oldest = revision <= states[0] && is_last;
+        let is_overlay = *is_overlay;
+        let element = codec::element_at(key);
+        if let Some(end) = element
+            && !self.is_element_in(key, end, seen)
+        {
+            return true;
+        }
+        // An element hides nothing of a space below: its head does.
+        let hides_nothing = is_oldest && (!is_overlay || element.is_some());
+        is_gone && hides_nothing
+    }
 }
 
 impl CompactionFilter for Judge {
@@ -143,22 +313,25 @@ impl CompactionFilter for Judge {
             self.newer = None;
         }
         // What cannot be read is kept, for whoever reads it to report.
-        let Ok((revision, is_gone)) = codec::age(&item.value()?) else {
+        let value = item.value()?;
+        let Ok((revision, is_gone)) = codec::age(&value) else {
             return Ok(Verdict::Keep);
         };
-        let newer = self.newer.replace(revision);
-        let Place { states, is_overlay, .. } = self.place(key);
-        if revision > *states.last().expect("the horizon is one") {
-            return Ok(Verdict::Keep);
-        }
-        // The first state that sees it, unless a newer version hides it there.
-        let seen = states[states.partition_point(|state| *state < revision)];
-        if newer.is_some_and(|newer| newer <= seen) {
+        if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
         }
-        let hides_nothing = revision <= states[0] && context.is_last_level && !is_overlay;
-        if is_gone && hides_nothing {
-            return Ok(Verdict::Destroy);
+        let mut erasures = self.erasures.iter();
+        if codec::element_at(key).is_some() {
+            // The present value was written anew by the record that erases.
+            return Ok(match erasures.any(|erasure| erasure.covers_element(key, revision)) {
+                true => Verdict::Destroy,
+                false => Verdict::Keep,
+            });
+        }
+        if !is_gone && erasures.any(|erasure| erasure.covers(key, &value, revision)) {
+            // The key stays, so that the keys of that state are as many as its
+            // directory counts.
+            return Ok(Verdict::ReplaceValue(codec::erased(key, &value).into()));
         }
         Ok(Verdict::Keep)
     }

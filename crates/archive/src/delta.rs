@@ -2,23 +2,25 @@
 //!
 //! It is a keyspace whose misses are filled from the base, so a record is
 //! applied here as it is anywhere else, and a key overwritten a thousand times
-//! is written to the base once.
+//! is written to the base once. Of large collections it has only what changed
+//! (`large.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
-use keyspace::{
-    Backing, Branches, Buffers, Change, EncodingLimits, Keyspace, SHARDS, Turn, WARM_KEYS_MAX,
-};
+use keyspace::{Backing, Branches, Buffers, EncodingLimits, Keyspace, SHARDS, Turn, WARM_KEYS_MAX};
 use log::Record;
 use smallvec::SmallVec;
 
-use crate::base_tree::{Base, Batch};
+use crate::base_tree::Base;
 use crate::codec;
 use crate::directory::{Database, Directory, Left};
 use crate::error::ArchiveError;
+use crate::large::LargeKeys;
 use crate::overlay::needed;
+use crate::sorted_run::SortedRun;
 use crate::waiting::{Waiting, only_key};
 
 /// See the module's documentation.
@@ -26,6 +28,7 @@ use crate::waiting::{Waiting, only_key};
 pub(crate) struct Delta {
     base: Arc<Base>,
     backing: Arc<dyn Backing>,
+    large: Arc<LargeKeys>,
     limits: EncodingLimits,
     databases: DbIndex,
     keyspaces: BTreeMap<BranchId, Keyspace>,
@@ -52,9 +55,11 @@ impl Delta {
     ) -> Delta {
         let directory = base.directory();
         let newest = (directory.revision, directory.time_ms);
+        let large = Arc::new(LargeKeys::new(base.clone(), backing.clone(), limits));
         let mut delta = Delta {
             base,
             backing,
+            large,
             limits,
             databases,
             keyspaces: BTreeMap::new(),
@@ -87,17 +92,18 @@ impl Delta {
     /// Bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let applied: usize = self.keyspaces.values().map(Keyspace::memory_bytes).sum();
-        applied + self.waiting.bytes()
+        applied + self.waiting.bytes() + self.large.memory_bytes()
     }
 
     fn keyspace(&mut self, branch: BranchId) -> &mut Keyspace {
         self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
             let keyspace = empty(self.databases, directory.seed);
+            keyspace.set_past_rules(directory.rules.clone());
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
                     let (db, space) = (database.db, database.space);
-                    keyspace.back(self.backing.clone(), db, space, &database.keys);
+                    keyspace.back(self.large.clone(), db, space, &database.keys);
                 }
             }
             keyspace
@@ -157,7 +163,8 @@ impl Delta {
                     Some(at) => (self.base.spaces_at(branch.parent, self.databases, at)?, at),
                 };
                 let child = empty(self.databases, self.base.directory().seed);
-                self.base.fork(&child, &self.backing, &spaces, at, revision);
+                let backing: Arc<dyn Backing> = self.large.clone();
+                self.base.fork(&child, &backing, &spaces, at, revision);
                 self.keyspaces.insert(branch.id, child);
             }
         }
@@ -169,13 +176,18 @@ impl Delta {
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
+        let large = self.large.clone();
+        let effects = large.take(self.keyspace(record.header.branch), record)?;
+        if effects.is_empty() {
+            return Ok(());
+        }
         let mut buffers = std::mem::take(&mut self.buffers);
         let limits = self.limits;
         let applied = self.keyspace(record.header.branch).apply(
             record.revision,
             record.header.time_ms,
             record.header.db,
-            record.effects,
+            &effects,
             &limits,
             &mut buffers,
         );
@@ -202,16 +214,20 @@ impl Delta {
                     Some((_, at)) => at,
                     None => Revision::ZERO,
                 };
-                spaces.push((prefix, keyspace, db, since));
+                spaces.push((prefix, keyspace, (db, space), since));
             }
         }
         spaces.sort_by(|a, b| a.0.cmp(&b.0));
         let mut batch = self.base.batch()?;
-        let mut run = SortedRun::default();
-        for (prefix, keyspace, db, since) in spaces {
+        let large = self.large.drain();
+        let mut run = SortedRun::new(self.newest.0, self.base.large_from());
+        for (prefix, keyspace, (db, space), since) in spaces {
             for shard in 0..SHARDS {
                 keyspace.changed_since(db, shard, since, &mut |hash, key, change| {
                     run.add(&prefix, hash, key, &change);
+                });
+                large.each(keyspace, db, space, hashes_of(shard), &mut |pending| {
+                    run.add_pending(pending);
                 });
                 run.write(&mut batch)?;
             }
@@ -242,8 +258,15 @@ impl Delta {
             }
         }
         let mut left = Vec::new();
+        let pins: BTreeSet<Revision> = self.branches.pins().collect();
+        // What lies over another space shows that one's keys, though it has none.
+        let is_shown = |old: &Left| {
+            self.base.overlays().under(old.space).is_some()
+                && pins.range(old.space.born..old.at).next().is_some()
+        };
         for &old in &before.left {
-            if !stood_in.contains(&old.space) && self.base.has_any(old.space)? {
+            let is_kept = is_shown(&old) || self.base.has_any(old.space)?;
+            if !stood_in.contains(&old.space) && is_kept {
                 left.push(old);
             }
         }
@@ -264,7 +287,19 @@ impl Delta {
         let spaces = stands.chain(left.iter().map(|left| left.space)).collect();
         let overlays = needed(&self.base.overlays().all(), &spaces);
         let branches = self.branches.clone();
-        Ok(Directory { revision, time_ms, seed, database, databases, left, overlays, branches })
+        let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
+        let rules = main.past_rules();
+        Ok(Directory {
+            revision,
+            time_ms,
+            seed,
+            database,
+            databases,
+            left,
+            overlays,
+            branches,
+            rules,
+        })
     }
 }
 
@@ -275,41 +310,8 @@ fn empty(databases: DbIndex, seed: u64) -> Keyspace {
     keyspace
 }
 
-/// Entries of one shard, brought into the order of their keys: a keyspace
-/// visits them in hash order only roughly.
-#[derive(Default)]
-struct SortedRun {
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-}
-
-/// Where an entry stands in `bytes`: its key, then its value.
-struct Entry {
-    key: usize,
-    value: usize,
-    end: usize,
-}
-
-impl SortedRun {
-    fn add(&mut self, prefix: &[u8], hash: u64, key: &[u8], change: &Change<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(prefix);
-        self.bytes.extend_from_slice(&codec::bucket_of(hash).to_be_bytes());
-        codec::put_name(&mut self.bytes, key);
-        let value = self.bytes.len();
-        codec::put_head(&mut self.bytes, key, change);
-        self.entries.push(Entry { key: start, value, end: self.bytes.len() });
-    }
-
-    fn write(&mut self, batch: &mut Batch<'_>) -> Result<(), ArchiveError> {
-        let bytes = &self.bytes;
-        let key = |entry: &Entry| &bytes[entry.key..entry.value];
-        self.entries.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-        for entry in &self.entries {
-            batch.put(key(entry), &bytes[entry.value..entry.end])?;
-        }
-        self.entries.clear();
-        self.bytes.clear();
-        Ok(())
-    }
+/// The hashes of a shard's keys.
+fn hashes_of(shard: usize) -> RangeInclusive<u64> {
+    let first = shard as u64 * (u64::MAX / SHARDS as u64 + 1);
+    first..=first + u64::MAX / SHARDS as u64
 }

@@ -332,6 +332,27 @@ impl History {
         if is_changed { self.files.sync_dir(&self.dir) } else { Ok(()) }
     }
 
+    /// Forgets where the records of a segment are, which was rewritten: they
+    /// are looked for again.
+    ///
+    /// # Errors
+    /// When the segment cannot be read, or its file not be removed.
+    pub fn renew(&self, first: Revision) -> Result<(), HistoryError> {
+        let _rebuilding = self.rebuilding.lock();
+        let mut state = self.state.lock();
+        if state.writing.first() == first && !state.writing.is_empty() {
+            state.writing = self.read_segment(first, None)?;
+            return Ok(());
+        }
+        let Some(sealed) = state.sealed.get_mut(&first) else { return Ok(()) };
+        let Index::File(file) = std::mem::replace(&mut sealed.index, Index::Missing) else {
+            return Ok(());
+        };
+        drop(state);
+        self.files.remove(file.path())?;
+        self.files.sync_dir(&self.dir)
+    }
+
     /// Makes the index of one segment again that has none. Answers whether
     /// there was any.
     ///
@@ -349,7 +370,7 @@ impl History {
         let building = match index {
             Index::File(_) => return Ok(true),
             Index::Memory(building) => building,
-            Index::Missing => Arc::new(self.read_segment(first, last)?),
+            Index::Missing => Arc::new(self.read_segment(first, Some(last))?),
         };
         self.write(&building)?;
         Ok(true)
@@ -420,7 +441,7 @@ impl History {
             (Index::File(file), Some(broken)) if !Arc::ptr_eq(file, broken) => return Ok(index),
             _ => {}
         }
-        let building = Arc::new(self.read_segment(first, last)?);
+        let building = Arc::new(self.read_segment(first, Some(last))?);
         match self.write(&building) {
             Ok(file) => Ok(Index::File(file)),
             Err(error) => {
@@ -431,8 +452,13 @@ impl History {
         }
     }
 
-    /// The index of a sealed segment, out of the segment.
-    fn read_segment(&self, first: Revision, last: Revision) -> Result<Building, HistoryError> {
+    /// The index of a segment, out of the segment, which must have everything
+    /// up to `last`.
+    fn read_segment(
+        &self,
+        first: Revision,
+        last: Option<Revision>,
+    ) -> Result<Building, HistoryError> {
         let mut building = Building::new(first);
         let mut at = Some(0);
         while let Some(offset) = at {
@@ -444,7 +470,7 @@ impl History {
             })?;
             noted?;
         }
-        if building.last() != last {
+        if last.is_some_and(|last| building.last() != last) {
             let revision = building.last().next();
             return Err(HistoryError::Short { segment: first, revision });
         }
@@ -452,6 +478,7 @@ impl History {
     }
 
     fn seal(&self, first: Revision) {
+        let _rebuilding = self.rebuilding.lock();
         let Some((Index::Memory(building), _)) = self.index_of(first) else { return };
         if let Err(error) = self.write(&building) {
             tracing::warn!("{error}; the index is made again when it is needed");

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use base::{BranchId, SpaceId};
-use keyspace::{Branches, EncodingLimits, SHARDS};
+use base::{BranchId, Revision, SpaceId};
+use keyspace::{Branches, SHARDS};
 
 use crate::base_tree::Base;
-use crate::codec::{self, Name};
+use crate::codec::{self, Content, Name};
 use crate::directory::{Database, Directory};
+use crate::elements::ElementKey;
 use crate::error::ArchiveError;
 
 /// Writes the keys of `from` that begin with `prefix` to `to`, which is empty,
@@ -29,7 +30,7 @@ pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), Ar
     let mut databases = Vec::new();
     for (space, database) in spaces {
         let mut keys = Box::new([0; SHARDS]);
-        let mut chosen = Chosen { prefix, seed: directory.seed, head: Vec::new() };
+        let mut chosen = Chosen { prefix, head: Vec::new(), born: None };
         let mut ended = Ok(());
         from.prefix(&space, &mut |key, value| {
             let written = match chosen.judge(&space, key, value) {
@@ -70,9 +71,10 @@ fn shard_of(key: &[u8], bucket_at: usize) -> usize {
 /// Which entries belong to a key that begins with the prefix.
 struct Chosen<'p> {
     prefix: &'p [u8],
-    seed: u64,
     /// The entry of the last such key; its elements follow it.
     head: Vec<u8>,
+    /// Which elements of it exist.
+    born: Option<Revision>,
 }
 
 impl Chosen<'_> {
@@ -82,20 +84,23 @@ impl Chosen<'_> {
         let (name, element) = codec::split_name(rest)?;
         if !element.is_empty() {
             let head = entry.len() - element.len();
-            return Ok((self.head == entry[..head]).then_some(false));
+            let is_there = self.head == entry[..head]
+                && self.born == Some(ElementKey::read(element)?.born)
+                && !codec::age(value)?.1;
+            return Ok(is_there.then_some(false));
         }
-        if codec::age(value)?.1 {
-            return Ok(None);
-        }
-        let is_chosen = match name {
-            Name::Plain(key) => key.starts_with(self.prefix),
-            Name::Digest => {
-                let head = codec::head(value, true, self.seed, &EncodingLimits::default())?;
-                head.and_then(|head| head.key).is_some_and(|key| key.starts_with(self.prefix))
-            }
+        let Some(head) = codec::head(value, name == Name::Digest)? else { return Ok(None) };
+        let key = match name {
+            Name::Plain(key) => Some(key),
+            Name::Digest => head.key,
         };
+        let is_chosen = key.is_some_and(|key| key.starts_with(self.prefix));
         if is_chosen {
             self.head = entry.to_vec();
+            self.born = match head.content {
+                Content::Large(large) => Some(large.born),
+                Content::Str(_) | Content::Whole(_) => None,
+            };
         }
         Ok(is_chosen.then_some(true))
     }

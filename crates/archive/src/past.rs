@@ -10,9 +10,11 @@
 //! names.
 
 mod cache;
+mod erase;
 mod error;
 mod horizon;
 mod key;
+mod purge;
 mod retention;
 mod source;
 mod trace;
@@ -26,12 +28,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
 use log::{Hold, Log, Place, RealVfs, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::History;
+use crate::history::{DATABASE_WIDE, History};
 use cache::Cache;
 pub use error::PastError;
+use horizon::{HORIZON, PURGED};
 pub use retention::Retention;
 use source::Source;
 
@@ -64,6 +67,10 @@ pub struct Past {
     moving: Mutex<()>,
     /// Somebody wants the space back that the base has for the past.
     wants_merge: AtomicBool,
+    /// Held while the past of keys is erased.
+    purging: Mutex<()>,
+    /// The newest revision when this was opened.
+    opened: Revision,
 }
 
 /// How much of the past is kept.
@@ -94,14 +101,15 @@ impl Past {
         let dir = base.dir().join(HISTORY);
         let hold = log.hold(HOLDER);
         let history = History::open(Arc::new(RealVfs), &dir, log.id(), log.clone())?;
-        let found = horizon::read(&RealVfs, &dir, log.id());
+        let found = horizon::read(&HORIZON, &RealVfs, &dir, log.id());
         let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
         let horizon = oldest.unwrap_or_else(|| base.revision());
         if found != Some(horizon) {
-            horizon::write(&RealVfs, &dir, log.id(), horizon)?;
+            horizon::write(&HORIZON, &RealVfs, &dir, log.id(), horizon)?;
         }
         history.forget_before(horizon)?;
         hold.set(horizon);
+        let opened = log.buffered();
         let source = Arc::new(Source {
             base,
             log,
@@ -110,6 +118,7 @@ impl Past {
             databases: options.databases,
             limits: options.limits,
             catching_up: Mutex::new(()),
+            layout: RecursiveRwLock::new(()),
             fault: Mutex::new(None),
         });
         Ok(Past {
@@ -119,6 +128,8 @@ impl Past {
             dir,
             moving: Mutex::new(()),
             wants_merge: AtomicBool::new(false),
+            purging: Mutex::new(()),
+            opened,
         })
     }
 
@@ -130,7 +141,8 @@ impl Past {
     pub fn discard(base: &Base) -> Result<(), PastError> {
         let dir = base.dir().join(HISTORY);
         // First: without it nothing else is believed.
-        horizon::remove(&RealVfs, &dir)?;
+        horizon::remove(&HORIZON, &RealVfs, &dir)?;
+        horizon::remove(&PURGED, &RealVfs, &dir)?;
         Ok(History::discard(&RealVfs, &dir)?)
     }
 
@@ -164,8 +176,18 @@ impl Past {
     /// # Errors
     /// When that is older than the oldest.
     pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        self.source.know(self.source.log.buffered())?;
+        self.noted_at_time(time_ms)
+    }
+
+    /// As [`Past::at_time`], of the transactions that are noted, without
+    /// waiting for others.
+    ///
+    /// # Errors
+    /// As [`Past::at_time`].
+    pub fn noted_at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
         let source = &self.source;
-        source.know(source.log.buffered())?;
+        let _layout = source.layout.read();
         let oldest = source.oldest();
         let found = source.history.at_time(time_ms)?;
         match found.filter(|&found| found >= oldest) {
@@ -247,6 +269,7 @@ impl Past {
         let upto = upto.min(source.log.buffered());
         source.know(upto)?;
         source.keeps(after)?;
+        let _layout = source.layout.read();
         for hit in source.newest_first(key, after, upto) {
             let hit = hit?;
             let flow = source.record(hit, &mut |record| {
@@ -263,6 +286,45 @@ impl Past {
             }
         }
         // Had something gone meanwhile, the visits would not have been all.
+        source.keeps(after)
+    }
+
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        self.noted_wide(after, upto, visit)
+    }
+
+    /// As [`Past::wide`], of the transactions that are noted, without waiting
+    /// for others.
+    ///
+    /// # Errors
+    /// As [`Past::wide`].
+    pub fn noted_wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        source.keeps(after)?;
+        let _layout = source.layout.read();
+        for hit in source.history.records(DATABASE_WIDE, after, upto) {
+            if source.record(hit?, &mut |record| visit(*record))?.is_break() {
+                break;
+            }
+        }
         source.keeps(after)
     }
 

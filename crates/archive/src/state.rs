@@ -8,7 +8,8 @@ use base::{Revision, SpaceId};
 use keyspace::{BackingError, EncodingLimits, Peek, Stored};
 
 use crate::base_tree::Base;
-use crate::codec;
+use crate::codec::{self, Content, Name};
+use crate::elements::{self, Assembly};
 use crate::error::ArchiveError;
 
 /// Which state of the base is read.
@@ -21,11 +22,43 @@ pub(crate) enum At {
     Revision(Revision),
 }
 
-/// Sees a head: the key, unless only a digest of it stands there, and the value.
-type VisitHead<'v> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
+/// An entry of a bucket.
+enum Entry<'e> {
+    /// A key, unless only a digest of it stands there, and the head's value.
+    Head(Option<&'e [u8]>, &'e [u8]),
+    /// What follows the head's key in the key of an element of the head before,
+    /// and its value.
+    Element(&'e [u8], &'e [u8]),
+}
+
+/// Sees the entries of a bucket.
+type VisitEntry<'v> = dyn FnMut(Entry<'_>) -> Result<(), String> + 'v;
 
 /// The same, with the bytes that name the key in its bucket first.
-type VisitOwnHead<'v> = dyn FnMut(&[u8], Option<&[u8]>, &[u8]) -> Result<(), String> + 'v;
+type VisitOwnEntry<'v> = dyn FnMut(&[u8], Entry<'_>) -> Result<(), String> + 'v;
+
+/// A key whose elements are coming.
+struct Open {
+    key: Vec<u8>,
+    deadline: Option<u64>,
+    revision: Revision,
+    elements: Assembly,
+}
+
+impl Open {
+    fn finish(self) -> Result<(Vec<u8>, Stored), String> {
+        let Open { key, deadline, revision, elements } = self;
+        Ok((key, Stored { value: elements.finish()?, deadline, revision }))
+    }
+}
+
+/// What one entry says of a key.
+enum Fetched {
+    Gone,
+    All(Stored),
+    /// Its elements have entries of their own.
+    Large,
+}
 
 /// One state of the base.
 #[derive(Debug)]
@@ -102,26 +135,80 @@ impl State {
     ) -> Result<Option<Option<Stored>>, BackingError> {
         let name = codec::head_key(space, hash, key);
         let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let decode = |value: &[u8]| {
-            let head = codec::head(value, is_long, self.seed, &self.limits)?;
-            Ok::<_, String>(head.map(|head| head.stored))
-        };
         let mut found = Ok(None);
         let read = match at {
             At::Newest => self.base.get(&name).map(|value| {
-                found = value.map_or(Ok(None), |value| decode(&value).map(Some));
+                found = value.map(|value| self.decode(&value, is_long)).transpose();
             }),
             At::Revision(at) => {
                 let range = &name[..]..=&name[..];
                 self.base.range_at(&range, at, &mut |_, value| {
-                    found = decode(value).map(Some);
+                    found = self.decode(value, is_long).map(Some);
                     ControlFlow::Break(())
                 })
             }
         };
         read.map_err(unreadable)?;
         let bucket = codec::bucket_of(hash);
-        found.map_err(|what| self.damaged(space, &(bucket..=bucket), &what))
+        let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
+        match found.map_err(damaged)? {
+            None => Ok(None),
+            Some(Fetched::Gone) => Ok(Some(None)),
+            Some(Fetched::All(stored)) => Ok(Some(Some(stored))),
+            Some(Fetched::Large) => {
+                self.own_large(&name, at, is_long).map_err(unreadable)?.map(Some).map_err(damaged)
+            }
+        }
+    }
+
+    fn decode(&self, value: &[u8], is_long: bool) -> Result<Fetched, String> {
+        let Some(head) = codec::head(value, is_long)? else { return Ok(Fetched::Gone) };
+        let (deadline, revision) = (head.deadline, head.revision);
+        let value = head.content.value(self.seed, &self.limits)?;
+        let stored = value.map(|value| Stored { value, deadline, revision });
+        Ok(stored.map_or(Fetched::Large, Fetched::All))
+    }
+
+    /// A key that stands element by element, or did so just now. The inner error
+    /// says what is wrong with its bytes.
+    fn own_large(
+        &self,
+        name: &[u8],
+        at: At,
+        is_long: bool,
+    ) -> Result<Result<Option<Stored>, String>, ArchiveError> {
+        // Head and elements of one state, whatever batches come in between.
+        let frozen = self.base.frozen();
+        let at = match at {
+            At::Newest => None,
+            At::Revision(at) => Some(at),
+        };
+        let mut head = None;
+        frozen.range(&(name..=name), at, &mut |_, value| {
+            head = Some(value.to_vec());
+            ControlFlow::Break(())
+        })?;
+        let head = match head.as_deref().map(|value| codec::head(value, is_long)) {
+            None | Some(Ok(None)) => return Ok(Ok(None)),
+            Some(Err(what)) => return Ok(Err(what)),
+            Some(Ok(Some(head))) => head,
+        };
+        let (deadline, revision) = (head.deadline, head.revision);
+        let Content::Large(large) = head.content else {
+            let value = head.content.value(self.seed, &self.limits);
+            return Ok(value.map(|value| value.map(|value| Stored { value, deadline, revision })));
+        };
+        let mut first = name.to_vec();
+        elements::put_born(&mut first, large.born);
+        let last = [&first[..], &[elements::AFTER_NAMES]].concat();
+        let mut assembly = Assembly::new(large, self.seed);
+        let mut added = Ok(());
+        frozen.range(&(&first[..]..=&last[..]), at, &mut |key, value| {
+            added = assembly.add(&key[name.len()..], value, &self.limits);
+            if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        let value = added.map_err(str::to_owned).and_then(|()| assembly.finish());
+        Ok(value.map(|value| Some(Stored { value, deadline, revision })))
     }
 
     /// Every key of a run of buckets.
@@ -131,12 +218,39 @@ impl State {
         buckets: &RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.heads(space, buckets, &mut |plain, value| {
-            if let Some(head) = codec::head(value, plain.is_none(), self.seed, &self.limits)? {
-                each(plain.or(head.key).ok_or("a key has no name")?, head.stored);
+        let mut open: Option<Open> = None;
+        self.entries(space, buckets, &mut |entry| {
+            let (plain, value) = match entry {
+                Entry::Element(key, value) => {
+                    return match &mut open {
+                        Some(open) => Ok(open.elements.add(key, value, &self.limits)?),
+                        // Left by a collection that is gone or is small now.
+                        None => Ok(()),
+                    };
+                }
+                Entry::Head(plain, value) => (plain, value),
+            };
+            if let Some(complete) = open.take() {
+                let (key, stored) = complete.finish()?;
+                each(&key, stored);
+            }
+            let Some(head) = codec::head(value, plain.is_none())? else { return Ok(()) };
+            let key = plain.or(head.key).ok_or("a key has no name")?;
+            let (deadline, revision) = (head.deadline, head.revision);
+            if let Content::Large(large) = head.content {
+                let elements = Assembly::new(large, self.seed);
+                open = Some(Open { key: key.to_vec(), deadline, revision, elements });
+            } else if let Some(value) = head.content.value(self.seed, &self.limits)? {
+                each(key, Stored { value, deadline, revision });
             }
             Ok(())
-        })
+        })?;
+        if let Some(complete) = open.take() {
+            let complete = complete.finish();
+            let (key, stored) = complete.map_err(|what| self.damaged(space, buckets, &what))?;
+            each(&key, stored);
+        }
+        Ok(())
     }
 
     /// The keys of a run of buckets that have a deadline, and it.
@@ -146,7 +260,8 @@ impl State {
         buckets: &RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<(), BackingError> {
-        self.heads(space, buckets, &mut |plain, value| {
+        self.entries(space, buckets, &mut |entry| {
+            let Entry::Head(plain, value) = entry else { return Ok(()) };
             if let Some(codec::Due { at, key }) = codec::deadline(value, plain.is_none())? {
                 each(plain.or(key).ok_or("a key has no name")?, at);
             }
@@ -154,23 +269,27 @@ impl State {
         })
     }
 
-    /// Visits the heads of a run of buckets, those of spaces below included as
-    /// far as nothing lies over them.
-    fn heads(
+    /// Visits the entries of a run of buckets, each head and then its elements,
+    /// those of spaces below included as far as nothing lies over them.
+    fn entries(
         &self,
         space: SpaceId,
         buckets: &RangeInclusive<u16>,
-        visit: &mut VisitHead<'_>,
+        visit: &mut VisitEntry<'_>,
     ) -> Result<(), BackingError> {
         let Some(mut below) = self.below(space, self.at) else {
-            return self
-                .own_heads(space, self.at, buckets, &mut |_, plain, value| visit(plain, value));
+            return self.own_entries(space, self.at, buckets, &mut |_, entry| visit(entry));
         };
         let mut seen: HashSet<Box<[u8]>> = HashSet::new();
         let (mut space, mut at) = (space, self.at);
+        // Whether the head before is to be seen, and its elements with it.
+        let mut is_top = false;
         loop {
-            self.own_heads(space, at, buckets, &mut |name, plain, value| {
-                if seen.insert(name.into()) { visit(plain, value) } else { Ok(()) }
+            self.own_entries(space, at, buckets, &mut |name, entry| {
+                if let Entry::Head(..) = entry {
+                    is_top = seen.insert(name.into());
+                }
+                if is_top { visit(entry) } else { Ok(()) }
             })?;
             (space, at) = self.reached(below)?;
             below = match self.below(space, at) {
@@ -178,26 +297,46 @@ impl State {
                 None => break,
             };
         }
-        self.own_heads(space, at, buckets, &mut |name, plain, value| {
-            if seen.contains(name) { Ok(()) } else { visit(plain, value) }
+        self.own_entries(space, at, buckets, &mut |name, entry| {
+            if let Entry::Head(..) = entry {
+                is_top = !seen.contains(name);
+            }
+            if is_top { visit(entry) } else { Ok(()) }
         })
     }
 
-    /// Visits the heads that a space itself has of a run of buckets.
-    fn own_heads(
+    /// Visits the entries that a space itself has of a run of buckets. Elements
+    /// that no head stands before are left over from one that is gone.
+    fn own_entries(
         &self,
         space: SpaceId,
         at: At,
         buckets: &RangeInclusive<u16>,
-        visit: &mut VisitOwnHead<'_>,
+        visit: &mut VisitOwnEntry<'_>,
     ) -> Result<(), BackingError> {
         let first = codec::bucket_prefix(space, *buckets.start());
         let last = codec::bucket_prefix(space, *buckets.end());
         let mut wrong = None;
-        let mut each = |name: &[u8], value: &[u8]| {
-            let rest = &name[last.len()..];
-            let plain = codec::name(rest).map_err(str::to_owned);
-            match plain.and_then(|plain| visit(rest, plain, value)) {
+        let mut head = Vec::new();
+        let mut each = |key: &[u8], value: &[u8]| {
+            let rest = &key[last.len()..];
+            let visited = match codec::split_name(rest) {
+                Ok((name, [])) => {
+                    head.clear();
+                    head.extend_from_slice(key);
+                    let plain = match name {
+                        Name::Plain(key) => Some(key),
+                        Name::Digest => None,
+                    };
+                    visit(rest, Entry::Head(plain, value))
+                }
+                Ok((_, element)) if head == key[..key.len() - element.len()] => {
+                    visit(&rest[..rest.len() - element.len()], Entry::Element(element, value))
+                }
+                Ok(_) => Ok(()),
+                Err(what) => Err(what.to_owned()),
+            };
+            match visited {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(what) => {
                     wrong = Some(what);

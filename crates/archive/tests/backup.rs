@@ -11,7 +11,10 @@ use archive::backup::{
 };
 use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
 use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
-use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, ValueRef};
+use keyspace::types::{Hash, List, Zset};
+use keyspace::{
+    Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, ValueRef, dump,
+};
 use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader, Vfs};
 use testkit::{TempDir, temp_dir};
 
@@ -218,6 +221,17 @@ impl Database {
     }
 }
 
+/// Of those who change nothing.
+struct NoJournal;
+
+impl Journal for NoJournal {
+    fn reserve(&self) -> Revision {
+        unreachable!("nothing is changed")
+    }
+
+    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+}
+
 fn contents(base: &Arc<Base>) -> State {
     let directory = base.directory();
     let keyspace = Keyspace::new(DATABASES, directory.seed);
@@ -226,15 +240,8 @@ fn contents(base: &Arc<Base>) -> State {
     for database in &directory.databases {
         keyspace.back(backing.clone(), database.db, database.space, &database.keys);
     }
-    struct None;
-    impl Journal for None {
-        fn reserve(&self) -> Revision {
-            unreachable!("nothing is changed")
-        }
-        fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
-    }
     let mut buffers = Buffers::default();
-    let mut txn = Txn::begin(&keyspace, &Scope::All, &None, &mut buffers, options(0, &limits));
+    let mut txn = Txn::begin(&keyspace, &Scope::All, &NoJournal, &mut buffers, options(0, &limits));
     let mut found = State::new();
     for db in 0..DATABASES {
         txn.select(db);
@@ -338,6 +345,79 @@ fn a_part_is_the_keys_with_a_prefix() {
     }
     let long = database.states[&made.newest].keys().any(|(_, key)| key.len() > 65_535);
     assert!(long, "keys that stand as a digest are among them");
+}
+
+/// Type and elements of every collection.
+fn collections(keyspace: &Keyspace) -> BTreeMap<Vec<u8>, (&'static str, Vec<u8>)> {
+    let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
+    let (nothing, options) = (NoJournal, options(0, &limits));
+    let mut txn = Txn::begin(keyspace, &Scope::All, &nothing, &mut buffers, options);
+    let mut found = BTreeMap::new();
+    txn.scan(0, usize::MAX, &mut |key, value| {
+        // Two orders of one set are one set.
+        let mut body = dump::encode_body(value);
+        body.sort_unstable();
+        found.insert(key.to_vec(), (value.type_name(), body));
+    })
+    .expect("the base can be read");
+    found
+}
+
+#[test]
+fn large_collections_are_restored_element_by_element() {
+    let database = Database::new(6);
+    let limits = EncodingLimits::default();
+    let change = |change: &mut dyn FnMut(&mut Txn<'_>)| {
+        let journal = ToLog(&database.log);
+        let (mut buffers, options) = (Buffers::default(), options(0, &limits));
+        let mut txn = Txn::begin(&database.keyspace, &Scope::All, &journal, &mut buffers, options);
+        change(&mut txn);
+        txn.finish();
+    };
+    let name = |n: u32| format!("element {n}").into_bytes();
+    let all = 0..3000;
+    change(&mut |txn| {
+        for key in [&b"user:hash"[..], b"job:hash", b"user:gone"] {
+            _ = txn.update_or_create(key, |hash: &mut Editor<'_, '_, Hash>| {
+                all.clone().for_each(|n| _ = hash.set(&name(n), key));
+            });
+        }
+        let long = [&b"user:"[..], &[b'x'; 70_000]].concat();
+        _ = txn.update_or_create(&long, |zset: &mut Editor<'_, '_, Zset>| {
+            all.clone().for_each(|n| _ = zset.set(&name(n), n.into()));
+        });
+        _ = txn.update_or_create(b"user:list", |list: &mut Editor<'_, '_, List>| {
+            all.clone().for_each(|n| list.push_back(&name(n)));
+        });
+    });
+    database.checkpoint();
+    // Of some there is an older generation, of others a newer state.
+    change(&mut |txn| {
+        _ = txn.delete(b"user:gone");
+        _ = txn.update(b"user:hash", |hash: &mut Editor<'_, '_, Hash>| hash.remove(&name(7)));
+        _ = txn.rename(b"job:hash", 0, b"job:moved");
+    });
+    database.checkpoint();
+    change(&mut |txn| {
+        _ = txn.update(b"user:hash", |hash: &mut Editor<'_, '_, Hash>| hash.set(b"new", b""));
+        _ = txn.update(b"user:list", |list: &mut Editor<'_, '_, List>| list.drop_front(2));
+    });
+    database.backup();
+    let now = collections(&database.keyspace);
+    for prefix in [None, Some("user:"), Some("job:")] {
+        let (folder, restored) = database.restore(Goal::Newest, prefix).expect("it is there");
+        let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
+        let base = Arc::new(base);
+        let keyspace = Keyspace::new(DATABASES, base.directory().seed);
+        let backing = BaseBacking::new(base.clone(), limits);
+        for database in &base.directory().databases {
+            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
+        }
+        let mut expected = now.clone();
+        expected.retain(|key, _| key.starts_with(prefix.unwrap_or("").as_bytes()));
+        assert_eq!(restored.keys, expected.len() as u64);
+        assert!(collections(&keyspace) == expected, "{prefix:?}");
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@
 mod random;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
+use archive::{Base, BaseBacking, Follower, FollowerOptions, LargeFrom, Pace};
 use base::SystemClock;
 use keyspace::{Buffers, EncodingLimits, Keyspace};
 use log::Log;
@@ -40,29 +41,49 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
     Follower::start(base.clone(), log.reader(base.revision().next()), options)
 }
 
+/// A base that keeps collections element by element, if it is to, from this
+/// size on.
+fn open(dir: &Path, seed: u64, large_from: Option<LargeFrom>) -> Arc<Base> {
+    let base = Base::open(dir, seed, 1 << 20).expect("it opens");
+    Arc::new(base.with_large_from(large_from.unwrap_or_default()))
+}
+
 #[test]
 fn a_base_holds_what_the_log_made() {
     for seed in 1..=3 {
-        let folder = temp_dir();
-        let mut database = Database::new(seed);
-        // Small bounds, so that batches end everywhere.
-        let pace = Pace { log_bytes: 1500 + 1500 * seed, ..Pace::default() };
-        let mut base =
-            Arc::new(Base::open(folder.path(), seed, 1 << 20).expect("an empty one opens"));
-        for round in 0..6 {
-            let follower = follow(&base, database.log(), pace);
-            (0..150).for_each(|_| database.step());
-            let newest = database.log().newest();
-            follower.checkpoint(newest).expect("it follows");
-            assert_eq!(base.revision(), newest);
-            let expected = contents(&database.keyspace);
-            assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} round {round}");
-            drop(follower);
-            if round % 2 == 1 {
-                drop(base);
-                base = Arc::new(Base::open(folder.path(), 0, 1 << 20).expect("it opens again"));
-                assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} reopened");
-            }
+        hold_what_the_log_made(seed, Database::new(seed), None);
+    }
+}
+
+#[test]
+fn a_base_holds_the_elements_of_large_collections() {
+    let sizes = [(3, 1 << 20), (0, 0), (9, 200), (1024, 100), (1, 1 << 20), (6, 1 << 20)];
+    for (seed, (elements, bytes)) in (11..).zip(sizes) {
+        let large_from = Some(LargeFrom { elements, bytes });
+        hold_what_the_log_made(seed, Database::of_collections(seed), large_from);
+    }
+}
+
+fn hold_what_the_log_made(seed: u64, mut database: Database, large_from: Option<LargeFrom>) {
+    let folder = temp_dir();
+    // Small bounds, so that batches end everywhere.
+    let pace = Pace { log_bytes: 1500 + 1500 * (seed % 4), ..Pace::default() };
+    let mut base = open(folder.path(), seed, large_from);
+    for round in 0..8 {
+        let follower = follow(&base, database.log(), pace);
+        (0..150).for_each(|_| database.step());
+        let newest = database.log().newest();
+        follower.checkpoint(newest).expect("it follows");
+        assert_eq!(base.revision(), newest);
+        let expected = contents(&database.keyspace);
+        assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} round {round}");
+        drop(follower);
+        if round % 2 == 1 {
+            drop(base);
+            // What was large stays so, whatever is large from now on.
+            let is_changed = round % 4 == 3;
+            base = open(folder.path(), 0, large_from.filter(|_| !is_changed));
+            assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} reopened");
         }
     }
 }

@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use archive::{Base, Follower, FollowerOptions, Pace, Past, PastError, PastOptions, Retention};
+use archive::{
+    Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
+};
 use base::{BranchId, Revision, SystemClock};
 use keyspace::{EncodingLimits, Keyspace, dump};
 use testkit::temp_dir;
@@ -23,6 +25,7 @@ struct Archived {
     /// What it held and what time it was, after each revision.
     states: BTreeMap<Revision, (BTreeMap<Key, State>, u64)>,
     pace: Pace,
+    large_from: LargeFrom,
 }
 
 fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
@@ -34,12 +37,22 @@ fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
 
 impl Archived {
     fn new(dir: &Path, seed: u64, pace: Pace) -> Archived {
-        let database = Database::new(seed);
-        let base = Arc::new(Base::open(dir, seed, 1 << 20).expect("an empty one opens"));
+        Archived::of(Database::new(seed), dir, seed, pace, LargeFrom::default())
+    }
+
+    fn of(
+        database: Database,
+        dir: &Path,
+        seed: u64,
+        pace: Pace,
+        large_from: LargeFrom,
+    ) -> Archived {
+        let base = Base::open(dir, seed, 1 << 20).expect("an empty one opens");
+        let base = Arc::new(base.with_large_from(large_from));
         base.adopt(database.log().id()).expect("it is new");
         let past = open_past(&base, &database);
         let states = BTreeMap::from([(Revision::ZERO, (BTreeMap::new(), 0))]);
-        Archived { database, base, past, follower: None, states, pace }
+        Archived { database, base, past, follower: None, states, pace, large_from }
     }
 
     fn follow(&mut self) {
@@ -77,13 +90,14 @@ impl Archived {
     /// As a restart of the server does.
     fn reopen(mut self, dir: &Path) -> Archived {
         drop(self.follower.take());
-        let Archived { mut database, base, past, states, pace, .. } = self;
+        let Archived { mut database, base, past, states, pace, large_from, .. } = self;
         drop(Arc::into_inner(past).expect("nobody has it"));
         drop(Arc::into_inner(base).expect("nobody has it"));
-        let base = Arc::new(Base::open(dir, 0, 1 << 20).expect("it opens again"));
+        let base = Base::open(dir, 0, 1 << 20).expect("it opens again");
+        let base = Arc::new(base.with_large_from(large_from));
         database.open_log(base.revision());
         let past = open_past(&base, &database);
-        Archived { database, base, past, follower: None, states, pace }
+        Archived { database, base, past, follower: None, states, pace, large_from }
     }
 
     /// Some revision that is kept.
@@ -198,40 +212,51 @@ fn name(number: u64) -> Vec<u8> {
 #[test]
 fn every_kept_revision_is_as_it_was() {
     for seed in 1..=2 {
-        let folder = temp_dir();
-        // Small bounds, so that batches end everywhere.
-        let pace = Pace { log_bytes: 3000 * seed, ..Pace::default() };
-        let mut archived = Archived::new(folder.path(), seed, pace);
-        for round in 0..6 {
-            archived.follow();
-            for part in 0..4 {
-                archived.step(30);
-                archived.check_keys(10);
-                archived.check_whole(2);
-                if part == 1 {
-                    archived.checkpoint();
-                }
+        keep_every_revision(seed, Database::new(seed), LargeFrom::default());
+    }
+}
+
+#[test]
+fn every_kept_revision_of_large_collections_is_as_it_was() {
+    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (0, 0), (8, 300)]) {
+        keep_every_revision(seed, Database::of_collections(seed), LargeFrom { elements, bytes });
+    }
+}
+
+fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) {
+    let folder = temp_dir();
+    // Small bounds, so that batches end everywhere.
+    let pace = Pace { log_bytes: 3000 * (1 + seed % 2), ..Pace::default() };
+    let mut archived = Archived::of(database, folder.path(), seed, pace, large_from);
+    for round in 0..6 {
+        archived.follow();
+        for part in 0..4 {
+            archived.step(30);
+            archived.check_keys(10);
+            archived.check_whole(2);
+            if part == 1 {
+                archived.checkpoint();
             }
+        }
+        archived.check_times();
+        archived.check_changes();
+        if round % 3 == 1 {
+            let wanted = archived.revision();
+            let oldest = archived.past.compact(wanted).expect("it can be compacted");
+            assert!(oldest <= wanted);
+            assert_eq!(oldest, archived.past.oldest());
+            archived.check_gone();
+        }
+        if round % 2 == 1 {
+            let (oldest, newest) = (archived.past.oldest(), archived.database.log().newest());
+            archived = archived.reopen(folder.path());
+            assert_eq!(archived.past.oldest(), oldest);
+            assert_eq!(archived.database.log().newest(), newest);
+            // What nobody has noted since is read when it is asked for.
+            archived.check_keys(20);
+            archived.check_whole(2);
             archived.check_times();
-            archived.check_changes();
-            if round % 3 == 1 {
-                let wanted = archived.revision();
-                let oldest = archived.past.compact(wanted).expect("it can be compacted");
-                assert!(oldest <= wanted);
-                assert_eq!(oldest, archived.past.oldest());
-                archived.check_gone();
-            }
-            if round % 2 == 1 {
-                let (oldest, newest) = (archived.past.oldest(), archived.database.log().newest());
-                archived = archived.reopen(folder.path());
-                assert_eq!(archived.past.oldest(), oldest);
-                assert_eq!(archived.database.log().newest(), newest);
-                // What nobody has noted since is read when it is asked for.
-                archived.check_keys(20);
-                archived.check_whole(2);
-                archived.check_times();
-                archived.check_gone();
-            }
+            archived.check_gone();
         }
     }
 }
@@ -260,8 +285,8 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
             archived.step(120);
             archived.checkpoint();
             let now_ms = archived.database.now_ms;
-            assert!(!archived.past.retain(&never, now_ms).expect("nothing to do"));
-            archived.past.retain(&limit, now_ms).expect("files can be removed");
+            assert!(!archived.past.retain(&never, now_ms, &free).expect("nothing to do"));
+            archived.past.retain(&limit, now_ms, &free).expect("files can be removed");
             let removed = archived.database.log().remove_before(archived.base.revision());
             removed.expect("memory");
             let oldest = archived.past.oldest();
@@ -286,6 +311,36 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
         let sealed = archived.database.log().segments().len() - 1;
         assert!(index_files() <= sealed + 1, "{} files for {sealed}", index_files());
     }
+}
+
+/// Nobody holds anything.
+fn free() -> Revision {
+    Revision(u64::MAX)
+}
+
+#[test]
+fn what_somebody_holds_stays() {
+    let folder = temp_dir();
+    let pace = Pace { log_bytes: 3000, ..Pace::default() };
+    let mut archived = Archived::new(folder.path(), 7, pace);
+    archived.follow();
+    let all = Retention { age_ms: 0, bytes: 1 };
+    let mut held = Revision::ZERO;
+    for round in 0..6 {
+        archived.step(120);
+        archived.checkpoint();
+        if round == 2 {
+            held = archived.base.revision();
+        }
+        let now_ms = archived.database.now_ms;
+        archived.past.retain(&all, now_ms, &|| held).expect("files can be removed");
+        assert!(archived.past.oldest() <= held);
+        archived.check_keys(20);
+    }
+    assert!(archived.past.oldest() > Revision::ZERO, "the rest goes");
+    let now_ms = archived.database.now_ms;
+    archived.past.retain(&all, now_ms, &free).expect("files can be removed");
+    assert!(archived.past.oldest() > held);
 }
 
 #[test]

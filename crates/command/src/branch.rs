@@ -64,15 +64,20 @@ pub const FAMILY: Family = Family {
 
 #[rustfmt::skip]
 const BRANCH_COMMANDS: &[CommandSpec] = &[
+    Row::engine("abort", 3, CHANGE, "alcid 0.1", "merge", "Gives up a merge that waits for decisions."),
+    Row::engine("conflicts", 3, ASK, "alcid 0.1", "merge", "Lists what a merge cannot decide."),
     Row::engine("create", -3, CHANGE, "alcid 0.1", "name [FROM branch] [AT when] [TTL duration] [QUOTA size] [READONLY]", "Makes a branch, which begins with what its parent has."),
     Row::engine("current", 2, MOVE, "alcid 0.1", "", "Names the connection's branch."),
     Row::engine("delete", -3, CHANGE, "alcid 0.1", "name [FORCE]", "Deletes a branch and what was written to it.").categories(category::DANGEROUS),
+    Row::engine("diff", -4, ASK, "alcid 0.1", "a[@when] b[@when] [MATCH pattern] [COUNT count] [CURSOR cursor] [VALUES] [SUMMARY]", "Lists the keys in which two branches differ."),
     Row::engine("help", 2, HELP, "alcid 0.1", "", "Returns helpful text about the different subcommands."),
     Row::engine("info", 3, ASK, "alcid 0.1", "name", "Tells what a branch begins with and how far it is from that."),
     Row::engine("list", -2, ASK, "alcid 0.1", "[MATCH pattern]", "Names the branches."),
+    Row::engine("merge", -3, CHANGE, "alcid 0.1", "name [INTO name] [MATCH pattern] [ON CONFLICT <FAIL | OURS | THEIRS | MANUAL>] [DRYRUN] [MSG text]", "Takes what another branch has changed since both were the same."),
     Row::engine("protect", -3, CHANGE, "alcid 0.1", "name [NO-DELETE] [MERGE-ONLY] [REQUIRE hook]", "Says what is not to be done to a branch; nothing: everything may be done again."),
     Row::engine("rename", 4, CHANGE, "alcid 0.1", "name newname", "Gives a branch another name."),
     Row::engine("reset", 5, CHANGE, "alcid 0.1", "name TO <when | PARENT>", "Makes a branch what it was at an earlier time, or begin anew with what its parent has now.").categories(category::DANGEROUS),
+    Row::engine("resolve", -5, CHANGE, "alcid 0.1", "merge key <OURS | THEIRS | VALUE value>", "Decides what becomes of a key that a merge cannot decide."),
     Row::engine("use", 3, MOVE, "alcid 0.1", "name", "Puts the connection on a branch."),
 ];
 

@@ -203,7 +203,7 @@ impl Engine {
         }
         // A disk that does not keep up slows writers instead of growing memory.
         // REVERT needs everything to stand still for a moment.
-        let waits = flags.has(WRITE) && self.is_congested()
+        let waits = flags.has(WRITE) && self.is_congested(live)
             || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
         if waits {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
@@ -227,9 +227,11 @@ impl Engine {
         Ok(Admitted::Run)
     }
 
-    fn is_congested(&self) -> bool {
+    fn is_congested(&self, live: &Live) -> bool {
+        let lag_max = live.settings.archive_lag_bytes_max;
         self.replicator.is_congested()
-            || self.archive.get().is_some_and(|archive| archive.is_congested())
+            || lag_max > 0
+                && self.archive.get().is_some_and(|archive| archive.lag_bytes() > lag_max)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]

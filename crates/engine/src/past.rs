@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Purge};
 use log::Record;
 use thiserror::Error;
 
@@ -75,6 +75,21 @@ pub trait Past: Send + Sync {
     /// # Errors
     /// As [`Past::of_key`].
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
+
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
+    -> Result<(), PastError>;
+
+    /// Erases what keys were before a transaction, from every file; the archive
+    /// has reached it. Answers how many transactions were changed for it.
+    ///
+    /// # Errors
+    /// When not everything is erased; it can be asked for again.
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError>;
 
     /// What HISTORY.STATS says, as `(name, number)`.
     fn stats(&self) -> Vec<(&'static str, u64)>;

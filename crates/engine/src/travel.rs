@@ -113,9 +113,16 @@ impl Engine {
         let Run::Data(handler) = command.spec.run else {
             return Err(not_on_a_view(command));
         };
+        let keys = command.keys(argv);
+        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], moment.revision))?;
         let view = match is_about_named_keys(&self.keyspace, command, argv) {
             true => self.view_of_keys_at(moment)?,
-            false => self.view_at(moment)?,
+            false => {
+                if !keys.is_empty() {
+                    self.check_all_kept(&upper_name(command))?;
+                }
+                self.view_at(moment)?
+            }
         };
         if db >= view.databases() {
             return Err(Error::DB_OUT_OF_RANGE);
@@ -182,9 +189,12 @@ fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -
     matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
 }
 
+fn upper_name(command: &Command) -> String {
+    command.full_name.replace('|', " ").to_ascii_uppercase()
+}
+
 pub(crate) fn not_on_a_view(command: &Command) -> Error {
-    let name = command.full_name.replace('|', " ").to_ascii_uppercase();
-    Error::new(format!("READONLYVIEW {name} is not allowed on a view"))
+    Error::new(format!("READONLYVIEW {} is not allowed on a view", upper_name(command)))
 }
 
 /// Data commands that read, though they are not marked so.

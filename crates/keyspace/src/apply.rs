@@ -82,7 +82,8 @@ impl Keyspace {
         };
         let scope = self.scope_of(db, effects)?;
         let mut txn = Txn::begin(self, &scope, &journal, buffers, options);
-        let result = Applier { txn: &mut txn, key: None, db, number: 0 }.run(effects);
+        let applier = Applier { txn: &mut txn, key: None, is_gone: false, db, number: 0 };
+        let result = applier.run(effects);
         txn.finish();
         buffers.take_garbage();
         result
@@ -148,6 +149,22 @@ impl Keyspace {
     }
 }
 
+impl Txn<'_> {
+    /// Makes changes to one key of the current database that are given as
+    /// effects, as [`merge`](crate::merge) works them out. They are recorded as
+    /// any change.
+    ///
+    /// # Errors
+    /// When the effects are malformed or are not for the key as it stands.
+    /// Those before the one in question have been made.
+    pub fn amend(&mut self, key: &[u8], effects: &[u8]) -> Result<(), ApplyError> {
+        self.purge(key);
+        self.check_backing()?;
+        let db = self.db();
+        Applier { txn: self, key: Some(key), is_gone: false, db, number: 0 }.run(effects)
+    }
+}
+
 /// Applying counts as an access.
 const TOUCH: bool = true;
 
@@ -209,9 +226,21 @@ fn check_presence(number: usize, told: Option<bool>, is_there: bool) -> Result<(
 /// memory first: Redis's own limit by default.
 const STRING_BYTES_SURE: usize = 512 << 20;
 
+/// What the effect after the one that names a key does to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It replaces the key, whatever it was.
+    Overwritten,
+    Removed,
+    /// Anything else.
+    Changed,
+}
+
 struct Applier<'a, 't, 'e> {
     txn: &'a mut Txn<'t>,
     key: Option<&'e [u8]>,
+    /// The key went when it was named, since the next effect removes it.
+    is_gone: bool,
     db: DbIndex,
     number: usize,
 }
@@ -223,20 +252,23 @@ impl<'e> Applier<'_, '_, 'e> {
         while let Some((number, effect)) = effects.next() {
             self.number = number;
             let next = effects.peek().map(|(_, next)| next);
-            let overwrites = matches!(next, Some(Ok(Effect::StrSet { .. } | Effect::Put { .. })));
-            self.apply(effect?, overwrites)?;
+            let fate = match next {
+                Some(Ok(Effect::StrSet { .. } | Effect::Put { .. })) => Fate::Overwritten,
+                Some(Ok(Effect::Delete(_))) => Fate::Removed,
+                _ => Fate::Changed,
+            };
+            self.apply(effect?, fate)?;
         }
         Ok(())
     }
 
-    /// Applies one effect; `overwrites` when the next one replaces its key
-    /// whatever it was.
-    fn apply(&mut self, effect: Effect<'e>, overwrites: bool) -> Result<(), ApplyError> {
+    /// Applies one effect; `fate` is what the next one does to its key.
+    fn apply(&mut self, effect: Effect<'e>, fate: Fate) -> Result<(), ApplyError> {
         match effect {
             Effect::Database(db) => self.txn.select(db),
             Effect::Key { key, existed } => {
                 self.key = Some(key);
-                self.enter(key, existed, overwrites)?;
+                self.enter(key, existed, fate)?;
             }
             Effect::Flush { db } => self.txn.flush(db),
             Effect::Swap { a, b } => self.txn.swap(a, b),
@@ -246,7 +278,23 @@ impl<'e> Applier<'_, '_, 'e> {
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => {}
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
+            | Effect::Erased
+            | Effect::Undoable { .. }
+            | Effect::Undone { .. } => {}
+            Effect::KeepRule { glob, keep, oldest } => self.txn.keep_past(glob, keep, oldest),
+            Effect::KeepRuleGone { glob } => _ = self.txn.forget_rule(glob),
+            Effect::Purge { db, key, is_prefix, oldest } => {
+                self.txn.purge_past(db, key, is_prefix, oldest);
+            }
+            Effect::Erase => {
+                let key = self.key()?;
+                self.txn.erase(key);
+            }
+            Effect::Delete(_) if std::mem::take(&mut self.is_gone) => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;
                 let existed = self.txn.remove(key, cause);
@@ -411,18 +459,18 @@ impl<'e> Applier<'_, '_, 'e> {
     }
 
     /// Makes what follows speak of a key of the current database.
-    fn enter(
-        &mut self,
-        key: &[u8],
-        existed: Option<bool>,
-        overwrites: bool,
-    ) -> Result<(), ApplyError> {
-        // What is overwritten need not be fetched: replay would read the whole
-        // archive for it, key by key.
-        if let (true, Some(existed)) = (overwrites, existed)
-            && self.txn.settle_unread(key, existed)?
-        {
-            return Ok(());
+    fn enter(&mut self, key: &[u8], existed: Option<bool>, fate: Fate) -> Result<(), ApplyError> {
+        // What is overwritten or removed need not be fetched: replay would read
+        // the whole archive for it, key by key.
+        match (fate, existed) {
+            (Fate::Overwritten, Some(existed)) if self.txn.settle_unread(key, existed)? => {
+                return Ok(());
+            }
+            (Fate::Removed, Some(true)) if self.txn.remove_unread(key)? => {
+                self.is_gone = true;
+                return Ok(());
+            }
+            _ => {}
         }
         self.txn.load(key);
         self.txn.check_backing()?;

@@ -1,7 +1,7 @@
-//! A key as it was at an earlier revision, as far as memory can tell: what a
-//! branch asks of its parent before it asks the archive.
+//! What memory can tell of a key: as it was at an earlier revision, which a
+//! branch asks of its parent before it asks the archive, or nothing at all.
 
-use base::{Revision, SpaceId};
+use base::{DbIndex, Revision, SpaceId};
 
 use crate::backing::Stored;
 use crate::shard::{Keyspace, value_of};
@@ -18,6 +18,23 @@ pub enum Peek {
 }
 
 impl Keyspace {
+    /// Under which space and hash the backing would be asked for a key; `None`
+    /// when it need not be.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn unknown(&self, db: DbIndex, key: &[u8]) -> Option<(SpaceId, u64)> {
+        if !self.is_backed() {
+            return None;
+        }
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        let db = &shard.dbs[usize::from(db)];
+        let is_known = db.table.get(hash, key).is_some() || db.knows_missing(hash, key);
+        (!is_known).then_some((db.space, hash))
+    }
+
     /// The key of `space` as it was at `at`, whoever has the space now. `hash`
     /// is that under this keyspace's seed. Locks the key's shard.
     #[must_use]

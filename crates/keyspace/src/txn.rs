@@ -6,6 +6,7 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod control;
 mod load;
 mod read;
 mod scan;
@@ -351,15 +352,20 @@ impl<'t> Txn<'t> {
         if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
         }
-        let db = usize::from(self.db);
         let revision = self.note(key, true, &Effect::Delete(cause));
+        self.take_out(shard, hash, key, revision);
+        self.expired += u32::from(cause == Cause::Expired);
+        true
+    }
+
+    /// Takes out a key that is there.
+    fn take_out(&mut self, shard: usize, hash: u64, key: &[u8], revision: Revision) {
+        let db = usize::from(self.db);
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
         let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
-        self.expired += u32::from(cause == Cause::Expired);
-        true
     }
 
     /// Sets or removes the deadline of a key; answers whether the key exists.
@@ -464,6 +470,7 @@ impl<'t> Txn<'t> {
                 theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
+        self.keyspace.set_past_rules(other.past_rules());
         let backing = other.backing().lock().clone();
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;

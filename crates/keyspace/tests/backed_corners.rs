@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 
 use backing::{Content, Journaled, MemoryBacking, NOW_MS, SEED};
 use base::{Revision, SpaceId};
-use keyspace::effect::Effect;
-use keyspace::{ApplyError, Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions};
+use keyspace::effect::{Cause, Effect};
+use keyspace::{
+    ApplyError, Buffers, Change, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions,
+};
 
 const SPACE: SpaceId = SpaceId { born: Revision::ZERO, db: 0 };
 
@@ -176,6 +178,38 @@ fn replay_does_not_fetch_what_it_overwrites() {
     assert_eq!(fixture.fetches(), 1);
     assert!(!fixture.keyspace.is_backed());
     assert_eq!(fixture.run(|txn| txn.len()), 3);
+}
+
+#[test]
+fn replay_removes_without_reading() {
+    let names = names(4);
+    let fixture = Fixture::with_stored(&names);
+    fixture.keyspace.remember_removals();
+    let key = |at: usize, existed| Effect::Key { key: &names[at], existed };
+    let (gone, set) = (Effect::Delete(Cause::Client), Effect::SetAdd { member: b"m" });
+    // What follows on a key that is gone, or on another, is done as ever.
+    let anew = [key(1, Some(true)), gone, key(1, Some(false)), set];
+    fixture.apply(&[key(0, Some(true)), gone]).expect("it fits");
+    fixture.apply(&anew).expect("it fits");
+    assert_eq!(fixture.fetches(), 0);
+    assert_eq!((fixture.keyspace.unloaded(), fixture.run(|txn| txn.len())), (2, 3));
+    let unknown = |at: usize| fixture.keyspace.unknown(0, &names[at]).is_some();
+    assert_eq!([0, 1, 2, 3].map(unknown), [false, false, true, true]);
+    let mut changes = Vec::new();
+    fixture.keyspace.changed_since(0, 7, Revision::ZERO, &mut |_, key, change| {
+        changes.push((key.to_vec(), matches!(change, Change::Gone { revision: Revision(100) })));
+    });
+    changes.sort_unstable();
+    assert_eq!(changes, [(names[0].clone(), true), (names[1].clone(), false)]);
+    // Twice does not fit.
+    let error = fixture.apply(&[key(0, Some(true)), gone]).expect_err("it is gone");
+    assert!(matches!(error, ApplyError::Misfit { .. }), "{error}");
+    // Format 1 does not tell whether it existed.
+    fixture.apply(&[key(2, None), gone]).expect("it fits");
+    assert_eq!(fixture.fetches(), 1);
+    fixture.apply(&[key(3, Some(true)), gone]).expect("it fits");
+    assert!(!fixture.keyspace.is_backed());
+    assert_eq!((fixture.get(&names[3]), fixture.keyspace.unknown(0, &names[3])), (None, None));
 }
 
 #[test]

@@ -208,8 +208,10 @@ impl Log {
         let segments = Segments::new(segments);
         let shared = Arc::new(Shared::new(&options, clock, report.last, segments));
         let writer = Writer::new(vfs.clone(), dir, manifest, shared.clone(), file, last);
+        let files = Files { vfs, dir: dir.to_path_buf(), id: manifest.id };
+        Log::remove_rewrites(&files)?;
         let log = Log {
-            files: Files { vfs, dir: dir.to_path_buf(), id: manifest.id },
+            files,
             shared,
             writer: Arc::new(Mutex::new(writer)),
             thread: Mutex::new(None),
@@ -249,6 +251,11 @@ impl Log {
             .spawn(run)
             .expect("the system can start a thread");
         *self.thread.lock() = Some(thread);
+    }
+
+    /// What other files of this crate build on.
+    pub(crate) fn parts(&self) -> (&Files, &Shared) {
+        (&self.files, &self.shared)
     }
 
     /// Names the database: chosen at random when its log was created.

@@ -134,6 +134,29 @@ impl Segments {
         self.state.lock().segments.insert(segment.first, extent);
     }
 
+    /// Replaces a sealed segment's file by another of so many bytes, unless
+    /// somebody else than `holder` holds it. Answers whether it did.
+    pub(crate) fn replace<E>(
+        &self,
+        first: Revision,
+        bytes: u64,
+        holder: &str,
+        replace: impl FnOnce() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut state = self.state.lock();
+        let is_sealed = state.segments.last_key_value().is_some_and(|(newest, _)| *newest > first);
+        let Some(&extent) = state.segments.get(&first).filter(|_| is_sealed) else {
+            return Ok(false);
+        };
+        let mut holds = state.holds.values();
+        if holds.any(|(name, held)| name != holder && *held < extent.last) {
+            return Ok(false);
+        }
+        replace()?;
+        state.segments.insert(first, Extent { bytes, ..extent });
+        Ok(true)
+    }
+
     /// Who holds what, by name.
     pub(crate) fn holders(&self) -> Vec<(String, Revision)> {
         let mut holders: Vec<_> = self.state.lock().holds.values().cloned().collect();

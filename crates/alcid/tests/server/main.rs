@@ -9,6 +9,7 @@ mod golden;
 mod kill9;
 mod limits;
 mod patience;
+mod policy;
 mod restart;
 mod revisions;
 mod run;

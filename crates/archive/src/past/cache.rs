@@ -72,6 +72,11 @@ impl Cache {
         self.0.lock().iter().map(|view| view.keyspace.memory_bytes()).sum()
     }
 
+    /// Lets go of everything.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Lets go of what was made from a state of the base older than this.
     pub(super) fn forget_before(&self, oldest: Revision) {
         self.0.lock().retain(|view| view.batch >= oldest);

@@ -34,6 +34,7 @@ pub(super) fn read(
     revision: Revision,
     name: &Name<'_>,
 ) -> Result<Option<Stored>, PastError> {
+    let _layout = source.layout.read();
     let found = match own_effects(source, batch, revision, name)? {
         Some(own) => apply_own(source, batch, name, &own)?,
         None => apply_all(source, batch, revision, name)?,

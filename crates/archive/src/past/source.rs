@@ -8,7 +8,7 @@ use std::time::Duration;
 use base::{DbIndex, Revision};
 use keyspace::EncodingLimits;
 use log::{Log, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use super::error::PastError;
 use crate::base_tree::Base;
@@ -30,6 +30,9 @@ pub(crate) struct Source {
     pub(super) limits: EncodingLimits,
     /// Held by whoever notes records because the follower has not yet.
     pub(super) catching_up: Mutex<()>,
+    /// Held for reading while places in the log are looked up and used, which
+    /// a segment that is rewritten changes. Who holds it may come again.
+    pub(super) layout: RecursiveRwLock<()>,
     /// Why records are not noted any more.
     pub(super) fault: Mutex<Option<String>>,
 }
@@ -62,6 +65,7 @@ impl Source {
         if noted >= upto {
             return Ok(());
         }
+        let _layout = self.layout.read();
         if let Some(reason) = self.fault.lock().clone() {
             return Err(PastError::Stopped { noted, reason });
         }
@@ -110,6 +114,7 @@ impl Source {
         upto: Revision,
         each: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
+        let _layout = self.layout.read();
         Ok(self.history.changes(after, upto, &mut |record, _| each(record))?)
     }
 

@@ -93,6 +93,7 @@ pub(super) fn whole(
 ) -> Result<(Revision, Keyspace), PastError> {
     let batch = Arc::new(Batch::at(source, branch, revision)?);
     let keyspace = Keyspace::new(source.databases, batch.directory.seed);
+    keyspace.set_past_rules(batch.directory.rules.clone());
     batch.back(&keyspace);
     let mut buffers = Buffers::default();
     let mut reached = batch.revision();

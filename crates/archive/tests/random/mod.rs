@@ -22,6 +22,8 @@ pub struct Database {
     rng: SeededRng,
     pub limits: EncodingLimits,
     pub now_ms: u64,
+    /// Mostly collections are changed, of few keys, so that they grow.
+    is_of_collections: bool,
 }
 
 struct ToLog<'l>(&'l Log);
@@ -42,9 +44,17 @@ impl Database {
         let keyspace = Keyspace::new(DATABASES, seed);
         let (vfs, rng) = (Arc::new(MemVfs::new()), SeededRng::new(seed));
         let limits = EncodingLimits::default();
-        let mut database = Database { keyspace, log: None, vfs, rng, limits, now_ms: 1_000_000 };
+        let (now_ms, is_of_collections) = (1_000_000, false);
+        let mut database =
+            Database { keyspace, log: None, vfs, rng, limits, now_ms, is_of_collections };
         database.open_log(Revision::ZERO);
         database
+    }
+
+    /// One whose keys hold collections mostly, with more elements.
+    #[allow(dead_code, reason = "not every test has one")]
+    pub fn of_collections(seed: u64) -> Database {
+        Database { is_of_collections: true, ..Database::new(seed) }
     }
 
     /// Opens its log anew. An archive has everything up to `base`.
@@ -79,11 +89,19 @@ impl Database {
         match self.below(200) {
             // Longer than the tree takes.
             0 => vec![b'x'; 70_000],
+            n if self.is_of_collections => format!("key:{}", n % 12).into_bytes(),
             n => format!("key:{}", n % 60).into_bytes(),
         }
     }
 
     fn element(&mut self) -> Vec<u8> {
+        if self.is_of_collections && self.below(50) == 0 {
+            // Longer than an element's name can be in the tree.
+            return vec![b'a' + self.below(3) as u8; 20_000];
+        }
+        if self.is_of_collections && self.below(3) == 0 {
+            return self.below(30).to_string().into_bytes();
+        }
         let len = [1, 5, 20, 90][self.below(4) as usize];
         let first = b'a' + self.below(20) as u8;
         vec![first; len]
@@ -94,7 +112,10 @@ impl Database {
         self.now_ms += self.below(50);
         let changes: Vec<_> = (0..1 + self.below(3))
             .map(|_| {
-                let what = self.below(300);
+                let mut what = self.below(300);
+                if self.is_of_collections && (what < 97 || (110..120).contains(&what)) {
+                    what += 140;
+                }
                 let db = self.below(u64::from(DATABASES)) as DbIndex;
                 (what, db, self.key(), self.key(), self.element(), self.element(), self.below(9))
             })
@@ -113,6 +134,11 @@ impl Database {
                     140..=169 => {
                         _ = txn.update_or_create(&key, |hash: &mut Editor<'_, '_, Hash>| match n {
                             0..3 => _ = hash.remove(&a),
+                            3 => {
+                                let before = hash.get(&a).map_or(Some(0), base::number::parse_i64);
+                                let after = before.and_then(|before| before.checked_add(7));
+                                after.into_iter().for_each(|after| hash.add(&a, 7, after));
+                            }
                             _ => _ = hash.set(&a, &b),
                         });
                     }
@@ -121,6 +147,8 @@ impl Database {
                             0 if !list.is_empty() => list.drop_front(1),
                             1 if !list.is_empty() => list.drop_back(1),
                             2 if !list.is_empty() => list.insert(list.len() / 2, &b),
+                            3 if !list.is_empty() => list.set(list.len() / 3, &b),
+                            4 if list.len() > 5 => list.drop_front(3),
                             3..=5 => list.push_front(&a),
                             _ => list.push_back(&b),
                         });

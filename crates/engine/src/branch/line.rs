@@ -37,6 +37,45 @@ impl Engine {
 }
 
 impl Line {
+    #[cfg(test)]
+    pub(super) fn new(reaches: Vec<Reach>) -> Line {
+        Line(reaches)
+    }
+
+    /// The parts of it, newest first.
+    pub(super) fn reaches(&self) -> &[Reach] {
+        &self.0
+    }
+
+    /// Whether the branch is on it with that revision.
+    pub(super) fn passes(&self, branch: BranchId, revision: Revision) -> bool {
+        self.0
+            .iter()
+            .any(|reach| reach.branch == branch && revision > reach.after && revision <= reach.upto)
+    }
+
+    /// As [`Line::has`], but for the records that made its branches: what these
+    /// do was there before.
+    pub(super) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
+        let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
+        self.passes(header.branch, revision)
+            && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
+    }
+
+    /// It as it was at a revision.
+    pub(super) fn until(&self, revision: Revision) -> Line {
+        let mut reaches: Vec<Reach> = self
+            .0
+            .iter()
+            .filter(|reach| reach.after < revision)
+            .map(|reach| Reach { upto: reach.upto.min(revision), ..*reach })
+            .collect();
+        if reaches.is_empty() {
+            reaches.extend(self.0.last().map(|reach| Reach { upto: revision, ..*reach }));
+        }
+        Line(reaches)
+    }
+
     /// Whose state a revision is, and which.
     pub(crate) fn at(&self, revision: Revision) -> (BranchId, Revision) {
         let found = self.0.iter().find(|reach| revision > reach.after);

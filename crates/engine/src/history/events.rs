@@ -32,6 +32,8 @@ pub(crate) enum What<'r> {
     Flushed,
     /// Its database changed places with another.
     Swapped,
+    /// What it was before is not to be read any more.
+    Erased,
 }
 
 /// One effect and the place it is about.
@@ -90,10 +92,14 @@ pub(crate) fn read_effects<'r>(
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => continue,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),
+            Effect::Erase => What::Erased,
             Effect::StrSet { .. } | Effect::Put { .. } => What::Set,
             Effect::Deadline(_) => What::Deadline,
             Effect::Flush { db } => {
@@ -112,6 +118,7 @@ pub(crate) fn read_effects<'r>(
                 visit(to)?;
                 continue;
             }
+            effect if !effect.is_on_key() => continue,
             _ => What::Part(effect),
         };
         visit(Touch { db, key, what, effect })?;
@@ -145,6 +152,7 @@ impl What<'_> {
             What::Gone(_) | What::MovedAway => "removed",
             What::Flushed => "flushed",
             What::Swapped => "swapped",
+            What::Erased => "purged",
         }
     }
 }
@@ -162,8 +170,8 @@ pub(crate) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
         (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
         (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
         (Some(who), None) => {
-            let cause = if who.reverts() { "revert" } else { "client" };
-            [text(&who.command), text(&who.user), text(&who.address), Frame::bulk(cause)]
+            let cause = Frame::bulk(who.cause());
+            [text(&who.command), text(&who.user), text(&who.address), cause]
         }
     }
 }
@@ -174,7 +182,12 @@ impl Who {
         self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
-    fn reverts(&self) -> bool {
-        matches!(self.name(), b"revert" | b"undelete")
+    fn cause(&self) -> &'static str {
+        match self.name() {
+            b"revert" | b"undelete" | b"undo" => "revert",
+            b"branch|merge" => "merge",
+            b"history.purge" => "purge",
+            _ => "client",
+        }
     }
 }

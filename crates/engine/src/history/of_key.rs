@@ -89,7 +89,7 @@ pub(crate) fn whole(value: ValueRef<'_>) -> Frame {
 }
 
 /// What HISTORY is asked for.
-struct Request {
+pub(super) struct Request {
     db: DbIndex,
     key: Vec<u8>,
     element: Option<Element>,
@@ -100,11 +100,17 @@ struct Request {
 }
 
 /// A transaction that changed the key.
-struct Version {
+pub(super) struct Version {
     row: Vec<Frame>,
     at: Moment,
     /// The value, where the record tells it.
     value: Option<Frame>,
+}
+
+impl Version {
+    pub(super) fn revision(&self) -> Revision {
+        self.at.revision
+    }
 }
 
 fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -118,6 +124,11 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
             element = Some(Element::Field(args.next()?.to_vec()));
         } else if args.take_word("member") {
             element = Some(Element::Member(args.next()?.to_vec()));
+        } else if args.take_word("path") {
+            return Err(Error::new(
+                "ERR PATH is for JSON values, and this version has none; FIELD and MEMBER name elements of the \
+                 other types",
+            ));
         } else if args.take_word("count") {
             count_max = count(&mut args)?;
         } else if args.take_word("rev") {
@@ -130,7 +141,7 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, branch, now_ms)?;
+        let span = bounds.resolve_for(engine, branch, now_ms, db, &key)?;
         let request = Request { db, key, element, span, count: count_max, oldest_first, values };
         let rows = request.rows(engine)?;
         reply.frame(&Frame::Array(rows));
@@ -139,17 +150,33 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 impl Request {
+    /// For the newest versions of a key, whatever changed in it.
+    pub(super) fn of_versions(db: DbIndex, key: &[u8], span: Span, count: usize) -> Request {
+        let (key, element) = (key.to_vec(), None);
+        Request { db, key, element, span, count, oldest_first: false, values: false }
+    }
+
+    /// Visits the versions, newest first.
+    pub(super) fn visit(
+        &self,
+        engine: &Engine,
+        visit: &mut dyn FnMut(Version) -> ControlFlow<()>,
+    ) -> Result {
+        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
+            let version = self.version(engine, &record)?;
+            Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
+        })
+    }
+
     fn rows(&self, engine: &Engine) -> Result<Vec<Frame>> {
         let mut versions: VecDeque<Version> = VecDeque::new();
-        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
-            if let Some(version) = self.version(engine, &record)? {
-                versions.push_back(version);
-                if versions.len() > self.count && self.oldest_first {
-                    versions.pop_front();
-                }
+        self.visit(engine, &mut |version| {
+            versions.push_back(version);
+            if versions.len() > self.count && self.oldest_first {
+                versions.pop_front();
             }
             let is_enough = versions.len() >= self.count && !self.oldest_first;
-            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if self.oldest_first {
             versions.make_contiguous().reverse();
@@ -259,7 +286,7 @@ fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
     let branch = call.session.branch();
     aside::run(call, move |engine, reply| {
-        let span = Bounds::default().resolve(engine, branch, now_ms)?;
+        let span = Bounds::default().resolve_for(engine, branch, now_ms, db, &key)?;
         let at = Moment { branch, revision: span.upto, time_ms: now_ms };
         let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
         let blamed = match &elements {

@@ -33,14 +33,14 @@ use crate::whatif::{Asked, Report, Version};
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
 /// Bytes of values that one revision brings back: a transaction is one record.
-const BYTES_MAX: usize = 1 << 30;
+pub(super) const BYTES_MAX: usize = 1 << 30;
 
 /// Keys up to which each is read by itself rather than from the whole state.
 const NAMED_KEYS_MAX: usize = 64;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
-const LOOKS_MAX: usize = 64;
+pub(crate) const LOOKS_MAX: usize = 64;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -52,8 +52,8 @@ enum Target {
 }
 
 /// The client behind the write, for its record.
-struct Author {
-    client: u64,
+pub(crate) struct Author {
+    pub(crate) client: u64,
     command: Vec<u8>,
     user: String,
     address: String,
@@ -62,16 +62,20 @@ struct Author {
 impl Counts {
     fn frame(self, written: Option<Revision>) -> Frame {
         let entry = |name: &str, value| (Frame::bulk(name), value);
-        Frame::Map(vec![
+        let mut entries = vec![
             entry("rev", written.map_or(Frame::Null, |revision| number(revision.0))),
             entry("restored", number(self.restored)),
             entry("removed", number(self.removed)),
-        ])
+        ];
+        if self.skipped > 0 {
+            entries.push(entry("skipped", number(self.skipped)));
+        }
+        Frame::Map(entries)
     }
 }
 
 impl Author {
-    fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+    pub(crate) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
         let mut command = command.as_bytes().to_vec();
         if let Some(message) = message {
             command.push(b' ');
@@ -80,6 +84,11 @@ impl Author {
         let session = &*call.session;
         let (client, user) = (session.client.id, session.user.clone());
         Author { client, command, user, address: session.client.addr.clone() }
+    }
+
+    /// Lets the record of a transaction tell who makes it.
+    pub(crate) fn sign(&self, txn: &mut Txn<'_>) {
+        txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
 }
 
@@ -94,20 +103,22 @@ type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 struct Counts {
     restored: u64,
     removed: u64,
+    /// Keys that stay as they are, for what they were is not kept.
+    skipped: u64,
 }
 
-/// How many REVERTs hold writers up.
+/// How many REVERTs and merges hold writers up.
 #[derive(Debug, Default)]
 pub(crate) struct WritersHeld(AtomicUsize);
 
-struct Hold<'e>(&'e WritersHeld);
+pub(crate) struct Hold<'e>(&'e WritersHeld);
 
 impl WritersHeld {
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    fn hold(&self) -> Hold<'_> {
+    pub(crate) fn hold(&self) -> Hold<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Hold(self)
     }
@@ -213,6 +224,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let then = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
+                engine.check_kept(db, &key, at.revision)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
@@ -241,7 +253,7 @@ fn last_value(
     db: DbIndex,
     key: &[u8],
 ) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve(engine, branch, 0)?;
+    let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     let mut found = None;
     visit_key(engine, span, db, key, &mut |record| {
         let mut sum: Option<What<'_>> = None;
@@ -255,6 +267,9 @@ fn last_value(
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
+            if before < engine.kept_from(db, key)? {
+                return Ok(ControlFlow::Break(()));
+            }
             let at = Moment { branch, revision: before, time_ms: 0 };
             let then = engine.value_at(at, db, key)?;
             found = then.map(|then| (record.revision, Some(then)));
@@ -284,6 +299,7 @@ impl<'j> Job<'j> {
 
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
+            self.engine.check_kept(self.db, key, self.to.revision)?;
             let then = self.engine.value_at(self.to, self.db, key)?;
             let mut plan = Plan::from([((self.db, key.clone()), then)]);
             let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
@@ -291,13 +307,16 @@ impl<'j> Job<'j> {
             return Ok(done.expect("nothing has to stand still for one key"));
         }
         let (mut plan, mut upto) = (Plan::new(), self.to.revision);
+        let mut skipped = BTreeSet::new();
         // The long look back, beside all writers.
-        self.look_on(target, &mut plan, &mut upto)?;
+        self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
-            self.look_on(target, &mut plan, &mut upto)?;
-            if let Some(done) = self.write(&Scope::All, &mut plan, Some(upto), false)? {
-                return Ok(done);
+            self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
+            if let Some((written, counts)) =
+                self.write(&Scope::All, &mut plan, Some(upto), false)?
+            {
+                return Ok((written, Counts { skipped: skipped.len() as u64, ..counts }));
             }
         }
         Err(Error::new(format!(
@@ -314,7 +333,13 @@ impl<'j> Job<'j> {
     }
 
     /// Adds to the plan what has changed from `upto` to now, which it becomes.
-    fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
+    fn look_on(
+        &self,
+        target: &Target,
+        plan: &mut Plan,
+        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        upto: &mut Revision,
+    ) -> Result {
         let engine = self.engine;
         let newest = engine.replicator.newest();
         let prefix: &[u8] = match target {
@@ -354,13 +379,17 @@ impl<'j> Job<'j> {
                 engine.each_key(&branch.keyspace, db, &mut add)?;
             }
         }
-        keys.retain(|place| !plan.contains_key(place));
+        keys.retain(|place| !plan.contains_key(place) && !skipped.contains(place));
         let mut bytes: usize = plan.values().map(bytes_of).sum();
         let view = match keys.len() > NAMED_KEYS_MAX {
             true => engine.view_at(self.to)?,
             false => engine.view_of_keys_at(self.to)?,
         };
         for (db, key) in keys {
+            if self.to.revision < engine.kept_from(db, &key)? {
+                skipped.insert((db, key));
+                continue;
+            }
             let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
             bytes += bytes_of(&then);
             if bytes > BYTES_MAX {
@@ -407,8 +436,7 @@ impl<'j> Job<'j> {
         if self.is_dry {
             txn.keep_due();
         } else {
-            let Author { command, user, address, .. } = self.author;
-            txn.originate(command, user.as_bytes(), address.as_bytes());
+            self.author.sign(&mut txn);
         }
         if let Some(report) = &self.report {
             report.borrow_mut().revision = engine.replicator.newest();

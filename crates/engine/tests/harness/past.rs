@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Commit, Past, PastError, Replicator, Visit};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, EncodingLimits, Journal, Keyspace};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Purge};
 use log::{Record, RecordHeader};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -182,6 +182,44 @@ impl Past for MemoryPast {
         self.check(upto)?;
         self.visit(after.0 + 1..=upto.0, visit);
         Ok(())
+    }
+
+    fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.check(after)?;
+        self.check(upto)?;
+        let is_wide = |effect: Effect<'_>| {
+            matches!(effect, Effect::Flush { .. } | Effect::Swap { .. } | Effect::Undone { .. })
+        };
+        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
+            let mut effects = Effects::new(record.effects).map(|effect| effect.expect("ours"));
+            if effects.any(is_wide) { visit(record) } else { ControlFlow::Continue(()) }
+        });
+        Ok(())
+    }
+
+    /// Counts only: there are no files.
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
+        let mut erased = 0;
+        self.visit(1..=purge.at.0 - 1, &mut |record| {
+            let mut db = record.header.db;
+            erased += u64::from(Effects::new(record.effects).any(|effect| {
+                match effect.expect("our own bytes") {
+                    Effect::Database(other) => {
+                        db = other;
+                        false
+                    }
+                    Effect::Key { key, .. } | Effect::Rename { key, .. } => purge.covers(db, key),
+                    _ => false,
+                }
+            }));
+            ControlFlow::Continue(())
+        });
+        Ok(erased)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -85,6 +85,21 @@ impl Txn<'_> {
         Ok(was_unknown)
     }
 
+    /// Removes a key of the current database that stands in the backing only, on
+    /// the caller's word that it exists. Answers whether it may be one.
+    pub(crate) fn remove_unread(&mut self, key: &[u8]) -> Result<bool, BackingError> {
+        let was_unknown = self.settle_unread(key, true)?;
+        if was_unknown {
+            let (index, hash) = self.keyspace.locate(key);
+            let (db, revision) = (self.db, self.recorder.revision());
+            let shard = self.shard_mut(index);
+            shard.note_removal(revision);
+            shard.dbs[usize::from(db)].note_removed(hash, key, revision);
+            self.changed(index, db);
+        }
+        Ok(was_unknown)
+    }
+
     /// Brings an evicted key into memory that is due at `at`. False when that is
     /// not possible, and [`Txn::backing_error`] says why.
     pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
