@@ -61,7 +61,11 @@ pub fn inner_of_at<'a>(argv: &[&'a [u8]]) -> (usize, Option<&'a [u8]>) {
 
 /// The keys of the command that AT runs.
 fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
-    let (begin, _) = inner_of_at(argv);
+    keys_from(argv, inner_of_at(argv).0)
+}
+
+/// The keys of the command whose words begin at `begin`, behind a prefix.
+pub(crate) fn keys_from(argv: &[&[u8]], begin: usize) -> SmallVec<[KeyRef; 4]> {
     let Some(inner) = argv.get(begin..).filter(|inner| !inner.is_empty()) else {
         return SmallVec::new();
     };
@@ -70,8 +74,8 @@ fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
         name.map_or(Some(command), |name| command.subcommand(name))
     });
     let shift = |key: KeyRef| KeyRef { index: key.index + begin, ..key };
-    // AT in AT is refused, and looked for no deeper here either.
-    let command = command.filter(|command| command.spec.name != "at");
+    // A prefix behind a prefix is refused, and looked for no deeper here either.
+    let command = command.filter(|command| !matches!(command.spec.name, "at" | "whatif"));
     command
         .map_or_else(SmallVec::new, |command| command.keys(inner).into_iter().map(shift).collect())
 }

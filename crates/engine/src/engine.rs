@@ -23,6 +23,7 @@ use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::revisions::RevisionWaits;
+use crate::scratches::Scratches;
 use crate::server::latency::Latency;
 use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
@@ -30,7 +31,6 @@ use crate::session::Session;
 use crate::stats::Stats;
 use crate::tier::Tier;
 use crate::tracking::Tracking;
-use crate::travel::Scratches;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.

@@ -176,7 +176,8 @@ impl Engine {
             check_may_travel(command)?;
         }
         let in_multi = session.multi.is_some();
-        if in_multi && flags.has(NO_MULTI) {
+        let looks_at_queue = in_multi && crate::whatif::looks_at_queue(command, argv);
+        if in_multi && flags.has(NO_MULTI) && !looks_at_queue {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
         if session.seat.is_some() {
@@ -197,7 +198,7 @@ impl Engine {
                 command.full_name.to_ascii_lowercase()
             )));
         }
-        let runs_in_multi = crate::transaction::runs_inside_multi(command);
+        let runs_in_multi = looks_at_queue || crate::transaction::runs_inside_multi(command);
         if in_multi && !runs_in_multi {
             return Ok(Admitted::Queue);
         }

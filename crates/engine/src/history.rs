@@ -24,6 +24,7 @@ use crate::engine::Engine;
 use crate::past::PastError;
 
 pub(crate) use feed::Feeds;
+pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.

@@ -227,6 +227,8 @@ pub struct Settings {
     pub tracking_table_max_keys: u64,
     /// Watches (`WATCHFROM`) that one connection may have open.
     pub watches_per_client: u32,
+    /// Bytes of values that WHATIF copies to try a command on.
+    pub whatif_bytes_max: u64,
     /// The folder of everything durable.
     pub data_dir: PathBuf,
     /// Whether changes are logged to disk.
@@ -327,6 +329,7 @@ impl Default for Settings {
             client_memory: 4 << 30,
             tracking_table_max_keys: 1_000_000,
             watches_per_client: 1000,
+            whatif_bytes_max: 256 << 20,
             data_dir: PathBuf::from("alcid-data"),
             log_enabled: true,
             log_path: None,

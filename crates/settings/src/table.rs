@@ -383,6 +383,14 @@ pub static SETTINGS: &[Setting] = &[
         integer!(watches_per_client),
         "Watches that one connection may have open, see WATCHFROM.",
     ),
+    row(
+        "limits",
+        "whatif_max_bytes",
+        FROM_1_MB,
+        size!(whatif_bytes_max),
+        "Bytes of values that a WHATIF copies to try its command on.",
+    )
+    .redis(&["whatif-max-bytes"]),
     // ---- storage
     row(
         "storage",
