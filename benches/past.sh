@@ -6,8 +6,9 @@
 #   WRITES=2000000 KEYS=500000 READS=20000 benches/past.sh
 #
 # at-get-*       AT r:<revision> GET beside GET (bar: 2.0), of keys at random:
-#                `newest` of the newest revision, `recent` of one of the last
-#                RECENT, `changed` of revisions since which every key has changed
+#                `newest` of the newest revision, `ago` of a second ago, `recent`
+#                of one of the last RECENT revisions, `changed` of revisions since
+#                which every key has changed
 # travel-get-*   GET on a connection that CLIENT TRAVEL has taken there
 # at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0);
 #                left out where there is no etcd
@@ -52,18 +53,24 @@ prepare_server
 launch server alcid
 etcd_port=0
 launch_etcd || true
-python3 - "$HOST" "$server_port" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
-import base64, http.client, json, random, sys, threading, time
+python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
+import base64, http.client, json, os, random, sys, threading, time
 
 from resp import Client, bar, finish, median, percentile
 
-host, port, etcd_port = sys.argv[1:4]
-writes, keys, recent, reads, reverted = map(int, sys.argv[4:9])
+host, port, pid, etcd_port = sys.argv[1:5]
+writes, keys, recent, reads, reverted = map(int, sys.argv[5:10])
 client, rng = Client(host, port), random.Random(1)
 
 
 def key():
     return f"key:{rng.randrange(keys)}"
+
+
+def cpu_seconds():
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def newest():
@@ -83,6 +90,7 @@ get = time_calls("GET", lambda: ("GET", key()))
 at = {
     "newest": lambda: ("AT", f"r:{now}", "GET", key()),
     "recent": lambda: ("AT", f"r:{now - rng.randrange(recent)}", "GET", key()),
+    "ago": lambda: ("AT", "-1s", "GET", key()),
     # The writes go through all keys in turn.
     "changed": lambda: ("AT", f"r:{now - keys - rng.randrange(recent)}", "GET", key()),
 }
@@ -152,12 +160,14 @@ def write():
 
 writer = threading.Thread(target=write)
 writer.start()
+cpu = cpu_seconds()
 took, answer = client.time("REVERT", "PREFIX", "p:", "TO", f"r:{before}")
+cpu = cpu_seconds() - cpu
 is_done.set()
 writer.join()
 if answer[3] != reverted:
     sys.exit(f"past.sh: REVERT restored {answer[3]} keys of {reverted}")
-print(f"REVERT PREFIX of {reverted} keys: {took / 1e6:.3f} s; a SET waited {max(waits) / 1e6:.3f} s at most, "
+print(f"REVERT PREFIX of {reverted} keys: {took / 1e6:.3f} s, {cpu:.2f} s of the server's CPU; a SET waited {max(waits) / 1e6:.3f} s at most, "
       f"{median(waits):.0f} us mostly")
 bar("revert-prefix", took / 1e6, "at-most", 1)
 finish()

@@ -301,7 +301,7 @@ impl History {
             let found = self.view(first, |view| view.block_at_time(time_ms, &self.files))?;
             if let Some(place) = found {
                 let mut found = None;
-                self.log.block(first, place.offset, &mut |record, _| {
+                self.log.block_again(first, place.offset, &mut |record, _| {
                     if record.revision <= upto && record.header.time_ms <= time_ms {
                         found = Some(record.revision);
                     }

@@ -108,7 +108,7 @@ impl Past {
         let dir = base.dir().join(HISTORY);
         let hold = log.hold(HOLDER);
         let blocks = Arc::new(Blocks::new(log.clone()));
-        let history = History::open(Arc::new(RealVfs), &dir, log.id(), log.clone())?;
+        let history = History::open(Arc::new(RealVfs), &dir, log.id(), blocks.clone())?;
         let found = horizon::read(&HORIZON, &RealVfs, &dir, log.id());
         let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
         let horizon = oldest.unwrap_or_else(|| base.revision());

@@ -6,8 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use base::Revision;
-use log::{Block, Log, LogError};
+use log::{Block, Log, LogError, Place, Record, SegmentInfo};
 use parking_lot::Mutex;
+
+use crate::history::LogBlocks;
 
 /// Bytes of memory that blocks may take: the last half million small writes.
 const BYTES_MAX: usize = 32 << 20;
@@ -94,6 +96,31 @@ impl Blocks {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.kept.lock().bytes
+    }
+}
+
+impl LogBlocks for Blocks {
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.log.segments()
+    }
+
+    fn block(
+        &self,
+        segment: Revision,
+        offset: u64,
+        each: &mut dyn FnMut(&Record<'_>, Place),
+    ) -> Result<Option<u64>, LogError> {
+        LogBlocks::block(&*self.log, segment, offset, each)
+    }
+
+    fn block_again(
+        &self,
+        segment: Revision,
+        offset: u64,
+        each: &mut dyn FnMut(&Record<'_>, Place),
+    ) -> Result<(), LogError> {
+        self.get(segment, offset)?.records().for_each(|(record, place)| each(&record, place));
+        Ok(())
     }
 }
 
