@@ -5,6 +5,7 @@
 
 mod harness;
 #[path = "../../command/tests/syntax/mod.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
 mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -378,7 +378,7 @@ mod tests {
         log.merge(22, 2, 4, None);
         log.merge(23, 1, 4, None);
         log.merge(24, 2, 3, None);
-        assert_eq!(log.common(3, 4, "k"), (1, 21, false).max((2, 22, false)));
+        assert_eq!(log.common(3, 4, "k"), (2, 22, false));
     }
 
     #[test]

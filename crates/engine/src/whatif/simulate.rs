@@ -171,7 +171,7 @@ fn is_unchanged(txn: &mut Txn<'_>, watched: &[Watched]) -> Result<bool> {
 }
 
 /// The keys that the commands name, in every database that they can mean.
-fn named_places<'s>(steps: &[Step<'s>], home: DbIndex, databases: DbIndex) -> Vec<Place<'s>> {
+fn named_places<'s>(steps: &'s [Step<'_>], home: DbIndex, databases: DbIndex) -> Vec<Place<'s>> {
     const NAME_DATABASES: &[&str] = &["copy", "move", "select"];
     let stay = !steps.iter().any(|step| NAME_DATABASES.contains(&step.command.spec.name));
     let reached = if stay { home..home + 1 } else { 0..databases };
