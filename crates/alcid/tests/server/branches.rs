@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{Frame, Rng, SeededRng};
 use testkit::{Server, temp_dir};
 
-use crate::ALCID;
 use crate::kill9::from_env;
 use crate::run::wrapped;
 use crate::wire::{Came, PATIENCE, Wire, eventually, text_of};
@@ -408,7 +407,8 @@ fn an_archive_that_has_not_reached_a_fork_is_brought_there() {
         };
         let keys = ["MGET", "key:0", "key:1", "key:2", "key:3", "key:299"];
         assert_eq!(mget(&mut two, &keys), "newer dev (nil) old old");
-        let at_fork = [&["AT", &format!("r:{then}"), "BRANCH", "dev"], &keys[..]].concat();
+        let when = format!("r:{then}");
+        let at_fork = [&["AT", &when, "BRANCH", "dev"], &keys[..]].concat();
         assert_eq!(mget(&mut wire, &at_fork), "newer old old old old");
     }
 }
