@@ -23,17 +23,14 @@ fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
     UPDATE_EXPECT=1 cargo test --workspace
 
-# CPU per operation and memory per key, beside redis-server.
-bench *args:
-    scripts/bench-vs-redis.sh {{args}}
+# CPU per operation and memory per key, beside redis-server; `just bench past`
+# for another of benches/.
+bench name="vs-redis" *args:
+    benches/{{name}}.sh {{args}}
 
-# What the archive costs and gives; `just bench-archive restart` for one part.
-bench-archive *args:
-    scripts/bench-archive.sh {{args}}
-
-# What a revision in front of every reply costs.
-bench-replyrev:
-    scripts/bench-replyrev.sh
+# How soon a watch tells, and what idle ones cost; `just bench-watch latency` for one part.
+bench-watch *args:
+    scripts/bench-watch.sh {{args}}
 
 # A server on 127.0.0.1:6379; `just run --port 7000`.
 run *args:

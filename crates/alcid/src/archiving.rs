@@ -2,7 +2,7 @@
 //! values come from it and go to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -11,12 +11,12 @@ use archive::{Advanced, ArchiveError, Base, BaseBacking, Follower, FollowerOptio
 use base::{BranchId, Clock, DbIndex, Revision};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::{EncodingLimits, Keyspace, Spaces};
-use log::Log;
 use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
 
 use crate::forest::{back, fork};
+use crate::lag::{Lag, holders, removable, remove_old};
 use crate::past::Past;
 
 /// The archive as the engine knows it.
@@ -59,7 +59,6 @@ impl Archiving {
         let clock = engine.clock.clone();
         let lag = Arc::new(Lag::default());
         lag.measure(log.log(), base.revision());
-        lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
         let rolls = Arc::new(AtomicBool::new(false));
         let advanced = advanced(
             Arc::downgrade(engine),
@@ -171,6 +170,18 @@ impl engine::Branching for Archiving {
         let found = self.base.state_before(branch, self.databases, at);
         found.map_err(|error| command::Error::new(format!("ERR {error}")))
     }
+
+    fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {
+        let error = |error| command::Error::new(format!("ERR {error}"));
+        self.base.await_revision(at).map_err(error)?;
+        let spaces = self.base.spaces_at(branch, self.databases, at).map_err(error)?;
+        let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
+        let backing = BaseBacking::at(self.base.clone(), at, self.limits);
+        for (db, space, keys) in spaces {
+            keyspace.back(backing.clone(), db, space, &keys);
+        }
+        Ok(keyspace)
+    }
 }
 
 impl engine::Archive for Archiving {
@@ -187,9 +198,12 @@ impl engine::Archive for Archiving {
         self.follower.request(revision);
     }
 
-    fn is_congested(&self) -> bool {
-        let bytes_max = self.lag.bytes_max.load(Ordering::Relaxed);
-        bytes_max > 0 && self.lag.bytes(self.log.log()) > bytes_max
+    fn settle(&self, revision: Revision) -> Result<(), String> {
+        self.follower.checkpoint(revision).map_err(|error| error.to_string())
+    }
+
+    fn lag_bytes(&self) -> u64 {
+        self.lag.bytes(self.log.log())
     }
 
     fn backup(&self, to: &Path) -> Result<BackedUp, String> {
@@ -229,7 +243,7 @@ impl engine::Archive for Archiving {
             ("archive_revision", self.base.revision().to_string()),
             ("archive_lag_revisions", (newest.0 - self.base.revision().0).to_string()),
             ("archive_read_revision", stats.read.to_string()),
-            ("archive_lag_bytes", self.lag.bytes(self.log.log()).to_string()),
+            ("archive_lag_bytes", engine::Archive::lag_bytes(self).to_string()),
             ("archive_pending_bytes", stats.lag_bytes.to_string()),
             ("archive_batches", stats.batches.to_string()),
             ("archive_batch_ms_last", stats.batch_ms_last.to_string()),
@@ -237,79 +251,6 @@ impl engine::Archive for Archiving {
             ("archive_fault", self.follower.fault().unwrap_or_default()),
             ("log_held_by", holders(self.log.log())),
         ]
-    }
-}
-
-/// How many bytes of the log the archive does not have.
-#[derive(Debug, Default)]
-struct Lag {
-    /// What the log had written in all when the archive had everything, as it
-    /// was counted at its last batch. May be before the start of the process.
-    archived_bytes: AtomicI64,
-    /// Past so many bytes writers wait; 0 never.
-    bytes_max: AtomicU64,
-}
-
-impl Lag {
-    /// Counts anew what the archive at `revision` lacks.
-    fn measure(&self, log: &Log, revision: Revision) {
-        let written = log.bytes_written() as i64;
-        let lacking: u64 = log
-            .segments()
-            .iter()
-            .filter(|segment| segment.last > revision && segment.last >= segment.first)
-            .map(|segment| {
-                // Of a segment that it has in part, as many bytes as revisions.
-                let end = segment.last.0 + 1;
-                let lacked = end - segment.first.0.max(revision.0 + 1);
-                (segment.bytes as f64 * lacked as f64 / (end - segment.first.0) as f64) as u64
-            })
-            .sum();
-        self.archived_bytes.store(written - lacking as i64, Ordering::Relaxed);
-    }
-
-    fn bytes(&self, log: &Log) -> u64 {
-        let archived = self.archived_bytes.load(Ordering::Relaxed);
-        (log.bytes_written() as i64 - archived).try_into().unwrap_or(0)
-    }
-}
-
-/// Who keeps old parts of the log, as `name>revision`, separated by commas.
-fn holders(log: &Log) -> String {
-    let holders = log.holders().into_iter().map(|(name, revision)| format!("{name}>{revision}"));
-    holders.collect::<Vec<_>>().join(",")
-}
-
-/// The newest revision up to which the log may go, when recovery needs only
-/// what follows `archived`.
-fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {
-    let mut kept = (0, 0);
-    let mut newest_first: Vec<_> =
-        log.segments().into_iter().filter(|s| s.is_sealed && s.last <= archived).collect();
-    newest_first.reverse();
-    for segment in newest_first {
-        kept = (kept.0 + 1, kept.1 + segment.bytes);
-        let is_wanted = kept.0 <= settings.log_retention_count
-            && (settings.max_log_bytes == 0 || kept.1 <= settings.max_log_bytes);
-        if !is_wanted {
-            return segment.last;
-        }
-    }
-    Revision::ZERO
-}
-
-/// Removes segments of the log that nobody needs.
-fn remove_old(
-    engine: Weak<Engine>,
-    base: Arc<Base>,
-    log: Arc<StandaloneLog>,
-) -> impl Fn() + Send + Sync {
-    move || {
-        let Some(engine) = engine.upgrade() else { return };
-        let upto = removable(log.log(), base.revision(), &engine.live().settings);
-        if let Err(error) = log.log().remove_before(upto) {
-            tracing::warn!("remove old segments of the log: {error}; it is tried again");
-        }
     }
 }
 
@@ -325,8 +266,8 @@ fn turn(
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
         let Some(engine) = engine.upgrade() else { return };
-        let now_ms = engine.clock.now_us() / 1000;
-        if crate::past::retain(&past, &engine.live().settings, now_ms) {
+        crate::past::finish_purges(&past, &engine);
+        if crate::past::retain(&past, &engine) {
             remove();
         }
     })
@@ -372,7 +313,6 @@ fn advanced(
                     "remove old segments of the log: {error}; the next batch tries again"
                 );
             }
-            lag.bytes_max.store(settings.archive_lag_bytes_max, Ordering::Relaxed);
             lag.measure(log, revision);
         }
         report(revision, took_ms);
@@ -388,40 +328,4 @@ fn keep_tier(engine: &Arc<Engine>, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
         .name("tier".to_owned())
         .spawn(move || engine.keep_tier(&goes_on))
         .expect("a thread can be started")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use base::{BranchId, ManualClock, SeededRng};
-    use log::{LogOptions, MemVfs, RecordHeader};
-
-    use super::*;
-
-    #[test]
-    fn an_empty_segment_lacks_nothing() {
-        let (log, _) = Log::open_manual(
-            Arc::new(MemVfs::new()),
-            Path::new("/log"),
-            LogOptions::default(),
-            Revision::ZERO,
-            Arc::new(ManualClock::at_ms(0)),
-            &mut SeededRng::new(1),
-            &mut |_| Ok(()),
-        )
-        .expect("an empty log opens");
-        for _ in 0..4 {
-            let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
-            log.append(log.reserve(), header, &[0; 1000]);
-        }
-        log.pump();
-        log.roll().expect("memory takes everything");
-        let bytes = log.segments()[0].bytes;
-        let lag = Lag::default();
-        for archived in 0..=4 {
-            lag.measure(&log, Revision(archived));
-            assert_eq!(lag.bytes(&log), bytes * (4 - archived) / 4, "{archived}");
-        }
-    }
 }

@@ -1,12 +1,14 @@
 //! The past as the engine knows it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use archive::{Base, PastOptions, Retention};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Purge, Stored};
 use settings::Settings;
+
+use crate::pins::{pinned, pins};
 
 /// The past that an archive keeps.
 pub struct Past {
@@ -14,6 +16,8 @@ pub struct Past {
     log: Arc<StandaloneLog>,
     /// Removes segments of the log that nobody holds any more.
     remove: Box<dyn Fn() + Send + Sync>,
+    /// Whose past it is: it has the rules on what is kept.
+    engine: Weak<Engine>,
 }
 
 impl std::fmt::Debug for Past {
@@ -51,24 +55,34 @@ impl Past {
     /// Tells the engine. `remove` removes segments of the log that nobody holds
     /// any more.
     pub fn attach(
-        engine: &Engine,
+        engine: &Arc<Engine>,
         past: Arc<archive::Past>,
         log: Arc<StandaloneLog>,
         remove: Box<dyn Fn() + Send + Sync>,
     ) {
-        engine.attach_past(Arc::new(Past { past, log, remove }));
+        let whose = Arc::downgrade(engine);
+        engine.attach_past(Arc::new(Past { past, log, remove, engine: whose }));
     }
 }
 
-/// Lets go of what the settings do not want kept; answers whether there was
-/// any.
-pub fn retain(past: &archive::Past, settings: &Settings, now_ms: u64) -> bool {
+/// Lets go of what neither the settings nor anybody else want kept; answers
+/// whether there was any.
+pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
+    let settings = &engine.live().settings;
     let age_ms = settings.history_keep_s.saturating_mul(1000);
     let retention = Retention { age_ms, bytes: settings.history_bytes };
-    past.retain(&retention, now_ms).unwrap_or_else(|error| {
+    let now_ms = engine.clock.now_ms();
+    past.retain(&retention, now_ms, &|| pinned(engine, past)).unwrap_or_else(|error| {
         tracing::warn!("let go of old history: {error}; it is tried again");
         false
     })
+}
+
+/// Ends purges that a stop of the process has cut short.
+pub fn finish_purges(past: &archive::Past, engine: &Engine) {
+    if let Err(error) = past.finish_purges(&engine.keyspace.past_rules()) {
+        tracing::warn!("erase the past of keys: {error}; it is tried again");
+    }
 }
 
 impl engine::Past for Past {
@@ -96,6 +110,35 @@ impl engine::Past for Past {
         self.past.view_of_keys(branch, revision).map_err(told)
     }
 
+    fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.past.view_at_hand(branch, revision).map_err(told)
+    }
+
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        self.past.key(branch, revision, db, key).map_err(told)
+    }
+
+    fn key_at_each(
+        &self,
+        branch: BranchId,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        self.past.key_at_each(branch, revisions, db, key, visit).map_err(told)
+    }
+
     fn of_key(
         &self,
         branch: BranchId,
@@ -110,6 +153,19 @@ impl engine::Past for Past {
 
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
         self.past.all(after, upto, visit).map_err(told)
+    }
+
+    fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.past.wide(after, upto, visit).map_err(told)
+    }
+
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
+        self.past.erase(purge).map_err(told)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {
@@ -127,10 +183,15 @@ impl engine::Past for Past {
     }
 
     fn pins(&self) -> Vec<(String, Revision)> {
-        self.log.log().holders()
+        let mut all = self.log.log().holders();
+        all.extend(self.engine.upgrade().iter().flat_map(|engine| pins(engine, &self.past)));
+        all.sort();
+        all
     }
 
     fn compact(&self, before: Revision) -> Result<Revision, PastError> {
+        let pinned = self.engine.upgrade().map(|engine| pinned(&engine, &self.past));
+        let before = before.min(pinned.unwrap_or(before));
         let oldest = self.past.compact(before).map_err(told)?;
         (self.remove)();
         Ok(oldest)

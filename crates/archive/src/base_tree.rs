@@ -23,6 +23,7 @@ use keyspace::Branches;
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
+use lsm_tree::table::filter::standard_bloom::Builder;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, CompressionType, Config, DescriptorTable, Guard, SeqNo,
     SequenceNumberCounter, Tree, UserValue,
@@ -30,7 +31,7 @@ use lsm_tree::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Judges};
+use crate::compaction::{Bound, Bounds, Erasure, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
@@ -198,7 +199,7 @@ impl Base {
     ///
     /// # Errors
     /// When it never will.
-    pub(crate) fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
+    pub fn await_revision(&self, at: Revision) -> Result<(), ArchiveError> {
         if self.revision() >= at {
             return Ok(());
         }
@@ -226,25 +227,22 @@ impl Base {
     /// # Errors
     /// When it cannot be read.
     pub fn directory_at(&self, at: Revision) -> Result<Directory, ArchiveError> {
-        let mut found = None;
-        self.range_at(&(DIRECTORY..=DIRECTORY), at, &mut |_, value| {
-            found = Some(read_directory(&self.dir, value));
-            ControlFlow::Break(())
-        })?;
-        let now = self.directory();
-        found.unwrap_or_else(|| Ok(Directory::empty(now.seed)))
+        match self.get_at(DIRECTORY, at)? {
+            Some(bytes) => read_directory(&self.dir, &bytes),
+            None => Ok(Directory::empty(self.directory().seed)),
+        }
     }
 
-    /// Revisions that have a name.
+    /// Revisions that somebody needs by themselves.
     pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
         tagged(&self.directory().branches)
     }
 
-    /// Whether a revision has a name, and is a state that it reached.
+    /// Whether somebody needs a revision by itself, and it is a state that the
+    /// base reached.
     pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
         let directory = self.directory();
-        let mut tags = directory.branches.tags().values();
-        Ok(tags.any(|tag| tag.revision == revision)
+        Ok(directory.branches.pins().any(|pin| pin == revision)
             && self.directory_at(revision)?.revision == revision)
     }
 
@@ -301,6 +299,26 @@ impl Base {
     /// The entry at `key`, as of now.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<UserValue>, ArchiveError> {
         self.tree.get(key, SeqNo::MAX).map_err(ArchiveError::tree("read", &self.dir))
+    }
+
+    /// As [`Base::get`], as of the newest batch at or before `at`.
+    pub(crate) fn get_at(
+        &self,
+        key: &[u8],
+        at: Revision,
+    ) -> Result<Option<UserValue>, ArchiveError> {
+        // Through the newest manifest, as in `range_at`. Its runs stand in order,
+        // the newest first, and the memtable is empty.
+        let version = self.tree.current_version();
+        let hash = Builder::get_hash(key);
+        let runs = version.iter_levels().flat_map(|level| level.iter());
+        for table in runs.filter_map(|run| run.get_for_key(key)) {
+            let found = table.get(key, at.0.saturating_add(1), hash);
+            if let Some(entry) = found.map_err(ArchiveError::tree("read", &self.dir))? {
+                return Ok((!entry.is_tombstone()).then_some(entry.value));
+            }
+        }
+        Ok(None)
     }
 
     /// Visits the entries whose keys begin with `prefix`, in order, as of now.
@@ -404,6 +422,19 @@ impl Base {
         self.forget_manifests()
     }
 
+    /// Erases values of the past, wherever they stand.
+    ///
+    /// # Errors
+    /// As [`Base::compact`].
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) -> Result<(), ArchiveError> {
+        self.bounds.erase(erasures);
+        let directory = self.directory();
+        let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
+        self.bounds.erase(Vec::new());
+        merged?;
+        self.forget_manifests()
+    }
+
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let tags = tagged(&directory.branches);
@@ -418,8 +449,7 @@ impl Base {
         let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
         let overlays = needed(&all, &read);
         let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
-        let due: Vec<Left> =
-            past.into_iter().filter(|left| !below.contains(&left.space)).collect();
+        let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
@@ -456,9 +486,10 @@ impl Base {
     }
 }
 
-/// Revisions that have a name.
+/// Revisions that somebody needs by themselves: those that have a name, and
+/// those that merges begin with.
 fn tagged(branches: &Branches) -> BTreeSet<Revision> {
-    branches.tags().values().map(|tag| tag.revision).collect()
+    branches.pins().collect()
 }
 
 /// Whether a space was left before everything that may still be read.

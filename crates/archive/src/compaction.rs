@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
+use keyspace::Purge;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use parking_lot::Mutex;
@@ -26,7 +27,42 @@ use crate::overlay::Overlay;
 
 /// What may go, as of now. Shared with the tree's compactions.
 #[derive(Default)]
-pub(crate) struct Bounds(Mutex<Arc<Bound>>);
+pub(crate) struct Bounds {
+    bound: Mutex<Arc<Bound>>,
+    erasures: Mutex<Arc<[Erasure]>>,
+}
+
+/// What the values of some keys were before a revision must not be left.
+#[derive(Clone, Debug)]
+pub(crate) struct Erasure {
+    /// Whose.
+    pub(crate) purge: Purge,
+    /// Where they stand or stood. Sorted.
+    pub(crate) spaces: Vec<SpaceId>,
+}
+
+impl Erasure {
+    /// Whether a head is to be erased.
+    fn covers(&self, key: &[u8], value: &[u8], revision: Revision) -> bool {
+        self.is_past(key, revision)
+            && codec::key_of_entry(key, value).is_some_and(|key| self.is_about(key))
+    }
+
+    /// Whether an element is to be erased.
+    fn covers_element(&self, key: &[u8], revision: Revision) -> bool {
+        self.is_past(key, revision)
+            && codec::key_of_element(key).is_some_and(|key| self.is_about(key))
+    }
+
+    fn is_past(&self, key: &[u8], revision: Revision) -> bool {
+        let is_here = |space| self.spaces.binary_search(&space).is_ok();
+        revision < self.purge.at && codec::space_of(key).is_some_and(is_here)
+    }
+
+    fn is_about(&self, key: &[u8]) -> bool {
+        self.purge.covers(self.purge.db, key)
+    }
+}
 
 /// What may go.
 #[derive(Clone, Default)]
@@ -78,13 +114,18 @@ impl Bound {
 
 impl Bounds {
     pub(crate) fn set(&self, bound: Bound) {
-        *self.0.lock() = Arc::new(bound);
+        *self.bound.lock() = Arc::new(bound);
+    }
+
+    /// What compactions from here on erase.
+    pub(crate) fn erase(&self, erasures: Vec<Erasure>) {
+        *self.erasures.lock() = erasures.into();
     }
 
     /// The oldest state from which on every one may be read, as far as is known
     /// here.
     pub(crate) fn horizon(&self) -> Revision {
-        self.0.lock().horizon
+        self.bound.lock().horizon
     }
 
     /// Lets compactions look up heads until the answer is dropped: what they read
@@ -95,7 +136,7 @@ impl Bounds {
     }
 
     fn set_heads(&self, heads: Option<Arc<Frozen>>) {
-        Arc::make_mut(&mut self.0.lock()).heads = heads;
+        Arc::make_mut(&mut self.bound.lock()).heads = heads;
     }
 }
 
@@ -120,9 +161,11 @@ impl Factory for Judges {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        let bound = self.0.0.lock().clone();
+        let bound = self.0.bound.lock().clone();
+        let erasures = self.0.erasures.lock().clone();
         Box::new(Judge {
             bound,
+            erasures,
             key: Vec::new(),
             newer: None,
             place: None,
@@ -134,6 +177,7 @@ impl Factory for Judges {
 
 struct Judge {
     bound: Arc<Bound>,
+    erasures: Arc<[Erasure]>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
     /// The version that came before the next one.
@@ -231,6 +275,34 @@ impl Bound {
     }
 }
 
+impl Judge {
+    /// Whether no state that may still be read sees a version, the next of its
+    /// key after newer ones.
+    fn may_go(&mut self, key: &[u8], revision: Revision, is_gone: bool, is_last: bool) -> bool {
+        let newer = self.newer.replace(revision);
+        let Place { states, is_overlay, .. } = self.place(key);
+        if revision > *states.last().expect("the horizon is one") {
+            return false;
+        }
+        // The first state that sees it, unless a newer version hides it there.
+        let seen = states[states.partition_point(|state| *state < revision)];
+        if newer.is_some_and(|newer| newer <= seen) {
+            return true;
+        }
+        let is_oldest = revision <= states[0] && is_last;
+        let is_overlay = *is_overlay;
+        let element = codec::element_at(key);
+        if let Some(end) = element
+            && !self.is_element_in(key, end, seen)
+        {
+            return true;
+        }
+        // An element hides nothing of a space below: its head does.
+        let hides_nothing = is_oldest && (!is_overlay || element.is_some());
+        is_gone && hides_nothing
+    }
+}
+
 impl CompactionFilter for Judge {
     fn filter_item(
         &mut self,
@@ -247,31 +319,25 @@ impl CompactionFilter for Judge {
             self.newer = None;
         }
         // What cannot be read is kept, for whoever reads it to report.
-        let Ok((revision, is_gone)) = codec::age(&item.value()?) else {
+        let value = item.value()?;
+        let Ok((revision, is_gone)) = codec::age(&value) else {
             return Ok(Verdict::Keep);
         };
-        let newer = self.newer.replace(revision);
-        let Place { states, is_overlay, .. } = self.place(key);
-        if revision > *states.last().expect("the horizon is one") {
-            return Ok(Verdict::Keep);
-        }
-        // The first state that sees it, unless a newer version hides it there.
-        let seen = states[states.partition_point(|state| *state < revision)];
-        if newer.is_some_and(|newer| newer <= seen) {
+        if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
         }
-        let is_oldest = revision <= states[0] && context.is_last_level;
-        let is_overlay = *is_overlay;
-        let element = codec::element_at(key);
-        if let Some(end) = element
-            && !self.is_element_in(key, end, seen)
-        {
-            return Ok(Verdict::Destroy);
+        let mut erasures = self.erasures.iter();
+        if codec::element_at(key).is_some() {
+            // The present value was written anew by the record that erases.
+            return Ok(match erasures.any(|erasure| erasure.covers_element(key, revision)) {
+                true => Verdict::Destroy,
+                false => Verdict::Keep,
+            });
         }
-        // An element hides nothing of a space below: its head does.
-        let hides_nothing = is_oldest && (!is_overlay || element.is_some());
-        if is_gone && hides_nothing {
-            return Ok(Verdict::Destroy);
+        if !is_gone && erasures.any(|erasure| erasure.covers(key, &value, revision)) {
+            // The key stays, so that the keys of that state are as many as its
+            // directory counts.
+            return Ok(Verdict::ReplaceValue(codec::erased(key, &value).into()));
         }
         Ok(Verdict::Keep)
     }

@@ -99,6 +99,7 @@ impl Delta {
         self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
             let keyspace = empty(self.databases, directory.seed);
+            keyspace.set_past_rules(directory.rules.clone());
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
                     let (db, space) = (database.db, database.space);
@@ -282,7 +283,19 @@ impl Delta {
         let spaces = stands.chain(left.iter().map(|left| left.space)).collect();
         let overlays = needed(&self.base.overlays().all(), &spaces);
         let branches = self.branches.clone();
-        Ok(Directory { revision, time_ms, seed, database, databases, left, overlays, branches })
+        let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
+        let rules = main.past_rules();
+        Ok(Directory {
+            revision,
+            time_ms,
+            seed,
+            database,
+            databases,
+            left,
+            overlays,
+            branches,
+            rules,
+        })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The directory: where the databases of every branch stand, how many keys
-//! they have, and which revision all of it is.
+//! they have, what is kept of their past, and which revision all of it is.
+
+use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::{Branches, SHARDS};
+use keyspace::{Branches, PastRules, SHARDS};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
 use crate::overlay::Overlay;
 
-/// The version this code writes, and the newest it reads.
+/// The version this code writes, and the newest it reads. Version 2 has the
+/// branches and the rules on the past, which version 1 has not.
 pub(crate) const FORMAT: u64 = 2;
 
-/// The first version that knows branches.
+/// The first version that has them.
 const FORMAT_OF_BRANCHES: u64 = 2;
 
 /// The state of the archive besides the keys themselves. It is written with
@@ -35,6 +38,8 @@ pub struct Directory {
     pub overlays: Vec<Overlay>,
     /// The branches and tags that there are.
     pub branches: Branches,
+    /// What is kept of the past of which keys.
+    pub rules: Arc<PastRules>,
 }
 
 /// A space that no database has any more.
@@ -74,6 +79,7 @@ impl Directory {
             left: Vec::new(),
             overlays: Vec::new(),
             branches: Branches::default(),
+            rules: Arc::default(),
         }
     }
 
@@ -111,6 +117,7 @@ impl Directory {
             numbers.into_iter().for_each(|number| leb128::put(&mut out, number));
         }
         self.branches.encode(&mut out);
+        self.rules.encode(&mut out);
         out
     }
 
@@ -144,19 +151,31 @@ impl Directory {
             let space = reader.space()?;
             left.push(Left { space, at: Revision(reader.number()?), keys: reader.number()? });
         }
-        let mut overlays = Vec::new();
-        let mut branches = Branches::default();
+        let (mut overlays, mut branches) = (Vec::new(), Branches::default());
+        let mut rules = PastRules::default();
         if format >= FORMAT_OF_BRANCHES {
             for _ in 0..reader.number()? {
                 let (space, under) = (reader.space()?, reader.space()?);
                 overlays.push(Overlay { space, under, at: Revision(reader.number()?) });
             }
             branches = Branches::take(&mut reader.0)?;
+            rules = PastRules::decode(&mut reader.0)?;
         }
         if !reader.0.is_empty() {
             return Err(DirectoryError::Malformed("bytes after its end"));
         }
-        Ok(Directory { revision, time_ms, seed, database, databases, left, overlays, branches })
+        let rules = Arc::new(rules);
+        Ok(Directory {
+            revision,
+            time_ms,
+            seed,
+            database,
+            databases,
+            left,
+            overlays,
+            branches,
+            rules,
+        })
     }
 }
 
@@ -176,6 +195,14 @@ impl From<&'static str> for DirectoryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A rule that keeps nothing of the keys that `c*` matches, made by
+    /// revision 7.
+    const RULES: &[u8] = &[1, 2, b'c', b'*', 3, 7, 0];
+
+    fn rules() -> Arc<PastRules> {
+        Arc::new(PastRules::decode(&mut &RULES[..]).expect("well-formed"))
+    }
 
     fn sample() -> Directory {
         let mut keys = Box::new([0; SHARDS]);
@@ -198,6 +225,7 @@ mod tests {
                 at: Revision(69_999),
             }],
             branches: Branches::default(),
+            rules: rules(),
         }
     }
 
@@ -242,7 +270,6 @@ mod tests {
         Directory { branches, ..sample() }
     }
 
-    /// Where the overlays begin, which format 1 does not have.
     const OVERLAYS: &[u8] = &[1, 0xf0, 0xa2, 4, 2, 9, 1, 0xef, 0xa2, 4];
 
     #[test]
@@ -255,28 +282,31 @@ mod tests {
             [&[128, 128, 128, 128, 128, 32, 3, 2][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
         assert_eq!(bytes[..14], head.concat());
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
-        end.extend_from_slice(&[OVERLAYS, &branch, &tag].concat());
+        // Nothing was merged.
+        end.extend_from_slice(&[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES].concat());
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
-    }
-
-    #[test]
-    fn the_format_without_branches_is_read() {
-        let mut bytes = sample().encode();
-        // No branch was ever made, and there are no branches or tags.
-        let end = [OVERLAYS, &[0, 0, 0]].concat();
-        assert!(bytes.ends_with(&end));
-        bytes.truncate(bytes.len() - end.len());
-        assert_eq!(bytes[7], 2, "behind the revision and the form");
-        bytes[7] = 1;
-        let expected = Directory { overlays: Vec::new(), ..sample() };
-        assert_eq!(Directory::decode(&bytes), Ok(expected));
     }
 
     #[test]
     fn survives_the_round_trip() {
         assert_eq!(Directory::decode(&sample().encode()), Ok(sample()));
         assert_eq!(sample().keys(), 300);
+    }
+
+    #[test]
+    fn the_version_without_branches_and_rules_is_read() {
+        let older = Directory { overlays: Vec::new(), rules: Arc::default(), ..sample() };
+        let mut bytes = older.encode();
+        // No overlays; the last branch's number, no branches, no tags; then the rules.
+        let mut newer = vec![0, 0, 0, 0];
+        older.rules.encode(&mut newer);
+        assert!(bytes.ends_with(&newer));
+        bytes.truncate(bytes.len() - newer.len());
+        // The revision takes six bytes, the form one.
+        assert_eq!(bytes[7], 2);
+        bytes[7] = 1;
+        assert_eq!(Directory::decode(&bytes), Ok(older));
     }
 
     #[test]

@@ -230,6 +230,18 @@ impl History {
         Records::new(self, hash, after, upto)
     }
 
+    /// Where a record is, if it is known and later than the horizon.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn place(&self, revision: Revision) -> Result<Option<Place>, HistoryError> {
+        if revision <= self.horizon() || revision > self.noted() {
+            return Ok(None);
+        }
+        let Some(first) = self.segment_of(revision) else { return Ok(None) };
+        self.view(first, |view| view.place(revision, &self.files))
+    }
+
     /// Every record after `after`, up to and with `upto`, in order, as far as
     /// they are known and later than the horizon.
     ///
@@ -289,7 +301,7 @@ impl History {
             let found = self.view(first, |view| view.block_at_time(time_ms, &self.files))?;
             if let Some(place) = found {
                 let mut found = None;
-                self.log.block(first, place.offset, &mut |record, _| {
+                self.log.block_again(first, place.offset, &mut |record, _| {
                     if record.revision <= upto && record.header.time_ms <= time_ms {
                         found = Some(record.revision);
                     }
@@ -332,6 +344,27 @@ impl History {
         if is_changed { self.files.sync_dir(&self.dir) } else { Ok(()) }
     }
 
+    /// Forgets where the records of a segment are, which was rewritten: they
+    /// are looked for again.
+    ///
+    /// # Errors
+    /// When the segment cannot be read, or its file not be removed.
+    pub fn renew(&self, first: Revision) -> Result<(), HistoryError> {
+        let _rebuilding = self.rebuilding.lock();
+        let mut state = self.state.lock();
+        if state.writing.first() == first && !state.writing.is_empty() {
+            state.writing = self.read_segment(first, None)?;
+            return Ok(());
+        }
+        let Some(sealed) = state.sealed.get_mut(&first) else { return Ok(()) };
+        let Index::File(file) = std::mem::replace(&mut sealed.index, Index::Missing) else {
+            return Ok(());
+        };
+        drop(state);
+        self.files.remove(file.path())?;
+        self.files.sync_dir(&self.dir)
+    }
+
     /// Makes the index of one segment again that has none. Answers whether
     /// there was any.
     ///
@@ -349,7 +382,7 @@ impl History {
         let building = match index {
             Index::File(_) => return Ok(true),
             Index::Memory(building) => building,
-            Index::Missing => Arc::new(self.read_segment(first, last)?),
+            Index::Missing => Arc::new(self.read_segment(first, Some(last))?),
         };
         self.write(&building)?;
         Ok(true)
@@ -420,7 +453,7 @@ impl History {
             (Index::File(file), Some(broken)) if !Arc::ptr_eq(file, broken) => return Ok(index),
             _ => {}
         }
-        let building = Arc::new(self.read_segment(first, last)?);
+        let building = Arc::new(self.read_segment(first, Some(last))?);
         match self.write(&building) {
             Ok(file) => Ok(Index::File(file)),
             Err(error) => {
@@ -431,8 +464,13 @@ impl History {
         }
     }
 
-    /// The index of a sealed segment, out of the segment.
-    fn read_segment(&self, first: Revision, last: Revision) -> Result<Building, HistoryError> {
+    /// The index of a segment, out of the segment, which must have everything
+    /// up to `last`.
+    fn read_segment(
+        &self,
+        first: Revision,
+        last: Option<Revision>,
+    ) -> Result<Building, HistoryError> {
         let mut building = Building::new(first);
         let mut at = Some(0);
         while let Some(offset) = at {
@@ -444,7 +482,7 @@ impl History {
             })?;
             noted?;
         }
-        if building.last() != last {
+        if last.is_some_and(|last| building.last() != last) {
             let revision = building.last().next();
             return Err(HistoryError::Short { segment: first, revision });
         }
@@ -452,6 +490,7 @@ impl History {
     }
 
     fn seal(&self, first: Revision) {
+        let _rebuilding = self.rebuilding.lock();
         let Some((Index::Memory(building), _)) = self.index_of(first) else { return };
         if let Err(error) = self.write(&building) {
             tracing::warn!("{error}; the index is made again when it is needed");
@@ -518,16 +557,18 @@ fn open_index(files: &Files, dir: &Path, segment: &SegmentInfo) -> Index {
 
 impl View<'_> {
     /// Some of the records with this hash between two revisions: the newest of
-    /// them, in order, and none left out in between. Empty if there are none.
+    /// them, in order, and none left out in between; if there are `enough`, it
+    /// need not look for more. Empty if there are none.
     fn newest(
         &self,
         hash: u32,
         after: Revision,
         upto: Revision,
+        enough: usize,
         files: &Files,
     ) -> Result<Vec<Hit>, Unusable> {
         match self {
-            View::Memory(building) => Ok(building.newest(hash, after, upto)),
+            View::Memory(building) => Ok(building.newest(hash, after, upto, enough)),
             View::File(file) => file.newest(hash, after, upto, files),
         }
     }

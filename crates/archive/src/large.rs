@@ -291,7 +291,16 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => continue,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
+            | Effect::KeepRule { .. }
+            | Effect::KeepRuleGone { .. }
+            | Effect::Purge { .. }
+            | Effect::Erased
+            | Effect::Undoable { .. }
+            | Effect::Undone { .. } => continue,
             _ if !is_named => return None,
             Effect::Rename { db, key, .. } => {
                 let last = touches.last_mut()?;
@@ -316,6 +325,7 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
             | Effect::ListSet { .. }
             | Effect::Deadline(_) => true,
             Effect::Delete(_)
+            | Effect::Erase
             | Effect::Emptied
             | Effect::StrSet { .. }
             | Effect::StrWrite { .. }

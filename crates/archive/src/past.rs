@@ -9,10 +9,14 @@
 //! transactions since: all of them, or for a single key those that the history
 //! names.
 
+mod batches;
+mod blocks;
 mod cache;
+mod erase;
 mod error;
 mod horizon;
 mod key;
+mod purge;
 mod retention;
 mod source;
 mod trace;
@@ -24,16 +28,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use base::{BranchId, DbIndex, Revision};
-use keyspace::{EncodingLimits, Keyspace};
+use keyspace::{EncodingLimits, Keyspace, Stored};
 use log::{Hold, Log, Place, RealVfs, Record};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::History;
-use cache::Cache;
+use crate::history::{DATABASE_WIDE, History};
+use batches::Batches;
+use blocks::Blocks;
+use cache::{Cache, Wanted};
 pub use error::PastError;
+use horizon::{HORIZON, PURGED};
+use key::Name;
 pub use retention::Retention;
 use source::Source;
+use view::Batch;
 
 /// The folder in the archive's that the history has to itself.
 const HISTORY: &str = "history";
@@ -58,12 +67,17 @@ pub struct PastOptions {
 pub struct Past {
     source: Arc<Source>,
     cache: Cache,
+    batches: Batches,
     hold: Hold,
     dir: PathBuf,
     /// Held while the horizon moves.
     moving: Mutex<()>,
     /// Somebody wants the space back that the base has for the past.
     wants_merge: AtomicBool,
+    /// Held while the past of keys is erased.
+    purging: Mutex<()>,
+    /// The newest revision when this was opened.
+    opened: Revision,
 }
 
 /// How much of the past is kept.
@@ -93,32 +107,40 @@ impl Past {
     pub fn open(base: Arc<Base>, log: Arc<Log>, options: PastOptions) -> Result<Past, PastError> {
         let dir = base.dir().join(HISTORY);
         let hold = log.hold(HOLDER);
-        let history = History::open(Arc::new(RealVfs), &dir, log.id(), log.clone())?;
-        let found = horizon::read(&RealVfs, &dir, log.id());
+        let blocks = Arc::new(Blocks::new(log.clone()));
+        let history = History::open(Arc::new(RealVfs), &dir, log.id(), blocks.clone())?;
+        let found = horizon::read(&HORIZON, &RealVfs, &dir, log.id());
         let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
         let horizon = oldest.unwrap_or_else(|| base.revision());
         if found != Some(horizon) {
-            horizon::write(&RealVfs, &dir, log.id(), horizon)?;
+            horizon::write(&HORIZON, &RealVfs, &dir, log.id(), horizon)?;
         }
         history.forget_before(horizon)?;
         hold.set(horizon);
+        let opened = log.buffered();
         let source = Arc::new(Source {
             base,
             log,
+            blocks,
             history,
             horizon: AtomicU64::new(horizon.0),
             databases: options.databases,
             limits: options.limits,
             catching_up: Mutex::new(()),
+            scratch: Mutex::new(None),
+            layout: RecursiveRwLock::new(()),
             fault: Mutex::new(None),
         });
         Ok(Past {
             source,
             cache: Cache::default(),
+            batches: Batches::default(),
             hold,
             dir,
             moving: Mutex::new(()),
             wants_merge: AtomicBool::new(false),
+            purging: Mutex::new(()),
+            opened,
         })
     }
 
@@ -130,7 +152,8 @@ impl Past {
     pub fn discard(base: &Base) -> Result<(), PastError> {
         let dir = base.dir().join(HISTORY);
         // First: without it nothing else is believed.
-        horizon::remove(&RealVfs, &dir)?;
+        horizon::remove(&HORIZON, &RealVfs, &dir)?;
+        horizon::remove(&PURGED, &RealVfs, &dir)?;
         Ok(History::discard(&RealVfs, &dir)?)
     }
 
@@ -165,8 +188,18 @@ impl Past {
     /// # Errors
     /// When that is older than the oldest.
     pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        self.source.know(self.source.log.buffered())?;
+        self.noted_at_time(time_ms)
+    }
+
+    /// As [`Past::at_time`], of the transactions that are noted, without
+    /// waiting for others.
+    ///
+    /// # Errors
+    /// As [`Past::at_time`].
+    pub fn noted_at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
         let source = &self.source;
-        source.know(source.log.buffered())?;
+        let _layout = source.layout.read();
         let oldest = source.oldest();
         let found = source.history.at_time(time_ms)?;
         match found.filter(|&found| found >= oldest) {
@@ -189,12 +222,7 @@ impl Past {
         if revision <= source.oldest() {
             return Ok(source.base.directory_at(revision)?.time_ms);
         }
-        let mut time_ms = None;
-        source.changes(Revision(revision.0 - 1), revision, &mut |record| {
-            time_ms = Some(record.header.time_ms);
-            ControlFlow::Break(())
-        })?;
-        time_ms.ok_or_else(|| source.compacted(revision))
+        source.time_of(revision)?.ok_or_else(|| source.compacted(revision))
     }
 
     /// The state of a branch at a revision, not before it was made: all of it.
@@ -207,7 +235,8 @@ impl Past {
         if let Some(found) = self.cache.get((branch, revision), true, self.oldest()) {
             return Ok(found);
         }
-        let (batch, keyspace) = view::whole(&self.source, branch, revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let (batch, keyspace) = view::whole(&self.source, &batch, revision)?;
         Ok(self.cache.put((branch, revision), batch, true, keyspace))
     }
 
@@ -226,8 +255,78 @@ impl Past {
         if let Some(found) = self.cache.get((branch, revision), false, self.oldest()) {
             return Ok(found);
         }
-        let (batch, keyspace) = view::of_keys(&self.source, branch, revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let (batch, keyspace) = view::of_keys(&self.source, batch, revision);
         Ok(self.cache.put((branch, revision), batch, false, keyspace))
+    }
+
+    /// What [`Past::view_of_keys`] answers, if it is there, or if the revision
+    /// was asked for so often lately that it is worth making.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.source.reach(revision)?;
+        match self.cache.get_or_count((branch, revision), self.oldest()) {
+            Wanted::Kept(found) => Ok(Some(found)),
+            Wanted::Again => self.view_of_keys(branch, revision).map(Some),
+            Wanted::Seldom => Ok(None),
+        }
+    }
+
+    /// A key of a branch's database at a revision, due or not. It costs what has to be
+    /// read for it, and nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let name = Name::new(batch.directory.seed, db, key);
+        key::read(&self.source, &batch, revision, &name)
+    }
+
+    /// A key at several revisions, the oldest first, each told to `visit` with
+    /// its place among them. What was done to the key is read once for all.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn key_at_each(
+        &self,
+        branch: BranchId,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        let (Some(&oldest), Some(&newest)) = (revisions.first(), revisions.last()) else {
+            return Ok(());
+        };
+        self.source.reach(oldest)?;
+        self.source.reach(newest)?;
+        let batch = self.batch_at(branch, oldest)?;
+        let name = Name::new(batch.directory.seed, db, key);
+        key::read_each(&self.source, &batch, revisions, &name, visit)
+    }
+
+    /// The newest state of the base at or before a revision, or one that was
+    /// not long ago.
+    fn batch_at(&self, branch: BranchId, revision: Revision) -> Result<Arc<Batch>, PastError> {
+        if let Some(found) = self.batches.get(branch, revision, self.oldest()) {
+            return Ok(found);
+        }
+        let batch = Arc::new(Batch::at(&self.source, branch, revision)?);
+        Ok(self.batches.put(revision, batch))
     }
 
     /// Visits the transactions of a branch after `after`, up to `upto`, that
@@ -248,6 +347,7 @@ impl Past {
         let upto = upto.min(source.log.buffered());
         source.know(upto)?;
         source.keeps(after)?;
+        let _layout = source.layout.read();
         for hit in source.newest_first(key, after, upto) {
             let hit = hit?;
             let flow = source.record(hit, &mut |record| {
@@ -264,6 +364,45 @@ impl Past {
             }
         }
         // Had something gone meanwhile, the visits would not have been all.
+        source.keeps(after)
+    }
+
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        self.noted_wide(after, upto, visit)
+    }
+
+    /// As [`Past::wide`], of the transactions that are noted, without waiting
+    /// for others.
+    ///
+    /// # Errors
+    /// As [`Past::wide`].
+    pub fn noted_wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        source.keeps(after)?;
+        let _layout = source.layout.read();
+        for hit in source.history.records(DATABASE_WIDE, after, upto) {
+            if source.record(hit?, &mut |record| visit(*record))?.is_break() {
+                break;
+            }
+        }
         source.keeps(after)
     }
 
@@ -299,7 +438,9 @@ impl Past {
             log_bytes: old.map(|segment| segment.bytes).sum(),
             index_bytes: history.file_bytes,
             base_bytes: source.base.disk_bytes(),
-            memory_bytes: (history.memory_bytes + self.cache.memory_bytes()) as u64,
+            memory_bytes: (history.memory_bytes
+                + self.cache.memory_bytes()
+                + source.blocks.memory_bytes()) as u64,
             noted: self.noted(),
         }
     }

@@ -135,20 +135,12 @@ impl State {
     ) -> Result<Option<Option<Stored>>, BackingError> {
         let name = codec::head_key(space, hash, key);
         let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let mut found = Ok(None);
-        let read = match at {
-            At::Newest => self.base.get(&name).map(|value| {
-                found = value.map(|value| self.decode(&value, is_long)).transpose();
-            }),
-            At::Revision(at) => {
-                let range = &name[..]..=&name[..];
-                self.base.range_at(&range, at, &mut |_, value| {
-                    found = self.decode(value, is_long).map(Some);
-                    ControlFlow::Break(())
-                })
-            }
+        let value = match at {
+            At::Newest => self.base.get(&name),
+            At::Revision(at) => self.base.get_at(&name, at),
         };
-        read.map_err(unreadable)?;
+        let value = value.map_err(unreadable)?;
+        let found = value.map(|value| self.decode(&value, is_long)).transpose();
         let bucket = codec::bucket_of(hash);
         let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
         match found.map_err(damaged)? {

@@ -100,7 +100,10 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => return None,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => return None,
             _ => {}
         }
     }

@@ -431,8 +431,7 @@ fn branches_are_restored_with_what_their_parent_had() {
     let set = |value: &[u8]| {
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
         let (journal, options) = (ToLog(&database.log), options(database.now_ms, &limits));
-        let mut txn =
-            Txn::begin(&database.keyspace, &Scope::All, &journal, &mut buffers, options);
+        let mut txn = Txn::begin(&database.keyspace, &Scope::All, &journal, &mut buffers, options);
         txn.select(0);
         txn.set_string(b"key", value, None);
         txn.finish();

@@ -2,7 +2,7 @@
 
 mod random;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use archive::{
     Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
 };
 use base::{BranchId, Revision, SystemClock};
-use keyspace::{EncodingLimits, Keyspace, dump};
+use keyspace::{EncodingLimits, Keyspace, Since, Stored, ValueRef, dump};
 use testkit::temp_dir;
 
 use random::{DATABASES, Database, Key, State, contents, look};
@@ -111,6 +111,8 @@ impl Archived {
         for _ in 0..revisions {
             let revision = self.revision();
             let view = self.past.view_of_keys(BranchId::MAIN, revision).expect("it is kept");
+            let several: BTreeSet<Revision> = (0..4).map(|_| self.revision()).collect();
+            let several: Vec<Revision> = several.into_iter().collect();
             for _ in 0..12 {
                 let number = self.database.below(62);
                 let name = if number == 61 { vec![b'x'; 70_000] } else { name(number) };
@@ -118,8 +120,38 @@ impl Archived {
                 let expected = self.states[&revision].0.get(&key).cloned();
                 let text = key.1[..key.1.len().min(8)].escape_ascii();
                 assert_eq!(key_of(&view, &key), expected, "{}:{text} at {revision}", key.0);
+                let found =
+                    self.past.key(BranchId::MAIN, revision, key.0, &key.1).expect("it is kept");
+                assert_eq!(found.as_ref().map(state), expected, "{}:{text} at {revision}", key.0);
+                if let Some(present) = self.present(revision, &key) {
+                    assert_eq!(present, expected, "{}:{text} since {revision}", key.0);
+                }
+                let mut seen = 0;
+                let mut see = |at: usize, stored: Option<&Stored>| {
+                    let revision = several[at];
+                    let expected = self.states[&revision].0.get(&key).cloned();
+                    assert_eq!(stored.map(state), expected, "{}:{text} at {revision}", key.0);
+                    seen += 1;
+                };
+                let past = self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, &mut see);
+                past.expect("they are kept");
+                assert_eq!(seen, several.len());
             }
         }
+    }
+
+    /// What a key is now, if that is known to be what it was.
+    fn present(&self, revision: Revision, key: &Key) -> Option<Option<State>> {
+        let keyspace = &self.database.keyspace;
+        look(keyspace, key.0, &mut |txn| match txn.since(&key.1, revision) {
+            Since::Unchanged(deadline) => {
+                let info = txn.info(&key.1).expect("it is there");
+                assert_eq!(info.deadline, deadline);
+                Some(Some((body(txn.get(&key.1)?), info.deadline, info.revision)))
+            }
+            Since::Absent => Some(None),
+            Since::Unknown => None,
+        })
     }
 
     /// Compares some revisions as a whole.
@@ -199,10 +231,19 @@ fn key_of(keyspace: &Keyspace, (db, key): &Key) -> Option<State> {
         txn.load(key);
         txn.check_backing().expect("the past can be read");
         let info = txn.info(key)?;
-        let mut body = dump::encode_body(txn.get(key)?);
-        body.sort_unstable();
-        Some((body, info.deadline, info.revision))
+        Some((body(txn.get(key)?), info.deadline, info.revision))
     })
+}
+
+/// A value, whatever the order of its elements.
+fn body(value: ValueRef<'_>) -> Vec<u8> {
+    let mut body = dump::encode_body(value);
+    body.sort_unstable();
+    body
+}
+
+fn state(stored: &Stored) -> State {
+    (body(stored.value.as_ref()), stored.deadline, stored.revision)
 }
 
 fn name(number: u64) -> Vec<u8> {
@@ -218,7 +259,7 @@ fn every_kept_revision_is_as_it_was() {
 
 #[test]
 fn every_kept_revision_of_large_collections_is_as_it_was() {
-    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (0, 0), (8, 300)]) {
+    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (8, 300)]) {
         keep_every_revision(seed, Database::of_collections(seed), LargeFrom { elements, bytes });
     }
 }
@@ -285,8 +326,8 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
             archived.step(120);
             archived.checkpoint();
             let now_ms = archived.database.now_ms;
-            assert!(!archived.past.retain(&never, now_ms).expect("nothing to do"));
-            archived.past.retain(&limit, now_ms).expect("files can be removed");
+            assert!(!archived.past.retain(&never, now_ms, &free).expect("nothing to do"));
+            archived.past.retain(&limit, now_ms, &free).expect("files can be removed");
             let removed = archived.database.log().remove_before(archived.base.revision());
             removed.expect("memory");
             let oldest = archived.past.oldest();
@@ -311,6 +352,36 @@ fn what_is_too_old_or_too_much_gives_its_space_back() {
         let sealed = archived.database.log().segments().len() - 1;
         assert!(index_files() <= sealed + 1, "{} files for {sealed}", index_files());
     }
+}
+
+/// Nobody holds anything.
+fn free() -> Revision {
+    Revision(u64::MAX)
+}
+
+#[test]
+fn what_somebody_holds_stays() {
+    let folder = temp_dir();
+    let pace = Pace { log_bytes: 3000, ..Pace::default() };
+    let mut archived = Archived::new(folder.path(), 7, pace);
+    archived.follow();
+    let all = Retention { age_ms: 0, bytes: 1 };
+    let mut held = Revision::ZERO;
+    for round in 0..6 {
+        archived.step(120);
+        archived.checkpoint();
+        if round == 2 {
+            held = archived.base.revision();
+        }
+        let now_ms = archived.database.now_ms;
+        archived.past.retain(&all, now_ms, &|| held).expect("files can be removed");
+        assert!(archived.past.oldest() <= held);
+        archived.check_keys(20);
+    }
+    assert!(archived.past.oldest() > Revision::ZERO, "the rest goes");
+    let now_ms = archived.database.now_ms;
+    archived.past.retain(&all, now_ms, &free).expect("files can be removed");
+    assert!(archived.past.oldest() > held);
 }
 
 #[test]

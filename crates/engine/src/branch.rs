@@ -5,9 +5,13 @@
 //! it is. So a command neither knows nor cares which branch it runs on.
 
 mod commands;
+mod common;
 mod create;
 mod create_at;
+mod diff;
 mod line;
+mod merge;
+mod merges;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use base::{BranchId, DbIndex, Revision};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
-use keyspace::{Branches, Journal, Keyspace, Spaces};
+use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
 use parking_lot::{Mutex, RwLock};
 
 use crate::engine::Engine;
@@ -149,6 +153,13 @@ pub trait Branching: Send + Sync {
     /// # Errors
     /// When it cannot be read.
     fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
+
+    /// A branch's databases as of a state that the archive keeps: one of
+    /// [`Branches::pins`]. Waits for it. Nobody may change them.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn state(&self, branch: BranchId, at: Revision) -> Result<Arc<Keyspace>>;
 }
 
 /// All branches but main.
@@ -162,6 +173,7 @@ pub(crate) struct LiveBranches {
     /// Whether there is any.
     any: AtomicBool,
     pub(crate) branching: OnceLock<Arc<dyn Branching>>,
+    reports: Mutex<merges::Reports>,
 }
 
 impl LiveBranches {
@@ -274,14 +286,7 @@ impl Engine {
                 "READONLY the branch '{name}' is written to by BRANCH MERGE only"
             )));
         }
-        let used = branch.keyspace.memory_bytes() as u64;
-        if row.quota_bytes > 0 && used >= row.quota_bytes {
-            return Err(Error::new(format!(
-                "QUOTA {name}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
-                row.quota_bytes
-            )));
-        }
-        Ok(())
+        check_quota(row, &branch.keyspace)
     }
 
     /// Puts a session whose branch began anew on what it is now.
@@ -312,6 +317,19 @@ impl Session {
     pub(crate) fn branch(&self) -> BranchId {
         self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.0.id)
     }
+}
+
+/// Whether a branch may take more memory.
+fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
+    let used = keyspace.memory_bytes() as u64;
+    if row.quota_bytes == 0 || used < row.quota_bytes {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "QUOTA {}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
+        String::from_utf8_lossy(&row.name),
+        row.quota_bytes
+    )))
 }
 
 /// The error for a name that no branch has.

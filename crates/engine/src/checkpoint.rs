@@ -59,8 +59,15 @@ pub trait Archive: Send + Sync {
         self.request(revision);
     }
 
-    /// Whether writers should wait: it lags further behind than is allowed.
-    fn is_congested(&self) -> bool;
+    /// Waits until it has reached a revision.
+    ///
+    /// # Errors
+    /// Why it never will.
+    fn settle(&self, revision: Revision) -> Result<(), String>;
+
+    /// Bytes of the log that it does not have. Past
+    /// `Settings::archive_lag_bytes_max` writers wait, so every write asks.
+    fn lag_bytes(&self) -> u64;
 
     /// Makes a backup of everything in the folder `to`, or brings the one there
     /// up to date. Takes its time, and nobody else's.

@@ -176,7 +176,8 @@ impl Engine {
             check_may_travel(command)?;
         }
         let in_multi = session.multi.is_some();
-        if in_multi && flags.has(NO_MULTI) {
+        let looks_at_queue = in_multi && crate::whatif::looks_at_queue(command, argv);
+        if in_multi && flags.has(NO_MULTI) && !looks_at_queue {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
         if session.seat.is_some() {
@@ -189,20 +190,21 @@ impl Engine {
             self.replicator.admit_write()?;
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
-        if speaks_resp2 && session.is_subscribed() && !allowed_while_subscribed(command) {
+        if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
+            let watching = if session.client.is_watching() { "(UN)WATCHFROM / " } else { "" };
             return Err(Error::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-                 allowed in this context",
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / {watching}PING / QUIT / RESET \
+                 are allowed in this context",
                 command.full_name.to_ascii_lowercase()
             )));
         }
-        let runs_in_multi = crate::transaction::runs_inside_multi(command);
+        let runs_in_multi = looks_at_queue || crate::transaction::runs_inside_multi(command);
         if in_multi && !runs_in_multi {
             return Ok(Admitted::Queue);
         }
         // A disk that does not keep up slows writers instead of growing memory.
         // REVERT needs everything to stand still for a moment.
-        let waits = flags.has(WRITE) && self.is_congested()
+        let waits = flags.has(WRITE) && self.is_congested(live)
             || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
         if waits {
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
@@ -226,9 +228,11 @@ impl Engine {
         Ok(Admitted::Run)
     }
 
-    fn is_congested(&self) -> bool {
+    fn is_congested(&self, live: &Live) -> bool {
+        let lag_max = live.settings.archive_lag_bytes_max;
         self.replicator.is_congested()
-            || self.archive.get().is_some_and(|archive| archive.is_congested())
+            || lag_max > 0
+                && self.archive.get().is_some_and(|archive| archive.lag_bytes() > lag_max)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
@@ -550,7 +554,7 @@ pub(crate) fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a
     &argv[names.min(argv.len())..]
 }
 
-fn allowed_while_subscribed(command: &Command) -> bool {
+fn allowed_while_listening(command: &Command) -> bool {
     matches!(
         command.full_name.as_str(),
         "ping"
@@ -560,6 +564,8 @@ fn allowed_while_subscribed(command: &Command) -> bool {
             | "punsubscribe"
             | "ssubscribe"
             | "sunsubscribe"
+            | "watchfrom"
+            | "unwatchfrom"
             | "quit"
             | "reset"
     )

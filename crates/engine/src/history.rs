@@ -4,7 +4,11 @@
 
 mod changes;
 pub(crate) mod events;
-mod of_key;
+mod feed;
+mod kept;
+pub(crate) mod of_key;
+mod policy;
+mod purge;
 pub(crate) mod revert;
 mod upkeep;
 
@@ -19,11 +23,20 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
 
+pub(crate) use feed::Feeds;
+pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[changes::HANDLERS, of_key::HANDLERS, revert::HANDLERS, upkeep::HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
+    changes::HANDLERS,
+    feed::HANDLERS,
+    of_key::HANDLERS,
+    policy::HANDLERS,
+    purge::HANDLERS,
+    revert::HANDLERS,
+    upkeep::HANDLERS,
+];
 
 /// FROM and TO, both included.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,7 +133,7 @@ fn keep(visited: Result<ControlFlow<()>>, failure: &mut Option<Error>) -> Contro
 }
 
 /// COUNT's argument, at least 1.
-fn count(args: &mut Args<'_>) -> Result<usize> {
+pub(crate) fn count(args: &mut Args<'_>) -> Result<usize> {
     let count = args.next_i64()?;
     usize::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| {
         Error::new(format!("ERR COUNT {count} is below 1, the least that can be asked for"))

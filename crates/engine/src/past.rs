@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision};
-use keyspace::Keyspace;
+use keyspace::{Keyspace, Purge, Stored};
 use log::Record;
 use thiserror::Error;
 
@@ -54,6 +54,51 @@ pub trait Past: Send + Sync {
         self.view(branch, revision)
     }
 
+    /// What [`Past::view_of_keys`] answers, if that is there or worth making,
+    /// because the revision is asked for again and again. `None` says to ask for
+    /// each key by [`Past::key`].
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn view_at_hand(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        self.view_of_keys(branch, revision).map(Some)
+    }
+
+    /// A key of a branch's database as it was right after a revision, due or not.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError>;
+
+    /// A key at several revisions, the oldest first, each told to `visit` with
+    /// its place among them.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_at_each(
+        &self,
+        branch: BranchId,
+        revisions: &[Revision],
+        db: DbIndex,
+        key: &[u8],
+        visit: &mut dyn FnMut(usize, Option<&Stored>),
+    ) -> Result<(), PastError> {
+        for (at, &revision) in revisions.iter().enumerate() {
+            visit(at, self.key(branch, revision, db, key)?.as_ref());
+        }
+        Ok(())
+    }
+
     /// Visits the transactions of a branch after `after`, up to `upto`, that
     /// changed a key or everything in its database, newest first.
     ///
@@ -75,6 +120,21 @@ pub trait Past: Send + Sync {
     /// # Errors
     /// As [`Past::of_key`].
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
+
+    /// Visits the transactions after `after`, up to `upto`, that changed
+    /// databases as a whole, or took such a change back, newest first.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
+    -> Result<(), PastError>;
+
+    /// Erases what keys were before a transaction, from every file; the archive
+    /// has reached it. Answers how many transactions were changed for it.
+    ///
+    /// # Errors
+    /// When not everything is erased; it can be asked for again.
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError>;
 
     /// What HISTORY.STATS says, as `(name, number)`.
     fn stats(&self) -> Vec<(&'static str, u64)>;

@@ -3,6 +3,11 @@
 //! A view is a keyspace of its own, which the history fills as its keys are
 //! asked for. A command runs on it with the same handler as on the present, at
 //! the view's time, so that deadlines are compared with the clock as it was.
+//!
+//! Where the present is what the past was, it is the view: a command whose keys
+//! have not changed since runs on them as they stand. Else, for a revision that
+//! is not asked for again and again, the view is a keyspace that holds only the
+//! keys that the command names.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +17,7 @@ use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
-use keyspace::{Buffers, Journal, Keyspace, Scope, Txn, TxnOptions, Value, ValueRef};
+use keyspace::{Buffers, Journal, Keyspace, Scope, Since, Txn, TxnOptions, Value, ValueRef};
 
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -34,8 +39,26 @@ pub(crate) struct Moment {
     pub(crate) time_ms: u64,
 }
 
+/// A moment whose time may not be known yet: to look it up takes the log.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    branch: BranchId,
+    revision: Revision,
+    time_ms: Option<u64>,
+}
+
+impl From<Moment> for At {
+    fn from(moment: Moment) -> At {
+        let Moment { branch, revision, time_ms } = moment;
+        At { branch, revision, time_ms: Some(time_ms) }
+    }
+}
+
+/// What the clock says where no key has a deadline.
+const ANY_TIME: u64 = 0;
+
 /// Nobody writes to the past.
-struct Unchanged;
+pub(crate) struct Unchanged;
 
 impl Journal for Unchanged {
     fn reserve(&self) -> Revision {
@@ -85,6 +108,117 @@ impl Engine {
         }
     }
 
+    /// As [`Engine::moment`], but of a revision the time is looked up only when
+    /// somebody needs it.
+    fn at(&self, branch: BranchId, when: When, now_ms: u64) -> Result<At> {
+        let past = self.needs_past()?;
+        match when {
+            When::Revision(revision)
+                if revision >= past.oldest() && revision <= self.replicator.committed() =>
+            {
+                Ok(At { branch, revision, time_ms: None })
+            }
+            _ => self.moment(branch, when, now_ms).map(At::from),
+        }
+    }
+
+    fn time_of(&self, at: At) -> Result<Moment> {
+        match at.time_ms {
+            Some(time_ms) => {
+                let At { branch, revision, .. } = at;
+                Ok(Moment { branch, revision, time_ms })
+            }
+            None => self.moment(at.branch, When::Revision(at.revision), 0),
+        }
+    }
+
+    /// Runs a command that [`check_may_read`] lets pass and that looks only at
+    /// the keys it names.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    fn read_keys_at(
+        &self,
+        live: &Live,
+        at: At,
+        db: DbIndex,
+        command: &'static Command,
+        argv: &[&[u8]],
+        rng: &mut dyn Rng,
+        buffers: &mut Buffers,
+        reply: &mut dyn Reply,
+    ) -> Result {
+        let keys = command.keys(argv);
+        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], at.revision))?;
+        // Which branch's state it is: before it was made, its parent's.
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let needs_time = tells_how_it_is_kept(command);
+        if !needs_time
+            && branch == BranchId::MAIN
+            && let Some(done) = self.read_present(live, at, db, command, argv, rng, buffers, reply)
+        {
+            return done;
+        }
+        let past = self.needs_past()?;
+        if let Some(view) = past.view_at_hand(branch, revision)? {
+            let moment = self.time_of(at)?;
+            return read_in(&view, live, moment, db, command, argv, rng, buffers, reply);
+        }
+        if db >= self.keyspace.databases() {
+            return Err(Error::DB_OUT_OF_RANGE);
+        }
+        let scratch = self.scratches.take(&self.keyspace);
+        let mut has_deadline = false;
+        for key in &keys {
+            if let Some(stored) = past.key(branch, revision, db, argv[key.index])? {
+                has_deadline |= stored.deadline.is_some();
+                scratch.give(db, argv[key.index], stored);
+            }
+        }
+        let moment = match at.time_ms {
+            None if !has_deadline && !needs_time => Moment { branch, revision, time_ms: ANY_TIME },
+            _ => self.time_of(at)?,
+        };
+        let done = read_in(&scratch, live, moment, db, command, argv, rng, buffers, reply);
+        for key in &keys {
+            scratch.take(db, argv[key.index])?;
+        }
+        self.scratches.give_back(scratch, std::iter::empty());
+        done
+    }
+
+    /// Runs a command on main's present, if its keys are as they were then; does
+    /// nothing if they are not, or if memory cannot tell.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+    fn read_present(
+        &self,
+        live: &Live,
+        at: At,
+        db: DbIndex,
+        command: &'static Command,
+        argv: &[&[u8]],
+        rng: &mut dyn Rng,
+        buffers: &mut Buffers,
+        reply: &mut dyn Reply,
+    ) -> Option<Result> {
+        let Run::Data(handler) = command.spec.run else { return None };
+        if db >= self.keyspace.databases() {
+            return None;
+        }
+        let scope = scope_in(&self.keyspace, command, argv);
+        let options = view_options(live, at.time_ms.unwrap_or(ANY_TIME));
+        let mut txn = Txn::begin(&self.keyspace, &scope, &Unchanged, buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        for key in command.keys(argv) {
+            match txn.since(argv[key.index], at.revision) {
+                Since::Unchanged(Some(_)) if at.time_ms.is_none() => return None,
+                Since::Unchanged(_) | Since::Absent => {}
+                Since::Unknown => return None,
+            }
+        }
+        let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
+        Some(handler(&mut ctx, arguments(command, argv), reply))
+    }
+
     /// The state at a moment, all of it.
     pub(crate) fn view_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
         let (branch, revision) = self.line(at.branch).at(at.revision);
@@ -97,7 +231,7 @@ impl Engine {
         Ok(self.needs_past()?.view_of_keys(branch, revision)?)
     }
 
-    /// Runs a command that [`check_may_read`] lets pass.
+    /// Runs a command that [`check_may_read`] lets pass on a state as a whole.
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn read_at(
         &self,
@@ -110,45 +244,33 @@ impl Engine {
         buffers: &mut Buffers,
         reply: &mut dyn Reply,
     ) -> Result {
-        let Run::Data(handler) = command.spec.run else {
-            return Err(not_on_a_view(command));
-        };
-        let view = match is_about_named_keys(&self.keyspace, command, argv) {
-            true => self.view_of_keys_at(moment)?,
-            false => self.view_at(moment)?,
-        };
-        if db >= view.databases() {
-            return Err(Error::DB_OUT_OF_RANGE);
+        let keys = command.keys(argv);
+        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], moment.revision))?;
+        if !keys.is_empty() {
+            self.check_all_kept(&upper_name(command))?;
         }
-        let options = view_options(live, moment.time_ms);
-        let scope = scope_in(&view, command, argv);
-        let mut txn = Txn::begin(&view, &scope, &Unchanged, buffers, options);
-        // What was due then is not seen, and stays where it is.
-        txn.keep_due();
-        txn.select(db);
-        command.keys(argv).iter().for_each(|key| txn.load(argv[key.index]));
-        txn.check_backing()?;
-        let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
-        handler(&mut ctx, arguments(command, argv), reply)
+        let view = self.view_at(moment)?;
+        read_in(&view, live, moment, db, command, argv, rng, buffers, reply)
     }
 
     /// As the client's own command: in place for the keys it names, aside when
     /// it looks at all of them.
     fn read_for(
         call: &mut Call<'_, '_>,
-        moment: Moment,
+        at: At,
         command: &'static Command,
         argv: &[&[u8]],
     ) -> Result<Outcome> {
         let (engine, live, db) = (call.engine, call.live, call.session.db);
-        call.session.shown_view = Some(moment.revision);
+        call.session.shown_view = Some(at.revision);
         if is_about_named_keys(&engine.keyspace, command, argv) {
             let session = &mut *call.session;
             let (rng, buffers) = (&mut session.rng, &mut session.buffers);
-            engine.read_at(live, moment, db, command, argv, rng, buffers, call.reply)?;
-            session.depends_on = session.depends_on.max(moment.revision);
+            engine.read_keys_at(live, at, db, command, argv, rng, buffers, call.reply)?;
+            session.depends_on = session.depends_on.max(at.revision);
             return Ok(Outcome::Done);
         }
+        let moment = engine.time_of(at)?;
         let words: Vec<Vec<u8>> = argv.iter().map(|word| word.to_vec()).collect();
         aside::run(call, move |engine, reply| {
             let mut rng = SeededRng::new(engine.clock.monotonic_ns());
@@ -173,8 +295,48 @@ impl Engine {
         let args = arguments(command, argv);
         let call =
             &mut Call { engine: self, session, command, args, reply, live, now_ms, open: None };
-        Engine::read_for(call, moment, command, argv)
+        Engine::read_for(call, moment.into(), command, argv)
     }
+}
+
+/// Runs a command on a view.
+#[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
+fn read_in(
+    view: &Keyspace,
+    live: &Live,
+    moment: Moment,
+    db: DbIndex,
+    command: &'static Command,
+    argv: &[&[u8]],
+    rng: &mut dyn Rng,
+    buffers: &mut Buffers,
+    reply: &mut dyn Reply,
+) -> Result {
+    let Run::Data(handler) = command.spec.run else {
+        return Err(not_on_a_view(command));
+    };
+    if db >= view.databases() {
+        return Err(Error::DB_OUT_OF_RANGE);
+    }
+    let options = view_options(live, moment.time_ms);
+    let scope = scope_in(view, command, argv);
+    let mut txn = Txn::begin(view, &scope, &Unchanged, buffers, options);
+    // What was due then is not seen, and stays where it is.
+    txn.keep_due();
+    txn.select(db);
+    command.keys(argv).iter().for_each(|key| txn.load(argv[key.index]));
+    txn.check_backing()?;
+    let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
+    handler(&mut ctx, arguments(command, argv), reply)
+}
+
+/// Whether the reply depends on more than what a key holds: on how that is
+/// encoded, or when it was used last. Cursors count encodings too, and go on
+/// in calls that may not all find the present as it was.
+fn tells_how_it_is_kept(command: &Command) -> bool {
+    let name = command.full_name.as_str();
+    name.ends_with("scan")
+        || ["object|", "debug|", "memory|"].iter().any(|container| name.starts_with(container))
 }
 
 /// Whether the command looks at no more than the keys that its words name.
@@ -182,16 +344,19 @@ fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -
     matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
 }
 
-fn not_on_a_view(command: &Command) -> Error {
-    let name = command.full_name.replace('|', " ").to_ascii_uppercase();
-    Error::new(format!("READONLYVIEW {name} is not allowed on a view"))
+fn upper_name(command: &Command) -> String {
+    command.full_name.replace('|', " ").to_ascii_uppercase()
+}
+
+pub(crate) fn not_on_a_view(command: &Command) -> Error {
+    Error::new(format!("READONLYVIEW {} is not allowed on a view", upper_name(command)))
 }
 
 /// Data commands that read, though they are not marked so.
 const ALSO_READ: &[&str] = &["debug|digest", "debug|digest-value", "debug|object"];
 
 /// Whether AT may run a command.
-fn check_may_read(command: &Command) -> Result {
+pub(crate) fn check_may_read(command: &Command) -> Result {
     let is_data = matches!(command.spec.run, Run::Data(_));
     let reads = command.flags.has(READONLY)
         || command.spec.name == "help"
@@ -228,8 +393,8 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::arity(&command.full_name));
     }
     check_may_read(command)?;
-    let moment = call.engine.moment(branch, when, call.now_ms)?;
-    Engine::read_for(call, moment, command, argv)
+    let at = call.engine.at(branch, when, call.now_ms)?;
+    Engine::read_for(call, at, command, argv)
 }
 
 fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -271,7 +436,8 @@ impl Engine {
         self.look_in(&view, at.time_ms, db, key, look)
     }
 
-    fn look_in<R>(
+    /// As [`Engine::look_at`], in a keyspace that is there already.
+    pub(crate) fn look_in<R>(
         &self,
         view: &Keyspace,
         time_ms: u64,
@@ -337,7 +503,7 @@ impl Engine {
     }
 }
 
-fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
+pub(crate) fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
     TxnOptions {
         now_ms,
         limits: &live.encoding,

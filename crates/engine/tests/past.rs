@@ -3,9 +3,10 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{Frame, Revision};
+use base::{Frame, Revision, Rng, SeededRng};
 use engine::{Outcome, Past, Replicator};
 use harness::past::MemoryPast;
 use harness::{Gate, Peer, Server, bulk, error, integer, ok};
@@ -118,6 +119,82 @@ fn a_revert_of_many_keys_is_exact_beside_writers() {
         assert_eq!(values, Frame::Array(vec![bulk("first"); KEYS]), "at {revision}");
     }
     assert_eq!(past.oldest(), Revision::ZERO);
+}
+
+/// Commands that read, each of which names its keys.
+const READS: &[&str] = &[
+    "MGET a b c",
+    "HGETALL a",
+    "SMEMBERS b",
+    "EXISTS a b c",
+    "PEXPIRETIME a",
+    "TTL b",
+    "TYPE c",
+    "OBJECT REVISION a",
+    "HGET c f1",
+];
+
+#[test]
+fn what_has_not_changed_since_is_read_as_it_stands() {
+    let (mut by_present, mut by_view) = (0, 0);
+    for seed in 1..=3 {
+        let (server, past) = Server::with_past();
+        let mut peer = server.connect();
+        let mut rng = SeededRng::new(seed);
+        // What each read answered, by revision and database.
+        let mut then: BTreeMap<(u64, u64), Vec<Frame>> = BTreeMap::new();
+        for _ in 0..400 {
+            // Keys that stay, and some that come and go.
+            let key = ["a", "b", "c"][rng.below(3) as usize];
+            let other = ["a", "b", "c"][rng.below(3) as usize];
+            let n = rng.below(5);
+            peer.run(&format!("SELECT {}", rng.below(2)));
+            peer.run(&match rng.below(30) {
+                0..=4 => format!("SET {key} v{n}"),
+                5..=6 => format!("SET {key} v{n} PX {}", 20 + 20 * n),
+                7..=8 => format!("PEXPIRE {key} {}", 20 + 20 * n),
+                9 => format!("PERSIST {key}"),
+                10..=12 => format!("DEL {key}"),
+                13..=17 => format!("HSET {key} f{n} {n}"),
+                18..=19 => format!("HDEL {key} f{n} f0 f1"),
+                20..=22 => format!("SADD {key} m{n}"),
+                23..=24 => format!("RENAME {key} {other}"),
+                25 => format!("COPY {key} {other} DB {} REPLACE", rng.below(2)),
+                26 => format!("MOVE {key} {}", rng.below(2)),
+                27 => "SWAPDB 0 1".to_owned(),
+                28 => "FLUSHDB".to_owned(),
+                _ => format!("APPEND {key} x"),
+            });
+            // What is due goes by a revision of its own, so that a revision
+            // stands for one state.
+            server.engine.expire_cycle(1_000_000);
+            let newest = Replicator::newest(&*past).0;
+            for db in 0..2 {
+                peer.run(&format!("SELECT {db}"));
+                let now: Vec<Frame> = READS.iter().map(|read| peer.run(read)).collect();
+                assert_eq!(Replicator::newest(&*past).0, newest, "a read expires nothing");
+                then.entry((newest, db)).or_insert(now);
+            }
+            for back in [0, 1, rng.below(8), rng.below(400)] {
+                let db = rng.below(2);
+                let Some(revision) = newest.checked_sub(back).filter(|&at| at > 0) else {
+                    continue;
+                };
+                let Some(expected) = then.get(&(revision, db)) else { continue };
+                peer.run(&format!("SELECT {db}"));
+                let number = rng.below(READS.len() as u64) as usize;
+                let before = past.views.load(Ordering::Relaxed);
+                let found = at(&mut peer, revision as i64, READS[number]);
+                assert_eq!(found, expected[number], "seed {seed}: {} at {revision}", READS[number]);
+                match past.views.load(Ordering::Relaxed) == before {
+                    true => by_present += 1,
+                    false => by_view += 1,
+                }
+            }
+            server.clock.advance_ms(rng.below(30));
+        }
+    }
+    assert!(by_present > 300 && by_view > 300, "{by_present} by the present, {by_view} by views");
 }
 
 #[test]

@@ -22,6 +22,7 @@ const START_S: i64 = 1_700_000_000;
 struct Shelf {
     progress: watch::Sender<Checkpointed>,
     requested: AtomicU64,
+    lag_bytes: AtomicU64,
     /// How the next backups end.
     backups: Mutex<Receiver<Result<u64, &'static str>>>,
 }
@@ -35,8 +36,12 @@ impl Archive for Shelf {
         self.requested.store(revision.0, Ordering::SeqCst);
     }
 
-    fn is_congested(&self) -> bool {
-        false
+    fn settle(&self, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn lag_bytes(&self) -> u64 {
+        self.lag_bytes.load(Ordering::SeqCst)
     }
 
     fn backup(&self, to: &Path) -> Result<BackedUp, String> {
@@ -71,8 +76,12 @@ impl Saving {
         let server = Server::with(gate.clone());
         let (progress, _) = watch::channel(Checkpointed::default());
         let (backups, receiver) = channel();
-        let shelf = Shelf { progress, requested: AtomicU64::new(0), backups: Mutex::new(receiver) };
-        let shelf = Arc::new(shelf);
+        let shelf = Arc::new(Shelf {
+            progress,
+            requested: AtomicU64::new(0),
+            lag_bytes: AtomicU64::new(0),
+            backups: Mutex::new(receiver),
+        });
         server.engine.attach_archive(shelf.clone());
         Saving { server, gate, shelf, backups }
     }
@@ -144,6 +153,20 @@ fn save_waits_for_the_archive_and_holds_nobody_else_up() {
     assert!(later.answer.try_recv().is_err(), "its change is not in the archive");
     saving.reach(2);
     assert_eq!(answer(later), ok());
+}
+
+#[test]
+fn writers_wait_for_the_archive_by_the_setting_of_now() {
+    let saving = Saving::new();
+    let mut peer = saving.server.connect();
+    saving.shelf.lag_bytes.store(1 << 30, Ordering::SeqCst);
+    assert_eq!(peer.run("SET k v"), ok());
+    for (most, waits) in [("512mb", true), ("1gb", false), ("0", false)] {
+        assert_eq!(peer.run(&format!("CONFIG SET storage.archive_lag_max {most}")), ok());
+        let (_, outcome) = peer.call("SET k v");
+        assert_eq!(matches!(outcome, Outcome::Paused(_)), waits, "{most}: {outcome:?}");
+        peer.run("GET k");
+    }
 }
 
 #[test]

@@ -45,8 +45,12 @@ impl Archive for Shelf {
         self.requested.store(revision.0, Ordering::SeqCst);
     }
 
-    fn is_congested(&self) -> bool {
-        false
+    fn settle(&self, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn lag_bytes(&self) -> u64 {
+        0
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {

@@ -149,6 +149,22 @@ impl Keyspace {
     }
 }
 
+impl Txn<'_> {
+    /// Makes changes to one key of the current database that are given as
+    /// effects, as [`merge`](crate::merge) works them out. They are recorded as
+    /// any change.
+    ///
+    /// # Errors
+    /// When the effects are malformed or are not for the key as it stands.
+    /// Those before the one in question have been made.
+    pub fn amend(&mut self, key: &[u8], effects: &[u8]) -> Result<(), ApplyError> {
+        self.purge(key);
+        self.check_backing()?;
+        let db = self.db();
+        Applier { txn: self, key: Some(key), is_gone: false, db, number: 0 }.run(effects)
+    }
+}
+
 /// Applying counts as an access.
 const TOUCH: bool = true;
 
@@ -262,7 +278,22 @@ impl<'e> Applier<'_, '_, 'e> {
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => {}
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. }
+            | Effect::Erased
+            | Effect::Undoable { .. }
+            | Effect::Undone { .. } => {}
+            Effect::KeepRule { glob, keep, oldest } => self.txn.keep_past(glob, keep, oldest),
+            Effect::KeepRuleGone { glob } => _ = self.txn.forget_rule(glob),
+            Effect::Purge { db, key, is_prefix, oldest } => {
+                self.txn.purge_past(db, key, is_prefix, oldest);
+            }
+            Effect::Erase => {
+                let key = self.key()?;
+                self.txn.erase(key);
+            }
             Effect::Delete(_) if std::mem::take(&mut self.is_gone) => {}
             Effect::Delete(cause) => {
                 let key = self.key()?;

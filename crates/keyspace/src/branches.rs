@@ -1,14 +1,18 @@
-//! Branches and tags: which there are. Where their keys stand is not said here.
+//! Branches, tags and merges: which there are. Where their keys stand is not
+//! said here.
 //!
 //! A *branch* is a line of revisions with a parent and a base revision, at
 //! which it begins with what the parent had. `main` has neither and always
 //! exists; it is not listed.
+
+mod merges;
 
 use std::collections::BTreeMap;
 
 use base::{BranchId, Revision, leb128};
 
 use crate::effect::{Effect, Effects};
+pub use merges::{Merged, OpenMerge, Settled, Verdict};
 
 /// The name of the branch that always exists.
 pub const MAIN: &[u8] = b"main";
@@ -59,13 +63,18 @@ pub struct Tag {
     pub created_by: Vec<u8>,
 }
 
-/// All branches but main, and all tags.
+/// All branches but main, all tags, and what was merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
     by_id: BTreeMap<BranchId, Branch>,
     tags: BTreeMap<Vec<u8>, Tag>,
     /// The greatest id that was ever given.
     last: u32,
+    /// Those that later ones begin with, oldest first.
+    merged: Vec<Merged>,
+    open: BTreeMap<u64, OpenMerge>,
+    /// The greatest id that a merge was ever given.
+    last_merge: u64,
 }
 
 /// What a record asks of whoever holds the keys of branches.
@@ -202,6 +211,61 @@ impl Branches {
         self.by_id.values().filter(move |branch| branch.parent == id)
     }
 
+    /// Merges that were made, oldest first, as far as later ones need to know:
+    /// the last one of a branch into another, and those before it that a third
+    /// has taken over.
+    #[must_use]
+    pub fn merged(&self) -> &[Merged] {
+        &self.merged
+    }
+
+    /// Merges that wait for decisions, by id.
+    #[must_use]
+    pub fn open_merges(&self) -> &BTreeMap<u64, OpenMerge> {
+        &self.open
+    }
+
+    /// The id that the next merge gets.
+    #[must_use]
+    pub fn next_merge(&self) -> u64 {
+        self.last_merge + 1
+    }
+
+    /// States that stay readable: those that tags name, those that branches
+    /// begin with and those that merges will begin with.
+    pub fn pins(&self) -> impl Iterator<Item = Revision> {
+        let tags = self.tags.values().map(|tag| tag.revision);
+        let forks = self.by_id.values().map(|branch| branch.forked);
+        tags.chain(forks).chain(self.merged.iter().map(|merged| merged.revision))
+    }
+
+    /// Forgets merges with a branch that is gone or begins anew.
+    fn forget_merges(&mut self, branch: BranchId) {
+        self.merged.retain(|merged| merged.from != branch && merged.into != branch);
+        self.open.retain(|_, open| open.from != branch && open.into != branch);
+    }
+
+    fn note_merged(&mut self, merged: Merged) {
+        let (from, into, until) = (merged.from, merged.into, merged.revision);
+        // Who took or began with what was there between the two knows only the
+        // old one.
+        let is_used = |old: &Merged| {
+            let is_between = |at: Revision| old.revision <= at && at < until;
+            self.by_id.values().any(|made| made.parent == into && is_between(made.base))
+                || self.merged.iter().any(|it| it.from == into && is_between(it.revision))
+        };
+        let is_over = |old: &Merged| {
+            (old.from, old.into) == (from, into)
+                && (merged.pattern.is_none() || merged.pattern == old.pattern)
+                && !is_used(old)
+        };
+        let over: Vec<bool> = self.merged.iter().map(is_over).collect();
+        let mut over = over.into_iter();
+        self.merged.retain(|_| over.next() == Some(false));
+        self.open.remove(&merged.ends);
+        self.merged.push(merged);
+    }
+
     /// The id that the next branch gets.
     #[must_use]
     pub fn next_id(&self) -> BranchId {
@@ -240,12 +304,14 @@ impl Branches {
                         return Err("there is no such parent");
                     }
                     self.last = self.last.max(branch.id.0);
+                    self.forget_merges(branch.id);
                     self.by_id.insert(branch.id, branch.clone());
                     return Ok(Some(Turn::Fork { branch, state }));
                 }
                 Effect::BranchGone { branch } => {
                     self.by_id.remove(&branch).ok_or("there is no such branch")?;
                     self.tags.retain(|_, tag| tag.branch != branch);
+                    self.forget_merges(branch);
                     return Ok(Some(Turn::Gone(branch)));
                 }
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
@@ -262,11 +328,33 @@ impl Branches {
                     self.tags.remove(name).ok_or("there is no such tag")?;
                     return Ok(None);
                 }
+                Effect::Merged { row } => {
+                    let merged = Merged::decode(row)?;
+                    self.both_exist(merged.from, merged.into)?;
+                    self.note_merged(Merged { revision, ..merged });
+                    return Ok(Some(Turn::Tagged));
+                }
+                Effect::MergeOpen { row } => {
+                    let open = OpenMerge::decode(row)?;
+                    self.both_exist(open.from, open.into)?;
+                    self.last_merge = self.last_merge.max(open.id);
+                    self.open.insert(open.id, open);
+                    return Ok(None);
+                }
+                Effect::MergeGone { id } => {
+                    self.open.remove(&id).ok_or("there is no such merge")?;
+                    return Ok(None);
+                }
                 // What comes behind is about keys.
                 _ => return Ok(None),
             }
         }
         Ok(None)
+    }
+
+    fn both_exist(&self, a: BranchId, b: BranchId) -> Result<(), &'static str> {
+        let exists = |id| self.name_of(id).is_some();
+        if exists(a) && exists(b) { Ok(()) } else { Err("a merge of a branch that is not there") }
     }
 
     /// Appends the bytes that the archive keeps of all of it.
@@ -285,6 +373,11 @@ impl Branches {
             }
             put_bytes(out, &tag.created_by);
         }
+        leb128::put(out, self.last_merge);
+        leb128::put(out, self.merged.len() as u64);
+        self.merged.iter().for_each(|merged| put_bytes(out, &merged.encode()));
+        leb128::put(out, self.open.len() as u64);
+        self.open.values().for_each(|open| put_bytes(out, &open.encode()));
     }
 
     /// Takes what [`Branches::encode`] wrote off the front.
@@ -310,7 +403,20 @@ impl Branches {
             let created_by = take_bytes(bytes)?.to_vec();
             tags.insert(name, Tag { branch, revision, time_ms, created_by });
         }
-        Ok(Branches { by_id, tags, last })
+        let last_merge = leb128::take(bytes)?;
+        let mut merged = Vec::new();
+        for _ in 0..leb128::take(bytes)? {
+            merged.push(Merged::decode(take_bytes(bytes)?)?);
+        }
+        let mut open = BTreeMap::new();
+        for _ in 0..leb128::take(bytes)? {
+            let row = OpenMerge::decode(take_bytes(bytes)?)?;
+            if row.id > last_merge {
+                return Err("a merge's number was never given");
+            }
+            open.insert(row.id, row);
+        }
+        Ok(Branches { by_id, tags, last, merged, open, last_merge })
     }
 }
 
@@ -377,6 +483,79 @@ mod tests {
             Effect::Tag { name: b"v1", branch: BranchId(2), revision: Revision(7), time_ms: 0 };
         assert_eq!(branches.apply(Revision(30), 99, &record(&tag)), Ok(Some(Turn::Tagged)));
         branches
+    }
+
+    fn open(id: u64, from: u32) -> OpenMerge {
+        OpenMerge {
+            id,
+            from: BranchId(from),
+            into: BranchId::MAIN,
+            pattern: None,
+            message: b"why".to_vec(),
+            settled: Vec::new(),
+        }
+    }
+
+    fn merged(from: u32, into: u32, pattern: Option<&str>) -> Merged {
+        let pattern = pattern.map(|pattern| pattern.as_bytes().to_vec());
+        let (from, into) = (BranchId(from), BranchId(into));
+        Merged { from, into, revision: Revision::ZERO, pattern, ends: 4 }
+    }
+
+    #[test]
+    fn the_last_merge_of_two_branches_counts() {
+        let mut branches = sample();
+        let mut at = 40;
+        let mut merge = |branches: &mut Branches, it: &Merged| {
+            at += 1;
+            let row = it.encode();
+            branches.apply(Revision(at), 5, &record(&Effect::Merged { row: &row }))
+        };
+        for id in [4, 5] {
+            let row = open(id, 1).encode();
+            let opened = record(&Effect::MergeOpen { row: &row });
+            assert_eq!(branches.apply(Revision(40), 5, &opened), Ok(None));
+        }
+        assert_eq!(branches.next_merge(), 6);
+        for it in [
+            merged(1, 0, None),
+            merged(2, 0, None),
+            merged(1, 0, Some("a*")),
+            merged(1, 0, Some("b*")),
+            merged(1, 0, Some("a*")),
+        ] {
+            assert_eq!(merge(&mut branches, &it), Ok(Some(Turn::Tagged)));
+        }
+        assert_eq!(branches.open_merges().keys().collect::<Vec<_>>(), [&5], "the other has ended");
+        let revisions = |branches: &Branches| -> Vec<u64> {
+            branches.merged().iter().map(|merged| merged.revision.0).collect()
+        };
+        assert_eq!(revisions(&branches), [41, 42, 44, 45]);
+        // One of all keys stands for those before it.
+        assert!(merge(&mut branches, &merged(1, 0, None)).is_ok());
+        assert_eq!(revisions(&branches), [42, 46]);
+        // Unless somebody took over what was there in between.
+        assert!(merge(&mut branches, &merged(0, 2, None)).is_ok());
+        assert!(merge(&mut branches, &merged(1, 0, None)).is_ok());
+        assert_eq!(revisions(&branches), [42, 46, 47, 48]);
+        let mut pins: Vec<u64> = branches.pins().map(|revision| revision.0).collect();
+        pins.sort_unstable();
+        assert_eq!(pins, [7, 10, 20, 42, 46, 47, 48]);
+
+        let mut bytes = Vec::new();
+        branches.encode(&mut bytes);
+        assert_eq!(Branches::take(&mut &bytes[..]), Ok(branches.clone()));
+        assert!((0..bytes.len()).all(|end| Branches::take(&mut &bytes[..end]).is_err()));
+
+        // A branch that begins anew has merged nothing.
+        let row = branch(1, 0, "dev").encode();
+        let anew = record(&Effect::Fork { row: &row, state: None });
+        assert!(branches.apply(Revision(50), 5, &anew).is_ok());
+        assert_eq!(revisions(&branches), [42, 47]);
+        assert!(branches.open_merges().is_empty());
+        let gone = record(&Effect::MergeGone { id: 5 });
+        assert!(branches.apply(Revision(51), 5, &gone).is_err());
+        assert!(merge(&mut branches, &merged(9, 0, None)).is_err());
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use base::{BranchId, DbIndex, Revision, leb128};
 use thiserror::Error;
 
+use crate::past_rules::Keep;
+
 /// Why a key went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -157,6 +159,56 @@ pub enum Effect<'a> {
     TagGone {
         name: &'a [u8],
     },
+    /// So much of the past of the keys that the pattern matches is kept; this
+    /// rule comes before all others. `oldest` could be read when it was made.
+    KeepRule {
+        glob: &'a [u8],
+        keep: Keep,
+        oldest: Revision,
+    },
+    /// There is no rule for this pattern any more.
+    KeepRuleGone {
+        glob: &'a [u8],
+    },
+    /// Nobody is to read what the key, or every key with this prefix, was
+    /// before this transaction. What came before `oldest` could not be read
+    /// anyway.
+    Purge {
+        db: DbIndex,
+        key: &'a [u8],
+        is_prefix: bool,
+        oldest: Revision,
+    },
+    /// The key is gone, if it was there. What it was may have been taken out of
+    /// the records before.
+    Erase,
+    /// Stands in the place of effects on a key that were erased.
+    Erased,
+    /// The flush after it takes away so many keys of so many bytes, and can be
+    /// taken back until then (milliseconds since 1970).
+    Undoable {
+        keys: u64,
+        bytes: u64,
+        until_ms: u64,
+    },
+    /// This transaction takes back what that one took away.
+    Undone {
+        revision: Revision,
+    },
+    /// One branch has taken what another had: [`crate::Merged::encode`]. What
+    /// it did for that comes behind.
+    Merged {
+        row: &'a [u8],
+    },
+    /// What is known of a merge that waits is now this:
+    /// [`crate::OpenMerge::encode`].
+    MergeOpen {
+        row: &'a [u8],
+    },
+    /// The merge waits no more, and nothing was merged.
+    MergeGone {
+        id: u64,
+    },
 }
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
@@ -210,9 +262,47 @@ mod tag {
     pub const BRANCH_GONE: u8 = 98;
     pub const TAG: u8 = 99;
     pub const TAG_GONE: u8 = 100;
+    pub const KEEP_RULE: u8 = 80;
+    pub const KEEP_RULE_GONE: u8 = 81;
+    pub const PURGE: u8 = 82;
+    pub const PURGE_PREFIX: u8 = 83;
+    pub const ERASE: u8 = 84;
+    pub const ERASED: u8 = 85;
+    pub const UNDOABLE: u8 = 86;
+    pub const UNDONE: u8 = 87;
+    pub const MERGED: u8 = 101;
+    pub const MERGE_OPEN: u8 = 102;
+    pub const MERGE_GONE: u8 = 103;
 }
 
 impl Effect<'_> {
+    /// Whether it does something to the key that the effects before it name.
+    #[must_use]
+    pub fn is_on_key(&self) -> bool {
+        !matches!(
+            self,
+            Effect::Database(_)
+                | Effect::Key { .. }
+                | Effect::Flush { .. }
+                | Effect::Swap { .. }
+                | Effect::Origin { .. }
+                | Effect::Branch { .. }
+                | Effect::Fork { .. }
+                | Effect::BranchGone { .. }
+                | Effect::Tag { .. }
+                | Effect::TagGone { .. }
+                | Effect::Merged { .. }
+                | Effect::MergeOpen { .. }
+                | Effect::MergeGone { .. }
+                | Effect::KeepRule { .. }
+                | Effect::KeepRuleGone { .. }
+                | Effect::Purge { .. }
+                | Effect::Erased
+                | Effect::Undoable { .. }
+                | Effect::Undone { .. }
+        )
+    }
+
     /// Appends the effect's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -337,6 +427,34 @@ impl Effect<'_> {
                 }
             }
             Effect::TagGone { name } => put_tagged(out, tag::TAG_GONE, name),
+            Effect::KeepRule { glob, keep, oldest } => {
+                put_tagged(out, tag::KEEP_RULE, glob);
+                keep.encode(out);
+                leb128::put(out, oldest.0);
+            }
+            Effect::KeepRuleGone { glob } => put_tagged(out, tag::KEEP_RULE_GONE, glob),
+            Effect::Purge { db, key, is_prefix, oldest } => {
+                out.push(if is_prefix { tag::PURGE_PREFIX } else { tag::PURGE });
+                leb128::put(out, u64::from(db));
+                put_bytes(out, key);
+                leb128::put(out, oldest.0);
+            }
+            Effect::Erase => out.push(tag::ERASE),
+            Effect::Erased => out.push(tag::ERASED),
+            Effect::Undoable { keys, bytes, until_ms } => {
+                out.push(tag::UNDOABLE);
+                [keys, bytes, until_ms].into_iter().for_each(|number| leb128::put(out, number));
+            }
+            Effect::Undone { revision } => {
+                out.push(tag::UNDONE);
+                leb128::put(out, revision.0);
+            }
+            Effect::Merged { row } => put_tagged(out, tag::MERGED, row),
+            Effect::MergeOpen { row } => put_tagged(out, tag::MERGE_OPEN, row),
+            Effect::MergeGone { id } => {
+                out.push(tag::MERGE_GONE);
+                leb128::put(out, id);
+            }
         }
     }
 }
@@ -438,6 +556,25 @@ impl<'a> Effects<'a> {
                 time_ms: self.number()?,
             },
             tag::TAG_GONE => Effect::TagGone { name: self.slice()? },
+            tag::KEEP_RULE => Effect::KeepRule {
+                glob: self.slice()?,
+                keep: self.keep()?,
+                oldest: Revision(self.number()?),
+            },
+            tag::KEEP_RULE_GONE => Effect::KeepRuleGone { glob: self.slice()? },
+            tag::PURGE => self.purge(false)?,
+            tag::PURGE_PREFIX => self.purge(true)?,
+            tag::ERASE => Effect::Erase,
+            tag::ERASED => Effect::Erased,
+            tag::UNDOABLE => Effect::Undoable {
+                keys: self.number()?,
+                bytes: self.number()?,
+                until_ms: self.number()?,
+            },
+            tag::UNDONE => Effect::Undone { revision: Revision(self.number()?) },
+            tag::MERGED => Effect::Merged { row: self.slice()? },
+            tag::MERGE_OPEN => Effect::MergeOpen { row: self.slice()? },
+            tag::MERGE_GONE => Effect::MergeGone { id: self.number()? },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
     }
@@ -449,6 +586,18 @@ impl<'a> Effects<'a> {
     fn branch(&mut self) -> Result<BranchId, &'static str> {
         let number = u32::try_from(self.number()?);
         number.map(BranchId).map_err(|_| "a branch's number is too great")
+    }
+
+    fn purge(&mut self, is_prefix: bool) -> Result<Effect<'a>, &'static str> {
+        let (db, key) = (self.db()?, self.slice()?);
+        Ok(Effect::Purge { db, key, is_prefix, oldest: Revision(self.number()?) })
+    }
+
+    fn keep(&mut self) -> Result<Keep, &'static str> {
+        let mut rest = &self.bytes[self.offset..];
+        let keep = Keep::decode(&mut rest)?;
+        self.offset = self.bytes.len() - rest.len();
+        Ok(keep)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
@@ -544,6 +693,20 @@ mod tests {
             Effect::Flush { db: 0 },
             Effect::Swap { a: 0, b: 15 },
             Effect::Origin { command: b"set", user: b"default", address: b"127.0.0.1:6379" },
+            Effect::KeepRule { glob: b"a*", keep: Keep::Age(1 << 40), oldest: Revision(300) },
+            Effect::KeepRule { glob: b"b*", keep: Keep::Versions(10), oldest: Revision(300) },
+            Effect::KeepRule { glob: b"", keep: Keep::Forever, oldest: Revision(300) },
+            Effect::KeepRule { glob: b"c*", keep: Keep::Nothing, oldest: Revision(300) },
+            Effect::KeepRuleGone { glob: b"a*" },
+            Effect::Purge { db: 3, key: b"k", is_prefix: false, oldest: Revision(300) },
+            Effect::Purge { db: 0, key: b"", is_prefix: true, oldest: Revision(0) },
+            Effect::Erase,
+            Effect::Erased,
+            Effect::Undoable { keys: 5, bytes: 1 << 33, until_ms: 1_700_000_000_000 },
+            Effect::Undone { revision: Revision(300) },
+            Effect::Merged { row: b"m" },
+            Effect::MergeOpen { row: b"" },
+            Effect::MergeGone { id: u64::MAX },
         ]
     }
 
@@ -562,6 +725,8 @@ mod tests {
             (&[tag::KEY, 5, b'a'], 0, "ends early"),
             (&[tag::PERSIST, tag::DELETE, 9], 1, "unknown cause"),
             (&[tag::ORIGIN, 1, b'a', 0], 0, "ends early"),
+            (&[tag::KEEP_RULE, 0, 4], 0, "unknown way"),
+            (&[tag::PURGE, 0, 1, b'k'], 0, "early"),
             (
                 &[tag::STR_ADD, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
                 0,

@@ -14,6 +14,8 @@ pub mod effect;
 mod event;
 mod evict;
 mod limits;
+pub mod merge;
+mod past_rules;
 mod peek;
 mod recorder;
 mod scratch;
@@ -26,15 +28,18 @@ mod warm;
 
 pub use apply::ApplyError;
 pub use backing::{Backing, BackingError, Stored};
-pub use branches::{Branch, Branches, MAIN, NAME_BYTES_MAX, Tag, Turn, is_name};
+pub use branches::{
+    Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
+};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
-pub use peek::Peek;
+pub use past_rules::{Keep, PastRules, Purge, Rule};
+pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};
-pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces};
+pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};
 pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

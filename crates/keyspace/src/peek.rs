@@ -5,6 +5,7 @@ use base::{DbIndex, Revision, SpaceId};
 
 use crate::backing::Stored;
 use crate::shard::{Keyspace, value_of};
+use crate::txn::Txn;
 
 /// What memory can tell of a key.
 #[derive(Debug)]
@@ -54,13 +55,94 @@ impl Keyspace {
         }
     }
 
-    /// Keys may have been removed up to `revision` of which nothing is known
-    /// here. To be called for a keyspace that is filled from a backing, before
-    /// anybody peeks.
+    /// Keys may have been removed up to `revision`, and databases have changed
+    /// places, of which nothing is known here. To be called for a keyspace that
+    /// is filled from a backing, before anybody peeks.
     pub fn assume_removals(&self, revision: Revision) {
         for index in 0..crate::SHARDS {
             let mut shard = self.lock(index);
             shard.last_removal = shard.last_removal.max(revision);
+            shard.last_swap = shard.last_swap.max(revision);
         }
+    }
+}
+
+/// What a transaction can tell of a key at an earlier revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// It was what it is now, with this deadline.
+    Unchanged(Option<u64>),
+    /// It did not exist, and does not.
+    Absent,
+    /// It has changed since, or is not in memory.
+    Unknown,
+}
+
+impl Txn<'_> {
+    /// Whether a key of the current database is as it was right after `at`,
+    /// which must be committed.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked.
+    #[must_use]
+    pub fn since(&self, key: &[u8], at: Revision) -> Since {
+        let (index, hash) = self.keyspace.locate(key);
+        let shard = self.shard(index);
+        let db = &shard.dbs[usize::from(self.db())];
+        match db.table.get(hash, key) {
+            // In a database that was elsewhere then, it was not this key.
+            Some(entry) if entry.revision() <= at.0 && shard.last_swap <= at => {
+                Since::Unchanged(entry.deadline())
+            }
+            // It may have been there and gone, to come back later.
+            Some(_) => Since::Unknown,
+            None if shard.last_removal <= at && db.knows_missing(hash, key) => Since::Absent,
+            None => Since::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+    use crate::{Buffers, EncodingLimits, Journal, Scope, TxnOptions};
+
+    struct Unchanged;
+
+    impl Journal for Unchanged {
+        fn reserve(&self) -> Revision {
+            unreachable!("nothing is changed")
+        }
+        fn append(&self, _: Revision, _: u64, _: base::DbIndex, _: &[u8]) {}
+    }
+
+    #[test]
+    fn before_what_is_known_nothing_is() {
+        let keyspace = Keyspace::new(1, 1);
+        let value = Value::Str(b"v".to_vec());
+        keyspace.give(0, b"k", Stored { value, deadline: Some(9), revision: Revision(5) });
+        let since = |key: &[u8], at: u64| {
+            let limits = EncodingLimits::default();
+            let options = TxnOptions {
+                now_ms: 0,
+                limits: &limits,
+                event_classes: 0,
+                always_record: false,
+                expire: true,
+                touch: false,
+            };
+            let mut buffers = Buffers::default();
+            let txn = Txn::begin(&keyspace, &Scope::All, &Unchanged, &mut buffers, options);
+            txn.since(key, Revision(at))
+        };
+        assert_eq!(since(b"k", 4), Since::Unknown);
+        assert_eq!(since(b"k", 5), Since::Unchanged(Some(9)));
+        assert_eq!(since(b"none", 0), Since::Absent);
+        // Databases may have changed places, and keys gone.
+        keyspace.assume_removals(Revision(7));
+        assert_eq!((since(b"k", 6), since(b"none", 6)), (Since::Unknown, Since::Unknown));
+        assert_eq!(since(b"k", 7), Since::Unchanged(Some(9)));
+        assert_eq!(since(b"none", 7), Since::Absent);
     }
 }

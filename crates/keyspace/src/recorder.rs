@@ -179,6 +179,18 @@ impl<'t> Recorder<'t> {
         existed: bool,
         effect: &Effect<'_>,
     ) -> Revision {
+        self.on_key_told(db, key, Some(existed), effect)
+    }
+
+    /// As [`Recorder::on_key`], where the record need not say whether the key
+    /// existed.
+    pub(crate) fn on_key_told(
+        &mut self,
+        db: DbIndex,
+        key: &[u8],
+        existed: Option<bool>,
+        effect: &Effect<'_>,
+    ) -> Revision {
         let revision = self.revision();
         if !self.recording {
             return revision;
@@ -187,7 +199,7 @@ impl<'t> Recorder<'t> {
             && self.key.as_ref().is_some_and(|at| &self.buffers.effects[at.clone()] == key);
         if !same_key {
             self.enter(db);
-            Effect::Key { key, existed: Some(existed) }.encode(&mut self.buffers.effects);
+            Effect::Key { key, existed }.encode(&mut self.buffers.effects);
             let end = self.buffers.effects.len();
             self.key = Some(end - key.len()..end);
         }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::backing::{Backed, Backing, Count, Removed};
+use crate::past_rules::PastRules;
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -202,6 +203,8 @@ pub struct Shard {
     /// The newest one that took a key away. To see that a key is missing
     /// depends on this.
     pub(crate) last_removal: Revision,
+    /// The newest one by which databases changed places.
+    pub(crate) last_swap: Revision,
 }
 
 impl Shard {
@@ -256,6 +259,13 @@ pub struct Keyspace {
     backing: Mutex<Option<Arc<dyn Backing>>>,
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
+    past_rules: RwLock<Arc<PastRules>>,
+}
+
+/// The hash of a key in keyspaces with this seed.
+#[must_use]
+pub fn hash_of(seed: u64, key: &[u8]) -> u64 {
+    Table::<Entry<Value>>::hash(seed, key)
 }
 
 impl Keyspace {
@@ -268,6 +278,7 @@ impl Keyspace {
             dbs: (0..databases).map(|db| Db::new(seed, SpaceId::first_of(db))).collect(),
             last_revision: Revision::ZERO,
             last_removal: Revision::ZERO,
+            last_swap: Revision::ZERO,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
@@ -279,6 +290,7 @@ impl Keyspace {
             backing: Mutex::new(None),
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
+            past_rules: RwLock::default(),
         }
     }
 
@@ -332,6 +344,10 @@ impl Keyspace {
 
     pub(crate) fn backed_count(&self) -> &Arc<Count> {
         &self.backed_count
+    }
+
+    pub(crate) fn past_rules_cell(&self) -> &RwLock<Arc<PastRules>> {
+        &self.past_rules
     }
 
     pub(crate) fn access_clock_cell(&self) -> &AtomicU32 {

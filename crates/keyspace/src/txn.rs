@@ -6,6 +6,7 @@
 //! the same changes from a record, through the same methods, which is why a
 //! replayed log gives the same state.
 
+mod control;
 mod load;
 mod read;
 mod scan;
@@ -351,15 +352,20 @@ impl<'t> Txn<'t> {
         if self.lookup(self.db, shard, hash, key).is_none() {
             return false;
         }
-        let db = usize::from(self.db);
         let revision = self.note(key, true, &Effect::Delete(cause));
+        self.take_out(shard, hash, key, revision);
+        self.expired += u32::from(cause == Cause::Expired);
+        true
+    }
+
+    /// Takes out a key that is there.
+    fn take_out(&mut self, shard: usize, hash: u64, key: &[u8], revision: Revision) {
+        let db = usize::from(self.db);
         self.changed(shard, self.db);
         let shard = Self::locked_mut(&mut self.locked, shard);
         shard.note_removal(revision);
         let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
-        self.expired += u32::from(cause == Cause::Expired);
-        true
     }
 
     /// Sets or removes the deadline of a key; answers whether the key exists.
@@ -458,12 +464,15 @@ impl<'t> Txn<'t> {
         };
         for (index, shard) in guards.iter_mut().enumerate() {
             let mut theirs = other.lock(index);
+            shard.last_removal = shard.last_removal.max(theirs.last_removal);
+            shard.last_swap = shard.last_swap.max(theirs.last_swap);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
                 ours.exchange(theirs);
                 ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
                 theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
         }
+        self.keyspace.set_past_rules(other.past_rules());
         let backing = other.backing().lock().clone();
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;
@@ -487,6 +496,7 @@ impl<'t> Txn<'t> {
         };
         for shard in guards {
             shard.note_removal(revision);
+            shard.last_swap = revision;
             shard.dbs.swap(usize::from(a), usize::from(b));
         }
         self.absent.clear();
@@ -623,7 +633,7 @@ impl<'t> Txn<'t> {
         entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
     }
 
-    fn shard(&self, index: usize) -> &Shard {
+    pub(crate) fn shard(&self, index: usize) -> &Shard {
         match &self.locked {
             Locked::One(at, guard) if *at == index => guard,
             Locked::Many(guards) => {

@@ -8,7 +8,8 @@ use base::Revision;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, Record, segment_name, u32_at,
+    self, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record, segment_name,
+    u32_at,
 };
 use crate::vfs::{Vfs, at};
 
@@ -60,15 +61,21 @@ impl Files {
         let (header, stored) =
             format::block_from(&bytes, &place).map_err(|problem| damaged(problem.to_string()))?;
         let mut unpacked = Vec::new();
-        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?.to_vec();
+        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+        let content = if content.as_ptr() == stored.as_ptr() { content.to_vec() } else { unpacked };
+        let mut starts = Vec::with_capacity(header.count as usize);
+        let mut start = 0;
         for record in format::records(header.first, header.count, &content) {
-            record.map_err(|what| damaged(what.to_owned()))?;
+            let record = record.map_err(|what| damaged(what.to_owned()))?;
+            starts.push(start as u32);
+            start += RECORD_HEADER_BYTES + record.effects.len();
         }
         let next_offset = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
         Ok(Block {
             first: header.first,
             count: header.count,
             content,
+            starts,
             segment,
             offset,
             next_offset,
@@ -82,6 +89,8 @@ pub struct Block {
     first: Revision,
     count: u32,
     content: Vec<u8>,
+    /// Where in the content each record begins.
+    starts: Vec<u32>,
     segment: Revision,
     offset: u64,
     next_offset: u64,
@@ -94,6 +103,21 @@ impl Block {
         let records = format::records(self.first, self.count, &self.content).map_while(Result::ok);
         let (segment, offset) = (self.segment, self.offset);
         records.zip(0..).map(move |(record, index)| (record, Place { segment, offset, index }))
+    }
+
+    /// The record with so many before it in the block.
+    #[must_use]
+    pub fn record(&self, index: u32) -> Option<Record<'_>> {
+        let start = *self.starts.get(index as usize)? as usize;
+        let end = self.starts.get(index as usize + 1).map_or(self.content.len(), |&at| at as usize);
+        let revision = Revision(self.first.0 + u64::from(index));
+        format::records(revision, 1, &self.content[start..end]).next()?.ok()
+    }
+
+    /// Heap bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.content.capacity() + self.starts.capacity() * size_of::<u32>()
     }
 
     /// Where the next block of the segment begins, or the segment ends.

@@ -151,6 +151,11 @@ pub(crate) struct BlockHeader {
 }
 
 impl BlockHeader {
+    /// How its content is stored; that of an unknown code does not unpack.
+    pub(crate) fn compression(&self) -> Compression {
+        Compression::from_code(self.compression).unwrap_or_default()
+    }
+
     pub(crate) fn end(&self) -> Option<Revision> {
         self.first.0.checked_add(u64::from(self.count)).map(Revision)
     }
@@ -381,6 +386,12 @@ pub(crate) fn segment_header(
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
+}
+
+/// When a segment was created, in milliseconds since 1970, and whether it
+/// begins anew; its header is right.
+pub(crate) fn segment_origin(header: &[u8]) -> (u64, bool) {
+    (u64_at(header, 40), header[48] != 0)
 }
 
 /// Checks a segment's header against its name and the database; answers its

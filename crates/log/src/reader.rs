@@ -195,7 +195,9 @@ impl LogReader {
             match segments.end(segment) {
                 // What was read of it is read; the rest may be in the next one.
                 End::Gone => self.position = None,
-                End::Sealed(bytes, after) if offset >= bytes => {
+                // By the revision too: a segment that was rewritten ends
+                // elsewhere than the one that was read.
+                End::Sealed(bytes, after) if offset >= bytes || self.next >= after => {
                     self.position = Some((after, BEGINNING));
                 }
                 End::Open | End::Sealed(..) => return Ok((segment, offset)),

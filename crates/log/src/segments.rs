@@ -91,6 +91,13 @@ impl Segments {
         self.state.lock().segments.range(..=revision).next_back().map(|(first, _)| *first)
     }
 
+    /// Where the newest segment ends, if nothing in it is as new as `from`.
+    pub(crate) fn end_before(&self, from: Revision) -> Option<(Revision, u64)> {
+        let state = self.state.lock();
+        let (first, extent) = state.segments.last_key_value()?;
+        (extent.last < from && *first <= from).then_some((*first, extent.bytes))
+    }
+
     /// The first revision of the oldest segment.
     pub(crate) fn oldest(&self) -> Option<Revision> {
         self.state.lock().segments.first_key_value().map(|(first, _)| *first)
@@ -132,6 +139,29 @@ impl Segments {
     pub(crate) fn remember(&self, segment: &SegmentInfo) {
         let extent = Extent { last: segment.last, bytes: segment.bytes };
         self.state.lock().segments.insert(segment.first, extent);
+    }
+
+    /// Replaces a sealed segment's file by another of so many bytes, unless
+    /// somebody else than `holder` holds it. Answers whether it did.
+    pub(crate) fn replace<E>(
+        &self,
+        first: Revision,
+        bytes: u64,
+        holder: &str,
+        replace: impl FnOnce() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut state = self.state.lock();
+        let is_sealed = state.segments.last_key_value().is_some_and(|(newest, _)| *newest > first);
+        let Some(&extent) = state.segments.get(&first).filter(|_| is_sealed) else {
+            return Ok(false);
+        };
+        let mut holds = state.holds.values();
+        if holds.any(|(name, held)| name != holder && *held < extent.last) {
+            return Ok(false);
+        }
+        replace()?;
+        state.segments.insert(first, Extent { bytes, ..extent });
+        Ok(true)
     }
 
     /// Who holds what, by name.

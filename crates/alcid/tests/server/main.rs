@@ -10,11 +10,13 @@ mod golden;
 mod kill9;
 mod limits;
 mod patience;
+mod policy;
 mod restart;
 mod revisions;
 mod run;
 mod security;
 mod tier;
+mod watch;
 mod wire;
 
 /// The program under test.

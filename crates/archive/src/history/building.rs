@@ -3,15 +3,12 @@
 use base::Revision;
 use log::{Place, Record};
 
-use super::entry::{changed, hash_of, pack, relative_of};
+use super::entry::{DATABASE_WIDE, changed, hash_of, pack, relative_of};
 use super::error::HistoryError;
 use super::records::Hit;
 
 /// Entries that are sorted at a time: as many as stay in a processor's cache.
 const CHUNK: usize = 16 * 1024;
-
-/// A lookup stops at the first chunk that fills it up to this.
-const ENOUGH: usize = 256;
 
 /// A block of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,24 +27,34 @@ impl Block {
     }
 }
 
+/// Sorted entries.
+#[derive(Debug)]
+struct Chunk {
+    entries: Box<[u64]>,
+    /// The first and the last revision among them, counted from the segment's.
+    revisions: (u32, u32),
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Building {
     first: Revision,
     /// The revision that is noted next.
     next: Revision,
-    /// Sorted, and with a revision in one chunk no earlier one is in a later
-    /// chunk.
-    chunks: Vec<Box<[u64]>>,
+    /// With a revision in one chunk no earlier one is in a later chunk.
+    chunks: Vec<Chunk>,
     /// The newest entries, in order of their revisions.
     open: Vec<u64>,
+    /// Revisions that change whole databases, counted from the first: every
+    /// look at a key asks for them, and there are hardly any.
+    wide: Vec<u32>,
     blocks: Vec<Block>,
 }
 
 impl Building {
     pub(super) fn new(first: Revision) -> Building {
         let (chunks, open, blocks) = (Vec::new(), Vec::new(), Vec::new());
-        Building { first, next: first, chunks, open, blocks }
+        Building { first, next: first, chunks, open, wide: Vec::new(), blocks }
     }
 
     pub(super) fn first(&self) -> Revision {
@@ -68,8 +75,9 @@ impl Building {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let entries: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.len()).sum();
         (entries + self.open.capacity()) * size_of::<u64>()
+            + self.wide.capacity() * size_of::<u32>()
             + self.blocks.capacity() * size_of::<Block>()
     }
 
@@ -92,8 +100,14 @@ impl Building {
                 earliest_ms: time_ms,
             }),
         }
-        let open = &mut self.open;
-        changed(record.effects, |hash| open.push(pack(hash, relative)))
+        let (open, wide) = (&mut self.open, &mut self.wide);
+        let add = |hash| {
+            open.push(pack(hash, relative));
+            if hash == DATABASE_WIDE && wide.last() != Some(&relative) {
+                wide.push(relative);
+            }
+        };
+        changed(record.effects, add)
             .map_err(|source| HistoryError::Malformed { revision: record.revision, source })?;
         if self.open.len() >= CHUNK {
             self.close_chunk();
@@ -104,10 +118,11 @@ impl Building {
 
     /// Sorts the newest entries.
     pub(super) fn close_chunk(&mut self) {
-        let mut chunk = sort_by_hash(&mut self.open);
-        chunk.dedup();
-        if !chunk.is_empty() {
-            self.chunks.push(chunk.into_boxed_slice());
+        if let (Some(&first), Some(&last)) = (self.open.first(), self.open.last()) {
+            let revisions = (relative_of(first), relative_of(last));
+            let mut entries = sort_by_hash(&mut self.open);
+            entries.dedup();
+            self.chunks.push(Chunk { entries: entries.into_boxed_slice(), revisions });
         }
         self.open.clear();
     }
@@ -116,7 +131,7 @@ impl Building {
     pub(super) fn merge(&self, each: &mut dyn FnMut(&[u64])) {
         let mut open = self.open.clone();
         open.sort_unstable();
-        let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &**chunk).collect();
+        let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &*chunk.entries).collect();
         rest.push(&open);
         let mut part = Vec::new();
         for leading in 0..=u64::from(u8::MAX) {
@@ -134,40 +149,55 @@ impl Building {
     }
 
     /// See `View::newest`.
-    pub(super) fn newest(&self, hash: u32, after: Revision, upto: Revision) -> Vec<Hit> {
+    pub(super) fn newest(
+        &self,
+        hash: u32,
+        after: Revision,
+        upto: Revision,
+        enough: usize,
+    ) -> Vec<Hit> {
         let Some((from, to)) = relative_range(self.first, self.last(), after, upto) else {
             return Vec::new();
         };
+        let hit = |relative: u32| {
+            let revision = Revision(self.first.0 + u64::from(relative));
+            let place = self.place(revision).expect("every record is in a block");
+            Hit { revision, place }
+        };
+        if hash == DATABASE_WIDE {
+            let begin = self.wide.partition_point(|&relative| relative < from);
+            let end = self.wide.partition_point(|&relative| relative <= to);
+            return self.wide[begin..end].iter().map(|&relative| hit(relative)).collect();
+        }
         let (least, most) = (pack(hash, from), pack(hash, to));
         // In order of revisions, so only a part can be in question.
         let begin = self.open.partition_point(|&entry| relative_of(entry) < from);
         let end = self.open.partition_point(|&entry| relative_of(entry) <= to);
-        let newest: Vec<u64> = self.open[begin..end.max(begin)]
-            .iter()
-            .copied()
-            .filter(|&entry| hash_of(entry) == hash)
-            .collect();
+        let newest = with_hash(&self.open[begin..end.max(begin)], hash);
         let mut count = newest.len();
         let mut runs = vec![&newest[..]];
         for chunk in self.chunks.iter().rev() {
-            if count >= ENOUGH {
+            if count >= enough {
                 break;
             }
-            let begin = chunk.partition_point(|&entry| entry < least);
-            let end = begin + chunk[begin..].partition_point(|&entry| entry <= most);
-            count += end - begin;
-            runs.push(&chunk[begin..end]);
+            let (earliest, latest) = chunk.revisions;
+            if earliest > to {
+                continue;
+            }
+            if latest < from {
+                break;
+            }
+            let entries = &chunk.entries;
+            let begin = entries.partition_point(|&entry| entry < least);
+            let len = entries[begin..].iter().take_while(|&&entry| entry <= most).count();
+            count += len;
+            runs.push(&entries[begin..begin + len]);
         }
         let mut found: Vec<u64> = Vec::with_capacity(count);
         runs.iter().rev().for_each(|run| found.extend_from_slice(run));
         found.dedup();
         debug_assert!(found.iter().all(|&entry| hash_of(entry) == hash));
-        let hit = |&entry: &u64| {
-            let revision = Revision(self.first.0 + u64::from(relative_of(entry)));
-            let place = self.place(revision).expect("every record is in a block");
-            Hit { revision, place }
-        };
-        found.iter().map(hit).collect()
+        found.iter().map(|&entry| hit(relative_of(entry))).collect()
     }
 
     /// See `View::place`.
@@ -185,6 +215,20 @@ impl Building {
         let block = self.blocks.iter().rev().find(|block| block.earliest_ms <= time_ms)?;
         Some(block.place(self.first, block.first))
     }
+}
+
+/// Those of unsorted entries that have this hash. Mostly there is none among
+/// very many, so they are looked through by the handful, without a branch for
+/// each.
+fn with_hash(entries: &[u64], hash: u32) -> Vec<u64> {
+    const HANDFUL: usize = 32;
+    let mut found = Vec::new();
+    for part in entries.chunks(HANDFUL) {
+        if part.iter().fold(false, |any, &entry| any | (hash_of(entry) == hash)) {
+            found.extend(part.iter().filter(|&&entry| hash_of(entry) == hash));
+        }
+    }
+    found
 }
 
 /// The part of a segment's revisions after `after` and up to `upto`, counted

@@ -33,7 +33,9 @@ pub(super) fn changed(effects: &[u8], mut each: impl FnMut(u32)) -> Result<(), E
     for effect in Effects::new(effects) {
         match effect? {
             Effect::Key { key, .. } | Effect::Rename { key, .. } => each(key_hash(key)),
-            Effect::Flush { .. } | Effect::Swap { .. } => each(DATABASE_WIDE),
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Undone { .. } => {
+                each(DATABASE_WIDE);
+            }
             _ => {}
         }
     }
@@ -54,12 +56,13 @@ mod tests {
             Effect::StrAdd { delta: 1 },
             Effect::Flush { db: 1 },
             Effect::Swap { a: 0, b: 1 },
+            Effect::Undone { revision: base::Revision(7) },
         ] {
             effect.encode(&mut bytes);
         }
         let mut hashes = Vec::new();
         changed(&bytes, |hash| hashes.push(hash)).expect("well-formed");
-        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0]);
+        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0, 0]);
         bytes.push(255);
         assert!(changed(&bytes, |_| ()).is_err());
     }

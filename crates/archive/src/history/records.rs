@@ -3,8 +3,8 @@
 use base::Revision;
 use log::Place;
 
-use super::History;
 use super::error::HistoryError;
+use super::{History, View};
 
 /// A record found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,12 @@ pub struct Records<'a> {
     upto: Revision,
     /// Read and not answered yet, in order.
     found: Vec<Hit>,
+    /// How many are wanted the next time: most want one.
+    enough: usize,
 }
+
+/// As many as are wanted at a time at most.
+const ENOUGH_MAX: usize = 256;
 
 impl<'a> Records<'a> {
     pub(super) fn new(
@@ -37,7 +42,7 @@ impl<'a> Records<'a> {
     ) -> Records<'a> {
         let after = after.max(history.horizon());
         let upto = upto.min(history.noted());
-        Records { history, hash, after, upto, found: Vec::new() }
+        Records { history, hash, after, upto, found: Vec::new(), enough: 1 }
     }
 }
 
@@ -47,8 +52,10 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.found.is_empty() && self.upto > self.after {
             let (history, hash, after, upto) = (self.history, self.hash, self.after, self.upto);
-            let first = history.segment_of(upto)?;
-            match history.view(first, |view| view.newest(hash, after, upto, &history.files)) {
+            let (first, enough) = (history.segment_of(upto)?, self.enough);
+            self.enough = (enough * 4).min(ENOUGH_MAX);
+            let ask = |view: View<'_>| view.newest(hash, after, upto, enough, &history.files);
+            match history.view(first, ask) {
                 Ok(found) => {
                     let read = found.first().map_or(first, |hit| hit.revision);
                     self.upto = Revision(read.0 - 1);

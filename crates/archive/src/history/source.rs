@@ -23,6 +23,19 @@ pub trait LogBlocks: std::fmt::Debug + Send + Sync {
         offset: u64,
         each: &mut dyn FnMut(&Record<'_>, Place),
     ) -> Result<Option<u64>, LogError>;
+
+    /// As [`LogBlocks::block`], for those who mostly ask for the same few blocks.
+    ///
+    /// # Errors
+    /// As [`LogBlocks::block`].
+    fn block_again(
+        &self,
+        segment: Revision,
+        offset: u64,
+        each: &mut dyn FnMut(&Record<'_>, Place),
+    ) -> Result<(), LogError> {
+        self.block(segment, offset, each).map(drop)
+    }
 }
 
 impl LogBlocks for Log {

@@ -60,9 +60,13 @@ impl World {
     }
 
     fn try_run(&mut self, effects: &[Effect<'_>]) -> Result<(), ArchiveError> {
+        self.try_run_on(BranchId::MAIN, effects)
+    }
+
+    fn try_run_on(&mut self, branch: BranchId, effects: &[Effect<'_>]) -> Result<(), ArchiveError> {
         let mut bytes = Vec::new();
         effects.iter().for_each(|effect| effect.encode(&mut bytes));
-        let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
+        let header = RecordHeader { time_ms: 1, db: 0, branch };
         let revision = self.delta.revision().next();
         self.delta.add(&Record { revision, header, effects: &bytes }).map(|_| ())
     }
@@ -83,12 +87,16 @@ impl World {
     }
 
     fn at(&self, revision: Revision, key: &[u8]) -> Option<Stored> {
+        self.in_space(SPACE, revision, key)
+    }
+
+    fn in_space(&self, space: SpaceId, revision: Revision, key: &[u8]) -> Option<Stored> {
         let limits = EncodingLimits::default();
         let keyspace = Keyspace::new(1, 1);
         keyspace.back(self.backing.clone(), 0, SPACE, &[1; keyspace::SHARDS]);
         let (_, hash) = keyspace.unknown(0, key).expect("nothing is known");
         let backing = BaseBacking::at(self.base.clone(), revision, limits);
-        let found = backing.fetch(SPACE, hash, key).expect("it can be read");
+        let found = backing.fetch(space, hash, key).expect("it can be read");
         // Looking through its bucket finds the same.
         let mut seen = None;
         let mut each = |name: &[u8], stored: Stored| {
@@ -96,7 +104,7 @@ impl World {
                 seen = Some(text(&stored));
             }
         };
-        backing.bucket(SPACE, codec::bucket_of(hash), &mut each).expect("it can be read");
+        backing.bucket(space, codec::bucket_of(hash), &mut each).expect("it can be read");
         assert_eq!(seen, found.as_ref().map(text));
         found
     }
@@ -344,6 +352,67 @@ fn states_that_are_tagged_keep_their_elements() {
     let newest = world.write();
     world.base.merge(newest).expect("it can be merged");
     assert_eq!(world.entries(), 2);
+}
+
+#[test]
+fn a_branch_has_large_collections_of_its_own() {
+    let mut world = World::new();
+    let main = |world: &World, revision, key: &[u8]| world.at(revision, key).as_ref().map(text);
+    world.run(&[new(b"k"), set(b"a", b"1"), set(b"b", b"2")]);
+    world.run(&[new(b"gone"), add(b"m"), add(b"n"), new(b"same"), add(b"x")]);
+    let before = world.write();
+    // Not in the base yet when the branch begins.
+    world.run(&[old(b"k"), set(b"c", b"3")]);
+    let id = BranchId(1);
+    let branch = keyspace::Branch {
+        id,
+        name: b"branch".to_vec(),
+        parent: BranchId::MAIN,
+        base: Revision::ZERO,
+        forked: Revision::ZERO,
+        created_ms: 1,
+        created_by: Vec::new(),
+        deadline_ms: None,
+        quota_bytes: 0,
+        is_readonly: false,
+        is_kept: false,
+        is_merge_only: false,
+    };
+    world.run(&[Effect::Fork { row: &branch.encode(), state: None }]);
+    let fork = world.write();
+    let space = SpaceId { born: fork, db: 0 };
+    let there = |world: &World, revision, key: &[u8]| {
+        world.in_space(space, revision, key).as_ref().map(text)
+    };
+    world.run(&[old(b"k"), Effect::HashDelete { field: b"a" }]);
+    world.reads();
+    let run = |world: &mut World, effects: &[Effect<'_>]| {
+        world.try_run_on(id, effects).expect("it fits");
+    };
+    run(&mut world, &[old(b"k"), set(b"d", b"4")]);
+    run(&mut world, &[old(b"gone"), GONE]);
+    assert_eq!(world.reads(), 1, "what the parent has is read once");
+    let second = world.write();
+    world.reads();
+    run(&mut world, &[old(b"k"), Effect::HashDelete { field: b"b" }]);
+    world.run(&[old(b"k"), set(b"e", b"5")]);
+    assert_eq!(world.reads(), 0);
+    let third = world.write();
+    for is_merged in [false, true] {
+        if is_merged {
+            world.base.merge(third).expect("it can be merged");
+        } else {
+            assert_eq!(main(&world, before, b"k").as_deref(), Some("a=1 b=2"));
+            assert_eq!(main(&world, second, b"k").as_deref(), Some("b=2 c=3"));
+            assert_eq!(there(&world, second, b"k").as_deref(), Some("a=1 b=2 c=3 d=4"));
+        }
+        assert_eq!(main(&world, fork, b"k").as_deref(), Some("a=1 b=2 c=3"));
+        assert_eq!(main(&world, third, b"k").as_deref(), Some("b=2 c=3 e=5"));
+        assert_eq!(there(&world, third, b"k").as_deref(), Some("a=1 c=3 d=4"));
+        assert_eq!(there(&world, third, b"gone"), None);
+        assert_eq!(there(&world, third, b"same").as_deref(), Some("x"));
+        assert_eq!(main(&world, third, b"gone").as_deref(), Some("m n"));
+    }
 }
 
 #[test]

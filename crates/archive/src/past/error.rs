@@ -1,4 +1,4 @@
-use base::Revision;
+use base::{DbIndex, Revision};
 use keyspace::effect::EffectError;
 use keyspace::{ApplyError, BackingError};
 use log::LogError;
@@ -25,6 +25,18 @@ pub enum PastError {
     Misfit { revision: Revision, source: ApplyError },
     #[error("revision {revision} of the log is malformed: {source}")]
     Malformed { revision: Revision, source: EffectError },
+    #[error(
+        "a backup is being made of what is to be erased, up to revision {revision}; try again when it is done"
+    )]
+    BackedUp { revision: Revision },
+    #[error(
+        "databases {a} and {b} changed places at revision {revision}; HISTORY.COMPACT BEFORE it first"
+    )]
+    Swapped { a: DbIndex, b: DbIndex, revision: Revision },
+    #[error("the log begins no new segment: {0}")]
+    Unrolled(String),
+    #[error("the archive is at revision {archived}, which is not yet {wanted}")]
+    Behind { archived: Revision, wanted: Revision },
     #[error(transparent)]
     History(#[from] HistoryError),
     #[error(transparent)]

@@ -20,11 +20,20 @@ pub(super) struct Name<'k> {
     pub(super) key: &'k [u8],
 }
 
+impl<'k> Name<'k> {
+    /// `seed` is that of the keyspace's hash.
+    pub(super) fn new(seed: u64, db: DbIndex, key: &'k [u8]) -> Name<'k> {
+        Name { db, hash: keyspace::hash_of(seed, key), key }
+    }
+}
+
 /// Effects of one record.
 struct Effects {
     revision: Revision,
     header: RecordHeader,
     bytes: Vec<u8>,
+    /// What the key was before does not matter: it counts as none.
+    settles: bool,
 }
 
 /// The key at a revision: as `batch` has it, with what was done to it since.
@@ -34,7 +43,8 @@ pub(super) fn read(
     revision: Revision,
     name: &Name<'_>,
 ) -> Result<Option<Stored>, PastError> {
-    let found = match own_effects(source, batch, revision, name)? {
+    let _layout = source.layout.read();
+    let found = match own_effects(source, batch, (revision, revision), name)? {
         Some(own) => apply_own(source, batch, name, &own)?,
         None => apply_all(source, batch, revision, name)?,
     };
@@ -45,28 +55,73 @@ pub(super) fn read(
     Ok(found)
 }
 
+/// The key at several revisions, the oldest first; `batch` is not later than
+/// the first.
+pub(super) fn read_each(
+    source: &Source,
+    batch: &Arc<Batch>,
+    revisions: &[Revision],
+    name: &Name<'_>,
+    visit: &mut dyn FnMut(usize, Option<&Stored>),
+) -> Result<(), PastError> {
+    let _layout = source.layout.read();
+    let (first, last) = (revisions[0], revisions[revisions.len() - 1]);
+    let Some(own) = own_effects(source, batch, (first, last), name)? else {
+        for (at, &revision) in revisions.iter().enumerate() {
+            visit(at, read(source, batch, revision, name)?.as_ref());
+        }
+        return Ok(());
+    };
+    let before = if own.is_settled { None } else { own_before(batch, name)? };
+    let scratch = Keyspace::new(1, batch.directory.seed);
+    if let Some(stored) = before {
+        scratch.give(0, name.key, stored);
+    }
+    source.keeps(batch.revision())?;
+    let mut buffers = Buffers::default();
+    let mut oldest_first = own.effects.iter().rev().peekable();
+    for (at, &revision) in revisions.iter().enumerate() {
+        while let Some(effects) = oldest_first.next_if(|effects| effects.revision <= revision) {
+            if effects.settles {
+                scratch.take(0, name.key)?;
+            }
+            if !effects.bytes.is_empty() {
+                effects.apply(source, &scratch, 0, &mut buffers)?;
+            }
+        }
+        let stored = scratch.take(0, name.key)?;
+        visit(at, stored.as_ref());
+        if let Some(stored) = stored {
+            scratch.give(0, name.key, stored);
+        }
+    }
+    Ok(())
+}
+
 /// What was done to a key.
 struct Own {
     /// Newest first.
     effects: Vec<Effects>,
-    /// What the key was before does not matter.
+    /// What the key was before the oldest of them does not matter.
     is_settled: bool,
 }
 
-/// What was done to a key, if it was done under this one name: `None` if
-/// databases changed as a whole, or another key was given its name.
+/// What was done to a key since a state of the base, as far as one needs to
+/// know for two revisions and those between, if it was done under this one
+/// name: `None` if databases changed as a whole, or another key was given its
+/// name.
 fn own_effects(
     source: &Source,
     batch: &Batch,
-    revision: Revision,
+    (first, last): (Revision, Revision),
     name: &Name<'_>,
 ) -> Result<Option<Own>, PastError> {
     let after = batch.revision();
-    if source.history.records(DATABASE_WIDE, after, revision).next().transpose()?.is_some() {
+    if source.history.records(DATABASE_WIDE, after, last).next().transpose()?.is_some() {
         return Ok(None);
     }
     let mut own = Own { effects: Vec::new(), is_settled: false };
-    for hit in source.history.records(key_hash(name.key), after, revision) {
+    for hit in source.history.records(key_hash(name.key), after, last) {
         let hit = hit?;
         let part = of_branch(source, batch.branch, hit, &mut |record| {
             let part = trace::of_key(record.effects, record.header.db, name.db, name.key);
@@ -77,8 +132,8 @@ fn own_effects(
             Part::Nothing => {}
             Part::Moved => return Ok(None),
             Part::Done { bytes, settles } => {
-                own.effects.push(Effects { revision: hit.revision, header, bytes });
-                own.is_settled = settles;
+                own.effects.push(Effects { revision: hit.revision, header, bytes, settles });
+                own.is_settled = settles && hit.revision <= first;
             }
         }
         if own.is_settled {
@@ -88,24 +143,27 @@ fn own_effects(
     Ok(Some(own))
 }
 
+/// The key as the base has it.
+fn own_before(batch: &Batch, name: &Name<'_>) -> Result<Option<Stored>, PastError> {
+    let mut databases = batch.directory.databases.iter();
+    let found = databases.find(|it| (it.branch, it.db) == (batch.branch, name.db));
+    Ok(found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))?)
+}
+
 fn apply_own(
     source: &Source,
     batch: &Batch,
     name: &Name<'_>,
     own: &Own,
 ) -> Result<Option<Stored>, PastError> {
-    let before = || {
-        let mut databases = batch.directory.databases.iter();
-        let found = databases.find(|it| (it.branch, it.db) == (batch.branch, name.db));
-        found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))
-    };
-    let before = if own.is_settled { None } else { before()? };
+    let before = if own.is_settled { None } else { own_before(batch, name)? };
     let mut oldest_first =
         own.effects.iter().rev().filter(|effects| !effects.bytes.is_empty()).peekable();
     if oldest_first.peek().is_none() {
         return Ok(before);
     }
-    let scratch = Keyspace::new(1, batch.directory.seed);
+    let scratch = source.scratch.lock().take();
+    let scratch = scratch.unwrap_or_else(|| Keyspace::new(1, batch.directory.seed));
     if let Some(stored) = before {
         scratch.give(0, name.key, stored);
     }
@@ -113,7 +171,10 @@ fn apply_own(
     for effects in oldest_first {
         effects.apply(source, &scratch, 0, &mut buffers)?;
     }
-    Ok(scratch.take(0, name.key)?)
+    let found = scratch.take(0, name.key)?;
+    // There is only this one key ever.
+    *source.scratch.lock() = Some(scratch);
+    Ok(found)
 }
 
 /// The key where names and databases changed places: what was done to every
@@ -134,7 +195,7 @@ fn apply_all(
                 trace::sources(record.effects, wanted, found)?;
             }
             let (revision, header) = (record.revision, record.header);
-            Ok(Effects { revision, header, bytes: record.effects.to_vec() })
+            Ok(Effects { revision, header, bytes: record.effects.to_vec(), settles: false })
         })?;
         if let Some(copied) = copied {
             records.insert(hit.revision, copied);

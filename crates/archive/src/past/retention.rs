@@ -7,6 +7,7 @@ use base::Revision;
 use log::{RealVfs, SegmentInfo};
 
 use super::error::PastError;
+use super::horizon::HORIZON;
 use super::{Past, horizon};
 
 /// How much of the past is kept.
@@ -20,13 +21,19 @@ pub struct Retention {
 }
 
 impl Past {
-    /// Lets go of whole segments of the log that are too old, or too many.
-    /// Answers whether the oldest revision has moved: segments may be removed
-    /// then.
+    /// Lets go of whole segments of the log that are too old, or too many, but
+    /// nothing above what `pinned` answers; that is asked only when something
+    /// could go. Answers whether the oldest revision has moved:
+    /// segments may be removed then.
     ///
     /// # Errors
     /// When files cannot be read or changed.
-    pub fn retain(&self, retention: &Retention, now_ms: u64) -> Result<bool, PastError> {
+    pub fn retain(
+        &self,
+        retention: &Retention,
+        now_ms: u64,
+        pinned: &dyn Fn() -> Revision,
+    ) -> Result<bool, PastError> {
         let mut segments = self.source.log.segments();
         segments.retain(|segment| segment.is_sealed);
         let index_bytes = self.source.history.stats().file_bytes;
@@ -44,9 +51,9 @@ impl Past {
                 .saturating_sub(segment.bytes + index_bytes * segment.bytes / log_bytes.max(1));
             gone = Some(segment.last);
         }
-        match gone {
-            Some(last) if last > self.oldest() => self.move_to(last),
-            _ => Ok(false),
+        match gone.filter(|&last| last > self.oldest()) {
+            Some(last) => self.move_to(last.min(pinned())),
+            None => Ok(false),
         }
     }
 
@@ -107,9 +114,10 @@ impl Past {
             return Ok(false);
         }
         // Before anything goes, so that nobody believes later that it is there.
-        horizon::write(&RealVfs, &self.dir, source.log.id(), horizon)?;
+        horizon::write(&HORIZON, &RealVfs, &self.dir, source.log.id(), horizon)?;
         source.horizon.store(horizon.0, Ordering::Release);
         self.cache.forget_before(horizon);
+        self.batches.forget_before(horizon);
         let forgotten = source.history.forget_before(horizon);
         self.hold.set(horizon);
         forgotten?;

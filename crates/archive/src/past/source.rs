@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{DbIndex, Revision};
-use keyspace::EncodingLimits;
-use log::{Log, Record};
-use parking_lot::Mutex;
+use keyspace::{EncodingLimits, Keyspace};
+use log::{Log, Place, Record};
+use parking_lot::{Mutex, RecursiveRwLock};
 
+use super::blocks::Blocks;
 use super::error::PastError;
 use crate::base_tree::Base;
 use crate::directory::Directory;
-use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, key_hash};
+use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, key_hash};
 
 /// Longest wait for the log to write what has been handed to it.
 const WAIT: Duration = Duration::from_secs(2);
@@ -23,6 +24,7 @@ const WAIT: Duration = Duration::from_secs(2);
 pub(crate) struct Source {
     pub(super) base: Arc<Base>,
     pub(super) log: Arc<Log>,
+    pub(super) blocks: Arc<Blocks>,
     pub(super) history: History,
     /// The oldest revision whose state can be read, a state of the base.
     pub(super) horizon: AtomicU64,
@@ -30,6 +32,12 @@ pub(crate) struct Source {
     pub(super) limits: EncodingLimits,
     /// Held by whoever notes records because the follower has not yet.
     pub(super) catching_up: Mutex<()>,
+    /// A keyspace of one database, with nothing in it, that keys are worked out
+    /// in.
+    pub(super) scratch: Mutex<Option<Keyspace>>,
+    /// Held for reading while places in the log are looked up and used, which
+    /// a segment that is rewritten changes. Who holds it may come again.
+    pub(super) layout: RecursiveRwLock<()>,
     /// Why records are not noted any more.
     pub(super) fault: Mutex<Option<String>>,
 }
@@ -62,6 +70,7 @@ impl Source {
         if noted >= upto {
             return Ok(());
         }
+        let _layout = self.layout.read();
         if let Some(reason) = self.fault.lock().clone() {
             return Err(PastError::Stopped { noted, reason });
         }
@@ -117,6 +126,7 @@ impl Source {
         upto: Revision,
         each: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
+        let _layout = self.layout.read();
         Ok(self.history.changes(after, upto, &mut |record, _| each(record))?)
     }
 
@@ -142,22 +152,24 @@ impl Source {
         })
     }
 
-    /// Reads one record.
+    /// When a revision ran that is not older than the oldest segment.
+    pub(super) fn time_of(&self, revision: Revision) -> Result<Option<u64>, PastError> {
+        let _layout = self.layout.read();
+        let Some(place) = self.history.place(revision)? else { return Ok(None) };
+        self.record(Hit { revision, place }, &mut |record| record.header.time_ms).map(Some)
+    }
+
+    /// Reads one record. The caller has held the layout since it looked the place
+    /// up.
     pub(super) fn record<T>(
         &self,
         hit: Hit,
         read: &mut dyn FnMut(&Record<'_>) -> T,
     ) -> Result<T, PastError> {
-        let mut found = None;
-        let log: &dyn LogBlocks = &*self.log;
-        log.block(hit.place.segment, hit.place.offset, &mut |record, _| {
-            if record.revision == hit.revision {
-                found = Some(read(record));
-            }
-        })?;
-        found.ok_or_else(|| {
-            let (segment, revision) = (hit.place.segment, hit.revision);
-            HistoryError::Short { segment, revision }.into()
-        })
+        let Place { segment, offset, index } = hit.place;
+        let block = self.blocks.get(segment, offset)?;
+        let record = block.record(index).filter(|record| record.revision == hit.revision);
+        let revision = hit.revision;
+        record.as_ref().map(read).ok_or_else(|| HistoryError::Short { segment, revision }.into())
     }
 }

@@ -60,11 +60,14 @@ pub(super) fn of_key(
             return Ok(Part::Moved);
         }
         let is_ours = (place.db, place.key) == (db, Some(key));
-        if !is_ours || matches!(effect, Effect::Flush { .. } | Effect::Swap { .. }) {
+        if !is_ours || !effect.is_on_key() {
             continue;
         }
         is_touched = true;
-        let is_gone = matches!(effect, Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. });
+        let is_gone = matches!(
+            effect,
+            Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. } | Effect::Erase
+        );
         if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
             settles = true;
             bytes.clear();
@@ -111,12 +114,13 @@ pub(super) fn of_keys(effects: &[u8], keys: &BTreeSet<Vec<u8>>) -> Result<Vec<u8
             Effect::Database(_) | Effect::Flush { .. } | Effect::Swap { .. } => {
                 effect.encode(&mut bytes);
             }
-            Effect::Origin { .. } => {}
             // What others become does not matter.
             Effect::Rename { key, .. } if is_ours && !keys.contains(key) => {
                 Effect::Delete(Cause::Client).encode(&mut bytes);
             }
-            effect if is_ours => effect.encode(&mut bytes),
+            effect if is_ours && (effect.is_on_key() || matches!(effect, Effect::Key { .. })) => {
+                effect.encode(&mut bytes);
+            }
             _ => {}
         }
     }
@@ -139,8 +143,7 @@ pub(super) fn touches(
                 Effect::Flush { db: flushed } => flushed == db,
                 Effect::Swap { a, b } => a == db || b == db,
                 Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => true,
-                Effect::Origin { .. } => false,
-                _ => (place.db, place.key) == (db, Some(key)),
+                effect => effect.is_on_key() && (place.db, place.key) == (db, Some(key)),
             };
         }
     }

@@ -84,18 +84,18 @@ impl Backing for Batch {
 /// from: that with every transaction since, as a start makes it.
 pub(super) fn whole(
     source: &Arc<Source>,
-    branch: BranchId,
+    batch: &Arc<Batch>,
     revision: Revision,
 ) -> Result<(Revision, Keyspace), PastError> {
-    let batch = Arc::new(Batch::at(source, branch, revision)?);
     let keyspace = Keyspace::new(source.databases, batch.directory.seed);
+    keyspace.set_past_rules(batch.directory.rules.clone());
     batch.back(&keyspace);
     let mut buffers = Buffers::default();
     let mut reached = batch.revision();
     let mut applied = Ok(());
     source.changes(batch.revision(), revision, &mut |record| {
         reached = record.revision;
-        if record.header.branch != branch {
+        if record.header.branch != batch.branch {
             return ControlFlow::Continue(());
         }
         let (revision, header) = (record.revision, record.header);
@@ -121,18 +121,17 @@ pub(super) fn whole(
 /// The state at a revision for those who look at keys by name.
 pub(super) fn of_keys(
     source: &Arc<Source>,
-    branch: BranchId,
+    batch: Arc<Batch>,
     revision: Revision,
-) -> Result<(Revision, Keyspace), PastError> {
-    let batch = Batch::at(source, branch, revision)?;
+) -> (Revision, Keyspace) {
     let (at, seed) = (batch.revision(), batch.directory.seed);
-    let keys = Arc::new(Keys { source: source.clone(), batch: Arc::new(batch), revision });
+    let keys = Arc::new(Keys { source: source.clone(), batch, revision });
     let keyspace = Keyspace::new(source.databases, seed);
     for db in 0..source.databases {
         // The space says only which database is meant.
         keyspace.back(keys.clone(), db, SpaceId::first_of(db), &[MANY; SHARDS]);
     }
-    Ok((at, keyspace))
+    (at, keyspace)
 }
 
 /// Single keys as they were.

@@ -43,7 +43,7 @@ impl Presence {
                         })
                         .collect();
                 }
-                Effect::Origin { .. } => {}
+                effect if !effect.is_on_key() => {}
                 _ => {
                     self.0.insert(place.clone());
                 }

@@ -17,7 +17,8 @@ use crate::execute::Outcome;
 use crate::history::revert;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
+    &[HANDLERS, super::diff::HANDLERS, super::merges::HANDLERS];
 
 const HANDLERS: &[(&str, Handler)] = &[
     ("branch|create", create),
@@ -377,22 +378,32 @@ fn branch_help(call: &mut Call<'_, '_>) -> Result<Outcome> {
         call,
         "BRANCH",
         &[
+            "ABORT <merge>",
+            "    Give up a merge that waits for decisions.",
+            "CONFLICTS <merge>",
+            "    List what a merge cannot decide.",
             "CREATE <name> [FROM <branch>] [AT <when>] [TTL <duration>] [QUOTA <size>] [READONLY]",
             "    Make a branch, which begins with what its parent has, or had.",
             "CURRENT",
             "    Name the connection's branch.",
             "DELETE <name> [FORCE]",
             "    Delete a branch; FORCE although connections or branches need it.",
+            "DIFF <a>[@<when>] <b>[@<when>] [MATCH <pattern>] [COUNT <n>] [CURSOR <cursor>] [VALUES] [SUMMARY]",
+            "    List the keys in which two branches differ.",
             "INFO <name>",
             "    Tell about a branch.",
             "LIST [MATCH <pattern>]",
             "    Name the branches.",
+            "MERGE <name> [INTO <name>] [MATCH <pattern>] [ON CONFLICT FAIL|OURS|THEIRS|MANUAL] [DRYRUN] [MSG <text>]",
+            "    Take what another branch has changed.",
             "PROTECT <name> [NO-DELETE] [MERGE-ONLY] [REQUIRE <hook>]",
             "    Say what is not to be done to a branch.",
             "RENAME <name> <newname>",
             "    Give a branch another name.",
             "RESET <name> TO <when>|PARENT",
             "    Make a branch what it was, or what its parent is.",
+            "RESOLVE <merge> <key> OURS|THEIRS|VALUE <value>",
+            "    Decide what becomes of a key that a merge cannot decide.",
             "USE <name>",
             "    Put the connection on a branch.",
         ],

@@ -11,6 +11,7 @@ use keyspace::{Branch, Buffers, Keyspace, Scope, Turn, Txn};
 
 use super::{Branching, LiveBranch};
 use crate::engine::Engine;
+use crate::history::revert::Author;
 use crate::session::Session;
 
 /// Who asks, and when.
@@ -106,6 +107,22 @@ impl Engine {
         })
     }
 
+    /// Records what is known of a merge that waits.
+    pub(super) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
+        let (live, now_ms, mut buffers) = (self.live(), self.clock.now_ms(), Buffers::default());
+        let options = self.txn_options(&live, now_ms, false);
+        let journal = &*self.replicator;
+        let mut txn = Txn::begin(&self.keyspace, &Scope::Sliced, journal, &mut buffers, options);
+        txn.record_always();
+        author.sign(&mut txn);
+        let revision = txn.declare(effect);
+        let turn = self.branches.known.write().apply(revision, now_ms, txn.effects());
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        txn.finish();
+        self.revision_written(revision);
+        revision
+    }
+
     /// Runs a transaction that declares one thing about branches, and does what
     /// its record says. Answers its revision.
     fn declare(
@@ -179,7 +196,13 @@ impl Engine {
 
 /// Whether a branch may go: nobody is on it, and none begins with it.
 pub(crate) fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
-    let children = engine.branches.known.read().children(id).count();
+    let known = engine.branches.known.read();
+    let mut waiting = known.open_merges().values();
+    if let Some(open) = waiting.find(|open| open.from == id || open.into == id) {
+        return Some(format!("the merge m{} waits for decisions", open.id));
+    }
+    let children = known.children(id).count();
+    drop(known);
     let live = engine.branches.get(id)?;
     let own = usize::from(except.branch() == id);
     let sessions = live.sessions.load(Ordering::Relaxed).saturating_sub(own);

@@ -2,6 +2,7 @@
 //! parent's up to where it begins, and so on back to main's.
 
 use base::{BranchId, Revision};
+use keyspace::Branches;
 use log::RecordHeader;
 
 use crate::engine::Engine;
@@ -23,9 +24,15 @@ impl Engine {
     /// The line of a branch, as far as it is known: of ancestors that were
     /// deleted it is not.
     pub(crate) fn line(&self, branch: BranchId) -> Line {
+        Line::of(&self.branches.known.read(), branch)
+    }
+}
+
+impl Line {
+    /// See [`Engine::line`].
+    pub(super) fn of(known: &Branches, branch: BranchId) -> Line {
         let mut reaches = Vec::new();
         let (mut branch, mut upto) = (branch, Revision(u64::MAX));
-        let known = self.branches.known.read();
         while let Some(row) = known.get(branch) {
             let after = Revision(row.forked.0.saturating_sub(1));
             reaches.push(Reach { branch, after, upto });
@@ -37,6 +44,33 @@ impl Engine {
 }
 
 impl Line {
+    /// The parts of it, newest first.
+    pub(super) fn reaches(&self) -> &[Reach] {
+        &self.0
+    }
+
+    /// As [`Line::has`], but for the records that made its branches: what these
+    /// do was there before.
+    pub(super) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
+        let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
+        self.has(revision, header)
+            && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
+    }
+
+    /// It as it was at a revision.
+    pub(super) fn until(&self, revision: Revision) -> Line {
+        let mut reaches: Vec<Reach> = self
+            .0
+            .iter()
+            .filter(|reach| reach.after < revision)
+            .map(|reach| Reach { upto: reach.upto.min(revision), ..*reach })
+            .collect();
+        if reaches.is_empty() {
+            reaches.extend(self.0.last().map(|reach| Reach { upto: revision, ..*reach }));
+        }
+        Line(reaches)
+    }
+
     /// Whose state a revision is, and which.
     pub(crate) fn at(&self, revision: Revision) -> (BranchId, Revision) {
         let found = self.0.iter().find(|reach| revision > reach.after);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use base::units::parse_duration_ms;
-use base::{Frame, glob};
+use base::{Frame, Revision, glob};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
 use super::events::{self, Touch, What, Who};
+use super::kept::KeptOfMany;
 use super::{Bounds, count, number};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -56,15 +57,17 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve(engine, branch, now_ms)?;
         let mut rows = Vec::new();
-        let is_wanted = |key: Option<&[u8]>| match (key, &pattern) {
+        let mut kept = KeptOfMany::new(engine, db);
+        let mut is_wanted = |key: Option<&[u8]>, at: Revision| -> Result<bool> {
             // What is about every key is about those that match.
-            (None, _) | (_, None) => true,
-            (Some(key), Some(pattern)) => glob::matches(pattern, key),
+            let Some(key) = key else { return Ok(true) };
+            let matches = pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
+            Ok(matches && kept.keeps(key, at)?)
         };
         span.visit(engine, |record| {
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {
-                if touch.db == db && is_wanted(touch.key) {
+                if touch.db == db && is_wanted(touch.key, record.revision)? {
                     changed.add(touch);
                 }
                 Ok(())
@@ -123,11 +126,16 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve(engine, branch, now_ms)?;
         let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
+        let mut kept = KeptOfMany::new(engine, db);
         span.visit(engine, |record| {
             let bucket = record.header.time_ms / bucket_ms * bucket_ms;
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {
-                if touch.db == db {
+                let is_kept = |kept: &mut KeptOfMany<'_>| match touch.key {
+                    Some(key) => kept.keeps(key, record.revision),
+                    None => Ok(true),
+                };
+                if touch.db == db && is_kept(&mut kept)? {
                     changed.add(touch);
                 }
                 Ok(())

@@ -1,6 +1,6 @@
 //! What a record did, key by key.
 
-use base::{DbIndex, Frame};
+use base::{DbIndex, Frame, Revision};
 use command::Result;
 use keyspace::effect::{Cause, Effect, Effects};
 use log::Record;
@@ -32,6 +32,8 @@ pub(crate) enum What<'r> {
     Flushed,
     /// Its database changed places with another.
     Swapped,
+    /// What it was before is not to be read any more.
+    Erased,
 }
 
 /// One effect and the place it is about.
@@ -57,11 +59,20 @@ pub(crate) fn read<'r>(
     record: &Record<'r>,
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
 ) -> Result<Option<Who>> {
-    let (mut db, mut key, mut who) = (record.header.db, None, None);
-    for effect in Effects::new(record.effects) {
-        let effect = effect.map_err(|error| {
-            PastError::Unreadable(format!("revision {}: {error}", record.revision))
-        })?;
+    read_effects(record.revision, record.header.db, record.effects, visit)
+}
+
+/// As [`read`], for the effects of a revision that begin in `db`.
+pub(crate) fn read_effects<'r>(
+    revision: Revision,
+    mut db: DbIndex,
+    effects: &'r [u8],
+    visit: &mut dyn FnMut(Touch<'r>) -> Result,
+) -> Result<Option<Who>> {
+    let (mut key, mut who) = (None, None);
+    for effect in Effects::new(effects) {
+        let effect = effect
+            .map_err(|error| PastError::Unreadable(format!("revision {revision}: {error}")))?;
         let what = match effect {
             Effect::Database(other) => {
                 db = other;
@@ -81,10 +92,14 @@ pub(crate) fn read<'r>(
             | Effect::Fork { .. }
             | Effect::BranchGone { .. }
             | Effect::Tag { .. }
-            | Effect::TagGone { .. } => continue,
+            | Effect::TagGone { .. }
+            | Effect::Merged { .. }
+            | Effect::MergeOpen { .. }
+            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),
+            Effect::Erase => What::Erased,
             Effect::StrSet { .. } | Effect::Put { .. } => What::Set,
             Effect::Deadline(_) => What::Deadline,
             Effect::Flush { db } => {
@@ -103,6 +118,7 @@ pub(crate) fn read<'r>(
                 visit(to)?;
                 continue;
             }
+            effect if !effect.is_on_key() => continue,
             _ => What::Part(effect),
         };
         visit(Touch { db, key, what, effect })?;
@@ -136,6 +152,7 @@ impl What<'_> {
             What::Gone(_) | What::MovedAway => "removed",
             What::Flushed => "flushed",
             What::Swapped => "swapped",
+            What::Erased => "purged",
         }
     }
 }
@@ -153,8 +170,8 @@ pub(crate) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
         (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
         (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
         (Some(who), None) => {
-            let cause = if who.reverts() { "revert" } else { "client" };
-            [text(&who.command), text(&who.user), text(&who.address), Frame::bulk(cause)]
+            let cause = Frame::bulk(who.cause());
+            [text(&who.command), text(&who.user), text(&who.address), cause]
         }
     }
 }
@@ -165,7 +182,12 @@ impl Who {
         self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
-    fn reverts(&self) -> bool {
-        matches!(self.name(), b"revert" | b"undelete")
+    fn cause(&self) -> &'static str {
+        match self.name() {
+            b"revert" | b"undelete" | b"undo" => "revert",
+            b"branch|merge" => "merge",
+            b"history.purge" => "purge",
+            _ => "client",
+        }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use base::{DbIndex, Frame, Reply, Revision};
+use base::{BranchId, DbIndex, Frame, Reply, Revision};
 use command::{Args, Error, Result};
-use keyspace::ValueRef;
 use keyspace::effect::Effect;
+use keyspace::{Stored, ValueRef};
 use log::Record;
 
 use super::events::{self, Touch, What, Who};
@@ -72,7 +72,7 @@ impl Element {
 
 /// A value as a reply: a string, an array, a set, or a map of fields to values
 /// or members to scores.
-fn whole(value: ValueRef<'_>) -> Frame {
+pub(crate) fn whole(value: ValueRef<'_>) -> Frame {
     match value {
         ValueRef::Str(bytes) => Frame::bulk(bytes),
         ValueRef::List(list) => Frame::Array(list.iter().map(Frame::bulk).collect()),
@@ -89,7 +89,7 @@ fn whole(value: ValueRef<'_>) -> Frame {
 }
 
 /// What HISTORY is asked for.
-struct Request {
+pub(super) struct Request {
     db: DbIndex,
     key: Vec<u8>,
     element: Option<Element>,
@@ -100,11 +100,17 @@ struct Request {
 }
 
 /// A transaction that changed the key.
-struct Version {
+pub(super) struct Version {
     row: Vec<Frame>,
     at: Moment,
     /// The value, where the record tells it.
     value: Option<Frame>,
+}
+
+impl Version {
+    pub(super) fn revision(&self) -> Revision {
+        self.at.revision
+    }
 }
 
 fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -118,6 +124,11 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
             element = Some(Element::Field(args.next()?.to_vec()));
         } else if args.take_word("member") {
             element = Some(Element::Member(args.next()?.to_vec()));
+        } else if args.take_word("path") {
+            return Err(Error::new(
+                "ERR PATH is for JSON values, and this version has none; FIELD and MEMBER name elements of the \
+                 other types",
+            ));
         } else if args.take_word("count") {
             count_max = count(&mut args)?;
         } else if args.take_word("rev") {
@@ -130,7 +141,7 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, branch, now_ms)?;
+        let span = bounds.resolve_for(engine, branch, now_ms, db, &key)?;
         let request = Request { db, key, element, span, count: count_max, oldest_first, values };
         let rows = request.rows(engine)?;
         reply.frame(&Frame::Array(rows));
@@ -139,22 +150,74 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 impl Request {
+    /// For the newest versions of a key, whatever changed in it.
+    pub(super) fn of_versions(db: DbIndex, key: &[u8], span: Span, count: usize) -> Request {
+        let (key, element) = (key.to_vec(), None);
+        Request { db, key, element, span, count, oldest_first: false, values: false }
+    }
+
+    /// Visits the versions, newest first.
+    pub(super) fn visit(
+        &self,
+        engine: &Engine,
+        visit: &mut dyn FnMut(Version) -> ControlFlow<()>,
+    ) -> Result {
+        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
+            let version = self.version(engine, &record)?;
+            Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
+        })
+    }
+
     fn rows(&self, engine: &Engine) -> Result<Vec<Frame>> {
         let mut versions: VecDeque<Version> = VecDeque::new();
-        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
-            if let Some(version) = self.version(engine, &record)? {
-                versions.push_back(version);
-                if versions.len() > self.count && self.oldest_first {
-                    versions.pop_front();
-                }
+        self.visit(engine, &mut |version| {
+            versions.push_back(version);
+            if versions.len() > self.count && self.oldest_first {
+                versions.pop_front();
             }
             let is_enough = versions.len() >= self.count && !self.oldest_first;
-            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if self.oldest_first {
             versions.make_contiguous().reverse();
         }
-        versions.into_iter().map(|version| self.finish(engine, version)).collect()
+        if self.values {
+            self.fill_in(engine, versions.make_contiguous())?;
+        }
+        let rows = versions.into_iter().map(|mut version| {
+            version.row.extend(version.value.filter(|_| self.values));
+            Frame::Array(version.row)
+        });
+        Ok(rows.collect())
+    }
+
+    /// Reads the values that the records do not tell.
+    fn fill_in(&self, engine: &Engine, versions: &mut [Version]) -> Result {
+        let line = engine.line(self.span.branch);
+        let mut missing: Vec<((BranchId, Revision), &mut Version)> = versions
+            .iter_mut()
+            .filter(|version| version.value.is_none())
+            .map(|version| (line.at(version.at.revision), version))
+            .collect();
+        missing.sort_by_key(|(_, version)| version.at.revision);
+        let past = engine.needs_past()?;
+        for versions in missing.chunk_by_mut(|a, b| a.0.0 == b.0.0) {
+            let branch = versions[0].0.0;
+            let revisions: Vec<Revision> = versions.iter().map(|(at, _)| at.1).collect();
+            past.key_at_each(branch, &revisions, self.db, &self.key, &mut |at, stored| {
+                let version = &mut *versions[at].1;
+                // What was due by then was not there.
+                let is_seen = |stored: &&Stored| {
+                    stored.deadline.is_none_or(|deadline| deadline > version.at.time_ms)
+                };
+                let value = stored.filter(is_seen).map(|stored| stored.value.as_ref());
+                version.value = Some(value.map_or(Frame::Null, |value| match &self.element {
+                    Some(element) => element.of(value),
+                    None => whole(value),
+                }));
+            })?;
+        }
+        Ok(())
     }
 
     fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
@@ -205,22 +268,6 @@ impl Request {
         }
         Ok(false)
     }
-
-    fn finish(&self, engine: &Engine, version: Version) -> Result<Frame> {
-        let Version { mut row, at, value } = version;
-        if self.values {
-            row.push(match value {
-                Some(value) => value,
-                None => engine.look_at(at, self.db, &self.key, |value, _| {
-                    value.map_or(Frame::Null, |value| match &self.element {
-                        Some(element) => element.of(value),
-                        None => whole(value),
-                    })
-                })?,
-            });
-        }
-        Ok(Frame::Array(row))
-    }
 }
 
 /// Visits the transactions of a span that may have changed a key, newest first.
@@ -259,7 +306,7 @@ fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
     let branch = call.session.branch();
     aside::run(call, move |engine, reply| {
-        let span = Bounds::default().resolve(engine, branch, now_ms)?;
+        let span = Bounds::default().resolve_for(engine, branch, now_ms, db, &key)?;
         let at = Moment { branch, revision: span.upto, time_ms: now_ms };
         let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
         let blamed = match &elements {

@@ -7,16 +7,17 @@
 //! begins only when all locks are held and the newest revision is still the one
 //! looked up to.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::when::When;
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
-use keyspace::{Buffers, Scope, Txn, Value, class, dump};
+use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
 
 use super::events::{self, What};
 use super::of_key::visit_key;
@@ -27,18 +28,19 @@ use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::travel::Moment;
+use crate::whatif::{Asked, Report, Version};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
 /// Bytes of values that one revision brings back: a transaction is one record.
-const BYTES_MAX: usize = 1 << 30;
+pub(super) const BYTES_MAX: usize = 1 << 30;
 
 /// Keys up to which each is read by itself rather than from the whole state.
 const NAMED_KEYS_MAX: usize = 64;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
-const LOOKS_MAX: usize = 64;
+pub(crate) const LOOKS_MAX: usize = 64;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -50,15 +52,30 @@ enum Target {
 }
 
 /// The client behind the write, for its record.
-struct Author {
-    client: u64,
+pub(crate) struct Author {
+    pub(crate) client: u64,
     command: Vec<u8>,
     user: String,
     address: String,
 }
 
+impl Counts {
+    fn frame(self, written: Option<Revision>) -> Frame {
+        let entry = |name: &str, value| (Frame::bulk(name), value);
+        let mut entries = vec![
+            entry("rev", written.map_or(Frame::Null, |revision| number(revision.0))),
+            entry("restored", number(self.restored)),
+            entry("removed", number(self.removed)),
+        ];
+        if self.skipped > 0 {
+            entries.push(entry("skipped", number(self.skipped)));
+        }
+        Frame::Map(entries)
+    }
+}
+
 impl Author {
-    fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
+    pub(crate) fn of(call: &Call<'_, '_>, command: &str, message: Option<&[u8]>) -> Author {
         let mut command = command.as_bytes().to_vec();
         if let Some(message) = message {
             command.push(b' ');
@@ -67,6 +84,11 @@ impl Author {
         let session = &*call.session;
         let (client, user) = (session.client.id, session.user.clone());
         Author { client, command, user, address: session.client.addr.clone() }
+    }
+
+    /// Lets the record of a transaction tell who makes it.
+    pub(crate) fn sign(&self, txn: &mut Txn<'_>) {
+        txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
 }
 
@@ -81,20 +103,22 @@ type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 struct Counts {
     restored: u64,
     removed: u64,
+    /// Keys that stay as they are, for what they were is not kept.
+    skipped: u64,
 }
 
-/// How many REVERTs hold writers up.
+/// How many REVERTs and merges hold writers up.
 #[derive(Debug, Default)]
 pub(crate) struct WritersHeld(AtomicUsize);
 
-struct Hold<'e>(&'e WritersHeld);
+pub(crate) struct Hold<'e>(&'e WritersHeld);
 
 impl WritersHeld {
     pub(crate) fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    fn hold(&self) -> Hold<'_> {
+    pub(crate) fn hold(&self) -> Hold<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Hold(self)
     }
@@ -106,47 +130,73 @@ impl Drop for Hold<'_> {
     }
 }
 
-fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
-    let is_to = |index: usize| call.args.get(index).is_some_and(|word| is_word(word, "to"));
-    let target = if is_to(1) && args.take_word("all") {
-        Target::All
-    } else if is_to(2) && args.take_word("prefix") {
-        Target::Prefix(args.next()?.to_vec())
-    } else {
-        Target::Key(args.next()?.to_vec())
-    };
-    if !args.take_word("to") {
-        return Err(Error::SYNTAX);
-    }
-    let when = parse_when(args.next()?)?;
-    let (mut is_dry, mut message) = (false, None);
-    while !args.is_empty() {
-        if args.take_word("dryrun") {
-            is_dry = true;
-        } else if args.take_word("msg") {
-            message = Some(args.next()?);
+/// The words of REVERT, read.
+struct Order<'a> {
+    target: Target,
+    when: When,
+    is_dry: bool,
+    message: Option<&'a [u8]>,
+}
+
+impl<'a> Order<'a> {
+    fn read(words: &'a [&'a [u8]]) -> Result<Order<'a>> {
+        let mut args = Args::new(words);
+        let is_to = |index: usize| words.get(index).is_some_and(|word| is_word(word, "to"));
+        let target = if is_to(1) && args.take_word("all") {
+            Target::All
+        } else if is_to(2) && args.take_word("prefix") {
+            Target::Prefix(args.next()?.to_vec())
         } else {
+            Target::Key(args.next()?.to_vec())
+        };
+        if !args.take_word("to") {
             return Err(Error::SYNTAX);
         }
+        let when = parse_when(args.next()?)?;
+        let (mut is_dry, mut message) = (false, None);
+        while !args.is_empty() {
+            if args.take_word("dryrun") {
+                is_dry = true;
+            } else if args.take_word("msg") {
+                message = Some(args.next()?);
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        Ok(Order { target, when, is_dry, message })
     }
+}
+
+fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let Order { target, when, is_dry, message } = Order::read(call.args)?;
     let author = Author::of(call, "revert", message);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db, to, author: &author, is_dry };
+        let job = Job { engine, db, to, author: &author, is_dry, report: None };
         let (written, counts) = job.revert(&target)?;
-        reply.map(3);
-        reply.bulk(b"rev");
-        match written {
-            Some(revision) => reply.frame(&number(revision.0)),
-            None => reply.null(),
-        }
-        reply.bulk(b"restored");
-        reply.frame(&number(counts.restored));
-        reply.bulk(b"removed");
-        reply.frame(&number(counts.removed));
+        reply.frame(&counts.frame(written));
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+    })
+}
+
+/// WHATIF REVERT: a dry run that tells of the keys.
+pub(crate) fn try_revert(
+    call: &mut Call<'_, '_>,
+    words: &[&[u8]],
+    asked: Asked,
+) -> Result<Outcome> {
+    let Order { target, when, message, .. } = Order::read(words)?;
+    let author = Author::of(call, "revert", message);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let to = engine.moment(branch, when, now_ms)?;
+        let report = Some(RefCell::new(Report::new(asked, db)));
+        let job = Job { engine, db, to, author: &author, is_dry: true, report };
+        let (_, counts) = job.revert(&target)?;
+        let report = job.report.expect("made above").into_inner();
+        report.write(&counts.frame(None), reply);
+        Ok(Aside { depends_on: report.revision.max(to.revision), written: None })
     })
 }
 
@@ -156,7 +206,7 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db: 0, to, author: &author, is_dry: false };
+        let job = Job { engine, db: 0, to, author: &author, is_dry: false, report: None };
         let (written, _) = job.revert(&Target::All)?;
         reply.ok();
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
@@ -174,6 +224,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let then = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
+                engine.check_kept(db, &key, at.revision)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
@@ -185,7 +236,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
         let to = Moment { branch, revision: depends_on, time_ms: now_ms };
-        let job = Job { engine, db, to, author: &author, is_dry: false };
+        let job = Job { engine, db, to, author: &author, is_dry: false, report: None };
         let written = job.undelete(&key, then)?;
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -202,7 +253,7 @@ fn last_value(
     db: DbIndex,
     key: &[u8],
 ) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve(engine, branch, 0)?;
+    let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     let mut found = None;
     visit_key(engine, span, db, key, &mut |record| {
         let mut sum: Option<What<'_>> = None;
@@ -216,6 +267,9 @@ fn last_value(
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
+            if before < engine.kept_from(db, key)? {
+                return Ok(ControlFlow::Break(()));
+            }
             let at = Moment { branch, revision: before, time_ms: 0 };
             let then = engine.value_at(at, db, key)?;
             found = then.map(|then| (record.revision, Some(then)));
@@ -232,6 +286,8 @@ struct Job<'j> {
     author: &'j Author,
     /// Count only.
     is_dry: bool,
+    /// Where to tell what becomes of each key.
+    report: Option<RefCell<Report>>,
 }
 
 impl<'j> Job<'j> {
@@ -243,6 +299,7 @@ impl<'j> Job<'j> {
 
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
+            self.engine.check_kept(self.db, key, self.to.revision)?;
             let then = self.engine.value_at(self.to, self.db, key)?;
             let mut plan = Plan::from([((self.db, key.clone()), then)]);
             let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
@@ -250,13 +307,16 @@ impl<'j> Job<'j> {
             return Ok(done.expect("nothing has to stand still for one key"));
         }
         let (mut plan, mut upto) = (Plan::new(), self.to.revision);
+        let mut skipped = BTreeSet::new();
         // The long look back, beside all writers.
-        self.look_on(target, &mut plan, &mut upto)?;
+        self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
-            self.look_on(target, &mut plan, &mut upto)?;
-            if let Some(done) = self.write(&Scope::All, &mut plan, Some(upto), false)? {
-                return Ok(done);
+            self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
+            if let Some((written, counts)) =
+                self.write(&Scope::All, &mut plan, Some(upto), false)?
+            {
+                return Ok((written, Counts { skipped: skipped.len() as u64, ..counts }));
             }
         }
         Err(Error::new(format!(
@@ -273,7 +333,13 @@ impl<'j> Job<'j> {
     }
 
     /// Adds to the plan what has changed from `upto` to now, which it becomes.
-    fn look_on(&self, target: &Target, plan: &mut Plan, upto: &mut Revision) -> Result {
+    fn look_on(
+        &self,
+        target: &Target,
+        plan: &mut Plan,
+        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        upto: &mut Revision,
+    ) -> Result {
         let engine = self.engine;
         let newest = engine.replicator.newest();
         let prefix: &[u8] = match target {
@@ -313,13 +379,17 @@ impl<'j> Job<'j> {
                 engine.each_key(&branch.keyspace, db, &mut add)?;
             }
         }
-        keys.retain(|place| !plan.contains_key(place));
+        keys.retain(|place| !plan.contains_key(place) && !skipped.contains(place));
         let mut bytes: usize = plan.values().map(bytes_of).sum();
         let view = match keys.len() > NAMED_KEYS_MAX {
             true => engine.view_at(self.to)?,
             false => engine.view_of_keys_at(self.to)?,
         };
         for (db, key) in keys {
+            if self.to.revision < engine.kept_from(db, &key)? {
+                skipped.insert((db, key));
+                continue;
+            }
             let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
             bytes += bytes_of(&then);
             if bytes > BYTES_MAX {
@@ -366,8 +436,10 @@ impl<'j> Job<'j> {
         if self.is_dry {
             txn.keep_due();
         } else {
-            let Author { command, user, address, .. } = self.author;
-            txn.originate(command, user.as_bytes(), address.as_bytes());
+            self.author.sign(&mut txn);
+        }
+        if let Some(report) = &self.report {
+            report.borrow_mut().revision = engine.replicator.newest();
         }
         let mut counts = Counts::default();
         for ((db, key), then) in plan {
@@ -378,6 +450,9 @@ impl<'j> Job<'j> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
+        if let Some(report) = &self.report {
+            report.borrow_mut().listeners = engine.listeners_to(branch.id, &buffers.take_events());
+        }
         engine.settle_aside(&mut buffers, &finished, told, branch.id);
         Ok(Some((finished.written, counts)))
     }
@@ -385,27 +460,45 @@ impl<'j> Job<'j> {
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {
         match then {
             Some((value, deadline)) => {
-                let body = dump::encode_body(value.as_ref());
                 let is_same = txn.deadline(key) == Some(deadline)
-                    && txn.look(key).is_some_and(|now| dump::encode_body(now) == body);
+                    && txn.look(key).is_some_and(|now| is_same(now, value.as_ref()));
                 if is_same {
                     return;
                 }
                 counts.restored += 1;
+                self.tell(txn, key, Some((&value, deadline)));
                 if !self.is_dry {
                     txn.put(key, value, deadline);
-                    txn.notify(class::GENERIC, "restore", key);
                 }
+                txn.notify(class::GENERIC, "restore", key);
             }
             None if txn.contains(key) => {
                 counts.removed += 1;
+                self.tell(txn, key, None);
                 if !self.is_dry {
                     txn.delete(key);
-                    txn.notify(class::GENERIC, "del", key);
                 }
+                txn.notify(class::GENERIC, "del", key);
             }
             None => {}
         }
+    }
+
+    fn tell(&self, txn: &Txn<'_>, key: &[u8], then: Option<(&Value, Option<u64>)>) {
+        let Some(report) = &self.report else { return };
+        let then = then.map(|(value, deadline)| {
+            let bytes = size_of::<Value>() + value.memory_bytes();
+            Version { value: value.as_ref(), deadline, bytes }
+        });
+        report.borrow_mut().note(txn.db(), key, Version::of(txn, key), then);
+    }
+}
+
+fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
+        (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
+        _ => dump::encode_body(a) == dump::encode_body(b),
     }
 }
 

@@ -187,7 +187,6 @@ impl Table {
         for effect in Effects::new(&effects[place.offset..]).flatten() {
             let cause_is_time = matches!(effect, Effect::Delete(Cause::Expired | Cause::Evicted));
             match effect {
-                Effect::Database(_) | Effect::Origin { .. } => {}
                 Effect::Key { key, .. } => {
                     place.key.clear();
                     place.key.extend_from_slice(key);
@@ -197,6 +196,7 @@ impl Table {
                 // Keys are remembered without their database, so which of them
                 // mean another value now cannot be told.
                 Effect::Swap { .. } => is_flushed = true,
+                effect if !effect.is_on_key() => {}
                 effect => {
                     if !is_known {
                         self.change(&place.key, writer, out);

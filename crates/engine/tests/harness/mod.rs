@@ -80,7 +80,8 @@ impl Peer {
     pub fn call(&mut self, line: &str) -> (Vec<Frame>, Outcome) {
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         if words[0] == "CONFIG" {
-            words.iter_mut().for_each(|word| *word = word.replace('_', " "));
+            let values = words.iter_mut().skip(3).step_by(2);
+            values.for_each(|word| *word = word.replace('_', " "));
         }
         let argv: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
         let resp3 = self.session.client.activity.resp3.load(Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Commit, Past, PastError, Replicator, Visit};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, EncodingLimits, Journal, Keyspace};
+use keyspace::{Buffers, EncodingLimits, Journal, Keyspace, Purge, Stored};
 use log::{Record, RecordHeader};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -27,6 +27,8 @@ pub struct MemoryPast {
     records: Mutex<BTreeMap<u64, Kept>>,
     appended: Condvar,
     oldest: AtomicU64,
+    /// How many views were made.
+    pub views: AtomicU64,
 }
 
 impl MemoryPast {
@@ -150,6 +152,7 @@ impl Past for MemoryPast {
 
     fn view(&self, _: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.check(revision)?;
+        self.views.fetch_add(1, Ordering::Relaxed);
         let view = Keyspace::new(16, 7);
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
         self.visit(1..=revision.0, &mut |Record { revision, header, effects }| {
@@ -158,6 +161,20 @@ impl Past for MemoryPast {
             ControlFlow::Continue(())
         });
         Ok(Arc::new(view))
+    }
+
+    fn view_at_hand(&self, _: BranchId, _: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {
+        Ok(None)
+    }
+
+    fn key(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>, PastError> {
+        Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }
 
     fn of_key(
@@ -182,6 +199,44 @@ impl Past for MemoryPast {
         self.check(upto)?;
         self.visit(after.0 + 1..=upto.0, visit);
         Ok(())
+    }
+
+    fn wide(
+        &self,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.check(after)?;
+        self.check(upto)?;
+        let is_wide = |effect: Effect<'_>| {
+            matches!(effect, Effect::Flush { .. } | Effect::Swap { .. } | Effect::Undone { .. })
+        };
+        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
+            let mut effects = Effects::new(record.effects).map(|effect| effect.expect("ours"));
+            if effects.any(is_wide) { visit(record) } else { ControlFlow::Continue(()) }
+        });
+        Ok(())
+    }
+
+    /// Counts only: there are no files.
+    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
+        let mut erased = 0;
+        self.visit(1..=purge.at.0 - 1, &mut |record| {
+            let mut db = record.header.db;
+            erased += u64::from(Effects::new(record.effects).any(|effect| {
+                match effect.expect("our own bytes") {
+                    Effect::Database(other) => {
+                        db = other;
+                        false
+                    }
+                    Effect::Key { key, .. } | Effect::Rename { key, .. } => purge.covers(db, key),
+                    _ => false,
+                }
+            }));
+            ControlFlow::Continue(())
+        });
+        Ok(erased)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -2,10 +2,10 @@
 # What CLIENT REPLYREV ON costs: server CPU per operation with it and without
 # it, over RESP3, on one server in the same minute.
 #
-#   scripts/bench-replyrev.sh             SET and GET at pipelines 1 and 16
-#   RUNS=9 scripts/bench-replyrev.sh      more runs of each (default 7)
-#   PIPELINES="1 16 64" TESTS="set get incr" scripts/bench-replyrev.sh
-#   SERVER_FLAGS="--aof-fsync everysec" scripts/bench-replyrev.sh   with the log
+#   benches/replyrev.sh             SET and GET at pipelines 1 and 16
+#   RUNS=9 benches/replyrev.sh      more runs of each (default 7)
+#   PIPELINES="1 16 64" TESTS="set get incr" benches/replyrev.sh
+#   SERVER_FLAGS="--aof-fsync everysec" benches/replyrev.sh   with the log
 #
 # The two loads take turns, so that what else the machine does hits both alike.
 # CPU is user and system time of the server process from /proc; the table shows
@@ -29,19 +29,19 @@ OPERATIONS_UNPIPELINED=${OPERATIONS_UNPIPELINED:-200000}
 OPERATIONS_PIPELINED=${OPERATIONS_PIPELINED:-2000000}
 
 results=$(mktemp -d)
-trap 'stop_server; rm -rf "$results"' EXIT
+trap 'stop_all; rm -rf "$results"' EXIT
 
 # Microseconds of server CPU per operation in one run.
 measure() {
   local mode=$1 test=$2 pipeline=$3 operations=$4 before after
-  before=$(cpu_seconds "$SERVER_PID")
-  ${LOAD_CPU:+taskset -c "$LOAD_CPU"} "$ALCID_BIN" bench -a "$HOST:$PORT" -3 --setup "CLIENT REPLYREV $mode" \
+  before=$(cpu_seconds "$server_pid")
+  ${LOAD_CPU:+taskset -c "$LOAD_CPU"} "$ALCID_BIN" bench -a "$HOST:$server_port" -3 --setup "CLIENT REPLYREV $mode" \
     -t "$test" -P "$pipeline" -n "$operations" -c "$CLIENTS" -r 100000 -d 32 -q >/dev/null
-  after=$(cpu_seconds "$SERVER_PID")
+  after=$(cpu_seconds "$server_pid")
   awk -v a="$before" -v b="$after" -v n="$operations" 'BEGIN { printf "%.4f\n", (b - a) * 1e6 / n }'
 }
 
-# Prints a line of the table; fails when the ratio is below the bar.
+# Prints a line of the table, and the bar.
 compare() {
   local test=$1 pipeline=$2 operations=$3 run mode
   rm -f "$results"/*
@@ -51,28 +51,27 @@ compare() {
       measure "$mode" "$test" "$pipeline" "$operations" >>"$results/$mode"
     done
   done
-  awk -v t="$test" -v p="$pipeline" -v off="$(median <"$results/OFF")" -v on="$(median <"$results/ON")" -v bar="$BAR" \
-    'BEGIN {
-      printf "%-6s pipeline %-3d  OFF %7.3f us/op   ON %7.3f us/op   ratio %.3f\n", t, p, off, on, off / on
-      exit off / on < bar
-    }'
+  local off on
+  off=$(median <"$results/OFF")
+  on=$(median <"$results/ON")
+  printf '%-6s pipeline %-3d  OFF %7.3f us/op   ON %7.3f us/op\n' "$test" "$pipeline" "$off" "$on"
+  bar "replyrev-$test-pipeline-$pipeline" "$(ratio "$off" "$on")" at-least "$BAR"
 }
 
 main() {
   need python3 awk
   SERVER=alcid prepare_server
   # shellcheck disable=SC2086 # flags are documented to split at spaces
-  start_server alcid $SERVER_FLAGS
-  if [[ -n ${SERVER_CPU:-} ]]; then taskset -a -p -c "$SERVER_CPU" "$SERVER_PID" >/dev/null; fi
+  launch server alcid $SERVER_FLAGS
   # Keys are there, so that no run pays for making them.
-  "$ALCID_BIN" bench -a "$HOST:$PORT" -t set -P 16 -n 1000000 -c "$CLIENTS" -r 100000 -d 32 -q >/dev/null
+  "$ALCID_BIN" bench -a "$HOST:$server_port" -t set -P 16 -n 1000000 -c "$CLIENTS" -r 100000 -d 32 -q >/dev/null
   printf 'server CPU per operation, medians of %d runs, %d clients:\n' "$RUNS" "$CLIENTS"
-  local pipeline test operations status=0
+  local pipeline test operations
   for pipeline in $PIPELINES; do
     operations=$([[ $pipeline -gt 1 ]] && echo "$OPERATIONS_PIPELINED" || echo "$OPERATIONS_UNPIPELINED")
-    for test in $TESTS; do compare "$test" "$pipeline" "$operations" || status=1; done
+    for test in $TESTS; do compare "$test" "$pipeline" "$operations"; done
   done
-  return $status
+  finish
 }
 
 main "$@"

@@ -2,9 +2,9 @@
 # Server CPU per operation and memory per key, beside redis-server on the same
 # machine in the same minute, persistence off on both.
 #
-#   scripts/bench-vs-redis.sh             SET and GET at pipelines 1 and 16; memory
-#   RUNS=9 scripts/bench-vs-redis.sh      more runs of each (default 5)
-#   PIPELINES="1 16 64" TESTS="set get incr" scripts/bench-vs-redis.sh
+#   benches/vs-redis.sh             SET and GET at pipelines 1 and 16; memory
+#   RUNS=9 benches/vs-redis.sh      more runs of each (default 5)
+#   PIPELINES="1 16 64" TESTS="set get incr" benches/vs-redis.sh
 #
 # Both servers run all the time; redis-benchmark loads them in turn, so that
 # what else the machine does hits both alike. CPU is user and system time of
@@ -23,34 +23,6 @@ KEYS=${KEYS:-1000000}
 # hundredths.
 OPERATIONS_UNPIPELINED=${OPERATIONS_UNPIPELINED:-200000}
 OPERATIONS_PIPELINED=${OPERATIONS_PIPELINED:-2000000}
-
-pids=()
-dirs=()
-stop_all() {
-  local pid
-  for pid in "${pids[@]}"; do
-    kill -KILL "$pid" 2>/dev/null || true
-    # Reaped here, the shell does not report it as killed.
-    wait "$pid" 2>/dev/null || true
-  done
-  if [[ ${#dirs[@]} -gt 0 ]]; then rm -rf "${dirs[@]}"; fi
-}
-trap stop_all EXIT
-
-# Starts a server of KIND and sets KIND_pid and KIND_port.
-launch() {
-  local kind=$1
-  if [[ $kind == alcid ]]; then start_server alcid --no-log; else start_server redis; fi
-  pids+=("$SERVER_PID")
-  dirs+=("$SERVER_DIR")
-  if [[ -n ${SERVER_CPU:-} ]]; then taskset -a -p -c "$SERVER_CPU" "$SERVER_PID" >/dev/null; fi
-  printf -v "${kind}_pid" %s "$SERVER_PID"
-  printf -v "${kind}_port" %s "$PORT"
-}
-
-resident_bytes() {
-  awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$1/status"
-}
 
 load() {
   ${LOAD_CPU:+taskset -c "$LOAD_CPU"} redis-benchmark -h "$HOST" -p "$1" -t "$2" -P "$3" -n "$4" \
@@ -78,8 +50,8 @@ compare_cpu() {
   local redis alcid
   redis=$(median <"$results/redis")
   alcid=$(median <"$results/alcid")
-  awk -v t="$test" -v p="$pipeline" -v r="$redis" -v a="$alcid" \
-    'BEGIN { printf "%-6s pipeline %-3d  redis %7.3f us/op   alcid %7.3f us/op   ratio %.2f\n", t, p, r, a, a / r }'
+  printf '%-6s pipeline %-3d  redis %7.3f us/op   alcid %7.3f us/op   ratio %s\n' \
+    "$test" "$pipeline" "$redis" "$alcid" "$(ratio "$alcid" "$redis")"
 }
 
 # Bytes of resident memory per key for KEYS keys of 16 bytes with 32-byte values.
@@ -87,12 +59,7 @@ bytes_per_key() {
   local pid=${1}_pid port=${1}_port before after
   redis-cli -h "$HOST" -p "${!port}" flushall >/dev/null
   before=$(resident_bytes "${!pid}")
-  python3 - "$KEYS" <<'PY' | redis-cli -h "$HOST" -p "${!port}" --pipe >/dev/null
-import sys
-out = sys.stdout
-for n in range(int(sys.argv[1])):
-    out.write(f"*3\r\n$3\r\nSET\r\n$16\r\nkey:{n:012d}\r\n$32\r\nvalue:{n:026d}\r\n")
-PY
+  fill "${!port}" "$KEYS"
   after=$(resident_bytes "${!pid}")
   awk -v a="$before" -v b="$after" -v n="$KEYS" 'BEGIN { printf "%.1f\n", (b - a) / n }'
 }
@@ -102,17 +69,15 @@ main() {
   SERVER=alcid prepare_server
   local pipeline test operations redis alcid
   # Memory first, each in a process that has served nothing else.
-  launch redis
-  launch alcid
+  launch redis redis
+  launch alcid alcid --no-log
   redis=$(bytes_per_key redis)
   alcid=$(bytes_per_key alcid)
   awk -v k="$KEYS" -v r="$redis" -v a="$alcid" \
     'BEGIN { printf "memory, %d keys of 16 B with 32 B values: redis %.1f B/key   alcid %.1f B/key   ratio %.2f\n", k, r, a, a / r }'
   stop_all
-  pids=()
-  dirs=()
-  launch redis
-  launch alcid
+  launch redis redis
+  launch alcid alcid --no-log
   printf 'server CPU per operation, medians of %d runs, %d clients:\n' "$RUNS" "$CLIENTS"
   for pipeline in $PIPELINES; do
     operations=$([[ $pipeline -gt 1 ]] && echo "$OPERATIONS_PIPELINED" || echo "$OPERATIONS_UNPIPELINED")

@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Reading and undoing the past: latencies that one client sees, after one
+# another on one connection.
+#
+#   benches/past.sh                       400,000 writes to 100,000 keys
+#   WRITES=2000000 KEYS=500000 READS=20000 benches/past.sh
+#
+# at-get-*       AT r:<revision> GET beside GET (bar: 2.0), of keys at random:
+#                `newest` of the newest revision, `ago` of a second ago, `recent`
+#                of one of the last RECENT revisions, `changed` of revisions since
+#                which every key has changed
+# travel-get-*   GET on a connection that CLIENT TRAVEL has taken there
+# at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0);
+#                left out where there is no etcd
+# history-100    HISTORY of 100 versions beside 1 ms: of versions next to one
+#                another, and of versions a thousand writes apart; VALUES of a
+#                hash that each of them changed in part. `first` is the first
+#                time anybody asks, the others are medians
+# revert-prefix  REVERT PREFIX of REVERTED keys beside 1 s, and the longest that
+#                another client waited for a SET meanwhile
+# Further settings: scripts/lib.sh.
+
+. "$(dirname "$0")/lib.sh"
+
+WRITES=${WRITES:-400000}
+KEYS=${KEYS:-100000}
+RECENT=${RECENT:-50000}
+READS=${READS:-5000}
+REVERTED=${REVERTED:-100000}
+
+# Starts an etcd and sets etcd_port; fails where there is none.
+launch_etcd() {
+  command -v etcd >/dev/null || return 1
+  etcd_port=$(free_port)
+  local peers dir
+  peers=$(free_port)
+  dir=$(mktemp -d)
+  dirs+=("$dir")
+  etcd --data-dir "$dir" --log-level error --listen-client-urls "http://$HOST:$etcd_port" \
+    --advertise-client-urls "http://$HOST:$etcd_port" --listen-peer-urls "http://$HOST:$peers" \
+    --initial-advertise-peer-urls "http://$HOST:$peers" --initial-cluster "default=http://$HOST:$peers" >"$dir.log" 2>&1 &
+  pids+=($!)
+  dirs+=("$dir.log")
+  local _
+  for _ in $(seq 100); do
+    if (exec 3<>"/dev/tcp/$HOST/$etcd_port") 2>/dev/null; then return 0; fi
+    sleep 0.1
+  done
+  die "etcd did not answer on port $etcd_port"
+}
+
+prepare_server
+launch server alcid
+etcd_port=0
+launch_etcd || true
+python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
+import base64, http.client, json, os, random, sys, threading, time
+
+from resp import Client, bar, finish, median, percentile
+
+host, port, pid, etcd_port = sys.argv[1:5]
+writes, keys, recent, reads, reverted = map(int, sys.argv[5:10])
+client, rng = Client(host, port), random.Random(1)
+
+
+def key():
+    return f"key:{rng.randrange(keys)}"
+
+
+def cpu_seconds():
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def newest():
+    return int(client.info()["log_newest_revision"])
+
+
+def time_calls(name, words, count=reads):
+    took = [client.time(*words())[0] for _ in range(count)]
+    shares = " ".join(f"p{share * 100:g} {percentile(took, share):8.1f}" for share in (0.5, 0.9, 0.99))
+    print(f"{name:24} {shares} us", flush=True)
+    return median(took)
+
+
+client.pipeline(("SET", f"key:{n % keys}", f"value:{n:026d}") for n in range(writes))
+now = newest()
+get = time_calls("GET", lambda: ("GET", key()))
+at = {
+    "newest": lambda: ("AT", f"r:{now}", "GET", key()),
+    "recent": lambda: ("AT", f"r:{now - rng.randrange(recent)}", "GET", key()),
+    "ago": lambda: ("AT", "-1s", "GET", key()),
+    # The writes go through all keys in turn.
+    "changed": lambda: ("AT", f"r:{now - keys - rng.randrange(recent)}", "GET", key()),
+}
+for name, words in at.items():
+    bar(f"at-get-{name}", time_calls(f"AT GET {name}", words) / get, "at-most", 2)
+for name, back in (("recent", recent // 2), ("old", min(writes - 1, 2 * keys))):
+    client.call("CLIENT", "TRAVEL", f"r:{now - back}")
+    took = time_calls(f"TRAVEL GET {name}", lambda: ("GET", key()))
+    client.call("CLIENT", "TRAVEL", "OFF")
+    bar(f"travel-get-{name}", took / get, "at-most", 2)
+
+if etcd_port != "0":
+    etcd = http.client.HTTPConnection(host, int(etcd_port))
+
+    def post(path, **fields):
+        etcd.request("POST", f"/v3/kv/{path}", json.dumps(fields))
+        return json.load(etcd.getresponse())
+
+    def encoded(text):
+        return base64.b64encode(text.encode()).decode()
+
+    revisions = []
+    for n in range(5000):
+        put = post("put", key=encoded(f"key:{n % 1000}"), value=encoded(f"value:{n:026d}"))
+        revisions.append(int(put["header"]["revision"]))
+    took = []
+    for _ in range(min(reads, 2000)):
+        chosen = encoded(f"key:{rng.randrange(1000)}")
+        began = time.perf_counter_ns()
+        post("range", key=chosen, revision=rng.choice(revisions[1000:]))
+        took.append((time.perf_counter_ns() - began) / 1000)
+    print(f"etcd get at a revision   p50 {median(took):8.1f} us, over its JSON gateway")
+    bar("at-get-etcd", time_calls("AT GET recent", at["recent"]) / median(took), "at-most", 1)
+
+between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(1000)]
+for n in range(100):
+    client.call("SET", "near", n)
+for n in range(100):
+    client.call("SET", "far", n)
+    client.call("HSET", "hash", f"field:{n % 10}", n)
+    client.pipeline(between)
+for name, words in {
+    "near": ("HISTORY", "near"),
+    "far": ("HISTORY", "far"),
+    "hash-values": ("HISTORY", "hash", "VALUES"),
+}.items():
+    first = client.time_unread(*words)
+    rows = client.call(*words)
+    if len(rows) != 100:
+        sys.exit(f"past.sh: {len(rows)} versions of {words[1]}")
+    took = median([client.time_unread(*words) for _ in range(300)])
+    print(f"HISTORY {name:16} p50 {took:8.1f} us")
+    print(f"{'':24} the first time {first:.1f} us")
+    bar(f"history-100-{name}", took / 1000, "at-most", 1)
+
+client.pipeline(("SET", f"p:{n}", f"value:{n:026d}") for n in range(reverted))
+before = newest()
+client.pipeline(("SET", f"p:{n}", f"wrong:{n:026d}") for n in range(reverted))
+is_done, waits = threading.Event(), []
+
+
+def write():
+    other = Client(host, port)
+    while not is_done.is_set():
+        waits.append(other.time("SET", "other", "x")[0])
+
+
+writer = threading.Thread(target=write)
+writer.start()
+cpu = cpu_seconds()
+took, answer = client.time("REVERT", "PREFIX", "p:", "TO", f"r:{before}")
+cpu = cpu_seconds() - cpu
+is_done.set()
+writer.join()
+if answer[3] != reverted:
+    sys.exit(f"past.sh: REVERT restored {answer[3]} keys of {reverted}")
+print(f"REVERT PREFIX of {reverted} keys: {took / 1e6:.3f} s, {cpu:.2f} s of the server's CPU; a SET waited {max(waits) / 1e6:.3f} s at most, "
+      f"{median(waits):.0f} us mostly")
+bar("revert-prefix", took / 1e6, "at-most", 1)
+finish()
+PY

@@ -1,0 +1,143 @@
+//! Records without what they did to some keys.
+
+use base::DbIndex;
+use keyspace::effect::{Cause, Effect, EffectError, Effects};
+use keyspace::{Purge, Stored, dump};
+
+/// What a key was after a record: `dump`'s body of its value, and its deadline.
+pub(super) type After = Option<(Vec<u8>, Option<u64>)>;
+
+/// Value and deadline of a key.
+pub(super) fn after(stored: Option<Stored>) -> After {
+    stored.map(|stored| (dump::encode_body(stored.value.as_ref()), stored.deadline))
+}
+
+/// The effects without those on keys to be erased; `None` if there are none.
+///
+/// What an erased key was renamed to has its value from there. Such an heir,
+/// and what it is renamed to in turn, is told by what it was after the record
+/// instead, which `heir` answers.
+pub(super) fn without(
+    effects: &[u8],
+    first_db: DbIndex,
+    purge: &Purge,
+    heir: &mut dyn FnMut(DbIndex, &[u8]) -> After,
+) -> Result<Option<Vec<u8>>, EffectError> {
+    let mut db = first_db;
+    let (mut is_erased, mut is_heir, mut is_changed) = (false, false, false);
+    let mut heirs: Vec<(DbIndex, &[u8])> = Vec::new();
+    let mut out = Vec::with_capacity(effects.len());
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        match effect {
+            Effect::Database(other) => {
+                db = other;
+                effect.encode(&mut out);
+            }
+            Effect::Key { key, .. } => {
+                is_erased = purge.covers(db, key);
+                is_heir = heirs.contains(&(db, key));
+                if !is_erased && !is_heir {
+                    effect.encode(&mut out);
+                }
+            }
+            effect if !effect.is_on_key() => effect.encode(&mut out),
+            Effect::Rename { db: to_db, key: to, .. } => {
+                let ends = purge.covers(to_db, to);
+                is_changed |= is_erased || ends;
+                if !ends && (is_erased || is_heir) && !heirs.contains(&(to_db, to)) {
+                    heirs.push((to_db, to));
+                }
+                if is_erased || is_heir {
+                    continue;
+                }
+                if ends || heirs.contains(&(to_db, to)) {
+                    Effect::Delete(Cause::Client).encode(&mut out);
+                } else {
+                    effect.encode(&mut out);
+                }
+            }
+            _ if is_erased => is_changed = true,
+            _ if is_heir => {}
+            effect => effect.encode(&mut out),
+        }
+    }
+    if !is_changed {
+        return Ok(None);
+    }
+    Effect::Erased.encode(&mut out);
+    for (db, key) in heirs {
+        Effect::Database(db).encode(&mut out);
+        Effect::Key { key, existed: None }.encode(&mut out);
+        Effect::Erase.encode(&mut out);
+        if let Some((body, deadline)) = heir(db, key) {
+            Effect::Put { body: &body, deadline }.encode(&mut out);
+        }
+    }
+    Ok(Some(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use base::Revision;
+
+    use super::*;
+
+    fn bytes(effects: &[Effect<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
+        bytes
+    }
+
+    fn named(key: &[u8]) -> Effect<'_> {
+        Effect::Key { key, existed: Some(true) }
+    }
+
+    fn to(key: &[u8]) -> Effect<'_> {
+        Effect::Rename { db: 0, key, replaces: Some(true) }
+    }
+
+    const ADD: Effect<'static> = Effect::StrAdd { delta: 1 };
+
+    #[track_caller]
+    fn check(effects: &[Effect<'_>], expected: Option<&[Effect<'_>]>) {
+        let at = Revision(9);
+        let purge = Purge { db: 0, key: b"k".to_vec(), is_prefix: false, at };
+        let heir = &mut |db, key: &[u8]| {
+            assert_eq!(db, 0);
+            (key == b"y").then(|| (b"body".to_vec(), Some(7)))
+        };
+        let found = without(&bytes(effects), 0, &purge, heir).expect("well-formed");
+        assert_eq!(found, expected.map(bytes), "{effects:?}");
+    }
+
+    #[test]
+    fn nothing_is_left_of_an_erased_key() {
+        let origin = Effect::Origin { command: b"c", user: b"u", address: b"a" };
+        check(&[origin, named(b"x"), ADD], None);
+        check(&[Effect::Database(1), named(b"k"), ADD], None);
+        check(&[Effect::Flush { db: 0 }], None);
+        check(&[origin, named(b"k"), ADD], Some(&[origin, Effect::Erased]));
+        check(
+            &[named(b"x"), ADD, named(b"k"), ADD, ADD, Effect::Flush { db: 1 }, named(b"x"), ADD],
+            Some(&[named(b"x"), ADD, Effect::Flush { db: 1 }, named(b"x"), ADD, Effect::Erased]),
+        );
+        let gone = Effect::Delete(Cause::Client);
+        check(
+            &[named(b"x"), to(b"k"), named(b"k"), ADD],
+            Some(&[named(b"x"), gone, Effect::Erased]),
+        );
+    }
+
+    #[test]
+    fn what_inherits_from_it_is_told_by_its_value() {
+        let heir = |key| [Effect::Database(0), Effect::Key { key, existed: None }, Effect::Erase];
+        let put = Effect::Put { body: b"body", deadline: Some(7) };
+        let y = [&[Effect::Erased], &heir(b"y")[..], &[put]].concat();
+        check(&[named(b"k"), to(b"y"), named(b"y"), ADD], Some(&y));
+        // y has gone on to z, and x has taken its place.
+        let effects = [named(b"k"), to(b"y"), named(b"y"), to(b"z"), named(b"x"), to(b"y")];
+        let gone = [named(b"x"), Effect::Delete(Cause::Client)];
+        check(&effects, Some(&[&gone[..], &y, &heir(b"z")].concat()));
+    }
+}

@@ -1,0 +1,265 @@
+//! BRANCH DIFF: the keys in which two branches differ.
+//!
+//! What neither has changed since they were one is equal in both; so the log
+//! since then names all that can differ. Only where the history does not reach
+//! so far back every key of both is compared.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base::when::When;
+use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
+use command::{Args, Error, Result, parse_when};
+use keyspace::Keyspace;
+use keyspace::merge::{Difference, Version, difference};
+
+use super::common::{Changes, Search, Then, parted};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::history::of_key::whole;
+use crate::travel::Moment;
+
+pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
+
+/// Rows of a reply without COUNT.
+const ROWS: usize = 100;
+
+/// Keys up to which each is read by itself rather than from the whole state.
+const NAMED_KEYS_MAX: usize = 64;
+
+struct Asked {
+    db: DbIndex,
+    pattern: Option<Vec<u8>>,
+    count: usize,
+    with_values: bool,
+    is_summary: bool,
+}
+
+/// Where a listing goes on: at which revisions, behind which key.
+#[derive(Debug, PartialEq, Eq)]
+struct Cursor {
+    revisions: [Revision; 2],
+    key: Vec<u8>,
+}
+
+impl Cursor {
+    /// `0` is the beginning.
+    fn parse(word: &[u8]) -> Result<Option<Cursor>> {
+        if word == b"0" {
+            return Ok(None);
+        }
+        let parsed = std::str::from_utf8(word).ok().and_then(|text| {
+            let mut parts = text.split('-');
+            let mut revision = || parts.next()?.parse().ok().map(Revision);
+            let revisions = [revision()?, revision()?];
+            let hex = parts.next().filter(|hex| hex.len() % 2 == 0)?;
+            let key = (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok());
+            parts.next().is_none().then_some(())?;
+            Some(Cursor { revisions, key: key.collect::<Option<_>>()? })
+        });
+        parsed.map(Some).ok_or_else(|| {
+            Error::new("ERR the CURSOR is none that BRANCH DIFF gave; 0 begins anew")
+        })
+    }
+
+    fn write(&self) -> String {
+        let [a, b] = self.revisions;
+        let hex: String = self.key.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{a}-{b}-{hex}")
+    }
+}
+
+fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let sides = [args.next()?, args.next()?];
+    let mut asked = Asked {
+        db: call.session.db,
+        pattern: None,
+        count: ROWS,
+        with_values: false,
+        is_summary: false,
+    };
+    let mut cursor = None;
+    while !args.is_empty() {
+        if args.take_word("match") {
+            asked.pattern = Some(args.next()?.to_vec());
+        } else if args.take_word("count") {
+            asked.count = crate::history::count(&mut args)?;
+        } else if args.take_word("cursor") {
+            cursor = Cursor::parse(args.next()?)?;
+        } else if args.take_word("values") {
+            asked.with_values = true;
+        } else if args.take_word("summary") {
+            asked.is_summary = true;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let sides = sides.map(|side| named(call.engine, side));
+    let [a, b] = sides;
+    let (sides, now_ms) = ([a?, b?], call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let newest = engine.replicator.committed();
+        let mut moments = Vec::new();
+        for (at, (branch, when)) in sides.into_iter().enumerate() {
+            let revision = match (&cursor, when) {
+                (Some(cursor), _) => cursor.revisions[at],
+                (None, Some(when)) => engine.moment(branch, when, now_ms)?.revision,
+                (None, None) => newest,
+            };
+            if revision > newest {
+                return Err(Error::new(format!(
+                    "FUTUREREV {revision} is newer than the current revision, {newest}"
+                )));
+            }
+            moments.push(Moment { branch, revision, time_ms: now_ms });
+        }
+        let moments = [moments[0], moments[1]];
+        let after = cursor.map(|cursor| cursor.key);
+        Listing { engine, asked: &asked, moments }.write(after, reply)?;
+        Ok(Aside { depends_on: newest, written: None })
+    })
+}
+
+/// A branch and perhaps a time: `dev@-10m`.
+fn named(engine: &Engine, side: &[u8]) -> Result<(BranchId, Option<When>)> {
+    let at = side.iter().position(|byte| *byte == b'@');
+    let (name, when) = match at {
+        Some(at) => (&side[..at], Some(parse_when(&side[at + 1..])?)),
+        None => (side, None),
+    };
+    Ok((engine.branch_named(name)?.id, when))
+}
+
+struct Listing<'l> {
+    engine: &'l Arc<Engine>,
+    asked: &'l Asked,
+    moments: [Moment; 2],
+}
+
+impl Listing<'_> {
+    fn write(&self, after: Option<Vec<u8>>, reply: &mut dyn Reply) -> Result {
+        let keys = self.keys()?;
+        let many = keys.len() > NAMED_KEYS_MAX;
+        let [a, b] = self.moments.map(|moment| match many {
+            true => self.engine.view_at(moment),
+            false => self.engine.view_of_keys_at(moment),
+        });
+        let views = [a?, b?];
+        let (mut rows, mut sums) = (Vec::new(), [0i64; 4]);
+        let mut next = None;
+        for key in keys.into_iter().filter(|key| after.as_ref().is_none_or(|after| key > after)) {
+            if !self.asked.is_summary && rows.len() == self.asked.count {
+                next = Some(());
+                break;
+            }
+            let [old, new] = [self.value(&views, 0, &key)?, self.value(&views, 1, &key)?];
+            let Some(kind) = difference(version(&old), version(&new)) else { continue };
+            sums[kind as usize] += 1;
+            if !self.asked.is_summary {
+                let row = self.row(&key, kind, &old, &new);
+                rows.push((key, row));
+            }
+        }
+        if self.asked.is_summary {
+            reply.map(4);
+            for (name, sum) in ["added", "changed", "removed", "ttl"].iter().zip(sums) {
+                reply.bulk(name.as_bytes());
+                reply.integer(sum);
+            }
+            return Ok(());
+        }
+        let cursor = next.and(rows.last()).map_or("0".to_owned(), |(key, _)| {
+            let revisions = self.moments.map(|moment| moment.revision);
+            Cursor { revisions, key: key.clone() }.write()
+        });
+        reply.array(2);
+        reply.bulk(cursor.as_bytes());
+        reply.frame(&Frame::Array(rows.into_iter().map(|(_, row)| row).collect()));
+        Ok(())
+    }
+
+    fn row(&self, key: &[u8], kind: Difference, old: &Then, new: &Then) -> Frame {
+        let word = match kind {
+            Difference::Added => "added",
+            Difference::Changed => "changed",
+            Difference::Removed => "removed",
+            Difference::Deadline => "ttl",
+        };
+        let type_name = new.as_ref().or(old.as_ref()).map(|(it, _)| it.as_ref().type_name());
+        let mut row = vec![
+            Frame::bulk(key),
+            Frame::bulk(word),
+            Frame::bulk(type_name.expect("one of both is there")),
+        ];
+        if self.asked.with_values {
+            let shown =
+                |then: &Then| then.as_ref().map_or(Frame::Null, |(value, _)| whole(value.as_ref()));
+            row.extend([shown(old), shown(new)]);
+        }
+        Frame::Array(row)
+    }
+
+    fn value(&self, views: &[Arc<Keyspace>; 2], side: usize, key: &[u8]) -> Result<Then> {
+        let moment = self.moments[side];
+        self.engine.value_in(&views[side], moment.time_ms, self.asked.db, key)
+    }
+
+    /// The keys that may differ.
+    fn keys(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let (engine, db) = (self.engine, self.asked.db);
+        let is_wanted = |key: &[u8]| {
+            self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
+        };
+        let lines = self.moments.map(|it| engine.line(it.branch).until(it.revision));
+        let parted = parted(&lines[0], &lines[1]).unwrap_or_default();
+        let mut changes = Changes::default();
+        let mut reaches = true;
+        for (line, moment) in lines.iter().zip(self.moments) {
+            let search = Search {
+                engine,
+                line,
+                counts: &|_, _, _| true,
+                wanted: &|at, key| at == db && is_wanted(key),
+            };
+            reaches &= search.run(parted, moment.revision, &mut changes)?;
+        }
+        let mut keys: BTreeSet<Vec<u8>> = changes.keys.into_keys().map(|(_, key)| key).collect();
+        if !reaches || changes.whole.contains(&db) {
+            let mut add = |key: &[u8]| {
+                if is_wanted(key) {
+                    keys.insert(key.to_vec());
+                }
+            };
+            for moment in self.moments {
+                engine.each_key(&*engine.view_at(moment)?, db, &mut add)?;
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn version(then: &Then) -> Option<Version<'_>> {
+    then.as_ref().map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_written() {
+        for key in [&b""[..], b"key", b"\x00\xff-"] {
+            let cursor = Cursor { revisions: [Revision(7), Revision(1 << 50)], key: key.to_vec() };
+            assert_eq!(Cursor::parse(cursor.write().as_bytes()).ok(), Some(Some(cursor)));
+        }
+        assert_eq!(Cursor::parse(b"0").ok(), Some(None));
+        for word in ["", "1", "1-2", "1-2-0", "1-2-zz", "1-2-00-", "a-2-00", "1-2-é"] {
+            assert!(Cursor::parse(word.as_bytes()).is_err(), "{word}");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! BRANCH MERGE: one branch takes what another has changed since both were the
+//! same.
+//!
+//! Which keys these are is looked up in the log, beside all writers, and what
+//! they were in the archive. Then writers are held up for a last look, both
+//! branches are locked, and all keys are merged as of one revision and written
+//! by one transaction. Where the history does not reach back to the common
+//! state, every key of it is compared, and nothing is known to be a counter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::{BranchId, DbIndex, Revision, glob};
+use command::{Error, Result};
+use keyspace::effect::{Effect, Effects};
+use keyspace::merge::{Choice, Counted, Merge, Side, Version, difference, merge};
+use keyspace::{Buffers, Keyspace, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
+
+use super::common::{Changes, Common, Commons, Place, Search, Then};
+use super::no_branch;
+use crate::engine::Engine;
+use crate::history::revert::{Author, LOOKS_MAX};
+
+/// Bytes of effects that one merge may make: it is one record.
+const BYTES_MAX: usize = 1 << 30;
+
+/// What becomes of conflicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// Nothing is merged.
+    Fail,
+    /// All stay as they are.
+    Ours,
+    /// All become what the other branch has.
+    Theirs,
+    /// Nothing is merged until each is decided.
+    Manual,
+}
+
+/// What is to be merged.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) from: BranchId,
+    pub(super) into: BranchId,
+    /// Which keys alone, as a glob.
+    pub(super) pattern: Option<Vec<u8>>,
+    pub(super) policy: Policy,
+    /// What was decided key by key.
+    pub(super) settled: Vec<Settled>,
+    /// The open merge that this ends; 0 for none.
+    pub(super) ends: u64,
+}
+
+/// A key that needs a decision.
+#[derive(Debug)]
+pub(super) struct Undecided<T> {
+    pub(super) place: Place,
+    pub(super) digest: u64,
+    /// What the caller wanted of its conflicts.
+    pub(super) seen: T,
+}
+
+/// What a merge did, or would do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) added: u64,
+    pub(super) changed: u64,
+    pub(super) removed: u64,
+    /// Keys that both sides had changed, and nobody had to decide.
+    pub(super) auto_merged: u64,
+}
+
+/// How a merge ended.
+#[derive(Debug)]
+pub(super) enum Done<T> {
+    Merged {
+        written: Option<Revision>,
+        counts: Counts,
+    },
+    /// Nothing is merged.
+    Undecided(Vec<Undecided<T>>),
+}
+
+/// A merge at work.
+pub(super) struct Job<'j> {
+    pub(super) engine: &'j Arc<Engine>,
+    pub(super) asked: &'j Asked,
+    /// In whose name it writes; `None`: it only counts.
+    pub(super) author: Option<&'j Author>,
+}
+
+/// What was found out before the locks.
+struct Found {
+    commons: Commons,
+    /// States in common, as far as they were asked for.
+    states: BTreeMap<Revision, Arc<Keyspace>>,
+    /// Up to where the log was read.
+    upto: Revision,
+    /// The newest revision at the last look.
+    seen: Revision,
+    /// What to look at, and how it was.
+    keys: BTreeMap<Place, Then>,
+    theirs: Changes,
+    /// What ours has only counted.
+    counted: BTreeMap<Place, Counted>,
+}
+
+/// A key to be written.
+struct Write {
+    place: Place,
+    effects: Vec<u8>,
+}
+
+impl Job<'_> {
+    /// Merges, or finds out what nobody has decided; `see` is shown each merge
+    /// with such conflicts.
+    pub(super) fn run<T>(&self, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Done<T>> {
+        let engine = self.engine;
+        let commons = engine
+            .commons(self.asked.into, self.asked.from)
+            .ok_or_else(|| Error::new("ERR a branch cannot be merged with itself"))?;
+        let mut found = Found {
+            states: BTreeMap::new(),
+            upto: commons.oldest().upto(&commons.lines[1]),
+            seen: Revision::ZERO,
+            commons,
+            keys: BTreeMap::new(),
+            theirs: Changes::default(),
+            counted: BTreeMap::new(),
+        };
+        // The long look, beside all writers.
+        self.look(&mut found)?;
+        let _hold = engine.writers_held.hold();
+        for _ in 0..LOOKS_MAX {
+            self.look(&mut found)?;
+            if let Some(done) = self.finish(&found, see)? {
+                return Ok(done);
+            }
+        }
+        Err(Error::new(format!(
+            "TRYAGAIN keys changed during each of {LOOKS_MAX} looks at them, though writers were held up; nothing \
+             is merged"
+        )))
+    }
+
+    fn is_wanted(&self, key: &[u8]) -> bool {
+        self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
+    }
+
+    /// Finds what has changed since the last look.
+    fn look(&self, found: &mut Found) -> Result {
+        let engine = self.engine;
+        let newest = engine.replicator.newest();
+        let commons = &found.commons;
+        let of_theirs = Search {
+            engine,
+            line: &commons.lines[1],
+            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
+            wanted: &|_, key| self.is_wanted(key),
+        };
+        let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
+        if !reaches {
+            found.theirs = Changes::default();
+            found.theirs.whole = (0..engine.keyspace.databases()).collect();
+        }
+        found.counted = self.counted(commons, &found.theirs, newest)?;
+        let mut keys: BTreeSet<Place> = found.theirs.keys.keys().cloned().collect();
+        let whole = found.theirs.whole.clone();
+        if !whole.is_empty() {
+            let common = commons.oldest();
+            let (state, from) = (found.state(engine, &common)?, self.branch(self.asked.from)?);
+            for db in whole {
+                let mut add = |key: &[u8]| {
+                    if self.is_wanted(key) {
+                        keys.insert((db, key.to_vec()));
+                    }
+                };
+                engine.each_key(&state, db, &mut add)?;
+                engine.each_key(&from.keyspace, db, &mut add)?;
+                // Names that only a later state in common has.
+                let into = self.branch(self.asked.into)?;
+                engine.each_key(&into.keyspace, db, &mut add)?;
+            }
+        }
+        keys.retain(|place| !found.keys.contains_key(place));
+        for place in keys {
+            let common = found.commons.of(&place.1);
+            let state = found.state(engine, &common)?;
+            let then = engine.value_in(&state, 0, place.0, &place.1)?;
+            found.keys.insert(place, then);
+        }
+        found.seen = newest;
+        if reaches {
+            found.upto = newest;
+        }
+        Ok(())
+    }
+
+    /// What ours has only counted, of the keys that theirs has counted: since
+    /// the state in common, or after theirs was merged last.
+    fn counted(
+        &self,
+        commons: &Commons,
+        theirs: &Changes,
+        newest: Revision,
+    ) -> Result<BTreeMap<Place, Counted>> {
+        let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
+        if !theirs.keys.values().any(is_counter) {
+            return Ok(BTreeMap::new());
+        }
+        let line = &commons.lines[0];
+        let wanted =
+            |db: DbIndex, key: &[u8]| theirs.keys.get(&(db, key.to_vec())).is_some_and(is_counter);
+        let [mut all, mut late] = [Changes::default(), Changes::default()];
+        let after = commons.oldest().upto(line);
+        let since_common = Search {
+            engine: self.engine,
+            line,
+            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
+            wanted: &wanted,
+        };
+        let since_merge = Search { counts: &|key, _, at| at > commons.of(key).at, ..since_common };
+        if !since_common.run(after, newest, &mut all)?
+            || !since_merge.run(after, newest, &mut late)?
+        {
+            return Ok(BTreeMap::new());
+        }
+        let mut counted = all.keys;
+        for (place, late) in late.keys {
+            let both = counted.entry(place).or_default();
+            *both = both.or(&late);
+        }
+        Ok(counted)
+    }
+
+    fn branch(&self, id: BranchId) -> Result<super::Held<'_>> {
+        self.engine.branch(id).ok_or_else(|| no_branch(&self.engine.branch_name(id)))
+    }
+
+    /// Merges with both branches locked; `None`, and nothing is done, when
+    /// something has happened since the last look.
+    fn finish<T>(&self, found: &Found, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Option<Done<T>>> {
+        let engine = self.engine;
+        let _turn = engine.branches.turn.lock();
+        if !found.commons.still_hold(engine) {
+            return Err(Error::new("TRYAGAIN the branches were merged or made anew meanwhile"));
+        }
+        let (from, into) = (self.branch(self.asked.from)?, self.branch(self.asked.into)?);
+        engine.check_may_merge(&into)?;
+        let (live, now_ms) = (engine.live(), engine.clock.now_ms());
+        let options = engine.txn_options(&live, now_ms, false);
+        let (mut reading, mut writing) = (Buffers::default(), Buffers::default());
+        let all = &Scope::All;
+        // Filling a branch locks its ancestors', whose numbers are below its
+        // own: so the greater one is locked, and filled, first.
+        let (mut theirs, mut ours);
+        if from.id > into.id {
+            let journal = engine.journal_of(&from);
+            theirs =
+                filled(Txn::begin(&from.keyspace, all, journal, &mut reading, options), found)?;
+            let journal = engine.journal_of(&into);
+            ours = filled(Txn::begin(&into.keyspace, all, journal, &mut writing, options), found)?;
+        } else {
+            let journal = engine.journal_of(&into);
+            ours = filled(Txn::begin(&into.keyspace, all, journal, &mut writing, options), found)?;
+            let journal = engine.journal_of(&from);
+            theirs =
+                filled(Txn::begin(&from.keyspace, all, journal, &mut reading, options), found)?;
+        }
+        if engine.replicator.newest() != found.seen {
+            return Ok(None);
+        }
+        let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
+        let (mut bytes, mut was_settled) = (0, false);
+        for (place, then) in &found.keys {
+            let (db, key) = (place.0, &place.1[..]);
+            ours.select(db);
+            theirs.select(db);
+            let base = then
+                .as_ref()
+                .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
+            let [our_counts, their_counts] = found.counts_of(place);
+            let our_side = Side { version: version(&ours, key), counted: our_counts };
+            let their_side = Side { version: version(&theirs, key), counted: their_counts };
+            let merged = merge(base, our_side, their_side);
+            let choices = match self.choices(place, &merged) {
+                Some(choices) => choices,
+                None => {
+                    let (place, digest) = (place.clone(), merged.digest());
+                    undecided.push(Undecided { place, digest, seen: see(&merged) });
+                    continue;
+                }
+            };
+            was_settled |= !choices.is_empty();
+            let effects =
+                merged.effects(&choices).map_err(|error| Error::new(format!("ERR {error}")))?;
+            let [was, is] = [our_side, their_side].map(|side| side.version);
+            let both = difference(base, was).is_some() && difference(base, is).is_some();
+            counts.auto_merged +=
+                u64::from(both && choices.is_empty() && difference(was, is).is_some());
+            if effects.is_empty() {
+                continue;
+            }
+            match Effects::new(&effects).next() {
+                Some(Ok(Effect::Delete(_))) => counts.removed += 1,
+                _ if was.is_none() => counts.added += 1,
+                _ => counts.changed += 1,
+            }
+            bytes += effects.len() + key.len();
+            writes.push(Write { place: place.clone(), effects });
+        }
+        theirs.finish();
+        if bytes > BYTES_MAX {
+            return Err(Error::new(format!(
+                "ERR what changed exceeds {BYTES_MAX} bytes, the most that one revision takes; merge by parts with MATCH"
+            )));
+        }
+        if !undecided.is_empty() {
+            return Ok(Some(Done::Undecided(undecided)));
+        }
+        let is_nothing = writes.is_empty() && !was_settled && counts.auto_merged == 0;
+        let Some(author) = self.author.filter(|_| !is_nothing || self.asked.ends > 0) else {
+            return Ok(Some(Done::Merged { written: None, counts }));
+        };
+        ours.record_always();
+        author.sign(&mut ours);
+        ours.select(0);
+        let merged = Merged {
+            from: from.id,
+            into: into.id,
+            revision: Revision::ZERO,
+            pattern: self.asked.pattern.clone(),
+            ends: self.asked.ends,
+        };
+        let revision = ours.declare(&Effect::Merged { row: &merged.encode() });
+        for Write { place: (db, key), effects } in &writes {
+            ours.select(*db);
+            ours.amend(key, effects).expect("it was worked out under these locks");
+            let name = if ours.contains(key) { "restore" } else { "del" };
+            ours.notify(class::GENERIC, name, key);
+        }
+        let turn = engine.branches.known.write().apply(revision, now_ms, ours.effects());
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        let told = engine.tracking.changes(author.client, &ours);
+        let finished = ours.finish();
+        engine.settle_aside(&mut writing, &finished, told, into.id);
+        Ok(Some(Done::Merged { written: finished.written, counts }))
+    }
+
+    /// What becomes of a key's conflicts; `None` when nobody has said.
+    fn choices<'c>(&'c self, (db, key): &Place, merged: &Merge<'_>) -> Option<Vec<Choice<'c>>> {
+        let count = merged.conflicts().len();
+        if count == 0 {
+            return Some(Vec::new());
+        }
+        let is_it = |it: &&Settled| it.db == *db && it.key == *key && it.digest == merged.digest();
+        let settled = self.asked.settled.iter().find(is_it);
+        let choice = match (settled.map(|it| &it.verdict), self.asked.policy) {
+            (Some(Verdict::Ours), _) | (None, Policy::Ours) => Choice::Ours,
+            (Some(Verdict::Theirs), _) | (None, Policy::Theirs) => Choice::Theirs,
+            (Some(Verdict::Value(value)), _) => Choice::Value(value),
+            (None, Policy::Fail | Policy::Manual) => return None,
+        };
+        Some(vec![choice; count])
+    }
+}
+
+/// With all keys in memory that are looked at.
+fn filled<'t>(mut txn: Txn<'t>, found: &Found) -> Result<Txn<'t>> {
+    found.keys.keys().for_each(|(db, key)| txn.load_in(*db, key));
+    txn.check_backing()?;
+    Ok(txn)
+}
+
+fn version<'v>(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
+    let value = txn.look(key)?;
+    Some(Version { value, deadline: txn.deadline(key).flatten() })
+}
+
+impl Found {
+    /// A state in common, which is opened once.
+    fn state(&mut self, engine: &Engine, common: &Common) -> Result<Arc<Keyspace>> {
+        if let Some(state) = self.states.get(&common.at) {
+            return Ok(state.clone());
+        }
+        let state = engine.common_state(common)?;
+        self.states.insert(common.at, state.clone());
+        Ok(state)
+    }
+
+    /// What ours, and theirs, have only counted of a key.
+    fn counts_of(&self, place: &Place) -> [&Counted; 2] {
+        let nothing = Counted::nothing();
+        if !self.commons.of(&place.1).is_whole {
+            return [nothing; 2];
+        }
+        [self.counted.get(place), self.theirs.keys.get(place)].map(|it| it.unwrap_or(nothing))
+    }
+}
+
+impl Engine {
+    /// Whether a branch takes merges.
+    fn check_may_merge(&self, into: &super::LiveBranch) -> Result {
+        let known = self.branches.known.read();
+        let Some(row) = known.get(into.id) else { return Ok(()) };
+        if row.is_readonly {
+            let name = String::from_utf8_lossy(&row.name);
+            return Err(Error::new(format!("READONLY the branch '{name}' is read-only")));
+        }
+        super::check_quota(row, &into.keyspace)
+    }
+}
+
+/// An open merge as it was asked for.
+impl From<&OpenMerge> for Asked {
+    fn from(open: &OpenMerge) -> Asked {
+        Asked {
+            from: open.from,
+            into: open.into,
+            pattern: open.pattern.clone(),
+            policy: Policy::Manual,
+            settled: open.settled.clone(),
+            ends: open.id,
+        }
+    }
+}

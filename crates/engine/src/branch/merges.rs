@@ -1,0 +1,314 @@
+//! BRANCH MERGE, and CONFLICTS, RESOLVE and ABORT for merges that somebody must
+//! decide about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Frame, Reply, Revision};
+use command::args::is_word;
+use command::{Args, Error, Result};
+use keyspace::effect::Effect;
+use keyspace::merge::{Choice, Conflict, Merge, Version};
+use keyspace::{OpenMerge, Settled, Verdict};
+
+use super::merge::{Asked, Counts, Done, Job, Policy, Undecided};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::history::of_key::whole;
+use crate::history::revert::Author;
+
+pub(super) const HANDLERS: &[(&str, Handler)] = &[
+    ("branch|abort", abort),
+    ("branch|conflicts", conflicts),
+    ("branch|merge", merge),
+    ("branch|resolve", resolve),
+];
+
+/// Merges that failed and are remembered, so that their conflicts can be seen.
+const REPORTS_MAX: usize = 64;
+
+/// Merges that failed lately, by id.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    known: BTreeMap<u64, Asked>,
+    last: u64,
+}
+
+impl Reports {
+    /// An id that no merge had before.
+    fn next_id(&mut self, engine: &Engine) -> u64 {
+        self.last = (self.last + 1).max(engine.branches.known.read().next_merge());
+        self.last
+    }
+
+    fn add(&mut self, id: u64, asked: Asked) {
+        self.known.insert(id, asked);
+        if self.known.len() > REPORTS_MAX {
+            self.known.pop_first();
+        }
+    }
+}
+
+fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    let engine = call.engine;
+    engine.needs_branching()?;
+    let from = engine.branch_named(args.next()?)?.id;
+    let (mut into, mut policy) = (call.session.branch(), Policy::Fail);
+    let (mut pattern, mut is_dry, mut message) = (None, false, None);
+    while !args.is_empty() {
+        if args.take_word("into") {
+            into = engine.branch_named(args.next()?)?.id;
+        } else if args.take_word("match") {
+            pattern = Some(args.next()?.to_vec());
+        } else if args.take_word("dryrun") {
+            is_dry = true;
+        } else if args.take_word("msg") {
+            message = Some(args.next()?);
+        } else if args.take_word("on") && args.take_word("conflict") {
+            policy = policy_of(args.next()?)?;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+    }
+    let author = Author::of(call, "branch|merge", message);
+    let message = message.unwrap_or_default().to_vec();
+    let asked = Asked { from, into, pattern, policy, settled: Vec::new(), ends: 0 };
+    aside::run(call, move |engine, reply| {
+        let job = Job { engine, asked: &asked, author: (!is_dry).then_some(&author) };
+        let undecided = match job.run(&|_| ())? {
+            Done::Merged { written, counts } => {
+                write_merged(written, counts, reply);
+                return Ok(Aside { depends_on: seen(engine, written), written });
+            }
+            Done::Undecided(undecided) => undecided.len(),
+        };
+        let id = engine.branches.reports.lock().next_id(engine);
+        let mut opened = None;
+        if policy == Policy::Manual && !is_dry {
+            let Asked { from, into, pattern, .. } = asked.clone();
+            let open = OpenMerge { id, from, into, pattern, message, settled: Vec::new() };
+            opened = Some(put_open(engine, &author, None, &open)?);
+        } else {
+            engine.branches.reports.lock().add(id, asked.clone());
+        }
+        let keys = if undecided == 1 { "key" } else { "keys" };
+        reply.error(&format!("MERGECONFLICT {undecided} {keys}, see BRANCH CONFLICTS m{id}"));
+        Ok(Aside { depends_on: seen(engine, opened), written: opened })
+    })
+}
+
+fn policy_of(word: &[u8]) -> Result<Policy> {
+    let policies = [
+        ("fail", Policy::Fail),
+        ("ours", Policy::Ours),
+        ("theirs", Policy::Theirs),
+        ("manual", Policy::Manual),
+    ];
+    let found = policies.into_iter().find(|(name, _)| is_word(word, name));
+    found.map(|(_, policy)| policy).ok_or(Error::SYNTAX)
+}
+
+/// What a reply depends on that tells of what was read or written.
+fn seen(engine: &Engine, written: Option<Revision>) -> Revision {
+    written.unwrap_or_else(|| engine.replicator.newest())
+}
+
+/// Records an open merge as it is now; `before` is what it was.
+fn put_open(
+    engine: &Arc<Engine>,
+    author: &Author,
+    before: Option<&OpenMerge>,
+    open: &OpenMerge,
+) -> Result<Revision> {
+    let _turn = engine.branches.turn.lock();
+    if engine.branches.known.read().open_merges().get(&open.id) != before {
+        return Err(Error::new("TRYAGAIN the merge was decided about or ended meanwhile"));
+    }
+    for id in [open.from, open.into] {
+        engine.branch(id).ok_or_else(|| super::no_branch(&engine.branch_name(id)))?;
+    }
+    Ok(engine.note_merge(author, &Effect::MergeOpen { row: &open.encode() }))
+}
+
+fn write_merged(written: Option<Revision>, counts: Counts, reply: &mut dyn Reply) {
+    let Counts { added, changed, removed, auto_merged } = counts;
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    reply.map(6);
+    reply.bulk(b"rev");
+    match written {
+        Some(revision) => reply.integer(number(revision.0)),
+        None => reply.null(),
+    }
+    for (name, value) in [
+        ("merged", added + changed + removed),
+        ("added", added),
+        ("changed", changed),
+        ("removed", removed),
+        ("auto_merged", auto_merged),
+    ] {
+        reply.bulk(name.as_bytes());
+        reply.integer(number(value));
+    }
+}
+
+/// The number in `m17`.
+fn merge_id(word: &[u8]) -> Result<u64> {
+    let digits = word.strip_prefix(b"m").or(word.strip_prefix(b"M"));
+    let id = digits.and_then(base::number::parse_i64).and_then(|id| u64::try_from(id).ok());
+    id.ok_or_else(|| unknown(word))
+}
+
+fn unknown(word: &[u8]) -> Error {
+    Error::new(format!(
+        "ERR no merge is known as '{}'; the error of BRANCH MERGE names it, and those without MANUAL are forgotten at a \
+         restart",
+        String::from_utf8_lossy(&word[..word.len().min(32)])
+    ))
+}
+
+fn open_merge(engine: &Engine, word: &[u8]) -> Result<Option<OpenMerge>> {
+    let id = merge_id(word)?;
+    let open = engine.branches.known.read().open_merges().get(&id).cloned();
+    if open.is_none() && !engine.branches.reports.lock().known.contains_key(&id) {
+        return Err(unknown(word));
+    }
+    Ok(open)
+}
+
+fn conflicts(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let word = call.args[0];
+    let asked = match open_merge(call.engine, word)? {
+        Some(open) => Asked::from(&open),
+        None => {
+            let reports = call.engine.branches.reports.lock();
+            reports.known.get(&merge_id(word)?).cloned().ok_or_else(|| unknown(word))?
+        }
+    };
+    aside::run(call, move |engine, reply| {
+        let job = Job { engine, asked: &asked, author: None };
+        let rows = match job.run(&rows)? {
+            Done::Merged { .. } => Vec::new(),
+            Done::Undecided(undecided) => undecided,
+        };
+        let rows = rows.into_iter().flat_map(|Undecided { place: (db, key), seen, .. }| {
+            let number = Frame::Integer(i64::from(db));
+            let key = Frame::Bulk(key);
+            seen.into_iter().map(move |row| {
+                Frame::Array([vec![key.clone()], row, vec![number.clone()]].concat())
+            })
+        });
+        reply.frame(&Frame::Array(rows.collect()));
+        Ok(Aside { depends_on: seen(engine, None), written: None })
+    })
+}
+
+/// A key's conflicts: the element, and what each side has.
+fn rows(merged: &Merge<'_>) -> Vec<Vec<Frame>> {
+    let of_key = |version: Option<Version<'_>>| version.map_or(Frame::Null, |it| whole(it.value));
+    let of_field = |value: Option<&[u8]>| value.map_or(Frame::Null, Frame::bulk);
+    let of_member = |score: Option<f64>| score.map_or(Frame::Null, Frame::Double);
+    let row = |conflict: &Conflict<'_>| {
+        let element = conflict.element().map_or(Frame::Null, Frame::bulk);
+        let sides = match *conflict {
+            Conflict::Key { base, ours, theirs } => [base, ours, theirs].map(of_key),
+            Conflict::Field { base, ours, theirs, .. } => [base, ours, theirs].map(of_field),
+            Conflict::Member { base, ours, theirs, .. } => [base, ours, theirs].map(of_member),
+        };
+        std::iter::once(element).chain(sides).collect()
+    };
+    merged.conflicts().iter().map(row).collect()
+}
+
+fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let verdict = match &call.args[2..] {
+        [word] if is_word(word, "ours") => Verdict::Ours,
+        [word] if is_word(word, "theirs") => Verdict::Theirs,
+        [word, value] if is_word(word, "value") => Verdict::Value(value.to_vec()),
+        _ => return Err(Error::SYNTAX),
+    };
+    let Some(mut open) = open_merge(call.engine, call.args[0])? else {
+        return Err(Error::new(
+            "ERR the merge does not wait: it failed. BRANCH MERGE … ON CONFLICT MANUAL begins one that does",
+        ));
+    };
+    let (db, key) = (call.session.db, call.args[1].to_vec());
+    let author = Author::of(
+        call,
+        "branch|merge",
+        Some(&open.message).filter(|m| !m.is_empty()).map(|m| &m[..]),
+    );
+    aside::run(call, move |engine, reply| {
+        let (mut asked, before) = (Asked::from(&open), open.clone());
+        let fits = |merged: &Merge<'_>| {
+            let choice = match &verdict {
+                Verdict::Ours => Choice::Ours,
+                Verdict::Theirs => Choice::Theirs,
+                Verdict::Value(value) => Choice::Value(value),
+            };
+            let count = merged.conflicts().len();
+            merged.effects(&vec![choice; count]).map(|_| count)
+        };
+        let job = Job { engine, asked: &asked, author: None };
+        let undecided = match job.run(&fits)? {
+            Done::Merged { .. } => Vec::new(),
+            Done::Undecided(undecided) => undecided,
+        };
+        let mut left = undecided.len();
+        match undecided.into_iter().find(|it| it.place.0 == db && it.place.1 == key) {
+            None if left > 0 => {
+                return Err(Error::new(format!(
+                    "ERR the key is not in conflict in database {db}; BRANCH CONFLICTS m{} lists those that are",
+                    open.id
+                )));
+            }
+            // All was decided, and nothing was merged because it did not stand still.
+            None => {}
+            Some(Undecided { digest, seen, .. }) => {
+                let count = seen.map_err(|error| Error::new(format!("ERR {error}")))?;
+                if count > 1 && matches!(verdict, Verdict::Value(_)) {
+                    return Err(Error::new(format!(
+                        "ERR {count} elements of the key are in conflict; one VALUE cannot be for all of them, choose \
+                         OURS or THEIRS"
+                    )));
+                }
+                open.settled.retain(|it| it.db != db || it.key != key);
+                open.settled.push(Settled { db, key, verdict, digest });
+                left -= 1;
+            }
+        }
+        let mut written = put_open(engine, &author, Some(&before), &open)?;
+        if left == 0 {
+            asked = Asked::from(&open);
+            let job = Job { engine, asked: &asked, author: Some(&author) };
+            match job.run(&|_| ())? {
+                Done::Merged { written: Some(revision), .. } => written = revision,
+                Done::Merged { written: None, .. } => {}
+                Done::Undecided(undecided) => left = undecided.len(),
+            }
+        }
+        reply.count(left);
+        Ok(Aside { depends_on: written, written: Some(written) })
+    })
+}
+
+fn abort(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let Some(open) = open_merge(call.engine, call.args[0])? else {
+        let id = merge_id(call.args[0])?;
+        call.engine.branches.reports.lock().known.remove(&id);
+        call.reply.ok();
+        return Ok(Outcome::Done);
+    };
+    let author = Author::of(call, "branch|abort", None);
+    aside::run(call, move |engine, reply| {
+        let _turn = engine.branches.turn.lock();
+        if !engine.branches.known.read().open_merges().contains_key(&open.id) {
+            return Err(Error::new("ERR the merge has ended meanwhile"));
+        }
+        let written = engine.note_merge(&author, &Effect::MergeGone { id: open.id });
+        reply.ok();
+        Ok(Aside { depends_on: written, written: Some(written) })
+    })
+}

@@ -1,0 +1,209 @@
+//! HISTORY.PURGE: what keys were is erased, what they are stays.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use base::{BranchId, DbIndex, Revision};
+use command::args::is_word;
+use command::{Args, Error, Result};
+use keyspace::effect::{Effect, Effects};
+use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
+
+use super::revert::{Author, BYTES_MAX, LOOKS_MAX};
+use super::{Span, events, number};
+use crate::aside::{self, Aside};
+use crate::call::{Call, Handler};
+use crate::engine::Engine;
+use crate::execute::Outcome;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] = &[("history.purge", purge)];
+
+fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let mut args = Args::new(call.args);
+    // A key may be called `prefix`.
+    let is_prefix = args.len() == 3 && args.take_word("prefix");
+    let key = args.next()?.to_vec();
+    if !args.rest().last().is_some_and(|word| is_word(word, "confirm")) {
+        return Err(Error::new(
+            "ERR HISTORY.PURGE erases the past of the keys for good; say CONFIRM at the end to do so",
+        ));
+    }
+    args.take_word("confirm");
+    args.end()?;
+    check_alone(call)?;
+    let author = Author::of(call, "history.purge", None);
+    let db = call.session.db;
+    aside::run(call, move |engine, reply| {
+        let job = Job { engine, db, key, is_prefix, author };
+        job.check_swaps()?;
+        let at = job.begin_anew()?;
+        if let Some(archive) = engine.archive() {
+            archive.settle(at).map_err(|reason| unfinished(at, &reason))?;
+        }
+        let Job { key, .. } = job;
+        let erased = engine
+            .needs_past()?
+            .purge(&Purge { db, key, is_prefix, at })
+            .map_err(|error| unfinished(at, &error.to_string()))?;
+        reply.frame(&number(erased));
+        Ok(Aside { depends_on: at, written: Some(at) })
+    })
+}
+
+/// Branches and tags begin with states of before, which would not be the same.
+fn check_alone(call: &Call<'_, '_>) -> Result {
+    let known = call.engine.branches.known.read();
+    let branches = known.iter().map(|branch| &branch.name);
+    let names: Vec<_> =
+        branches.chain(known.tags().keys()).map(|name| String::from_utf8_lossy(name)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "BRANCHBUSY branches or tags keep what keys were: {}; delete them before HISTORY.PURGE",
+        names.join(", ")
+    )))
+}
+
+fn unfinished(at: Revision, reason: &str) -> Error {
+    let reason = reason.strip_prefix("ERR ").unwrap_or(reason).replace(['\r', '\n'], " ");
+    Error::new(format!(
+        "ERR nobody can read the past of the keys since revision {at}, but it is not erased from every file: \
+         {reason}; HISTORY.PURGE again, or a restart, goes on"
+    ))
+}
+
+struct Job<'e> {
+    engine: &'e Arc<Engine>,
+    db: DbIndex,
+    key: Vec<u8>,
+    is_prefix: bool,
+    author: Author,
+}
+
+impl Job<'_> {
+    /// Where databases have changed places, their keys' files cannot be told.
+    fn check_swaps(&self) -> Result {
+        let past = self.engine.needs_past()?;
+        let (oldest, newest) = (past.oldest(), self.engine.replicator.committed());
+        let mut swapped = None;
+        past.wide(oldest, newest, &mut |record| {
+            for effect in Effects::new(record.effects).flatten() {
+                if let Effect::Swap { a, b } = effect
+                    && (a == self.db || b == self.db)
+                {
+                    swapped = swapped.or(Some((a, b, record.revision)));
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        let Some((a, b, revision)) = swapped else { return Ok(()) };
+        Err(Error::new(format!(
+            "ERR databases {a} and {b} changed places at revision {revision}, so it cannot be told whose past is \
+             whose; HISTORY.COMPACT BEFORE r:{} first",
+            revision.next()
+        )))
+    }
+
+    /// Writes the transaction with which the past of the keys begins anew.
+    fn begin_anew(&self) -> Result<Revision> {
+        if !self.is_prefix {
+            let shard = self.engine.keyspace.shard_of(&self.key);
+            let scope = Scope::Shards(smallvec::smallvec![shard]);
+            let names = BTreeSet::from([self.key.clone()]);
+            let done = self.write(&scope, &names, None)?;
+            return Ok(done.expect("nothing has to stand still for one key"));
+        }
+        let past = self.engine.needs_past()?;
+        let mut names = BTreeSet::new();
+        let oldest = past.view(BranchId::MAIN, past.oldest())?;
+        let mut upto = past.oldest();
+        let mut add = |key: &[u8]| {
+            if key.starts_with(&self.key) {
+                names.insert(key.to_vec());
+            }
+        };
+        self.engine.each_key(&oldest, self.db, &mut add)?;
+        // Those that were there before rules and the log began.
+        self.engine.each_key(&self.engine.keyspace, self.db, &mut add)?;
+        self.look_on(&mut names, &mut upto)?;
+        let _hold = self.engine.writers_held.hold();
+        for _ in 0..LOOKS_MAX {
+            self.look_on(&mut names, &mut upto)?;
+            if let Some(revision) = self.write(&Scope::All, &names, Some(upto))? {
+                return Ok(revision);
+            }
+        }
+        Err(Error::new(format!(
+            "TRYAGAIN keys changed during each of {LOOKS_MAX} looks at them, though writers were held up; nothing \
+             is erased"
+        )))
+    }
+
+    /// Adds the keys that the log says have been there from `upto` to now, which
+    /// it becomes.
+    fn look_on(&self, names: &mut BTreeSet<Vec<u8>>, upto: &mut Revision) -> Result {
+        let newest = self.engine.replicator.newest();
+        let span = Span { branch: BranchId::MAIN, after: *upto, upto: newest };
+        span.visit(self.engine, |record| {
+            events::read(&record, &mut |touch| {
+                if let Some(key) = touch.key
+                    && touch.db == self.db
+                    && key.starts_with(&self.key)
+                {
+                    names.insert(key.to_vec());
+                }
+                Ok(())
+            })?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        *upto = newest;
+        Ok(())
+    }
+
+    /// Tells what the keys are, as the beginning of their past; `None`, and
+    /// nothing is done, when the newest revision is not `upto` once the locks
+    /// are held.
+    fn write(
+        &self,
+        scope: &Scope,
+        names: &BTreeSet<Vec<u8>>,
+        upto: Option<Revision>,
+    ) -> Result<Option<Revision>> {
+        let engine = self.engine;
+        let oldest = engine.needs_past()?.oldest();
+        let (live, now_ms) = (engine.live(), engine.clock.now_ms());
+        let options = engine.txn_options(&live, now_ms, false);
+        let mut buffers = Buffers::default();
+        let mut txn =
+            Txn::begin(&engine.keyspace, scope, &*engine.replicator, &mut buffers, options);
+        if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
+            return Ok(None);
+        }
+        txn.select(self.db);
+        names.iter().for_each(|key| txn.load(key));
+        txn.check_backing()?;
+        let bytes = |key: &Vec<u8>| txn.info(key).map_or(0, |info| info.memory_bytes);
+        if names.iter().map(bytes).sum::<usize>() > BYTES_MAX {
+            return Err(Error::new(format!(
+                "ERR the values that stay exceed {BYTES_MAX} bytes, the most that one revision takes; purge by \
+                 smaller prefixes"
+            )));
+        }
+        self.author.sign(&mut txn);
+        txn.purge_past(self.db, &self.key, self.is_prefix, oldest);
+        for key in names {
+            let now = txn.look(key).map(ValueRef::to_value);
+            let deadline = txn.deadline(key).flatten();
+            txn.erase(key);
+            if let Some(value) = now {
+                txn.put(key, value, deadline);
+            }
+        }
+        let told = engine.tracking.changes(self.author.client, &txn);
+        let finished = txn.finish();
+        engine.settle_aside(&mut buffers, &finished, told, BranchId::MAIN);
+        Ok(finished.written)
+    }
+}

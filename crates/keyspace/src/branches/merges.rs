@@ -1,0 +1,202 @@
+//! Merges of branches: which were made, and which wait for somebody to decide.
+
+use base::{BranchId, DbIndex, Revision, leb128};
+
+use super::{branch_id, put_bytes, take_bytes};
+
+/// A merge that was made: since `revision` the one branch has what the other
+/// had then. What both had in common is what `from` had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Whose changes were taken.
+    pub from: BranchId,
+    /// Who took them.
+    pub into: BranchId,
+    /// When. In the record that makes it 0 stands for that record's.
+    pub revision: Revision,
+    /// Which keys alone, as a glob; `None`: all.
+    pub pattern: Option<Vec<u8>>,
+    /// The open merge that it ends; 0 for none.
+    pub ends: u64,
+}
+
+/// A merge that waits for decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenMerge {
+    /// Never given to another.
+    pub id: u64,
+    /// Whose changes are to be taken.
+    pub from: BranchId,
+    /// Who takes them.
+    pub into: BranchId,
+    /// Which keys alone, as a glob; `None`: all.
+    pub pattern: Option<Vec<u8>>,
+    /// What its record will say.
+    pub message: Vec<u8>,
+    /// What was decided.
+    pub settled: Vec<Settled>,
+}
+
+/// A decision about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The key's database.
+    pub db: DbIndex,
+    /// The key.
+    pub key: Vec<u8>,
+    /// What it becomes.
+    pub verdict: Verdict,
+    /// A digest of the conflict as it was decided: another one is open again.
+    pub digest: u64,
+}
+
+/// What becomes of a key in conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays.
+    Ours,
+    /// It becomes what the other branch has.
+    Theirs,
+    /// It becomes this.
+    Value(Vec<u8>),
+}
+
+impl Merged {
+    /// The bytes that records and the archive keep of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let Merged { from, into, revision, ends, .. } = *self;
+        for number in [u64::from(from.0), u64::from(into.0), revision.0, ends] {
+            leb128::put(&mut out, number);
+        }
+        put_optional(&mut out, self.pattern.as_deref());
+        out
+    }
+
+    /// Reads [`Merged::encode`], which need not be trusted.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(mut bytes: &[u8]) -> Result<Merged, &'static str> {
+        let bytes = &mut bytes;
+        let (from, into) = two_branches(bytes)?;
+        let (revision, ends) = (Revision(leb128::take(bytes)?), leb128::take(bytes)?);
+        let pattern = take_optional(bytes)?;
+        at_end(bytes)?;
+        Ok(Merged { from, into, revision, pattern, ends })
+    }
+}
+
+impl OpenMerge {
+    /// The bytes that records and the archive keep of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in [self.id, u64::from(self.from.0), u64::from(self.into.0)] {
+            leb128::put(&mut out, number);
+        }
+        put_optional(&mut out, self.pattern.as_deref());
+        put_bytes(&mut out, &self.message);
+        leb128::put(&mut out, self.settled.len() as u64);
+        for settled in &self.settled {
+            leb128::put(&mut out, u64::from(settled.db));
+            put_bytes(&mut out, &settled.key);
+            let (kind, value): (u64, &[u8]) = match &settled.verdict {
+                Verdict::Ours => (0, b""),
+                Verdict::Theirs => (1, b""),
+                Verdict::Value(value) => (2, value),
+            };
+            leb128::put(&mut out, kind);
+            put_bytes(&mut out, value);
+            leb128::put(&mut out, settled.digest);
+        }
+        out
+    }
+
+    /// Reads [`OpenMerge::encode`], which need not be trusted.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(mut bytes: &[u8]) -> Result<OpenMerge, &'static str> {
+        let bytes = &mut bytes;
+        let id = leb128::take(bytes)?;
+        let (from, into) = two_branches(bytes)?;
+        let pattern = take_optional(bytes)?;
+        let message = take_bytes(bytes)?.to_vec();
+        let mut settled = Vec::new();
+        for _ in 0..leb128::take(bytes)? {
+            settled.push(take_settled(bytes)?);
+        }
+        at_end(bytes)?;
+        Ok(OpenMerge { id, from, into, pattern, message, settled })
+    }
+}
+
+fn take_settled(bytes: &mut &[u8]) -> Result<Settled, &'static str> {
+    let db =
+        DbIndex::try_from(leb128::take(bytes)?).map_err(|_| "a database number exceeds 65535")?;
+    let key = take_bytes(bytes)?.to_vec();
+    let (kind, value) = (leb128::take(bytes)?, take_bytes(bytes)?);
+    let verdict = match kind {
+        0 => Verdict::Ours,
+        1 => Verdict::Theirs,
+        2 => Verdict::Value(value.to_vec()),
+        _ => return Err("an unknown verdict"),
+    };
+    Ok(Settled { db, key, verdict, digest: leb128::take(bytes)? })
+}
+
+fn two_branches(bytes: &mut &[u8]) -> Result<(BranchId, BranchId), &'static str> {
+    let (from, into) = (branch_id(leb128::take(bytes)?)?, branch_id(leb128::take(bytes)?)?);
+    if from == into { Err("a branch merged with itself") } else { Ok((from, into)) }
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    leb128::put(out, u64::from(bytes.is_some()));
+    bytes.into_iter().for_each(|bytes| put_bytes(out, bytes));
+}
+
+fn take_optional(bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+    match leb128::take(bytes)? {
+        0 => Ok(None),
+        1 => Ok(Some(take_bytes(bytes)?.to_vec())),
+        _ => Err("neither there nor not"),
+    }
+}
+
+fn at_end(bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.is_empty() { Ok(()) } else { Err("bytes after a merge's end") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_survive_the_round_trip_and_refuse_less() {
+        let (from, into) = (BranchId(7), BranchId::MAIN);
+        for pattern in [None, Some(b"user:*".to_vec())] {
+            let revision = Revision(1 << 40);
+            let merged = Merged { from, into, revision, pattern: pattern.clone(), ends: 17 };
+            let bytes = merged.encode();
+            assert_eq!(Merged::decode(&bytes), Ok(merged));
+            assert!((0..bytes.len()).all(|end| Merged::decode(&bytes[..end]).is_err()));
+            assert!(Merged::decode(&[&bytes[..], &[0]].concat()).is_err());
+
+            let verdicts = [Verdict::Ours, Verdict::Theirs, Verdict::Value(b"v".to_vec())];
+            let settled = verdicts.map(|verdict| Settled {
+                db: 300,
+                key: b"k".to_vec(),
+                verdict,
+                digest: u64::MAX,
+            });
+            let (message, settled) = (b"why".to_vec(), settled.to_vec());
+            let open = OpenMerge { id: 17, from, into, pattern, message, settled };
+            let bytes = open.encode();
+            assert_eq!(OpenMerge::decode(&bytes), Ok(open));
+            assert!((0..bytes.len()).all(|end| OpenMerge::decode(&bytes[..end]).is_err()));
+            assert!(OpenMerge::decode(&[&bytes[..], &[0]].concat()).is_err());
+        }
+    }
+}
