@@ -270,7 +270,6 @@ mod tests {
         Directory { branches, ..sample() }
     }
 
-    /// Where the overlays begin, which format 1 does not have.
     const OVERLAYS: &[u8] = &[1, 0xf0, 0xa2, 4, 2, 9, 1, 0xef, 0xa2, 4];
 
     #[test]
@@ -283,22 +282,10 @@ mod tests {
             [&[128, 128, 128, 128, 128, 32, 3, 2][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
         assert_eq!(bytes[..14], head.concat());
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
-        end.extend_from_slice(&[OVERLAYS, &branch, &tag].concat());
+        // Nothing was merged.
+        end.extend_from_slice(&[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES].concat());
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
-    }
-
-    #[test]
-    fn the_format_without_branches_is_read() {
-        let mut bytes = sample().encode();
-        // No branch was ever made, and there are no branches or tags.
-        let end = [OVERLAYS, &[0, 0, 0]].concat();
-        assert!(bytes.ends_with(&end));
-        bytes.truncate(bytes.len() - end.len());
-        assert_eq!(bytes[7], 2, "behind the revision and the form");
-        bytes[7] = 1;
-        let expected = Directory { overlays: Vec::new(), ..sample() };
-        assert_eq!(Directory::decode(&bytes), Ok(expected));
     }
 
     #[test]
