@@ -9,7 +9,9 @@ and compares what it holds with what it acknowledged:
 * of the unacknowledged ones of a client, the first few are there and the rest
   is not: the state is a prefix of what the client sent;
 * both halves and the list entry of a MULTI are there, or none;
-* nothing that was there or gone after an earlier round has changed.
+* nothing that was there or gone after an earlier round has changed;
+* with --branches: every client is on a branch of its own and goes on to a
+  branch of that one now and then; those that it left are what they were then.
 
 The binary is ALCID_BIN, or a release build of this checkout. SERVER=redis
 tests a redis-server with an append-only file instead. The exit status is 0
@@ -31,6 +33,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE_S = 60
 BATCH = 5000
+LEFT_MAX = 8
 
 
 class Closed(Exception):
@@ -140,6 +143,11 @@ class Client:
         # Whether operations that were in doubt turned out to be there.
         self.settled = {}
         self.settled_to = 0
+        self.branch = "main"
+        # Branches that it went on from, and the last operation on each.
+        self.left = []
+        # A branch that may have been made.
+        self.doubtful_branch = None
 
     def commands(self, n):
         if n % 3 == 0:
@@ -149,10 +157,32 @@ class Client:
         return [("MULTI",), ("SET", f"{self.name}:a", n), ("RPUSH", f"{self.name}:pairs", n),
                 ("SET", f"{self.name}:b", n), ("EXEC",)]
 
-    def run(self, port):
+    def go_on(self, connection):
+        """Makes a branch of its branch, and writes there from now on."""
+        name = f"{self.name}/{self.next}"
+        self.doubtful_branch = name
+        self.expect(connection.call("BRANCH", "CREATE", name, "FROM", self.branch))
+        self.expect(connection.call("BRANCH", "USE", name))
+        self.left.append((self.branch, self.next - 1))
+        self.branch = name
+        self.doubtful_branch = None
+        if len(self.left) > LEFT_MAX:
+            # main stays, whatever begins with it.
+            old, _ = self.left.pop(1)
+            self.expect(connection.call("BRANCH", "DELETE", old, "FORCE"))
+
+    def expect(self, reply):
+        if isinstance(reply, RuntimeError):
+            raise AssertionError(f"{self.name}: {reply}")
+
+    def run(self, port, with_branches):
         try:
             connection = Connection(port)
+            if with_branches:
+                self.expect(connection.call("BRANCH", "USE", self.branch))
             while True:
+                if with_branches and self.random.random() < 0.02:
+                    self.go_on(connection)
                 batch = range(self.next, self.next + self.random.choice((1, 1, 2, 8, 32)))
                 self.next = batch.stop
                 connection.send([command for n in batch for command in self.commands(n)])
@@ -186,6 +216,18 @@ class Client:
         self.settled_to = self.acknowledged = sent
         return len(doubtful), sum(present)
 
+    def verify_branches(self, connection):
+        """Looks at the branches that it left, and goes where it was."""
+        if self.doubtful_branch in connection.call("BRANCH", "LIST", "MATCH", f"{self.name}/*"):
+            self.left.append((self.doubtful_branch, self.next - 1))
+        self.doubtful_branch = None
+        for branch, upto in self.random.sample(self.left, min(3, len(self.left))):
+            self.expect(connection.call("BRANCH", "USE", branch))
+            there = self.read_back(connection, upto)
+            expected = {n for n in range(1, upto + 1) if self.settled.get(n, True)}
+            assert there == expected, f"{branch}: {sorted(there ^ expected)[:20]} are not as they were"
+        self.expect(connection.call("BRANCH", "USE", self.branch))
+
     def read_back(self, connection, sent):
         """The operations the server holds."""
         there = set()
@@ -213,7 +255,7 @@ class Client:
 
 def play_round(server, clients, options, chance):
     server.wait_ready()
-    threads = [threading.Thread(target=client.run, args=(server.port,), daemon=True)
+    threads = [threading.Thread(target=client.run, args=(server.port, options.branches), daemon=True)
                for client in clients]
     for thread in threads:
         thread.start()
@@ -229,7 +271,13 @@ def play_round(server, clients, options, chance):
     server.start()
     server.wait_ready()
     connection = Connection(server.port)
-    doubts = [client.verify(connection, options.fsync != "always") for client in clients]
+    doubts = []
+    for client in clients:
+        if options.branches:
+            client.expect(connection.call("BRANCH", "USE", client.branch))
+        doubts.append(client.verify(connection, options.fsync != "always"))
+        if options.branches:
+            client.verify_branches(connection)
     return sum(d for d, _ in doubts), sum(p for _, p in doubts)
 
 
@@ -252,8 +300,11 @@ def main():
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always",
                         help="other than always: acknowledged operations may be lost, but only "
                              "the newest, and no half ones")
+    parser.add_argument("--branches", action="store_true", help="clients work on branches")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
+    if options.branches and options.fsync != "always":
+        parser.error("--branches needs --fsync always: else the branch itself may be lost")
     options.binary = find_binary()
     print(f"--seed {options.seed} --fsync {options.fsync}", flush=True)
     chance = random.Random(options.seed)

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Revision, SpaceId};
+use keyspace::Branches;
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
@@ -35,7 +36,7 @@ use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
-use crate::overlay::Overlays;
+use crate::overlay::{Overlays, needed};
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -232,6 +233,19 @@ impl Base {
         }
     }
 
+    /// Revisions that somebody needs by themselves.
+    pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
+        tagged(&self.directory().branches)
+    }
+
+    /// Whether somebody needs a revision by itself, and it is a state that the
+    /// base reached.
+    pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
+        let directory = self.directory();
+        Ok(directory.branches.pins().any(|pin| pin == revision)
+            && self.directory_at(revision)?.revision == revision)
+    }
+
     /// The revision it is at.
     #[must_use]
     pub fn revision(&self) -> Revision {
@@ -423,17 +437,28 @@ impl Base {
 
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
-        let overlays = self.overlays.all();
-        let tags: BTreeSet<Revision> = directory.branches.pins().collect();
-        let is_due = |left: &&Left| {
-            left.at <= horizon
-                && overlays.iter().all(|overlay| overlay.under != left.space)
-                && tags.range(left.space.born..left.at).next().is_none()
-        };
-        let due: Vec<Left> = directory.left.iter().filter(is_due).copied().collect();
+        let tags = tagged(&directory.branches);
+        let (past, left): (Vec<Left>, Vec<Left>) =
+            directory.left.iter().partition(|left| is_past(left, horizon, &tags));
+        // What nobody reads any more pins nothing; what is newer than the
+        // directory is read.
+        let all = self.overlays.all();
+        let new = all.iter().map(|overlay| overlay.space);
+        let new = new.filter(|space| space.born > directory.revision);
+        let standing = directory.databases.iter().map(|database| database.space);
+        let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
+        let overlays = needed(&all, &read);
+        let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
+        let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
+    }
+
+    /// Whether nobody may read a space any more that no database has: nobody but
+    /// those who read it through another.
+    pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
+        is_past(left, self.bounds.horizon(), &tagged(branches))
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its
@@ -459,6 +484,17 @@ impl Base {
             .maintenance(&self.dir.join(TREE), SeqNo::MAX)
             .map_err(ArchiveError::tree("clean up", &self.dir))
     }
+}
+
+/// Revisions that somebody needs by themselves: those that have a name, and
+/// those that merges begin with.
+fn tagged(branches: &Branches) -> BTreeSet<Revision> {
+    branches.pins().collect()
+}
+
+/// Whether a space was left before everything that may still be read.
+fn is_past(left: &Left, horizon: Revision, tags: &BTreeSet<Revision>) -> bool {
+    left.at <= horizon && tags.range(left.space.born..left.at).next().is_none()
 }
 
 /// How a [`Frozen`] reads what has numbers below one.

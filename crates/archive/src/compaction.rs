@@ -122,6 +122,12 @@ impl Bounds {
         *self.erasures.lock() = erasures.into();
     }
 
+    /// The oldest state from which on every one may be read, as far as is known
+    /// here.
+    pub(crate) fn horizon(&self) -> Revision {
+        self.bound.lock().horizon
+    }
+
     /// Lets compactions look up heads until the answer is dropped: what they read
     /// from keeps its table files.
     pub(crate) fn lend(&self, heads: Frozen) -> Lent<'_> {

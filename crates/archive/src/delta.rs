@@ -258,15 +258,11 @@ impl Delta {
             }
         }
         let mut left = Vec::new();
-        let pins: BTreeSet<Revision> = self.branches.pins().collect();
-        // What lies over another space shows that one's keys, though it has none.
-        let is_shown = |old: &Left| {
-            self.base.overlays().under(old.space).is_some()
-                && pins.range(old.space.born..old.at).next().is_some()
-        };
         for &old in &before.left {
-            let is_kept = is_shown(&old) || self.base.has_any(old.space)?;
-            if !stood_in.contains(&old.space) && is_kept {
+            // What lies below one is read through it, although it has nothing.
+            let is_read = self.base.overlays().under(old.space).is_some()
+                && !self.base.may_forget(&old, &self.branches);
+            if !stood_in.contains(&old.space) && (is_read || self.base.has_any(old.space)?) {
                 left.push(old);
             }
         }

@@ -229,6 +229,78 @@ mod tests {
         }
     }
 
+    /// [`sample`] with a branch and a tag.
+    fn with_branches() -> Directory {
+        use keyspace::Branch;
+        use keyspace::effect::Effect;
+
+        let row = Branch {
+            id: BranchId(7),
+            name: b"dev".to_vec(),
+            parent: BranchId(2),
+            base: Revision(69_999),
+            forked: Revision(70_000),
+            created_ms: 300,
+            created_by: b"ann".to_vec(),
+            deadline_ms: Some(299),
+            quota_bytes: 0,
+            is_readonly: true,
+            is_kept: false,
+            is_merge_only: true,
+        };
+        // Its parent was made before, and is gone.
+        let parent = Branch { id: BranchId(2), parent: BranchId::MAIN, ..row.clone() };
+        let (name, revision, time_ms) = (b"v1", Revision(70_001), 5);
+        let origin = Effect::Origin { command: b"tag|create", user: b"ann", address: b"" };
+        let records = [
+            (1, vec![Effect::Fork { row: &parent.encode(), state: None }]),
+            (70_000, vec![Effect::Fork { row: &row.encode(), state: Some(Revision(1)) }]),
+            (70_001, vec![origin, Effect::Tag { name, branch: row.id, revision, time_ms }]),
+            (70_002, vec![Effect::BranchGone { branch: parent.id }]),
+        ]
+        .map(|(revision, effects)| {
+            let mut bytes = Vec::new();
+            effects.iter().for_each(|effect| effect.encode(&mut bytes));
+            (Revision(revision), bytes)
+        });
+        let mut branches = Branches::default();
+        for (revision, effects) in records {
+            branches.apply(revision, 0, &effects).expect("it fits");
+        }
+        Directory { branches, ..sample() }
+    }
+
+    /// Where the overlays begin, which format 1 does not have.
+    const OVERLAYS: &[u8] = &[1, 0xf0, 0xa2, 4, 2, 9, 1, 0xef, 0xa2, 4];
+
+    #[test]
+    fn the_bytes_are_those_of_the_document() {
+        let numbers = [7, 1, 0xf0, 0xa2, 4, 7, 2, 0xef, 0xa2, 4, 0xac, 2, 0xac, 2, 0, 5];
+        let branch = [&numbers, &[3][..], b"dev", &[3], b"ann"].concat();
+        let tag = [&[1, 2], &b"v1"[..], &[7, 0xf1, 0xa2, 4, 5, 3], b"ann"].concat();
+        let bytes = with_branches().encode();
+        let head =
+            [&[128, 128, 128, 128, 128, 32, 3, 2][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
+        assert_eq!(bytes[..14], head.concat());
+        let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
+        end.extend_from_slice(&[OVERLAYS, &branch, &tag].concat());
+        assert_eq!(bytes[bytes.len() - end.len()..], end);
+        assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
+    }
+
+    #[test]
+    fn the_format_without_branches_is_read() {
+        let mut bytes = sample().encode();
+        // No branch was ever made, and there are no branches or tags.
+        let end = [OVERLAYS, &[0, 0, 0]].concat();
+        assert!(bytes.ends_with(&end));
+        bytes.truncate(bytes.len() - end.len());
+        assert_eq!(bytes[7], 2, "behind the revision and the form");
+        bytes[7] = 1;
+        let expected = Directory { overlays: Vec::new(), ..sample() };
+        assert_eq!(Directory::decode(&bytes), Ok(expected));
+    }
+
     #[test]
     fn survives_the_round_trip() {
         assert_eq!(Directory::decode(&sample().encode()), Ok(sample()));

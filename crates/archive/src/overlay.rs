@@ -13,7 +13,6 @@ use keyspace::{Backing, Keyspace, Spaces};
 use parking_lot::RwLock;
 
 use crate::base_tree::Base;
-use crate::directory::Directory;
 use crate::error::ArchiveError;
 
 /// A space that lies over another one.
@@ -29,28 +28,43 @@ pub struct Overlay {
 
 /// All of them that may be read. What lies over what never changes.
 #[derive(Debug, Default)]
-pub(crate) struct Overlays(RwLock<BTreeMap<SpaceId, (SpaceId, Revision)>>);
+pub(crate) struct Overlays {
+    below: RwLock<BTreeMap<SpaceId, (SpaceId, Revision)>>,
+    /// Revisions that made branches, or let them begin anew, and that the base
+    /// has not reached.
+    forks: RwLock<BTreeSet<Revision>>,
+}
 
 impl Overlays {
     pub(crate) fn add(&self, overlay: Overlay) {
-        self.0.write().insert(overlay.space, (overlay.under, overlay.at));
+        self.below.write().insert(overlay.space, (overlay.under, overlay.at));
     }
 
     /// What is below a space.
     pub(crate) fn under(&self, space: SpaceId) -> Option<(SpaceId, Revision)> {
-        self.0.read().get(&space).copied()
+        self.below.read().get(&space).copied()
     }
 
     pub(crate) fn all(&self) -> Vec<Overlay> {
-        let all = self.0.read();
+        let all = self.below.read();
         all.iter().map(|(&space, &(under, at))| Overlay { space, under, at }).collect()
     }
 
+    fn add_fork(&self, revision: Revision) {
+        self.forks.write().insert(revision);
+    }
+
+    /// The newest fork up to a revision that the base has not reached.
+    fn newest_fork(&self, upto: Revision) -> Option<Revision> {
+        self.forks.read().range(..=upto).next_back().copied()
+    }
+
     /// Forgets those that are not among `kept`, which is everything that there
-    /// was at `revision`.
+    /// was at `revision`, which the base has reached.
     pub(crate) fn retain(&self, kept: &[Overlay], revision: Revision) {
         let kept: BTreeSet<SpaceId> = kept.iter().map(|overlay| overlay.space).collect();
-        self.0.write().retain(|space, _| space.born > revision || kept.contains(space));
+        self.below.write().retain(|space, _| space.born > revision || kept.contains(space));
+        self.forks.write().retain(|fork| *fork > revision);
     }
 }
 
@@ -82,6 +96,9 @@ impl Base {
         at: Revision,
         forked: Revision,
     ) {
+        if forked > self.revision() {
+            self.overlays().add_fork(forked);
+        }
         for &(db, under, keys) in parent {
             let space = SpaceId { born: forked, db };
             if keys.iter().any(|&count| count > 0) {
@@ -114,6 +131,18 @@ impl Base {
 }
 
 impl Base {
+    /// Waits until the base knows how a branch began that was there at `at`:
+    /// one that is new, or began anew. main was always there.
+    ///
+    /// # Errors
+    /// When it never will.
+    pub(crate) fn await_fork(&self, branch: BranchId, at: Revision) -> Result<(), ArchiveError> {
+        match self.overlays().newest_fork(at) {
+            Some(fork) if branch != BranchId::MAIN => self.await_revision(fork),
+            _ => Ok(()),
+        }
+    }
+
     /// The newest state at or before `at` that the base reached, and where a
     /// branch's databases stood then. Waits for it where the branch is so new
     /// that the base does not know it yet.
@@ -126,13 +155,9 @@ impl Base {
         databases: DbIndex,
         at: Revision,
     ) -> Result<(Revision, Spaces), ArchiveError> {
-        let knows = |directory: &Directory| directory.branches.name_of(branch).is_some();
-        let mut found = self.directory_at(at)?;
-        if !knows(&found) {
-            self.await_revision(at)?;
-            found = self.directory_at(at)?;
-        }
-        if !knows(&found) {
+        self.await_fork(branch, at)?;
+        let found = self.directory_at(at)?;
+        if found.branches.name_of(branch).is_none() {
             return Err(ArchiveError::Behind { dir: self.dir().to_owned(), asked: at });
         }
         Ok((found.revision, self.spaces_at(branch, databases, found.revision)?))
@@ -157,5 +182,10 @@ mod tests {
         all.iter().for_each(|it| overlays.add(*it));
         overlays.retain(&all[..1], Revision(29));
         assert_eq!(overlays.all(), [over(10, 0), over(30, 0)]);
+        [25, 30, 35].into_iter().for_each(|fork| overlays.add_fork(Revision(fork)));
+        assert_eq!(overlays.newest_fork(Revision(34)), Some(Revision(30)));
+        overlays.retain(&all, Revision(30));
+        assert_eq!(overlays.newest_fork(Revision(34)), None);
+        assert_eq!(overlays.newest_fork(Revision(99)), Some(Revision(35)));
     }
 }

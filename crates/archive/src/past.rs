@@ -176,7 +176,8 @@ impl Past {
         self.source.history.noted()
     }
 
-    /// The oldest revision whose state can be read.
+    /// The oldest revision from which on every state can be read. Of what is
+    /// older, tags keep some.
     #[must_use]
     pub fn oldest(&self) -> Revision {
         self.source.oldest()
@@ -218,7 +219,7 @@ impl Past {
     pub fn time_of(&self, revision: Revision) -> Result<u64, PastError> {
         let source = &self.source;
         source.reach(revision)?;
-        if revision == source.oldest() {
+        if revision <= source.oldest() {
             return Ok(source.base.directory_at(revision)?.time_ms);
         }
         source.time_of(revision)?.ok_or_else(|| source.compacted(revision))

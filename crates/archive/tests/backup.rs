@@ -11,9 +11,11 @@ use archive::backup::{
 };
 use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
 use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
+use keyspace::effect::Effect;
 use keyspace::types::{Hash, List, Zset};
 use keyspace::{
-    Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, ValueRef, dump,
+    Branch, Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, Value,
+    ValueRef, dump,
 };
 use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader, Vfs};
 use testkit::{TempDir, temp_dir};
@@ -417,6 +419,57 @@ fn large_collections_are_restored_element_by_element() {
         expected.retain(|key, _| key.starts_with(prefix.unwrap_or("").as_bytes()));
         assert_eq!(restored.keys, expected.len() as u64);
         assert!(collections(&keyspace) == expected, "{prefix:?}");
+    }
+}
+
+#[test]
+fn branches_are_restored_with_what_their_parent_had() {
+    let mut database = Database::new(13);
+    database.steps(20);
+    // From here on all is in the log only.
+    drop(database.follower.take());
+    let set = |value: &[u8]| {
+        let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
+        let (journal, options) = (ToLog(&database.log), options(database.now_ms, &limits));
+        let mut txn = Txn::begin(&database.keyspace, &Scope::All, &journal, &mut buffers, options);
+        txn.select(0);
+        txn.set_string(b"key", value, None);
+        txn.finish();
+    };
+    set(b"old");
+    let branch = Branch {
+        id: BranchId(1),
+        name: b"dev".to_vec(),
+        parent: BranchId::MAIN,
+        base: Revision::ZERO,
+        forked: Revision::ZERO,
+        created_ms: database.now_ms,
+        created_by: b"ann".to_vec(),
+        deadline_ms: None,
+        quota_bytes: 0,
+        is_readonly: false,
+        is_kept: false,
+        is_merge_only: false,
+    };
+    let mut effects = Vec::new();
+    Effect::Fork { row: &branch.encode(), state: None }.encode(&mut effects);
+    ToLog(&database.log).append(database.log.reserve(), database.now_ms, 0, &effects);
+    set(b"new");
+    let made = database.backup();
+    assert!(made.oldest.0 + 3 <= made.newest.0, "{made:?}");
+    let (folder, _) = database.restore(Goal::Newest, None).expect("it is there");
+    let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
+    let base = Arc::new(base);
+    for (id, expected) in [(BranchId::MAIN, b"new"), (branch.id, b"old")] {
+        let (directory, limits) = (base.directory(), EncodingLimits::default());
+        let keyspace = Keyspace::new(DATABASES, directory.seed);
+        let backing = BaseBacking::new(base.clone(), limits);
+        for database in directory.databases.iter().filter(|database| database.branch == id) {
+            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
+        }
+        let stored = keyspace.take(0, b"key").expect("it can be read").expect("it is there");
+        let Value::Str(value) = stored.value else { panic!("a string") };
+        assert_eq!(value, expected, "on {id:?}");
     }
 }
 

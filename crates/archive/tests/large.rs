@@ -46,6 +46,9 @@ fn follow(
     Follower::start(base.clone(), database.log().reader(base.revision().next()), options)
 }
 
+/// What a transaction does.
+type Change<'c> = &'c dyn Fn(&mut Txn<'_>);
+
 #[test]
 fn one_element_is_one_small_write() {
     const ELEMENTS: u32 = 100_000;
@@ -55,7 +58,7 @@ fn one_element_is_one_small_write() {
     // It moves when it is told to.
     let pace = Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() };
     let follower = follow(&base, &database, pace, |_| {});
-    let written = |change: &dyn Fn(&mut Txn<'_>)| {
+    let written = |change: Change<'_>| {
         let before = base.written_bytes();
         database.change(change);
         follower.checkpoint(database.log().newest()).expect("it follows");
@@ -77,8 +80,7 @@ fn one_element_is_one_small_write() {
         });
     });
     assert!(filled > 4 * 20 * u64::from(ELEMENTS), "all of it: {filled} bytes");
-    type Edit<'e> = &'e dyn Fn(&mut Txn<'_>);
-    let changes: [(&str, Edit<'_>); 9] = [
+    let changes: [(&str, Change<'_>); 9] = [
         ("HSET", &|txn| {
             _ = txn.update(b"hash", |hash: &mut Editor<'_, '_, Hash>| {
                 hash.set(b"element:000007", b"another value")

@@ -259,7 +259,7 @@ fn every_kept_revision_is_as_it_was() {
 
 #[test]
 fn every_kept_revision_of_large_collections_is_as_it_was() {
-    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (0, 0), (8, 300)]) {
+    for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (8, 300)]) {
         keep_every_revision(seed, Database::of_collections(seed), LargeFrom { elements, bytes });
     }
 }

@@ -1,10 +1,49 @@
 //! Rows of the commands about branches and tags; their handlers are in
 //! `engine`.
 
+use smallvec::SmallVec;
+
+use crate::args::is_word;
 use crate::flags::{FAST, Flags, LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE, WRITE, category};
+use crate::history::keys_from;
+use crate::keys::{Begin, Find, KeyRef, KeySpec, key_flags::*};
 use crate::spec::{CommandSpec, Family, Group};
 
 type Row = CommandSpec;
+
+/// What WHATIF is asked for besides the command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WhatIf<'a> {
+    /// Where in the words, WHATIF included, those of the command begin.
+    pub begin: usize,
+    /// VALUES.
+    pub values: bool,
+    /// What follows COUNT.
+    pub count: Option<&'a [u8]>,
+}
+
+/// Reads the words of WHATIF up to the command; there may be none.
+#[must_use]
+pub fn read_whatif<'a>(argv: &[&'a [u8]]) -> WhatIf<'a> {
+    let mut asked = WhatIf { begin: 1, ..WhatIf::default() };
+    loop {
+        match argv.get(asked.begin..) {
+            Some([word, ..]) if is_word(word, "values") => {
+                asked.values = true;
+                asked.begin += 1;
+            }
+            Some([word, count, ..]) if is_word(word, "count") => {
+                asked.count = Some(count);
+                asked.begin += 2;
+            }
+            _ => return asked,
+        }
+    }
+}
+
+fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
+    keys_from(argv, read_whatif(argv).begin)
+}
 
 /// They are records of their own, which no EXEC can hold.
 const CHANGE: Flags = WRITE.with(NOSCRIPT).with(NO_MULTI);
@@ -19,6 +58,7 @@ pub const FAMILY: Family = Family {
     commands: &[
         Row::container("branch", Flags(0), "alcid 0.1", "A container for commands about branches.", BRANCH_COMMANDS),
         Row::container("tag", Flags(0), "alcid 0.1", "A container for commands about tags, names for revisions.", TAG_COMMANDS),
+        Row::engine("whatif", -2, ASK, "alcid 0.1", "[VALUES] [COUNT count] command [arg [arg ...]]", "Tells what a command would do and answer, and does nothing.").keys(&[KeySpec { flags: RO.with(ACCESS), begin: Begin::Index(1), find: Find::Custom(keys_of_inner) }]),
     ],
 };
 

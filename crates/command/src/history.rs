@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::args::is_word;
-use crate::flags::{ADMIN, DENYOOM, Flags, NO_MULTI, NOSCRIPT, READONLY, WRITE, category};
+use crate::flags::{ADMIN, DENYOOM, FAST, Flags, NO_MULTI, NOSCRIPT, READONLY, WRITE, category};
 use crate::keys::{Begin, Find, KeyRef, KeySpec, key_flags::*};
 use crate::spec::{CommandSpec, Family, Group};
 use crate::table::table;
@@ -12,6 +12,8 @@ type Row = CommandSpec;
 
 /// They may read the disk, which nobody does who holds the locks of an EXEC.
 const LOOK_BACK: Flags = READONLY.with(NO_MULTI);
+
+const WATCH: Flags = READONLY.with(NOSCRIPT).with(NO_MULTI);
 
 const BRING_BACK: Flags = WRITE.with(DENYOOM).with(NO_MULTI);
 const UPKEEP: Flags = ADMIN.with(NOSCRIPT).with(NO_MULTI);
@@ -33,6 +35,8 @@ pub const FAMILY: Family = Family {
         Row::engine("revert", -4, BRING_BACK, "alcid 0.1", "<key | PREFIX prefix | ALL> TO when [DRYRUN] [MSG text]", "Makes a key, or many, what they were at an earlier time, as a new revision.").keys(&[KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(key_of_revert) }]).categories(category::DANGEROUS),
         Row::engine("timeline", -1, LOOK_BACK, "alcid 0.1", "[FROM when] [TO when] [BY <COMMAND | USER | PREFIX>] [BUCKET duration]", "Counts changes by time and by what made them."),
         Row::engine("undelete", -2, BRING_BACK, "alcid 0.1", "key [AT when]", "Brings back a key that is gone, as a new revision.").keys(&[KeySpec::one(1, OW.with(INSERT))]),
+        Row::engine("unwatchfrom", 2, WATCH.with(FAST), "alcid 0.1", "<watch-id | ALL>", "Closes a watch, or all of the connection."),
+        Row::engine("watchfrom", -2, WATCH, "alcid 0.1", "<when | NOW> [KEY key [key ...] | PREFIX prefix [prefix ...] | MATCH pattern [pattern ...]] [EVENTS event [event ...]] [OLD] [NEW] [PROGRESS duration] [BRANCH branch]", "Tells every change from a revision on, each once and in order, as it is made."),
     ],
 };
 
@@ -57,7 +61,11 @@ pub fn inner_of_at<'a>(argv: &[&'a [u8]]) -> (usize, Option<&'a [u8]>) {
 
 /// The keys of the command that AT runs.
 fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
-    let (begin, _) = inner_of_at(argv);
+    keys_from(argv, inner_of_at(argv).0)
+}
+
+/// The keys of the command whose words begin at `begin`, behind a prefix.
+pub(crate) fn keys_from(argv: &[&[u8]], begin: usize) -> SmallVec<[KeyRef; 4]> {
     let Some(inner) = argv.get(begin..).filter(|inner| !inner.is_empty()) else {
         return SmallVec::new();
     };
@@ -66,8 +74,8 @@ fn keys_of_inner(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
         name.map_or(Some(command), |name| command.subcommand(name))
     });
     let shift = |key: KeyRef| KeyRef { index: key.index + begin, ..key };
-    // AT in AT is refused, and looked for no deeper here either.
-    let command = command.filter(|command| command.spec.name != "at");
+    // A prefix behind a prefix is refused, and looked for no deeper here either.
+    let command = command.filter(|command| !matches!(command.spec.name, "at" | "whatif"));
     command
         .map_or_else(SmallVec::new, |command| command.keys(inner).into_iter().map(shift).collect())
 }

@@ -9,7 +9,7 @@
 //! have rows here too and their handlers in `engine`.
 
 pub mod args;
-mod branch;
+pub mod branch;
 mod connection;
 mod ctx;
 mod digest;

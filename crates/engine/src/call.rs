@@ -46,6 +46,7 @@ pub(crate) fn handler(full_name: &str) -> Option<Handler> {
         .chain(crate::server::FAMILIES)
         .chain(crate::history::FAMILIES)
         .chain(crate::branch::FAMILIES)
+        .chain(crate::whatif::FAMILIES)
         .flat_map(|family| family.iter())
         .find(|(name, _)| *name == full_name)
         .map(|(_, handler)| *handler)

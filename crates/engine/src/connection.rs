@@ -29,7 +29,7 @@ fn ping(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::arity("ping"));
     }
     let message = call.args.first().copied();
-    if call.session.is_subscribed() && !call.reply.is_resp3() {
+    if call.session.is_listening() && !call.reply.is_resp3() {
         call.reply.array(2);
         call.reply.bulk(b"pong");
         call.reply.bulk(message.unwrap_or_default());
@@ -86,6 +86,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.leave_multi();
     call.engine.pubsub.forget(session);
     call.engine.untrack(session);
+    call.engine.close_watches(&session.client);
     session.monitoring = false;
     session.no_touch = false;
     session.reply_mode = ReplyMode::On;

@@ -16,13 +16,14 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
-use crate::history::WritersHeld;
+use crate::history::{Feeds, WritersHeld};
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::revisions::RevisionWaits;
+use crate::scratches::Scratches;
 use crate::server::latency::Latency;
 use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
@@ -30,7 +31,6 @@ use crate::session::Session;
 use crate::stats::Stats;
 use crate::tier::Tier;
 use crate::tracking::Tracking;
-use crate::travel::Scratches;
 
 /// Everything that all connections share. Front-ends hold it in an `Arc` and
 /// nothing else of Alcid.
@@ -53,6 +53,7 @@ pub struct Engine {
     pub(crate) blocking: Blocking,
     pub(crate) revision_waits: RevisionWaits,
     pub(crate) tracking: Tracking,
+    pub(crate) feeds: Feeds,
     pub(crate) pause: Pause,
     pub(crate) writers_held: WritersHeld,
     pub(crate) slowlog: SlowLog,
@@ -226,6 +227,7 @@ impl Engine {
             blocking: Blocking::default(),
             revision_waits: RevisionWaits::default(),
             tracking: Tracking::default(),
+            feeds: Feeds::default(),
             pause: Pause::default(),
             writers_held: WritersHeld::default(),
             slowlog: SlowLog::default(),
@@ -262,6 +264,7 @@ impl Engine {
         session.tally.flush(&self.stats);
         self.pubsub.forget(session);
         self.tracking.forget(session.client.id);
+        self.close_watches(&session.client);
         self.clients.disconnect(session.client.id);
     }
 

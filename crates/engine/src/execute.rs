@@ -176,7 +176,8 @@ impl Engine {
             check_may_travel(command)?;
         }
         let in_multi = session.multi.is_some();
-        if in_multi && flags.has(NO_MULTI) {
+        let looks_at_queue = in_multi && crate::whatif::looks_at_queue(command, argv);
+        if in_multi && flags.has(NO_MULTI) && !looks_at_queue {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
         if session.seat.is_some() {
@@ -189,14 +190,15 @@ impl Engine {
             self.replicator.admit_write()?;
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
-        if speaks_resp2 && session.is_subscribed() && !allowed_while_subscribed(command) {
+        if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
+            let watching = if session.client.is_watching() { "(UN)WATCHFROM / " } else { "" };
             return Err(Error::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-                 allowed in this context",
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / {watching}PING / QUIT / RESET \
+                 are allowed in this context",
                 command.full_name.to_ascii_lowercase()
             )));
         }
-        let runs_in_multi = crate::transaction::runs_inside_multi(command);
+        let runs_in_multi = looks_at_queue || crate::transaction::runs_inside_multi(command);
         if in_multi && !runs_in_multi {
             return Ok(Admitted::Queue);
         }
@@ -552,7 +554,7 @@ pub(crate) fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a
     &argv[names.min(argv.len())..]
 }
 
-fn allowed_while_subscribed(command: &Command) -> bool {
+fn allowed_while_listening(command: &Command) -> bool {
     matches!(
         command.full_name.as_str(),
         "ping"
@@ -562,6 +564,8 @@ fn allowed_while_subscribed(command: &Command) -> bool {
             | "punsubscribe"
             | "ssubscribe"
             | "sunsubscribe"
+            | "watchfrom"
+            | "unwatchfrom"
             | "quit"
             | "reset"
     )

@@ -4,6 +4,7 @@
 
 mod changes;
 pub(crate) mod events;
+mod feed;
 mod kept;
 pub(crate) mod of_key;
 mod policy;
@@ -22,11 +23,14 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
 
+pub(crate) use feed::Feeds;
+pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
     changes::HANDLERS,
+    feed::HANDLERS,
     of_key::HANDLERS,
     policy::HANDLERS,
     purge::HANDLERS,

@@ -40,6 +40,7 @@ mod reclaim;
 mod reload;
 mod replicator;
 mod revisions;
+mod scratches;
 mod server;
 mod session;
 mod standalone;
@@ -49,6 +50,7 @@ mod tracking;
 mod transaction;
 mod travel;
 mod waiting;
+mod whatif;
 
 pub use blocking::{Answer, Blocked};
 pub use branch::{Branching, LiveBranch};

@@ -1,6 +1,9 @@
 //! Keyspace notifications: events become messages on `__keyspace@…__` and
 //! `__keyevent@…__` channels.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
 use base::BranchId;
 use keyspace::{Event, class};
 
@@ -37,16 +40,39 @@ impl Engine {
     pub(crate) fn publish_events(&self, branch: BranchId, events: &[Event]) {
         let classes = self.live().event_classes;
         for event in events {
-            if classes & class::KEYSPACE != 0 {
-                let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
-                channel.extend_from_slice(&event.key);
-                self.publish_on(branch, &channel, event.name.as_bytes());
-            }
-            if classes & class::KEYEVENT != 0 {
-                let channel = format!("__keyevent@{}__:{}", event.db, event.name);
-                self.publish_on(branch, channel.as_bytes(), &event.key);
-            }
+            each_message(classes, event, &mut |channel, message| {
+                self.publish_on(branch, channel, message);
+            });
         }
+    }
+
+    /// How many clients [`Engine::publish_events`] would reach.
+    pub(crate) fn listeners_to(&self, branch: BranchId, events: &[Event]) -> usize {
+        let classes = self.live().event_classes;
+        let mut listeners = BTreeSet::new();
+        for event in events {
+            each_message(classes, event, &mut |channel, _| {
+                self.pubsub.each_listener(channel, &mut |client| {
+                    if client.activity.branch.load(Ordering::Relaxed) == branch.0 {
+                        listeners.insert(client.id);
+                    }
+                });
+            });
+        }
+        listeners.len()
+    }
+}
+
+/// The messages that tell of an event: channel and content.
+fn each_message(classes: u32, event: &Event, visit: &mut dyn FnMut(&[u8], &[u8])) {
+    if classes & class::KEYSPACE != 0 {
+        let mut channel = format!("__keyspace@{}__:", event.db).into_bytes();
+        channel.extend_from_slice(&event.key);
+        visit(&channel, event.name.as_bytes());
+    }
+    if classes & class::KEYEVENT != 0 {
+        let channel = format!("__keyevent@{}__:{}", event.db, event.name);
+        visit(channel.as_bytes(), &event.key);
     }
 }
 

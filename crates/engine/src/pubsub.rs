@@ -107,6 +107,21 @@ impl PubSub {
         self.monitor_count.load(Ordering::Relaxed) > 0
     }
 
+    /// Visits those who would hear a message on a channel, once for each way
+    /// they would hear it.
+    pub(crate) fn each_listener(&self, channel: &[u8], visit: &mut dyn FnMut(&Client)) {
+        if let Some(clients) = self.channels.read().get(channel) {
+            clients.values().for_each(|client| visit(client));
+        }
+        if self.pattern_count.load(Ordering::Relaxed) > 0 {
+            for (pattern, clients) in self.patterns.read().iter() {
+                if glob::matches(pattern, channel) {
+                    clients.values().for_each(|client| visit(client));
+                }
+            }
+        }
+    }
+
     /// Number of channels, patterns and shard channels with listeners.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         (self.channels.read().len(), self.patterns.read().len(), self.shard_channels.read().len())

@@ -1,9 +1,11 @@
 //! When a change counts as committed, and who makes it so.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::Journal;
+use log::Log;
 use tokio::sync::watch;
 
 /// A commit rule. It takes the effects of every transaction ([`Journal`]) and
@@ -52,6 +54,11 @@ pub trait Replicator: Journal {
     /// Whether changes are kept on disk at all.
     fn keeps_log(&self) -> bool {
         true
+    }
+
+    /// The log, for those who follow it; `None` where there is none.
+    fn followed_log(&self) -> Option<&Arc<Log>> {
+        None
     }
 
     /// The newest revision that is on this node's disk.

@@ -154,6 +154,13 @@ impl Session {
         !(self.channels.is_empty() && self.patterns.is_empty() && self.shard_channels.is_empty())
     }
 
+    /// Whether pushes come without being asked for: the client has every reason
+    /// to be silent, and under RESP2 few commands are left to it.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.is_subscribed() || self.client.is_watching()
+    }
+
     /// Whether it is between MULTI and EXEC.
     #[must_use]
     pub fn in_multi(&self) -> bool {

@@ -144,6 +144,10 @@ impl Replicator for StandaloneLog {
         self.log.is_congested()
     }
 
+    fn followed_log(&self) -> Option<&Arc<Log>> {
+        Some(&self.log)
+    }
+
     fn durable(&self) -> Revision {
         self.log.durable()
     }

@@ -127,13 +127,13 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn discarded(error: &Error) -> Error {
+pub(crate) fn discarded(error: &Error) -> Error {
     Error::new(format!("EXECABORT Transaction discarded because of: {error}"))
 }
 
 impl Multi {
     /// Whether a queued command has any of these flags.
-    fn has_any(&self, flags: Flags) -> bool {
+    pub(crate) fn has_any(&self, flags: Flags) -> bool {
         self.queue.iter().any(|queued| queued.command.flags.has_any(flags))
     }
 }
@@ -282,7 +282,7 @@ impl Engine {
     }
 
     /// Every shard that the queue and the watched keys need.
-    fn scope_of_queue(&self, multi: &Multi, watched: &[Watched]) -> Scope {
+    pub(crate) fn scope_of_queue(&self, multi: &Multi, watched: &[Watched]) -> Scope {
         let mut shards: SmallVec<[usize; 4]> =
             watched.iter().map(|watched| self.keyspace.shard_of(&watched.key)).collect();
         for queued in &multi.queue {

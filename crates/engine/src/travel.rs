@@ -18,7 +18,6 @@ use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
 use keyspace::{Buffers, Journal, Keyspace, Scope, Since, Txn, TxnOptions, Value, ValueRef};
-use parking_lot::Mutex;
 
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -58,30 +57,8 @@ impl From<Moment> for At {
 /// What the clock says where no key has a deadline.
 const ANY_TIME: u64 = 0;
 
-/// Keyspaces that views of a few keys were, to be so again.
-#[derive(Debug, Default)]
-pub(crate) struct Scratches(Mutex<Vec<Keyspace>>);
-
-/// Scratches that are kept: as many as are in use at a time, mostly.
-const SCRATCHES_MAX: usize = 8;
-
-impl Scratches {
-    fn take(&self, like: &Keyspace) -> Keyspace {
-        let kept = self.0.lock().pop();
-        kept.unwrap_or_else(|| like.empty_like())
-    }
-
-    /// `scratch` must be empty.
-    fn give_back(&self, scratch: Keyspace) {
-        let mut kept = self.0.lock();
-        if kept.len() < SCRATCHES_MAX {
-            kept.push(scratch);
-        }
-    }
-}
-
 /// Nobody writes to the past.
-struct Unchanged;
+pub(crate) struct Unchanged;
 
 impl Journal for Unchanged {
     fn reserve(&self) -> Revision {
@@ -204,7 +181,7 @@ impl Engine {
         for key in &keys {
             scratch.take(db, argv[key.index])?;
         }
-        self.scratches.give_back(scratch);
+        self.scratches.give_back(scratch, std::iter::empty());
         done
     }
 
@@ -371,7 +348,7 @@ fn upper_name(command: &Command) -> String {
     command.full_name.replace('|', " ").to_ascii_uppercase()
 }
 
-fn not_on_a_view(command: &Command) -> Error {
+pub(crate) fn not_on_a_view(command: &Command) -> Error {
     Error::new(format!("READONLYVIEW {} is not allowed on a view", upper_name(command)))
 }
 
@@ -379,7 +356,7 @@ fn not_on_a_view(command: &Command) -> Error {
 const ALSO_READ: &[&str] = &["debug|digest", "debug|digest-value", "debug|object"];
 
 /// Whether AT may run a command.
-fn check_may_read(command: &Command) -> Result {
+pub(crate) fn check_may_read(command: &Command) -> Result {
     let is_data = matches!(command.spec.run, Run::Data(_));
     let reads = command.flags.has(READONLY)
         || command.spec.name == "help"
@@ -459,7 +436,8 @@ impl Engine {
         self.look_in(&view, at.time_ms, db, key, look)
     }
 
-    fn look_in<R>(
+    /// As [`Engine::look_at`], in a keyspace that is there already.
+    pub(crate) fn look_in<R>(
         &self,
         view: &Keyspace,
         time_ms: u64,
@@ -525,7 +503,7 @@ impl Engine {
     }
 }
 
-fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
+pub(crate) fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
     TxnOptions {
         now_ms,
         limits: &live.encoding,

@@ -225,8 +225,8 @@ impl Connection {
         }
         self.request_begun = None;
         let seconds = self.live.settings.timeout_s;
-        // Subscribers and monitors have every reason to be silent.
-        let may_be_silent = self.session.is_subscribed() || self.session.monitoring;
+        // Subscribers, watchers and monitors have every reason to be silent.
+        let may_be_silent = self.session.is_listening() || self.session.monitoring;
         (seconds > 0 && !may_be_silent).then(|| Instant::now() + Duration::from_secs(seconds))
     }
 
@@ -412,6 +412,7 @@ impl Connection {
                 break;
             }
         }
+        self.engine.pushes_taken(&self.session.client);
     }
 
     /// Sends the replies, once what they depend on is committed.

@@ -211,8 +211,9 @@ impl Branches {
         self.by_id.values().filter(move |branch| branch.parent == id)
     }
 
-    /// Merges that were made, oldest first: of each two branches the last one,
-    /// and those of some keys only that came after it.
+    /// Merges that were made, oldest first, as far as later ones need to know:
+    /// the last one of a branch into another, and those before it that a third
+    /// has taken over.
     #[must_use]
     pub fn merged(&self) -> &[Merged] {
         &self.merged
@@ -245,11 +246,22 @@ impl Branches {
     }
 
     fn note_merged(&mut self, merged: Merged) {
-        let is_newer = |old: &Merged| {
-            old.is_between(merged.from, merged.into)
-                && (merged.pattern.is_none() || merged.pattern == old.pattern)
+        let (from, into, until) = (merged.from, merged.into, merged.revision);
+        // Who took or began with what was there between the two knows only the
+        // old one.
+        let is_used = |old: &Merged| {
+            let is_between = |at: Revision| old.revision <= at && at < until;
+            self.by_id.values().any(|made| made.parent == into && is_between(made.base))
+                || self.merged.iter().any(|it| it.from == into && is_between(it.revision))
         };
-        self.merged.retain(|old| !is_newer(old));
+        let is_over = |old: &Merged| {
+            (old.from, old.into) == (from, into)
+                && (merged.pattern.is_none() || merged.pattern == old.pattern)
+                && !is_used(old)
+        };
+        let over: Vec<bool> = self.merged.iter().map(is_over).collect();
+        let mut over = over.into_iter();
+        self.merged.retain(|_| over.next() == Some(false));
         self.open.remove(&merged.ends);
         self.merged.push(merged);
     }
@@ -519,12 +531,16 @@ mod tests {
             branches.merged().iter().map(|merged| merged.revision.0).collect()
         };
         assert_eq!(revisions(&branches), [41, 42, 44, 45]);
-        // One of all keys, the other way, stands for all before it.
-        assert!(merge(&mut branches, &merged(0, 1, None)).is_ok());
+        // One of all keys stands for those before it.
+        assert!(merge(&mut branches, &merged(1, 0, None)).is_ok());
         assert_eq!(revisions(&branches), [42, 46]);
+        // Unless somebody took over what was there in between.
+        assert!(merge(&mut branches, &merged(0, 2, None)).is_ok());
+        assert!(merge(&mut branches, &merged(1, 0, None)).is_ok());
+        assert_eq!(revisions(&branches), [42, 46, 47, 48]);
         let mut pins: Vec<u64> = branches.pins().map(|revision| revision.0).collect();
         pins.sort_unstable();
-        assert_eq!(pins, [7, 10, 20, 42, 46]);
+        assert_eq!(pins, [7, 10, 20, 42, 46, 47, 48]);
 
         let mut bytes = Vec::new();
         branches.encode(&mut bytes);
@@ -535,7 +551,7 @@ mod tests {
         let row = branch(1, 0, "dev").encode();
         let anew = record(&Effect::Fork { row: &row, state: None });
         assert!(branches.apply(Revision(50), 5, &anew).is_ok());
-        assert_eq!(revisions(&branches), [42]);
+        assert_eq!(revisions(&branches), [42, 47]);
         assert!(branches.open_merges().is_empty());
         let gone = record(&Effect::MergeGone { id: 5 });
         assert!(branches.apply(Revision(51), 5, &gone).is_err());

@@ -1,11 +1,12 @@
 //! Keys put in and taken out as they are, for keyspaces that past states are
-//! worked out in.
+//! worked out in, and those that a command is tried on.
 
 use base::{DbIndex, Revision};
-use entry::Content;
+use entry::{Content, Entry};
 
 use crate::backing::{BackingError, Stored, entry_of};
 use crate::shard::Keyspace;
+use crate::txn::Txn;
 use crate::value::Value;
 
 impl Keyspace {
@@ -15,11 +16,14 @@ impl Keyspace {
     /// # Panics
     /// When there is no such database.
     pub fn give(&self, db: DbIndex, key: &[u8], stored: Stored) {
-        let (index, hash) = self.locate(key);
-        let access = self.access_clock();
+        self.give_entry(db, entry_of(key, stored, self.access_clock()));
+    }
+
+    fn give_entry(&self, db: DbIndex, entry: Entry<Value>) {
+        let (index, hash) = self.locate(entry.key());
         let mut shard = self.lock(index);
         let db = &mut shard.dbs[usize::from(db)];
-        let old = db.insert(hash, entry_of(key, stored, access));
+        let old = db.insert(hash, entry);
         self.recount(index, db);
         drop(shard);
         drop(old);
@@ -53,10 +57,34 @@ impl Keyspace {
     }
 }
 
+impl Txn<'_> {
+    /// Puts a copy of a key of the current database into the same one of
+    /// another keyspace, with all that is known of the key; answers whether
+    /// there is such a key. Not an access.
+    pub fn copy_to(&self, key: &[u8], other: &Keyspace) -> bool {
+        let Some(entry) = self.found(self.db(), key) else { return false };
+        let deadline = entry.deadline();
+        let mut copy = match entry.content() {
+            Content::Inline(bytes) => Entry::inline(key, bytes, deadline),
+            Content::Boxed(value) => {
+                Entry::boxed(key, Box::new(value.as_ref().to_value()), deadline)
+            }
+        };
+        copy.set_access(entry.access());
+        copy.set_marked(entry.marked());
+        copy.set_revision(entry.revision());
+        other.give_entry(self.db(), copy);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::types::Set;
+    use crate::{Buffers, EncodingLimits, Journal, Scope, TxnOptions};
 
     #[test]
     fn a_key_comes_out_as_it_went_in() {
@@ -77,5 +105,53 @@ mod tests {
             assert!(keyspace.take(1, b"k").expect("nothing is backed").is_none());
         }
         assert_eq!(keyspace.statistics(), []);
+    }
+
+    /// Gives revisions and keeps nothing.
+    struct Numbers(AtomicU64);
+
+    impl Journal for Numbers {
+        fn reserve(&self) -> Revision {
+            Revision(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+        }
+
+        fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+    }
+
+    #[test]
+    fn a_copy_is_all_that_the_key_is() {
+        let (keyspace, journal, limits) =
+            (Keyspace::new(2, 1), Numbers(AtomicU64::new(6)), EncodingLimits::default());
+        let (other, mut buffers) = (keyspace.empty_like(), Buffers::default());
+        let options = TxnOptions {
+            now_ms: 50_000,
+            limits: &limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: true,
+        };
+        let mut txn = Txn::begin(&keyspace, &Scope::All, &journal, &mut buffers, options);
+        txn.select(1);
+        txn.set_string(b"short", b"x", Some(90_000));
+        txn.set_string(b"long", &[7; 5000], None);
+        txn.set_string(b"due", b"x", Some(50_000));
+        let keys: [&[u8]; 2] = [b"short", b"long"];
+        assert!(keys.iter().all(|key| txn.copy_to(key, &other)));
+        assert!(!txn.copy_to(b"none", &other) && !txn.copy_to(b"due", &other));
+        let mut looks = Buffers::default();
+        let mut copies = Txn::begin(&other, &Scope::All, &journal, &mut looks, options);
+        copies.select(1);
+        for key in keys {
+            assert!(copies.look(key).expect("copied").is_same(txn.look(key).expect("there")));
+            let known = |txn: &Txn<'_>| {
+                let info = txn.info(key).expect("there");
+                (info.revision, info.deadline, info.access_s, info.is_raw)
+            };
+            assert_eq!(known(&copies), known(&txn));
+        }
+        assert_eq!(copies.size_of(1).1, 2);
+        assert_eq!(copies.size_of(0), (0, 0));
+        assert_eq!(txn.size_of(1).1, 3);
     }
 }

@@ -73,6 +73,31 @@ impl ValueRef<'_> {
         }
     }
 
+    /// Heap bytes of a copy, about.
+    #[must_use]
+    pub fn memory_bytes(self) -> usize {
+        match self {
+            ValueRef::Str(bytes) => bytes.len(),
+            ValueRef::List(list) => list.memory_bytes(),
+            ValueRef::Set(set) => set.memory_bytes(),
+            ValueRef::Hash(hash) => hash.memory_bytes(),
+            ValueRef::Zset(zset) => zset.memory_bytes(),
+        }
+    }
+
+    /// Whether it is the same value, however it is kept.
+    #[must_use]
+    pub fn is_same(self, other: ValueRef<'_>) -> bool {
+        match (self, other) {
+            (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
+            (ValueRef::List(a), ValueRef::List(b)) => a == b,
+            (ValueRef::Set(a), ValueRef::Set(b)) => a == b,
+            (ValueRef::Hash(a), ValueRef::Hash(b)) => a == b,
+            (ValueRef::Zset(a), ValueRef::Zset(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// The name `TYPE` answers with.
     #[must_use]
     pub fn type_name(self) -> &'static str {

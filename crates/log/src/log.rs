@@ -230,11 +230,10 @@ impl Log {
             const GATHER: Duration = Duration::from_millis(10);
             const REST: Duration = Duration::from_millis(200);
             loop {
-                let always = shared.policy() == FsyncPolicy::Always;
-                let is_clean = writer.lock().is_clean();
-                let closing = shared
-                    .queue
-                    .wait(always || is_clean, if always || is_clean { REST } else { GATHER });
+                let at_once = shared.policy() == FsyncPolicy::Always
+                    || shared.is_eager()
+                    || writer.lock().is_clean();
+                let closing = shared.queue.wait(at_once, if at_once { REST } else { GATHER });
                 let mut writer = writer.lock();
                 if closing {
                     // The fault, if any, is kept where `close` finds it.
@@ -383,11 +382,22 @@ impl Log {
         self.shared.counters.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether records are written as soon as they come, because a reader
+    /// waits for them, or gather for a few milliseconds while there are many.
+    pub fn set_eager(&self, is_eager: bool) {
+        self.shared.set_eager(is_eager);
+    }
+
     /// A reader that follows the log from `from` on: where the archive,
     /// replicas and feeds attach. It sees what is committed under the policy.
     #[must_use]
     pub fn reader(&self, from: Revision) -> LogReader {
-        LogReader::new(self.files.clone(), self.shared.clone(), from)
+        let reader = LogReader::new(self.files.clone(), self.shared.clone(), from);
+        match self.shared.segments.end_before(from) {
+            // What is before the end need not be read to find it.
+            Some(position) => reader.standing_at(position),
+            None => reader,
+        }
     }
 
     /// A reader that follows the log from `from` on, of which `place` is known

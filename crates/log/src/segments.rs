@@ -91,6 +91,13 @@ impl Segments {
         self.state.lock().segments.range(..=revision).next_back().map(|(first, _)| *first)
     }
 
+    /// Where the newest segment ends, if nothing in it is as new as `from`.
+    pub(crate) fn end_before(&self, from: Revision) -> Option<(Revision, u64)> {
+        let state = self.state.lock();
+        let (first, extent) = state.segments.last_key_value()?;
+        (extent.last < from && *first <= from).then_some((*first, extent.bytes))
+    }
+
     /// The first revision of the oldest segment.
     pub(crate) fn oldest(&self) -> Option<Revision> {
         self.state.lock().segments.first_key_value().map(|(first, _)| *first)

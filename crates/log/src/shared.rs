@@ -1,7 +1,7 @@
 //! What the writer, the threads that append and the readers of a log share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Revision};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) block_bytes_max: usize,
     policy: AtomicU8,
     compression: AtomicU8,
+    /// A reader wants every record as soon as possible.
+    eager: AtomicBool,
     written: AtomicU64,
     durable: AtomicU64,
     fault: RwLock<Option<LogFault>>,
@@ -71,6 +73,7 @@ impl Shared {
             segments,
             policy: AtomicU8::new(options.fsync as u8),
             compression: AtomicU8::new(options.compression as u8),
+            eager: AtomicBool::new(false),
             written: AtomicU64::new(newest.0),
             durable: AtomicU64::new(newest.0),
             fault: RwLock::new(None),
@@ -87,6 +90,14 @@ impl Shared {
 
     pub(crate) fn set_compression(&self, compression: Compression) {
         self.compression.store(compression as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_eager(&self, is_eager: bool) {
+        self.eager.store(is_eager, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_eager(&self) -> bool {
+        self.eager.load(Ordering::Relaxed)
     }
 
     pub(crate) fn on_progress(&self, callback: Callback) {

@@ -59,7 +59,10 @@ fn old_key(name: &str) -> Vec<u8> {
     effect(14, &[&text(name.as_bytes())])
 }
 
-type Transactions = Vec<(Compression, u16, Vec<Vec<u8>>)>;
+/// A branch and a database.
+type Place = (u32, u16);
+
+type Transactions = Vec<(Compression, Place, Vec<Vec<u8>>)>;
 
 fn transactions(version: u32) -> Transactions {
     if version == 1 { transactions_v1() } else { transactions_v2() }
@@ -70,15 +73,15 @@ fn long(letter: u8) -> Vec<u8> {
     text(&[letter; 300])
 }
 
-/// Every effect of version 1, by hand. Each transaction with how it is packed
-/// and the database it begins in.
+/// Every effect of version 1, by hand. Each transaction with how it is packed,
+/// its branch and the database it begins in.
 fn transactions_v1() -> Transactions {
     let t = |bytes: &[u8]| text(bytes);
     let in_ten_thousand_years = number(250_000_000_000_000);
     vec![
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 key("string"),
                 effect(4, &[&t(b"hello")]),
@@ -90,7 +93,7 @@ fn transactions_v1() -> Transactions {
         ),
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 key("mortal"),
                 effect(5, &[&t(b"value"), &in_ten_thousand_years]),
@@ -104,7 +107,7 @@ fn transactions_v1() -> Transactions {
         ),
         (
             Compression::Lz4,
-            0,
+            (0, 0),
             vec![
                 key("list"),
                 effect(25, &[&t(b"b")]),
@@ -122,7 +125,7 @@ fn transactions_v1() -> Transactions {
         ),
         (
             Compression::Zstd,
-            0,
+            (0, 0),
             vec![
                 key("set"),
                 effect(32, &[&long(b'm')]),
@@ -136,7 +139,7 @@ fn transactions_v1() -> Transactions {
         ),
         (
             Compression::Gzip,
-            3,
+            (0, 3),
             vec![
                 key("put"),
                 effect(8, &[&t(b"\x00\x05apple")]),
@@ -153,7 +156,7 @@ fn transactions_v1() -> Transactions {
         ),
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 key("gone"),
                 effect(4, &[&t(b"v")]),
@@ -185,7 +188,7 @@ fn transactions_v2() -> Transactions {
     vec![
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 new_key("string"),
                 effect(4, &[&t(b"hello")]),
@@ -197,7 +200,7 @@ fn transactions_v2() -> Transactions {
         ),
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 effect(66, &[&t(b"eval"), &t(b"default"), &t(b"127.0.0.1:50000")]),
                 old_key("string"),
@@ -214,7 +217,7 @@ fn transactions_v2() -> Transactions {
         ),
         (
             Compression::Lz4,
-            0,
+            (0, 0),
             vec![
                 new_key("list"),
                 effect(25, &[&t(b"b")]),
@@ -232,7 +235,7 @@ fn transactions_v2() -> Transactions {
         ),
         (
             Compression::Zstd,
-            0,
+            (0, 0),
             vec![
                 new_key("set"),
                 effect(32, &[&long(b'm')]),
@@ -246,7 +249,7 @@ fn transactions_v2() -> Transactions {
         ),
         (
             Compression::Gzip,
-            3,
+            (0, 3),
             vec![
                 new_key("put"),
                 effect(8, &[&t(b"\x00\x05apple")]),
@@ -263,7 +266,7 @@ fn transactions_v2() -> Transactions {
         ),
         (
             Compression::None,
-            0,
+            (0, 0),
             vec![
                 new_key("gone"),
                 effect(4, &[&t(b"v")]),
@@ -290,11 +293,43 @@ fn transactions_v2() -> Transactions {
                 effect(65, &[&number(6), &number(7)]),
             ],
         ),
+        (
+            Compression::None,
+            (0, 0),
+            vec![
+                effect(66, &[&t(b"branch|create"), &t(b"default"), &t(b"127.0.0.1:50000")]),
+                effect(97, &[&row(1, 0, "dev"), &number(0)]),
+            ],
+        ),
+        (Compression::None, (1, 2), vec![new_key("own"), effect(4, &[&t(b"v")])]),
+        (
+            Compression::None,
+            (300, 0),
+            vec![
+                effect(97, &[&row(300, 1, "dev/two"), &number(8)]),
+                new_key("own"),
+                effect(4, &[&t(b"v")]),
+            ],
+        ),
+        (Compression::None, (0, 0), vec![effect(96, &[&row(300, 1, "renamed")])]),
+        (
+            Compression::None,
+            (0, 0),
+            vec![effect(99, &[&t(b"v1"), &number(300), &number(9), &number(TIME_MS)])],
+        ),
+        (Compression::None, (0, 0), vec![effect(100, &[&t(b"v1")])]),
+        (Compression::None, (0, 0), vec![effect(98, &[&number(300)])]),
     ]
 }
 
-fn header(db: u16) -> RecordHeader {
-    RecordHeader { time_ms: TIME_MS + u64::from(db), db, branch: BranchId::MAIN }
+/// What is known of a branch.
+fn row(id: u64, parent: u64, name: &str) -> Vec<u8> {
+    let numbers = [id, parent, 0, TIME_MS, TIME_MS + 60_001, 1 << 20, 7].map(number);
+    text(&[numbers.concat(), text(name.as_bytes()), text(b"default")].concat())
+}
+
+fn header((branch, db): Place) -> RecordHeader {
+    RecordHeader { time_ms: TIME_MS + u64::from(db), db, branch: BranchId(branch) }
 }
 
 fn folder(version: u32) -> PathBuf {
@@ -330,9 +365,9 @@ fn written() -> BTreeMap<String, Vec<u8>> {
         &mut |_| Ok(()),
     )
     .expect("a new log");
-    for (compression, db, effects) in transactions(NEWEST) {
+    for (compression, place, effects) in transactions(NEWEST) {
         log.set_compression(compression);
-        log.append(log.reserve(), header(db), &effects.concat());
+        log.append(log.reserve(), header(place), &effects.concat());
         log.pump();
     }
     log.close().expect("memory does not fail");
@@ -397,7 +432,7 @@ fn open(vfs: impl Vfs + 'static, options: LogOptions) -> (Log, Vec<(RecordHeader
 
 fn expected(version: u32) -> Vec<(RecordHeader, Vec<u8>)> {
     let transactions = transactions(version).into_iter();
-    transactions.map(|(_, db, effects)| (header(db), effects.concat())).collect()
+    transactions.map(|(_, place, effects)| (header(place), effects.concat())).collect()
 }
 
 #[test]
@@ -420,9 +455,9 @@ fn an_older_log_goes_on_in_a_segment_of_the_newest_version() {
     for _ in 0..2 {
         let (log, found) = open(vfs.clone(), LogOptions::default());
         assert_eq!(found, records);
-        log.append(log.reserve(), header(1), b"more");
+        log.append(log.reserve(), header((0, 1)), b"more");
         log.pump();
-        records.push((header(1), b"more".to_vec()));
+        records.push((header((0, 1)), b"more".to_vec()));
         let mut reader = log.reader(Revision(1));
         let mut read = Vec::new();
         let mut each = |record: alcid_log::Record<'_>, _| {
@@ -461,13 +496,13 @@ fn an_older_log_without_records_is_begun_again() {
     let vfs = disk(&empty_v1());
     let (log, found) = open(vfs.clone(), LogOptions::default());
     assert_eq!(found, []);
-    log.append(log.reserve(), header(0), b"first");
+    log.append(log.reserve(), header((0, 0)), b"first");
     log.close().expect("memory does not fail");
     drop(log);
     let files = named(&vfs);
     assert_eq!(files.len(), 2, "{:?}", files.keys());
     assert_eq!(u32_at(&files[&format!("{:020}.alog", 1)], 8), NEWEST, "version");
-    assert_eq!(open(vfs, LogOptions::default()).1, [(header(0), b"first".to_vec())]);
+    assert_eq!(open(vfs, LogOptions::default()).1, [(header((0, 0)), b"first".to_vec())]);
 }
 
 /// Whichever step fails, the next start finds a log.
@@ -495,7 +530,7 @@ fn to_begin_it_again_may_fail_at_any_step() {
             let crashed = FaultyVfs::with_files(vfs.crash_image(seed));
             let (log, found) = open(crashed.clone(), LogOptions::default());
             assert_eq!(found, []);
-            log.append(log.reserve(), header(0), b"first");
+            log.append(log.reserve(), header((0, 0)), b"first");
             log.close().expect("no more faults");
             drop(log);
             assert_eq!(open(crashed, LogOptions::default()).1.len(), 1);
@@ -565,11 +600,11 @@ fn fields_are_where_the_document_says(version: u32) {
             }
             if block[32] == 0 && count > 0 {
                 let record = &block[36..];
-                let (_, db, effects) = &transactions[revision as usize - 1];
+                let (_, (branch, db), effects) = &transactions[revision as usize - 1];
                 assert_eq!(u32_at(record, 0) as usize, effects.concat().len());
                 assert_eq!(u64_at(record, 4), TIME_MS + u64::from(*db));
                 assert_eq!(record[12..14], db.to_le_bytes());
-                assert_eq!(u32_at(record, 14), 0, "branch");
+                assert_eq!(u32_at(record, 14), *branch, "branch");
                 assert_eq!(record[18..18 + effects.concat().len()], effects.concat());
             }
             marks += u32::from(count == 0);

@@ -225,6 +225,10 @@ pub struct Settings {
     pub client_memory: u64,
     /// Keys remembered for `CLIENT TRACKING`; 0 without limit.
     pub tracking_table_max_keys: u64,
+    /// Watches (`WATCHFROM`) that one connection may have open.
+    pub watches_per_client: u32,
+    /// Bytes of values that WHATIF copies to try a command on.
+    pub whatif_bytes_max: u64,
     /// The folder of everything durable.
     pub data_dir: PathBuf,
     /// Whether changes are logged to disk.
@@ -257,6 +261,8 @@ pub struct Settings {
     /// Bytes of the log and its indexes that are kept for the past; 0 without
     /// limit.
     pub history_bytes: u64,
+    /// Bytes of the log that are kept for a watch (`WATCHFROM`) that is behind.
+    pub watch_log_bytes: u64,
     /// Bytes of memory for what the archive has read and not yet written.
     pub write_buffer_bytes: u64,
     /// Bytes of memory for blocks of the archive that were read lately.
@@ -322,6 +328,8 @@ impl Default for Settings {
             // Redis has no limit; a few clients could then take all memory.
             client_memory: 4 << 30,
             tracking_table_max_keys: 1_000_000,
+            watches_per_client: 1000,
+            whatif_bytes_max: 256 << 20,
             data_dir: PathBuf::from("alcid-data"),
             log_enabled: true,
             log_path: None,
@@ -337,6 +345,7 @@ impl Default for Settings {
             archive_interval_s: 60,
             history_keep_s: 24 * 60 * 60,
             history_bytes: 10 << 30,
+            watch_log_bytes: 1 << 30,
             write_buffer_bytes: 256 << 20,
             block_cache_bytes: 32 << 20,
             max_memory: 0,

@@ -376,6 +376,21 @@ pub static SETTINGS: &[Setting] = &[
         "Keys remembered for CLIENT TRACKING; 0 means without limit.",
     )
     .redis(&["tracking-table-max-keys"]),
+    row(
+        "limits",
+        "watches_per_client",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        integer!(watches_per_client),
+        "Watches that one connection may have open, see WATCHFROM.",
+    ),
+    row(
+        "limits",
+        "whatif_max_bytes",
+        FROM_1_MB,
+        size!(whatif_bytes_max),
+        "Bytes of values that a WHATIF copies to try its command on.",
+    )
+    .redis(&["whatif-max-bytes"]),
     // ---- storage
     row(
         "storage",
@@ -501,6 +516,13 @@ pub static SETTINGS: &[Setting] = &[
         ANY_SIZE,
         size!(history_bytes),
         "Bytes of the log kept so that the past stays readable, the oldest going first; 0 means without limit.",
+    ),
+    row(
+        "storage",
+        "watch_log_size",
+        ANY_SIZE,
+        size!(watch_log_bytes),
+        "Bytes of the log kept for a watch whose client does not keep up, where no history keeps them; see WATCHFROM.",
     ),
     row(
         "storage",

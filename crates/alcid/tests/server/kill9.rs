@@ -16,7 +16,8 @@ use crate::wire::{Came, PATIENCE, Wire, eventually};
 
 const CLIENTS: usize = 6;
 
-fn from_env(name: &str, default: u64) -> u64 {
+/// A number that the environment may set.
+pub fn from_env(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => default,

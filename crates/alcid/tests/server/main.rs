@@ -3,6 +3,7 @@
 
 mod archive;
 mod backup;
+mod branches;
 mod config;
 mod faults;
 mod golden;
@@ -15,6 +16,7 @@ mod revisions;
 mod run;
 mod security;
 mod tier;
+mod watch;
 mod wire;
 
 /// The program under test.

@@ -241,8 +241,9 @@ impl Backup<'_> {
         let mut delta = Delta::new(base.clone(), backing, limits, databases, WAITING_BYTES);
         if upto > delta.revision() {
             self.replay(&mut |record| {
-                delta.add(&record)?;
-                if delta.memory_bytes() > MEMORY_BYTES {
+                // What a branch begins with is read from the base.
+                let is_state = delta.add(&record)?;
+                if is_state || delta.memory_bytes() > MEMORY_BYTES {
                     delta.write()?;
                 }
                 let is_done = delta.revision() >= upto;

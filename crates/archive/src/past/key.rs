@@ -48,8 +48,10 @@ pub(super) fn read(
         Some(own) => apply_own(source, batch, name, &own)?,
         None => apply_all(source, batch, revision, name)?,
     };
-    // Else some records may have been missing.
-    source.keeps(batch.revision())?;
+    if batch.revision() < revision {
+        // Else some records may have been missing.
+        source.keeps(batch.revision())?;
+    }
     Ok(found)
 }
 

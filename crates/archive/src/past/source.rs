@@ -55,7 +55,7 @@ impl Source {
             return Ok(newest);
         }
         let found = self.base.directory_at(revision)?;
-        self.keeps(revision)?;
+        self.keeps_state(revision)?;
         Ok(Arc::new(found))
     }
 
@@ -94,7 +94,7 @@ impl Source {
 
     /// Makes sure that the state at a revision can be read.
     pub(super) fn reach(&self, revision: Revision) -> Result<(), PastError> {
-        self.keeps(revision)?;
+        self.keeps_state(revision)?;
         let newest = self.log.buffered();
         if revision > newest {
             return Err(PastError::Future { asked: revision, newest });
@@ -106,6 +106,13 @@ impl Source {
     /// read before this is right if it does not.
     pub(super) fn keeps(&self, revision: Revision) -> Result<(), PastError> {
         if revision < self.oldest() { Err(self.compacted(revision)) } else { Ok(()) }
+    }
+
+    /// Fails when the base does not keep what it was at a revision any more: of
+    /// what is older than the oldest, it keeps the states that have a name.
+    pub(super) fn keeps_state(&self, revision: Revision) -> Result<(), PastError> {
+        let kept = self.keeps(revision);
+        if kept.is_err() && self.base.is_tagged_state(revision)? { Ok(()) } else { kept }
     }
 
     pub(super) fn compacted(&self, asked: Revision) -> PastError {

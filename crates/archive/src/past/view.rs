@@ -31,14 +31,10 @@ impl Batch {
         branch: BranchId,
         revision: Revision,
     ) -> Result<Batch, PastError> {
-        let knows = |directory: &Directory| directory.branches.name_of(branch).is_some();
-        let mut directory = source.directory_at(revision)?;
-        if !knows(&directory) {
-            // The base makes a state of the moment that the branch was made in.
-            source.base.await_revision(revision)?;
-            directory = source.directory_at(revision)?;
-        }
-        if !knows(&directory) {
+        // The base makes a state of the moment that a branch begins in.
+        source.base.await_fork(branch, revision)?;
+        let directory = source.directory_at(revision)?;
+        if directory.branches.name_of(branch).is_none() {
             return Err(source.compacted(revision));
         }
         let at = At::Revision(directory.revision);
@@ -61,7 +57,7 @@ impl Batch {
 
     /// What was read from it before this is right, if this does not fail.
     fn check(&self) -> Result<(), BackingError> {
-        let kept = self.source.keeps(self.revision());
+        let kept = self.source.keeps_state(self.revision());
         kept.map_err(|error| BackingError::new(error.to_string()))
     }
 }

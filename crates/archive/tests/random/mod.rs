@@ -235,6 +235,8 @@ pub fn contents(keyspace: &Keyspace) -> BTreeMap<Key, State> {
             .expect("the base can be read");
             assert_eq!(values.len(), count, "keys of database {db}");
             for (key, body) in values {
+                // Of keys that only pass through none is kept.
+                txn.load(&key);
                 let info = txn.info(&key).expect("just seen");
                 found.insert((db, key.clone()), (body, info.deadline, info.revision));
             }

@@ -168,6 +168,7 @@ impl Generator {
     }
 
     /// One of these numbers.
+    #[allow(dead_code, reason = "not every test that shares this file needs it")]
     pub fn one_of(&mut self, choices: &[u64]) -> u64 {
         self.pick(choices)
     }

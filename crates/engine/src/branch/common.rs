@@ -1,33 +1,28 @@
 //! What two branches have in common, and what one has changed since.
 //!
-//! Two lines of revisions part where one branch was made, and meet again where
-//! one took what the other had. The last such state is what a merge compares
-//! both with. A merge of some keys only is one for these keys.
+//! A branch *contains* its own line of revisions, and of every branch that it,
+//! or one that it contains, has merged, that one's line up to then. A state that
+//! both contain, and that contains all others which both do, is what a merge
+//! compares both with. There may be none, where two branches took the same from
+//! two others; then the newest serves, and nothing counts as a counter, since a
+//! part of what both counted may be the same. A merge of some keys only is one
+//! for these keys.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::merge::Counted;
-use keyspace::{Branches, Keyspace, Value};
+use keyspace::{Branches, Keyspace, Merged, Value};
 
 use super::line::Line;
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
-
-/// A state that two lines have in common; one that the archive keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Common {
-    /// Which keys alone, as a glob; `None`: all.
-    pattern: Option<Vec<u8>>,
-    /// The state: of this branch as of that revision.
-    state: (BranchId, Revision),
-    /// What comes after this on either line is not in it.
-    pub(super) after: Revision,
-}
 
 /// A key of a database.
 pub(super) type Place = (DbIndex, Vec<u8>);
@@ -35,52 +30,161 @@ pub(super) type Place = (DbIndex, Vec<u8>);
 /// A value with its deadline.
 pub(super) type Then = Option<(Value, Option<u64>)>;
 
-/// Where two lines parted; `None` when they are of one branch.
-pub(super) fn fork_of(a: &Line, b: &Line) -> Option<Common> {
-    let find = |line: &Line, branch| line.reaches().iter().position(|reach| reach.branch == branch);
-    let (at_a, at_b) =
-        a.reaches().iter().enumerate().find_map(|(at, it)| Some((at, find(b, it.branch)?)))?;
-    let (upto_a, upto_b) = (a.reaches()[at_a].upto, b.reaches()[at_b].upto);
-    // The branch that was made there begins with that state.
-    let (line, at) = if upto_a <= upto_b { (a, at_a) } else { (b, at_b) };
-    let made = line.reaches().get(at.checked_sub(1)?)?;
-    let state = (made.branch, made.after.next());
-    Some(Common { pattern: None, state, after: upto_a.min(upto_b) })
+/// Of each branch the newest of its states that is contained.
+type Contents = BTreeMap<BranchId, Revision>;
+
+/// A state that two branches have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    /// One that the archive keeps: of this branch as of that revision.
+    state: (BranchId, Revision),
+    /// Its revision.
+    pub(super) at: Revision,
+    contents: Contents,
+    /// It contains everything that both contain.
+    pub(super) is_whole: bool,
 }
 
-/// All states that two lines have in common and that matter, newest first. The
-/// last one is of all keys.
-pub(super) fn commons(known: &Branches, a: &Line, b: &Line) -> Option<Vec<Common>> {
-    let mut found = Vec::new();
-    for merged in known.merged().iter().rev() {
-        let at = merged.revision;
-        let is_on = |x: &Line, y: &Line| x.passes(merged.from, at) && y.passes(merged.into, at);
-        if is_on(a, b) || is_on(b, a) {
-            let pattern = merged.pattern.clone();
-            let is_whole = pattern.is_none();
-            found.push(Common { pattern, state: (merged.from, at), after: at });
-            if is_whole {
-                return Some(found);
+impl Common {
+    /// Whether a record of a branch is not part of it.
+    pub(super) fn lacks(&self, branch: BranchId, revision: Revision) -> bool {
+        self.contents.get(&branch).is_none_or(|upto| revision > *upto)
+    }
+
+    /// The revision after which a line has what this lacks.
+    pub(super) fn upto(&self, line: &Line) -> Revision {
+        let lacking = line.reaches().iter().filter_map(|reach| {
+            let has = self.contents.get(&reach.branch).copied().unwrap_or_default();
+            (reach.upto > has).then_some(has.max(reach.after))
+        });
+        lacking.min().unwrap_or(self.at)
+    }
+}
+
+/// What two branches have in common, key by key.
+pub(super) struct Commons {
+    pub(super) known: Branches,
+    pub(super) lines: [Line; 2],
+    /// By which merges of some keys only are about a key.
+    found: RefCell<BTreeMap<Vec<bool>, Rc<Common>>>,
+}
+
+impl Commons {
+    /// `None` when both are one.
+    pub(super) fn new(known: Branches, lines: [Line; 2]) -> Option<Commons> {
+        let commons = Commons { known, lines, found: RefCell::default() };
+        commons.find(&commons.known.merged().iter().map(|_| false).collect::<Vec<_>>())?;
+        Some(commons)
+    }
+
+    /// That of a key.
+    pub(super) fn of(&self, key: &[u8]) -> Rc<Common> {
+        let is_about = |merged: &Merged| {
+            merged.pattern.as_ref().is_some_and(|pattern| glob::matches(pattern, key))
+        };
+        let about: Vec<bool> = self.known.merged().iter().map(is_about).collect();
+        self.find(&about).expect("they are two, whatever was merged")
+    }
+
+    /// That of a key which was merged with all others only: the oldest.
+    pub(super) fn oldest(&self) -> Rc<Common> {
+        let none = vec![false; self.known.merged().len()];
+        self.find(&none).expect("they are two, whatever was merged")
+    }
+
+    /// Whether nobody has merged, reset or deleted a branch since.
+    pub(super) fn still_hold(&self, engine: &Engine) -> bool {
+        let known = engine.branches.known.read();
+        let ids = self.lines.each_ref().map(|line| line.reaches()[0].branch);
+        known.merged() == self.known.merged() && ids.map(|id| Line::of(&known, id)) == self.lines
+    }
+
+    fn find(&self, about: &[bool]) -> Option<Rc<Common>> {
+        if let Some(found) = self.found.borrow().get(about) {
+            return Some(found.clone());
+        }
+        let merges = self.known.merged().iter().zip(about);
+        let counts = merges.filter(|(it, is_about)| it.pattern.is_none() || **is_about);
+        let merges: Vec<&Merged> = counts.map(|(merged, _)| merged).collect();
+        let common = Rc::new(common(&self.known, &self.lines, &merges)?);
+        self.found.borrow_mut().insert(about.to_vec(), common.clone());
+        Some(common)
+    }
+}
+
+fn common(known: &Branches, lines: &[Line; 2], merges: &[&Merged]) -> Option<Common> {
+    let [a, b] = [0, 1].map(|side| contents(known, &lines[side], merges));
+    let both = |(branch, upto): (&BranchId, &Revision)| {
+        b.get(branch).map(|other| (*branch, *upto.min(other)))
+    };
+    let shared: Contents = a.iter().filter_map(both).collect();
+    let (&branch, &at) = shared.iter().max_by_key(|(_, at)| **at)?;
+    let state = state_of(known, branch, at)?;
+    let contents = contents(known, &Line::of(known, branch).until(at), merges);
+    let is_whole = shared.iter().all(|(branch, at)| contents.get(branch) >= Some(at));
+    Some(Common { state, at, contents, is_whole })
+}
+
+/// What a line contains.
+fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> Contents {
+    let mut contents = Contents::new();
+    let mut lines = vec![line.clone()];
+    while let Some(line) = lines.pop() {
+        for reach in line.reaches() {
+            let before = contents.get(&reach.branch).copied();
+            if before >= Some(reach.upto) {
+                continue;
             }
+            contents.insert(reach.branch, reach.upto);
+            let is_in = |merged: &&&Merged| {
+                merged.into == reach.branch
+                    && merged.revision <= reach.upto
+                    && Some(merged.revision) > before
+            };
+            lines.extend(
+                merges
+                    .iter()
+                    .filter(is_in)
+                    .map(|merged| Line::of(known, merged.from).until(merged.revision)),
+            );
         }
     }
-    found.push(fork_of(a, b)?);
-    Some(found)
+    contents
 }
 
-/// The index of the state that a key is to be compared with.
-pub(super) fn common_of(commons: &[Common], key: &[u8]) -> usize {
-    let is_for =
-        |common: &Common| common.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
-    commons.iter().position(is_for).expect("the last is of all keys")
+/// The state of the archive that is a branch's at a revision where others took
+/// it or began with it.
+fn state_of(known: &Branches, branch: BranchId, at: Revision) -> Option<(BranchId, Revision)> {
+    if known.merged().iter().any(|merged| merged.from == branch && merged.revision == at) {
+        return Some((branch, at));
+    }
+    // A branch that was made there begins with that state.
+    let made = known.children(branch).find(|made| made.base == at)?;
+    Some((made.id, made.forked))
 }
 
 impl Engine {
-    /// A state that two lines have in common. Waits for the archive to have it.
+    /// What two branches have in common.
+    pub(super) fn commons(&self, a: BranchId, b: BranchId) -> Option<Commons> {
+        let known = self.branches.known.read().clone();
+        let lines = [a, b].map(|branch| Line::of(&known, branch));
+        Commons::new(known, lines)
+    }
+
+    /// A state that two branches have in common. Waits for the archive to have
+    /// it.
     pub(super) fn common_state(&self, common: &Common) -> Result<Arc<Keyspace>> {
         let (branch, revision) = common.state;
         self.needs_branching()?.state(branch, revision)
     }
+}
+
+/// The revision up to which two lines are one; `None` when the one is an earlier
+/// part of the other.
+pub(super) fn parted(a: &Line, b: &Line) -> Option<Revision> {
+    let of_b = |branch| b.reaches().iter().find(|reach| reach.branch == branch);
+    let (of_a, of_b) = a.reaches().iter().find_map(|it| Some((it, of_b(it.branch)?)))?;
+    Some(of_a.upto.min(of_b.upto))
 }
 
 /// What happened on a line.
@@ -96,8 +200,8 @@ pub(super) struct Changes {
 pub(super) struct Search<'s> {
     pub(super) engine: &'s Engine,
     pub(super) line: &'s Line,
-    /// The revision after which a key's changes count.
-    pub(super) since: &'s dyn Fn(&[u8]) -> Revision,
+    /// Whether a key's change counts, by its branch and revision.
+    pub(super) counts: &'s dyn Fn(&[u8], BranchId, Revision) -> bool,
     /// Which keys.
     pub(super) wanted: &'s dyn Fn(DbIndex, &[u8]) -> bool,
 }
@@ -120,8 +224,8 @@ impl Search<'_> {
         }
         let mut failure = None;
         let visited = past.all(after, upto, &mut |record| {
-            let at = record.revision;
-            if !self.line.goes_on(at, record.header) {
+            let at = (record.header.branch, record.revision);
+            if !self.line.goes_on(record.revision, record.header) {
                 return ControlFlow::Continue(());
             }
             let read = events::read(&record, &mut |touch| {
@@ -139,7 +243,12 @@ impl Search<'_> {
         }
     }
 
-    fn note(&self, at: Revision, touch: &events::Touch<'_>, changes: &mut Changes) {
+    fn note(
+        &self,
+        (branch, at): (BranchId, Revision),
+        touch: &events::Touch<'_>,
+        changes: &mut Changes,
+    ) {
         let Some(key) = touch.key else {
             changes.whole.insert(touch.db);
             for ((_, _), counted) in changes.keys.iter_mut().filter(|((db, _), _)| *db == touch.db)
@@ -148,7 +257,7 @@ impl Search<'_> {
             }
             return;
         };
-        if at <= (self.since)(key) || !(self.wanted)(touch.db, key) {
+        if !(self.wanted)(touch.db, key) || !(self.counts)(key, branch, at) {
             return;
         }
         let counted = changes.keys.entry((touch.db, key.to_vec())).or_default();
@@ -161,64 +270,28 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
-    use keyspace::Merged;
+    use keyspace::Branch;
     use keyspace::effect::Effect;
 
-    use super::super::line::Reach;
     use super::*;
 
-    fn line(reaches: &[(u32, u64, u64)]) -> Line {
-        Line::new(
-            reaches
-                .iter()
-                .map(|&(branch, after, upto)| Reach {
-                    branch: BranchId(branch),
-                    after: Revision(after),
-                    upto: Revision(upto),
-                })
-                .collect(),
-        )
-    }
+    /// A log of forks and merges.
+    #[derive(Default)]
+    struct Log(Branches);
 
-    const NOW: u64 = u64::MAX;
-
-    #[test]
-    fn lines_part_where_a_branch_was_made() {
-        let main = line(&[(0, 0, NOW)]);
-        let dev = line(&[(1, 9, NOW), (0, 0, 10)]);
-        // As of 5, made at 20.
-        let old = line(&[(2, 19, NOW), (0, 0, 5)]);
-        let child = line(&[(3, 29, NOW), (1, 9, 30), (0, 0, 10)]);
-        let fork = |a, b| {
-            fork_of(a, b).map(|common| {
-                let ((branch, revision), after) = (common.state, common.after);
-                (branch.0, revision.0, after.0)
-            })
-        };
-        for (a, b, expected) in [
-            (&main, &dev, Some((1, 10, 10))),
-            (&main, &old, Some((2, 20, 5))),
-            (&dev, &old, Some((2, 20, 5))),
-            (&dev, &child, Some((3, 30, 30))),
-            (&main, &child, Some((1, 10, 10))),
-            (&old, &child, Some((2, 20, 5))),
-            (&main, &main, None),
-            (&child, &child, None),
-        ] {
-            assert_eq!(fork(a, b), expected);
-            assert_eq!(fork(b, a), expected);
+    impl Log {
+        fn note(&mut self, at: u64, effect: &Effect<'_>) {
+            let mut effects = Vec::new();
+            effect.encode(&mut effects);
+            self.0.apply(Revision(at), 0, &effects).expect("it fits");
         }
-    }
 
-    #[test]
-    fn merges_bring_lines_together() {
-        let mut known = Branches::default();
-        for id in 1..=2 {
-            let branch = keyspace::Branch {
+        fn fork(&mut self, at: u64, id: u32, parent: u32, base: u64) {
+            let branch = Branch {
                 id: BranchId(id),
                 name: format!("b{id}").into_bytes(),
-                parent: BranchId::MAIN,
-                base: Revision(10),
+                parent: BranchId(parent),
+                base: Revision(base),
                 forked: Revision::ZERO,
                 created_ms: 0,
                 created_by: Vec::new(),
@@ -228,13 +301,10 @@ mod tests {
                 is_kept: false,
                 is_merge_only: false,
             };
-            let mut effects = Vec::new();
-            Effect::Fork { row: &branch.encode(), state: None }.encode(&mut effects);
-            known.apply(Revision(10), 0, &effects).expect("it fits");
+            self.note(at, &Effect::Fork { row: &branch.encode(), state: None });
         }
-        let main = line(&[(0, 0, NOW)]);
-        let [one, two] = [1, 2].map(|id| line(&[(id, 9, NOW), (0, 0, 10)]));
-        let mut merge = |from: u32, into: u32, at: u64, pattern: Option<&str>| {
+
+        fn merge(&mut self, at: u64, from: u32, into: u32, pattern: Option<&str>) {
             let row = Merged {
                 from: BranchId(from),
                 into: BranchId(into),
@@ -242,27 +312,86 @@ mod tests {
                 pattern: pattern.map(|pattern| pattern.as_bytes().to_vec()),
                 ends: 0,
             };
-            let mut effects = Vec::new();
-            Effect::Merged { row: &row.encode() }.encode(&mut effects);
-            known.apply(Revision(at), 0, &effects).expect("it fits");
-            known.clone()
-        };
-        let after = |known: &Branches, a, b| -> Vec<u64> {
-            let found = commons(known, a, b).expect("they are two");
-            assert_eq!(commons(known, b, a), Some(found.clone()));
-            found.iter().map(|common| common.after.0).collect()
-        };
-        let known = merge(1, 0, 20, None);
-        assert_eq!(after(&known, &main, &one), [20]);
-        assert_eq!(after(&known, &main, &two), [10]);
-        let known = merge(1, 0, 30, Some("a*"));
-        assert_eq!(after(&known, &main, &one), [30, 20]);
-        let found = commons(&known, &main, &one).expect("they are two");
-        assert_eq!((common_of(&found, b"ab"), common_of(&found, b"b")), (0, 1));
-        // A branch made from main later has what main took.
-        let later = line(&[(3, 49, NOW), (0, 0, 50)]);
-        assert_eq!(after(&known, &later, &one), [30, 20]);
-        let earlier = line(&[(3, 49, NOW), (0, 0, 25)]);
-        assert_eq!(after(&known, &earlier, &one), [20]);
+            self.note(at, &Effect::Merged { row: &row.encode() });
+        }
+
+        fn common(&self, a: u32, b: u32, key: &str) -> (u32, u64, bool) {
+            let of = |a, b| {
+                let lines = [a, b].map(|id| Line::of(&self.0, BranchId(id)));
+                Commons::new(self.0.clone(), lines).expect("they are two").of(key.as_bytes())
+            };
+            let (found, back) = (of(a, b), of(b, a));
+            assert_eq!(found, back, "whichever way");
+            (found.state.0.0, found.state.1.0, found.is_whole)
+        }
+    }
+
+    #[test]
+    fn branches_part_where_one_was_made() {
+        let mut log = Log::default();
+        log.fork(10, 1, 0, 10);
+        log.fork(20, 2, 0, 5);
+        log.fork(30, 3, 1, 30);
+        for (a, b, expected) in [
+            (0, 1, (1, 10)),
+            (0, 2, (2, 20)),
+            (1, 2, (2, 20)),
+            (1, 3, (3, 30)),
+            (0, 3, (1, 10)),
+            (2, 3, (2, 20)),
+        ] {
+            assert_eq!(log.common(a, b, "k"), (expected.0, expected.1, true), "{a} {b}");
+        }
+        let line = Line::of(&log.0, BranchId::MAIN);
+        assert!(Commons::new(log.0.clone(), [line.clone(), line]).is_none());
+    }
+
+    #[test]
+    fn merges_bring_branches_together() {
+        let mut log = Log::default();
+        (1..=4).for_each(|id| log.fork(10 + u64::from(id), id, 0, 10 + u64::from(id)));
+        log.merge(20, 1, 2, None);
+        assert_eq!(log.common(1, 2, "k"), (1, 20, true));
+        // Through another one.
+        log.merge(30, 2, 3, None);
+        assert_eq!(log.common(1, 3, "k"), (1, 20, true));
+        assert_eq!(log.common(2, 3, "k"), (2, 30, true));
+        assert_eq!(log.common(1, 4, "k"), (1, 11, true));
+        // What 3 has stays known when 2 takes more.
+        log.merge(40, 1, 2, None);
+        assert_eq!(log.common(1, 2, "k"), (1, 40, true));
+        assert_eq!(log.common(1, 3, "k"), (1, 20, true));
+        // Made from a branch that had merged.
+        log.fork(50, 5, 2, 50);
+        assert_eq!(log.common(1, 5, "k"), (1, 40, true));
+        // Some keys only.
+        log.merge(60, 4, 1, Some("a*"));
+        assert_eq!(log.common(1, 4, "ab"), (4, 60, true));
+        assert_eq!(log.common(1, 4, "b"), (1, 11, true));
+    }
+
+    #[test]
+    fn two_that_took_the_same_from_two_others_have_no_whole_state_in_common() {
+        let mut log = Log::default();
+        (1..=4).for_each(|id| log.fork(10 + u64::from(id), id, 0, 10 + u64::from(id)));
+        log.merge(21, 1, 3, None);
+        log.merge(22, 2, 4, None);
+        log.merge(23, 1, 4, None);
+        log.merge(24, 2, 3, None);
+        assert_eq!(log.common(3, 4, "k"), (2, 22, false));
+    }
+
+    #[test]
+    fn a_state_knows_what_a_line_has_beyond_it() {
+        let mut log = Log::default();
+        log.fork(10, 1, 0, 10);
+        log.merge(20, 1, 0, None);
+        let lines = [0, 1].map(|id| Line::of(&log.0, BranchId(id)));
+        let common = Commons::new(log.0.clone(), lines.clone()).expect("two").of(b"k");
+        // What main did on its own since 10 is not in it, though main has it.
+        assert!(common.lacks(BranchId::MAIN, Revision(11)));
+        assert!(!common.lacks(BranchId::MAIN, Revision(10)));
+        assert!(!common.lacks(BranchId(1), Revision(20)));
+        assert_eq!(lines.map(|line| common.upto(&line).0), [10, 20]);
     }
 }

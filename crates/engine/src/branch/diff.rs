@@ -13,7 +13,7 @@ use command::{Args, Error, Result, parse_when};
 use keyspace::Keyspace;
 use keyspace::merge::{Difference, Version, difference};
 
-use super::common::{Changes, Search, Then, fork_of};
+use super::common::{Changes, Search, Then, parted};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
@@ -216,19 +216,14 @@ impl Listing<'_> {
             self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
         };
         let lines = self.moments.map(|it| engine.line(it.branch).until(it.revision));
-        let [a, b] = self.moments;
-        let parted = match fork_of(&lines[0], &lines[1]) {
-            Some(fork) => fork.after,
-            // One of them is an earlier time of the other.
-            None => a.revision.min(b.revision),
-        };
+        let parted = parted(&lines[0], &lines[1]).unwrap_or_default();
         let mut changes = Changes::default();
         let mut reaches = true;
         for (line, moment) in lines.iter().zip(self.moments) {
             let search = Search {
                 engine,
                 line,
-                since: &|_| Revision::ZERO,
+                counts: &|_, _, _| true,
                 wanted: &|at, key| at == db && is_wanted(key),
             };
             reaches &= search.run(parted, moment.revision, &mut changes)?;

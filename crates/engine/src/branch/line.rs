@@ -2,6 +2,7 @@
 //! parent's up to where it begins, and so on back to main's.
 
 use base::{BranchId, Revision};
+use keyspace::Branches;
 use log::RecordHeader;
 
 use crate::engine::Engine;
@@ -23,9 +24,15 @@ impl Engine {
     /// The line of a branch, as far as it is known: of ancestors that were
     /// deleted it is not.
     pub(crate) fn line(&self, branch: BranchId) -> Line {
+        Line::of(&self.branches.known.read(), branch)
+    }
+}
+
+impl Line {
+    /// See [`Engine::line`].
+    pub(super) fn of(known: &Branches, branch: BranchId) -> Line {
         let mut reaches = Vec::new();
         let (mut branch, mut upto) = (branch, Revision(u64::MAX));
-        let known = self.branches.known.read();
         while let Some(row) = known.get(branch) {
             let after = Revision(row.forked.0.saturating_sub(1));
             reaches.push(Reach { branch, after, upto });
@@ -37,28 +44,16 @@ impl Engine {
 }
 
 impl Line {
-    #[cfg(test)]
-    pub(super) fn new(reaches: Vec<Reach>) -> Line {
-        Line(reaches)
-    }
-
     /// The parts of it, newest first.
     pub(super) fn reaches(&self) -> &[Reach] {
         &self.0
-    }
-
-    /// Whether the branch is on it with that revision.
-    pub(super) fn passes(&self, branch: BranchId, revision: Revision) -> bool {
-        self.0
-            .iter()
-            .any(|reach| reach.branch == branch && revision > reach.after && revision <= reach.upto)
     }
 
     /// As [`Line::has`], but for the records that made its branches: what these
     /// do was there before.
     pub(super) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
         let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
-        self.passes(header.branch, revision)
+        self.has(revision, header)
             && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
     }
 

@@ -16,8 +16,7 @@ use keyspace::effect::{Effect, Effects};
 use keyspace::merge::{Choice, Counted, Merge, Side, Version, difference, merge};
 use keyspace::{Buffers, Keyspace, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
 
-use super::common::{Changes, Common, Place, Search, Then, common_of, commons};
-use super::line::Line;
+use super::common::{Changes, Common, Commons, Place, Search, Then};
 use super::no_branch;
 use crate::engine::Engine;
 use crate::history::revert::{Author, LOOKS_MAX};
@@ -92,8 +91,9 @@ pub(super) struct Job<'j> {
 
 /// What was found out before the locks.
 struct Found {
-    commons: Vec<Common>,
-    states: Vec<Arc<Keyspace>>,
+    commons: Commons,
+    /// States in common, as far as they were asked for.
+    states: BTreeMap<Revision, Arc<Keyspace>>,
     /// Up to where the log was read.
     upto: Revision,
     /// The newest revision at the last look.
@@ -101,7 +101,8 @@ struct Found {
     /// What to look at, and how it was.
     keys: BTreeMap<Place, Then>,
     theirs: Changes,
-    ours: Changes,
+    /// What ours has only counted.
+    counted: BTreeMap<Place, Counted>,
 }
 
 /// A key to be written.
@@ -115,16 +116,17 @@ impl Job<'_> {
     /// with such conflicts.
     pub(super) fn run<T>(&self, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Done<T>> {
         let engine = self.engine;
-        let commons = self.commons()?;
-        let states = commons.iter().map(|common| engine.common_state(common));
+        let commons = engine
+            .commons(self.asked.into, self.asked.from)
+            .ok_or_else(|| Error::new("ERR a branch cannot be merged with itself"))?;
         let mut found = Found {
-            states: states.collect::<Result<_>>()?,
-            upto: commons.last().expect("there is one").after,
+            states: BTreeMap::new(),
+            upto: commons.oldest().upto(&commons.lines[1]),
             seen: Revision::ZERO,
             commons,
             keys: BTreeMap::new(),
             theirs: Changes::default(),
-            ours: Changes::default(),
+            counted: BTreeMap::new(),
         };
         // The long look, beside all writers.
         self.look(&mut found)?;
@@ -141,16 +143,6 @@ impl Job<'_> {
         )))
     }
 
-    fn lines(&self) -> (Line, Line) {
-        (self.engine.line(self.asked.into), self.engine.line(self.asked.from))
-    }
-
-    fn commons(&self) -> Result<Vec<Common>> {
-        let (ours, theirs) = self.lines();
-        let found = commons(&self.engine.branches.known.read(), &ours, &theirs);
-        found.ok_or_else(|| Error::new("ERR a branch cannot be merged with itself"))
-    }
-
     fn is_wanted(&self, key: &[u8]) -> bool {
         self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
     }
@@ -159,43 +151,42 @@ impl Job<'_> {
     fn look(&self, found: &mut Found) -> Result {
         let engine = self.engine;
         let newest = engine.replicator.newest();
-        let (ours, theirs) = self.lines();
         let commons = &found.commons;
-        let since = |key: &[u8]| commons[common_of(commons, key)].after;
-        let of_theirs =
-            Search { engine, line: &theirs, since: &since, wanted: &|_, key| self.is_wanted(key) };
+        let of_theirs = Search {
+            engine,
+            line: &commons.lines[1],
+            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
+            wanted: &|_, key| self.is_wanted(key),
+        };
         let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
         if !reaches {
             found.theirs = Changes::default();
             found.theirs.whole = (0..engine.keyspace.databases()).collect();
         }
-        // Counters alone need to know what ours did, since both parted.
-        let is_counter = |db: DbIndex, key: &[u8]| {
-            let counted = found.theirs.keys.get(&(db, key.to_vec()));
-            counted.is_some_and(|counted| counted.string() || counted.has_fields())
-        };
-        if found.theirs.keys.values().any(|it| it.string() || it.has_fields()) {
-            let parted = super::common::fork_of(&ours, &theirs).map(|fork| fork.after);
-            let mut counts = Changes::default();
-            let of_ours =
-                Search { engine, line: &ours, since: &|_| Revision::ZERO, wanted: &is_counter };
-            let is_known = of_ours.run(parted.unwrap_or(found.upto), newest, &mut counts)?;
-            found.ours = if is_known { counts } else { Changes::default() };
-        }
+        found.counted = self.counted(commons, &found.theirs, newest)?;
         let mut keys: BTreeSet<Place> = found.theirs.keys.keys().cloned().collect();
-        for &db in &found.theirs.whole {
-            let mut add = |key: &[u8]| {
-                if self.is_wanted(key) {
-                    keys.insert((db, key.to_vec()));
-                }
-            };
-            found.states.iter().try_for_each(|state| engine.each_key(state, db, &mut add))?;
-            engine.each_key(&self.branch(self.asked.from)?.keyspace, db, &mut add)?;
+        let whole = found.theirs.whole.clone();
+        if !whole.is_empty() {
+            let common = commons.oldest();
+            let (state, from) = (found.state(engine, &common)?, self.branch(self.asked.from)?);
+            for db in whole {
+                let mut add = |key: &[u8]| {
+                    if self.is_wanted(key) {
+                        keys.insert((db, key.to_vec()));
+                    }
+                };
+                engine.each_key(&state, db, &mut add)?;
+                engine.each_key(&from.keyspace, db, &mut add)?;
+                // Names that only a later state in common has.
+                let into = self.branch(self.asked.into)?;
+                engine.each_key(&into.keyspace, db, &mut add)?;
+            }
         }
         keys.retain(|place| !found.keys.contains_key(place));
         for place in keys {
-            let state = &found.states[common_of(commons, &place.1)];
-            let then = engine.value_in(state, 0, place.0, &place.1)?;
+            let common = found.commons.of(&place.1);
+            let state = found.state(engine, &common)?;
+            let then = engine.value_in(&state, 0, place.0, &place.1)?;
             found.keys.insert(place, then);
         }
         found.seen = newest;
@@ -203,6 +194,43 @@ impl Job<'_> {
             found.upto = newest;
         }
         Ok(())
+    }
+
+    /// What ours has only counted, of the keys that theirs has counted: since
+    /// the state in common, or after theirs was merged last.
+    fn counted(
+        &self,
+        commons: &Commons,
+        theirs: &Changes,
+        newest: Revision,
+    ) -> Result<BTreeMap<Place, Counted>> {
+        let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
+        if !theirs.keys.values().any(is_counter) {
+            return Ok(BTreeMap::new());
+        }
+        let line = &commons.lines[0];
+        let wanted =
+            |db: DbIndex, key: &[u8]| theirs.keys.get(&(db, key.to_vec())).is_some_and(is_counter);
+        let [mut all, mut late] = [Changes::default(), Changes::default()];
+        let after = commons.oldest().upto(line);
+        let since_common = Search {
+            engine: self.engine,
+            line,
+            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
+            wanted: &wanted,
+        };
+        let since_merge = Search { counts: &|key, _, at| at > commons.of(key).at, ..since_common };
+        if !since_common.run(after, newest, &mut all)?
+            || !since_merge.run(after, newest, &mut late)?
+        {
+            return Ok(BTreeMap::new());
+        }
+        let mut counted = all.keys;
+        for (place, late) in late.keys {
+            let both = counted.entry(place).or_default();
+            *both = both.or(&late);
+        }
+        Ok(counted)
     }
 
     fn branch(&self, id: BranchId) -> Result<super::Held<'_>> {
@@ -214,7 +242,7 @@ impl Job<'_> {
     fn finish<T>(&self, found: &Found, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Option<Done<T>>> {
         let engine = self.engine;
         let _turn = engine.branches.turn.lock();
-        if self.commons()? != found.commons {
+        if !found.commons.still_hold(engine) {
             return Err(Error::new("TRYAGAIN the branches were merged or made anew meanwhile"));
         }
         let (from, into) = (self.branch(self.asked.from)?, self.branch(self.asked.into)?);
@@ -251,10 +279,9 @@ impl Job<'_> {
             let base = then
                 .as_ref()
                 .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
-            let our_side =
-                Side { version: version(&ours, key), counted: counts_of(&found.ours, place) };
-            let their_side =
-                Side { version: version(&theirs, key), counted: counts_of(&found.theirs, place) };
+            let [our_counts, their_counts] = found.counts_of(place);
+            let our_side = Side { version: version(&ours, key), counted: our_counts };
+            let their_side = Side { version: version(&theirs, key), counted: their_counts };
             let merged = merge(base, our_side, their_side);
             let choices = match self.choices(place, &merged) {
                 Some(choices) => choices,
@@ -350,8 +377,25 @@ fn version<'v>(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
     Some(Version { value, deadline: txn.deadline(key).flatten() })
 }
 
-fn counts_of<'c>(changes: &'c Changes, place: &Place) -> &'c Counted {
-    changes.keys.get(place).unwrap_or(Counted::nothing())
+impl Found {
+    /// A state in common, which is opened once.
+    fn state(&mut self, engine: &Engine, common: &Common) -> Result<Arc<Keyspace>> {
+        if let Some(state) = self.states.get(&common.at) {
+            return Ok(state.clone());
+        }
+        let state = engine.common_state(common)?;
+        self.states.insert(common.at, state.clone());
+        Ok(state)
+    }
+
+    /// What ours, and theirs, have only counted of a key.
+    fn counts_of(&self, place: &Place) -> [&Counted; 2] {
+        let nothing = Counted::nothing();
+        if !self.commons.of(&place.1).is_whole {
+            return [nothing; 2];
+        }
+        [self.counted.get(place), self.theirs.keys.get(place)].map(|it| it.unwrap_or(nothing))
+    }
 }
 
 impl Engine {

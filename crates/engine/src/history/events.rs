@@ -1,6 +1,6 @@
 //! What a record did, key by key.
 
-use base::{DbIndex, Frame};
+use base::{DbIndex, Frame, Revision};
 use command::Result;
 use keyspace::effect::{Cause, Effect, Effects};
 use log::Record;
@@ -59,11 +59,20 @@ pub(crate) fn read<'r>(
     record: &Record<'r>,
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
 ) -> Result<Option<Who>> {
-    let (mut db, mut key, mut who) = (record.header.db, None, None);
-    for effect in Effects::new(record.effects) {
-        let effect = effect.map_err(|error| {
-            PastError::Unreadable(format!("revision {}: {error}", record.revision))
-        })?;
+    read_effects(record.revision, record.header.db, record.effects, visit)
+}
+
+/// As [`read`], for the effects of a revision that begin in `db`.
+pub(crate) fn read_effects<'r>(
+    revision: Revision,
+    mut db: DbIndex,
+    effects: &'r [u8],
+    visit: &mut dyn FnMut(Touch<'r>) -> Result,
+) -> Result<Option<Who>> {
+    let (mut key, mut who) = (None, None);
+    for effect in Effects::new(effects) {
+        let effect = effect
+            .map_err(|error| PastError::Unreadable(format!("revision {revision}: {error}")))?;
         let what = match effect {
             Effect::Database(other) => {
                 db = other;

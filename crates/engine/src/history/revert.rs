@@ -7,13 +7,14 @@
 //! begins only when all locks are held and the newest revision is still the one
 //! looked up to.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::when::When;
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result, parse_when};
 use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
@@ -27,6 +28,7 @@ use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::travel::Moment;
+use crate::whatif::{Asked, Report, Version};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
@@ -55,6 +57,21 @@ pub(crate) struct Author {
     command: Vec<u8>,
     user: String,
     address: String,
+}
+
+impl Counts {
+    fn frame(self, written: Option<Revision>) -> Frame {
+        let entry = |name: &str, value| (Frame::bulk(name), value);
+        let mut entries = vec![
+            entry("rev", written.map_or(Frame::Null, |revision| number(revision.0))),
+            entry("restored", number(self.restored)),
+            entry("removed", number(self.removed)),
+        ];
+        if self.skipped > 0 {
+            entries.push(entry("skipped", number(self.skipped)));
+        }
+        Frame::Map(entries)
+    }
 }
 
 impl Author {
@@ -113,51 +130,73 @@ impl Drop for Hold<'_> {
     }
 }
 
-fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
-    let is_to = |index: usize| call.args.get(index).is_some_and(|word| is_word(word, "to"));
-    let target = if is_to(1) && args.take_word("all") {
-        Target::All
-    } else if is_to(2) && args.take_word("prefix") {
-        Target::Prefix(args.next()?.to_vec())
-    } else {
-        Target::Key(args.next()?.to_vec())
-    };
-    if !args.take_word("to") {
-        return Err(Error::SYNTAX);
-    }
-    let when = parse_when(args.next()?)?;
-    let (mut is_dry, mut message) = (false, None);
-    while !args.is_empty() {
-        if args.take_word("dryrun") {
-            is_dry = true;
-        } else if args.take_word("msg") {
-            message = Some(args.next()?);
+/// The words of REVERT, read.
+struct Order<'a> {
+    target: Target,
+    when: When,
+    is_dry: bool,
+    message: Option<&'a [u8]>,
+}
+
+impl<'a> Order<'a> {
+    fn read(words: &'a [&'a [u8]]) -> Result<Order<'a>> {
+        let mut args = Args::new(words);
+        let is_to = |index: usize| words.get(index).is_some_and(|word| is_word(word, "to"));
+        let target = if is_to(1) && args.take_word("all") {
+            Target::All
+        } else if is_to(2) && args.take_word("prefix") {
+            Target::Prefix(args.next()?.to_vec())
         } else {
+            Target::Key(args.next()?.to_vec())
+        };
+        if !args.take_word("to") {
             return Err(Error::SYNTAX);
         }
+        let when = parse_when(args.next()?)?;
+        let (mut is_dry, mut message) = (false, None);
+        while !args.is_empty() {
+            if args.take_word("dryrun") {
+                is_dry = true;
+            } else if args.take_word("msg") {
+                message = Some(args.next()?);
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        Ok(Order { target, when, is_dry, message })
     }
+}
+
+fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let Order { target, when, is_dry, message } = Order::read(call.args)?;
     let author = Author::of(call, "revert", message);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db, to, author: &author, is_dry };
+        let job = Job { engine, db, to, author: &author, is_dry, report: None };
         let (written, counts) = job.revert(&target)?;
-        reply.map(if counts.skipped > 0 { 4 } else { 3 });
-        reply.bulk(b"rev");
-        match written {
-            Some(revision) => reply.frame(&number(revision.0)),
-            None => reply.null(),
-        }
-        reply.bulk(b"restored");
-        reply.frame(&number(counts.restored));
-        reply.bulk(b"removed");
-        reply.frame(&number(counts.removed));
-        if counts.skipped > 0 {
-            reply.bulk(b"skipped");
-            reply.frame(&number(counts.skipped));
-        }
+        reply.frame(&counts.frame(written));
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+    })
+}
+
+/// WHATIF REVERT: a dry run that tells of the keys.
+pub(crate) fn try_revert(
+    call: &mut Call<'_, '_>,
+    words: &[&[u8]],
+    asked: Asked,
+) -> Result<Outcome> {
+    let Order { target, when, message, .. } = Order::read(words)?;
+    let author = Author::of(call, "revert", message);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
+    aside::run(call, move |engine, reply| {
+        let to = engine.moment(branch, when, now_ms)?;
+        let report = Some(RefCell::new(Report::new(asked, db)));
+        let job = Job { engine, db, to, author: &author, is_dry: true, report };
+        let (_, counts) = job.revert(&target)?;
+        let report = job.report.expect("made above").into_inner();
+        report.write(&counts.frame(None), reply);
+        Ok(Aside { depends_on: report.revision.max(to.revision), written: None })
     })
 }
 
@@ -167,7 +206,7 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db: 0, to, author: &author, is_dry: false };
+        let job = Job { engine, db: 0, to, author: &author, is_dry: false, report: None };
         let (written, _) = job.revert(&Target::All)?;
         reply.ok();
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
@@ -197,7 +236,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
         let to = Moment { branch, revision: depends_on, time_ms: now_ms };
-        let job = Job { engine, db, to, author: &author, is_dry: false };
+        let job = Job { engine, db, to, author: &author, is_dry: false, report: None };
         let written = job.undelete(&key, then)?;
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -247,6 +286,8 @@ struct Job<'j> {
     author: &'j Author,
     /// Count only.
     is_dry: bool,
+    /// Where to tell what becomes of each key.
+    report: Option<RefCell<Report>>,
 }
 
 impl<'j> Job<'j> {
@@ -397,6 +438,9 @@ impl<'j> Job<'j> {
         } else {
             self.author.sign(&mut txn);
         }
+        if let Some(report) = &self.report {
+            report.borrow_mut().revision = engine.replicator.newest();
+        }
         let mut counts = Counts::default();
         for ((db, key), then) in plan {
             txn.select(*db);
@@ -406,6 +450,9 @@ impl<'j> Job<'j> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
+        if let Some(report) = &self.report {
+            report.borrow_mut().listeners = engine.listeners_to(branch.id, &buffers.take_events());
+        }
         engine.settle_aside(&mut buffers, &finished, told, branch.id);
         Ok(Some((finished.written, counts)))
     }
@@ -419,20 +466,31 @@ impl<'j> Job<'j> {
                     return;
                 }
                 counts.restored += 1;
+                self.tell(txn, key, Some((&value, deadline)));
                 if !self.is_dry {
                     txn.put(key, value, deadline);
-                    txn.notify(class::GENERIC, "restore", key);
                 }
+                txn.notify(class::GENERIC, "restore", key);
             }
             None if txn.contains(key) => {
                 counts.removed += 1;
+                self.tell(txn, key, None);
                 if !self.is_dry {
                     txn.delete(key);
-                    txn.notify(class::GENERIC, "del", key);
                 }
+                txn.notify(class::GENERIC, "del", key);
             }
             None => {}
         }
+    }
+
+    fn tell(&self, txn: &Txn<'_>, key: &[u8], then: Option<(&Value, Option<u64>)>) {
+        let Some(report) = &self.report else { return };
+        let then = then.map(|(value, deadline)| {
+            let bytes = size_of::<Value>() + value.memory_bytes();
+            Version { value: value.as_ref(), deadline, bytes }
+        });
+        report.borrow_mut().note(txn.db(), key, Version::of(txn, key), then);
     }
 }
 

@@ -138,6 +138,7 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
     let all = engine.all_clients();
     let input = all.iter().map(|client| load_size(&client.activity.query_buffer)).max();
     let output = all.iter().map(|client| load_size(&client.activity.output_buffer)).max();
+    let watches = engine.watch_counts();
     out.all(&[
         ("connected_clients", all.len()),
         ("cluster_connections", 0),
@@ -146,6 +147,9 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
         ("client_recent_max_output_buffer", output.unwrap_or(0)),
         ("blocked_clients", engine.blocking.len()),
         ("tracking_clients", engine.tracking.counts().clients),
+        ("watches", watches.open),
+        ("watches_behind", watches.behind),
+        ("watch_lag_revisions", watches.lag),
         ("clients_in_timeout_table", engine.blocking.len()),
         ("total_blocking_keys", engine.blocking.key_count()),
         ("total_blocking_keys_on_nokey", 0),

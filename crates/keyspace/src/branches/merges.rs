@@ -86,11 +86,6 @@ impl Merged {
         at_end(bytes)?;
         Ok(Merged { from, into, revision, pattern, ends })
     }
-
-    /// Whether this is between the same branches, whichever way.
-    pub(super) fn is_between(&self, a: BranchId, b: BranchId) -> bool {
-        [(self.from, self.into), (self.into, self.from)].contains(&(a, b))
-    }
 }
 
 impl OpenMerge {

@@ -98,6 +98,23 @@ impl Counted {
         *self = Counted { rewritten: true, ..Counted::default() };
     }
 
+    /// What counts in one of the two, or in both.
+    #[must_use]
+    pub fn or(&self, other: &Counted) -> Counted {
+        let sides = [self, other];
+        let fields = sides.into_iter().filter(|side| !side.rewritten).flat_map(|side| {
+            side.fields
+                .iter()
+                .filter(|(_, counts)| **counts)
+                .map(|(field, _)| (field.clone(), true))
+        });
+        Counted {
+            rewritten: false,
+            string: sides.iter().any(|side| side.string()),
+            fields: fields.collect(),
+        }
+    }
+
     /// Whether the key is a string that was only added to.
     #[must_use]
     pub fn string(&self) -> bool {
@@ -158,5 +175,12 @@ mod tests {
         }
         assert!(!counted.field(b"a") && !counted.field(b"b") && !counted.field(b"c"));
         assert!(!counted.has_fields());
+        let mut other = Counted::default();
+        other.note(&Effect::HashAdd { field: b"a", delta: 1 });
+        for both in [counted.or(&other), other.or(&counted)] {
+            assert!(both.field(b"a") && !both.field(b"b") && !both.string());
+        }
+        other.rewrite();
+        assert!(!counted.or(&other).has_fields());
     }
 }

@@ -115,6 +115,21 @@ impl Txn<'_> {
         (0..SHARDS).map(|i| self.with_shard(i, |s| s.dbs[usize::from(self.db)].len())).sum()
     }
 
+    /// Bytes that a database takes in memory, and how many keys it has, those
+    /// not in memory included.
+    #[must_use]
+    pub fn size_of(&self, db: DbIndex) -> (usize, usize) {
+        let add = |(bytes, keys): (usize, usize), index| {
+            let size = |shard: &Shard| {
+                let part = &shard.dbs[usize::from(db)];
+                (part.memory_bytes(), part.len())
+            };
+            let (more_bytes, more_keys) = self.with_shard(index, size);
+            (bytes + more_bytes, keys + more_keys)
+        };
+        (0..SHARDS).fold((0, 0), add)
+    }
+
     /// Counts of every database that has keys.
     #[must_use]
     pub fn statistics(&self) -> Vec<(DbIndex, crate::DbStatistics)> {
@@ -173,7 +188,7 @@ impl Txn<'_> {
     }
 
     /// The entry of a key that exists.
-    fn found(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
+    pub(crate) fn found(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
         let (shard, hash) = self.keyspace.locate(key);
         self.lookup(db, shard, hash, key).filter(|entry| !self.is_due(entry))
     }

@@ -1,0 +1,116 @@
+//! Random changes of a few keys.
+
+use base::{DbIndex, Rng, SeededRng};
+use keyspace::types::{Hash, List, Set, Zset};
+use keyspace::{Editor, Txn, Value};
+
+use crate::random::DATABASES;
+
+const KEYS: u64 = 40;
+
+/// One change. Which it is depends on the numbers.
+#[derive(Debug)]
+pub struct Change {
+    what: u64,
+    n: u64,
+    db: DbIndex,
+    key: Vec<u8>,
+    other: Vec<u8>,
+    a: Vec<u8>,
+    b: Vec<u8>,
+}
+
+impl Change {
+    pub fn random(rng: &mut SeededRng) -> Change {
+        Change {
+            what: rng.below(400),
+            n: rng.below(9),
+            db: rng.below(DATABASES.into()) as DbIndex,
+            key: random_key(rng),
+            other: random_key(rng),
+            a: element(rng),
+            b: element(rng),
+        }
+    }
+
+    fn of(what: u64, db: DbIndex, key: &[u8], a: &[u8]) -> Change {
+        let (key, a) = (key.to_vec(), a.to_vec());
+        Change { what, n: 8, db, key, other: Vec::new(), a, b: Vec::new() }
+    }
+
+    pub fn set(db: DbIndex, key: &[u8], value: &[u8]) -> Change {
+        Change::of(0, db, key, value)
+    }
+
+    pub fn delete(db: DbIndex, key: &[u8]) -> Change {
+        Change::of(100, db, key, b"")
+    }
+
+    pub fn flush(db: DbIndex) -> Change {
+        Change::of(396, db, b"", b"")
+    }
+}
+
+pub fn random_key(rng: &mut SeededRng) -> Vec<u8> {
+    match rng.below(300) {
+        // Longer than the tree takes.
+        0 => vec![b'x'; 40_000],
+        n => format!("key:{}", n % KEYS).into_bytes(),
+    }
+}
+
+fn element(rng: &mut SeededRng) -> Vec<u8> {
+    let len = [1, 5, 20, 90][rng.below(4) as usize];
+    vec![b'a' + rng.below(20) as u8; len]
+}
+
+/// Makes changes, in one transaction.
+pub fn make(changes: &[Change], txn: &mut Txn<'_>) {
+    for Change { what, n, db, key, other, a, b } in changes {
+        let (db, now_ms) = (*db, txn.now_ms());
+        let to_db = (db + *n as DbIndex) % DATABASES;
+        txn.select(to_db);
+        txn.purge(other);
+        txn.select(db);
+        txn.purge(key);
+        txn.check_backing().expect("the archive can be read");
+        let deadline = (*n == 0).then_some(now_ms + 400);
+        // Commands of another type than the key's change nothing.
+        match what {
+            0..=99 => txn.set_string(key, a, deadline),
+            100..=159 => _ = txn.delete(key),
+            160..=189 => _ = txn.rename(key, to_db, other),
+            190..=209 => _ = txn.set_deadline(key, deadline),
+            210..=249 => {
+                _ = txn.update_or_create(key, |hash: &mut Editor<'_, '_, Hash>| match n {
+                    0..3 => _ = hash.remove(a),
+                    _ => _ = hash.set(a, b),
+                });
+            }
+            250..=289 => {
+                _ = txn.update_or_create(key, |list: &mut Editor<'_, '_, List>| match n {
+                    0 if !list.is_empty() => list.drop_front(1),
+                    1 if !list.is_empty() => list.drop_back(1),
+                    2 if !list.is_empty() => list.insert(list.len() / 2, b),
+                    3..=5 => list.push_front(a),
+                    _ => list.push_back(b),
+                });
+            }
+            290..=329 => {
+                _ = txn.update_or_create(key, |set: &mut Editor<'_, '_, Set>| match n {
+                    0..4 => set.remove(a),
+                    _ => set.add(a),
+                });
+            }
+            330..=369 => {
+                _ = txn.update_or_create(key, |zset: &mut Editor<'_, '_, Zset>| match n {
+                    0..4 => _ = zset.remove(a),
+                    _ => _ = zset.set(a, *n as f64 / 3.0),
+                });
+            }
+            370..=394 => txn.put(key, Value::Str(a.clone()), deadline),
+            395..=397 => txn.flush(db),
+            _ => txn.swap(db, (db + 1) % DATABASES),
+        }
+    }
+}

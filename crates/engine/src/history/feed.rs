@@ -1,0 +1,237 @@
+//! WATCHFROM: every change from a revision on, each once, in order, as it is
+//! made.
+//!
+//! A watch is a place in the log, and nothing gathers for it anywhere else.
+//! Writers do not know of watches. Two threads read what they have written:
+//!
+//! - The *head* ([`threads`]) follows the end of the log for all watches that
+//!   have been told everything. It reads each record once, and looks up who
+//!   wants to hear of its keys ([`rules`]).
+//! - Those who are *behind* are read to by the other thread, a piece of the log
+//!   at a time and in turn: who has asked for an earlier revision, who wants
+//!   values that a record does not tell, and whose client did not take what
+//!   waited for it. Watches at the same place are read to together, as a
+//!   [`group`], and whoever reaches the head joins it.
+//!
+//! A watch whose client has [`Outbox`](crate::client::Outbox) full is *parked*:
+//! only its place is kept, a revision and how many of its changes are told,
+//! until the client's connection has taken what waits.
+//!
+//! The log is held for the slowest of them ([`hub`]), up to a bound. Who falls
+//! behind that is told so and closed.
+//!
+//! What is written and could still be lost with the machine's power is told
+//! under `everysec` and `no`, as it is answered; what a crash of the process
+//! alone could lose is not.
+
+mod change;
+mod group;
+mod hub;
+mod request;
+mod rules;
+mod threads;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use base::number::parse_i64;
+use base::{BranchId, Frame, Revision};
+use command::args::is_word;
+use command::{Error, Result};
+
+use crate::call::{Call, Handler};
+use crate::client::Client;
+use crate::engine::Engine;
+use crate::execute::Outcome;
+use crate::history::{Bounds, number};
+use crate::past::PastError;
+use crate::session::Session;
+use base::when::When;
+use group::Watch;
+use hub::Hub;
+use request::Request;
+use threads::Shared;
+
+pub(crate) const HANDLERS: &[(&str, Handler)] =
+    &[("unwatchfrom", unwatchfrom), ("watchfrom", watchfrom)];
+
+/// The name under which the log is held.
+const HOLDER: &str = "watch";
+
+/// All watches.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds {
+    /// From the first watch on.
+    shared: OnceLock<Arc<Shared>>,
+}
+
+/// Figures for INFO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WatchCounts {
+    pub(crate) open: usize,
+    /// Those that are not at the end of the log.
+    pub(crate) behind: usize,
+    /// Revisions that the slowest has yet to be told.
+    pub(crate) lag: usize,
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        self.shared.get().iter().for_each(|shared| shared.stop());
+    }
+}
+
+fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let request = Request::parse(call.args)?;
+    let (engine, client) = (call.engine, &call.session.client);
+    check_branch(engine, &request, call.session)?;
+    let most = call.live.settings.watches_per_client as usize;
+    if client.activity.watches.load(Ordering::Relaxed) >= most {
+        return Err(Error::new(format!(
+            "ERR this connection has {most} watches, the most that limits.watches_per_client allows; close one with \
+             UNWATCHFROM, or name more keys in one watch"
+        )));
+    }
+    if request.old || request.new {
+        engine.needs_past()?;
+    }
+    let shared = engine.feeds(engine)?;
+    // From here on nothing that is there goes, until the watch holds it.
+    let hold = shared.log.hold(HOLDER);
+    let newest = engine.replicator.committed();
+    let from = match request.from {
+        None => newest.next(),
+        Some(when) => first_of(engine, shared, when, newest, call.now_ms)?,
+    };
+    let now_ms = shared.now_ms();
+    let mut hub = shared.hub.lock();
+    let watch = Watch::new(hub.next_id(), client.clone(), call.session.db, request, from, now_ms);
+    let id = watch.id;
+    hub.open(watch, hold, from > newest);
+    drop(hub);
+    shared.look_again();
+    call.reply.array(2);
+    call.reply.frame(&number(id));
+    call.reply.frame(&number(from.0));
+    Ok(Outcome::Done)
+}
+
+/// Only main can be watched: a branch's changes are also those of its parent
+/// before it was made, and it can begin anew.
+fn check_branch(engine: &Engine, request: &Request, session: &Session) -> Result {
+    let (id, name) = match &request.branch {
+        Some(name) => (engine.branch_named(name)?.id, name),
+        None => (session.branch(), &session.branch_name),
+    };
+    if id == BranchId::MAIN {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(Error::new(format!(
+        "ERR the branch '{name}' cannot be watched, only main can; say BRANCH main, or ask for CHANGES on it"
+    )))
+}
+
+/// The first revision that a watch from `when` on is told.
+fn first_of(
+    engine: &Engine,
+    shared: &Shared,
+    when: When,
+    newest: Revision,
+    now_ms: u64,
+) -> Result<Revision> {
+    if engine.past().is_some() {
+        let bounds = Bounds { from: Some(when), to: None };
+        return Ok(bounds.resolve(engine, BranchId::MAIN, now_ms)?.after.next());
+    }
+    // Without a history there is still what the log has not let go of.
+    let When::Revision(asked) = when else { return Err(engine.needs_past().err().expect("none")) };
+    let asked = asked.max(Revision(1));
+    let oldest = shared.oldest();
+    if asked > newest.next() {
+        return Err(PastError::Future { asked, newest }.into());
+    }
+    if asked < oldest {
+        return Err(PastError::Compacted { asked, oldest }.into());
+    }
+    Ok(asked)
+}
+
+fn unwatchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let (engine, client) = (call.engine, &call.session.client);
+    let closed = if is_word(call.args[0], "all") {
+        engine.close_watches(client)
+    } else {
+        let id = parse_i64(call.args[0]).and_then(|id| u64::try_from(id).ok());
+        let id = id.ok_or_else(|| {
+            let given = String::from_utf8_lossy(call.args[0]).into_owned();
+            Error::new(format!(
+                "ERR '{given}' is no watch; say the number that WATCHFROM answered, or ALL"
+            ))
+        })?;
+        engine.close_those(client, |hub| hub.close_of(client.id, Some(id)))
+    };
+    call.reply.count(closed);
+    Ok(Outcome::Done)
+}
+
+impl Engine {
+    fn feeds(&self, this: &Arc<Engine>) -> Result<&Arc<Shared>> {
+        let log = self.replicator.followed_log().ok_or(Error::new(
+            "ERR there is no log to watch; start with storage.aof_enabled = true",
+        ))?;
+        Ok(self.feeds.shared.get_or_init(|| Shared::start(log.clone(), this)))
+    }
+
+    /// Closes all watches of a client; answers how many there were. Nothing is
+    /// pushed for them any more.
+    pub(crate) fn close_watches(&self, client: &Arc<Client>) -> usize {
+        if !client.is_watching() {
+            return 0;
+        }
+        self.close_those(client, |hub| hub.close_of(client.id, None))
+    }
+
+    fn close_those(&self, client: &Arc<Client>, close: impl FnOnce(&mut Hub) -> Vec<u64>) -> usize {
+        let Some(shared) = self.feeds.shared.get() else { return 0 };
+        let closed = close(&mut shared.hub.lock());
+        if !closed.is_empty() {
+            client
+                .outbox
+                .drop_stale(|frame| watch_of(frame).is_some_and(|id| closed.contains(&id)));
+            self.pushes_taken(client);
+        }
+        closed.len()
+    }
+
+    /// To be called by a connection that has taken pushes from its client's
+    /// outbox: changes that waited for room there go on.
+    pub fn pushes_taken(&self, client: &Client) {
+        if client.outbox.take_drained()
+            && let Some(shared) = self.feeds.shared.get()
+        {
+            shared.hub.lock().go_on(client.id);
+            shared.look_again();
+        }
+    }
+
+    pub(crate) fn watch_counts(&self) -> WatchCounts {
+        let shared = self.feeds.shared.get();
+        shared.map_or_else(WatchCounts::default, |shared| {
+            shared.hub.lock().counts(self.replicator.committed())
+        })
+    }
+}
+
+/// The watch that a push is about.
+fn watch_of(frame: &Frame) -> Option<u64> {
+    let Frame::Push(items) = frame else { return None };
+    match &items[..] {
+        [Frame::Bulk(word), Frame::Integer(id), ..]
+            if matches!(&word[..], b"change" | b"progress") =>
+        {
+            u64::try_from(*id).ok()
+        }
+        _ => None,
+    }
+}

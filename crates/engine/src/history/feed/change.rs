@@ -1,0 +1,198 @@
+//! What one transaction changed, key by key, as watches tell it.
+
+use std::collections::BTreeMap;
+
+use base::{BranchId, DbIndex, Frame, Revision};
+use command::Result;
+use keyspace::effect::{Cause, Effect};
+use log::Record;
+
+use crate::engine::Engine;
+use crate::history::events::{self, Touch, What};
+use crate::history::number;
+use crate::history::of_key::whole;
+use crate::travel::Moment;
+
+/// What became of a key, or of a database.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Change<'r> {
+    pub(super) db: DbIndex,
+    /// `None`: every key of the database.
+    pub(super) key: Option<&'r [u8]>,
+    pub(super) what: What<'r>,
+    after: After<'r>,
+}
+
+/// The value after the transaction, as far as its record tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum After<'r> {
+    Text(&'r [u8]),
+    Nothing,
+    Untold,
+}
+
+/// A transaction, as far as somebody wants to hear of it.
+#[derive(Debug)]
+pub(super) struct Transaction<'r> {
+    pub(super) revision: Revision,
+    time_ms: u64,
+    /// Who made it, if it tells.
+    user: Option<Vec<u8>>,
+    /// In the order in which the keys were first touched.
+    pub(super) changes: Vec<Change<'r>>,
+}
+
+impl<'r> Transaction<'r> {
+    /// Reads what a record says of the keys, or of databases as a whole
+    /// (`None`), that `is_wanted` picks.
+    pub(super) fn read(
+        record: &Record<'r>,
+        is_wanted: &dyn Fn(DbIndex, Option<&[u8]>) -> bool,
+    ) -> Result<Transaction<'r>> {
+        let mut changes: Vec<Change<'r>> = Vec::new();
+        let mut places: BTreeMap<(DbIndex, Option<&'r [u8]>), usize> = BTreeMap::new();
+        let who = events::read(record, &mut |touch: Touch<'r>| {
+            let Touch { db, key, what, effect } = touch;
+            if key.is_none() {
+                // Whatever was told of its keys so far may not be so any more.
+                let of_it = changes.iter_mut().filter(|change| change.db == db);
+                of_it.for_each(|change| change.after = After::Untold);
+            }
+            if !is_wanted(db, key) {
+                return Ok(());
+            }
+            let after = match effect {
+                Effect::StrSet { value, .. } => Some(After::Text(value)),
+                Effect::Deadline(_) => None,
+                _ if key.is_none() || what.is_removal() => Some(After::Nothing),
+                _ => Some(After::Untold),
+            };
+            match places.get(&(db, key)) {
+                Some(&place) => {
+                    let change: &mut Change<'r> = &mut changes[place];
+                    change.what = change.what.then(what);
+                    change.after = after.unwrap_or(change.after);
+                }
+                None => {
+                    places.insert((db, key), changes.len());
+                    changes.push(Change { db, key, what, after: after.unwrap_or(After::Untold) });
+                }
+            }
+            Ok(())
+        })?;
+        let (revision, time_ms) = (record.revision, record.header.time_ms);
+        Ok(Transaction { revision, time_ms, user: who.map(|who| who.user), changes })
+    }
+
+    /// The push that tells a change. `event` is its name. The values are read
+    /// where the record does not tell them: `None` when `engine` is, and they
+    /// would have to be.
+    pub(super) fn frame(
+        &self,
+        change: &Change<'r>,
+        watch: u64,
+        event: &str,
+        (old, new): (bool, bool),
+        engine: Option<&Engine>,
+    ) -> Result<Option<Frame>> {
+        // The server's own doing, whoever's command brought it to light.
+        let by_itself = matches!(change.what, What::Gone(Cause::Expired | Cause::Evicted));
+        let mut items = vec![
+            Frame::bulk("change"),
+            number(watch),
+            number(self.revision.0),
+            number(self.time_ms),
+            Frame::bulk(event),
+            change.key.map_or(Frame::Null, Frame::bulk),
+            self.user.as_ref().filter(|_| !by_itself).map_or(Frame::Null, Frame::bulk),
+        ];
+        if old {
+            let before = Revision(self.revision.0 - 1);
+            let Some(value) = value_at(engine, change, before)? else { return Ok(None) };
+            items.push(value);
+        }
+        if new {
+            let value = match change.after {
+                After::Text(bytes) => Some(Frame::bulk(bytes)),
+                After::Nothing => Some(Frame::Null),
+                After::Untold => value_at(engine, change, self.revision)?,
+            };
+            let Some(value) = value else { return Ok(None) };
+            items.push(value);
+        }
+        Ok(Some(Frame::Push(items)))
+    }
+}
+
+/// The key's value at a revision, deadlines aside: a key that is due stands
+/// there until a revision removes it.
+fn value_at(
+    engine: Option<&Engine>,
+    change: &Change<'_>,
+    revision: Revision,
+) -> Result<Option<Frame>> {
+    let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
+    let Some(engine) = engine else { return Ok(None) };
+    let at = Moment { branch: BranchId::MAIN, revision, time_ms: 0 };
+    engine.look_at(at, change.db, key, |value, _| value.map_or(Frame::Null, whole)).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use log::RecordHeader;
+
+    use super::*;
+
+    fn read(effects: &[Effect<'_>], check: impl FnOnce(Transaction<'_>)) {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
+        let header = RecordHeader { time_ms: 5, db: 0, branch: BranchId::MAIN };
+        let record = Record { revision: Revision(9), header, effects: &bytes };
+        check(Transaction::read(&record, &|_, _| true).expect("effects of ours"));
+    }
+
+    const KEY: Effect<'static> = Effect::Key { key: b"k", existed: Some(false) };
+    const SET: Effect<'static> = Effect::StrSet { value: b"v", deadline: None };
+
+    #[test]
+    fn a_key_that_changes_twice_is_told_once() {
+        let part = Effect::StrAdd { delta: 1 };
+        for (effects, event, after) in [
+            (vec![KEY, SET], "set", After::Text(b"v")),
+            (vec![KEY, SET, Effect::Deadline(Some(7))], "set", After::Text(b"v")),
+            (vec![KEY, SET, part], "set", After::Untold),
+            (vec![KEY, part, SET], "set", After::Text(b"v")),
+            (vec![KEY, Effect::Deadline(None)], "deadline", After::Untold),
+            (vec![KEY, SET, Effect::Delete(Cause::Client)], "removed", After::Nothing),
+            (vec![KEY, Effect::Delete(Cause::Evicted), SET], "set", After::Text(b"v")),
+        ] {
+            read(&effects, |transaction| {
+                let [change] = transaction.changes[..] else { panic!("{effects:?}") };
+                assert_eq!((change.what.word(), change.after), (event, after), "{effects:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_flush_makes_what_was_told_before_it_doubtful() {
+        let other = Effect::Key { key: b"l", existed: None };
+        read(&[KEY, SET, Effect::Flush { db: 0 }, other, SET], |transaction| {
+            let seen: Vec<_> = transaction.changes.iter().map(|it| (it.key, it.after)).collect();
+            let k: Option<&[u8]> = Some(b"k");
+            let l: Option<&[u8]> = Some(b"l");
+            let expected = [(k, After::Untold), (None, After::Nothing), (l, After::Text(b"v"))];
+            assert_eq!(seen, expected);
+        });
+    }
+
+    #[test]
+    fn a_rename_is_told_of_both_keys() {
+        let to = Effect::Rename { db: 1, key: b"there", replaces: Some(false) };
+        read(&[KEY, to], |transaction| {
+            let seen: Vec<_> =
+                transaction.changes.iter().map(|it| (it.db, it.key, it.what.word())).collect();
+            let (from, to): (&[u8], &[u8]) = (b"k", b"there");
+            assert_eq!(seen, [(0, Some(from), "removed"), (1, Some(to), "set")]);
+        });
+    }
+}

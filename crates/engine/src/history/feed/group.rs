@@ -1,0 +1,285 @@
+//! Watches that stand at the same place of the log, and how they are fed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::{BranchId, DbIndex, Frame, Revision};
+use command::Result;
+use log::{Place, Record};
+use parking_lot::Mutex;
+
+use super::change::Transaction;
+use super::request::{Events, event_of};
+use super::rules::{Rules, Selection};
+use crate::client::Client;
+use crate::engine::Engine;
+use crate::history::number;
+
+/// A WATCHFROM that is open.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) id: u64,
+    pub(super) client: Arc<Client>,
+    pub(super) db: DbIndex,
+    pub(super) selection: Selection,
+    pub(super) events: Events,
+    pub(super) old: bool,
+    pub(super) new: bool,
+    pub(super) progress_ms: Option<u64>,
+    /// Monotonic milliseconds from which it is due to be told how far it is.
+    pub(super) progress_due_ms: AtomicU64,
+    /// The first revision that is not told whole. Of older ones, which the
+    /// head of the log may have yet to read, nothing is told.
+    from: AtomicU64,
+    /// Changes of that revision that are told.
+    told: AtomicU64,
+    /// Nothing is pushed any more. Held while something is.
+    is_closed: Mutex<bool>,
+}
+
+/// Where a watch goes on after it was offered a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fed {
+    /// With the next one.
+    On,
+    /// With this one, once its client has taken what waits.
+    Full,
+    /// With this one, by somebody who may read values.
+    Unread,
+}
+
+impl Watch {
+    #[allow(clippy::too_many_arguments, reason = "what WATCHFROM says, and who")]
+    pub(super) fn new(
+        id: u64,
+        client: Arc<Client>,
+        db: DbIndex,
+        request: super::request::Request,
+        from: Revision,
+        now_ms: u64,
+    ) -> Arc<Watch> {
+        let super::request::Request { selection, events, old, new, progress_ms, .. } = request;
+        Arc::new(Watch {
+            id,
+            client,
+            db,
+            selection,
+            events,
+            old,
+            new,
+            progress_ms,
+            progress_due_ms: AtomicU64::new(now_ms + progress_ms.unwrap_or(0)),
+            from: AtomicU64::new(from.0),
+            told: AtomicU64::new(0),
+            is_closed: Mutex::new(false),
+        })
+    }
+
+    pub(super) fn from(&self) -> Revision {
+        Revision(self.from.load(Ordering::Relaxed))
+    }
+
+    /// From now on it wants what comes from `next` on.
+    fn goes_on(&self, next: Revision, told: usize) {
+        self.from.store(next.0, Ordering::Relaxed);
+        self.told.store(told as u64, Ordering::Relaxed);
+    }
+
+    /// Ends it: when this returns, nothing is pushed for it any more. Answers
+    /// whether it was open, and leaves a last message.
+    pub(super) fn close(&self, last: Option<Frame>) -> bool {
+        let mut is_closed = self.is_closed.lock();
+        if let Some(last) = last.filter(|_| !*is_closed) {
+            self.client.outbox.push(Arc::new(last));
+        }
+        !std::mem::replace(&mut is_closed, true)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        *self.is_closed.lock() || self.client.is_killed()
+    }
+
+    fn push(&self, frame: Frame) {
+        let is_closed = self.is_closed.lock();
+        if !*is_closed && !self.client.is_killed() {
+            self.client.outbox.push(Arc::new(frame));
+        }
+    }
+
+    /// Tells it that nothing up to `revision` is missing, if that is due.
+    pub(super) fn beat(&self, revision: Revision, now_ms: u64) {
+        let Some(interval_ms) = self.progress_ms else { return };
+        if self.progress_due_ms.load(Ordering::Relaxed) > now_ms || self.client.outbox.is_full() {
+            return;
+        }
+        self.progress_due_ms.store(now_ms + interval_ms, Ordering::Relaxed);
+        let revision = revision.max(Revision(self.from().0 - 1));
+        self.push(Frame::Push(vec![Frame::bulk("progress"), number(self.id), number(revision.0)]));
+    }
+
+    /// Tells the changes of a transaction, of which `mine` are this watch's.
+    fn feed(
+        &self,
+        transaction: &Transaction<'_>,
+        mine: &[(usize, &'static str)],
+        engine: Option<&Engine>,
+    ) -> Result<Fed> {
+        let revision = transaction.revision;
+        let skipped = match self.from().cmp(&revision) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => self.told.load(Ordering::Relaxed) as usize,
+            std::cmp::Ordering::Greater => return Ok(Fed::On),
+        };
+        for (told, &(change, event)) in mine.iter().enumerate().skip(skipped) {
+            if self.client.outbox.is_full() {
+                self.goes_on(revision, told);
+                return Ok(Fed::Full);
+            }
+            let (change, values) = (&transaction.changes[change], (self.old, self.new));
+            match transaction.frame(change, self.id, event, values, engine)? {
+                Some(frame) => self.push(frame),
+                None => {
+                    self.goes_on(revision, told);
+                    return Ok(Fed::Unread);
+                }
+            }
+        }
+        Ok(Fed::On)
+    }
+}
+
+/// Watches that have to be offered the same transaction next.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) next: Revision,
+    /// A place of the log at or before `next`.
+    pub(super) near: Option<Place>,
+    rules: Rules,
+    members: HashMap<u64, Arc<Watch>>,
+}
+
+/// Those who have left a group, with the place of the transaction that they
+/// stand at.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Their clients have to take what waits first.
+    pub(super) full: Vec<(Arc<Watch>, Place)>,
+    /// They need values that have to be read.
+    pub(super) unread: Vec<(Arc<Watch>, Place)>,
+    /// Nothing can be told any more, and why.
+    pub(super) failed: Vec<(Arc<Watch>, String)>,
+    /// Somebody was told something.
+    pub(super) is_heard: bool,
+}
+
+impl Left {
+    pub(super) fn add(&mut self, other: Left) {
+        let Left { full, unread, failed, is_heard } = other;
+        self.full.extend(full);
+        self.unread.extend(unread);
+        self.failed.extend(failed);
+        self.is_heard |= is_heard;
+    }
+}
+
+impl Group {
+    pub(super) fn at(next: Revision, near: Option<Place>) -> Group {
+        Group { next, near, rules: Rules::default(), members: HashMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn watches(&self) -> impl Iterator<Item = &Arc<Watch>> {
+        self.members.values()
+    }
+
+    pub(super) fn add(&mut self, watch: Arc<Watch>) {
+        self.rules.add(watch.id, watch.db, &watch.selection);
+        self.members.insert(watch.id, watch);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Arc<Watch>> {
+        let watch = self.members.remove(&id)?;
+        self.rules.remove(id, watch.db, &watch.selection);
+        Some(watch)
+    }
+
+    /// Takes in those of another group. They have been told everything before
+    /// where they stand, which may be later than where this group stands.
+    pub(super) fn merge(&mut self, other: Group) {
+        let next = other.next;
+        for watch in other.members.into_values().filter(|watch| !watch.is_over()) {
+            if watch.from() < next {
+                watch.goes_on(next, 0);
+            }
+            self.add(watch);
+        }
+    }
+
+    /// Everybody, at the end of the group.
+    pub(super) fn into_watches(self) -> impl Iterator<Item = Arc<Watch>> {
+        self.members.into_values()
+    }
+
+    /// Offers the next transaction to all. Those who cannot take it leave.
+    /// Values that the record does not tell are read by `engine`; without it,
+    /// those who want them leave too.
+    pub(super) fn offer(
+        &mut self,
+        record: &Record<'_>,
+        place: Place,
+        engine: Option<&Engine>,
+    ) -> Left {
+        self.next = record.revision.next();
+        self.near = Some(place);
+        let mut left = Left::default();
+        let is_touched = || self.rules.is_touched_by(record.header.db, record.effects);
+        if record.header.branch != BranchId::MAIN || !is_touched() {
+            return left;
+        }
+        let rules = &self.rules;
+        let transaction = match Transaction::read(record, &|db, key| rules.wants(db, key)) {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                let reason = error.text().to_owned();
+                let all: Vec<u64> = self.members.keys().copied().collect();
+                let gone = all.into_iter().filter_map(|id| self.remove(id));
+                left.failed = gone.map(|watch| (watch, reason.clone())).collect();
+                return left;
+            }
+        };
+        let mut listeners: BTreeMap<u64, Vec<(usize, &'static str)>> = BTreeMap::new();
+        for (index, change) in transaction.changes.iter().enumerate() {
+            let event = event_of(change.what);
+            for id in self.rules.listeners(change.db, change.key) {
+                if self.members[&id].events.has(event) {
+                    listeners.entry(id).or_default().push((index, event));
+                }
+            }
+        }
+        left.is_heard = !listeners.is_empty();
+        for (id, mine) in listeners {
+            let watch = &self.members[&id];
+            let fed =
+                if watch.is_over() { None } else { Some(watch.feed(&transaction, &mine, engine)) };
+            if matches!(fed, Some(Ok(Fed::On))) {
+                continue;
+            }
+            let watch = self.remove(id).expect("it is a member");
+            match fed {
+                None | Some(Ok(Fed::On)) => {}
+                Some(Ok(Fed::Full)) => left.full.push((watch, place)),
+                Some(Ok(Fed::Unread)) => left.unread.push((watch, place)),
+                Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
+            }
+        }
+        left
+    }
+}

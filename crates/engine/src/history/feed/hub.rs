@@ -1,0 +1,267 @@
+//! Where each watch is: at the head, behind, or parked.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Frame, Revision};
+use log::{Hold, Log, Place};
+
+use super::WatchCounts;
+use super::group::{Group, Left, Watch};
+use crate::history::number;
+use crate::past::PastError;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Hub {
+    ids: u64,
+    watches: BTreeMap<u64, Arc<Watch>>,
+    by_client: HashMap<u64, BTreeSet<u64>>,
+    /// Those who have been told everything that could be read.
+    pub(super) head: Group,
+    /// Those behind who can be read to, by where they stand.
+    behind: BTreeMap<Revision, Group>,
+    /// Where the group stands that is being read to.
+    running: Option<Revision>,
+    /// Watches that were closed while it is.
+    closed_meanwhile: Vec<u64>,
+    /// The group after this place is next to be read to.
+    turn: Revision,
+    /// Those whose clients have to take what waits.
+    parked: HashMap<u64, (Arc<Watch>, Place)>,
+    hold: Option<Hold>,
+    /// The engine is gone.
+    pub(super) is_stopping: bool,
+}
+
+impl Hub {
+    pub(super) fn new() -> Hub {
+        Hub {
+            ids: 0,
+            watches: BTreeMap::new(),
+            by_client: HashMap::new(),
+            head: Group::at(Revision::ZERO, None),
+            behind: BTreeMap::new(),
+            running: None,
+            closed_meanwhile: Vec::new(),
+            turn: Revision::ZERO,
+            parked: HashMap::new(),
+            hold: None,
+            is_stopping: false,
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.watches.is_empty()
+    }
+
+    /// Whether anybody waits to be read to.
+    pub(super) fn has_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// Takes in a watch. `is_newest`: nothing that it wants was made yet.
+    pub(super) fn open(&mut self, watch: Arc<Watch>, hold: Hold, is_newest: bool) {
+        // One hold is for all of them; a place that is behind it was there
+        // already, and is held by this one until the next look.
+        self.hold = Some(hold);
+        self.watches.insert(watch.id, watch.clone());
+        self.by_client.entry(watch.client.id).or_default().insert(watch.id);
+        watch.client.activity.watches.fetch_add(1, Ordering::Relaxed);
+        let from = watch.from();
+        if self.head.is_empty() && is_newest {
+            self.head = Group::at(from, None);
+        }
+        if is_newest || (!self.head.is_empty() && from >= self.head.next) {
+            self.head.add(watch);
+        } else {
+            self.lag(watch, None);
+        }
+    }
+
+    /// Lets a watch be read to from where it stands.
+    fn lag(&mut self, watch: Arc<Watch>, near: Option<Place>) {
+        let from = watch.from();
+        self.behind.entry(from).or_insert_with(|| Group::at(from, near)).add(watch);
+    }
+
+    /// Puts those who have left a group where they go on.
+    pub(super) fn settle(&mut self, left: Left) {
+        for (watch, place) in left.unread {
+            self.lag(watch, Some(place));
+        }
+        for (watch, place) in left.full {
+            if watch.client.outbox.await_room() {
+                self.parked.insert(watch.id, (watch, place));
+            } else {
+                self.lag(watch, Some(place));
+            }
+        }
+        for (watch, reason) in left.failed {
+            self.end(&watch, &reason);
+        }
+    }
+
+    /// A client has taken what waited.
+    pub(super) fn go_on(&mut self, client: u64) {
+        let ids: Vec<u64> = self.by_client.get(&client).into_iter().flatten().copied().collect();
+        for id in ids {
+            if let Some((watch, place)) = self.parked.remove(&id) {
+                self.lag(watch, Some(place));
+            }
+        }
+    }
+
+    /// Closes a client's watch, or all of them; answers which.
+    pub(super) fn close_of(&mut self, client: u64, only: Option<u64>) -> Vec<u64> {
+        let ids = self.by_client.get(&client).into_iter().flatten().copied();
+        let ids: Vec<u64> = ids.filter(|id| only.is_none_or(|only| only == *id)).collect();
+        for id in &ids {
+            let watch = self.watches[id].clone();
+            watch.close(None);
+            self.forget(&watch);
+        }
+        ids
+    }
+
+    /// Ends a watch that cannot go on, and tells its client why.
+    pub(super) fn end(&mut self, watch: &Watch, reason: &str) {
+        tracing::info!(client = watch.client.id, watch = watch.id, "watch closed: {reason}");
+        let last = Frame::Push(vec![Frame::bulk("closed"), number(watch.id), Frame::bulk(reason)]);
+        if watch.close(Some(last)) {
+            self.forget(watch);
+        }
+    }
+
+    fn forget(&mut self, watch: &Watch) {
+        let id = watch.id;
+        self.watches.remove(&id);
+        let client = watch.client.id;
+        if let Some(ids) = self.by_client.get_mut(&client) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_client.remove(&client);
+            }
+        }
+        watch.client.activity.watches.fetch_sub(1, Ordering::Relaxed);
+        self.parked.remove(&id);
+        self.head.remove(id);
+        self.behind.retain(|_, group| {
+            group.remove(id);
+            !group.is_empty()
+        });
+        if self.running.is_some() {
+            self.closed_meanwhile.push(id);
+        }
+        if self.watches.is_empty() {
+            self.hold = None;
+        }
+    }
+
+    /// Gives out the group behind whose turn it is, and the place of the next
+    /// one before it, where the two become one.
+    pub(super) fn begin(&mut self) -> Option<(Group, Option<Revision>)> {
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let next = self.behind.range(after).next().or_else(|| self.behind.iter().next());
+        let at = *next?.0;
+        let group = self.behind.remove(&at)?;
+        let ahead = self.behind.range(at..).next().map(|(place, _)| *place);
+        self.turn = at;
+        self.running = Some(at);
+        self.closed_meanwhile.clear();
+        Some((group, ahead))
+    }
+
+    /// Takes back a group that was read to. `is_at_end`: there was nothing more
+    /// to read. Answers whether the head has to look where it stands.
+    pub(super) fn finish(&mut self, mut group: Group, left: Left, is_at_end: bool) -> bool {
+        self.running = None;
+        for id in std::mem::take(&mut self.closed_meanwhile) {
+            group.remove(id);
+        }
+        self.settle_open(left);
+        if group.is_empty() {
+            return false;
+        }
+        if is_at_end || (!self.head.is_empty() && group.next >= self.head.next) {
+            let head = std::mem::replace(&mut self.head, Group::at(Revision::ZERO, None));
+            self.head = joined(head, group);
+            return true;
+        }
+        match self.behind.remove(&group.next) {
+            Some(other) => drop(self.behind.insert(group.next, joined(other, group))),
+            None => drop(self.behind.insert(group.next, group)),
+        }
+        false
+    }
+
+    /// As [`Hub::settle`], for those who may have been closed meanwhile.
+    fn settle_open(&mut self, mut left: Left) {
+        let is_open = |watch: &Arc<Watch>| self.watches.contains_key(&watch.id);
+        left.full.retain(|(watch, _)| is_open(watch));
+        left.unread.retain(|(watch, _)| is_open(watch));
+        left.failed.retain(|(watch, _)| is_open(watch));
+        self.settle(left);
+    }
+
+    /// What the slowest wants next.
+    fn slowest(&self) -> Option<Revision> {
+        let head = (!self.head.is_empty()).then_some(self.head.next);
+        let behind = self.behind.keys().next().copied();
+        let parked = self.parked.values().map(|(watch, _)| watch.from()).min();
+        [head, behind, self.running, parked].into_iter().flatten().min()
+    }
+
+    pub(super) fn counts(&self, newest: Revision) -> WatchCounts {
+        let (open, at_head) = (self.watches.len(), self.head.len());
+        let lag = self.slowest().map_or(0, |next| (newest.0 + 1).saturating_sub(next.0));
+        WatchCounts {
+            open,
+            behind: open - at_head,
+            lag: usize::try_from(lag).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Holds the log for the slowest, but no more than `bytes_max` of it, and
+    /// ends those who wait where it is gone.
+    pub(super) fn hold_on(&mut self, log: &Log, bytes_max: u64) {
+        let (Some(hold), Some(slowest)) = (&self.hold, self.slowest()) else { return };
+        let segments = log.segments();
+        let mut bytes = 0;
+        let too_old = segments.iter().rev().find(|segment| {
+            bytes += segment.bytes;
+            segment.is_sealed && bytes > bytes_max
+        });
+        let let_go = too_old.map_or(Revision::ZERO, |segment| segment.last);
+        hold.set(Revision(slowest.0 - 1).max(let_go));
+        let oldest = segments.first().map_or(Revision::ZERO, |segment| segment.first);
+        let lost: Vec<Arc<Watch>> = self
+            .parked
+            .values()
+            .filter(|(watch, _)| watch.from() < oldest)
+            .map(|(watch, _)| watch.clone())
+            .collect();
+        for watch in lost {
+            self.end(&watch, &PastError::Compacted { asked: watch.from(), oldest }.to_string());
+        }
+    }
+}
+
+/// Two groups as one, which stands where the first of them does.
+fn joined(a: Group, b: Group) -> Group {
+    // What is the same either way costs as much as what moves.
+    let a_stays = a.next < b.next || (a.next == b.next && a.len() >= b.len());
+    let (mut one, other) = if a_stays { (a, b) } else { (b, a) };
+    if one.is_empty() {
+        return other;
+    }
+    one.merge(other);
+    one
+}

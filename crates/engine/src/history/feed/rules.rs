@@ -1,0 +1,311 @@
+//! Which watches want to hear of a key.
+//!
+//! Keys are found by their hash, prefixes by at most a few steps in an ordered
+//! map. A pattern stands under what it begins with before its first wildcard,
+//! so only those are tried that the key begins with.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use base::{DbIndex, glob};
+use keyspace::effect::{Effect, Effects};
+
+/// What a watch is about: keys that any of these names; all keys without any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) prefixes: Vec<Vec<u8>>,
+    pub(super) patterns: Vec<Vec<u8>>,
+}
+
+/// A watch, by its id.
+type Id = u64;
+
+impl Selection {
+    pub(super) fn len(&self) -> usize {
+        self.keys.len() + self.prefixes.len() + self.patterns.len()
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The prefixes to look under, with the pattern that the whole key has to
+    /// match, if there is one.
+    fn beginnings(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let everything: Option<(&[u8], _)> = self.is_everything().then_some((b"", None));
+        let prefixes = self.prefixes.iter().map(|prefix| (prefix.as_slice(), None));
+        let patterns = self.patterns.iter().map(|pattern| {
+            let wildcard = pattern.iter().position(|byte| b"*?[\\".contains(byte));
+            (&pattern[..wildcard.unwrap_or(pattern.len())], Some(pattern.as_slice()))
+        });
+        everything.into_iter().chain(prefixes).chain(patterns)
+    }
+}
+
+/// The selections of many watches.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    databases: BTreeMap<DbIndex, Database>,
+}
+
+#[derive(Debug)]
+struct Database {
+    watches: BTreeSet<Id>,
+    keys: HashMap<Vec<u8>, BTreeSet<Id>>,
+    beginnings: BTreeMap<Vec<u8>, Beginning>,
+    /// How many of the beginnings have each first byte: most keys that nobody
+    /// watches are known by that, without a search.
+    by_first_byte: [u32; 256],
+}
+
+impl Default for Database {
+    fn default() -> Database {
+        Database {
+            watches: BTreeSet::new(),
+            keys: HashMap::new(),
+            beginnings: BTreeMap::new(),
+            by_first_byte: [0; 256],
+        }
+    }
+}
+
+/// What stands under a prefix.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// Who wants every key with it.
+    all: BTreeSet<Id>,
+    patterns: BTreeMap<Vec<u8>, BTreeSet<Id>>,
+}
+
+impl Rules {
+    pub(super) fn add(&mut self, id: Id, db: DbIndex, selection: &Selection) {
+        let database = self.databases.entry(db).or_default();
+        database.watches.insert(id);
+        for key in &selection.keys {
+            database.keys.entry(key.clone()).or_default().insert(id);
+        }
+        for (prefix, pattern) in selection.beginnings() {
+            if !database.beginnings.contains_key(prefix)
+                && let Some(first) = prefix.first()
+            {
+                database.by_first_byte[usize::from(*first)] += 1;
+            }
+            let beginning = database.beginnings.entry(prefix.to_vec()).or_default();
+            match pattern {
+                None => beginning.all.insert(id),
+                Some(pattern) => beginning.patterns.entry(pattern.to_vec()).or_default().insert(id),
+            };
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: Id, db: DbIndex, selection: &Selection) {
+        let Some(database) = self.databases.get_mut(&db) else { return };
+        database.watches.remove(&id);
+        for key in &selection.keys {
+            if let Some(ids) = database.keys.get_mut(key) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    database.keys.remove(key);
+                }
+            }
+        }
+        for (prefix, pattern) in selection.beginnings() {
+            let Some(beginning) = database.beginnings.get_mut(prefix) else { continue };
+            beginning.all.remove(&id);
+            if let Some(pattern) = pattern
+                && let Some(ids) = beginning.patterns.get_mut(pattern)
+            {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    beginning.patterns.remove(pattern);
+                }
+            }
+            if beginning.all.is_empty() && beginning.patterns.is_empty() {
+                database.beginnings.remove(prefix);
+                if let Some(first) = prefix.first() {
+                    database.by_first_byte[usize::from(*first)] -= 1;
+                }
+            }
+        }
+        if database.watches.is_empty() {
+            self.databases.remove(&db);
+        }
+    }
+
+    /// Whether anybody hears of a transaction. Bytes that cannot be read are
+    /// for those who say what is wrong with them.
+    pub(super) fn is_touched_by(&self, first_db: DbIndex, effects: &[u8]) -> bool {
+        let (mut db, mut database) = (first_db, self.databases.get(&first_db));
+        for effect in Effects::new(effects) {
+            let is_touched = match effect {
+                Ok(Effect::Key { key, .. }) => database.is_some_and(|found| found.wants(key)),
+                Ok(Effect::Rename { db: to, key, .. }) => self.wants(to, Some(key)),
+                Ok(Effect::Flush { db }) => self.wants(db, None),
+                Ok(Effect::Swap { a, b }) => self.wants(a, None) || self.wants(b, None),
+                Ok(Effect::Database(other)) => {
+                    if other != db {
+                        (db, database) = (other, self.databases.get(&other));
+                    }
+                    false
+                }
+                Ok(_) => false,
+                Err(_) => true,
+            };
+            if is_touched {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether anybody hears of a key, or of the database as a whole.
+    pub(super) fn wants(&self, db: DbIndex, key: Option<&[u8]>) -> bool {
+        let database = self.databases.get(&db);
+        database.is_some_and(|found| key.is_none_or(|key| found.wants(key)))
+    }
+
+    /// Who hears of a key, or of the database as a whole.
+    pub(super) fn listeners(&self, db: DbIndex, key: Option<&[u8]>) -> BTreeSet<Id> {
+        let Some(database) = self.databases.get(&db) else { return BTreeSet::new() };
+        let Some(key) = key else { return database.watches.clone() };
+        let mut ids = database.keys.get(key).cloned().unwrap_or_default();
+        database.find_beginning(key, &mut |beginning| {
+            ids.extend(&beginning.all);
+            for (pattern, watches) in &beginning.patterns {
+                if glob::matches(pattern, key) {
+                    ids.extend(watches);
+                }
+            }
+            false
+        });
+        ids
+    }
+}
+
+impl Database {
+    fn wants(&self, key: &[u8]) -> bool {
+        (!self.keys.is_empty() && self.keys.contains_key(key))
+            || self.find_beginning(key, &mut |beginning| {
+                !beginning.all.is_empty()
+                    || beginning.patterns.keys().any(|pattern| glob::matches(pattern, key))
+            })
+    }
+
+    /// Visits what stands under each prefix that the key has, the longest
+    /// first, until a visit answers `true`; whether one did.
+    fn find_beginning(&self, key: &[u8], visit: &mut dyn FnMut(&Beginning) -> bool) -> bool {
+        let mut bound = match key.first() {
+            Some(first) if self.by_first_byte[usize::from(*first)] > 0 => key,
+            // At most the empty prefix.
+            _ => &[],
+        };
+        if bound.is_empty() && !self.beginnings.contains_key(bound) {
+            return false;
+        }
+        loop {
+            let upto = (Bound::Unbounded, Bound::Included(bound));
+            let Some((prefix, beginning)) = self.beginnings.range::<[u8], _>(upto).next_back()
+            else {
+                return false;
+            };
+            let common = prefix.iter().zip(bound).take_while(|(a, b)| a == b).count();
+            if common < prefix.len() {
+                // A prefix of the key that is longer than what these two have
+                // in common would stand behind this one.
+                bound = &key[..common];
+                continue;
+            }
+            if visit(beginning) {
+                return true;
+            }
+            match common.checked_sub(1) {
+                Some(shorter) => bound = &key[..shorter],
+                None => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Rng, SeededRng};
+
+    use super::*;
+
+    fn selection(keys: &[&str], prefixes: &[&str], patterns: &[&str]) -> Selection {
+        let bytes = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Selection { keys: bytes(keys), prefixes: bytes(prefixes), patterns: bytes(patterns) }
+    }
+
+    fn is_meant(selection: &Selection, key: &[u8]) -> bool {
+        selection.is_everything()
+            || selection.keys.iter().any(|name| name == key)
+            || selection.prefixes.iter().any(|prefix| key.starts_with(prefix))
+            || selection.patterns.iter().any(|pattern| glob::matches(pattern, key))
+    }
+
+    #[test]
+    fn finds_what_each_selection_means() {
+        let selections = [
+            selection(&["user:1", "x"], &[], &[]),
+            selection(&[], &["user:", "us"], &[]),
+            selection(&[], &[], &["user:*:mail", "*z", "u?er", "\\user"]),
+            selection(&["user:12:mail"], &[""], &["[ux]*"]),
+            Selection::default(),
+        ];
+        let mut rules = Rules::default();
+        for (id, selection) in (0..).zip(&selections) {
+            rules.add(id, 3, selection);
+        }
+        for key in ["user:1", "user:12:mail", "u", "uzer", "us", "xyz", "x", "", "t", "user"] {
+            let key = key.as_bytes();
+            let expected: BTreeSet<Id> = (0..)
+                .zip(&selections)
+                .filter(|(_, selection)| is_meant(selection, key))
+                .map(|(id, _)| id)
+                .collect();
+            assert_eq!(rules.listeners(3, Some(key)), expected, "{key:?}");
+            assert!(rules.wants(3, Some(key)) && !rules.wants(2, Some(key)));
+        }
+        assert_eq!(rules.listeners(3, None).len(), selections.len());
+    }
+
+    #[test]
+    fn agrees_with_looking_at_all_of_them() {
+        let mut rng = SeededRng::new(7);
+        let word = |rng: &mut SeededRng, letters: &[u8]| -> Vec<u8> {
+            (0..rng.below(5)).map(|_| letters[rng.below(letters.len() as u64) as usize]).collect()
+        };
+        let (mut rules, mut there) = (Rules::default(), BTreeMap::new());
+        for id in 0..2000 {
+            let one = Selection {
+                keys: (0..rng.below(2)).map(|_| word(&mut rng, b"ab:")).collect(),
+                prefixes: (0..rng.below(2)).map(|_| word(&mut rng, b"ab:")).collect(),
+                patterns: (0..rng.below(2)).map(|_| word(&mut rng, b"ab:*?")).collect(),
+            };
+            if !one.is_everything() || rng.below(20) == 0 {
+                rules.add(id, 0, &one);
+                there.insert(id, one);
+            }
+            while there.len() > 12 {
+                let nth = rng.below(there.len() as u64) as usize;
+                let gone = *there.keys().nth(nth).expect("below the length");
+                let one = there.remove(&gone).expect("it is there");
+                rules.remove(gone, 0, &one);
+            }
+            let key = word(&mut rng, b"ab:");
+            let expected: BTreeSet<Id> = there
+                .iter()
+                .filter(|(_, selection)| is_meant(selection, &key))
+                .map(|(id, _)| *id)
+                .collect();
+            assert_eq!(rules.listeners(0, Some(&key)), expected, "{key:?} {there:?}");
+            assert_eq!(rules.wants(0, Some(&key)), !expected.is_empty(), "{key:?} {there:?}");
+        }
+        for (id, one) in there {
+            rules.remove(id, 0, &one);
+        }
+        assert!(rules.databases.is_empty(), "nothing is left behind: {rules:?}");
+    }
+}

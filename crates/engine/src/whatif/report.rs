@@ -1,0 +1,136 @@
+//! What WHATIF answers.
+
+use base::{DbIndex, Frame, Reply, Revision};
+use keyspace::{Txn, ValueRef};
+
+use crate::history::whole;
+
+/// What is to be told of the keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Their values before and after.
+    pub(crate) values: bool,
+    /// How many keys.
+    pub(crate) count: usize,
+}
+
+/// A key as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Version<'v> {
+    pub(crate) value: ValueRef<'v>,
+    pub(crate) deadline: Option<u64>,
+    /// What it takes in memory.
+    pub(crate) bytes: usize,
+}
+
+impl<'v> Version<'v> {
+    /// A key of the transaction's current database; `None` when there is none.
+    pub(crate) fn of(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
+        let info = txn.info(key)?;
+        let value = txn.look(key).expect("just seen");
+        Some(Version { value, deadline: info.deadline, bytes: info.memory_bytes })
+    }
+}
+
+/// What becomes of keys, told one by one.
+#[derive(Debug)]
+pub(crate) struct Report {
+    asked: Asked,
+    /// The client's database: keys of others are listed with theirs.
+    home: DbIndex,
+    rows: Vec<Frame>,
+    pub(crate) total: u64,
+    pub(crate) bytes_before: u64,
+    bytes_after: u64,
+    /// The revision that the command is tried on.
+    pub(crate) revision: Revision,
+    /// Clients that would get a keyspace event.
+    pub(crate) listeners: usize,
+}
+
+impl Report {
+    pub(crate) fn new(asked: Asked, home: DbIndex) -> Report {
+        Report {
+            asked,
+            home,
+            rows: Vec::new(),
+            total: 0,
+            bytes_before: 0,
+            bytes_after: 0,
+            revision: Revision::ZERO,
+            listeners: 0,
+        }
+    }
+
+    /// Adds a key, unless both are the same.
+    pub(crate) fn note(
+        &mut self,
+        db: DbIndex,
+        key: &[u8],
+        old: Option<Version<'_>>,
+        new: Option<Version<'_>>,
+    ) {
+        let bytes = |version: Option<Version<'_>>| version.map_or(0, |v| v.bytes as u64);
+        self.bytes_before += bytes(old);
+        self.bytes_after += bytes(new);
+        let change = match (old, new) {
+            (None, None) => return,
+            (None, Some(_)) => "added",
+            (Some(_), None) => "removed",
+            (Some(old), Some(new)) if !old.value.is_same(new.value) => "changed",
+            (Some(old), Some(new)) if old.deadline != new.deadline => "ttl",
+            _ => return,
+        };
+        self.total += 1;
+        let frame = |version: Option<Version<'_>>| version.map_or(Frame::Null, |v| whole(v.value));
+        if self.room() > 0 {
+            let values = self.asked.values.then(|| [frame(old), frame(new)]);
+            self.list(db, key, change, values);
+        }
+    }
+
+    /// How many more rows it takes.
+    pub(crate) fn room(&self) -> usize {
+        self.asked.count - self.rows.len()
+    }
+
+    /// Adds a row.
+    pub(crate) fn list(
+        &mut self,
+        db: DbIndex,
+        key: &[u8],
+        change: &str,
+        values: Option<[Frame; 2]>,
+    ) {
+        let mut row = vec![Frame::bulk(key), Frame::bulk(change)];
+        row.extend(values.into_iter().flatten());
+        if db != self.home {
+            row.push(Frame::Integer(i64::from(db)));
+        }
+        self.rows.push(Frame::Array(row));
+    }
+
+    /// Answers, with the reply of the command itself.
+    pub(crate) fn write(&self, own: &Frame, reply: &mut dyn Reply) {
+        let number = |value: u64| Frame::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+        reply.map(8);
+        reply.bulk(b"reply");
+        reply.frame(own);
+        reply.bulk(b"rev");
+        reply.frame(&number(self.revision.0));
+        reply.bulk(b"keys");
+        reply.array(self.rows.len());
+        self.rows.iter().for_each(|row| reply.frame(row));
+        reply.bulk(b"keys_total");
+        reply.frame(&number(self.total));
+        reply.bulk(b"bytes_freed");
+        reply.frame(&number(self.bytes_before.saturating_sub(self.bytes_after)));
+        // There is no command yet that makes a hook.
+        reply.bulk(b"hooks");
+        reply.array(0);
+        reply.bulk(b"subscribers");
+        reply.count(self.listeners);
+        reply.bulk(b"truncated");
+        reply.boolean(self.total > self.rows.len() as u64);
+    }
+}

@@ -1,0 +1,122 @@
+//! FLUSHALL, FLUSHDB and SWAPDB: they are answered from counters, and list
+//! some keys for all.
+
+use base::{DbIndex, Frame, Revision};
+use command::flags::WRITE;
+use command::{Result, Run};
+use keyspace::effect::Effect;
+use keyspace::{Buffers, Keyspace, Scope, Txn, TxnOptions, ValueRef};
+
+use super::numbers::Numbers;
+use super::report::{Asked, Report};
+use super::simulate::settle;
+use super::{Step, frame_of, sink};
+use crate::call::Call;
+use crate::execute::Outcome;
+use crate::history::events::{self, Touch};
+use crate::history::whole;
+use crate::travel::{Unchanged, view_options};
+
+/// Whether the command writes and names no key.
+pub(super) fn is_about_databases(step: &Step<'_>) -> bool {
+    step.command.flags.has(WRITE) && step.command.keys(&step.argv).is_empty()
+}
+
+/// A database that is flushed, or changes places with another.
+#[derive(Clone, Copy)]
+struct Touched {
+    db: DbIndex,
+    swapped_with: Option<DbIndex>,
+}
+
+pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
+    let (own, touched) = on_nothing(call, step)?;
+    let engine = call.engine.clone();
+    let branch = engine.branch_of(call.session);
+    let mut report = Report::new(asked, call.session.db);
+    let options = view_options(call.live, call.now_ms);
+    let mut buffers = Buffers::default();
+    // All locks for the moment that the counters take: they fit each other.
+    let mut txn = Txn::begin(&branch.keyspace, &Scope::All, &Unchanged, &mut buffers, options);
+    txn.keep_due();
+    report.revision = engine.replicator.newest();
+    let mut reached = Vec::new();
+    for touched in touched {
+        let (bytes, keys) = txn.size_of(touched.db);
+        if keys == 0 {
+            continue;
+        }
+        report.total += keys as u64;
+        if touched.swapped_with.is_none() {
+            report.bytes_before += bytes as u64;
+        }
+        reached.push(touched);
+    }
+    let finished = txn.finish();
+    settle(call, &finished, report.revision);
+    for touched in reached {
+        let room = report.room();
+        if room == 0 {
+            break;
+        }
+        let change = if touched.swapped_with.is_some() { "changed" } else { "removed" };
+        for key in engine.some_keys(&branch.keyspace, touched.db, room, options)? {
+            let values = match asked.values {
+                true => Some(values(call, &branch.keyspace, touched, &key)?),
+                false => None,
+            };
+            report.list(touched.db, &key, change, values);
+        }
+    }
+    report.write(&own, call.reply);
+    Ok(Outcome::Done)
+}
+
+/// Runs the command on an empty keyspace: its reply, and the databases it is
+/// about.
+fn on_nothing(call: &mut Call<'_, '_>, step: &Step<'_>) -> Result<(Frame, Vec<Touched>)> {
+    let Run::Data(handler) = step.command.spec.run else { unreachable!("it is on data") };
+    let engine = call.engine.clone();
+    let nothing = engine.keyspace.empty_like();
+    let (mut buffers, mut sink) = (Buffers::default(), sink(call));
+    let journal = Numbers::after(Revision::ZERO);
+    let options = TxnOptions { always_record: true, ..view_options(call.live, call.now_ms) };
+    let mut txn = Txn::begin(&nothing, &Scope::All, &journal, &mut buffers, options);
+    txn.select(call.session.db);
+    let (session, live, argv) = (&mut *call.session, call.live, &step.argv);
+    let result = engine
+        .run_in(&mut txn, session, live, step.command, handler, argv, &mut sink, false)
+        .map(drop);
+    txn.finish();
+    let mut touched = Vec::new();
+    events::read_effects(
+        Revision::ZERO,
+        buffers.first_db(),
+        buffers.effects(),
+        &mut |Touch { db, effect, .. }| {
+            touched.push(match effect {
+                Effect::Swap { a, b } => {
+                    Touched { db, swapped_with: Some(if db == a { b } else { a }) }
+                }
+                _ => Touched { db, swapped_with: None },
+            });
+            Ok(())
+        },
+    )?;
+    Ok((frame_of(sink, result), touched))
+}
+
+/// A key's values before and after.
+fn values(
+    call: &Call<'_, '_>,
+    keyspace: &Keyspace,
+    touched: Touched,
+    key: &[u8],
+) -> Result<[Frame; 2]> {
+    let value_in = |db| {
+        let frame = |value: Option<ValueRef<'_>>, _| value.map_or(Frame::Null, whole);
+        call.engine.look_in(keyspace, call.now_ms, db, key, frame)
+    };
+    let new = touched.swapped_with.map_or(Ok(Frame::Null), value_in)?;
+    Ok([value_in(touched.db)?, new])
+}
