@@ -21,6 +21,7 @@ const BLOCK_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Blocks {
     log: Arc<Log>,
+    bytes_max: usize,
     kept: Mutex<Kept>,
 }
 
@@ -49,14 +50,14 @@ impl Kept {
         Some(slot.block.clone())
     }
 
-    fn put(&mut self, at: At, block: Arc<Block>) {
+    fn put(&mut self, at: At, block: Arc<Block>, bytes_max: usize) {
         self.bytes += bytes_of(&block);
         match self.blocks.insert(at, Slot { block, is_used: false }) {
             // Somebody else has read it too.
             Some(same) => self.bytes -= bytes_of(&same.block),
             None => self.order.push_back(at),
         }
-        while self.bytes > BYTES_MAX
+        while self.bytes > bytes_max
             && let Some(at) = self.order.pop_front()
         {
             let slot = self.blocks.get_mut(&at).expect("what is in order is there");
@@ -76,7 +77,7 @@ fn bytes_of(block: &Block) -> usize {
 
 impl Blocks {
     pub(super) fn new(log: Arc<Log>) -> Blocks {
-        Blocks { log, kept: Mutex::default() }
+        Blocks { log, bytes_max: BYTES_MAX, kept: Mutex::default() }
     }
 
     /// One block.
@@ -85,7 +86,7 @@ impl Blocks {
             return Ok(block);
         }
         let block = Arc::new(self.log.read_records(segment, offset)?);
-        self.kept.lock().put((segment, offset), block.clone());
+        self.kept.lock().put((segment, offset), block.clone(), self.bytes_max);
         Ok(block)
     }
 
@@ -149,9 +150,9 @@ mod tests {
         )
         .expect("a log in memory opens");
         let log = Arc::new(log);
-        let effects = vec![b'x'; 1 << 20];
         // Each record is a block of its own.
-        let count = 3 * (BYTES_MAX >> 20) as u64;
+        let effects = vec![b'x'; 10_000];
+        let (count, bytes_max) = (60, 200_000);
         for _ in 0..count {
             let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
             let revision = log.reserve();
@@ -160,7 +161,7 @@ mod tests {
         }
         let mut places = Vec::new();
         let mut reader = log.reader(Revision(1));
-        while places.len() < count as usize {
+        while places.len() < count {
             let wait = std::time::Duration::from_secs(9);
             reader
                 .read(wait, &mut |record, place| {
@@ -169,17 +170,17 @@ mod tests {
                 })
                 .expect("it is there");
         }
-        let blocks = Blocks::new(log);
+        let blocks = Blocks { bytes_max, ..Blocks::new(log) };
         let (_, first) = places[0];
         let favourite = blocks.get(first.segment, first.offset).expect("it is there");
         for (revision, place) in places {
             let block = blocks.get(place.segment, place.offset).expect("it is there");
             let record = block.record(place.index).expect("it is in its block");
             assert_eq!((record.revision, record.effects), (revision, &effects[..]));
-            assert!(blocks.memory_bytes() <= BYTES_MAX);
+            assert!(blocks.memory_bytes() <= bytes_max);
             let again = blocks.get(first.segment, first.offset).expect("it is there");
             assert!(Arc::ptr_eq(&again, &favourite), "read again at {revision}");
         }
-        assert!(blocks.memory_bytes() > BYTES_MAX / 2);
+        assert!(blocks.memory_bytes() > bytes_max / 2);
     }
 }
