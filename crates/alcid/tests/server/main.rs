@@ -9,6 +9,7 @@ mod faults;
 mod golden;
 mod kill9;
 mod limits;
+mod merges;
 mod patience;
 mod policy;
 mod restart;
