@@ -235,7 +235,12 @@ fn commands_that_write_data_are_data_commands() {
     let is_known = |name: &str| {
         matches!(
             name,
-            "revert" | "undelete" | "history.policy|del" | "history.policy|set" | "history.purge"
+            "revert"
+                | "undelete"
+                | "undo"
+                | "history.policy|del"
+                | "history.policy|set"
+                | "history.purge"
         )
     };
     let writers = table().all().filter(|command| command.flags.has(WRITE));

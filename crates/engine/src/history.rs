@@ -9,6 +9,8 @@ mod of_key;
 mod policy;
 mod purge;
 mod revert;
+mod undo;
+mod undoable;
 mod upkeep;
 
 use std::ops::ControlFlow;
@@ -23,6 +25,7 @@ use crate::engine::Engine;
 use crate::past::{Past, PastError};
 
 pub(crate) use revert::WritersHeld;
+pub use undoable::Undoables;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
@@ -31,6 +34,7 @@ pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
     policy::HANDLERS,
     purge::HANDLERS,
     revert::HANDLERS,
+    undo::HANDLERS,
     upkeep::HANDLERS,
 ];
 

@@ -171,14 +171,14 @@ fn what_is_purged_is_in_no_file() {
         say(&mut wire, &["SET", "user:2", "Trillian"]);
 
         assert_eq!(wire.call(&["HISTORY.PURGE", "user:1", "CONFIRM"]), count(4), "{compression}");
-        assert_eq!(files_with(&data_dir, b"Zaphod0"), [PathBuf::new(); 0]);
-        assert_eq!(files_with(&data_dir, b"Zaphod2"), [PathBuf::new(); 0]);
+        assert_eq!(files_with(&data_dir, b"Zaphod0"), Vec::<PathBuf>::new());
+        assert_eq!(files_with(&data_dir, b"Zaphod2"), Vec::<PathBuf>::new());
         assert!(compression != "none" || !files_with(&data_dir, b"Zaphod3").is_empty());
         assert_eq!(wire.text(&["GET", "user:1"]), "Marvin");
         others(&mut wire);
         let purged = wire.call(&["HISTORY.PURGE", "PREFIX", "user:", "CONFIRM"]);
         assert_eq!(purged, count(5), "{compression}");
-        assert_eq!(files_with(&data_dir, b"Zaphod"), [PathBuf::new(); 0]);
+        assert_eq!(files_with(&data_dir, b"Zaphod"), Vec::<PathBuf>::new());
         // After a crash, and a start that reads everything.
         for crash in [false, true] {
             if crash {
@@ -203,4 +203,36 @@ fn what_is_purged_is_in_no_file() {
         let ended = alcid(folder.path(), &["log", "check", "--data-dir", data_dir]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
+}
+
+#[test]
+fn what_was_flushed_comes_back_after_a_crash_and_whatever_is_let_go() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for n in 0..2000 {
+        assert!(wire.send(&["SET", &format!("key:{n}"), "v"]));
+    }
+    (0..2000).for_each(|_| drop(wire.frame()));
+    assert_eq!(wire.call(&["HSET", "hash", "f", "1"]), Frame::Integer(1));
+    let digest = wire.text(&["DEBUG", "DIGEST"]);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(wire.text(&["HISTORY.POLICY", "SET", "*", "KEEP", "NONE"]), "OK");
+    assert_eq!(wire.text(&["FLUSHALL"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    server.kill();
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(0));
+    assert!(pins(&mut wire).contains(&("undo".to_owned(), 2002)), "{:?}", pins(&mut wire));
+    let Frame::Integer(oldest) = wire.call(&["HISTORY.COMPACT"]) else { panic!("no number") };
+    assert!(oldest <= 2002, "{oldest}");
+    let Frame::Array(map) = wire.call(&["UNDO"]) else { panic!("no map") };
+    let flushed = Frame::Array(vec![Frame::Integer(2003), Frame::bulk("flushall")]);
+    assert_eq!(map[3], Frame::Array(vec![flushed]));
+    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
+    assert_eq!(names(&mut wire), ["history"]);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let Frame::Integer(later) = wire.call(&["HISTORY.COMPACT"]) else { panic!("no number") };
+    assert!(later > 2003, "{later}");
+    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
 }

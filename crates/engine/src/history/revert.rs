@@ -74,14 +74,14 @@ impl Author {
 }
 
 /// A value with its deadline.
-type Then = Option<(Value, Option<u64>)>;
+pub(super) type Then = Option<(Value, Option<u64>)>;
 
 /// Keys and what they are to be.
-type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
+pub(super) type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 
 /// What a write did, or would do.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     restored: u64,
     removed: u64,
     /// Keys that stay as they are, for what they were is not kept.
@@ -139,7 +139,7 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (db, now_ms) = (call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let to = engine.moment(when, now_ms)?;
-        let job = Job { engine, db, to, author: &author, is_dry };
+        let job = Job { engine, db, to, author: &author, is_dry, undoes: Vec::new() };
         let (written, counts) = job.revert(&target)?;
         reply.map(if counts.skipped > 0 { 4 } else { 3 });
         reply.bulk(b"rev");
@@ -182,7 +182,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
         let to = Moment { revision: depends_on, time_ms: now_ms };
-        let job = Job { engine, db, to, author: &author, is_dry: false };
+        let job = Job { engine, db, to, author: &author, is_dry: false, undoes: Vec::new() };
         let written = job.undelete(&key, then)?;
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -219,13 +219,15 @@ fn last_value(engine: &Engine, db: DbIndex, key: &[u8]) -> Result<Option<(Revisi
     Ok(found)
 }
 
-struct Job<'j> {
-    engine: &'j Arc<Engine>,
-    db: DbIndex,
-    to: Moment,
-    author: &'j Author,
+pub(super) struct Job<'j> {
+    pub(super) engine: &'j Arc<Engine>,
+    pub(super) db: DbIndex,
+    pub(super) to: Moment,
+    pub(super) author: &'j Author,
     /// Count only.
-    is_dry: bool,
+    pub(super) is_dry: bool,
+    /// Transactions that this one takes back.
+    pub(super) undoes: Vec<Revision>,
 }
 
 impl Job<'_> {
@@ -338,7 +340,7 @@ impl Job<'_> {
 
     /// Makes the keys what the plan says; `None`, and nothing is done, when the
     /// newest revision is not `upto` once the locks are held.
-    fn write(
+    pub(super) fn write(
         &self,
         scope: &Scope,
         plan: &mut Plan,
@@ -368,6 +370,7 @@ impl Job<'_> {
             txn.keep_due();
         } else {
             self.author.sign(&mut txn);
+            self.undoes.iter().for_each(|revision| txn.mark_undone(*revision));
         }
         let mut counts = Counts::default();
         for ((db, key), then) in plan {
@@ -409,6 +412,6 @@ impl Job<'_> {
     }
 }
 
-fn bytes_of(then: &Then) -> usize {
+pub(super) fn bytes_of(then: &Then) -> usize {
     then.as_ref().map_or(0, |(value, _)| size_of::<Value>() + value.memory_bytes())
 }
