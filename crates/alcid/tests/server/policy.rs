@@ -236,3 +236,26 @@ fn what_was_flushed_comes_back_after_a_crash_and_whatever_is_let_go() {
     assert!(later > 2003, "{later}");
     assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
 }
+
+#[test]
+fn a_purge_that_was_cut_short_goes_on_after_the_start() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for value in ["Zaphod", "Marvin"] {
+        assert_eq!(wire.text(&["SET", "user:1", value]), "OK");
+    }
+    let data_dir = server.data_dir();
+    // Nothing can be written where the segment is to be written anew.
+    let in_the_way = data_dir.join("log/00000000000000000001.alog.rewrite");
+    std::fs::create_dir(&in_the_way).expect("ours");
+    let reply = wire.text(&["HISTORY.PURGE", "user:1", "CONFIRM"]);
+    assert!(reply.contains("since revision 3, but it is not erased from every file"), "{reply}");
+    assert!(!files_with(&data_dir, b"Zaphod").is_empty());
+    assert!(wire.text(&["AT", "r:1", "GET", "user:1"]).starts_with("COMPACTED"));
+    server.kill();
+    std::fs::remove_dir(&in_the_way).expect("ours");
+    server.restart();
+    eventually("the rest is erased", || files_with(&data_dir, b"Zaphod").is_empty());
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["GET", "user:1"]), "Marvin");
+}
