@@ -1,13 +1,31 @@
 //! Who keeps the past from going, besides the settings.
 
+use std::ops::ControlFlow;
+
 use base::Revision;
-use engine::Engine;
+use engine::{Engine, Undoables};
 use keyspace::Keep;
 
 /// Who needs the past, and the revision above which they need all of it.
 pub fn pins(engine: &Engine, past: &archive::Past) -> Vec<(String, Revision)> {
     let now_ms = engine.clock.now_ms();
     let mut pins = Vec::new();
+    let mut undoables = Undoables::default();
+    let seen = past.noted_wide(past.oldest(), past.noted(), &mut |record| {
+        undoables.see(&record);
+        ControlFlow::Continue(())
+    });
+    match seen {
+        Ok(()) => {
+            let needed = undoables.oldest_needed(now_ms);
+            pins.extend(needed.map(|from| ("undo".to_owned(), from.max(past.oldest()))));
+        }
+        // Then nobody knows, and nothing goes.
+        Err(error) => {
+            tracing::warn!("look for what can be undone: {error}");
+            pins.push(("undo".to_owned(), past.oldest()));
+        }
+    }
     for rule in engine.keyspace.past_rules().rules() {
         let from = match rule.keep {
             Keep::Forever => rule.oldest,

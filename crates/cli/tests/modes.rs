@@ -62,7 +62,7 @@ fn answer(words: &[Vec<u8>], store: &Store, reply: &mut Encoder) -> bool {
         "CLIENT" => {
             let start = reply.out.len();
             reply.ok();
-            reply.put_attribute_before(start, "rev", 7);
+            reply.put_attributes_before(start, &[("rev", 7)]);
         }
         "SET" => {
             store.insert(words[1].clone(), words[2].clone());

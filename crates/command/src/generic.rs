@@ -1,7 +1,7 @@
 //! Commands on keys of any type.
 
 use base::{DbIndex, Reply, glob, number};
-use keyspace::{Value, ValueRef, class, dump};
+use keyspace::{Txn, Value, ValueRef, class, dump};
 
 use crate::args::{Args, integer, is_word};
 use crate::ctx::Ctx;
@@ -47,8 +47,8 @@ pub const DATABASES: Family = Family {
     group: Group::Server,
     commands: &[
         Row::data("dbsize", 1, READONLY.with(FAST), &[], "1.0.0", "", "Returns the number of keys in the database.", dbsize).categories(category::KEYSPACE),
-        Row::data("flushall", -1, WRITE, &[], "1.0.0", "[ASYNC | SYNC]", "Removes all keys from all databases.", flushall).scope(ScopeRule::All).categories(category::KEYSPACE.with(category::DANGEROUS)),
-        Row::data("flushdb", -1, WRITE, &[], "1.0.0", "[ASYNC | SYNC]", "Removes all keys from the current database.", flushdb).scope(ScopeRule::All).categories(category::KEYSPACE.with(category::DANGEROUS)),
+        Row::data("flushall", -1, WRITE, &[], "1.0.0", "[ASYNC | SYNC] [NOUNDO]", "Removes all keys from all databases.", flushall).scope(ScopeRule::All).categories(category::KEYSPACE.with(category::DANGEROUS)),
+        Row::data("flushdb", -1, WRITE, &[], "1.0.0", "[ASYNC | SYNC] [NOUNDO]", "Removes all keys from the current database.", flushdb).scope(ScopeRule::All).categories(category::KEYSPACE.with(category::DANGEROUS)),
         Row::data("swapdb", 3, WRITE.with(FAST), &[], "4.0.0", "index1 index2", "Swaps two Redis databases.", swapdb).scope(ScopeRule::All).categories(category::KEYSPACE.with(category::DANGEROUS)),
     ],
 };
@@ -237,24 +237,31 @@ fn copy(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
     Ok(())
 }
 
-fn check_flush(args: &[&[u8]]) -> Result {
+/// Reads how to flush; answers whether it is for good.
+fn is_for_good(args: &[&[u8]]) -> Result<bool> {
+    let is_how = |word: &[u8]| is_word(word, "async") || is_word(word, "sync");
     match args {
-        [] => Ok(()),
-        [word] if is_word(word, "async") || is_word(word, "sync") => Ok(()),
+        [] => Ok(false),
+        [word] if is_how(word) => Ok(false),
+        [word] if is_word(word, "noundo") => Ok(true),
+        [how, word] if is_how(how) && is_word(word, "noundo") => Ok(true),
         _ => Err(Error::SYNTAX),
     }
 }
 
+fn flush(tx: &mut Txn<'_>, db: DbIndex, is_for_good: bool) {
+    if is_for_good { tx.flush(db) } else { tx.flush_undoably(db) }
+}
+
 fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    check_flush(args)?;
-    ctx.tx.flush(ctx.tx.db());
+    flush(ctx.tx, ctx.tx.db(), is_for_good(args)?);
     reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    check_flush(args)?;
-    (0..ctx.tx.databases()).for_each(|db| ctx.tx.flush(db));
+    let is_for_good = is_for_good(args)?;
+    (0..ctx.tx.databases()).for_each(|db| flush(ctx.tx, db, is_for_good));
     reply.ok();
     Ok(())
 }

@@ -34,6 +34,7 @@ pub const FAMILY: Family = Family {
         Row::engine("history.stats", 1, UPKEEP, "alcid 0.1", "", "Tells how much history there is and who holds it."),
         Row::engine("revert", -4, BRING_BACK, "alcid 0.1", "<key | PREFIX prefix | ALL> TO when [DRYRUN] [MSG text]", "Makes a key, or many, what they were at an earlier time, as a new revision.").keys(&[KeySpec { flags: OW.with(UPDATE), begin: Begin::Index(1), find: Find::Custom(key_of_revert) }]).categories(category::DANGEROUS),
         Row::engine("timeline", -1, LOOK_BACK, "alcid 0.1", "[FROM when] [TO when] [BY <COMMAND | USER | PREFIX>] [BUCKET duration]", "Counts changes by time and by what made them."),
+        Row::engine("undo", -1, BRING_BACK, "alcid 0.1", "[COUNT count] [USER user] [DRYRUN] | LIST [COUNT count]", "Brings back what the last FLUSHALL or FLUSHDB took away, as a new revision, or lists what can be.").categories(category::DANGEROUS),
         Row::engine("undelete", -2, BRING_BACK, "alcid 0.1", "key [AT when]", "Brings back a key that is gone, as a new revision.").keys(&[KeySpec::one(1, OW.with(INSERT))]),
         Row::engine("unwatchfrom", 2, WATCH.with(FAST), "alcid 0.1", "<watch-id | ALL>", "Closes a watch, or all of the connection."),
         Row::engine("watchfrom", -2, WATCH, "alcid 0.1", "<when | NOW> [KEY key [key ...] | PREFIX prefix [prefix ...] | MATCH pattern [pattern ...]] [EVENTS event [event ...]] [OLD] [NEW] [PROGRESS duration] [BRANCH branch]", "Tells every change from a revision on, each once and in order, as it is made."),

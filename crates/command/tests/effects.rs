@@ -235,7 +235,12 @@ fn commands_that_write_data_are_data_commands() {
     let is_about_the_past = |name: &str| {
         matches!(
             name,
-            "revert" | "undelete" | "history.policy|del" | "history.policy|set" | "history.purge"
+            "revert"
+                | "undelete"
+                | "undo"
+                | "history.policy|del"
+                | "history.policy|set"
+                | "history.purge"
         )
     };
     let is_known = |command: &&Command| {

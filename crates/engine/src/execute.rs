@@ -61,6 +61,7 @@ impl Engine {
         if session.shows_revisions {
             session.saw(self.replicator.committed());
             session.shown_view = None;
+            session.shown_undo = None;
         }
         if session.tick_ns == 0 {
             session.tick_ns = self.clock.monotonic_ns().max(1);
@@ -260,7 +261,7 @@ impl Engine {
             txn.record_always();
         }
         if command.flags.has(WRITE) {
-            self.originate(&mut txn, session, command);
+            self.originate(&mut txn, live, session, command);
         } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }
@@ -284,13 +285,23 @@ impl Engine {
         })
     }
 
-    /// Lets the record tell who makes the transaction, where there is a history
-    /// to read it.
+    /// Lets the record tell who makes the transaction, and what it flushes be
+    /// kept for a while, where there is a history.
     #[inline]
-    pub(crate) fn originate(&self, txn: &mut Txn<'_>, session: &Session, command: &Command) {
+    pub(crate) fn originate(
+        &self,
+        txn: &mut Txn<'_>,
+        live: &Live,
+        session: &Session,
+        command: &Command,
+    ) {
         if self.past().is_some() {
             let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
             txn.originate(command.full_name.as_bytes(), user, address);
+            let window_s = live.settings.undo_window_s;
+            if window_s > 0 {
+                txn.keep_flushed(txn.now_ms().saturating_add(window_s.saturating_mul(1000)));
+            }
         }
     }
 
@@ -363,6 +374,7 @@ impl Engine {
         if let Some(revision) = finished.written {
             if is_write {
                 session.last_write = revision;
+                session.shown_undo = finished.undo_until_ms;
             }
             self.revision_written(revision);
         }

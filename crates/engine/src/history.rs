@@ -10,6 +10,8 @@ pub(crate) mod of_key;
 mod policy;
 mod purge;
 pub(crate) mod revert;
+mod undo;
+mod undoable;
 mod upkeep;
 
 use std::ops::ControlFlow;
@@ -26,6 +28,7 @@ use crate::past::PastError;
 pub(crate) use feed::Feeds;
 pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
+pub use undoable::Undoables;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
@@ -35,6 +38,7 @@ pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
     policy::HANDLERS,
     purge::HANDLERS,
     revert::HANDLERS,
+    undo::HANDLERS,
     upkeep::HANDLERS,
 ];
 

@@ -58,6 +58,7 @@ pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity, Outbox};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;
+pub use history::Undoables;
 pub use keyspace::WARM_KEYS_MAX;
 pub use past::{Past, PastError, Visit};
 pub use pause::HeldUp;

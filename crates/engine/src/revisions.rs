@@ -16,6 +16,7 @@ use base::{Frame, Revision};
 use command::{Error, Result};
 use keyspace::SHARDS;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::blocking::Blocked;
 use crate::call::{Call, Handler};
@@ -106,12 +107,18 @@ impl Session {
         self.client.activity.shows_revisions.store(is_on, Ordering::Relaxed);
     }
 
-    /// The revision to put in front of the last command's reply, if the client
-    /// wants it. Pushes, SUBSCRIBE's replies among them, carry none.
+    /// What to put in front of the last command's reply, if the client wants
+    /// it: the revision, and until when (milliseconds since 1970) UNDO takes the
+    /// command back. Pushes, SUBSCRIBE's replies among them, carry none.
     #[must_use]
-    pub fn shown_revision(&self) -> Option<Revision> {
-        let revision = self.shown_view.unwrap_or(self.revision);
-        (self.shows_revisions && !self.reply_is_push).then_some(revision)
+    pub fn shown(&self) -> SmallVec<[(&'static str, i64); 2]> {
+        let mut shown = SmallVec::new();
+        if self.shows_revisions && !self.reply_is_push {
+            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            shown.push(("rev", number(self.shown_view.unwrap_or(self.revision).0)));
+            shown.extend(self.shown_undo.map(|until_ms| ("undo", number(until_ms))));
+        }
+        shown
     }
 }
 

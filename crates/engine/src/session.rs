@@ -50,6 +50,8 @@ pub struct Session {
     pub(crate) travel: Option<Moment>,
     /// The last reply is of the past, at this revision.
     pub(crate) shown_view: Option<Revision>,
+    /// Until when the last command can be taken back.
+    pub(crate) shown_undo: Option<u64>,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     pub(crate) patterns: BTreeSet<Vec<u8>>,
     pub(crate) shard_channels: BTreeSet<Vec<u8>>,
@@ -129,6 +131,7 @@ impl Session {
             saves_after_exec: Vec::new(),
             travel: None,
             shown_view: None,
+            shown_undo: None,
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),

@@ -221,7 +221,7 @@ impl Engine {
             txn.record_always();
         }
         if multi.has_any(WRITE) {
-            self.originate(&mut txn, session, command);
+            self.originate(&mut txn, live, session, command);
         } else if self.pause.is_active(now_ms) {
             txn.keep_due();
         }

@@ -129,9 +129,9 @@ impl Client {
 
     /// What a front-end puts in front of the last reply.
     fn revision(&self) -> Option<Frame> {
-        let revision = self.session.shown_revision()?;
-        let number = i64::try_from(revision.0).expect("a test is short");
-        Some(Frame::Attribute(vec![(Frame::bulk("rev"), Frame::Integer(number))]))
+        let shown = self.session.shown();
+        let pair = |(name, value)| (Frame::bulk(name), Frame::Integer(value));
+        (!shown.is_empty()).then(|| Frame::Attribute(shown.into_iter().map(pair).collect()))
     }
 }
 

@@ -7,7 +7,11 @@ use engine::{Outcome, Session};
 use harness::{Gate, Peer, Server, error, integer, ok};
 
 fn shown(session: &Session) -> Option<u64> {
-    session.shown_revision().map(|revision| revision.0)
+    let shown = session.shown();
+    shown.first().map(|&(name, number)| {
+        assert_eq!(name, "rev");
+        u64::try_from(number).expect("a revision")
+    })
 }
 
 /// A client that speaks RESP3 and sees revisions.

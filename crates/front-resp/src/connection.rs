@@ -593,11 +593,9 @@ impl Connection {
     /// Puts its revision in front of the reply encoded from `start` on, if there
     /// is one and the client wants that.
     fn show_revision(&mut self, start: usize) {
-        if let Some(revision) = self.session.shown_revision()
-            && self.encoder.out.len() > start
-        {
-            let number = i64::try_from(revision.0).unwrap_or(i64::MAX);
-            self.encoder.put_attribute_before(start, "rev", number);
+        let shown = self.session.shown();
+        if !shown.is_empty() && self.encoder.out.len() > start {
+            self.encoder.put_attributes_before(start, &shown);
         }
     }
 

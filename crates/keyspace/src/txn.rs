@@ -88,6 +88,10 @@ pub struct Txn<'t> {
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
+    /// Until when what it flushes can be taken back (milliseconds since 1970).
+    undo_until_ms: Option<u64>,
+    /// It has flushed keys that can be.
+    is_undoable: bool,
     reads: ReadCounts,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
@@ -114,6 +118,9 @@ pub struct Finished {
     pub misses: u32,
     /// Keys it had to bring into memory, see [`Txn::loaded`].
     pub loaded: u32,
+    /// Until when the keys that it flushed can be brought back, if so, in
+    /// milliseconds since 1970.
+    pub undo_until_ms: Option<u64>,
 }
 
 impl<'t> Txn<'t> {
@@ -175,6 +182,8 @@ impl<'t> Txn<'t> {
             changed: SmallVec::new(),
             expired: 0,
             keeps_due: false,
+            undo_until_ms: None,
+            is_undoable: false,
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
@@ -215,6 +224,7 @@ impl<'t> Txn<'t> {
             hits: self.reads.hits.get(),
             misses: self.reads.misses.get(),
             loaded: self.loaded,
+            undo_until_ms: self.undo_until_ms.filter(|_| self.is_undoable),
         }
     }
 

@@ -44,7 +44,7 @@ impl Encoder {
         self.protocol == Protocol::Resp3
     }
 
-    /// Puts an attribute of one pair in front of what is encoded from `start`
+    /// Puts an attribute of these pairs in front of what is encoded from `start`
     /// on: for what is only known once the reply is written.
     ///
     /// ```
@@ -52,17 +52,19 @@ impl Encoder {
     /// use resp::{Encoder, Protocol};
     /// let mut encoder = Encoder::new(Protocol::Resp3);
     /// encoder.ok();
-    /// encoder.put_attribute_before(0, "rev", 7);
+    /// encoder.put_attributes_before(0, &[("rev", 7)]);
     /// assert_eq!(encoder.out, b"|1\r\n$3\r\nrev\r\n:7\r\n+OK\r\n");
     /// ```
     ///
     /// # Panics
     /// On RESP2, as [`Reply::attribute`].
-    pub fn put_attribute_before(&mut self, start: usize, name: &str, value: i64) {
+    pub fn put_attributes_before(&mut self, start: usize, pairs: &[(&str, i64)]) {
         let end = self.out.len();
-        self.attribute(1);
-        self.bulk(name.as_bytes());
-        self.integer(value);
+        self.attribute(pairs.len());
+        for (name, value) in pairs {
+            self.bulk(name.as_bytes());
+            self.integer(*value);
+        }
         let len = self.out.len() - end;
         self.out[start..].rotate_right(len);
     }

@@ -263,6 +263,8 @@ pub struct Settings {
     pub history_bytes: u64,
     /// Bytes of the log that are kept for a watch (`WATCHFROM`) that is behind.
     pub watch_log_bytes: u64,
+    /// Seconds in which a mass deletion can be taken back; 0 never.
+    pub undo_window_s: u64,
     /// Bytes of memory for what the archive has read and not yet written.
     pub write_buffer_bytes: u64,
     /// Bytes of memory for blocks of the archive that were read lately.
@@ -344,6 +346,7 @@ impl Default for Settings {
             archive_idle_s: 1,
             archive_interval_s: 60,
             history_keep_s: 24 * 60 * 60,
+            undo_window_s: 60 * 60,
             history_bytes: 10 << 30,
             watch_log_bytes: 1 << 30,
             write_buffer_bytes: 256 << 20,

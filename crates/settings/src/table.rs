@@ -526,6 +526,14 @@ pub static SETTINGS: &[Setting] = &[
     ),
     row(
         "storage",
+        "undo_window",
+        Kind::Seconds { max: INT },
+        integer!(undo_window_s),
+        "Time in which UNDO brings back what FLUSHALL or FLUSHDB has taken away, whatever else is kept of the past; 0 turns that off. It takes a history: see history_keep.",
+    )
+    .redis(&["undo-window"]),
+    row(
+        "storage",
         "write_buffer_size",
         MEGABYTES,
         size!(write_buffer_bytes),

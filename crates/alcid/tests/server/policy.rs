@@ -241,3 +241,58 @@ fn what_is_purged_of_a_large_collection_is_in_no_file() {
         assert_eq!(wire.call(&["HLEN", "large"]), Frame::Integer(3000));
     }
 }
+
+#[test]
+fn what_was_flushed_comes_back_after_a_crash_and_whatever_is_let_go() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for n in 0..2000 {
+        assert!(wire.send(&["SET", &format!("key:{n}"), "v"]));
+    }
+    (0..2000).for_each(|_| drop(wire.frame()));
+    assert_eq!(wire.call(&["HSET", "hash", "f", "1"]), Frame::Integer(1));
+    let digest = wire.text(&["DEBUG", "DIGEST"]);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(wire.text(&["HISTORY.POLICY", "SET", "*", "KEEP", "NONE"]), "OK");
+    assert_eq!(wire.text(&["FLUSHALL"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    server.kill();
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(0));
+    assert!(pins(&mut wire).contains(&("undo".to_owned(), 2002)), "{:?}", pins(&mut wire));
+    let Frame::Integer(oldest) = wire.call(&["HISTORY.COMPACT"]) else { panic!("no number") };
+    assert!(oldest <= 2002, "{oldest}");
+    let Frame::Array(map) = wire.call(&["UNDO"]) else { panic!("no map") };
+    let flushed = Frame::Array(vec![Frame::Integer(2003), Frame::bulk("flushall")]);
+    assert_eq!(map[3], Frame::Array(vec![flushed]));
+    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
+    assert_eq!(names(&mut wire), ["history"]);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let Frame::Integer(later) = wire.call(&["HISTORY.COMPACT"]) else { panic!("no number") };
+    assert!(later > 2003, "{later}");
+    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
+}
+
+#[test]
+fn a_purge_that_was_cut_short_goes_on_after_the_start() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for value in ["Zaphod", "Marvin"] {
+        assert_eq!(wire.text(&["SET", "user:1", value]), "OK");
+    }
+    let data_dir = server.data_dir();
+    // Nothing can be written where the segment is to be written anew.
+    let in_the_way = data_dir.join("log/00000000000000000001.alog.rewrite");
+    std::fs::create_dir(&in_the_way).expect("ours");
+    let reply = wire.text(&["HISTORY.PURGE", "user:1", "CONFIRM"]);
+    assert!(reply.contains("since revision 3, but it is not erased from every file"), "{reply}");
+    assert!(!files_with(&data_dir, b"Zaphod").is_empty());
+    assert!(wire.text(&["AT", "r:1", "GET", "user:1"]).starts_with("COMPACTED"));
+    server.kill();
+    std::fs::remove_dir(&in_the_way).expect("ours");
+    server.restart();
+    eventually("the rest is erased", || files_with(&data_dir, b"Zaphod").is_empty());
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["GET", "user:1"]), "Marvin");
+}

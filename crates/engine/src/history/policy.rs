@@ -80,7 +80,7 @@ fn change(call: &mut Call<'_, '_>, change: impl FnOnce(&mut Txn<'_>)) {
     let scope = Scope::Shards(smallvec::SmallVec::new());
     let journal = &*engine.replicator;
     let mut txn = Txn::begin(&engine.keyspace, &scope, journal, &mut buffers, options);
-    engine.originate(&mut txn, session, call.command);
+    engine.originate(&mut txn, call.live, session, call.command);
     change(&mut txn);
     let finished = txn.finish();
     session.buffers = buffers;

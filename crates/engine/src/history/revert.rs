@@ -93,14 +93,14 @@ impl Author {
 }
 
 /// A value with its deadline.
-type Then = Option<(Value, Option<u64>)>;
+pub(super) type Then = Option<(Value, Option<u64>)>;
 
 /// Keys and what they are to be.
-type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
+pub(super) type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
 
 /// What a write did, or would do.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     restored: u64,
     removed: u64,
     /// Keys that stay as they are, for what they were is not kept.
@@ -173,7 +173,8 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db, to, author: &author, is_dry, report: None };
+        let undoes = Vec::new();
+        let job = Job { engine, db, to, author: &author, is_dry, report: None, undoes };
         let (written, counts) = job.revert(&target)?;
         reply.frame(&counts.frame(written));
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
@@ -192,7 +193,7 @@ pub(crate) fn try_revert(
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
         let report = Some(RefCell::new(Report::new(asked, db)));
-        let job = Job { engine, db, to, author: &author, is_dry: true, report };
+        let job = Job { engine, db, to, author: &author, is_dry: true, report, undoes: Vec::new() };
         let (_, counts) = job.revert(&target)?;
         let report = job.report.expect("made above").into_inner();
         report.write(&counts.frame(None), reply);
@@ -206,7 +207,8 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
         let to = engine.moment(branch, when, now_ms)?;
-        let job = Job { engine, db: 0, to, author: &author, is_dry: false, report: None };
+        let undoes = Vec::new();
+        let job = Job { engine, db: 0, to, author: &author, is_dry: false, report: None, undoes };
         let (written, _) = job.revert(&Target::All)?;
         reply.ok();
         Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
@@ -236,7 +238,8 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
         let to = Moment { branch, revision: depends_on, time_ms: now_ms };
-        let job = Job { engine, db, to, author: &author, is_dry: false, report: None };
+        let undoes = Vec::new();
+        let job = Job { engine, db, to, author: &author, is_dry: false, report: None, undoes };
         let written = job.undelete(&key, then)?;
         match written {
             Some(revision) => reply.frame(&number(revision.0)),
@@ -279,15 +282,17 @@ fn last_value(
     Ok(found)
 }
 
-struct Job<'j> {
-    engine: &'j Arc<Engine>,
-    db: DbIndex,
-    to: Moment,
-    author: &'j Author,
+pub(super) struct Job<'j> {
+    pub(super) engine: &'j Arc<Engine>,
+    pub(super) db: DbIndex,
+    pub(super) to: Moment,
+    pub(super) author: &'j Author,
     /// Count only.
-    is_dry: bool,
+    pub(super) is_dry: bool,
     /// Where to tell what becomes of each key.
-    report: Option<RefCell<Report>>,
+    pub(super) report: Option<RefCell<Report>>,
+    /// Transactions that this one takes back.
+    pub(super) undoes: Vec<Revision>,
 }
 
 impl<'j> Job<'j> {
@@ -406,7 +411,7 @@ impl<'j> Job<'j> {
 
     /// Makes the keys what the plan says; `None`, and nothing is done, when the
     /// newest revision is not `upto` once the locks are held.
-    fn write(
+    pub(super) fn write(
         &self,
         scope: &Scope,
         plan: &mut Plan,
@@ -437,6 +442,7 @@ impl<'j> Job<'j> {
             txn.keep_due();
         } else {
             self.author.sign(&mut txn);
+            self.undoes.iter().for_each(|revision| txn.mark_undone(*revision));
         }
         if let Some(report) = &self.report {
             report.borrow_mut().revision = engine.replicator.newest();
@@ -502,6 +508,6 @@ fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     }
 }
 
-fn bytes_of(then: &Then) -> usize {
+pub(super) fn bytes_of(then: &Then) -> usize {
     then.as_ref().map_or(0, |(value, _)| size_of::<Value>() + value.memory_bytes())
 }

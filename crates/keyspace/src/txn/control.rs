@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{DbIndex, Revision};
 
-use super::Txn;
+use super::{Locked, Txn};
 use crate::effect::Effect;
 use crate::past_rules::Keep;
 
@@ -52,10 +52,31 @@ impl Txn<'_> {
         }
     }
 
-    /// Says of the flush that follows what it takes away, and that it can be
-    /// taken back until then (milliseconds since 1970).
-    pub fn mark_undoable(&mut self, db: DbIndex, keys: u64, bytes: u64, until_ms: u64) {
-        self.recorder.on_database(db, &Effect::Undoable { keys, bytes, until_ms });
+    /// What it flushes by [`Txn::flush_undoably`] can be taken back until then
+    /// (milliseconds since 1970).
+    pub fn keep_flushed(&mut self, until_ms: u64) {
+        self.undo_until_ms = Some(until_ms);
+    }
+
+    /// As [`Txn::flush`]. If [`Txn::keep_flushed`] says so, and there are any
+    /// keys, the record tells how many, and that they can be brought back.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn flush_undoably(&mut self, db: DbIndex) {
+        let (mut keys, mut bytes) = (0, 0);
+        if let Locked::All(guards) = &self.locked {
+            for shard in guards {
+                let db = &shard.dbs[usize::from(db)];
+                keys += db.len() as u64;
+                bytes += db.memory_bytes() as u64;
+            }
+        }
+        if let Some(until_ms) = self.undo_until_ms.filter(|_| keys > 0) {
+            self.recorder.on_database(db, &Effect::Undoable { keys, bytes, until_ms });
+            self.is_undoable = true;
+        }
+        self.flush(db);
     }
 
     /// Says that this transaction takes back what that one took away.

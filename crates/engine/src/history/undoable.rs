@@ -1,0 +1,78 @@
+//! Mass deletions that can be taken back.
+
+use std::collections::BTreeSet;
+
+use base::{DbIndex, Revision};
+use keyspace::effect::{Effect, Effects};
+use log::Record;
+
+/// A transaction that took all keys of databases away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Deletion {
+    pub(super) revision: Revision,
+    pub(super) time_ms: u64,
+    pub(super) command: Vec<u8>,
+    pub(super) user: Vec<u8>,
+    pub(super) keys: u64,
+    pub(super) bytes: u64,
+    pub(super) until_ms: u64,
+    /// Whose keys it took away.
+    pub(super) dbs: Vec<DbIndex>,
+}
+
+/// Mass deletions that can be taken back, as records tell that are seen newest
+/// first.
+#[derive(Debug, Default)]
+pub struct Undoables {
+    found: Vec<Deletion>,
+    undone: BTreeSet<Revision>,
+}
+
+impl Undoables {
+    /// Sees the next record.
+    pub fn see(&mut self, record: &Record<'_>) {
+        let mut deletion = Deletion {
+            revision: record.revision,
+            time_ms: record.header.time_ms,
+            command: Vec::new(),
+            user: Vec::new(),
+            keys: 0,
+            bytes: 0,
+            until_ms: 0,
+            dbs: Vec::new(),
+        };
+        let mut is_marked = false;
+        for effect in Effects::new(record.effects).flatten() {
+            match effect {
+                Effect::Origin { command, user, .. } => {
+                    (deletion.command, deletion.user) = (command.to_vec(), user.to_vec());
+                }
+                Effect::Undoable { keys, bytes, until_ms } => {
+                    deletion.keys += keys;
+                    deletion.bytes += bytes;
+                    deletion.until_ms = until_ms;
+                    is_marked = true;
+                }
+                Effect::Flush { db } if std::mem::take(&mut is_marked) => deletion.dbs.push(db),
+                Effect::Undone { revision } => _ = self.undone.insert(revision),
+                _ => {}
+            }
+        }
+        if !deletion.dbs.is_empty() && !self.undone.contains(&record.revision) {
+            self.found.push(deletion);
+        }
+    }
+
+    /// Those that can be taken back now, newest first.
+    pub(super) fn at(self, now_ms: u64) -> Vec<Deletion> {
+        let mut found = self.found;
+        found.retain(|deletion| deletion.until_ms > now_ms);
+        found
+    }
+
+    /// The state that the oldest of them needs.
+    #[must_use]
+    pub fn oldest_needed(self, now_ms: u64) -> Option<Revision> {
+        self.at(now_ms).last().map(|oldest| Revision(oldest.revision.0 - 1))
+    }
+}
