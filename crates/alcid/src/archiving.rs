@@ -85,6 +85,7 @@ impl Archiving {
             failed,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
+        let purging = past.clone();
         if let Some(past) = past {
             let remove = remove_old(Arc::downgrade(engine), base.clone(), log.clone());
             Past::attach(engine, past, log.clone(), Box::new(remove));
@@ -113,6 +114,9 @@ impl Archiving {
             Some(archiving) => archiving.follower.checkpoint(at),
             None => Err(ArchiveError::Stopped("the server ends".to_owned())),
         }));
+        if let Some(past) = purging {
+            finish_purges(engine, past, &archiving);
+        }
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }
@@ -266,11 +270,29 @@ fn turn(
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
         let Some(engine) = engine.upgrade() else { return };
-        crate::past::finish_purges(&past, &engine);
         if crate::past::retain(&past, &engine) {
             remove();
         }
     })
+}
+
+/// Ends purges that the stop of an earlier process has cut short, on a thread of
+/// its own: they wait for whoever reads the past, who may wait for the follower.
+fn finish_purges(engine: &Arc<Engine>, past: Arc<archive::Past>, archiving: &Arc<Archiving>) {
+    let rules = engine.keyspace.past_rules();
+    let Some(newest) = rules.purges().last().map(|purge| purge.at) else { return };
+    let archiving = archiving.clone();
+    std::thread::Builder::new()
+        .name("purge".to_owned())
+        .spawn(move || {
+            let reached = engine::Archive::settle(&*archiving, newest);
+            let done = reached
+                .and_then(|()| past.finish_purges(&rules).map_err(|error| error.to_string()));
+            if let Err(reason) = done {
+                tracing::warn!("erase the past of keys: {reason}; the next start tries again");
+            }
+        })
+        .expect("a thread can be started");
 }
 
 /// When the base moves forward, by the settings.

@@ -78,13 +78,6 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     })
 }
 
-/// Ends purges that a stop of the process has cut short.
-pub fn finish_purges(past: &archive::Past, engine: &Engine) {
-    if let Err(error) = past.finish_purges(&engine.keyspace.past_rules()) {
-        tracing::warn!("erase the past of keys: {error}; it is tried again");
-    }
-}
-
 impl engine::Past for Past {
     fn oldest(&self) -> Revision {
         self.past.oldest()

@@ -54,22 +54,16 @@ impl Past {
         Ok(erased)
     }
 
-    /// Ends purges that a stop of the process has cut short.
+    /// Ends purges that the stop of an earlier process has cut short; the base
+    /// has reached them. Not for the follower's thread, for which those may wait
+    /// whom this waits for.
     ///
     /// # Errors
     /// As [`Past::erase`].
     pub fn finish_purges(&self, rules: &PastRules) -> Result<(), PastError> {
-        let due =
-            |purge: &&Purge| purge.at <= self.opened && purge.at <= self.source.base.revision();
-        let Some(newest) = rules.purges().iter().filter(due).map(|purge| purge.at).max() else {
-            return Ok(());
-        };
         let done = horizon::read(&PURGED, &RealVfs, &self.dir, self.source.log.id());
         let done = done.unwrap_or_default();
-        if newest <= done {
-            return Ok(());
-        }
-        let unfinished = rules.purges().iter().filter(due).filter(|purge| purge.at > done);
+        let unfinished = rules.purges().iter().filter(|purge| purge.at > done);
         unfinished.map(|purge| self.erase(purge)).try_for_each(|erased| erased.map(drop))
     }
 

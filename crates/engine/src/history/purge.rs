@@ -31,13 +31,17 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     args.take_word("confirm");
     args.end()?;
-    check_alone(call)?;
     let author = Author::of(call, "history.purge", None);
     let db = call.session.db;
     aside::run(call, move |engine, reply| {
         let job = Job { engine, db, key, is_prefix, author };
-        job.check_swaps()?;
-        let at = job.begin_anew()?;
+        let at = {
+            // Until their past begins anew nobody makes a branch or a tag.
+            let _turn = engine.branches.turn.lock();
+            check_alone(engine)?;
+            job.check_swaps()?;
+            job.begin_anew()?
+        };
         if let Some(archive) = engine.archive() {
             archive.settle(at).map_err(|reason| unfinished(at, &reason))?;
         }
@@ -52,8 +56,8 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// Branches and tags begin with states of before, which would not be the same.
-fn check_alone(call: &Call<'_, '_>) -> Result {
-    let known = call.engine.branches.known.read();
+fn check_alone(engine: &Engine) -> Result {
+    let known = engine.branches.known.read();
     let branches = known.iter().map(|branch| &branch.name);
     let names: Vec<_> =
         branches.chain(known.tags().keys()).map(|name| String::from_utf8_lossy(name)).collect();
