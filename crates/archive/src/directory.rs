@@ -298,8 +298,9 @@ mod tests {
     fn the_version_without_branches_and_rules_is_read() {
         let older = Directory { overlays: Vec::new(), rules: Arc::default(), ..sample() };
         let mut bytes = older.encode();
-        // No overlays; the last branch's number, no branches, no tags; then the rules.
-        let mut newer = vec![0, 0, 0, 0];
+        // No overlays; the last branch's number, no branches, no tags; the last
+        // merge's, none made, none open; then the rules.
+        let mut newer = vec![0; 7];
         older.rules.encode(&mut newer);
         assert!(bytes.ends_with(&newer));
         bytes.truncate(bytes.len() - newer.len());

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The last millisecond of the year 9999, the last that has a form in ISO 8601.
 const TIME_MS_MAX: u64 = 253_402_300_799_999;
 
-/// Reads an argument.
+/// Reads an argument; tags are for those who know which there are.
 ///
 /// # Errors
 /// When it has none of the forms, with all of them in the text.
@@ -16,7 +16,7 @@ pub fn parse_when(arg: &[u8]) -> Result<When> {
     let text = std::str::from_utf8(arg).ok();
     if text.is_some_and(|text| text.starts_with("tag:")) {
         return Err(Error::new(format!(
-            "ERR '{}' names a tag, and there are none yet: name a revision (r:42) or a time",
+            "ERR '{}' names a tag, which is not known here: name a revision (r:42) or a time",
             shown(arg)
         )));
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_do_not_exist_yet() {
+    fn tags_are_for_those_who_know_them() {
         let error = parse_when(b"tag:v1").expect_err("no tags");
         assert!(error.text().contains("'tag:v1' names a tag"), "{error}");
     }

@@ -332,6 +332,12 @@ fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
     )))
 }
 
+/// The error for a name that no tag has.
+pub(crate) fn no_tag(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]);
+    Error::new(format!("ERR no tag is named '{name}'; TAG LIST names those that there are"))
+}
+
 /// The error for a name that no branch has.
 pub(crate) fn no_branch(name: &[u8]) -> Error {
     let name =

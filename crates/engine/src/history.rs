@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 use base::when::When;
 use base::{BranchId, Frame, Revision};
-use command::{Args, Error, Result, parse_when, time_named};
+use command::{Args, Error, Result, time_named};
 use log::Record;
 
 use crate::call::Handler;
@@ -51,7 +51,7 @@ struct Bounds {
 
 impl Bounds {
     /// Reads FROM or TO if one of them comes next.
-    fn take(&mut self, args: &mut Args<'_>) -> Result<bool> {
+    fn take(&mut self, engine: &Engine, args: &mut Args<'_>) -> Result<bool> {
         let bound = if args.take_word("from") {
             &mut self.from
         } else if args.take_word("to") {
@@ -59,7 +59,7 @@ impl Bounds {
         } else {
             return Ok(false);
         };
-        *bound = Some(parse_when(args.next()?)?);
+        *bound = Some(engine.parse_when(args.next()?)?);
         Ok(true)
     }
 

@@ -20,6 +20,7 @@ use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
 use keyspace::{Buffers, Journal, Keyspace, Scope, Since, Txn, TxnOptions, Value, ValueRef};
 
 use crate::aside::{self, Aside};
+use crate::branch::no_tag;
 use crate::call::{Call, Handler};
 use crate::engine::{Engine, Live};
 use crate::execute::{Outcome, arguments, borrow, find, scope_in};
@@ -86,6 +87,30 @@ impl Engine {
         ))
     }
 
+    /// Reads a `<when>`; a tag stands for the revision that it names.
+    pub(crate) fn parse_when(&self, arg: &[u8]) -> Result<When> {
+        let Some(name) = arg.strip_prefix(b"tag:") else { return parse_when(arg) };
+        let known = self.branches.known.read();
+        let tag = known.tags().get(name).ok_or_else(|| no_tag(name))?;
+        Ok(When::Revision(tag.revision))
+    }
+
+    /// The branch of the tag that a `<when>` names, if it does.
+    fn branch_of_tag(&self, arg: &[u8]) -> Option<BranchId> {
+        let known = self.branches.known.read();
+        known.tags().get(arg.strip_prefix(b"tag:")?).map(|tag| tag.branch)
+    }
+
+    /// When a revision ran. That of a tag is known as long as the tag.
+    fn time_ms_of(&self, revision: Revision) -> Result<u64> {
+        let known = self.branches.known.read();
+        let tagged = known.tags().values().find(|tag| tag.revision == revision);
+        match tagged.map(|tag| tag.time_ms) {
+            Some(time_ms) => Ok(time_ms),
+            None => Ok(self.needs_past()?.time_of(revision)?),
+        }
+    }
+
     /// The moment of a branch's line that a client names.
     pub(crate) fn moment(&self, branch: BranchId, when: When, now_ms: u64) -> Result<Moment> {
         let past = self.needs_past()?;
@@ -99,7 +124,7 @@ impl Engine {
                 Ok(Moment { branch, revision: Revision::ZERO, time_ms: 0 })
             }
             (When::Revision(revision), _) => {
-                Ok(Moment { branch, revision, time_ms: past.time_of(revision)? })
+                Ok(Moment { branch, revision, time_ms: self.time_ms_of(revision)? })
             }
             (_, time_ms) => {
                 let time_ms = time_ms.unwrap_or(now_ms);
@@ -379,13 +404,17 @@ pub(crate) fn check_may_travel(command: &Command) -> Result {
 }
 
 fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let when = parse_when(call.args[0])?;
+    let when = call.engine.parse_when(call.args[0])?;
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
     let branch = match branch {
         Some(name) => call.engine.branch_named(name)?.id,
-        None => call.session.branch(),
+        // A tag names a branch as well.
+        None => {
+            let tagged = call.engine.branch_of_tag(call.args[0]);
+            tagged.unwrap_or(call.session.branch())
+        }
     };
     let argv = &words[begin..];
     let command = find(argv)?;
@@ -402,7 +431,7 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
         word if command::args::is_word(word, "off") => None,
         when => {
             let branch = call.session.branch();
-            let moment = call.engine.moment(branch, parse_when(when)?, call.now_ms)?;
+            let moment = call.engine.moment(branch, call.engine.parse_when(when)?, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
             call.engine.view_of_keys_at(moment)?;
             Some(moment)

@@ -208,6 +208,10 @@ impl Client {
     fn note(&mut self, at: &mut Place) -> Option<()> {
         let branch = self.any_branch();
         let revision = at.text(&["LASTREV"])?;
+        // A connection that has changed nothing yet knows no revision.
+        if revision == "(nil)" {
+            return Some(());
+        }
         let keys = self.model.branches[&branch].clone();
         self.notes.push(Note { branch, revision, keys });
         Some(())

@@ -130,13 +130,13 @@ mod tests {
     use std::path::Path;
 
     use base::{BranchId, SeededRng, SystemClock};
-    use log::{LogOptions, MemVfs, RecordHeader};
+    use log::{FsyncPolicy, LogOptions, MemVfs, RecordHeader};
 
     use super::*;
 
     #[test]
     fn what_is_asked_for_stays_and_memory_is_bounded() {
-        let options = LogOptions { segment_bytes_max: 1 << 30, ..LogOptions::default() };
+        let options = LogOptions { fsync: FsyncPolicy::Always, ..LogOptions::default() };
         let (vfs, clock) = (Arc::new(MemVfs::new()), Arc::new(SystemClock));
         let mut rng = SeededRng::new(1);
         let (log, _) = Log::open(

@@ -9,7 +9,7 @@ use keyspace::effect::Effect;
 use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
 use super::create::{Asker, busy};
-use super::no_branch;
+use super::{no_branch, no_tag};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
@@ -102,7 +102,7 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
         if args.take_word("from") {
             from = Some(args.next()?);
         } else if args.take_word("at") {
-            at = Some(command::parse_when(args.next()?)?);
+            at = Some(call.engine.parse_when(args.next()?)?);
         } else if args.take_word("ttl") {
             ttl_ms = Some(duration(args.next()?)?);
         } else if args.take_word("quota") {
@@ -317,7 +317,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine;
     if !is_word(when, "parent") {
         let branch = named(engine, name, "reset; REVERT ALL brings back what it was")?.id;
-        let when = command::parse_when(when)?;
+        let when = engine.parse_when(when)?;
         return revert::reset(call, branch, when);
     }
     let turn = engine.branches.turn.lock();
@@ -418,7 +418,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
         if args.take_word("branch") {
             branch = Some(args.next()?);
         } else if args.take_word("at") {
-            at = Some(command::parse_when(args.next()?)?);
+            at = Some(call.engine.parse_when(args.next()?)?);
         } else {
             return Err(Error::SYNTAX);
         }
@@ -453,10 +453,7 @@ fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (engine, name) = (call.engine, call.args[0]);
     let turn = engine.branches.turn.lock();
     if !engine.branches.known.read().tags().contains_key(name) {
-        return Err(Error::new(format!(
-            "ERR no tag is named '{}'",
-            text(&name[..name.len().min(NAME_BYTES_MAX)])
-        )));
+        return Err(no_tag(name));
     }
     let revision = engine.note_tag(&call.asker(), &Effect::TagGone { name });
     drop(turn);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base::when::When;
 use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
-use command::{Args, Error, Result, parse_when};
+use command::{Args, Error, Result};
 use keyspace::Keyspace;
 use keyspace::merge::{Difference, Version, difference};
 
@@ -129,7 +129,7 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn named(engine: &Engine, side: &[u8]) -> Result<(BranchId, Option<When>)> {
     let at = side.iter().position(|byte| *byte == b'@');
     let (name, when) = match at {
-        Some(at) => (&side[..at], Some(parse_when(&side[at + 1..])?)),
+        Some(at) => (&side[..at], Some(engine.parse_when(&side[at + 1..])?)),
         None => (side, None),
     };
     Ok((engine.branch_named(name)?.id, when))

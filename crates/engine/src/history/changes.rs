@@ -44,7 +44,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
     let (mut bounds, mut pattern, mut count_max) = (Bounds::default(), None, COUNT_DEFAULT);
     while !args.is_empty() {
-        if bounds.take(&mut args)? {
+        if bounds.take(call.engine, &mut args)? {
         } else if args.take_word("match") {
             pattern = Some(args.next()?.to_vec());
         } else if args.take_word("count") {
@@ -108,7 +108,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
     let (mut bounds, mut by, mut bucket_ms) = (Bounds::default(), By::Command, 60_000);
     while !args.is_empty() {
-        if bounds.take(&mut args)? {
+        if bounds.take(call.engine, &mut args)? {
         } else if args.take_word("by") {
             by = match args.next()?.to_ascii_lowercase().as_slice() {
                 b"command" => By::Command,

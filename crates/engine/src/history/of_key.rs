@@ -119,7 +119,7 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (mut element, mut bounds, mut count_max) = (None, Bounds::default(), COUNT_DEFAULT);
     let (mut oldest_first, mut values) = (false, false);
     while !args.is_empty() {
-        if bounds.take(&mut args)? {
+        if bounds.take(call.engine, &mut args)? {
         } else if args.take_word("field") {
             element = Some(Element::Field(args.next()?.to_vec()));
         } else if args.take_word("member") {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base::when::When;
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
-use command::{Args, Error, Result, parse_when};
+use command::{Args, Error, Result};
 use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
 
 use super::events::{self, What};
@@ -139,7 +139,7 @@ struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    fn read(words: &'a [&'a [u8]]) -> Result<Order<'a>> {
+    fn read(engine: &Engine, words: &'a [&'a [u8]]) -> Result<Order<'a>> {
         let mut args = Args::new(words);
         let is_to = |index: usize| words.get(index).is_some_and(|word| is_word(word, "to"));
         let target = if is_to(1) && args.take_word("all") {
@@ -152,7 +152,7 @@ impl<'a> Order<'a> {
         if !args.take_word("to") {
             return Err(Error::SYNTAX);
         }
-        let when = parse_when(args.next()?)?;
+        let when = engine.parse_when(args.next()?)?;
         let (mut is_dry, mut message) = (false, None);
         while !args.is_empty() {
             if args.take_word("dryrun") {
@@ -168,7 +168,7 @@ impl<'a> Order<'a> {
 }
 
 fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let Order { target, when, is_dry, message } = Order::read(call.args)?;
+    let Order { target, when, is_dry, message } = Order::read(call.engine, call.args)?;
     let author = Author::of(call, "revert", message);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
@@ -187,7 +187,7 @@ pub(crate) fn try_revert(
     words: &[&[u8]],
     asked: Asked,
 ) -> Result<Outcome> {
-    let Order { target, when, message, .. } = Order::read(words)?;
+    let Order { target, when, message, .. } = Order::read(call.engine, words)?;
     let author = Author::of(call, "revert", message);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
@@ -218,7 +218,8 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
 fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
     let key = args.next()?.to_vec();
-    let when = if args.take_word("at") { Some(parse_when(args.next()?)?) } else { None };
+    let when =
+        if args.take_word("at") { Some(call.engine.parse_when(args.next()?)?) } else { None };
     args.end()?;
     let author = Author::of(call, "undelete", None);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);

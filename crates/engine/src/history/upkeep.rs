@@ -2,7 +2,7 @@
 
 use base::{BranchId, Frame};
 use command::args::is_word;
-use command::{Error, Result, parse_when};
+use command::{Error, Result};
 
 use super::number;
 use crate::aside::{self, Aside};
@@ -35,7 +35,7 @@ fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn compact(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let before = match call.args {
         [] => None,
-        [word, when] if is_word(word, "before") => Some(parse_when(when)?),
+        [word, when] if is_word(word, "before") => Some(call.engine.parse_when(when)?),
         _ => return Err(Error::SYNTAX),
     };
     let now_ms = call.now_ms;

@@ -80,9 +80,6 @@ impl Txn<'_> {
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
         let was_unknown = part.settle_unread(hash, key, existed, revision)?;
         if was_unknown {
-            if existed {
-                self.shard_mut(index).note_removal(revision);
-            }
             self.changed(index, db);
         }
         Ok(was_unknown)
