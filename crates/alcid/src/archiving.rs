@@ -279,15 +279,15 @@ fn turn(
 /// Ends purges that the stop of an earlier process has cut short, on a thread of
 /// its own: they wait for whoever reads the past, who may wait for the follower.
 fn finish_purges(engine: &Arc<Engine>, past: Arc<archive::Past>, archiving: &Arc<Archiving>) {
-    let rules = engine.keyspace.past_rules();
-    let Some(newest) = rules.purges().last().map(|purge| purge.at) else { return };
+    let purges = engine.purges();
+    let Some(newest) = purges.iter().map(|(_, purge)| purge.at).max() else { return };
     let archiving = archiving.clone();
     std::thread::Builder::new()
         .name("purge".to_owned())
         .spawn(move || {
             let reached = engine::Archive::settle(&*archiving, newest);
             let done = reached
-                .and_then(|()| past.finish_purges(&rules).map_err(|error| error.to_string()));
+                .and_then(|()| past.finish_purges(purges, newest).map_err(|e| e.to_string()));
             if let Err(reason) = done {
                 tracing::warn!("erase the past of keys: {reason}; the next start tries again");
             }

@@ -157,8 +157,13 @@ impl engine::Past for Past {
         self.past.wide(after, upto, visit).map_err(told)
     }
 
-    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
-        self.past.erase(purge).map_err(told)
+    fn purge(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
+        // Those that failed come first.
+        let mut purges = self.engine.upgrade().map(|it| it.purges()).unwrap_or_default();
+        if !purges.iter().any(|(_, known)| known.at == purge.at) {
+            purges.push((branch, purge.clone()));
+        }
+        self.past.finish_purges(purges, purge.at).map_err(told)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

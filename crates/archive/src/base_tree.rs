@@ -422,13 +422,19 @@ impl Base {
         self.forget_manifests()
     }
 
-    /// Erases values of the past, wherever they stand.
+    /// Erases values of the past, wherever they stand, and everything that only
+    /// reads before `horizon` could see.
     ///
     /// # Errors
     /// As [`Base::compact`].
-    pub(crate) fn erase(&self, erasures: Vec<Erasure>) -> Result<(), ArchiveError> {
-        self.bounds.erase(erasures);
+    pub(crate) fn erase(
+        &self,
+        horizon: Revision,
+        erasures: Vec<Erasure>,
+    ) -> Result<(), ArchiveError> {
         let directory = self.directory();
+        self.bind(&directory, horizon);
+        self.bounds.erase(erasures);
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
         self.bounds.erase(Vec::new());
         merged?;

@@ -1,5 +1,6 @@
 //! A part of a base as a base of its own.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use base::{BranchId, Revision, SpaceId};
@@ -59,6 +60,7 @@ pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), Ar
         left: Vec::new(),
         overlays: Vec::new(),
         branches: Branches::default(),
+        purged: BTreeMap::new(),
         ..(*directory).clone()
     })
 }

@@ -12,6 +12,7 @@ mod limits;
 mod merges;
 mod patience;
 mod policy;
+mod purge;
 mod restart;
 mod revisions;
 mod run;
