@@ -274,9 +274,11 @@ impl Base {
             checksum: table.checksum().into_u128(),
         });
         Ok(Snapshot {
+            dir: self.dir.clone(),
             directory: self.directory(),
             small,
             tables: tables.collect(),
+            frozen: self.frozen(),
             _kept: Box::new(version),
         })
     }
@@ -441,6 +443,18 @@ impl Base {
         self.forget_manifests()
     }
 
+    /// Goes back to a state that it can still be read at, and forgets what came
+    /// later. It is to be opened again then.
+    ///
+    /// # Errors
+    /// When tables cannot be read or written.
+    pub(crate) fn go_back(self, to: Revision) -> Result<(), ArchiveError> {
+        self.bounds.go_back(to);
+        let directory = self.directory();
+        self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
+        self.forget_manifests()
+    }
+
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let tags = tagged(&directory.branches);
@@ -527,6 +541,8 @@ impl Frozen {
 /// The files of a base at one revision. Tables stay where they are as long as
 /// this lives, whatever compaction does.
 pub(crate) struct Snapshot {
+    /// The archive's folder.
+    dir: PathBuf,
     /// The state besides the keys.
     pub(crate) directory: Arc<Directory>,
     /// Files that the next batch replaces: name in the archive's folder, and
@@ -534,8 +550,24 @@ pub(crate) struct Snapshot {
     pub(crate) small: Vec<(String, Vec<u8>)>,
     /// Files that never change.
     pub(crate) tables: Vec<SnapshotTable>,
+    frozen: Frozen,
     /// The tree removes the file of a table when nobody has the table.
     _kept: Box<dyn std::any::Any + Send>,
+}
+
+impl Snapshot {
+    /// The directory as of the newest batch at or before `at`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn directory_at(&self, at: Revision) -> Result<Directory, ArchiveError> {
+        let mut found = None;
+        self.frozen.range(&(DIRECTORY..=DIRECTORY), Some(at), &mut |_, value| {
+            found = Some(read_directory(&self.dir, value));
+            ControlFlow::Break(())
+        })?;
+        found.unwrap_or_else(|| Ok(Directory::empty(self.directory.seed)))
+    }
 }
 
 /// A table file.

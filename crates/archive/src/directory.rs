@@ -318,7 +318,9 @@ mod tests {
         assert_eq!(bytes[..14], head.concat());
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
         // Nothing was merged.
-        end.extend_from_slice(&[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat());
+        end.extend_from_slice(
+            &[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat(),
+        );
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
     }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::backup::{
-    BackupError, CONTENTS, Contents, Goal, Made, Restored, Source, make, restore, verify,
+    BackupError, CONTENTS, Contents, Goal, Made, Restored, Source, Wanted, make, newest_ms,
+    restore, rotate, verify,
 };
-use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
+use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace, Past, PastOptions};
 use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
 use keyspace::effect::Effect;
 use keyspace::types::{Hash, List, Zset};
@@ -32,8 +33,9 @@ type State = BTreeMap<(DbIndex, Vec<u8>), (Vec<u8>, Option<u64>)>;
 struct Database {
     folder: TempDir,
     keyspace: Keyspace,
-    log: Log,
+    log: Arc<Log>,
     base: Arc<Base>,
+    past: Option<Arc<Past>>,
     follower: Option<Follower>,
     rng: SeededRng,
     clock: ManualClock,
@@ -85,7 +87,7 @@ fn options(now_ms: u64, limits: &EncodingLimits) -> TxnOptions<'_> {
 impl Database {
     fn new(seed: u64) -> Database {
         let folder = temp_dir();
-        let log = open_log(&folder.path().join("data/log"), Revision::ZERO);
+        let log = Arc::new(open_log(&folder.path().join("data/log"), Revision::ZERO));
         let base = Base::open(&folder.path().join("data/archive"), seed, 1 << 20);
         let base = Arc::new(base.expect("an empty one opens"));
         base.adopt(log.id()).expect("an empty one takes any");
@@ -94,6 +96,7 @@ impl Database {
             keyspace: Keyspace::new(DATABASES, seed),
             log,
             base,
+            past: None,
             follower: None,
             rng: SeededRng::new(seed),
             clock: ManualClock::at_ms(1_000_000),
@@ -111,7 +114,7 @@ impl Database {
         drop(self.follower.take());
         let options = FollowerOptions {
             // It moves when it is told to.
-            past: None,
+            past: self.past.clone(),
             pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
             databases: DATABASES,
             limits: EncodingLimits::default(),
@@ -189,9 +192,56 @@ impl Database {
 
     fn try_backup(&self, to: &Path) -> Result<Made, BackupError> {
         let folders = [self.path("data")];
-        let source =
-            Source { base: &self.base, log: &self.log, databases: DATABASES, folders: &folders };
-        make(&source, to, &self.clock)
+        make(&self.source(&folders), to, &self.clock)
+    }
+
+    fn source<'s>(&'s self, folders: &'s [PathBuf]) -> Source<'s> {
+        let past = self.past.as_deref();
+        Source { base: &self.base, log: &self.log, databases: DATABASES, folders, past }
+    }
+
+    /// Keeps what was from here on.
+    fn remember(&mut self) {
+        drop(self.follower.take());
+        let limits = EncodingLimits::default();
+        let options = PastOptions { databases: DATABASES, limits, is_broken: false };
+        let past = Past::open(self.base.clone(), self.log.clone(), options);
+        self.past = Some(Arc::new(past.expect("an empty folder")));
+        self.follow();
+    }
+
+    /// Appends a record that says something of branches.
+    fn declare(&self, effect: &Effect<'_>) -> Revision {
+        let mut effects = Vec::new();
+        effect.encode(&mut effects);
+        let revision = self.log.reserve();
+        ToLog(&self.log).append(revision, self.now_ms, 0, &effects);
+        revision
+    }
+
+    fn fork(&self, id: u32, name: &str) -> Revision {
+        let branch = Branch {
+            id: BranchId(id),
+            name: name.into(),
+            parent: BranchId::MAIN,
+            base: Revision::ZERO,
+            forked: Revision::ZERO,
+            created_ms: self.now_ms,
+            created_by: b"ann".to_vec(),
+            deadline_ms: None,
+            quota_bytes: 0,
+            is_readonly: false,
+            is_kept: false,
+            is_merge_only: false,
+        };
+        self.declare(&Effect::Fork { row: &branch.encode(), state: None })
+    }
+
+    fn restore_as(&self, wanted: &Wanted) -> Result<(TempDir, Restored), BackupError> {
+        let (to, mut rng) = (temp_dir(), SeededRng::new(9));
+        let from = self.path("backup");
+        let restored = restore(&from, to.path(), wanted, &self.clock, &mut rng)?;
+        Ok((to, restored))
     }
 
     fn backup(&self) -> Made {
@@ -203,12 +253,8 @@ impl Database {
         goal: Goal,
         prefix: Option<&str>,
     ) -> Result<(TempDir, Restored), BackupError> {
-        let to = temp_dir();
-        let mut rng = SeededRng::new(9);
-        let prefix = prefix.map(str::as_bytes);
-        let restored =
-            restore(&self.path("backup"), to.path(), goal, prefix, &self.clock, &mut rng)?;
-        Ok((to, restored))
+        let prefix = prefix.map(|prefix| prefix.as_bytes().to_vec());
+        self.restore_as(&Wanted { goal, branch: None, prefix })
     }
 
     /// What a server would find in a restored folder.
@@ -218,7 +264,9 @@ impl Database {
         assert_eq!((log.id(), base.revision()), (self.log.id(), revision));
         assert_eq!(log.newest(), revision, "the log goes on there");
         base.adopt(log.id()).expect("the two belong together");
-        assert_eq!(base.directory().seed, self.base.directory().seed);
+        // An empty one takes any.
+        let is_seeded = revision > Revision::ZERO;
+        assert!(!is_seeded || base.directory().seed == self.base.directory().seed);
         contents(&Arc::new(base))
     }
 }
@@ -437,30 +485,14 @@ fn branches_are_restored_with_what_their_parent_had() {
         txn.finish();
     };
     set(b"old");
-    let branch = Branch {
-        id: BranchId(1),
-        name: b"dev".to_vec(),
-        parent: BranchId::MAIN,
-        base: Revision::ZERO,
-        forked: Revision::ZERO,
-        created_ms: database.now_ms,
-        created_by: b"ann".to_vec(),
-        deadline_ms: None,
-        quota_bytes: 0,
-        is_readonly: false,
-        is_kept: false,
-        is_merge_only: false,
-    };
-    let mut effects = Vec::new();
-    Effect::Fork { row: &branch.encode(), state: None }.encode(&mut effects);
-    ToLog(&database.log).append(database.log.reserve(), database.now_ms, 0, &effects);
+    database.fork(1, "dev");
     set(b"new");
     let made = database.backup();
     assert!(made.oldest.0 + 3 <= made.newest.0, "{made:?}");
     let (folder, _) = database.restore(Goal::Newest, None).expect("it is there");
     let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
     let base = Arc::new(base);
-    for (id, expected) in [(BranchId::MAIN, b"new"), (branch.id, b"old")] {
+    for (id, expected) in [(BranchId::MAIN, b"new"), (BranchId(1), b"old")] {
         let (directory, limits) = (base.directory(), EncodingLimits::default());
         let keyspace = Keyspace::new(DATABASES, directory.seed);
         let backing = BaseBacking::new(base.clone(), limits);
@@ -555,8 +587,8 @@ fn damage_anywhere_is_found_and_nothing_is_restored() {
             assert!(problems[0].starts_with(place.as_str()), "{problems:?}");
             let to = database.path("restored");
             let mut rng = SeededRng::new(1);
-            let error = restore(&dir, &to, Goal::Newest, None, &database.clock, &mut rng)
-                .expect_err("damaged");
+            let all = Wanted::all(Goal::Newest);
+            let error = restore(&dir, &to, &all, &database.clock, &mut rng).expect_err("damaged");
             assert!(matches!(error, BackupError::Damaged { .. }), "{place}: {error}");
             assert!(!to.exists(), "nothing is left of it");
             let _ = fs::remove_file(&path);
@@ -678,9 +710,9 @@ fn other_folders_are_left_alone() {
     let to = temp_dir();
     fs::write(to.path().join("letter.txt"), "dear").expect("ours");
     let mut rng = SeededRng::new(1);
+    let (from, all) = (database.path("backup"), Wanted::all(Goal::Newest));
     let error =
-        restore(&database.path("backup"), to.path(), Goal::Newest, None, &database.clock, &mut rng)
-            .expect_err("it is not empty");
+        restore(&from, to.path(), &all, &database.clock, &mut rng).expect_err("it is not empty");
     assert!(error.to_string().contains("\"letter.txt\""), "{error}");
     assert!(to.path().join("letter.txt").exists());
 }
@@ -694,4 +726,177 @@ fn a_backup_keeps_the_log_that_it_needs() {
     let (folder, _) = database.restore(Goal::Newest, None).expect("the backup has its own");
     assert_eq!(database.read(folder.path(), made.newest), database.states[&made.newest]);
     assert_eq!(database.log.holders(), [], "it holds nothing once it is made");
+}
+
+#[test]
+fn every_state_of_the_past_that_is_kept_can_be_restored() {
+    for seed in 21..=22 {
+        let mut database = Database::new(seed);
+        database.steps(40);
+        database.checkpoint();
+        let first = database.base.revision();
+        database.remember();
+        for _ in 0..4 {
+            database.steps(40);
+            database.checkpoint();
+        }
+        database.steps(40);
+        for move_to in [first.0, first.0 + 70] {
+            let past = database.past.as_ref().expect("it is kept");
+            let oldest = past.compact(Revision(move_to)).expect("files can be changed");
+            let made = database.backup();
+            assert_eq!((made.oldest, made.newest), (oldest, database.log.newest()));
+            let contents = Contents::read(&database.path("backup")).expect("whole");
+            assert_eq!(contents.archived(), database.base.revision());
+            assert!(oldest.0 + 30 < contents.archived().0, "{oldest}");
+            for revision in (oldest.0..=made.newest.0).step_by(13).chain([made.newest.0]) {
+                let revision = Revision(revision);
+                let (folder, restored) =
+                    database.restore(Goal::Revision(revision), None).expect("it is there");
+                let expected = &database.states[&revision];
+                assert_eq!(&database.read(folder.path(), revision), expected, "{seed} {revision}");
+                assert_eq!(restored.time_ms, database.times[&revision]);
+                let time_ms = (database.times[&revision] + 9).min(database.now_ms);
+                let by_time = database.restore(Goal::Time(time_ms), Some("user:"));
+                let (_, by_time) = by_time.expect("it is there");
+                assert_eq!(by_time.revision, revision);
+            }
+            let early = Revision(oldest.0 - 1);
+            let error = database.restore(Goal::Revision(early), None).expect_err("not there");
+            assert!(matches!(error, BackupError::NoRevision { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_past_begins_with_nothing() {
+    let mut database = Database::new(23);
+    database.remember();
+    database.steps(60);
+    database.checkpoint();
+    assert_eq!(database.backup().oldest, Revision::ZERO);
+    for revision in [Revision(0), Revision(1), Revision(30), database.log.newest()] {
+        let (folder, _) = database.restore(Goal::Revision(revision), None).expect("it is there");
+        assert_eq!(database.read(folder.path(), revision), database.states[&revision]);
+    }
+}
+
+#[test]
+fn tags_and_branches_are_restored_by_name() {
+    let mut database = Database::new(24);
+    database.is_wild = false;
+    database.remember();
+    database.steps(60);
+    let dev = database.fork(1, "dev");
+    // Their states are the base's.
+    database.checkpoint();
+    database.steps(60);
+    let (name, time_ms) = (b"v1", 0);
+    let (branch, revision) = (BranchId::MAIN, Revision::ZERO);
+    let tagged = database.declare(&Effect::Tag { name, branch, revision, time_ms });
+    database.checkpoint();
+    database.steps(60);
+    database.checkpoint();
+    let past = database.past.clone().expect("it is kept");
+    let oldest = past.compact(database.base.revision()).expect("files can be changed");
+    database.steps(30);
+    let (name, branch) = (b"late", BranchId(1));
+    database.declare(&Effect::Tag { name, branch, revision: Revision::ZERO, time_ms });
+    let made = database.backup();
+    assert!(tagged < oldest && oldest == made.oldest);
+
+    let state_at = |revision: Revision| {
+        database.states.range(..=revision).next_back().expect("the empty one").1.clone()
+    };
+    let (folder, restored) = database.restore(Goal::Tag(b"v1".to_vec()), None).expect("there");
+    assert_eq!((restored.revision, restored.branch), (tagged, None));
+    let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
+    assert!(base.directory().branches.tags().contains_key(&b"v1"[..]));
+    drop(base);
+    let wanted = |goal, branch: &str, prefix: &str| Wanted {
+        goal,
+        branch: Some(branch.into()),
+        prefix: (!prefix.is_empty()).then(|| prefix.into()),
+    };
+    let tag = Goal::Tag(b"v1".to_vec());
+    for (goal, branch, prefix, revision, at) in [
+        (Goal::Newest, "dev", "", made.newest, dev),
+        (Goal::Newest, "dev", "user:", made.newest, dev),
+        (Goal::Newest, "main", "", made.newest, made.newest),
+        (tag.clone(), "dev", "", tagged, dev),
+        (tag.clone(), "main", "use", tagged, tagged),
+        (Goal::Revision(dev), "dev", "", dev, dev),
+        (Goal::Tag(b"late".to_vec()), "dev", "", made.newest, dev),
+    ] {
+        let told = format!("{goal:?} {branch} {prefix}");
+        let (folder, restored) =
+            database.restore_as(&wanted(goal, branch, prefix)).expect("it is there");
+        assert_eq!(restored.branch.as_deref(), Some(branch));
+        let mut expected = state_at(at);
+        expected.retain(|(_, key), _| key.starts_with(prefix.as_bytes()));
+        assert!(!expected.is_empty());
+        assert_eq!(database.read(folder.path(), revision), expected, "{told}");
+    }
+    // A part is of the tag's branch.
+    let late = Wanted { branch: None, ..wanted(Goal::Tag(b"late".to_vec()), "", "u") };
+    let (_, restored) = database.restore_as(&late).expect("it is there");
+    assert_eq!(restored.branch.as_deref(), Some("dev"));
+
+    let refused = |wanted: &Wanted| database.restore_as(wanted).expect_err("refused").to_string();
+    let error = refused(&Wanted::all(Goal::Tag(b"v2".to_vec())));
+    assert_eq!(error, "no tag of the backup is named 'v2'; it has late, v1");
+    let error = refused(&wanted(Goal::Newest, "prod", ""));
+    assert_eq!(
+        error,
+        format!("no branch was named 'prod' at revision {}; there were main, dev", made.newest)
+    );
+    let between = Revision(tagged.0 + 1);
+    let error = refused(&Wanted::all(Goal::Revision(between)));
+    assert!(error.starts_with(&format!("revision {between} is not in the backup")), "{error}");
+}
+
+#[test]
+fn a_row_of_backups_has_the_newest_and_stores_the_same_once() {
+    let (mut database, _) = back_up(Database { is_wild: false, ..Database::new(25) });
+    let row = database.path("row");
+    let folders = [database.path("data")];
+    let made = |database: &Database, keep| {
+        rotate(&database.source(&folders), &row, keep, &database.clock).expect("it can be made")
+    };
+    let first = made(&database, 2);
+    assert_eq!((first.kept, first.removed), (1, 0));
+    assert_eq!(newest_ms(&row), Some(database.now_ms));
+    database.step();
+    let second = made(&database, 2);
+    assert!((1..=2).contains(&second.made.copied), "{second:?}");
+    database.step();
+    // What is not ours stays.
+    fs::create_dir(row.join("2001-01-01T00-00-00.000Z")).expect("ours");
+    fs::write(row.join("2001-01-01T00-00-00.000Z/letter.txt"), "dear").expect("ours");
+    fs::create_dir(row.join("new-2001-01-01T00-00-00.000Z")).expect("ours");
+    let third = made(&database, 2);
+    assert_eq!((third.kept, third.removed), (2, 1));
+    assert!(!first.dir.exists() && second.dir.exists());
+    assert!(row.join("2001-01-01T00-00-00.000Z/letter.txt").exists());
+    assert!(!row.join("new-2001-01-01T00-00-00.000Z").exists());
+    for dir in [&second.dir, &third.dir] {
+        assert_eq!(verify(dir).expect("there").problems, [""; 0]);
+    }
+
+    // A damaged one is not gone on with.
+    let contents = Contents::read(&third.dir).expect("whole");
+    let table = contents.files.iter().find(|file| file.path.contains("tables")).expect("one");
+    let stored = third.dir.join("files").join(&table.sha256);
+    let mut bytes = fs::read(&stored).expect("there");
+    bytes[7] ^= 1;
+    fs::remove_file(&stored).expect("ours");
+    fs::write(&stored, bytes).expect("ours");
+    database.step();
+    let fourth = made(&database, 2);
+    assert_eq!(fourth.made.copied, fourth.made.files);
+    assert_eq!(verify(&fourth.dir).expect("there").problems, [""; 0]);
+
+    let data = database.path("data/row");
+    let error = rotate(&database.source(&folders), &data, 2, &database.clock).expect_err("inside");
+    assert!(matches!(error, BackupError::Inside { .. }) && !data.exists(), "{error}");
 }

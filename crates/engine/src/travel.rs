@@ -172,9 +172,8 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Result {
         let keys = command.keys(argv);
-        keys.iter().try_for_each(|key| {
-            self.check_kept(at.branch, at.revision, db, argv[key.index])
-        })?;
+        keys.iter()
+            .try_for_each(|key| self.check_kept(at.branch, at.revision, db, argv[key.index]))?;
         // Which branch's state it is: before it was made, its parent's.
         let (branch, revision) = self.line(at.branch).at(at.revision);
         let needs_time = tells_how_it_is_kept(command);

@@ -3,6 +3,7 @@
 
 mod archive;
 mod backup;
+mod backups;
 mod branches;
 mod config;
 mod faults;
