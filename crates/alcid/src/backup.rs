@@ -175,7 +175,7 @@ fn verify(dir: &Path) -> Result<(), String> {
     }
     let problems = verified.problems.join("\n");
     Err(format!(
-        "{problems}\n{} of {files} files are damaged: nothing can be restored from this backup.",
+        "{problems}\n{} of {files} files are damaged: no state can be restored that needs them.",
         verified.problems.len()
     ))
 }

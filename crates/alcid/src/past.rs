@@ -157,6 +157,10 @@ impl engine::Past for Past {
         self.past.wide(after, upto, visit).map_err(told)
     }
 
+    fn check_erasable(&self, branch: BranchId, db: DbIndex) -> Result<(), PastError> {
+        self.past.check_erasable(branch, db).map_err(told)
+    }
+
     fn purge(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
         // Those that failed come first.
         let mut purges = self.engine.upgrade().map(|it| it.purges()).unwrap_or_default();

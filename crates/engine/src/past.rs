@@ -129,6 +129,15 @@ pub trait Past: Send + Sync {
     fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
     -> Result<(), PastError>;
 
+    /// Fails when [`Past::purge`] could not erase what keys of a branch's database
+    /// were.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_erasable(&self, _branch: BranchId, _db: DbIndex) -> Result<(), PastError> {
+        Ok(())
+    }
+
     /// Erases what keys of a branch were before a transaction, from every file;
     /// the archive has reached it. Answers how many transactions were changed
     /// for it.

@@ -219,3 +219,25 @@ fn purges_that_were_cut_short_go_on_one_after_the_other() {
         assert_eq!(on(&server, branch).text(&["GET", "k"]), "Marvin");
     }
 }
+
+#[test]
+fn what_stood_in_another_database_when_a_branch_was_made_is_left_alone() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "k", "Ford"]), "OK");
+    make(&mut main, &["dev"]);
+    purged(&mut on(&server, "dev"), "k");
+    assert_eq!(main.text(&["SWAPDB", "0", "1"]), "OK");
+    assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("changed places at revision 4"), "{said}");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert!(matches!(main.call(&["HISTORY.COMPACT"]), Frame::Integer(5..)));
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("since a state that a branch or a tag keeps"), "{said}");
+    assert_eq!(main.text(&["BRANCH", "DELETE", "dev", "FORCE"]), "OK");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    purged(&mut main, "k");
+    assert_eq!(main.text(&["SELECT", "1"]), "OK");
+    assert_eq!(main.text(&["GET", "k"]), "Ford");
+}

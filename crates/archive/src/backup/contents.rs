@@ -210,3 +210,37 @@ fn checksum(bytes: &[u8], checksum: &str) -> Option<String> {
     hash.update(field.replace(checksum, &"0".repeat(64)));
     Some(hex(&hash.finalize()))
 }
+
+#[cfg(test)]
+mod tests {
+    use testkit::temp_dir;
+
+    use super::*;
+
+    #[test]
+    fn the_first_version_begins_with_its_archive() {
+        let folder = temp_dir();
+        let contents = Contents {
+            format: 1,
+            made_by: "alcid".to_owned(),
+            database: "00".repeat(16),
+            databases: 16,
+            oldest_revision: 3,
+            oldest_ms: 1,
+            archive_revision: None,
+            older_revisions: Vec::new(),
+            newest_revision: 7,
+            newest_ms: 2,
+            newest_time: String::new(),
+            files: Vec::new(),
+            checksum: String::new(),
+        };
+        contents.clone().write(folder.path()).expect("ours");
+        let read = Contents::read(folder.path()).expect("whole");
+        assert_eq!((read.format, read.archived(), read.oldest()), (1, Revision(3), Revision(3)));
+        assert!(read.has(Revision(7)) && !read.has(Revision(2)));
+        let older = Contents { older_revisions: vec![2], archive_revision: Some(5), ..contents };
+        assert!(older.has(Revision(2)) && !older.has(Revision(1)));
+        assert_eq!(older.archived(), Revision(5));
+    }
+}

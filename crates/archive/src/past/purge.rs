@@ -28,17 +28,7 @@ type Heirs = BTreeMap<(Revision, DbIndex, Vec<u8>), After>;
 impl Past {
     /// Erases what keys of a branch were before a purge, which the base must
     /// have reached. Answers how many transactions were changed for it.
-    ///
-    /// # Errors
-    /// When a backup is being made, databases have changed places meanwhile, or
-    /// files cannot be read or written. What is not erased by then can be by
-    /// asking again.
-    pub fn erase(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
-        let _one = self.purging.lock();
-        self.erase_alone(branch, purge)
-    }
-
-    fn erase_alone(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
+    fn erase(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
         let source = &self.source;
         let (archived, wanted) = (source.base.revision(), purge.at);
         if archived < wanted {
@@ -59,14 +49,16 @@ impl Past {
 
     /// Erases what is left of purges, all that there ever were, up to a revision
     /// that the base has reached: the last one, and those that failed or that
-    /// the stop of an earlier process has cut short. Answers as
-    /// [`Past::erase`], of the last.
+    /// the stop of an earlier process has cut short. Answers how many
+    /// transactions were changed for the last.
     ///
     /// Not for the follower's thread, for which those may wait whom this waits
     /// for.
     ///
     /// # Errors
-    /// As [`Past::erase`].
+    /// When a backup is being made, databases have changed places meanwhile, or
+    /// files cannot be read or written. What is not erased by then can be by
+    /// asking again.
     pub fn finish_purges(
         &self,
         mut purges: Vec<(BranchId, Purge)>,
@@ -79,11 +71,21 @@ impl Past {
         purges.sort_by_key(|(_, purge)| purge.at);
         let mut erased = 0;
         for (branch, purge) in &purges {
-            erased = self.erase_alone(*branch, purge)?;
+            erased = self.erase(*branch, purge)?;
             let id = self.source.log.id();
             horizon::write(&PURGED, &RealVfs, &self.dir, id, purge.at)?;
         }
         Ok(erased)
+    }
+
+    /// Fails when what keys of a branch's database were cannot be erased, because
+    /// it has changed places with another.
+    ///
+    /// # Errors
+    /// That, or when files cannot be read.
+    pub fn check_erasable(&self, branch: BranchId, db: DbIndex) -> Result<(), PastError> {
+        let at = self.source.log.buffered();
+        self.spaces_of(branch, &Purge { db, key: Vec::new(), is_prefix: true, at }).map(drop)
     }
 
     /// Where keys of the purge's database have stood, in states that may still
@@ -131,7 +133,7 @@ impl Past {
         })?;
         swapped?;
         match others.iter().find(|(space, _)| spaces.contains(space)) {
-            Some((_, &b)) => Err(PastError::Swapped { a: purge.db, b, revision: oldest }),
+            Some((_, &b)) => Err(PastError::Mixed { a: purge.db, b }),
             None => Ok(spaces.into_iter().collect()),
         }
     }

@@ -18,7 +18,11 @@ impl Engine {
     /// The oldest state of a key that may be read, as far as rules and purges
     /// say: what is older may be gone nevertheless.
     pub(crate) fn kept_from(&self, branch: BranchId, db: DbIndex, key: &[u8]) -> Result<Revision> {
-        self.kept_by(&self.keyspace.past_rules(), branch, db, key)
+        let rules = self.keyspace.past_rules();
+        if branch == BranchId::MAIN && rules.is_empty() {
+            return Ok(Revision::ZERO);
+        }
+        self.kept_by(&rules, branch, db, key)
     }
 
     /// The rules are those of every branch.

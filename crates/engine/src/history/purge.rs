@@ -96,7 +96,9 @@ impl Job<'_> {
             }
             ControlFlow::Continue(())
         })?;
-        let Some((a, b, revision)) = swapped else { return Ok(()) };
+        let Some((a, b, revision)) = swapped else {
+            return Ok(past.check_erasable(self.branch.id, self.db)?);
+        };
         Err(Error::new(format!(
             "ERR databases {a} and {b} changed places at revision {revision}, so it cannot be told whose past is \
              whose; HISTORY.COMPACT BEFORE r:{} first",
