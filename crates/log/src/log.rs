@@ -231,8 +231,8 @@ impl Log {
             const GATHER: Duration = Duration::from_millis(10);
             const REST: Duration = Duration::from_millis(200);
             loop {
-                let at_once = shared.policy() == FsyncPolicy::Always
-                    || log_writer.lock().is_clean();
+                let at_once =
+                    shared.policy() == FsyncPolicy::Always || log_writer.lock().is_clean();
                 let closing = shared.queue.wait(at_once, if at_once { REST } else { GATHER });
                 let mut writer = log_writer.lock();
                 if closing {

@@ -1,7 +1,7 @@
 //! What the writer, the threads that append and the readers of a log share.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Clock, Revision};

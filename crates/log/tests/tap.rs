@@ -87,11 +87,13 @@ fn each_record_once_in_its_place() {
         let mut expected = Vec::new();
         for _ in 0..300 {
             // Threads that come in another order than their revisions.
-            let mut reserved: Vec<Revision> = (0..1 + rng.below(4)).map(|_| log.reserve()).collect();
+            let mut reserved: Vec<Revision> =
+                (0..1 + rng.below(4)).map(|_| log.reserve()).collect();
             let mark = if rng.below(3) == 0 { "!" } else { "" };
             let most = if rng.below(9) == 0 { 600 } else { 60 };
             let pad = "x".repeat(rng.below(most) as usize);
-            expected.extend(reserved.iter().map(|it| (it.0, format!("{mark}{pad}{it}").into_bytes())));
+            expected
+                .extend(reserved.iter().map(|it| (it.0, format!("{mark}{pad}{it}").into_bytes())));
             while !reserved.is_empty() {
                 let nth = rng.below(reserved.len() as u64) as usize;
                 let revision = reserved.remove(nth);

@@ -237,14 +237,16 @@ mod tests {
                 filter.remove(&gone, there.iter().map(|watch| &**watch));
             }
             let mut rules = Rules::default();
-            there
-                .iter()
-                .for_each(|it| rules.add(it.id, BranchId::MAIN, it.db, &it.selection));
+            there.iter().for_each(|it| rules.add(it.id, BranchId::MAIN, it.db, &it.selection));
             for _ in 0..5 {
                 let key = word(&mut rng, b"abc:x");
                 let concern = filter.concerns(&HEADER, &set(&key));
                 assert!(filter.is_current(concern));
-                assert_eq!(concern.is_wanted, rules.wants(BranchId::MAIN, 0, Some(&key)), "{key:?}");
+                assert_eq!(
+                    concern.is_wanted,
+                    rules.wants(BranchId::MAIN, 0, Some(&key)),
+                    "{key:?}"
+                );
                 was_wanted[usize::from(concern.is_wanted)] += 1;
             }
         }

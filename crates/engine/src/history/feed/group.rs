@@ -412,7 +412,8 @@ pub(super) mod tests {
         selection: Selection,
     ) -> Arc<Watch> {
         let client = Clients::default().connect(String::new(), String::new(), 0);
-        let request = Request { selection, ..Request::parse(&[b"now"], &|_| unreachable!()).unwrap() };
+        let request =
+            Request { selection, ..Request::parse(&[b"now"], &|_| unreachable!()).unwrap() };
         let line = Line::of(&Branches::default(), BranchId::MAIN);
         Watch::new(id, client, (line, b"main".to_vec()), 0, request, from, 0)
     }

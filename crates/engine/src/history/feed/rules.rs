@@ -79,13 +79,7 @@ struct Beginning {
 }
 
 impl Rules {
-    pub(super) fn add(
-        &mut self,
-        id: Id,
-        branch: BranchId,
-        db: DbIndex,
-        selection: &Selection,
-    ) {
+    pub(super) fn add(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
         let database = self.databases.entry((branch, db)).or_default();
         database.watches.insert(id);
         for key in &selection.keys {
@@ -105,13 +99,7 @@ impl Rules {
         }
     }
 
-    pub(super) fn remove(
-        &mut self,
-        id: Id,
-        branch: BranchId,
-        db: DbIndex,
-        selection: &Selection,
-    ) {
+    pub(super) fn remove(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
         let Some(database) = self.databases.get_mut(&(branch, db)) else { return };
         database.watches.remove(&id);
         for key in &selection.keys {
