@@ -12,6 +12,18 @@ pids=()
 dirs=()
 missed=0
 
+# Keeps every processor from sleeping until the benchmark ends, with loops that
+# give way to anything else (SCHED_IDLE). On a machine that has nothing to do but
+# answer one client, a wake-up costs more than most commands, and whatever else
+# runs takes that cost away: latencies would fall under load.
+keep_awake() {
+  local _
+  for _ in $(seq "$(nproc)"); do
+    chrt --idle 0 bash -c 'while :; do :; done' &
+    pids+=($!)
+  done
+}
+
 # Ends every server that `launch` started, and removes what they wrote.
 stop_all() {
   local pid
