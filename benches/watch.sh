@@ -276,6 +276,7 @@ if [[ $part != behind ]]; then
   # shellcheck disable=SC2086 # flags are documented to split at spaces
   launch server alcid $SERVER_FLAGS
 fi
+keep_awake
 if [[ $part == all || $part == latency ]]; then latency || missed=1; fi
 if [[ $part == all || $part == idle ]]; then idle; fi
 if [[ $part == all || $part == behind ]]; then behind || missed=1; fi
