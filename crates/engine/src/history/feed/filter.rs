@@ -39,6 +39,9 @@ pub(super) struct Filter {
     words: Box<[AtomicU64]>,
     /// Bit n: there are beginnings of n bytes, n above 0.
     lengths: AtomicU64,
+    /// A bit for each byte that one of these begins with: most keys that nobody
+    /// watches are known by that.
+    firsts: [AtomicU64; 4],
     /// Beginnings of no bytes: all keys have them.
     empty: AtomicUsize,
     known: RwLock<Known>,
@@ -60,6 +63,7 @@ impl Filter {
             watches: AtomicUsize::new(0),
             words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
             lengths: AtomicU64::new(0),
+            firsts: std::array::from_fn(|_| AtomicU64::new(0)),
             empty: AtomicUsize::new(0),
             known: RwLock::default(),
         }
@@ -96,7 +100,8 @@ impl Filter {
         // What is answered between the two, with bits missing, is no longer
         // current after the second.
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.words.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        let all = self.words.iter().chain(&self.firsts);
+        all.for_each(|word| word.store(0, Ordering::SeqCst));
         self.lengths.store(0, Ordering::SeqCst);
         others.for_each(|watch| self.set_bits(&watch.selection));
         self.epoch.fetch_add(1, Ordering::SeqCst);
@@ -138,6 +143,11 @@ impl Filter {
         if self.empty.load(Ordering::Relaxed) > 0 || self.has_bits(key) {
             return true;
         }
+        let Some(&first) = key.first() else { return false };
+        let (word, bit) = bit_of(first);
+        if self.firsts[word].load(Ordering::Relaxed) & bit == 0 {
+            return false;
+        }
         let mut lengths = self.lengths.load(Ordering::Relaxed);
         while lengths != 0 {
             let len = lengths.trailing_zeros() as usize;
@@ -163,9 +173,9 @@ impl Filter {
         }
         for (beginning, _) in selection.beginnings() {
             let len = beginning.len().min(BEGINNING_MAX);
-            if len == 0 {
-                continue;
-            }
+            let Some(&first) = beginning.first() else { continue };
+            let (word, bit) = bit_of(first);
+            self.firsts[word].fetch_or(bit, Ordering::SeqCst);
             self.set_bits_of(&beginning[..len]);
             self.lengths.fetch_or(1 << len, Ordering::SeqCst);
         }
@@ -179,6 +189,10 @@ impl Filter {
 
 fn empty_beginnings(selection: &Selection) -> usize {
     selection.beginnings().filter(|(beginning, _)| beginning.is_empty()).count()
+}
+
+fn bit_of(byte: u8) -> (usize, u64) {
+    (usize::from(byte / 64), 1 << (byte % 64))
 }
 
 /// A name's word and its bits there.
