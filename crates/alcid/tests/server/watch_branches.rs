@@ -323,9 +323,10 @@ fn come_and_go(depth: usize, fsync: &str) {
                     brief = Some((on(&server, "brief"), made));
                 }
             }
-            let (of_it, others) = open.into_iter().partition(|watch| watch.branch == "brief");
+            let (of_it, others): (Vec<_>, Vec<_>) =
+                open.into_iter().partition(|watch| watch.branch == "brief");
             open = others;
-            for watch in Vec::<Open>::from(of_it) {
+            for watch in of_it {
                 watch.check_closed(&expected);
                 ended += 1;
             }
