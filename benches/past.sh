@@ -29,27 +29,6 @@ RECENT=${RECENT:-50000}
 READS=${READS:-5000}
 REVERTED=${REVERTED:-100000}
 
-# Starts an etcd and sets etcd_port; fails where there is none.
-launch_etcd() {
-  command -v etcd >/dev/null || return 1
-  etcd_port=$(free_port)
-  local peers dir
-  peers=$(free_port)
-  dir=$(mktemp -d)
-  dirs+=("$dir")
-  etcd --data-dir "$dir" --log-level error --listen-client-urls "http://$HOST:$etcd_port" \
-    --advertise-client-urls "http://$HOST:$etcd_port" --listen-peer-urls "http://$HOST:$peers" \
-    --initial-advertise-peer-urls "http://$HOST:$peers" --initial-cluster "default=http://$HOST:$peers" >"$dir.log" 2>&1 &
-  pids+=($!)
-  dirs+=("$dir.log")
-  local _
-  for _ in $(seq 100); do
-    if (exec 3<>"/dev/tcp/$HOST/$etcd_port") 2>/dev/null; then return 0; fi
-    sleep 0.1
-  done
-  die "etcd did not answer on port $etcd_port"
-}
-
 prepare_server
 launch server alcid
 etcd_port=0
