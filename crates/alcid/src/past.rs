@@ -102,6 +102,10 @@ impl engine::Past for Past {
         self.past.view(branch, revision).map_err(told)
     }
 
+    fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+        self.past.state(branch, revision).map_err(told)
+    }
+
     fn view_of_keys(
         &self,
         branch: BranchId,

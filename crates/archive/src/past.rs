@@ -240,6 +240,16 @@ impl Past {
         Ok(self.cache.put((branch, revision), batch, true, keyspace))
     }
 
+    /// As [`Past::view`], as a keyspace of one's own.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        Ok(view::whole(&self.source, &batch, revision)?.1)
+    }
+
     /// As [`Past::view`], for those who look at keys by name only: each costs
     /// what it has to read. Counts are wrong, and to look through keys is an
     /// error.

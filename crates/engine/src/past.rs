@@ -39,6 +39,12 @@ pub trait Past: Send + Sync {
     /// As [`Past::time_of`], or when it cannot be read.
     fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
 
+    /// As [`Past::view`], as a keyspace of one's own.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError>;
+
     /// As [`Past::view`], for commands that look at the keys they name and at
     /// nothing else: each key costs what it has to read, and nothing is
     /// replayed. What it says about databases as a whole is not so: counts are

@@ -250,6 +250,12 @@ impl Engine {
         Ok(self.needs_past()?.view(branch, revision)?)
     }
 
+    /// As [`Engine::view_at`], to be changed, with keys that are read when they are asked for.
+    pub(crate) fn state_at(&self, at: Moment) -> Result<Keyspace> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.state(branch, revision)?)
+    }
+
     /// The same, for those who look at keys by name only.
     pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
         let (branch, revision) = self.line(at.branch).at(at.revision);
@@ -318,8 +324,9 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Result<Outcome> {
         let args = arguments(command, argv);
+        let (engine, open, told) = (self, None, None);
         let call =
-            &mut Call { engine: self, session, command, args, reply, live, now_ms, open: None };
+            &mut Call { engine, session, command, args, reply, live, now_ms, open, told };
         Engine::read_for(call, moment.into(), command, argv)
     }
 }
@@ -494,7 +501,7 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<(Value, Option<u64>)>> {
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_at(at, db, key, copy)
     }
 
@@ -506,7 +513,7 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<(Value, Option<u64>)>> {
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_in(view, time_ms, db, key, copy)
     }
 

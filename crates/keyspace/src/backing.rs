@@ -340,8 +340,13 @@ impl Db {
         let Some(backed) = self.backed.as_ref().filter(|backed| !backed.is_loaded(place)) else {
             return Ok(false);
         };
+        self.load_run(run_of(bucket, backed.unloaded_keys), access).map(|()| true)
+    }
+
+    /// Makes every key of a run of buckets resident.
+    fn load_run(&mut self, run: RangeInclusive<u16>, access: u32) -> Result<(), BackingError> {
+        let Some(backed) = &self.backed else { return Ok(()) };
         let backing = backed.backing.clone();
-        let run = run_of(bucket, backed.unloaded_keys);
         let mut admitted = Ok(());
         backing.buckets(self.space, run.clone(), &mut |key, stored| {
             if admitted.is_ok() {
@@ -353,7 +358,7 @@ impl Db {
         })?;
         if admitted.is_err() {
             self.settle();
-            return admitted.map(|()| true);
+            return admitted;
         }
         let backed = self.backed.as_mut().expect("only settling ends it");
         let mut loaded = backed.loaded;
@@ -369,7 +374,7 @@ impl Db {
         }
         backed.loaded = loaded;
         self.settle();
-        Ok(true)
+        Ok(())
     }
 
     /// The hash of a key that the backing answers for a run of buckets, unless
@@ -677,6 +682,33 @@ impl Keyspace {
         let loaded = db.load_bucket(bucket, self.access_clock());
         self.recount(index, db);
         loaded
+    }
+
+    /// Brings a shard's keys of a database into memory at one go.
+    ///
+    /// # Errors
+    /// When the backing cannot be read. What it answered before is here then.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn load_shard(&self, db: DbIndex, index: usize) -> Result<(), BackingError> {
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let first = bucket_at(index, 0);
+        let loaded = db.load_run(first..=first + (BUCKETS - 1) as u16, access);
+        self.recount(index, db);
+        loaded
+    }
+
+    /// Keys of a database that are not in memory. Locks one shard at a time.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn unloaded_of(&self, db: DbIndex) -> u64 {
+        let of_shard = |index| self.lock(index).dbs[usize::from(db)].unloaded_keys();
+        (0..SHARDS).map(of_shard).sum()
     }
 
     /// Notes when the keys of a bucket of `db` are due that stand in the backing

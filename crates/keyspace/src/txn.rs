@@ -85,6 +85,8 @@ pub struct Txn<'t> {
     db: DbIndex,
     /// Databases changed per shard, whose memory is recounted at the end.
     changed: SmallVec<[(usize, DbIndex); 4]>,
+    /// Databases changed in every shard.
+    changed_whole: SmallVec<[DbIndex; 16]>,
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
@@ -121,6 +123,21 @@ pub struct Finished {
     /// Until when the keys that it flushed can be brought back, if so, in
     /// milliseconds since 1970.
     pub undo_until_ms: Option<u64>,
+}
+
+impl Finished {
+    /// Of a transaction that wrote, and read nothing newer.
+    pub(crate) fn of_write(revision: Revision) -> Finished {
+        Finished {
+            written: Some(revision),
+            depends_on: revision,
+            expired: 0,
+            hits: 0,
+            misses: 0,
+            loaded: 0,
+            undo_until_ms: None,
+        }
+    }
 }
 
 impl<'t> Txn<'t> {
@@ -180,6 +197,7 @@ impl<'t> Txn<'t> {
             options,
             db: 0,
             changed: SmallVec::new(),
+            changed_whole: SmallVec::new(),
             expired: 0,
             keeps_due: false,
             undo_until_ms: None,
@@ -449,13 +467,16 @@ impl<'t> Txn<'t> {
         let Locked::All(guards) = &mut self.locked else {
             panic!("flush needs every shard locked: the command's scope must be All");
         };
+        let mut flushed = Vec::new();
         for shard in guards {
             shard.note_removal(revision);
-            let flushed = shard.flush(db, seed, revision);
+            flushed.extend(shard.flush(db, seed, revision));
+        }
+        if !flushed.is_empty() {
             self.recorder.throw_away_db(flushed);
+            self.changed_whole(db);
         }
         self.absent.clear();
-        (0..SHARDS).for_each(|index| self.changed(index, db));
     }
 
     /// Puts another keyspace's content in the place of this one's. Nothing is
@@ -487,9 +508,7 @@ impl<'t> Txn<'t> {
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;
         }
-        for db in 0..self.databases() {
-            (0..SHARDS).for_each(|index| self.changed(index, db));
-        }
+        (0..self.databases()).for_each(|db| self.changed_whole(db));
     }
 
     /// Lets two databases change places.
@@ -511,7 +530,8 @@ impl<'t> Txn<'t> {
         }
         self.absent.clear();
         // What is to be recounted at the end has changed places too.
-        for (_, db) in &mut self.changed {
+        let changed = self.changed.iter_mut().map(|(_, db)| db).chain(&mut self.changed_whole);
+        for db in changed {
             *db = if *db == a {
                 b
             } else if *db == b {
@@ -639,6 +659,12 @@ impl<'t> Txn<'t> {
         }
     }
 
+    fn changed_whole(&mut self, db: DbIndex) {
+        if !self.changed_whole.contains(&db) {
+            self.changed_whole.push(db);
+        }
+    }
+
     pub(crate) fn is_due(&self, entry: &Entry<Value>) -> bool {
         entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
     }
@@ -682,10 +708,14 @@ impl Drop for Txn<'_> {
     /// and log agree even after a handler's panic.
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
-        if !self.changed.is_empty() {
+        let changed = std::mem::take(&mut self.changed);
+        let changed_whole = std::mem::take(&mut self.changed_whole);
+        if !changed.is_empty() || !changed_whole.is_empty() {
             self.keyspace.note_access_clock(access_clock(self.options.now_ms));
         }
-        for &(shard, db) in &std::mem::take(&mut self.changed) {
+        let everywhere = (0..if changed_whole.is_empty() { 0 } else { SHARDS })
+            .flat_map(|shard| changed_whole.iter().map(move |&db| (shard, db)));
+        for (shard, db) in changed.iter().copied().chain(everywhere) {
             let keyspace = self.keyspace;
             let db = &mut self.shard_mut(shard).dbs[usize::from(db)];
             keyspace.recount(shard, db);

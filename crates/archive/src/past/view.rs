@@ -1,6 +1,6 @@
 //! States of the past as keyspaces.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{BranchId, Revision, SpaceId};
@@ -75,7 +75,16 @@ impl Backing for Batch {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.state.buckets(space, &(bucket..=bucket), each)?;
+        self.buckets(space, bucket..=bucket, each)
+    }
+
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        self.state.buckets(space, &buckets, each)?;
         self.check()
     }
 }

@@ -149,13 +149,17 @@ pub(super) fn run_in_scope(
         report.note(*db, key, Version::of(&txn, key), Version::of(&after, key));
     }
     drop(after);
-    let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &events);
-    settle(call, &finished, report.revision);
-    if !is_about_databases {
+    // Copies that share what they hold with the keys themselves go first: who
+    // changed such a key meanwhile would have to copy it.
+    if is_about_databases {
+        drop(scratch);
+    } else {
         let left = places.iter().chain(&touched).map(|(db, key)| (*db, &**key));
         engine.scratches.give_back(scratch, left);
     }
+    let finished = txn.finish();
+    report.listeners = engine.listeners_to(branch.id, &events);
+    settle(call, &finished, report.revision);
     report.write(&own, call.reply);
     Ok(Outcome::Done)
 }
@@ -182,23 +186,24 @@ fn named_places<'s>(steps: &'s [Step<'_>], home: DbIndex, databases: DbIndex) ->
             places.extend(reached.clone().map(|db| (db, Cow::Borrowed(key))));
         }
     }
-    places.sort_unstable();
-    places.dedup();
     places
 }
 
-/// Every key there is. What does not fit is refused before it is all visited.
+/// Every key there is, due or not. What does not fit is refused before it is all
+/// visited.
 fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> {
     let (mut places, mut bytes) = (Vec::new(), 0);
     for db in 0..txn.databases() {
         txn.select(db);
         let mut cursor = 0;
         loop {
-            cursor = txn.scan(cursor, SCAN_KEYS, &mut |key, value| {
+            cursor = txn.scan_with_due(cursor, SCAN_KEYS, &mut |key, value| {
                 bytes += (key.len() + value.memory_bytes()) as u64;
                 places.push((db, Cow::Owned(key.to_vec())));
             })?;
-            check_bytes(bytes, bytes_max)?;
+            if bytes > bytes_max {
+                return Err(too_much(bytes, bytes_max));
+            }
             if cursor == 0 {
                 break;
             }
@@ -207,31 +212,23 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> 
     Ok(places)
 }
 
-/// Copies those of the keys that exist.
+/// Copies those of the keys that exist, due or not.
 fn copy(txn: &mut Txn<'_>, places: &[Place<'_>], bytes_max: u64, scratch: &Keyspace) -> Result {
-    places.iter().for_each(|(db, key)| txn.load_in(*db, key));
-    txn.check_backing()?;
-    let mut bytes = 0;
+    let mut left = bytes_max;
     for (db, key) in places {
         txn.select(*db);
-        bytes += txn.info(key).map_or(0, |info| info.memory_bytes as u64);
+        txn.load(key);
+        let copied = txn.copy_to(key, scratch, &mut left);
+        copied.map_err(|bytes| too_much(bytes_max - left + bytes, bytes_max))?;
     }
-    check_bytes(bytes, bytes_max)?;
-    for (db, key) in places {
-        txn.select(*db);
-        txn.copy_to(key, scratch);
-    }
-    Ok(())
+    Ok(txn.check_backing()?)
 }
 
-fn check_bytes(bytes: u64, max: u64) -> Result {
-    if bytes <= max {
-        return Ok(());
-    }
-    Err(Error::new(format!(
+fn too_much(bytes: u64, max: u64) -> Error {
+    Error::new(format!(
         "ERR WHATIF would copy {bytes} bytes or more of values, whatif-max-bytes is {max}; name fewer keys, or raise \
          it with CONFIG SET"
-    )))
+    ))
 }
 
 /// Runs the commands on the copies; answers their reply.
