@@ -75,8 +75,8 @@ enum Found {
 }
 
 impl Restoration {
-    /// Keys are to be what they are in `wanted`, which has the seed of the
-    /// keyspace in question and all its keys in memory.
+    /// Keys are to be what they are in `wanted`, which hashes as the keyspace in
+    /// question does ([`Keyspace::hashed_as`]) and has all its keys in memory.
     #[must_use]
     pub fn to(wanted: Keyspace) -> Restoration {
         let parts = (0..SHARDS).map(|_| Part::default()).collect();
@@ -89,12 +89,16 @@ impl Restoration {
     /// When there is no such database.
     pub fn want(&mut self, db: DbIndex, key: &[u8], value: Option<Stored>) {
         let part = self.touch(key);
-        let Some(stored) = value else {
-            part.unwanted.insert((db, key.into()));
-            return;
-        };
-        part.unwanted.remove(&(db, key.into()));
-        self.wanted.give(db, key, stored);
+        match value {
+            Some(stored) => {
+                part.unwanted.remove(&(db, key.into()));
+                self.wanted.give(db, key, stored);
+            }
+            None => {
+                part.unwanted.insert((db, key.into()));
+                self.wanted.take(db, key).expect("all its keys are in memory");
+            }
+        }
     }
 
     /// Notes that a key has changed. False if it is not known here what it is to
@@ -220,7 +224,8 @@ impl Restoration {
     /// changed then.
     ///
     /// # Panics
-    /// When not every key is compared, or the record is not put together.
+    /// When not every key is compared, the record is not put together, or the
+    /// wanted keys are hashed in another way.
     pub fn write(
         &mut self,
         live: &Keyspace,
@@ -231,6 +236,7 @@ impl Restoration {
         see: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Finished>, BackingError> {
         assert!(self.is_compared(), "keys are compared before they are written");
+        assert_eq!(self.wanted.seed(), live.seed(), "entries stand in the order of one hash");
         self.stamp(expected);
         // Dropped when no lock is held any more.
         let mut replaced = Vec::new();

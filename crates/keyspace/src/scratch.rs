@@ -94,20 +94,32 @@ impl Keyspace {
     /// When the other has more databases.
     pub fn absorb(&self, other: &Keyspace) {
         for index in 0..SHARDS {
-            let (mut shard, mut theirs) = (self.lock(index), other.lock(index));
+            let mut theirs = other.lock(index);
             for (db, theirs) in theirs.dbs.iter_mut().enumerate() {
-                let ours = &mut shard.dbs[db];
-                let entries = theirs.drain();
-                for entry in entries {
-                    let hash = ours.table.hash_of(entry.key());
+                for entry in theirs.drain() {
+                    let (index, hash) = self.locate(entry.key());
+                    let mut shard = self.lock(index);
+                    let ours = &mut shard.dbs[db];
                     if ours.table.get(hash, entry.key()).is_none() {
                         ours.insert(hash, entry);
+                        self.recount(index, ours);
                     }
                 }
-                self.recount(index, ours);
                 other.recount(index, theirs);
             }
         }
+    }
+
+    /// Itself, if it hashes as another one does, else its keys in memory in a
+    /// keyspace that does.
+    #[must_use]
+    pub fn hashed_as(self, other: &Keyspace) -> Keyspace {
+        if self.seed() == other.seed() {
+            return self;
+        }
+        let keyspace = other.empty_like();
+        keyspace.absorb(&self);
+        keyspace
     }
 }
 

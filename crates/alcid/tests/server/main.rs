@@ -17,6 +17,7 @@ mod revisions;
 mod run;
 mod security;
 mod tier;
+mod undo;
 mod watch;
 mod wire;
 

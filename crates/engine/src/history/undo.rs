@@ -174,10 +174,12 @@ fn take_back(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Option<Revision>,
 /// What deletions took away, newest first. What a later one took away is what
 /// the keys were last.
 fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
+    let branch = job.branch()?;
     if let [only] = deletions {
-        return Ok((state_before(job, only)?, Since::Only(only.revision)));
+        let wanted = state_before(job, only)?.hashed_as(&branch.keyspace);
+        return Ok((wanted, Since::Only(only.revision)));
     }
-    let wanted = job.branch()?.keyspace.empty_like();
+    let wanted = branch.keyspace.empty_like();
     let mut since = BTreeMap::new();
     for deletion in deletions {
         let state = state_before(job, deletion)?;
