@@ -80,7 +80,8 @@ impl Keyspace {
     pub fn clear(&self, db: DbIndex) {
         for index in 0..SHARDS {
             let mut shard = self.lock(index);
-            let cleared = shard.flush(db, self.seed(), Revision::ZERO);
+            let space = shard.fresh_space(db, Revision::ZERO);
+            let cleared = shard.flush(db, self.seed(), space);
             self.recount(index, &mut shard.dbs[usize::from(db)]);
             drop(shard);
             drop(cleared);

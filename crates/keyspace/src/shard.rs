@@ -238,15 +238,20 @@ impl Shard {
         self.last_removal = revision;
     }
 
-    /// Empties one database; answers what stood there, if anything, to be
-    /// dropped elsewhere.
-    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, revision: Revision) -> Option<Db> {
+    /// A space that no database has, for one that is emptied at `revision`.
+    pub(crate) fn fresh_space(&self, db: DbIndex, revision: Revision) -> SpaceId {
         let mut space = SpaceId { born: revision, db };
-        // One transaction may flush, swap and flush again: the space that it
-        // made first belongs to another database by then.
-        while self.last_swap == revision && self.dbs.iter().any(|other| other.space == space) {
+        // One transaction may make a branch, flush, swap and flush again: the
+        // space that it made first has an owner by then.
+        while self.dbs.iter().any(|other| other.space == space) {
             space.db = space.db.wrapping_add(1);
         }
+        space
+    }
+
+    /// Empties one database, which gets that space; answers what stood there, if
+    /// anything, to be dropped elsewhere.
+    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, space: SpaceId) -> Option<Db> {
         let db = &mut self.dbs[usize::from(db)];
         if db.is_pristine() {
             // Mostly so: there are more databases than anybody uses.

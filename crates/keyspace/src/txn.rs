@@ -467,10 +467,12 @@ impl<'t> Txn<'t> {
         let Locked::All(guards) = &mut self.locked else {
             panic!("flush needs every shard locked: the command's scope must be All");
         };
+        // Databases stand in the same spaces in every shard.
+        let space = guards[0].fresh_space(db, revision);
         let mut flushed = Vec::new();
         for shard in guards {
             shard.note_removal(revision);
-            flushed.extend(shard.flush(db, seed, revision));
+            flushed.extend(shard.flush(db, seed, space));
         }
         if !flushed.is_empty() {
             self.recorder.throw_away_db(flushed);
