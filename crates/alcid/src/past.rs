@@ -1,5 +1,6 @@
 //! The past as the engine knows it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use archive::{Base, PastOptions, Retention};
@@ -104,6 +105,15 @@ impl engine::Past for Past {
 
     fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
         self.past.state(branch, revision).map_err(told)
+    }
+
+    fn state_of(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        names: &HashSet<Vec<u8>>,
+    ) -> Result<Keyspace, PastError> {
+        self.past.state_of(branch, revision, names).map_err(told)
     }
 
     fn view_of_keys(

@@ -22,6 +22,7 @@ mod source;
 mod trace;
 mod view;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -247,6 +248,25 @@ impl Past {
     pub fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
         self.source.reach(revision)?;
         let batch = self.batch_at(branch, revision)?;
+        Ok(view::whole(&self.source, &batch, revision)?.1)
+    }
+
+    /// As [`Past::state`], for those who look only at keys with some names, in
+    /// whatever database: what was done to others need not be done again.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn state_of(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        names: &HashSet<Vec<u8>>,
+    ) -> Result<Keyspace, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        if let Some(found) = view::of_names(&self.source, &batch, revision, names)? {
+            return Ok(found);
+        }
         Ok(view::whole(&self.source, &batch, revision)?.1)
     }
 

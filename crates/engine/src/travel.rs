@@ -9,6 +9,7 @@
 //! is not asked for again and again, the view is a keyspace that holds only the
 //! keys that the command names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -254,6 +255,13 @@ impl Engine {
     pub(crate) fn state_at(&self, at: Moment) -> Result<Keyspace> {
         let (branch, revision) = self.line(at.branch).at(at.revision);
         Ok(self.needs_past()?.state(branch, revision)?)
+    }
+
+    /// As [`Engine::state_at`], for those who look only at keys with some names,
+    /// in whatever database.
+    pub(crate) fn state_of_at(&self, at: Moment, names: &HashSet<Vec<u8>>) -> Result<Keyspace> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.state_of(branch, revision, names)?)
     }
 
     /// The same, for those who look at keys by name only.

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use base::{DbIndex, Revision};
 use entry::{Content, Entry};
+use parking_lot::Mutex;
 
 use crate::backing::{BackingError, Stored};
 use crate::dump;
@@ -34,7 +35,7 @@ type Place = (DbIndex, Box<[u8]>);
 pub struct Restoration {
     /// Keys as they are to be; of those that were compared, only what differs.
     wanted: Keyspace,
-    parts: Vec<Part>,
+    parts: Vec<Mutex<Part>>,
     /// The record's first database and its effects.
     record: Option<(DbIndex, Vec<u8>)>,
     /// The revision that all wanted entries say they are of.
@@ -79,7 +80,7 @@ impl Restoration {
     /// question does ([`Keyspace::hashed_as`]) and has all its keys in memory.
     #[must_use]
     pub fn to(wanted: Keyspace) -> Restoration {
-        let parts = (0..SHARDS).map(|_| Part::default()).collect();
+        let parts = (0..SHARDS).map(|_| Mutex::default()).collect();
         Restoration { wanted, parts, record: None, stamp: None }
     }
 
@@ -123,13 +124,13 @@ impl Restoration {
     pub fn knows(&self, db: DbIndex, key: &[u8]) -> bool {
         let (index, hash) = self.wanted.locate(key);
         self.wanted.lock(index).dbs[usize::from(db)].table.get(hash, key).is_some()
-            || self.parts[index].unwanted.contains(&(db, key.into()))
+            || self.parts[index].lock().unwanted.contains(&(db, key.into()))
     }
 
     /// The part of a key's shard, which has to be compared from here on.
     fn touch(&mut self, key: &[u8]) -> &mut Part {
         (self.record, self.stamp) = (None, None);
-        let part = &mut self.parts[self.wanted.shard_of(key)];
+        let part = self.parts[self.wanted.shard_of(key)].get_mut();
         part.is_compared = false;
         part
     }
@@ -144,13 +145,14 @@ impl Restoration {
     /// was noted to have changed.
     #[must_use]
     pub fn is_compared(&self) -> bool {
-        self.parts.iter().all(|part| part.is_compared)
+        self.parts.iter().all(|part| part.lock().is_compared)
     }
 
     /// How many keys get a value, and how many go.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        let add = |(restored, removed): (u64, u64), part: &Part| {
+        let add = |(restored, removed): (u64, u64), part: &Mutex<Part>| {
+            let part = part.lock();
             (restored + part.restored as u64, removed + part.removed.len() as u64)
         };
         self.parts.iter().fold((0, 0), add)
@@ -160,7 +162,7 @@ impl Restoration {
     #[must_use]
     pub fn places(&self) -> Vec<(DbIndex, Box<[u8]>)> {
         let mut places: Vec<Place> =
-            self.parts.iter().flat_map(|part| part.removed.iter().cloned()).collect();
+            self.parts.iter().flat_map(|part| part.lock().removed.clone()).collect();
         for index in 0..SHARDS {
             for (db, part) in (0..).zip(&self.wanted.lock(index).dbs) {
                 places.extend(part.table.iter().map(|entry| (db, entry.key().into())));
@@ -170,26 +172,51 @@ impl Restoration {
         places
     }
 
-    /// Compares the keys that have to be, a few at a time under their shard's
-    /// lock. Those that are what they are to be are let go.
+    /// How many keys are to have a value, as far as is known.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        let of_shard = |index| -> usize {
+            self.wanted.lock(index).dbs.iter().map(|wanted| wanted.table.len()).sum()
+        };
+        (0..SHARDS).map(of_shard).sum()
+    }
+
+    /// Compares the keys that have to be. Those that are what they are to be are
+    /// let go.
     ///
     /// # Errors
     /// When a key cannot be brought into memory.
-    pub fn compare(&mut self, live: &Keyspace, how: Comparison<'_>) -> Result<(), BackingError> {
-        for (index, part) in self.parts.iter_mut().enumerate().filter(|(_, part)| !part.is_compared)
-        {
-            (self.record, self.stamp) = (None, None);
-            part.effects.clear();
-            part.restored = 0;
-            let mut shard = self.wanted.lock(index);
-            for (db, wanted) in (0..).zip(&mut shard.dbs) {
-                part.compare_wanted(live, (index, db), wanted, how)?;
-                self.wanted.recount(index, wanted);
-            }
-            drop(shard);
-            part.compare_unwanted(live, index, how)?;
-            part.is_compared = true;
+    pub fn compare(&self, live: &Keyspace, how: Comparison<'_>) -> Result<(), BackingError> {
+        (0..SHARDS).try_for_each(|index| self.compare_shard(live, index, how))
+    }
+
+    /// The same of one shard, a few keys at a time under its lock.
+    ///
+    /// # Errors
+    /// As [`Restoration::compare`].
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn compare_shard(
+        &self,
+        live: &Keyspace,
+        index: usize,
+        how: Comparison<'_>,
+    ) -> Result<(), BackingError> {
+        let part = &mut *self.parts[index].lock();
+        if part.is_compared {
+            return Ok(());
         }
+        part.effects.clear();
+        part.restored = 0;
+        let mut shard = self.wanted.lock(index);
+        for (db, wanted) in (0..).zip(&mut shard.dbs) {
+            part.compare_wanted(live, (index, db), wanted, how)?;
+            self.wanted.recount(index, wanted);
+        }
+        drop(shard);
+        part.compare_unwanted(live, index, how)?;
+        part.is_compared = true;
         Ok(())
     }
 
@@ -199,13 +226,14 @@ impl Restoration {
         if self.record.is_some() {
             return;
         }
-        let groups = || self.parts.iter().flat_map(|part| &part.effects);
-        let bytes: usize = groups().map(|(_, effects)| effects.len() + 8).sum();
+        let groups: Vec<&(DbIndex, Vec<u8>)> =
+            self.parts.iter_mut().flat_map(|part| &part.get_mut().effects).collect();
+        let bytes: usize = groups.iter().map(|(_, effects)| effects.len() + 8).sum();
         let mut effects = Vec::with_capacity(bytes + 256);
         head.iter().for_each(|effect| effect.encode(&mut effects));
-        let first = groups().next().map_or(0, |(db, _)| *db);
+        let first = groups.first().map_or(0, |(db, _)| *db);
         let mut at = first;
-        for (db, group) in groups() {
+        for (db, group) in groups {
             if *db != at {
                 Effect::Database(*db).encode(&mut effects);
                 at = *db;
@@ -306,7 +334,7 @@ impl Restoration {
                 }
             }
         }
-        for (db, key) in &self.parts[index].removed {
+        for (db, key) in &self.parts[index].lock().removed {
             shard.dbs[usize::from(*db)].load(live.locate(key).1, key, access)?;
         }
         shard.dbs.iter_mut().for_each(|part| live.recount(index, part));
@@ -329,7 +357,7 @@ impl Restoration {
                 live.recount(index, part);
             }
         }
-        for (db, key) in &self.parts[index].removed {
+        for (db, key) in &self.parts[index].lock().removed {
             shard.note_removal(revision);
             let part = &mut shard.dbs[usize::from(*db)];
             replaced.extend(part.remove(live.locate(key).1, key, revision));
@@ -348,7 +376,9 @@ impl Part {
         how: Comparison<'_>,
     ) -> Result<(), BackingError> {
         let (seed, access) = (live.seed(), access_clock(how.now_ms));
-        let (mut effects, mut to_let_go) = (Vec::new(), Vec::new());
+        // Mostly a record takes less than what it makes.
+        let mut effects = Vec::with_capacity(wanted.entry_bytes);
+        let mut to_let_go = Vec::new();
         let mut entries: Vec<&mut Entry<Value>> = wanted.table.iter_mut().collect();
         for entries in entries.chunks_mut(KEYS_AT_ONCE) {
             let mut found = [Found::TooLate; KEYS_AT_ONCE];

@@ -126,19 +126,15 @@ impl Keyspace {
 
 impl Txn<'_> {
     /// Puts a copy of a key of the current database, if there is one, due or not,
-    /// into the same one of another keyspace, with all that is known of the key,
-    /// unless it is there already. Not an access.
+    /// into the same one of another keyspace, with all that is known of the key.
+    /// Not an access.
     ///
     /// # Errors
-    /// What it takes in memory, if that is more than `left`. Else it is taken off.
+    /// What it takes in memory, if that is more than `left`. Else it is taken off,
+    /// unless a copy was there already.
     pub fn copy_to(&self, key: &[u8], other: &Keyspace, left: &mut u64) -> Result<(), u64> {
         let (index, hash) = self.keyspace.locate(key);
         let Some(entry) = self.lookup(self.db(), index, hash, key) else { return Ok(()) };
-        let mut shard = other.lock(index);
-        let theirs = &mut shard.dbs[usize::from(self.db())];
-        if theirs.table.get(hash, key).is_some() {
-            return Ok(());
-        }
         let bytes = entry_bytes(entry) as u64;
         *left = left.checked_sub(bytes).ok_or(bytes)?;
         let deadline = entry.deadline();
@@ -151,7 +147,12 @@ impl Txn<'_> {
         copy.set_access(entry.access());
         copy.set_marked(entry.marked());
         copy.set_revision(entry.revision());
-        theirs.insert(hash, copy);
+        let mut shard = other.lock(index);
+        let theirs = &mut shard.dbs[usize::from(self.db())];
+        if theirs.insert(hash, copy).is_some() {
+            // It was there, and has been taken off before.
+            *left += bytes;
+        }
         other.recount(index, theirs);
         Ok(())
     }

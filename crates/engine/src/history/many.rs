@@ -9,14 +9,16 @@
 //! looked up to, see [`Restoration`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZero;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision};
 use command::{Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Buffers, Comparison, Keyspace, Restoration, SHARDS, Stored, Txn};
 
-use super::revert::{BYTES_MAX, Counts, Job, Target, Then};
+use super::revert::{BYTES_MAX, Counts, Job, Target};
 use super::{Span, events};
 use crate::branch::LiveBranch;
 use crate::travel::{Unchanged, view_options};
@@ -38,6 +40,12 @@ const LOOKS_BESIDE_MAX: usize = 8;
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.
 pub(crate) const LOOKS_MAX: usize = 64;
+
+/// Threads that read and compare.
+const THREADS_MAX: usize = 4;
+
+/// Keys from which on it is worth while to begin threads.
+const MANY_KEYS: usize = 10_000;
 
 /// Names of keys, by database.
 type Names = BTreeMap<DbIndex, HashSet<Vec<u8>>>;
@@ -64,10 +72,10 @@ impl Job<'_> {
     ) -> Result<(Option<Revision>, Counts)> {
         let (engine, branch) = (self.engine, self.branch()?);
         let mut upto = look(&mut restoration)?;
-        self.compare(&mut restoration, &branch)?;
+        self.compare(&restoration, &branch)?;
         for _ in 0..LOOKS_BESIDE_MAX {
             let before = std::mem::replace(&mut upto, look(&mut restoration)?);
-            self.compare(&mut restoration, &branch)?;
+            self.compare(&restoration, &branch)?;
             if upto.0 - before.0 <= FEW_RECORDS {
                 break;
             }
@@ -79,7 +87,7 @@ impl Job<'_> {
         for _ in 0..LOOKS_MAX {
             upto = look(&mut restoration)?;
             is_told &= restoration.is_compared();
-            self.compare(&mut restoration, &branch)?;
+            self.compare(&restoration, &branch)?;
             let (restored, removed) = restoration.counts();
             let counts = Counts { restored, removed, skipped: 0 };
             let is_write = !self.is_dry && (restored + removed > 0 || !self.undoes.is_empty());
@@ -117,10 +125,13 @@ impl Job<'_> {
         )))
     }
 
-    fn compare(&self, restoration: &mut Restoration, branch: &LiveBranch) -> Result {
+    fn compare(&self, restoration: &Restoration, branch: &LiveBranch) -> Result {
         let (live, now_ms) = (self.engine.live(), self.engine.clock.now_ms());
         let how = Comparison { now_ms, limits: &live.encoding };
-        Ok(restoration.compare(&branch.keyspace, how)?)
+        if restoration.keys() < MANY_KEYS {
+            return Ok(restoration.compare(&branch.keyspace, how)?);
+        }
+        each_shard(&|shard| Ok(restoration.compare_shard(&branch.keyspace, shard, how)?))
     }
 
     /// What the record begins with.
@@ -204,11 +215,13 @@ impl Job<'_> {
                 engine.each_key(&branch.keyspace, db, &mut |key| add(db, key))?;
             }
         }
+        let mut unknown = Vec::new();
         for (db, names) in names {
-            let mut unknown: Vec<Vec<u8>> = names.into_iter().collect();
-            unknown.retain(|key| !restoration.note_changed(db, key));
-            self.add_values(db, unknown, restoration, skipped)?;
+            let of_db = names.into_iter().map(|key| (db, key));
+            unknown.extend(of_db.filter(|place| !skipped.contains(place)));
         }
+        unknown.retain(|(db, key)| !restoration.note_changed(*db, key));
+        self.add_values(unknown, restoration, skipped)?;
         *upto = newest;
         Ok(())
     }
@@ -216,47 +229,77 @@ impl Job<'_> {
     /// Adds what keys were.
     fn add_values(
         &self,
-        db: DbIndex,
-        mut keys: Vec<Vec<u8>>,
+        mut places: Vec<(DbIndex, Vec<u8>)>,
         restoration: &mut Restoration,
         skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
     ) -> Result {
         let engine = self.engine;
-        let view = match keys.len() > NAMED_KEYS_MAX {
-            true => engine.view_at(self.to)?,
-            false => engine.view_of_keys_at(self.to)?,
-        };
-        if keys.len() > NAMED_KEYS_MAX && db < view.databases() {
-            self.bring_in(&view, db, keys.len() as u64)?;
-            // The base stands in this order.
-            keys.sort_by_cached_key(|key| view.hash_of(key));
-        }
+        let is_many = places.len() > NAMED_KEYS_MAX;
+        let state = is_many.then(|| self.state_of(&mut places)).transpose()?;
         let mut bytes = restoration.wanted().memory_bytes();
-        for key in keys {
-            if skipped.contains(&(db, key.clone())) {
-                continue;
-            }
+        for (db, key) in places {
             if self.to.revision < engine.kept_from(db, &key)? {
                 skipped.insert((db, key));
                 continue;
             }
-            let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
-            bytes += bytes_of(&then);
+            let then = match &state {
+                Some(state) => state.take(db, &key)?.filter(|stored| {
+                    stored.deadline.is_none_or(|at| at > self.to.time_ms)
+                }),
+                None => engine.value_at(self.to, db, &key)?.map(|(value, deadline)| Stored {
+                    value,
+                    deadline,
+                    revision: Revision::ZERO,
+                }),
+            };
+            bytes += then.as_ref().map_or(0, |stored| stored.value.memory_bytes());
+            bytes += key.len();
             check_bytes(bytes, "revert by smaller prefixes")?;
-            let stored = |(value, deadline)| Stored { value, deadline, revision: Revision::ZERO };
-            restoration.want(db, &key, then.map(stored));
+            restoration.want(db, &key, then);
         }
         Ok(())
     }
 
-    /// Brings a database of a view into memory, if it has few keys besides those
-    /// that are wanted.
-    fn bring_in(&self, view: &Keyspace, db: DbIndex, wanted: u64) -> Result {
-        if view.unloaded_of(db) <= wanted * READ_ALL_SHARE {
-            (0..SHARDS).try_for_each(|shard| view.load_shard(db, shard))?;
+    /// The state that has what these keys were. They are put in the order in
+    /// which it has them.
+    fn state_of(&self, places: &mut Vec<(DbIndex, Vec<u8>)>) -> Result<Keyspace> {
+        let names: HashSet<Vec<u8>> = places.iter().map(|(_, key)| key.clone()).collect();
+        let state = self.engine.state_of_at(self.to, &names)?;
+        places.retain(|(db, _)| *db < state.databases());
+        places.sort_by_cached_key(|(db, key)| (*db, state.hash_of(key)));
+        for of_db in places.chunk_by(|a, b| a.0 == b.0) {
+            let db = of_db[0].0;
+            if state.unloaded_of(db) <= of_db.len() as u64 * READ_ALL_SHARE {
+                each_shard(&|shard| Ok(state.load_shard(db, shard)?))?;
+            }
         }
-        Ok(())
+        Ok(state)
     }
+}
+
+/// Does something for each shard, on as many threads as the machine has, up to a
+/// few.
+pub(super) fn each_shard(work: &(dyn Fn(usize) -> Result + Sync)) -> Result {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    let next = AtomicUsize::new(0);
+    let run = || {
+        loop {
+            let shard = next.fetch_add(1, Ordering::Relaxed);
+            if shard >= SHARDS {
+                return Ok(());
+            }
+            work(shard)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+        let mut result = run();
+        for other in others {
+            let done = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(done);
+        }
+        result
+    })
 }
 
 /// Fails where values are more than one revision brings back.
@@ -267,8 +310,4 @@ pub(super) fn check_bytes(bytes: usize, what_to_do: &str) -> Result {
     Err(Error::new(format!(
         "ERR the values to bring back exceed {BYTES_MAX} bytes, the most that one revision takes; {what_to_do}"
     )))
-}
-
-fn bytes_of(then: &Then) -> usize {
-    then.as_ref().map_or(0, |(value, _)| size_of_val(value) + value.memory_bytes())
 }

@@ -88,7 +88,7 @@ impl Author {
 }
 
 /// A value with its deadline.
-pub(super) type Then = Option<(Value, Option<u64>)>;
+type Then = Option<(Value, Option<u64>)>;
 
 /// What a write did, or would do.
 #[derive(Clone, Copy, Debug, Default)]

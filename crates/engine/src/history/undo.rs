@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::{Args, Error, Result};
-use keyspace::{Keyspace, Restoration, SHARDS};
+use keyspace::{Keyspace, Restoration};
 
 use super::events::{self, What};
-use super::many::check_bytes;
+use super::many::{check_bytes, each_shard};
 use super::revert::{Author, Counts, Job};
 use super::undoable::{Deletion, Undoables};
 use super::{Span, count, number};
@@ -203,10 +203,10 @@ fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
             state.clear(db);
             continue;
         }
-        for shard in 0..SHARDS {
+        each_shard(&|shard| {
             state.load_shard(db, shard)?;
-            check_size(&state, deletion)?;
-        }
+            check_size(&state, deletion)
+        })?;
     }
     Ok(state)
 }

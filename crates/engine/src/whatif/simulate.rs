@@ -1,7 +1,8 @@
 //! Commands tried on copies of the keys that they name.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use base::{DbIndex, Frame, Reply, Revision};
 use command::{Error, Result, Run};
@@ -136,7 +137,7 @@ pub(super) fn run_in_scope(
     let own = try_steps(call, &scratch, &scope, &journal, steps, watched.is_some(), &mut tried);
 
     let events = tried.take_events();
-    let (touched, is_about_databases) = places_of(&tried, report.revision)?;
+    let (touched, is_about_databases) = places_of(&tried, report.revision, &scratch)?;
     let mut looks = Buffers::default();
     let mut after = Txn::begin(&scratch, &scope, &Unchanged, &mut looks, still);
     let touched = match is_about_databases {
@@ -278,19 +279,50 @@ fn try_steps(
 
 /// The keys that were written, in that order, and whether databases were
 /// flushed or swapped as a whole.
-fn places_of(tried: &Buffers, revision: Revision) -> Result<(Vec<Place<'_>>, bool)> {
-    let (mut places, mut known, mut is_about_databases) = (Vec::new(), HashSet::new(), false);
+fn places_of<'t>(
+    tried: &'t Buffers,
+    revision: Revision,
+    scratch: &Keyspace,
+) -> Result<(Vec<Place<'t>>, bool)> {
+    let (mut places, mut is_about_databases) = (Vec::<Place<'t>>::new(), false);
+    // Where each stands, by its hash, or one of the next numbers if another has
+    // the same.
+    let mut known: HashMap<u64, usize, BuildHasherDefault<Hashed>> = HashMap::default();
     events::read_effects(revision, tried.first_db(), tried.effects(), &mut |touch| {
-        match touch.key {
-            Some(key) if known.insert((touch.db, key)) => {
-                places.push((touch.db, Cow::Borrowed(key)))
+        let Some(key) = touch.key else {
+            is_about_databases = true;
+            return Ok(());
+        };
+        let mut at = scratch.hash_of(key);
+        while let Some(&place) = known.get(&at) {
+            if places[place] == (touch.db, Cow::Borrowed(key)) {
+                return Ok(());
             }
-            Some(_) => {}
-            None => is_about_databases = true,
+            at = at.wrapping_add(1);
         }
+        known.insert(at, places.len());
+        places.push((touch.db, Cow::Borrowed(key)));
         Ok(())
     })?;
     Ok((places, is_about_databases))
+}
+
+/// For numbers that are hashes.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Every key that was there, is there now, or was in between.
