@@ -282,7 +282,7 @@ impl Job<'_> {
 pub(super) fn each_shard(work: &(dyn Fn(usize) -> Result + Sync)) -> Result {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let next = AtomicUsize::new(0);
-    let run = || {
+    let run = || -> Result {
         loop {
             let shard = next.fetch_add(1, Ordering::Relaxed);
             if shard >= SHARDS {
