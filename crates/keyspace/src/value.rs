@@ -74,9 +74,9 @@ impl ValueRef<'_> {
         copy
     }
 
-    /// A copy that costs little, however large the value: what a large set,
-    /// hash or sorted set has is copied only when one of the two changes. For
-    /// copies that live shortly.
+    /// A copy that costs little, however large a set, hash or sorted set is:
+    /// what it has is copied only when one of the two changes. For copies that
+    /// live shortly.
     #[must_use]
     pub fn to_shared(self) -> Value {
         match self {
