@@ -77,8 +77,6 @@ pub struct Past {
     wants_merge: AtomicBool,
     /// Held while the past of keys is erased.
     purging: Mutex<()>,
-    /// The newest revision when this was opened.
-    opened: Revision,
 }
 
 /// How much of the past is kept.
@@ -118,7 +116,6 @@ impl Past {
         }
         history.forget_before(horizon)?;
         hold.set(horizon);
-        let opened = log.buffered();
         let source = Arc::new(Source {
             base,
             log,
@@ -141,7 +138,6 @@ impl Past {
             moving: Mutex::new(()),
             wants_merge: AtomicBool::new(false),
             purging: Mutex::new(()),
-            opened,
         })
     }
 

@@ -238,7 +238,7 @@ impl Job<'_> {
         let state = is_many.then(|| self.state_of(&mut places)).transpose()?;
         let mut bytes = restoration.wanted().memory_bytes();
         for (db, key) in places {
-            if self.to.revision < engine.kept_from(db, &key)? {
+            if self.to.revision < engine.kept_from(self.to.branch, db, &key)? {
                 skipped.insert((db, key));
                 continue;
             }

@@ -238,7 +238,7 @@ fn bring_back(
         let then = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
-                engine.check_kept(db, &key, at.revision)?;
+                engine.check_kept(branch, at.revision, db, &key)?;
                 Some((newest, engine.value_at(at, db, &key)?))
             }
             None => last_value(engine, branch, db, &key)?,
@@ -286,7 +286,7 @@ fn last_value(
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
-            if before < engine.kept_from(db, key)? {
+            if before < engine.kept_from(branch, db, key)? {
                 return Ok(ControlFlow::Break(()));
             }
             let at = Moment { branch, revision: before, time_ms: 0 };
@@ -320,7 +320,7 @@ impl<'j> Job<'j> {
 
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         let Target::Key(key) = target else { return self.revert_many(target) };
-        self.engine.check_kept(self.db, key, self.to.revision)?;
+        self.engine.check_kept(self.to.branch, self.to.revision, self.db, key)?;
         let then = self.engine.value_at(self.to, self.db, key)?;
         self.write(key, then, false)
     }
