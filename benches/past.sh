@@ -17,8 +17,9 @@
 #                another, and of versions a thousand writes apart; VALUES of a
 #                hash that each of them changed in part. `first` is the first
 #                time anybody asks, the others are medians
-# revert-prefix  REVERT PREFIX of REVERTED keys beside 1 s, and the longest that
-#                another client waited for a SET meanwhile
+# revert-prefix  REVERT PREFIX of REVERTED keys beside 1 s
+# revert-wait    the longest that another client waited for a SET meanwhile, beside
+#                100 ms
 # Further settings: scripts/lib.sh.
 
 . "$(dirname "$0")/lib.sh"
@@ -161,5 +162,6 @@ if answer[3] != reverted:
 print(f"REVERT PREFIX of {reverted} keys: {took / 1e6:.3f} s, {cpu:.2f} s of the server's CPU; a SET waited {max(waits) / 1e6:.3f} s at most, "
       f"{median(waits):.0f} us mostly")
 bar("revert-prefix", took / 1e6, "at-most", 1)
+bar("revert-wait", max(waits) / 1e5, "at-most", 1)
 finish()
 PY

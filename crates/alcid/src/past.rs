@@ -1,5 +1,6 @@
 //! The past as the engine knows it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use archive::{Base, PastOptions, Retention};
@@ -93,6 +94,19 @@ impl engine::Past for Past {
 
     fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
         self.past.view(branch, revision).map_err(told)
+    }
+
+    fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+        self.past.state(branch, revision).map_err(told)
+    }
+
+    fn state_of(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        names: &HashSet<Vec<u8>>,
+    ) -> Result<Keyspace, PastError> {
+        self.past.state_of(branch, revision, names).map_err(told)
     }
 
     fn view_of_keys(

@@ -22,6 +22,7 @@ mod source;
 mod trace;
 mod view;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -234,6 +235,35 @@ impl Past {
         let batch = self.batch_at(branch, revision)?;
         let (batch, keyspace) = view::whole(&self.source, &batch, revision)?;
         Ok(self.cache.put((branch, revision), batch, true, keyspace))
+    }
+
+    /// As [`Past::view`], as a keyspace of one's own.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        Ok(view::whole(&self.source, &batch, revision)?.1)
+    }
+
+    /// As [`Past::state`], for those who look only at keys with some names, in
+    /// whatever database: what was done to others need not be done again.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn state_of(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        names: &HashSet<Vec<u8>>,
+    ) -> Result<Keyspace, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        if let Some(found) = view::of_names(&self.source, &batch, revision, names)? {
+            return Ok(found);
+        }
+        Ok(view::whole(&self.source, &batch, revision)?.1)
     }
 
     /// As [`Past::view`], for those who look at keys by name only: each costs

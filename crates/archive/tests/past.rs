@@ -2,7 +2,7 @@
 
 mod random;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use archive::{
     Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
 };
 use base::{BranchId, Revision, SystemClock};
-use keyspace::{EncodingLimits, Keyspace, Since, Stored, ValueRef, dump};
+use keyspace::{EncodingLimits, Keyspace, SHARDS, Since, Stored, ValueRef, dump};
 use testkit::temp_dir;
 
 use random::{DATABASES, Database, Key, State, contents, look};
@@ -137,6 +137,25 @@ impl Archived {
                 past.expect("they are kept");
                 assert_eq!(seen, several.len());
             }
+            self.check_names(revision);
+        }
+    }
+
+    /// Compares keys with some names with what they were, in every database.
+    fn check_names(&mut self, revision: Revision) {
+        let names: HashSet<Vec<u8>> = (0..8).map(|_| name(self.database.below(61))).collect();
+        let found = self.past.state_of(BranchId::MAIN, revision, &names).expect("it is kept");
+        for db in 0..DATABASES {
+            if self.database.below(2) == 0 {
+                (0..SHARDS).for_each(|shard| found.load_shard(db, shard).expect("it is kept"));
+                assert_eq!(found.unloaded_of(db), 0);
+            }
+            for name in &names {
+                let expected = self.states[&revision].0.get(&(db, name.clone())).cloned();
+                let found = found.take(db, name).expect("it is kept");
+                let text = name.escape_ascii();
+                assert_eq!(found.as_ref().map(state), expected, "{db}:{text} at {revision}");
+            }
         }
     }
 
@@ -160,6 +179,12 @@ impl Archived {
             let revision = self.revision();
             let view = self.past.view(BranchId::MAIN, revision).expect("it is kept");
             assert_eq!(contents(&view), self.states[&revision].0, "at {revision}");
+            let own = self.past.state(BranchId::MAIN, revision).expect("it is kept");
+            for db in 0..DATABASES {
+                (0..SHARDS).for_each(|shard| own.load_shard(db, shard).expect("it is kept"));
+            }
+            assert_eq!(own.unloaded(), 0);
+            assert_eq!(contents(&own), self.states[&revision].0, "at {revision}");
         }
     }
 

@@ -60,15 +60,20 @@ pub(crate) fn run(
     let unblocked = Frame::Error("ERR the wait for the reply was ended".to_owned());
     let blocked = engine.blocking.register_plain(call.session, call.command, unblocked, None);
     let wait = Wait { engine: engine.clone(), id: blocked.id };
-    let is_resp3 = call.reply.is_resp3();
+    let (is_resp3, told) = (call.reply.is_resp3(), call.told);
     runtime.spawn_blocking(move || {
         let mut sink = FrameBuilder::new(is_resp3);
         let result = work(&wait.engine, &mut sink);
-        let (aside, frame) = match result {
+        let (aside, mut frame) = match result {
             Ok(aside) => (aside, sink.finish().pop()),
             Err(error) => (Aside::default(), Some(error_frame(&error))),
         };
-        let Aside { depends_on, written } = aside;
+        let Aside { mut depends_on, written } = aside;
+        if let Some((asked, own)) = told.zip(frame.as_ref()) {
+            let revision = wait.engine.replicator.committed();
+            depends_on = depends_on.max(revision);
+            frame = Some(asked.tell(own, revision, is_resp3));
+        }
         if let Some(frame) = frame {
             wait.engine.answer(wait.id, Answer { frame, depends_on, written });
         }
@@ -101,7 +106,9 @@ impl Engine {
             );
         }
         self.tell(told, revision);
-        let effects = buffers.effects().to_vec();
-        self.serve_waiters(branch, buffers.first_db(), &effects);
+        if !self.blocking.is_empty() {
+            let effects = buffers.effects().to_vec();
+            self.serve_waiters(branch, buffers.first_db(), &effects);
+        }
     }
 }

@@ -10,6 +10,7 @@ use keyspace::Txn;
 use crate::engine::{Engine, Live};
 use crate::execute::Outcome;
 use crate::session::Session;
+use crate::whatif::Asked;
 
 /// A handler: reads the arguments, acts, writes one reply or answers an error.
 pub(crate) type Handler = fn(&mut Call<'_, '_>) -> Result<Outcome>;
@@ -27,6 +28,8 @@ pub(crate) struct Call<'c, 't> {
     /// Inside EXEC: the transaction, which holds the locks. Whoever needs the
     /// keyspace must go through it then.
     pub(crate) open: Option<&'c mut Txn<'t>>,
+    /// WHATIF is to tell of the reply.
+    pub(crate) told: Option<Asked>,
 }
 
 /// The handlers by full name, a slice per file.

@@ -353,7 +353,8 @@ impl Engine {
     ) -> command::Result<Outcome> {
         let handler = self.handler_of(command);
         let args = arguments(command, argv);
-        handler(&mut Call { engine: self, session, command, args, reply, live, now_ms, open })
+        let engine = self;
+        handler(&mut Call { engine, session, command, args, reply, live, now_ms, open, told: None })
     }
 
     /// The shards a data command locks.

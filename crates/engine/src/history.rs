@@ -6,11 +6,12 @@ mod changes;
 pub(crate) mod events;
 mod feed;
 mod kept;
+pub(crate) mod many;
 pub(crate) mod of_key;
 mod policy;
 mod purge;
 pub(crate) mod revert;
-mod undo;
+pub(crate) mod undo;
 mod undoable;
 mod upkeep;
 

@@ -1,6 +1,7 @@
 //! What the engine asks of the history: states as they were, and who changed
 //! what and when.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -38,6 +39,27 @@ pub trait Past: Send + Sync {
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
     fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError>;
+
+    /// As [`Past::view`], as a keyspace of one's own.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError>;
+
+    /// As [`Past::state`], for those who look only at keys with some names, in
+    /// whatever database.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn state_of(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        names: &HashSet<Vec<u8>>,
+    ) -> Result<Keyspace, PastError> {
+        let _ = names;
+        self.state(branch, revision)
+    }
 
     /// As [`Past::view`], for commands that look at the keys they name and at
     /// nothing else: each key costs what it has to read, and nothing is

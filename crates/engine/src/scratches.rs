@@ -30,9 +30,7 @@ impl Scratches {
         scratch: Keyspace,
         keys: impl Iterator<Item = (DbIndex, &'k [u8])>,
     ) {
-        for (db, key) in keys {
-            scratch.take(db, key).expect("a scratch keyspace has no backing");
-        }
+        keys.for_each(|(db, key)| scratch.clear_around(db, key));
         debug_assert_eq!(scratch.statistics(), [], "a key is left in a scratch keyspace");
         let mut kept = self.0.lock();
         if kept.len() < KEPT_MAX && scratch.memory_bytes() <= KEPT_BYTES_MAX {

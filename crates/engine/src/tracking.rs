@@ -112,10 +112,15 @@ impl Tracking {
     /// blocked command or, with 0, the server (expiry). Called with the shards
     /// of its keys locked.
     pub(crate) fn changes(&self, writer: u64, txn: &Txn<'_>) -> Invalidations {
+        self.changes_of(writer, txn.effects())
+    }
+
+    /// As [`Tracking::changes`], of a transaction with these effects.
+    pub(crate) fn changes_of(&self, writer: u64, effects: &[u8]) -> Invalidations {
         let mut told = Invalidations::default();
-        if !self.is_empty() && !txn.effects().is_empty() {
+        if !self.is_empty() && !effects.is_empty() {
             let mut place = Place::default();
-            self.table.lock().read_effects(txn.effects(), writer, &mut place, &mut told);
+            self.table.lock().read_effects(effects, writer, &mut place, &mut told);
         }
         told
     }

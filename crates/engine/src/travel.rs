@@ -9,6 +9,7 @@
 //! is not asked for again and again, the view is a keyspace that holds only the
 //! keys that the command names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -251,6 +252,19 @@ impl Engine {
         Ok(self.needs_past()?.view(branch, revision)?)
     }
 
+    /// As [`Engine::view_at`], to be changed, with keys that are read when they are asked for.
+    pub(crate) fn state_at(&self, at: Moment) -> Result<Keyspace> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.state(branch, revision)?)
+    }
+
+    /// As [`Engine::state_at`], for those who look only at keys with some names,
+    /// in whatever database.
+    pub(crate) fn state_of_at(&self, at: Moment, names: &HashSet<Vec<u8>>) -> Result<Keyspace> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        Ok(self.needs_past()?.state_of(branch, revision, names)?)
+    }
+
     /// The same, for those who look at keys by name only.
     pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
         let (branch, revision) = self.line(at.branch).at(at.revision);
@@ -321,8 +335,9 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Result<Outcome> {
         let args = arguments(command, argv);
+        let (engine, open, told) = (self, None, None);
         let call =
-            &mut Call { engine: self, session, command, args, reply, live, now_ms, open: None };
+            &mut Call { engine, session, command, args, reply, live, now_ms, open, told };
         Engine::read_for(call, moment.into(), command, argv)
     }
 }
@@ -497,7 +512,7 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<(Value, Option<u64>)>> {
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_at(at, db, key, copy)
     }
 
@@ -509,7 +524,7 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<(Value, Option<u64>)>> {
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_value(), deadline));
+        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_in(view, time_ms, db, key, copy)
     }
 

@@ -6,6 +6,7 @@
 //! beginning. Nothing of it leaves: the journal gives numbers and keeps nothing,
 //! and the events are only counted.
 
+mod look;
 mod numbers;
 mod queue;
 mod report;
@@ -20,7 +21,8 @@ use smallvec::SmallVec;
 
 use crate::call::{Call, Handler};
 use crate::execute::{Outcome, find};
-use crate::history::revert::try_revert;
+use crate::history::revert::{try_revert, try_undelete};
+use crate::history::undo::try_undo;
 use crate::travel::{check_may_read, not_on_a_view};
 
 pub(crate) use report::{Asked, Report, Version};
@@ -64,6 +66,9 @@ fn whatif(call: &mut Call<'_, '_>) -> Result<Outcome> {
     match (command.spec.run, command.full_name.as_str()) {
         (Run::Engine, "exec") => queue::try_exec(call, asked),
         (Run::Engine, "revert") => try_revert(call, &argv[1..], asked),
+        (Run::Engine, "undelete") => try_undelete(call, &argv[1..], asked),
+        (Run::Engine, "undo") => try_undo(call, &argv[1..], asked),
+        (Run::Engine, _) if look::only_looks(command) => look::run(call, &step, asked),
         (Run::Data(_), "del" | "unlink") => simulate::remove(call, &step, asked),
         (Run::Data(_), _) if check_may_read(command).is_ok() => simulate::read(call, &step, asked),
         (Run::Data(_), _) if whole::is_about_databases(&step) => whole::run(call, &step, asked),

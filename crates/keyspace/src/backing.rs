@@ -6,15 +6,17 @@
 //! the backing's answer is the truth. A backing lags behind: keys that were
 //! removed since are remembered until it has caught up.
 
+mod whole;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{DbIndex, Revision, SpaceId};
+use base::{Revision, SpaceId};
 use entry::Entry;
 use thiserror::Error;
 
-use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, value_of};
+use crate::shard::{Db, SHARD_BITS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
 use crate::txn::Look;
 use crate::value::Value;
@@ -340,8 +342,13 @@ impl Db {
         let Some(backed) = self.backed.as_ref().filter(|backed| !backed.is_loaded(place)) else {
             return Ok(false);
         };
+        self.load_run(run_of(bucket, backed.unloaded_keys), access).map(|()| true)
+    }
+
+    /// Makes every key of a run of buckets resident.
+    fn load_run(&mut self, run: RangeInclusive<u16>, access: u32) -> Result<(), BackingError> {
+        let Some(backed) = &self.backed else { return Ok(()) };
         let backing = backed.backing.clone();
-        let run = run_of(bucket, backed.unloaded_keys);
         let mut admitted = Ok(());
         backing.buckets(self.space, run.clone(), &mut |key, stored| {
             if admitted.is_ok() {
@@ -353,7 +360,7 @@ impl Db {
         })?;
         if admitted.is_err() {
             self.settle();
-            return admitted.map(|()| true);
+            return admitted;
         }
         let backed = self.backed.as_mut().expect("only settling ends it");
         let mut loaded = backed.loaded;
@@ -369,7 +376,7 @@ impl Db {
         }
         backed.loaded = loaded;
         self.settle();
-        Ok(true)
+        Ok(())
     }
 
     /// The hash of a key that the backing answers for a run of buckets, unless
@@ -618,137 +625,4 @@ fn bucket_at(shard: usize, position: u64) -> u16 {
 /// The bucket of a scan position, counted from the beginning of its shard.
 fn place_of(position: u64) -> usize {
     (position >> BUCKET_POSITION_BITS) as usize
-}
-
-impl Keyspace {
-    /// Keys of `db` may stand in `backing`, under `space`: `keys[shard]` of
-    /// them. To be called before anything else touches the database. All
-    /// databases have one and the same backing.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn back(
-        &self,
-        backing: Arc<dyn Backing>,
-        db: DbIndex,
-        space: SpaceId,
-        keys: &[u64; SHARDS],
-    ) {
-        self.evict_to(backing.clone());
-        for (index, &keys) in keys.iter().enumerate() {
-            let mut shard = self.lock(index);
-            let db = &mut shard.dbs[usize::from(db)];
-            debug_assert!(db.table.is_empty(), "the database was touched before");
-            db.space = space;
-            db.backed = (keys > 0).then(|| {
-                Box::new(Backed::new(backing.clone(), keys, self.seed(), self.backed_count()))
-            });
-            self.recount(index, db);
-        }
-    }
-
-    /// Keys may be evicted to `backing`, of databases that it knows nothing of
-    /// yet too. [`Keyspace::back`] says so as well.
-    pub fn evict_to(&self, backing: Arc<dyn Backing>) {
-        *self.backing().lock() = Some(backing);
-    }
-
-    /// Whether any key may stand in a backing only.
-    #[must_use]
-    pub fn is_backed(&self) -> bool {
-        self.backed_count().get() > 0
-    }
-
-    /// Brings every key of a bucket (the leading 16 bits of the hash) into
-    /// memory; answers whether there was anything to ask the backing for.
-    ///
-    /// # Errors
-    /// When the backing cannot be read. What it answered before is here then.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn load_bucket(&self, db: DbIndex, bucket: u16) -> Result<bool, BackingError> {
-        if !self.is_backed() {
-            return Ok(false);
-        }
-        let index = usize::from(bucket >> (BUCKET_BITS - SHARD_BITS));
-        let mut shard = self.lock(index);
-        let db = &mut shard.dbs[usize::from(db)];
-        let loaded = db.load_bucket(bucket, self.access_clock());
-        self.recount(index, db);
-        loaded
-    }
-
-    /// Notes when the keys of a bucket of `db` are due that stand in the backing
-    /// only, so that they expire without being asked for; where keys are sparse,
-    /// those of the next buckets too. Answers how many buckets it saw.
-    ///
-    /// # Errors
-    /// When the backing cannot be read.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn index_deadlines(&self, db: DbIndex, bucket: u16) -> Result<u16, BackingError> {
-        let index = usize::from(bucket >> (BUCKET_BITS - SHARD_BITS));
-        let mut shard = self.lock(index);
-        let db = &mut shard.dbs[usize::from(db)];
-        let seen = db.index_deadlines(bucket);
-        self.recount(index, db);
-        seen
-    }
-
-    /// Of databases that evicted keys and have all of them again, nothing need
-    /// be remembered any more. Locks one shard at a time.
-    pub fn keep_all(&self) {
-        for index in 0..SHARDS {
-            let mut shard = self.lock(index);
-            for db in &mut shard.dbs {
-                if let Some(backed) = db.backed.as_mut().filter(|b| b.unloaded_keys == 0) {
-                    backed.evicts = false;
-                    db.settle();
-                    self.recount(index, db);
-                }
-            }
-        }
-    }
-
-    /// Keys that are not in memory. Locks one shard at a time.
-    #[must_use]
-    pub fn unloaded(&self) -> u64 {
-        if !self.is_backed() {
-            return 0;
-        }
-        (0..SHARDS)
-            .map(|index| self.lock(index).dbs.iter().map(Db::unloaded_keys).sum::<u64>())
-            .sum()
-    }
-
-    /// The backing stands at `upto` now: what was removed until then need not
-    /// be remembered. Locks one shard at a time.
-    pub fn forget_removals(&self, upto: Revision) {
-        if !self.is_backed() {
-            return;
-        }
-        for index in 0..SHARDS {
-            let mut shard = self.lock(index);
-            for db in &mut shard.dbs {
-                let Some(backed) = &mut db.backed else { continue };
-                backed.forget_removals(upto);
-                self.recount(index, db);
-            }
-        }
-    }
-
-    /// Whose clock entries get that come in without a transaction: that of the
-    /// last one which changed or loaded something.
-    pub(crate) fn access_clock(&self) -> u32 {
-        self.access_clock_cell().load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn note_access_clock(&self, clock: u32) {
-        // Not dirtying the cache line is worth the comparison.
-        if self.access_clock() != clock {
-            self.access_clock_cell().store(clock, Ordering::Relaxed);
-        }
-    }
 }

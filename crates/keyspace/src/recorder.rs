@@ -40,6 +40,11 @@ pub struct Buffers {
 }
 
 impl Buffers {
+    /// As they are after a transaction with these effects and events.
+    pub(crate) fn of(first_db: DbIndex, effects: Vec<u8>, events: Vec<Event>) -> Buffers {
+        Buffers { effects, first_db, events: RefCell::new(events), garbage: Vec::new() }
+    }
+
     /// The last transaction's effects, empty if nobody wanted them. If it made
     /// none, there is at most an origin.
     #[must_use]
@@ -83,13 +88,13 @@ impl Buffers {
 pub enum Garbage {
     /// A value of its own allocation.
     Value(Box<Value>),
-    /// A whole database's part of a shard.
+    /// A whole database.
     Db(DbGarbage),
 }
 
-/// A flushed database's part of a shard.
+/// A flushed database, shard by shard.
 #[derive(Debug)]
-pub struct DbGarbage(#[allow(dead_code, reason = "held only to be dropped")] pub(crate) Db);
+pub struct DbGarbage(Vec<Db>);
 
 impl Garbage {
     /// An estimate of the pieces to free: Redis frees a value in the
@@ -98,7 +103,7 @@ impl Garbage {
     pub fn effort(&self) -> usize {
         match self {
             Garbage::Value(value) => value.as_ref().as_ref().element_count(),
-            Garbage::Db(db) => db.0.table.len(),
+            Garbage::Db(db) => db.0.iter().map(|part| part.table.len()).sum(),
         }
     }
 }
@@ -164,9 +169,9 @@ impl<'t> Recorder<'t> {
     }
 
     /// Keeps a flushed database for the caller to drop off the locks.
-    pub(crate) fn throw_away_db(&mut self, db: Db) {
-        if !db.table.is_empty() {
-            self.buffers.garbage.push(Garbage::Db(DbGarbage(db)));
+    pub(crate) fn throw_away_db(&mut self, parts: Vec<Db>) {
+        if !parts.is_empty() {
+            self.buffers.garbage.push(Garbage::Db(DbGarbage(parts)));
         }
     }
 

@@ -5,7 +5,7 @@ use base::{DbIndex, Revision};
 use entry::{Content, Entry};
 
 use crate::backing::{BackingError, Stored, entry_of};
-use crate::shard::Keyspace;
+use crate::shard::{Keyspace, SHARDS, entry_bytes};
 use crate::txn::Txn;
 use crate::value::Value;
 
@@ -57,24 +57,104 @@ impl Keyspace {
     }
 }
 
+/// States as wholes. No change is recorded.
+impl Keyspace {
+    /// Removes every key of a database that stands in one shard with this one.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn clear_around(&self, db: DbIndex, key: &[u8]) {
+        let index = self.shard_of(key);
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        if !db.table.is_empty() {
+            drop(db.drain());
+            self.recount(index, db);
+        }
+    }
+
+    /// Removes every key of a database, whatever a backing has of it.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn clear(&self, db: DbIndex) {
+        for index in 0..SHARDS {
+            let mut shard = self.lock(index);
+            let space = shard.fresh_space(db, Revision::ZERO);
+            let cleared = shard.flush(db, self.seed(), space);
+            self.recount(index, &mut shard.dbs[usize::from(db)]);
+            drop(shard);
+            drop(cleared);
+        }
+    }
+
+    /// Takes over the keys that another keyspace has in memory, as far as it has
+    /// none of these names itself.
+    ///
+    /// # Panics
+    /// When the other has more databases.
+    pub fn absorb(&self, other: &Keyspace) {
+        for index in 0..SHARDS {
+            let mut theirs = other.lock(index);
+            for (db, theirs) in theirs.dbs.iter_mut().enumerate() {
+                for entry in theirs.drain() {
+                    let (index, hash) = self.locate(entry.key());
+                    let mut shard = self.lock(index);
+                    let ours = &mut shard.dbs[db];
+                    if ours.table.get(hash, entry.key()).is_none() {
+                        ours.insert(hash, entry);
+                        self.recount(index, ours);
+                    }
+                }
+                other.recount(index, theirs);
+            }
+        }
+    }
+
+    /// Itself, if it hashes as another one does, else its keys in memory in a
+    /// keyspace that does.
+    #[must_use]
+    pub fn hashed_as(self, other: &Keyspace) -> Keyspace {
+        if self.seed() == other.seed() {
+            return self;
+        }
+        let keyspace = other.empty_like();
+        keyspace.absorb(&self);
+        keyspace
+    }
+}
+
 impl Txn<'_> {
-    /// Puts a copy of a key of the current database into the same one of
-    /// another keyspace, with all that is known of the key; answers whether
-    /// there is such a key. Not an access.
-    pub fn copy_to(&self, key: &[u8], other: &Keyspace) -> bool {
-        let Some(entry) = self.found(self.db(), key) else { return false };
+    /// Puts a copy of a key of the current database, if there is one, due or not,
+    /// into the same one of another keyspace, with all that is known of the key.
+    /// Not an access.
+    ///
+    /// # Errors
+    /// What it takes in memory, if that is more than `left`. Else it is taken off,
+    /// unless a copy was there already.
+    pub fn copy_to(&self, key: &[u8], other: &Keyspace, left: &mut u64) -> Result<(), u64> {
+        let (index, hash) = self.keyspace.locate(key);
+        let Some(entry) = self.lookup(self.db(), index, hash, key) else { return Ok(()) };
+        let bytes = entry_bytes(entry) as u64;
+        *left = left.checked_sub(bytes).ok_or(bytes)?;
         let deadline = entry.deadline();
         let mut copy = match entry.content() {
             Content::Inline(bytes) => Entry::inline(key, bytes, deadline),
             Content::Boxed(value) => {
-                Entry::boxed(key, Box::new(value.as_ref().to_value()), deadline)
+                Entry::boxed(key, Box::new(value.as_ref().to_shared()), deadline)
             }
         };
         copy.set_access(entry.access());
         copy.set_marked(entry.marked());
         copy.set_revision(entry.revision());
-        other.give_entry(self.db(), copy);
-        true
+        let mut shard = other.lock(index);
+        let theirs = &mut shard.dbs[usize::from(self.db())];
+        if theirs.insert(hash, copy).is_some() {
+            // It was there, and has been taken off before.
+            *left += bytes;
+        }
+        other.recount(index, theirs);
+        Ok(())
     }
 }
 
@@ -137,8 +217,14 @@ mod tests {
         txn.set_string(b"long", &[7; 5000], None);
         txn.set_string(b"due", b"x", Some(50_000));
         let keys: [&[u8]; 2] = [b"short", b"long"];
-        assert!(keys.iter().all(|key| txn.copy_to(key, &other)));
-        assert!(!txn.copy_to(b"none", &other) && !txn.copy_to(b"due", &other));
+        let mut left = 6000;
+        for key in [keys[0], keys[1], keys[0], b"none"] {
+            assert_eq!(txn.copy_to(key, &other, &mut left), Ok(()));
+        }
+        assert!((5000..6000).contains(&(6000 - left)), "{left} bytes are left");
+        let refused = txn.copy_to(b"due", &other, &mut 10).expect_err("10 bytes are too few");
+        assert!((11..100).contains(&refused), "{refused}");
+        assert_eq!(txn.copy_to(b"due", &other, &mut left), Ok(()));
         let mut looks = Buffers::default();
         let mut copies = Txn::begin(&other, &Scope::All, &journal, &mut looks, options);
         copies.select(1);
@@ -150,8 +236,12 @@ mod tests {
             };
             assert_eq!(known(&copies), known(&txn));
         }
-        assert_eq!(copies.size_of(1).1, 2);
+        assert!(copies.look(b"due").is_none());
+        assert_eq!(copies.size_of(1).1, 3);
         assert_eq!(copies.size_of(0), (0, 0));
         assert_eq!(txn.size_of(1).1, 3);
+        drop(copies);
+        keys.iter().chain(&[&b"due"[..]]).for_each(|key| other.clear_around(1, key));
+        assert_eq!((other.statistics(), other.memory_bytes()), (Vec::new(), 0));
     }
 }

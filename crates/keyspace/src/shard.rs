@@ -145,6 +145,22 @@ impl Db {
         }
     }
 
+    /// Whether it is as it was made, but for its space.
+    fn is_pristine(&self) -> bool {
+        self.table.is_empty()
+            && self.backed.is_none()
+            && self.deadlines.is_empty()
+            && self.removals.as_ref().is_none_or(|removals| removals.is_empty())
+            && self.forgotten_removal == Revision::ZERO
+    }
+
+    /// Takes every entry out. Nothing is remembered of the keys.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry<Value>> + use<> {
+        self.deadlines.clear();
+        self.entry_bytes = 0;
+        self.table.drain()
+    }
+
     /// How many keys there are, in memory or not.
     pub(crate) fn len(&self) -> usize {
         self.table.len() + usize::try_from(self.unloaded_keys()).unwrap_or(usize::MAX)
@@ -222,21 +238,32 @@ impl Shard {
         self.last_removal = revision;
     }
 
-    /// Empties one database; answers what stood there, to be dropped elsewhere.
-    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, revision: Revision) -> Db {
-        // One transaction may flush, swap and flush again: the space that it
-        // made first belongs to another database by then.
+    /// A space that no database has, for one that is emptied at `revision`.
+    pub(crate) fn fresh_space(&self, db: DbIndex, revision: Revision) -> SpaceId {
         let mut space = SpaceId { born: revision, db };
+        // One transaction may make a branch, flush, swap and flush again: the
+        // space that it made first has an owner by then.
         while self.dbs.iter().any(|other| other.space == space) {
             space.db = space.db.wrapping_add(1);
         }
+        space
+    }
+
+    /// Empties one database, which gets that space; answers what stood there, if
+    /// anything, to be dropped elsewhere.
+    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, space: SpaceId) -> Option<Db> {
         let db = &mut self.dbs[usize::from(db)];
+        if db.is_pristine() {
+            // Mostly so: there are more databases than anybody uses.
+            db.space = space;
+            return None;
+        }
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);
         flushed.backed = None;
         // Nothing was ever removed from the fresh space.
         db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
-        flushed
+        Some(flushed)
     }
 }
 
@@ -352,6 +379,12 @@ impl Keyspace {
 
     pub(crate) fn access_clock_cell(&self) -> &AtomicU32 {
         &self.access_clock
+    }
+
+    /// The hash of a key here.
+    #[must_use]
+    pub fn hash_of(&self, key: &[u8]) -> u64 {
+        self.locate(key).1
     }
 
     /// The hash that finds `key`, and its shard.

@@ -9,6 +9,9 @@
 //! Elements stand in hash order across segments, which gives [`Table::scan`] a
 //! cursor that stays valid through any change.
 
+use std::marker::PhantomData;
+use std::sync::Arc;
+
 use base::Rng;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -33,13 +36,63 @@ pub trait Keyed {
     fn key(&self) -> &[u8];
 }
 
+/// How a table keeps the elements of a segment.
+pub trait Elements<T>: From<HashTable<T>> {
+    /// Heap bytes that this takes besides the elements.
+    const BYTES: usize;
+    /// The elements.
+    fn get(&self) -> &HashTable<T>;
+    /// The elements, to change.
+    fn get_mut(&mut self) -> &mut HashTable<T>;
+    /// The elements by themselves.
+    fn into_own(self) -> HashTable<T>;
+}
+
+/// In place.
+impl<T> Elements<T> for HashTable<T> {
+    const BYTES: usize = 0;
+
+    fn get(&self) -> &HashTable<T> {
+        self
+    }
+
+    fn get_mut(&mut self) -> &mut HashTable<T> {
+        self
+    }
+
+    fn into_own(self) -> HashTable<T> {
+        self
+    }
+}
+
+/// Shared with copies of the table until one of them changes it: a copy of the
+/// table costs little, and so does its first change.
+impl<T: Clone> Elements<T> for Arc<HashTable<T>> {
+    const BYTES: usize = 2 * size_of::<usize>() + size_of::<HashTable<T>>();
+
+    fn get(&self) -> &HashTable<T> {
+        self
+    }
+
+    fn get_mut(&mut self) -> &mut HashTable<T> {
+        Arc::make_mut(self)
+    }
+
+    fn into_own(self) -> HashTable<T> {
+        Arc::unwrap_or_clone(self)
+    }
+}
+
+/// A table whose copies share what they have in common.
+pub type SharedTable<T> = Table<T, Arc<HashTable<T>>>;
+
 /// A hash table of elements that hold their own keys.
 ///
 /// Methods that take a `hash` expect [`Table::hash`] of the key with this
 /// table's seed, so that a caller that needs the hash for something else
 /// computes it once.
 #[derive(Debug, Clone)]
-pub struct Table<T> {
+pub struct Table<T, E = HashTable<T>> {
     seed: u64,
     /// Leading bits of the hash that are equal for all keys here.
     skip_bits: u32,
@@ -48,17 +101,18 @@ pub struct Table<T> {
     /// Index into `segments` by the hash's `depth` bits after the skipped
     /// ones. Empty until the first insert.
     directory: Vec<u32>,
-    segments: Vec<Segment<T>>,
+    segments: Vec<Segment<E>>,
     /// How many segments need the directory's full depth.
     deepest: usize,
     len: usize,
     /// Sum of the segments' allocations.
     bucket_bytes: usize,
+    holds: PhantomData<T>,
 }
 
 #[derive(Debug, Clone)]
-struct Segment<T> {
-    elements: HashTable<T>,
+struct Segment<E> {
+    elements: E,
     /// How many bits of the hash all elements share.
     depth: u32,
     /// Those bits.
@@ -66,15 +120,23 @@ struct Segment<T> {
 }
 
 impl<T: Keyed> Table<T> {
+    /// The hash of a key under a seed.
+    #[must_use]
+    pub fn hash(seed: u64, key: &[u8]) -> u64 {
+        hash_under(seed, key)
+    }
+}
+
+impl<T: Keyed, E: Elements<T>> Table<T, E> {
     /// An empty table whose hash is keyed by `seed`. Allocates nothing.
     #[must_use]
-    pub fn new(seed: u64) -> Table<T> {
+    pub fn new(seed: u64) -> Table<T, E> {
         Table::in_shard(seed, 0)
     }
 
     /// An empty table for keys whose hashes agree in the leading `shard_bits`.
     #[must_use]
-    pub fn in_shard(seed: u64, shard_bits: u32) -> Table<T> {
+    pub fn in_shard(seed: u64, shard_bits: u32) -> Table<T, E> {
         Table {
             seed,
             skip_bits: shard_bits,
@@ -84,19 +146,14 @@ impl<T: Keyed> Table<T> {
             deepest: 0,
             len: 0,
             bucket_bytes: 0,
+            holds: PhantomData,
         }
-    }
-
-    /// The hash of a key under a seed.
-    #[must_use]
-    pub fn hash(seed: u64, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, seed)
     }
 
     /// The hash of a key in this table.
     #[must_use]
     pub fn hash_of(&self, key: &[u8]) -> u64 {
-        Table::<T>::hash(self.seed, key)
+        hash_under(self.seed, key)
     }
 
     /// The seed of the hash.
@@ -122,7 +179,8 @@ impl<T: Keyed> Table<T> {
     pub fn memory_bytes(&self) -> usize {
         self.bucket_bytes
             + self.directory.capacity() * size_of::<u32>()
-            + self.segments.capacity() * size_of::<Segment<T>>()
+            + self.segments.capacity() * size_of::<Segment<E>>()
+            + self.segments.len() * E::BYTES
     }
 
     /// The element with this key.
@@ -135,14 +193,14 @@ impl<T: Keyed> Table<T> {
     #[must_use]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
         let segment = self.segment_index(hash)?;
-        self.segments[segment].elements.find_mut(spread(hash), |element| element.key() == key)
+        self.segments[segment].elements.get_mut().find_mut(spread(hash), |element| element.key() == key)
     }
 
     /// An element with this hash that satisfies `is_it`.
     #[must_use]
     pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
         let segment = self.segment_index(hash)?;
-        self.segments[segment].elements.find(spread(hash), is_it)
+        self.segments[segment].elements.get().find(spread(hash), is_it)
     }
 
     /// Adds an element, or replaces the one with the same key and answers it.
@@ -152,19 +210,20 @@ impl<T: Keyed> Table<T> {
         }
         if self.directory.is_empty() {
             self.directory.push(0);
-            self.segments.push(Segment { elements: HashTable::new(), depth: 0, prefix: 0 });
+            let elements = HashTable::new().into();
+            self.segments.push(Segment { elements, depth: 0, prefix: 0 });
             self.deepest = 1;
         }
         let mut index = self.segment_index(hash).expect("there is a segment");
         // More than one round only when all elements fall on one side.
-        while self.segments[index].elements.len() >= SEGMENT_LEN_MAX && self.can_split(index) {
+        while self.segments[index].elements.get().len() >= SEGMENT_LEN_MAX && self.can_split(index) {
             self.split(index);
             index = self.segment_index(hash).expect("there is a segment");
         }
         let seed = self.seed;
-        let elements = &mut self.segments[index].elements;
+        let elements = self.segments[index].elements.get_mut();
         let before = elements.allocation_size();
-        elements.insert_unique(spread(hash), element, |e| spread(Table::<T>::hash(seed, e.key())));
+        elements.insert_unique(spread(hash), element, |e| spread(hash_under(seed, e.key())));
         self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
         self.len += 1;
         None
@@ -173,7 +232,7 @@ impl<T: Keyed> Table<T> {
     /// Removes the element with this key.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
         let index = self.segment_index(hash)?;
-        let elements = &mut self.segments[index].elements;
+        let elements = self.segments[index].elements.get_mut();
         let found = elements.find_entry(spread(hash), |element| element.key() == key).ok()?;
         let (removed, _) = found.remove();
         self.len -= 1;
@@ -192,7 +251,35 @@ impl<T: Keyed> Table<T> {
 
     /// The elements, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.segments.iter().flat_map(|segment| segment.elements.iter())
+        self.segments.iter().flat_map(|segment| segment.elements.get().iter())
+    }
+
+    /// The elements that do not stand in a segment which a copy of this table
+    /// shares with it.
+    pub fn iter_unshared(&self, other: &Table<T, E>) -> impl Iterator<Item = &T> {
+        let theirs = move |at: usize| other.segments.get(at).map(|theirs| theirs.elements.get());
+        let is_own = move |(at, ours): &(usize, &Segment<E>)| {
+            theirs(*at).is_none_or(|theirs| !std::ptr::eq(theirs, ours.elements.get()))
+        };
+        let own = self.segments.iter().enumerate().filter(is_own);
+        own.flat_map(|(_, segment)| segment.elements.get().iter())
+    }
+
+    /// Copies what is shared with a copy of this table.
+    pub fn unshare(&mut self) {
+        self.segments.iter_mut().for_each(|segment| _ = segment.elements.get_mut());
+    }
+
+    /// The elements, to change. Their keys must stay.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.segments.iter_mut().flat_map(|segment| segment.elements.get_mut().iter_mut())
+    }
+
+    /// Takes every element out, in no order that means anything.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + use<T, E> {
+        let empty = Table::in_shard(self.seed, self.skip_bits);
+        let full = std::mem::replace(self, empty);
+        full.segments.into_iter().flat_map(|segment| segment.elements.into_own())
     }
 
     /// An element chosen uniformly.
@@ -203,7 +290,7 @@ impl<T: Keyed> Table<T> {
         }
         loop {
             let segment = &self.segments[rng.below(self.segments.len() as u64) as usize];
-            let len = segment.elements.len();
+            let len = segment.elements.get().len();
             // A segment is taken in proportion to its length, which makes the
             // choice among all elements uniform.
             let lot = if self.segments.len() == 1 {
@@ -212,7 +299,7 @@ impl<T: Keyed> Table<T> {
                 rng.below(SEGMENT_LEN_MAX.max(len) as u64) as usize
             };
             if lot < len {
-                return segment.elements.iter().nth(lot);
+                return segment.elements.get().iter().nth(lot);
             }
         }
     }
@@ -241,7 +328,7 @@ impl<T: Keyed> Table<T> {
             let end = limit.min((segment.prefix + 1) << (POSITION_BITS - segment.depth));
             let ahead = position..end;
             positions.extend(
-                segment.elements.iter().map(|e| self.position(e)).filter(|p| ahead.contains(p)),
+                segment.elements.get().iter().map(|e| self.position(e)).filter(|p| ahead.contains(p)),
             );
             let next = if positions.len() <= missing {
                 end
@@ -250,7 +337,7 @@ impl<T: Keyed> Table<T> {
                 last + 1
             };
             let in_reach = |e: &&T| (position..next).contains(&self.position(e));
-            segment.elements.iter().filter(in_reach).for_each(&mut *visit);
+            segment.elements.get().iter().filter(in_reach).for_each(&mut *visit);
             missing = missing.saturating_sub(positions.len());
             if missing == 0 {
                 return next;
@@ -289,24 +376,24 @@ impl<T: Keyed> Table<T> {
         }
         let (seed, skip_bits) = (self.seed, self.skip_bits);
         let segment = &mut self.segments[index];
-        self.bucket_bytes -= segment.elements.allocation_size();
+        self.bucket_bytes -= segment.elements.get().allocation_size();
         segment.depth += 1;
         segment.prefix <<= 1;
         let (depth, prefix) = (segment.depth, segment.prefix);
-        let rehash = |e: &T| spread(Table::<T>::hash(seed, e.key()));
-        let old = std::mem::take(&mut segment.elements);
+        let rehash = |e: &T| spread(hash_under(seed, e.key()));
+        let old = take(&mut segment.elements);
         let mut low = HashTable::with_capacity(old.len() / 2);
         let mut high = HashTable::with_capacity(old.len() / 2);
         for element in old {
-            let hash = Table::<T>::hash(seed, element.key());
+            let hash = hash_under(seed, element.key());
             let goes_high = (hash << skip_bits) >> (64 - depth) & 1 == 1;
             let side = if goes_high { &mut high } else { &mut low };
             side.insert_unique(spread(hash), element, rehash);
         }
         self.bucket_bytes += low.allocation_size() + high.allocation_size();
-        self.segments[index].elements = low;
+        self.segments[index].elements = low.into();
         let new_index = self.segments.len();
-        self.segments.push(Segment { elements: high, depth, prefix: prefix | 1 });
+        self.segments.push(Segment { elements: high.into(), depth, prefix: prefix | 1 });
         self.point_directory_at(new_index);
         if depth == self.depth {
             self.deepest += 2;
@@ -315,13 +402,13 @@ impl<T: Keyed> Table<T> {
 
     /// Gives memory back after a removal from a segment.
     fn shrink(&mut self, index: usize) {
-        let segment = &mut self.segments[index];
-        if segment.elements.len() * 4 < segment.elements.capacity() {
+        let elements = self.segments[index].elements.get_mut();
+        if elements.len() * 4 < elements.capacity() {
             let seed = self.seed;
-            let before = segment.elements.allocation_size();
-            let room = segment.elements.len() * 2;
-            segment.elements.shrink_to(room, |e| spread(Table::<T>::hash(seed, e.key())));
-            self.bucket_bytes = self.bucket_bytes - before + segment.elements.allocation_size();
+            let before = elements.allocation_size();
+            let room = elements.len() * 2;
+            elements.shrink_to(room, |e| spread(hash_under(seed, e.key())));
+            self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
         }
         self.merge(index);
     }
@@ -335,8 +422,8 @@ impl<T: Keyed> Table<T> {
             }
             let buddy_slot = ((prefix ^ 1) << (self.depth - depth)) as usize;
             let buddy = self.directory[buddy_slot] as usize;
-            let together =
-                self.segments[index].elements.len() + self.segments[buddy].elements.len();
+            let len = |index: usize| self.segments[index].elements.get().len();
+            let together = len(index) + len(buddy);
             if self.segments[buddy].depth != depth || together > MERGE_LEN_MAX {
                 return;
             }
@@ -344,14 +431,15 @@ impl<T: Keyed> Table<T> {
                 self.deepest -= 2;
             }
             let seed = self.seed;
-            let gone = std::mem::take(&mut self.segments[buddy].elements);
+            let gone = take(&mut self.segments[buddy].elements);
             let segment = &mut self.segments[index];
-            self.bucket_bytes -= gone.allocation_size() + segment.elements.allocation_size();
-            let rehash = |e: &T| spread(Table::<T>::hash(seed, e.key()));
+            let elements = segment.elements.get_mut();
+            self.bucket_bytes -= gone.allocation_size() + elements.allocation_size();
+            let rehash = |e: &T| spread(hash_under(seed, e.key()));
             for element in gone {
-                segment.elements.insert_unique(rehash(&element), element, rehash);
+                elements.insert_unique(rehash(&element), element, rehash);
             }
-            self.bucket_bytes += segment.elements.allocation_size();
+            self.bucket_bytes += elements.allocation_size();
             segment.depth -= 1;
             segment.prefix >>= 1;
             self.point_directory_at(index);
@@ -382,6 +470,14 @@ impl<T: Keyed> Table<T> {
         let index = u32::try_from(index).expect("fewer than 2^32 segments");
         self.directory[first..first + (1 << width)].fill(index);
     }
+}
+
+fn hash_under(seed: u64, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, seed)
+}
+
+fn take<T, E: Elements<T>>(elements: &mut E) -> HashTable<T> {
+    std::mem::replace(elements, HashTable::new().into()).into_own()
 }
 
 /// The hash as hashbrown sees it: its tag (leading bits) and its bucket

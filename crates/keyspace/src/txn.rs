@@ -7,6 +7,7 @@
 //! replayed log gives the same state.
 
 mod control;
+mod databases;
 mod load;
 mod read;
 mod scan;
@@ -24,7 +25,7 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, Spaces, StringWrite};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StringWrite};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
@@ -85,6 +86,8 @@ pub struct Txn<'t> {
     db: DbIndex,
     /// Databases changed per shard, whose memory is recounted at the end.
     changed: SmallVec<[(usize, DbIndex); 4]>,
+    /// Databases changed in every shard.
+    changed_whole: SmallVec<[DbIndex; 16]>,
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
@@ -123,6 +126,21 @@ pub struct Finished {
     pub undo_until_ms: Option<u64>,
 }
 
+impl Finished {
+    /// Of a transaction that wrote, and read nothing newer.
+    pub(crate) fn of_write(revision: Revision) -> Finished {
+        Finished {
+            written: Some(revision),
+            depends_on: revision,
+            expired: 0,
+            hits: 0,
+            misses: 0,
+            loaded: 0,
+            undo_until_ms: None,
+        }
+    }
+}
+
 impl<'t> Txn<'t> {
     /// Locks the scope's shards, in order, and begins.
     #[must_use]
@@ -139,13 +157,17 @@ impl<'t> Txn<'t> {
                 [] => Locked::None,
                 &[shard] => Locked::One(shard, keyspace.lock(shard)),
                 shards => {
-                    let mut shards: SmallVec<[usize; 8]> = SmallVec::from_slice(shards);
-                    shards.sort_unstable();
-                    shards.dedup();
-                    Locked::Many(shards.into_iter().map(|i| (i, keyspace.lock(i))).collect())
+                    // In ascending order, each once.
+                    let wanted = shards.iter().fold(0_u64, |wanted, shard| wanted | 1 << shard);
+                    if wanted == u64::MAX {
+                        lock_all(keyspace)
+                    } else {
+                        let in_order = (0..SHARDS).filter(|shard| wanted >> shard & 1 == 1);
+                        Locked::Many(in_order.map(|i| (i, keyspace.lock(i))).collect())
+                    }
                 }
             },
-            Scope::All => Locked::All((0..SHARDS).map(|i| keyspace.lock(i)).collect()),
+            Scope::All => lock_all(keyspace),
         };
         Txn::with(keyspace, locked, journal, buffers, options)
     }
@@ -180,6 +202,7 @@ impl<'t> Txn<'t> {
             options,
             db: 0,
             changed: SmallVec::new(),
+            changed_whole: SmallVec::new(),
             expired: 0,
             keeps_due: false,
             undo_until_ms: None,
@@ -439,106 +462,6 @@ impl<'t> Txn<'t> {
         true
     }
 
-    /// Removes every key of one database.
-    ///
-    /// # Panics
-    /// When not all shards are locked.
-    pub fn flush(&mut self, db: DbIndex) {
-        let revision = self.recorder.on_database(db, &Effect::Flush { db });
-        let seed = self.keyspace.seed();
-        let Locked::All(guards) = &mut self.locked else {
-            panic!("flush needs every shard locked: the command's scope must be All");
-        };
-        for shard in guards {
-            shard.note_removal(revision);
-            let flushed = shard.flush(db, seed, revision);
-            self.recorder.throw_away_db(flushed);
-        }
-        self.absent.clear();
-        (0..SHARDS).for_each(|index| self.changed(index, db));
-    }
-
-    /// Puts another keyspace's content in the place of this one's. Nothing is
-    /// recorded: the other must be what the journal says, as after a replay.
-    ///
-    /// # Panics
-    /// When not all shards are locked, or `other` was not made by
-    /// [`Keyspace::empty_like`].
-    pub fn replace_with(&mut self, other: &Keyspace) {
-        assert!(
-            other.seed() == self.keyspace.seed() && other.databases() == self.keyspace.databases(),
-            "the other keyspace must be made by empty_like"
-        );
-        let Locked::All(guards) = &mut self.locked else {
-            panic!("replace_with needs every shard locked: the scope must be All");
-        };
-        for (index, shard) in guards.iter_mut().enumerate() {
-            let mut theirs = other.lock(index);
-            shard.last_removal = shard.last_removal.max(theirs.last_removal);
-            shard.last_swap = shard.last_swap.max(theirs.last_swap);
-            for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
-                ours.exchange(theirs);
-                ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
-                theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
-            }
-        }
-        self.keyspace.set_past_rules(other.past_rules());
-        let backing = other.backing().lock().clone();
-        if backing.is_some() {
-            *self.keyspace.backing().lock() = backing;
-        }
-        for db in 0..self.databases() {
-            (0..SHARDS).for_each(|index| self.changed(index, db));
-        }
-    }
-
-    /// Lets two databases change places.
-    ///
-    /// # Panics
-    /// When not all shards are locked.
-    pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
-        if a == b {
-            return;
-        }
-        let revision = self.recorder.on_database(a, &Effect::Swap { a, b });
-        let Locked::All(guards) = &mut self.locked else {
-            panic!("swap needs every shard locked: the command's scope must be All");
-        };
-        for shard in guards {
-            shard.note_removal(revision);
-            shard.last_swap = revision;
-            shard.dbs.swap(usize::from(a), usize::from(b));
-        }
-        self.absent.clear();
-        // What is to be recounted at the end has changed places too.
-        for (_, db) in &mut self.changed {
-            *db = if *db == a {
-                b
-            } else if *db == b {
-                a
-            } else {
-                *db
-            };
-        }
-    }
-
-    /// Records what is no change of a key: of branches and tags. Answers the
-    /// transaction's revision.
-    pub fn declare(&mut self, effect: &Effect<'_>) -> Revision {
-        self.recorder.on_database(self.db, effect)
-    }
-
-    /// [`Keyspace::spaces`], as of this transaction.
-    ///
-    /// # Panics
-    /// When not all shards are locked.
-    #[must_use]
-    pub fn spaces(&self) -> Spaces {
-        let mut spaces = crate::changes::first_spaces(self.databases());
-        (0..SHARDS).for_each(|index| self.shard(index).note_spaces(index, &mut spaces));
-        spaces
-    }
-
     // ---- expiry ----
 
     /// Brings the key into memory, see [`Txn::load`], and removes it if its
@@ -639,6 +562,12 @@ impl<'t> Txn<'t> {
         }
     }
 
+    fn changed_whole(&mut self, db: DbIndex) {
+        if !self.changed_whole.contains(&db) {
+            self.changed_whole.push(db);
+        }
+    }
+
     pub(crate) fn is_due(&self, entry: &Entry<Value>) -> bool {
         entry.deadline().is_some_and(|at| at <= self.options.now_ms) && self.options.expire
     }
@@ -682,15 +611,23 @@ impl Drop for Txn<'_> {
     /// and log agree even after a handler's panic.
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
-        if !self.changed.is_empty() {
+        let changed = std::mem::take(&mut self.changed);
+        let changed_whole = std::mem::take(&mut self.changed_whole);
+        if !changed.is_empty() || !changed_whole.is_empty() {
             self.keyspace.note_access_clock(access_clock(self.options.now_ms));
         }
-        for &(shard, db) in &std::mem::take(&mut self.changed) {
+        let everywhere = (0..if changed_whole.is_empty() { 0 } else { SHARDS })
+            .flat_map(|shard| changed_whole.iter().map(move |&db| (shard, db)));
+        for (shard, db) in changed.iter().copied().chain(everywhere) {
             let keyspace = self.keyspace;
             let db = &mut self.shard_mut(shard).dbs[usize::from(db)];
             keyspace.recount(shard, db);
         }
     }
+}
+
+fn lock_all(keyspace: &Keyspace) -> Locked<'_> {
+    Locked::All((0..SHARDS).map(|i| keyspace.lock(i)).collect())
 }
 
 /// Seconds in the 24 bits that an entry keeps of its last access.
@@ -704,3 +641,4 @@ fn not_locked(shard: usize) -> ! {
 }
 
 const _: () = assert!(SHARD_BITS + POSITION_BITS <= 53, "cursors fit in a double");
+const _: () = assert!(SHARDS == 64, "a set of shards fits in 64 bits");

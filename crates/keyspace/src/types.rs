@@ -13,3 +13,6 @@ pub use list::List;
 pub use packed::Packed;
 pub use set::{Member, Set};
 pub use zset::{LexBound, Ranked, ScoreBound, Zset};
+
+/// What an allocation takes more for being shared: two counts.
+const SHARED_BYTES: usize = 2 * size_of::<usize>();

@@ -61,9 +61,24 @@ impl ValueRef<'_> {
         }
     }
 
-    /// A copy in an allocation of its own.
+    /// A copy that shares nothing with it.
     #[must_use]
     pub fn to_value(self) -> Value {
+        let mut copy = self.to_shared();
+        match &mut copy {
+            Value::Str(_) | Value::List(_) => {}
+            Value::Set(set) => set.unshare(),
+            Value::Hash(hash) => hash.unshare(),
+            Value::Zset(zset) => zset.unshare(),
+        }
+        copy
+    }
+
+    /// A copy that costs little, however large a set, hash or sorted set is:
+    /// what it has is copied only when one of the two changes. For copies that
+    /// live shortly.
+    #[must_use]
+    pub fn to_shared(self) -> Value {
         match self {
             ValueRef::Str(bytes) => Value::Str(bytes.to_vec()),
             ValueRef::List(list) => Value::List(list.clone()),

@@ -19,6 +19,7 @@ mod revisions;
 mod run;
 mod security;
 mod tier;
+mod undo;
 mod watch;
 mod watch_branches;
 mod wire;

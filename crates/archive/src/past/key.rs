@@ -217,7 +217,7 @@ fn apply_all(
     batch.back(&scratch);
     let mut buffers = Buffers::default();
     for effects in records.values_mut() {
-        let filtered = trace::of_keys(&effects.bytes, &keys);
+        let filtered = trace::of_keys(&effects.bytes, |key| keys.contains(key));
         let revision = effects.revision;
         effects.bytes = filtered.map_err(|source| PastError::Malformed { revision, source })?;
         effects.apply(source, &scratch, effects.header.db, &mut buffers)?;

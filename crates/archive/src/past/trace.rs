@@ -1,7 +1,5 @@
 //! What a record does to some keys only.
 
-use std::collections::BTreeSet;
-
 use base::DbIndex;
 use keyspace::effect::{Cause, Effect, EffectError, Effects};
 
@@ -102,20 +100,66 @@ pub(super) fn sources(
     Ok(())
 }
 
+/// What a record has to do with some keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concern {
+    Nothing,
+    /// All of it is about them, or about databases as a whole.
+    Whole,
+    /// A part is.
+    Part,
+    /// Another key is given the name of one of them.
+    Moved,
+}
+
+/// What effects have to do with keys of these names, in any database.
+pub(super) fn concern(
+    effects: &[u8],
+    has: impl Fn(&[u8]) -> bool,
+) -> Result<Concern, EffectError> {
+    let mut is_ours = false;
+    let (mut any, mut others) = (false, false);
+    for effect in Effects::new(effects) {
+        match effect? {
+            Effect::Key { key, .. } => {
+                is_ours = has(key);
+                any |= is_ours;
+                others |= !is_ours;
+            }
+            Effect::Rename { key, .. } if has(key) => {
+                if !is_ours {
+                    return Ok(Concern::Moved);
+                }
+            }
+            Effect::Rename { .. } => others = true,
+            Effect::Flush { .. } | Effect::Swap { .. } => any = true,
+            _ => {}
+        }
+    }
+    Ok(match (any, others) {
+        (false, _) => Concern::Nothing,
+        (true, false) => Concern::Whole,
+        (true, true) => Concern::Part,
+    })
+}
+
 /// The effects on some keys, in any database, and on databases as a whole.
-pub(super) fn of_keys(effects: &[u8], keys: &BTreeSet<Vec<u8>>) -> Result<Vec<u8>, EffectError> {
+pub(super) fn of_keys(
+    effects: &[u8],
+    has: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>, EffectError> {
     let mut place = Place { db: 0, key: None };
     let mut bytes = Vec::new();
     for effect in Effects::new(effects) {
         let effect = effect?;
         place.follow(&effect);
-        let is_ours = place.key.is_some_and(|key| keys.contains(key));
+        let is_ours = place.key.is_some_and(&has);
         match effect {
             Effect::Database(_) | Effect::Flush { .. } | Effect::Swap { .. } => {
                 effect.encode(&mut bytes);
             }
             // What others become does not matter.
-            Effect::Rename { key, .. } if is_ours && !keys.contains(key) => {
+            Effect::Rename { key, .. } if is_ours && !has(key) => {
                 Effect::Delete(Cause::Client).encode(&mut bytes);
             }
             effect if is_ours && (effect.is_on_key() || matches!(effect, Effect::Key { .. })) => {
@@ -152,6 +196,8 @@ pub(super) fn touches(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn bytes(effects: &[Effect<'_>]) -> Vec<u8> {
@@ -190,12 +236,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_record_has_to_do_with_keys() {
+        let told = |effects: &[Effect<'_>]| {
+            concern(&bytes(effects), |key| key == b"a" || key == b"b").expect("ours")
+        };
+        let to = |key| Effect::Rename { db: 0, key, replaces: None };
+        let origin = Effect::Origin { command: b"set", user: b"u", address: b"x" };
+        assert_eq!(told(&[origin, named(b"c"), SET]), Concern::Nothing);
+        assert_eq!(told(&[origin, named(b"a"), SET]), Concern::Whole);
+        assert_eq!(told(&[named(b"a"), SET, named(b"c"), SET]), Concern::Part);
+        assert_eq!(told(&[named(b"c"), SET, named(b"a"), SET]), Concern::Part);
+        assert_eq!(told(&[Effect::Flush { db: 3 }]), Concern::Whole);
+        assert_eq!(told(&[Effect::Swap { a: 1, b: 3 }, named(b"c"), SET]), Concern::Part);
+        assert_eq!(told(&[named(b"a"), to(b"b")]), Concern::Whole);
+        assert_eq!(told(&[named(b"a"), to(b"c")]), Concern::Part);
+        assert_eq!(told(&[named(b"c"), to(b"d")]), Concern::Nothing);
+        assert_eq!(told(&[named(b"a"), SET, named(b"c"), to(b"a")]), Concern::Moved);
+    }
+
+    #[test]
     fn a_key_that_leaves_the_set_is_gone() {
         let to = |key| Effect::Rename { db: 0, key, replaces: None };
         let keys = BTreeSet::from([b"a".to_vec(), b"b".to_vec()]);
         let effects = bytes(&[named(b"a"), to(b"b"), named(b"c"), SET, named(b"b"), to(b"c")]);
         let expected = [named(b"a"), to(b"b"), named(b"b"), Effect::Delete(Cause::Client)];
-        assert_eq!(of_keys(&effects, &keys).expect("ours"), bytes(&expected));
+        let has = |key: &[u8]| keys.contains(key);
+        assert_eq!(of_keys(&effects, has).expect("ours"), bytes(&expected));
         let mut found = Vec::new();
         sources(&effects, b"c", &mut found).expect("ours");
         assert_eq!(found, [b"b".to_vec()]);

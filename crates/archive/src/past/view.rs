@@ -1,6 +1,7 @@
 //! States of the past as keyspaces.
 
-use std::ops::ControlFlow;
+use std::collections::HashSet;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{BranchId, Revision, SpaceId};
@@ -9,6 +10,7 @@ use keyspace::{Backing, BackingError, Buffers, Keyspace, SHARDS, Stored};
 use super::error::PastError;
 use super::key;
 use super::source::Source;
+use super::trace::{self, Concern};
 use crate::directory::Directory;
 use crate::state::{At, State};
 
@@ -75,7 +77,16 @@ impl Backing for Batch {
         bucket: u16,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
-        self.state.buckets(space, &(bucket..=bucket), each)?;
+        self.buckets(space, bucket..=bucket, each)
+    }
+
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        self.state.buckets(space, &buckets, each)?;
         self.check()
     }
 }
@@ -116,6 +127,57 @@ pub(super) fn whole(
         return Err(source.compacted(revision));
     }
     Ok((batch.revision(), keyspace))
+}
+
+/// The state at a revision of the keys with some names, in every database: of
+/// what was done since the state of the base, only that is done again which
+/// concerns them. `None` if another key was given one of the names.
+pub(super) fn of_names(
+    source: &Arc<Source>,
+    batch: &Arc<Batch>,
+    revision: Revision,
+    names: &HashSet<Vec<u8>>,
+) -> Result<Option<Keyspace>, PastError> {
+    let keyspace = Keyspace::new(source.databases, batch.directory.seed);
+    batch.back(&keyspace);
+    let has = |key: &[u8]| names.contains(key);
+    let mut buffers = Buffers::default();
+    let (mut reached, mut is_moved) = (batch.revision(), false);
+    let mut applied = Ok(());
+    source.changes(batch.revision(), revision, &mut |record| {
+        reached = record.revision;
+        if record.header.branch != batch.branch {
+            return ControlFlow::Continue(());
+        }
+        let (revision, header) = (record.revision, record.header);
+        let malformed = |source| PastError::Malformed { revision, source };
+        let mut apply = |effects: &[u8]| {
+            keyspace
+                .apply(revision, header.time_ms, header.db, effects, &source.limits, &mut buffers)
+                .map_err(|source| PastError::Misfit { revision, source })
+        };
+        applied = match trace::concern(record.effects, has).map_err(malformed) {
+            Ok(Concern::Nothing) => Ok(()),
+            Ok(Concern::Whole) => apply(record.effects),
+            Ok(Concern::Part) => trace::of_keys(record.effects, has)
+                .map_err(malformed)
+                .and_then(|effects| apply(&effects)),
+            Ok(Concern::Moved) => {
+                is_moved = true;
+                return ControlFlow::Break(());
+            }
+            Err(error) => Err(error),
+        };
+        if applied.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    applied?;
+    if is_moved {
+        return Ok(None);
+    }
+    if reached != revision {
+        return Err(source.compacted(revision));
+    }
+    Ok(Some(keyspace))
 }
 
 /// The state at a revision for those who look at keys by name.

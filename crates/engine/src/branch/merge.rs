@@ -19,7 +19,8 @@ use keyspace::{Buffers, Keyspace, Merged, OpenMerge, Scope, Settled, Txn, Verdic
 use super::common::{Changes, Common, Commons, Place, Search, Then};
 use super::no_branch;
 use crate::engine::Engine;
-use crate::history::revert::{Author, LOOKS_MAX};
+use crate::history::many::LOOKS_MAX;
+use crate::history::revert::Author;
 
 /// Bytes of effects that one merge may make: it is one record.
 const BYTES_MAX: usize = 1 << 30;

@@ -13,7 +13,8 @@ use command::{Args, Error, Result};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
 
-use super::revert::{Author, BYTES_MAX, LOOKS_MAX};
+use super::many::LOOKS_MAX;
+use super::revert::{Author, BYTES_MAX};
 use super::{Span, events, number};
 use crate::aside::{self, Aside};
 use crate::branch::{LiveBranch, no_branch};

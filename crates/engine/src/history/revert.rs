@@ -1,14 +1,9 @@
 //! REVERT and UNDELETE: a new revision with values of an old one.
 //!
 //! The old values are read first, with no lock held: reading them may take the
-//! disk. For one key that is all. For many, the keys to bring back are those
-//! that the log says have changed, and it must not grow between that look and
-//! the write: writers are held up for the last, short look, and the write
-//! begins only when all locks are held and the newest revision is still the one
-//! looked up to.
+//! disk. Of many keys, see [`super::many`].
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +12,12 @@ use base::when::When;
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
-use keyspace::{Buffers, Scope, Txn, Value, ValueRef, class, dump};
+use keyspace::effect::Effect;
+use keyspace::{Buffers, Txn, Value, ValueRef, class, dump};
 
 use super::events::{self, What};
 use super::of_key::visit_key;
-use super::{Bounds, Span, number};
+use super::{Bounds, number};
 use crate::aside::{self, Aside};
 use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
@@ -35,16 +31,9 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete
 /// Bytes of values that one revision brings back: a transaction is one record.
 pub(super) const BYTES_MAX: usize = 1 << 30;
 
-/// Keys up to which each is read by itself rather than from the whole state.
-const NAMED_KEYS_MAX: usize = 64;
-
-/// Looks for what has changed, with writers held up, before it is given up.
-/// They only come to nothing when keys expire meanwhile.
-pub(crate) const LOOKS_MAX: usize = 64;
-
 /// What is to be as it was.
 #[derive(Clone, Debug)]
-enum Target {
+pub(super) enum Target {
     Key(Vec<u8>),
     Prefix(Vec<u8>),
     /// Every key of every database.
@@ -90,21 +79,24 @@ impl Author {
     pub(crate) fn sign(&self, txn: &mut Txn<'_>) {
         txn.originate(&self.command, self.user.as_bytes(), self.address.as_bytes());
     }
+
+    /// What the record says of it.
+    pub(super) fn origin(&self) -> Effect<'_> {
+        let (user, address) = (self.user.as_bytes(), self.address.as_bytes());
+        Effect::Origin { command: &self.command, user, address }
+    }
 }
 
 /// A value with its deadline.
-pub(super) type Then = Option<(Value, Option<u64>)>;
-
-/// Keys and what they are to be.
-pub(super) type Plan = BTreeMap<(DbIndex, Vec<u8>), Then>;
+type Then = Option<(Value, Option<u64>)>;
 
 /// What a write did, or would do.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    restored: u64,
-    removed: u64,
+    pub(super) restored: u64,
+    pub(super) removed: u64,
     /// Keys that stay as they are, for what they were is not kept.
-    skipped: u64,
+    pub(super) skipped: u64,
 }
 
 /// How many REVERTs and merges hold writers up.
@@ -216,7 +208,25 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
 }
 
 fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
+    let words = call.args;
+    bring_back(call, words, None)
+}
+
+/// WHATIF UNDELETE.
+pub(crate) fn try_undelete(
+    call: &mut Call<'_, '_>,
+    words: &[&[u8]],
+    asked: Asked,
+) -> Result<Outcome> {
+    bring_back(call, words, Some(asked))
+}
+
+fn bring_back(
+    call: &mut Call<'_, '_>,
+    words: &[&[u8]],
+    asked: Option<Asked>,
+) -> Result<Outcome> {
+    let mut args = Args::new(words);
     let key = args.next()?.to_vec();
     let when =
         if args.take_word("at") { Some(call.engine.parse_when(args.next()?)?) } else { None };
@@ -224,29 +234,34 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let author = Author::of(call, "undelete", None);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
+        let newest = engine.replicator.committed();
         let then = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
                 engine.check_kept(branch, at.revision, db, &key)?;
-                let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
-                (seen.1.is_some()).then_some(seen)
+                Some((newest, engine.value_at(at, db, &key)?))
             }
             None => last_value(engine, branch, db, &key)?,
         };
-        let Some((depends_on, then)) = then else {
-            reply.null();
-            return Ok(Aside { depends_on: engine.replicator.committed(), written: None });
-        };
+        let (depends_on, then) = then.unwrap_or((newest, None));
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
         let to = Moment { branch, revision: depends_on, time_ms: now_ms };
-        let undoes = Vec::new();
-        let job = Job { engine, db, to, author: &author, is_dry: false, report: None, undoes };
-        let written = job.undelete(&key, then)?;
-        match written {
-            Some(revision) => reply.frame(&number(revision.0)),
-            None => reply.null(),
-        }
-        Ok(Aside { depends_on: written.unwrap_or(depends_on), written })
+        let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
+        let (is_dry, undoes) = (asked.is_some(), Vec::new());
+        let job = Job { engine, db, to, author: &author, is_dry, report, undoes };
+        let written = match then {
+            Some(then) => job.undelete(&key, Some(then))?,
+            None => None,
+        };
+        let Some(report) = job.report.map(RefCell::into_inner) else {
+            reply.frame(&written.map_or(Frame::Null, |revision| number(revision.0)));
+            return Ok(Aside { depends_on: written.unwrap_or(depends_on), written });
+        };
+        // What it would get if nobody wrote before.
+        let next = report.revision.next();
+        let own = if report.total > 0 { number(next.0) } else { Frame::Null };
+        report.write(&own, reply);
+        Ok(Aside { depends_on: report.revision.max(depends_on), written: None })
     })
 }
 
@@ -298,143 +313,42 @@ pub(super) struct Job<'j> {
 
 impl<'j> Job<'j> {
     /// Where it writes.
-    fn branch(&self) -> Result<Held<'j>> {
+    pub(super) fn branch(&self) -> Result<Held<'j>> {
         let id = self.to.branch;
         self.engine.branch(id).ok_or_else(|| no_branch(&self.engine.branch_name(id)))
     }
 
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
-        if let Target::Key(key) = target {
-            self.engine.check_kept(self.to.branch, self.to.revision, self.db, key)?;
-            let then = self.engine.value_at(self.to, self.db, key)?;
-            let mut plan = Plan::from([((self.db, key.clone()), then)]);
-            let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
-            let done = self.write(&scope, &mut plan, None, false)?;
-            return Ok(done.expect("nothing has to stand still for one key"));
-        }
-        let (mut plan, mut upto) = (Plan::new(), self.to.revision);
-        let mut skipped = BTreeSet::new();
-        // The long look back, beside all writers.
-        self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
-        let _hold = self.engine.writers_held.hold();
-        for _ in 0..LOOKS_MAX {
-            self.look_on(target, &mut plan, &mut skipped, &mut upto)?;
-            if let Some((written, counts)) =
-                self.write(&Scope::All, &mut plan, Some(upto), false)?
-            {
-                return Ok((written, Counts { skipped: skipped.len() as u64, ..counts }));
-            }
-        }
-        Err(Error::new(format!(
-            "TRYAGAIN keys changed during each of {LOOKS_MAX} looks at them, though writers were held up; nothing \
-             is reverted"
-        )))
+        let Target::Key(key) = target else { return self.revert_many(target) };
+        self.engine.check_kept(self.to.branch, self.to.revision, self.db, key)?;
+        let then = self.engine.value_at(self.to, self.db, key)?;
+        self.write(key, then, false)
     }
 
     fn undelete(&self, key: &[u8], then: Then) -> Result<Option<Revision>> {
-        let mut plan = Plan::from([((self.db, key.to_vec()), then)]);
-        let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
-        let done = self.write(&scope, &mut plan, None, true)?;
-        Ok(done.expect("nothing has to stand still for one key").0)
+        Ok(self.write(key, then, true)?.0)
     }
 
-    /// Adds to the plan what has changed from `upto` to now, which it becomes.
-    fn look_on(
+    /// Makes one key what it was.
+    fn write(
         &self,
-        target: &Target,
-        plan: &mut Plan,
-        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
-        upto: &mut Revision,
-    ) -> Result {
-        let engine = self.engine;
-        let newest = engine.replicator.newest();
-        let prefix: &[u8] = match target {
-            Target::Prefix(prefix) => prefix,
-            Target::Key(_) | Target::All => b"",
-        };
-        let is_wanted = |db: DbIndex, key: &[u8]| {
-            (matches!(target, Target::All) || db == self.db) && key.starts_with(prefix)
-        };
-        let (mut keys, mut whole): (BTreeSet<(DbIndex, Vec<u8>)>, BTreeSet<DbIndex>) =
-            Default::default();
-        let span = Span { branch: self.to.branch, after: *upto, upto: newest };
-        span.visit(engine, |record| {
-            events::read(&record, &mut |touch| {
-                match touch.key {
-                    Some(key) if is_wanted(touch.db, key) => {
-                        keys.insert((touch.db, key.to_vec()));
-                    }
-                    None if is_wanted(touch.db, prefix) => {
-                        whole.insert(touch.db);
-                    }
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        if !whole.is_empty() {
-            let (view, branch) = (engine.view_at(self.to)?, self.branch()?);
-            for db in whole {
-                let mut add = |key: &[u8]| {
-                    if is_wanted(db, key) {
-                        keys.insert((db, key.to_vec()));
-                    }
-                };
-                engine.each_key(&view, db, &mut add)?;
-                engine.each_key(&branch.keyspace, db, &mut add)?;
-            }
-        }
-        keys.retain(|place| !plan.contains_key(place) && !skipped.contains(place));
-        let mut bytes: usize = plan.values().map(bytes_of).sum();
-        let view = match keys.len() > NAMED_KEYS_MAX {
-            true => engine.view_at(self.to)?,
-            false => engine.view_of_keys_at(self.to)?,
-        };
-        for (db, key) in keys {
-            if self.to.revision < engine.kept_from(self.to.branch, db, &key)? {
-                skipped.insert((db, key));
-                continue;
-            }
-            let then = engine.value_in(&view, self.to.time_ms, db, &key)?;
-            bytes += bytes_of(&then);
-            if bytes > BYTES_MAX {
-                return Err(Error::new(format!(
-                    "ERR the values to bring back exceed {BYTES_MAX} bytes, the most that one revision takes; revert \
-                     by smaller prefixes"
-                )));
-            }
-            plan.insert((db, key), then);
-        }
-        *upto = newest;
-        Ok(())
-    }
-
-    /// Makes the keys what the plan says; `None`, and nothing is done, when the
-    /// newest revision is not `upto` once the locks are held.
-    pub(super) fn write(
-        &self,
-        scope: &Scope,
-        plan: &mut Plan,
-        upto: Option<Revision>,
+        key: &[u8],
+        then: Then,
         only_missing: bool,
-    ) -> Result<Option<(Option<Revision>, Counts)>> {
+    ) -> Result<(Option<Revision>, Counts)> {
         let engine = self.engine;
         let (live, now_ms) = (engine.live(), engine.clock.now_ms());
         let options = engine.txn_options(&live, now_ms, false);
         let mut buffers = Buffers::default();
         let branch = self.branch()?;
         let journal = engine.journal_of(&branch);
-        let mut txn = Txn::begin(&branch.keyspace, scope, journal, &mut buffers, options);
-        if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
-            return Ok(None);
-        }
+        let mut txn =
+            Txn::begin_on_key(&branch.keyspace, key, journal, &mut buffers, options);
+        txn.select(self.db);
         // All that must be read is read before the first change.
-        for (db, key) in plan.keys() {
-            txn.load_in(*db, key);
-        }
+        txn.load(key);
         txn.check_backing()?;
-        if only_missing && plan.keys().any(|(db, key)| txn.get_in(*db, key).is_some()) {
+        if only_missing && txn.get_in(self.db, key).is_some() {
             return Err(Error::new(
                 "BUSYKEY the key exists; REVERT <key> TO <when> would replace it",
             ));
@@ -443,25 +357,21 @@ impl<'j> Job<'j> {
             txn.keep_due();
         } else {
             self.author.sign(&mut txn);
-            self.undoes.iter().for_each(|revision| txn.mark_undone(*revision));
         }
         if let Some(report) = &self.report {
             report.borrow_mut().revision = engine.replicator.newest();
         }
         let mut counts = Counts::default();
-        for ((db, key), then) in plan {
-            txn.select(*db);
-            // A deadline that has passed since is kept: the key is gone.
-            let then = then.take().filter(|(_, deadline)| deadline.is_none_or(|at| at > now_ms));
-            self.write_key(&mut txn, key, then, &mut counts);
-        }
+        // A deadline that has passed since is kept: the key is gone.
+        let then = then.filter(|(_, deadline)| deadline.is_none_or(|at| at > now_ms));
+        self.write_key(&mut txn, key, then, &mut counts);
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
         if let Some(report) = &self.report {
             report.borrow_mut().listeners = engine.listeners_to(branch.id, &buffers.take_events());
         }
         engine.settle_aside(&mut buffers, &finished, told, branch.id);
-        Ok(Some((finished.written, counts)))
+        Ok((finished.written, counts))
     }
 
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {
@@ -507,8 +417,4 @@ fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
         (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
         _ => dump::encode_body(a) == dump::encode_body(b),
     }
-}
-
-pub(super) fn bytes_of(then: &Then) -> usize {
-    then.as_ref().map_or(0, |(value, _)| size_of::<Value>() + value.memory_bytes())
 }

@@ -1,17 +1,20 @@
 //! UNDO: takes mass deletions back, as a new revision.
 //!
-//! What they took away is read from the state before them; the write waits for
-//! a moment at which the log has nothing that was not looked at, as for REVERT.
+//! What they took away is the state before them, which is put back as it is; the
+//! write waits for a moment at which the log has nothing that was not looked at,
+//! as for REVERT.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::{Args, Error, Result};
-use keyspace::{Keyspace, Scope};
+use keyspace::{Keyspace, Restoration};
 
 use super::events::{self, What};
-use super::revert::{Author, BYTES_MAX, Counts, Job, LOOKS_MAX, Plan, bytes_of};
+use super::many::{check_bytes, each_shard};
+use super::revert::{Author, Counts, Job};
 use super::undoable::{Deletion, Undoables};
 use super::{Span, count, number};
 use crate::aside::{self, Aside};
@@ -19,31 +22,60 @@ use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::travel::Moment;
+use crate::whatif::{Asked, Report};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("undo", undo)];
 
 /// Deletions that UNDO LIST answers without COUNT.
 const LIST_DEFAULT: usize = 10;
 
+/// The words of UNDO, read.
+struct Order {
+    count_max: usize,
+    user: Option<Vec<u8>>,
+    is_dry: bool,
+}
+
+impl Order {
+    fn read(words: &[&[u8]]) -> Result<Order> {
+        let mut args = Args::new(words);
+        let mut order = Order { count_max: 1, user: None, is_dry: false };
+        while !args.is_empty() {
+            if args.take_word("count") {
+                order.count_max = count(&mut args)?;
+            } else if args.take_word("user") {
+                order.user = Some(args.next()?.to_vec());
+            } else if args.take_word("dryrun") {
+                order.is_dry = true;
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        Ok(order)
+    }
+}
+
 fn undo(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
-    if args.take_word("list") {
+    let words = call.args;
+    if Args::new(words).take_word("list") {
         return list(call);
     }
-    let (mut count_max, mut user, mut is_dry) = (1, None, false);
-    while !args.is_empty() {
-        if args.take_word("count") {
-            count_max = count(&mut args)?;
-        } else if args.take_word("user") {
-            user = Some(args.next()?.to_vec());
-        } else if args.take_word("dryrun") {
-            is_dry = true;
-        } else {
-            return Err(Error::SYNTAX);
-        }
-    }
+    run(call, Order::read(words)?, None)
+}
+
+/// WHATIF UNDO: a dry run that tells of the keys.
+pub(crate) fn try_undo(
+    call: &mut Call<'_, '_>,
+    words: &[&[u8]],
+    asked: Asked,
+) -> Result<Outcome> {
+    run(call, Order { is_dry: true, ..Order::read(words)? }, Some(asked))
+}
+
+fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Outcome> {
+    let Order { count_max, user, is_dry } = order;
     let author = Author::of(call, "undo", None);
-    let (branch, now_ms) = (call.session.branch(), call.now_ms);
+    let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let mut deletions = undoable(engine, branch, now_ms)?;
         deletions.retain(|deletion| user.as_ref().is_none_or(|user| deletion.user == *user));
@@ -52,15 +84,19 @@ fn undo(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let newest = engine.replicator.committed();
         // Deadlines that have passed since are looked at when it is written.
         let to = Moment { branch, revision: newest, time_ms: 0 };
-        let job = Job { engine, db: 0, to, author: &author, is_dry, report: None, undoes };
+        let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
+        let job = Job { engine, db: 0, to, author: &author, is_dry, report, undoes };
         let written = if deletions.is_empty() { None } else { take_back(&job, &deletions)?.0 };
         let rev = written.map_or(Frame::Null, |revision| number(revision.0));
         let row = |deletion: &Deletion| {
             Frame::Array(vec![number(deletion.revision.0), Frame::bulk(&deletion.command)])
         };
         let undone = Frame::Array(deletions.iter().map(row).collect());
-        let map = vec![(Frame::bulk("rev"), rev), (Frame::bulk("undone"), undone)];
-        reply.frame(&Frame::Map(map));
+        let map = Frame::Map(vec![(Frame::bulk("rev"), rev), (Frame::bulk("undone"), undone)]);
+        match job.report.map(RefCell::into_inner) {
+            Some(report) => report.write(&map, reply),
+            None => reply.frame(&map),
+        }
         Ok(Aside { depends_on: written.unwrap_or(newest), written })
     })
 }
@@ -103,72 +139,95 @@ fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deleti
     Ok(deletions)
 }
 
-/// Keys that came back, by the deletion that took them away.
-type Owners = BTreeMap<(DbIndex, Vec<u8>), Revision>;
+/// Since when keys must stand still: since the oldest of the deletions that
+/// took them away.
+enum Since {
+    /// There is but one.
+    Only(Revision),
+    ByKey(BTreeMap<(DbIndex, Vec<u8>), Revision>),
+}
+
+impl Since {
+    fn of(&self, restoration: &Restoration, db: DbIndex, key: &[u8]) -> Option<Revision> {
+        match self {
+            Since::Only(revision) => restoration.knows(db, key).then_some(*revision),
+            Since::ByKey(revisions) => revisions.get(&(db, key.to_vec())).copied(),
+        }
+    }
+}
 
 fn take_back(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Option<Revision>, Counts)> {
-    let (mut plan, mut owners) = (Plan::new(), Owners::new());
-    deletions.iter().try_for_each(|deletion| collect(job, deletion, &mut plan, &mut owners))?;
+    let (wanted, since) = collect(job, deletions)?;
     let oldest = deletions.last().map_or(Revision::ZERO, |deletion| deletion.revision);
     let mut upto = Revision(oldest.0 - 1);
-    let mut changed = BTreeSet::new();
-    look_on(job, deletions, &owners, &mut changed, &mut upto)?;
-    let _hold = job.engine.writers_held.hold();
-    for _ in 0..LOOKS_MAX {
-        look_on(job, deletions, &owners, &mut changed, &mut upto)?;
-        if !changed.is_empty() {
-            return Err(Error::new(format!(
-                "MERGECONFLICT {} keys changed since r:{oldest}, nothing done",
-                changed.len()
-            )));
+    job.restore(Restoration::to(wanted), &mut |restoration| {
+        let changed = look_on(job, deletions, &since, restoration, &mut upto)?;
+        match changed.len() {
+            0 => Ok(upto),
+            count => Err(Error::new(format!(
+                "MERGECONFLICT {count} keys changed since r:{oldest}, nothing done"
+            ))),
         }
-        if let Some(done) = job.write(&Scope::All, &mut plan, Some(upto), false)? {
-            return Ok(done);
-        }
-    }
-    Err(Error::new(format!(
-        "TRYAGAIN keys changed during each of {LOOKS_MAX} looks at them, though writers were held up; nothing is \
-         undone"
-    )))
+    })
 }
 
-/// Adds what a deletion took away to the plan. What a later one took away comes
-/// first: it is what the keys were last.
-fn collect(job: &Job<'_>, deletion: &Deletion, plan: &mut Plan, owners: &mut Owners) -> Result {
-    let engine = job.engine;
+/// What deletions took away, newest first. What a later one took away is what
+/// the keys were last.
+fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
+    let branch = job.branch()?;
+    if let [only] = deletions {
+        let wanted = state_before(job, only)?.hashed_as(&branch.keyspace);
+        return Ok((wanted, Since::Only(only.revision)));
+    }
+    let wanted = branch.keyspace.empty_like();
+    let mut since = BTreeMap::new();
+    for deletion in deletions {
+        let state = state_before(job, deletion)?;
+        for &db in &deletion.dbs {
+            job.engine.each_key(&state, db, &mut |key| {
+                since.insert((db, key.to_vec()), deletion.revision);
+            })?;
+        }
+        wanted.absorb(&state);
+        check_size(&wanted, deletion)?;
+    }
+    Ok((wanted, Since::ByKey(since)))
+}
+
+/// The databases that a deletion emptied, as they were.
+fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
     let before = Revision(deletion.revision.0 - 1);
-    let view: &Keyspace = &*engine.view_at(Moment { revision: before, ..job.to })?;
-    let mut bytes: usize = plan.values().map(bytes_of).sum();
-    for &db in &deletion.dbs {
-        let mut names = Vec::new();
-        engine.each_key(view, db, &mut |key| names.push(key.to_vec()))?;
-        for key in names {
-            let then = engine.value_in(view, 0, db, &key)?;
-            bytes += bytes_of(&then);
-            if bytes > BYTES_MAX {
-                return Err(Error::new(format!(
-                    "ERR the values to bring back exceed {BYTES_MAX} bytes, the most that one revision takes; \
-                     REVERT PREFIX <p> TO r:{before} brings them back in parts"
-                )));
-            }
-            // The oldest one that took it away says since when it must stand still.
-            owners.insert((db, key.clone()), deletion.revision);
-            plan.entry((db, key)).or_insert(then);
+    let state = job.engine.state_at(Moment { revision: before, ..job.to })?;
+    for db in 0..state.databases() {
+        if !deletion.dbs.contains(&db) {
+            state.clear(db);
+            continue;
         }
+        each_shard(&|shard| {
+            state.load_shard(db, shard)?;
+            check_size(&state, deletion)
+        })?;
     }
-    Ok(())
+    Ok(state)
 }
 
-/// Adds keys that were changed after they were taken away, from `upto` to now,
+fn check_size(state: &Keyspace, deletion: &Deletion) -> Result {
+    let before = Revision(deletion.revision.0 - 1);
+    let what_to_do = format!("REVERT PREFIX <p> TO r:{before} brings them back in parts");
+    check_bytes(state.memory_bytes(), &what_to_do)
+}
+
+/// Keys that were changed after they were taken away, from `upto` to now,
 /// which it becomes.
 fn look_on(
     job: &Job<'_>,
     deletions: &[Deletion],
-    owners: &Owners,
-    changed: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+    since: &Since,
+    restoration: &Restoration,
     upto: &mut Revision,
-) -> Result {
+) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
     let newest = job.engine.replicator.newest();
+    let mut changed = BTreeSet::new();
     let span = Span { branch: job.to.branch, after: *upto, upto: newest };
     span.visit(job.engine, |record| {
         // What a transaction did before it took everything away does not count.
@@ -179,19 +238,21 @@ fn look_on(
                 to_come.retain(|db| *db != touch.db);
                 return Ok(());
             }
-            let since = |at: Revision| record.revision >= at && !to_come.contains(&touch.db);
-            match touch.key {
-                Some(key) => {
-                    let place = (touch.db, key.to_vec());
-                    if owners.get(&place).is_some_and(|&at| since(at)) {
-                        changed.insert(place);
-                    }
+            if to_come.contains(&touch.db) {
+                return Ok(());
+            }
+            let mut add = |key: &[u8]| {
+                let at = since.of(restoration, touch.db, key);
+                if at.is_some_and(|at| record.revision >= at) {
+                    changed.insert((touch.db, key.to_vec()));
                 }
+            };
+            match touch.key {
+                Some(key) => add(key),
                 // Databases changed places: so did all their keys.
                 None => {
-                    let of_db =
-                        owners.iter().filter(|((db, _), at)| *db == touch.db && since(**at));
-                    changed.extend(of_db.map(|(place, _)| place.clone()));
+                    let places = restoration.places();
+                    places.iter().filter(|(db, _)| *db == touch.db).for_each(|(_, key)| add(key));
                 }
             }
             Ok(())
@@ -199,5 +260,5 @@ fn look_on(
         Ok(ControlFlow::Continue(()))
     })?;
     *upto = newest;
-    Ok(())
+    Ok(changed)
 }

@@ -26,8 +26,7 @@ pub(crate) struct Version<'v> {
 impl<'v> Version<'v> {
     /// A key of the transaction's current database; `None` when there is none.
     pub(crate) fn of(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
-        let info = txn.info(key)?;
-        let value = txn.look(key).expect("just seen");
+        let (value, info) = txn.look_closely(key)?;
         Some(Version { value, deadline: info.deadline, bytes: info.memory_bytes })
     }
 }
@@ -60,6 +59,16 @@ impl Report {
             revision: Revision::ZERO,
             listeners: 0,
         }
+    }
+
+    /// As [`Report::new`], about a revision.
+    pub(crate) fn about(asked: Asked, home: DbIndex, revision: Revision) -> Report {
+        Report { revision, ..Report::new(asked, home) }
+    }
+
+    /// Begins anew, about a revision.
+    pub(crate) fn begin(&mut self, revision: Revision) {
+        *self = Report::about(self.asked, self.home, revision);
     }
 
     /// Adds a key, unless both are the same.

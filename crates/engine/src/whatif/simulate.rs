@@ -1,7 +1,8 @@
 //! Commands tried on copies of the keys that they name.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use base::{DbIndex, Frame, Reply, Revision};
 use command::{Error, Result, Run};
@@ -136,7 +137,7 @@ pub(super) fn run_in_scope(
     let own = try_steps(call, &scratch, &scope, &journal, steps, watched.is_some(), &mut tried);
 
     let events = tried.take_events();
-    let (touched, is_about_databases) = places_of(&tried, report.revision)?;
+    let (touched, is_about_databases) = places_of(&tried, report.revision, &scratch)?;
     let mut looks = Buffers::default();
     let mut after = Txn::begin(&scratch, &scope, &Unchanged, &mut looks, still);
     let touched = match is_about_databases {
@@ -149,13 +150,17 @@ pub(super) fn run_in_scope(
         report.note(*db, key, Version::of(&txn, key), Version::of(&after, key));
     }
     drop(after);
-    let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &events);
-    settle(call, &finished, report.revision);
-    if !is_about_databases {
+    // Copies that share what they hold with the keys themselves go first: who
+    // changed such a key meanwhile would have to copy it.
+    if is_about_databases {
+        drop(scratch);
+    } else {
         let left = places.iter().chain(&touched).map(|(db, key)| (*db, &**key));
         engine.scratches.give_back(scratch, left);
     }
+    let finished = txn.finish();
+    report.listeners = engine.listeners_to(branch.id, &events);
+    settle(call, &finished, report.revision);
     report.write(&own, call.reply);
     Ok(Outcome::Done)
 }
@@ -182,23 +187,24 @@ fn named_places<'s>(steps: &'s [Step<'_>], home: DbIndex, databases: DbIndex) ->
             places.extend(reached.clone().map(|db| (db, Cow::Borrowed(key))));
         }
     }
-    places.sort_unstable();
-    places.dedup();
     places
 }
 
-/// Every key there is. What does not fit is refused before it is all visited.
+/// Every key there is, due or not. What does not fit is refused before it is all
+/// visited.
 fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> {
     let (mut places, mut bytes) = (Vec::new(), 0);
     for db in 0..txn.databases() {
         txn.select(db);
         let mut cursor = 0;
         loop {
-            cursor = txn.scan(cursor, SCAN_KEYS, &mut |key, value| {
+            cursor = txn.scan_with_due(cursor, SCAN_KEYS, &mut |key, value| {
                 bytes += (key.len() + value.memory_bytes()) as u64;
                 places.push((db, Cow::Owned(key.to_vec())));
             })?;
-            check_bytes(bytes, bytes_max)?;
+            if bytes > bytes_max {
+                return Err(too_much(bytes, bytes_max));
+            }
             if cursor == 0 {
                 break;
             }
@@ -207,31 +213,23 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> 
     Ok(places)
 }
 
-/// Copies those of the keys that exist.
+/// Copies those of the keys that exist, due or not.
 fn copy(txn: &mut Txn<'_>, places: &[Place<'_>], bytes_max: u64, scratch: &Keyspace) -> Result {
-    places.iter().for_each(|(db, key)| txn.load_in(*db, key));
-    txn.check_backing()?;
-    let mut bytes = 0;
+    let mut left = bytes_max;
     for (db, key) in places {
         txn.select(*db);
-        bytes += txn.info(key).map_or(0, |info| info.memory_bytes as u64);
+        txn.load(key);
+        let copied = txn.copy_to(key, scratch, &mut left);
+        copied.map_err(|bytes| too_much(bytes_max - left + bytes, bytes_max))?;
     }
-    check_bytes(bytes, bytes_max)?;
-    for (db, key) in places {
-        txn.select(*db);
-        txn.copy_to(key, scratch);
-    }
-    Ok(())
+    Ok(txn.check_backing()?)
 }
 
-fn check_bytes(bytes: u64, max: u64) -> Result {
-    if bytes <= max {
-        return Ok(());
-    }
-    Err(Error::new(format!(
+fn too_much(bytes: u64, max: u64) -> Error {
+    Error::new(format!(
         "ERR WHATIF would copy {bytes} bytes or more of values, whatif-max-bytes is {max}; name fewer keys, or raise \
          it with CONFIG SET"
-    )))
+    ))
 }
 
 /// Runs the commands on the copies; answers their reply.
@@ -281,19 +279,50 @@ fn try_steps(
 
 /// The keys that were written, in that order, and whether databases were
 /// flushed or swapped as a whole.
-fn places_of(tried: &Buffers, revision: Revision) -> Result<(Vec<Place<'_>>, bool)> {
-    let (mut places, mut known, mut is_about_databases) = (Vec::new(), HashSet::new(), false);
+fn places_of<'t>(
+    tried: &'t Buffers,
+    revision: Revision,
+    scratch: &Keyspace,
+) -> Result<(Vec<Place<'t>>, bool)> {
+    let (mut places, mut is_about_databases) = (Vec::<Place<'t>>::new(), false);
+    // Where each stands, by its hash, or one of the next numbers if another has
+    // the same.
+    let mut known: HashMap<u64, usize, BuildHasherDefault<Hashed>> = HashMap::default();
     events::read_effects(revision, tried.first_db(), tried.effects(), &mut |touch| {
-        match touch.key {
-            Some(key) if known.insert((touch.db, key)) => {
-                places.push((touch.db, Cow::Borrowed(key)))
+        let Some(key) = touch.key else {
+            is_about_databases = true;
+            return Ok(());
+        };
+        let mut at = scratch.hash_of(key);
+        while let Some(&place) = known.get(&at) {
+            if places[place] == (touch.db, Cow::Borrowed(key)) {
+                return Ok(());
             }
-            Some(_) => {}
-            None => is_about_databases = true,
+            at = at.wrapping_add(1);
         }
+        known.insert(at, places.len());
+        places.push((touch.db, Cow::Borrowed(key)));
         Ok(())
     })?;
     Ok((places, is_about_databases))
+}
+
+/// For numbers that are hashes.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Every key that was there, is there now, or was in between.

@@ -150,7 +150,11 @@ impl Past for MemoryPast {
         Ok(self.records.lock()[&revision.0].time_ms)
     }
 
-    fn view(&self, _: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+    fn view(&self, branch: BranchId, revision: Revision) -> Result<Arc<Keyspace>, PastError> {
+        self.state(branch, revision).map(Arc::new)
+    }
+
+    fn state(&self, _: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
         self.check(revision)?;
         self.views.fetch_add(1, Ordering::Relaxed);
         let view = Keyspace::new(16, 7);
@@ -160,7 +164,7 @@ impl Past for MemoryPast {
             view.apply(revision, time_ms, db, effects, &limits, &mut buffers).expect("replays");
             ControlFlow::Continue(())
         });
-        Ok(Arc::new(view))
+        Ok(view)
     }
 
     fn view_at_hand(&self, _: BranchId, _: Revision) -> Result<Option<Arc<Keyspace>>, PastError> {

@@ -88,7 +88,18 @@ impl Txn<'_> {
     /// as an access.
     #[must_use]
     pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
-        self.found(self.db, key).map(|entry| KeyInfo {
+        self.found(self.db, key).map(|entry| self.info_of(entry))
+    }
+
+    /// The value of a key and what is known besides. Neither an access nor a read
+    /// of its own.
+    #[must_use]
+    pub fn look_closely(&self, key: &[u8]) -> Option<(ValueRef<'_>, KeyInfo)> {
+        self.found(self.db, key).map(|entry| (value_of(entry), self.info_of(entry)))
+    }
+
+    fn info_of(&self, entry: &Entry<Value>) -> KeyInfo {
+        KeyInfo {
             revision: Revision(entry.revision()),
             deadline: entry.deadline(),
             // What came into memory before any clock was read, came just now.
@@ -98,7 +109,7 @@ impl Txn<'_> {
             },
             memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
             is_raw: entry.marked(),
-        })
+        }
     }
 
     /// The deadline of a key that exists: `Some(None)` when it has none. Neither
@@ -196,7 +207,7 @@ impl Txn<'_> {
     /// The entry at a key, due or not, of a locked shard. Whoever learns of it
     /// depends on its last change; whoever learns that there is none, on the
     /// last time that the shard lost a key.
-    pub(super) fn lookup(
+    pub(crate) fn lookup(
         &self,
         db: DbIndex,
         shard: usize,

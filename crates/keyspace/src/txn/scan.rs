@@ -31,6 +31,22 @@ impl Txn<'_> {
         self.scan_entries(cursor, count, &mut |key, value, _| visit(key, value))
     }
 
+    /// As [`Txn::scan`], keys past their deadline included.
+    ///
+    /// # Errors
+    /// As [`Txn::scan`].
+    pub fn scan_with_due(
+        &mut self,
+        cursor: u64,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
+    ) -> Result<u64, BackingError> {
+        let expire = std::mem::replace(&mut self.options.expire, false);
+        let next = self.scan(cursor, count, visit);
+        self.options.expire = expire;
+        next
+    }
+
     /// Visits every key of the current database that exists, with its value
     /// and deadline.
     ///

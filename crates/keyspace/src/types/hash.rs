@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use base::Rng;
 
+use super::SHARED_BYTES;
 use super::packed::Packed;
 use crate::limits::EncodingLimits;
-use crate::table::{Keyed, Table};
+use crate::table::{Keyed, SharedTable};
 
 /// A map from fields to values.
 ///
@@ -18,12 +21,13 @@ pub struct Hash {
 enum Form {
     /// Field, value, field, value, …
     Packed(Packed),
-    Table(Box<Fields>),
+    /// Shared with copies until one of them changes.
+    Table(Arc<Fields>),
 }
 
 #[derive(Clone, Debug)]
 struct Fields {
-    table: Table<Field>,
+    table: SharedTable<Field>,
     /// Heap bytes of the fields.
     field_bytes: usize,
 }
@@ -114,7 +118,10 @@ impl Hash {
         match &self.form {
             Form::Packed(pairs) => pairs.memory_bytes(),
             Form::Table(fields) => {
-                size_of::<Fields>() + fields.table.memory_bytes() + fields.field_bytes
+                SHARED_BYTES
+                    + size_of::<Fields>()
+                    + fields.table.memory_bytes()
+                    + fields.field_bytes
             }
         }
     }
@@ -170,6 +177,7 @@ impl Hash {
                 found.is_some()
             }
             Form::Table(fields) => {
+                let fields = Arc::make_mut(fields);
                 let removed = fields.table.remove(fields.table.hash_of(field), field);
                 fields.field_bytes -= removed.as_ref().map_or(0, |removed| removed.0.len());
                 removed.is_some()
@@ -219,17 +227,24 @@ impl Hash {
         }
     }
 
+    /// Makes what it has its own, if it is a copy.
+    pub(crate) fn unshare(&mut self) {
+        if let Form::Table(fields) = &mut self.form {
+            Arc::make_mut(fields).table.unshare();
+        }
+    }
+
     /// The table, made from the pairs if there is none yet.
     fn fields(&mut self) -> &mut Fields {
         if let Form::Packed(_) = self.form {
-            let mut fields = Fields { table: Table::new(self.seed), field_bytes: 0 };
+            let mut fields = Fields { table: SharedTable::new(self.seed), field_bytes: 0 };
             self.iter().for_each(|(field, value)| {
                 fields.set(field, value);
             });
-            self.form = Form::Table(Box::new(fields));
+            self.form = Form::Table(Arc::new(fields));
         }
         match &mut self.form {
-            Form::Table(fields) => fields,
+            Form::Table(fields) => Arc::make_mut(fields),
             Form::Packed(_) => unreachable!("just converted"),
         }
     }
@@ -238,8 +253,14 @@ impl Hash {
 /// Equal fields and values, whatever the encoding or the order.
 impl PartialEq for Hash {
     fn eq(&self, other: &Hash) -> bool {
+        let is_there = |(field, value)| other.get(field) == Some(value);
         self.len() == other.len()
-            && self.iter().all(|(field, value)| other.get(field) == Some(value))
+            && match (&self.form, &other.form) {
+                (Form::Table(a), Form::Table(b)) => {
+                    a.table.iter_unshared(&b.table).map(Field::pair).all(is_there)
+                }
+                _ => self.iter().all(is_there),
+            }
     }
 }
 

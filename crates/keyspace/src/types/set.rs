@@ -1,10 +1,12 @@
 use std::ops::Deref;
+use std::sync::Arc;
 
 use base::{Rng, number};
 
+use super::SHARED_BYTES;
 use super::packed::Packed;
 use crate::limits::EncodingLimits;
-use crate::table::{Keyed, Table};
+use crate::table::{Keyed, SharedTable};
 
 /// A set of members.
 ///
@@ -20,12 +22,13 @@ pub struct Set {
 enum Form {
     Ints(Vec<i64>),
     Packed(Packed),
-    Table(Box<Members>),
+    /// Shared with copies until one of them changes.
+    Table(Arc<Members>),
 }
 
 #[derive(Clone, Debug)]
 struct Members {
-    table: Table<Box<[u8]>>,
+    table: SharedTable<Box<[u8]>>,
     /// Heap bytes of the members.
     member_bytes: usize,
 }
@@ -124,7 +127,10 @@ impl Set {
             Form::Ints(ints) => ints.capacity() * size_of::<i64>(),
             Form::Packed(packed) => packed.memory_bytes(),
             Form::Table(members) => {
-                size_of::<Members>() + members.table.memory_bytes() + members.member_bytes
+                SHARED_BYTES
+                    + size_of::<Members>()
+                    + members.table.memory_bytes()
+                    + members.member_bytes
             }
         }
     }
@@ -191,6 +197,7 @@ impl Set {
                 at.is_some()
             }
             Form::Table(members) => {
+                let members = Arc::make_mut(members);
                 let removed = members.table.remove(members.table.hash_of(member), member);
                 members.member_bytes -= removed.as_ref().map_or(0, |removed| removed.len());
                 removed.is_some()
@@ -252,17 +259,24 @@ impl Set {
         }
     }
 
+    /// Makes what it has its own, if it is a copy.
+    pub(crate) fn unshare(&mut self) {
+        if let Form::Table(members) = &mut self.form {
+            Arc::make_mut(members).table.unshare();
+        }
+    }
+
     /// The table, made from the other forms if there is none yet.
     fn members(&mut self) -> &mut Members {
         if !matches!(self.form, Form::Table(_)) {
-            let mut members = Members { table: Table::new(self.seed), member_bytes: 0 };
+            let mut members = Members { table: SharedTable::new(self.seed), member_bytes: 0 };
             self.iter().for_each(|member| {
                 members.add(&member);
             });
-            self.form = Form::Table(Box::new(members));
+            self.form = Form::Table(Arc::new(members));
         }
         match &mut self.form {
-            Form::Table(members) => members,
+            Form::Table(members) => Arc::make_mut(members),
             _ => unreachable!("just converted"),
         }
     }
@@ -271,7 +285,13 @@ impl Set {
 /// Equal members, whatever the encoding.
 impl PartialEq for Set {
     fn eq(&self, other: &Set) -> bool {
-        self.len() == other.len() && self.iter().all(|member| other.contains(&member))
+        self.len() == other.len()
+            && match (&self.form, &other.form) {
+                (Form::Table(a), Form::Table(b)) => {
+                    a.table.iter_unshared(&b.table).all(|member| other.contains(member))
+                }
+                _ => self.iter().all(|member| other.contains(&member)),
+            }
     }
 }
 

@@ -16,12 +16,14 @@ mod indexed;
 mod members;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use base::Rng;
 
 pub use self::bounds::{LexBound, ScoreBound};
 use self::compact::{Compact, Entries, Entry};
 use self::indexed::{Indexed, Pairs};
+use super::SHARED_BYTES;
 use crate::limits::EncodingLimits;
 
 /// A sorted set. Scores are never NaN: whoever calls refuses it first.
@@ -31,7 +33,8 @@ pub struct Zset(Form);
 #[derive(Clone, Debug)]
 enum Form {
     Compact { seed: u64, compact: Compact },
-    Indexed(Box<Indexed>),
+    /// Shared with copies until one of them changes.
+    Indexed(Arc<Indexed>),
 }
 
 impl Zset {
@@ -70,7 +73,7 @@ impl Zset {
     pub fn memory_bytes(&self) -> usize {
         match &self.0 {
             Form::Compact { compact, .. } => compact.memory_bytes(),
-            Form::Indexed(indexed) => indexed.memory_bytes(),
+            Form::Indexed(indexed) => SHARED_BYTES + indexed.memory_bytes(),
         }
     }
 
@@ -120,7 +123,14 @@ impl Zset {
         }
         match &mut self.0 {
             Form::Compact { compact, .. } => compact.insert(member, score),
-            Form::Indexed(indexed) => indexed.insert(member, score),
+            Form::Indexed(indexed) => Arc::make_mut(indexed).insert(member, score),
+        }
+    }
+
+    /// Makes what it has its own, if it is a copy.
+    pub(crate) fn unshare(&mut self) {
+        if let Form::Indexed(indexed) = &mut self.0 {
+            Arc::make_mut(indexed);
         }
     }
 
@@ -130,14 +140,14 @@ impl Zset {
         for entry in compact.entries() {
             indexed.insert(entry.member, entry.score);
         }
-        self.0 = Form::Indexed(Box::new(indexed));
+        self.0 = Form::Indexed(Arc::new(indexed));
     }
 
     /// Takes a member out; answers the score it had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match &mut self.0 {
             Form::Compact { compact, .. } => compact.remove(member),
-            Form::Indexed(indexed) => indexed.remove(member),
+            Form::Indexed(indexed) => Arc::make_mut(indexed).remove(member),
         }
     }
 
@@ -154,6 +164,7 @@ impl Zset {
         match &mut self.0 {
             Form::Compact { compact, .. } => compact.remove_ranks(ranks, show),
             Form::Indexed(indexed) => {
+                let indexed = Arc::make_mut(indexed);
                 for _ in 0..count {
                     indexed.remove_rank(ranks.start, &mut show);
                 }
@@ -262,6 +273,11 @@ impl Zset {
 /// By members and scores, whatever the encoding.
 impl PartialEq for Zset {
     fn eq(&self, other: &Zset) -> bool {
+        if let (Form::Indexed(a), Form::Indexed(b)) = (&self.0, &other.0)
+            && Arc::ptr_eq(a, b)
+        {
+            return true;
+        }
         self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
