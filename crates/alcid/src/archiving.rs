@@ -171,6 +171,10 @@ impl engine::Branching for Archiving {
         found.map_err(|error| command::Error::new(format!("ERR {error}")))
     }
 
+    fn has_reached(&self, at: Revision) -> bool {
+        self.base.revision() >= at || self.follower.fault().is_some()
+    }
+
     fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {
         let error = |error| command::Error::new(format!("ERR {error}"));
         self.base.await_revision(at).map_err(error)?;

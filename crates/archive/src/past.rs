@@ -425,6 +425,26 @@ impl Past {
         source.keeps(after)
     }
 
+    /// Visits all transactions on a branch after `after`, up to `upto`, oldest
+    /// first. Costs what has to be read for these, not for those of others.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn of_branch(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        source.keeps(after)?;
+        source.changes_of(branch, after, upto, &mut |record| visit(*record))?;
+        source.keeps(after)
+    }
+
     /// How much is kept.
     #[must_use]
     pub fn stats(&self) -> PastStats {

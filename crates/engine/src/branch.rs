@@ -11,7 +11,9 @@ mod create_at;
 mod diff;
 mod line;
 mod merge;
+mod early;
 mod merges;
+mod values;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,6 +42,10 @@ pub struct LiveBranch {
     pub(crate) journal: BranchJournal,
     /// Sessions on it.
     sessions: AtomicUsize,
+    /// The state of the archive that it begins with.
+    begins: Revision,
+    /// Whether the archive is known to have reached that.
+    is_settled: AtomicBool,
 }
 
 /// Where transactions on a branch leave their effects.
@@ -89,9 +95,11 @@ impl LiveBranch {
         id: BranchId,
         keyspace: Arc<Keyspace>,
         replicator: Arc<dyn Replicator>,
+        begins: Revision,
     ) -> LiveBranch {
         let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
-        LiveBranch { id, keyspace, journal, sessions: AtomicUsize::new(0) }
+        let (sessions, is_settled) = (AtomicUsize::new(0), AtomicBool::new(false));
+        LiveBranch { id, keyspace, journal, sessions, begins, is_settled }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -154,6 +162,10 @@ pub trait Branching: Send + Sync {
     /// When it cannot be read.
     fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
 
+    /// Whether the archive has reached a state, or never will, so that nobody
+    /// need wait for it.
+    fn has_reached(&self, at: Revision) -> bool;
+
     /// A branch's databases as of a state that the archive keeps: one of
     /// [`Branches::pins`]. Waits for it. Nobody may change them.
     ///
@@ -215,7 +227,7 @@ impl Engine {
         keyspaces: Vec<(BranchId, Arc<Keyspace>)>,
     ) {
         for (id, keyspace) in keyspaces {
-            self.branches.add(LiveBranch::new(id, keyspace, self.replicator.clone()));
+            self.branches.add(LiveBranch::new(id, keyspace, self.replicator.clone(), Revision::ZERO));
         }
         *self.branches.known.write() = known;
         assert!(self.branches.branching.set(branching).is_ok(), "branches are attached once");

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, Clock, DbIndex, Rng, SeededRng};
+use base::{BranchId, Clock, DbIndex, Revision, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
@@ -212,7 +212,12 @@ impl Engine {
         };
         let keyspace: Arc<Keyspace> = keyspace.into();
         Engine {
-            main: LiveBranch::new(BranchId::MAIN, keyspace.clone(), replicator.clone()),
+            main: LiveBranch::new(
+                BranchId::MAIN,
+                keyspace.clone(),
+                replicator.clone(),
+                Revision::ZERO,
+            ),
             branches: LiveBranches::default(),
             gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,

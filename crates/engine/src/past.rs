@@ -121,6 +121,24 @@ pub trait Past: Send + Sync {
     /// As [`Past::of_key`].
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
 
+    /// As [`Past::all`], of one branch. A past that can tell without reading
+    /// what others wrote does.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn of_branch(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.all(after, upto, &mut |record| match record.header.branch == branch {
+            true => visit(record),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
     /// Visits the transactions after `after`, up to `upto`, that changed
     /// databases as a whole, or took such a change back, newest first.
     ///

@@ -45,14 +45,29 @@ pub struct Stored {
 
 /// Why a backing cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct BackingError(String);
+#[error("{reason}")]
+pub struct BackingError {
+    reason: String,
+    is_later: bool,
+}
 
 impl BackingError {
     /// An error with this reason.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> BackingError {
-        BackingError(reason.into())
+        BackingError { reason: reason.into(), is_later: false }
+    }
+
+    /// It cannot answer yet; to be asked again in a moment.
+    #[must_use]
+    pub fn later(reason: impl Into<String>) -> BackingError {
+        BackingError { reason: reason.into(), is_later: true }
+    }
+
+    /// Whether it is to be asked again: only [`Backing::fetch_soon`] says so.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        self.is_later
     }
 }
 
@@ -65,6 +80,21 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When that cannot be told.
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
+
+    /// As [`Backing::fetch`], but what would take long, so that nobody should hold
+    /// a lock for it, is an error that [`BackingError::is_later`], and goes on by
+    /// itself.
+    ///
+    /// # Errors
+    /// As [`Backing::fetch`].
+    fn fetch_soon(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Stored>, BackingError> {
+        self.fetch(space, hash, key)
+    }
 
     /// Every key of a bucket (the leading 16 bits of the hash), in any order.
     ///
@@ -323,11 +353,31 @@ impl Db {
         key: &[u8],
         access: u32,
     ) -> Result<Option<bool>, BackingError> {
+        self.load_by(hash, key, access, |backing, space| backing.fetch(space, hash, key))
+    }
+
+    /// As [`Db::load`], by [`Backing::fetch_soon`].
+    pub(crate) fn load_soon(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        access: u32,
+    ) -> Result<Option<bool>, BackingError> {
+        self.load_by(hash, key, access, |backing, space| backing.fetch_soon(space, hash, key))
+    }
+
+    fn load_by(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        access: u32,
+        fetch: impl FnOnce(&dyn Backing, SpaceId) -> Result<Option<Stored>, BackingError>,
+    ) -> Result<Option<bool>, BackingError> {
         if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
             return Ok(Some(false));
         }
         let backed = self.backed.as_ref().expect("else everything is known");
-        let Some(stored) = backed.backing.fetch(self.space, hash, key)? else { return Ok(None) };
+        let Some(stored) = fetch(&*backed.backing, self.space)? else { return Ok(None) };
         self.admit(hash, key, stored, access)?;
         self.settle();
         Ok(Some(true))

@@ -97,6 +97,10 @@ pub struct Txn<'t> {
     seen: Cell<Revision>,
     /// Why a key could not be brought into memory.
     backing_error: Option<BackingError>,
+    /// Whether to wait for keys that take long to be brought into memory.
+    is_patient: bool,
+    /// One of these was met although it is not.
+    has_later: bool,
     absent: load::Absent,
     /// Keys brought into memory.
     loaded: u32,
@@ -187,6 +191,8 @@ impl<'t> Txn<'t> {
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
+            is_patient: true,
+            has_later: false,
             absent: load::Absent::default(),
             loaded: 0,
         }

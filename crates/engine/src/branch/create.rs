@@ -59,7 +59,7 @@ impl Engine {
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
         let child = child.expect("the transaction ran");
-        self.branches.add(LiveBranch::new(id, child, self.replicator.clone()));
+        self.branches.add(LiveBranch::new(id, child, self.replicator.clone(), forked));
         Ok(forked)
     }
 

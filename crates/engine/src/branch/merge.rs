@@ -24,6 +24,10 @@ use crate::history::revert::{Author, LOOKS_MAX};
 /// Bytes of effects that one merge may make: it is one record.
 const BYTES_MAX: usize = 1 << 30;
 
+/// Counters up to which each is looked up by itself rather than in everything
+/// that was written.
+const COUNTERS_MAX: usize = 256;
+
 /// What becomes of conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
@@ -205,7 +209,9 @@ impl Job<'_> {
         newest: Revision,
     ) -> Result<BTreeMap<Place, Counted>> {
         let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
-        if !theirs.keys.values().any(is_counter) {
+        let counters = theirs.keys.iter().filter(|(_, counted)| is_counter(counted));
+        let counters: Vec<Place> = counters.map(|(place, _)| place.clone()).collect();
+        if counters.is_empty() {
             return Ok(BTreeMap::new());
         }
         let line = &commons.lines[0];
@@ -220,9 +226,12 @@ impl Job<'_> {
             wanted: &wanted,
         };
         let since_merge = Search { counts: &|key, _, at| at > commons.of(key).at, ..since_common };
-        if !since_common.run(after, newest, &mut all)?
-            || !since_merge.run(after, newest, &mut late)?
-        {
+        let run = |search: &Search<'_>, changes: &mut Changes| match counters.len() {
+            // Mostly few: what else has been written is not looked at.
+            0..=COUNTERS_MAX => search.run_of_keys(&counters, after, newest, changes),
+            _ => search.run(after, newest, changes),
+        };
+        if !run(&since_common, &mut all)? || !run(&since_merge, &mut late)? {
             return Ok(BTreeMap::new());
         }
         let mut counted = all.keys;

@@ -47,9 +47,13 @@ impl Txn<'_> {
         if self.absent.contains(db, hash, key) {
             return;
         }
-        let access = access_clock(self.options.now_ms);
+        let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
-        match part.load(hash, key, access) {
+        let loaded = match is_patient {
+            true => part.load(hash, key, access),
+            false => part.load_soon(hash, key, access),
+        };
+        match loaded {
             Ok(Some(false)) => {}
             Ok(Some(true)) => {
                 self.loaded += 1;
@@ -59,6 +63,7 @@ impl Txn<'_> {
                 self.absent.0.insert((db, hash), key.into());
             }
             Err(error) => {
+                self.has_later |= error.is_later();
                 self.backing_error.get_or_insert(error);
             }
         }
@@ -135,6 +140,20 @@ impl Txn<'_> {
     #[must_use]
     pub fn backing_error(&self) -> Option<&BackingError> {
         self.backing_error.as_ref()
+    }
+
+    /// Whether keys are brought into memory from here on even where that takes
+    /// long, as they are at first; see [`Txn::has_later`].
+    pub fn set_patience(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
+    /// Whether a key could not be brought into memory because that takes long.
+    /// The transaction is to be ended then, and what it was for to be tried
+    /// again.
+    #[must_use]
+    pub fn has_later(&self) -> bool {
+        self.has_later
     }
 
     /// Answers and forgets what [`Txn::backing_error`] says, for transactions
