@@ -47,6 +47,9 @@ impl Forest {
     fn add(&mut self, id: BranchId) -> Result<(), String> {
         let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
         let backing = BaseBacking::of_branch(self.base.clone(), self.limits, self.ancestors(id));
+        if let Some(row) = self.branches.get(id) {
+            keyspace.count_own(row.forked.next());
+        }
         back(&keyspace, id, &self.base, &backing)?;
         self.keyspaces.insert(id, keyspace);
         Ok(())
@@ -136,6 +139,7 @@ pub fn fork(
     let databases = DbIndex::try_from(parent.len()).expect("a database is named by 16 bits");
     let child = Arc::new(Keyspace::new(databases, base.directory().seed));
     let backing: Arc<dyn Backing> = BaseBacking::of_branch(base.clone(), limits, ancestors);
+    child.count_own(forked.next());
     base.fork(&child, &backing, parent, at, forked);
     child
 }

@@ -165,6 +165,10 @@ impl engine::Past for Past {
         self.past.of_branch(branch, after, upto, visit).map_err(told)
     }
 
+    fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        self.past.newest_of(branch).map_err(told)
+    }
+
     fn wide(
         &self,
         after: Revision,

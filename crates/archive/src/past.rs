@@ -445,6 +445,17 @@ impl Past {
         source.keeps(after)
     }
 
+    /// The newest transaction of a branch, if one is kept.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        let source = &self.source;
+        source.know(source.log.buffered())?;
+        let _layout = source.layout.read();
+        Ok(source.history.newest_of(branch)?)
+    }
+
     /// How much is kept.
     #[must_use]
     pub fn stats(&self) -> PastStats {

@@ -12,14 +12,15 @@ mod diff;
 mod line;
 mod merge;
 mod early;
+mod info;
 mod merges;
 mod values;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
@@ -42,10 +43,16 @@ pub struct LiveBranch {
     pub(crate) journal: BranchJournal,
     /// Sessions on it.
     sessions: AtomicUsize,
-    /// The state of the archive that it begins with.
+    /// The state of the archive that it begins with; 0 of one that was there
+    /// before the start.
     begins: Revision,
     /// Whether the archive is known to have reached that.
     is_settled: AtomicBool,
+    /// Whether it was here all the time since it began, so that memory knows all
+    /// that it has changed.
+    is_counted: AtomicBool,
+    /// Its newest change before that, as far as somebody has looked.
+    head: AtomicU64,
 }
 
 /// Where transactions on a branch leave their effects.
@@ -98,8 +105,16 @@ impl LiveBranch {
         begins: Revision,
     ) -> LiveBranch {
         let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
-        let (sessions, is_settled) = (AtomicUsize::new(0), AtomicBool::new(false));
-        LiveBranch { id, keyspace, journal, sessions, begins, is_settled }
+        LiveBranch {
+            id,
+            keyspace,
+            journal,
+            sessions: AtomicUsize::new(0),
+            begins,
+            is_settled: AtomicBool::new(false),
+            is_counted: AtomicBool::new(begins > Revision::ZERO),
+            head: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -161,6 +176,14 @@ pub trait Branching: Send + Sync {
     /// # Errors
     /// When it cannot be read.
     fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
+
+    /// Visits the hashes of the keys that a space has entries of itself, and when
+    /// each was changed last: what a branch has written or removed since its
+    /// database was made, as far as the archive knows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn own_keys(&self, space: SpaceId, each: &mut dyn FnMut(u64, Revision)) -> Result;
 
     /// Whether the archive has reached a state, or never will, so that nobody
     /// need wait for it.

@@ -139,6 +139,19 @@ pub trait Past: Send + Sync {
         })
     }
 
+    /// The newest transaction of a branch, if one is kept.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        let mut newest = None;
+        self.of_branch(branch, self.oldest(), Revision(u64::MAX), &mut |record| {
+            newest = Some(record.revision);
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest)
+    }
+
     /// Visits the transactions after `after`, up to `upto`, that changed
     /// databases as a whole, or took such a change back, newest first.
     ///

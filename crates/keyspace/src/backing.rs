@@ -336,6 +336,7 @@ impl Db {
 
     /// What is to be remembered of a key that goes.
     pub(crate) fn note_removed(&mut self, hash: u64, key: &[u8], revision: Revision) {
+        self.own.note(hash, 0, revision.0);
         match &mut self.backed {
             Some(backed) => backed.note_removal(hash, key, revision),
             None => self.forgotten_removal = revision,

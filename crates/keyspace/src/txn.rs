@@ -399,6 +399,7 @@ impl<'t> Txn<'t> {
         let entry = db.table.get_mut(hash, key).expect("just seen");
         db.entry_bytes -= entry.heap_bytes();
         entry.set_deadline(deadline);
+        db.own.note(hash, entry.revision(), revision.0);
         entry.set_revision(revision.0);
         db.entry_bytes += entry.heap_bytes();
         before.into_iter().for_each(|at| {

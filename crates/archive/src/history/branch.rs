@@ -65,6 +65,51 @@ impl History {
         Ok(())
     }
 
+    /// The newest record of a branch that is known and later than the horizon.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, HistoryError> {
+        let (after, upto) = self.known_part(Revision::ZERO, Revision(u64::MAX));
+        let mut begins = None;
+        for hit in self.records(branch_hash(branch), after, upto) {
+            let revision = hit?.revision;
+            // Else it is a key's.
+            if self.branch_at(revision)? == Some(branch) {
+                begins = Some(revision);
+                break;
+            }
+        }
+        // The oldest ones that are known may have begun before.
+        if begins.is_none() && self.branch_at(after.next())? == Some(branch) {
+            begins = Some(after.next());
+        }
+        let Some(begins) = begins else { return Ok(None) };
+        let Some((_, last)) = self.segment_with(begins) else { return Ok(None) };
+        // From here on there is none but those that follow one another.
+        let (mut on, mut end) = (begins, last.min(upto));
+        while on < end {
+            let middle = Revision(end.0 - (end.0 - on.0) / 2);
+            match self.branch_at(middle)? == Some(branch) {
+                true => on = middle,
+                false => end = Revision(middle.0 - 1),
+            }
+        }
+        Ok(Some(on))
+    }
+
+    /// The branch of a record, if it is known and later than the horizon.
+    fn branch_at(&self, revision: Revision) -> Result<Option<BranchId>, HistoryError> {
+        let Some(place) = self.place(revision)? else { return Ok(None) };
+        let mut branch = None;
+        self.log.block_again(place.segment, place.offset, &mut |record, _| {
+            if record.revision == revision {
+                branch = Some(record.header.branch);
+            }
+        })?;
+        Ok(branch)
+    }
+
     /// Where a branch's records begin to follow one another in a segment, from
     /// `from` to `upto`, in order. Keys with the same hash are among them.
     fn runs(

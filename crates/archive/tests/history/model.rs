@@ -59,6 +59,11 @@ fn check_ranges(history: &History, log: &FakeLog, rng: &mut SeededRng, keys: u64
         history.changes_of(branch, after, upto, &mut each).expect("the log does not fail");
         let of_one: Vec<_> = expected.filter(|entry| entry.branch == branch).map(row).collect();
         assert_eq!(changes, of_one, "{context}: {after} to {upto} of {branch:?}");
+        let newest = history.newest_of(branch).expect("the log does not fail");
+        let known = |entry: &&Entry| entry.revision > horizon && entry.revision <= noted;
+        let mut known = entries.iter().rev().filter(known);
+        let expected = known.find(|entry| entry.branch == branch).map(|entry| entry.revision);
+        assert_eq!(newest, expected, "{context}: {branch:?}");
     }
 }
 
