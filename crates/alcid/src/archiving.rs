@@ -171,14 +171,8 @@ impl engine::Branching for Archiving {
         found.map_err(|error| command::Error::new(format!("ERR {error}")))
     }
 
-    fn own_keys(
-        &self,
-        space: SpaceId,
-        each: &mut dyn FnMut(u64, Revision),
-    ) -> command::Result {
-        self.base
-            .own_keys(space, each)
-            .map_err(|error| command::Error::new(format!("ERR {error}")))
+    fn own_keys(&self, space: SpaceId, each: &mut dyn FnMut(u64, Revision)) -> command::Result {
+        self.base.own_keys(space, each).map_err(|error| command::Error::new(format!("ERR {error}")))
     }
 
     fn has_reached(&self, at: Revision) -> bool {

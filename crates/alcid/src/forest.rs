@@ -48,7 +48,7 @@ impl Forest {
         let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
         let backing = BaseBacking::of_branch(self.base.clone(), self.limits, self.ancestors(id));
         if let Some(row) = self.branches.get(id) {
-            keyspace.count_own(row.forked.next());
+            keyspace.count_own(row.forked.next(), false);
         }
         back(&keyspace, id, &self.base, &backing)?;
         self.keyspaces.insert(id, keyspace);
@@ -139,8 +139,9 @@ pub fn fork(
     let databases = DbIndex::try_from(parent.len()).expect("a database is named by 16 bits");
     let child = Arc::new(Keyspace::new(databases, base.directory().seed));
     let backing: Arc<dyn Backing> = BaseBacking::of_branch(base.clone(), limits, ancestors);
-    child.count_own(forked.next());
     base.fork(&child, &backing, parent, at, forked);
+    // The record that makes one from an earlier time gives it keys of its own.
+    child.count_own(forked.next(), at == forked);
     child
 }
 

@@ -34,9 +34,9 @@ impl Ahead {
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
         let mut values = self.0.lock();
-        let found = values.iter().position(|((of, as_of, name), _)| {
-            (*of, *as_of) == (space, at) && **name == *key
-        });
+        let found = values
+            .iter()
+            .position(|((of, as_of, name), _)| (*of, *as_of) == (space, at) && **name == *key);
         if let Some(found) = found {
             return match &values[found].1 {
                 None => Err(later()),
@@ -62,7 +62,9 @@ impl Ahead {
         });
         match reader {
             Ok(_) => values.push((place, None)),
-            Err(error) => return Err(BackingError::new(format!("no thread can be started: {error}"))),
+            Err(error) => {
+                return Err(BackingError::new(format!("no thread can be started: {error}")));
+            }
         }
         Err(later())
     }

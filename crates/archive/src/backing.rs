@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Peek, Stored};
+use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Knowing, Peek, Stored};
 
 use crate::ahead::Ahead;
 use crate::base_tree::Base;
@@ -74,16 +74,21 @@ impl BaseBacking {
 
 impl Backing for BaseBacking {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        self.state.fetch_peeking(space, hash, key, &mut self.peek(hash, key))
+        self.state.fetch_peeking(space, hash, key, false, &mut self.peek(hash, key))
     }
 
-    fn fetch_soon(
+    fn fetch_knowing(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
+        Knowing { is_inherited, is_hasty }: Knowing,
     ) -> Result<Option<Stored>, BackingError> {
-        match self.state.fetch_soon(space, hash, key, &mut self.peek(hash, key))? {
+        let peek = &mut self.peek(hash, key);
+        if !is_hasty {
+            return self.state.fetch_peeking(space, hash, key, is_inherited, peek);
+        }
+        match self.state.fetch_soon(space, hash, key, is_inherited, peek)? {
             Soon::Now(stored) => Ok(stored),
             // Which the follower sees to.
             Soon::NotReached(at) => {

@@ -115,11 +115,16 @@ impl Delta {
     pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<bool, ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
         let mut is_state = false;
+        let branch = record.header.branch;
         if let Some(key) = only_key(record) {
-            let shard = self.keyspace(BranchId::MAIN).shard_of(&record.effects[key.clone()]);
-            self.waiting.push(shard, record, key);
-            if self.waiting.bytes() >= self.waiting_bytes_max {
-                self.apply_waiting()?;
+            if !self.waiting.takes(branch) {
+                self.apply(record)?;
+            } else {
+                let shard = self.keyspace(branch).shard_of(&record.effects[key.clone()]);
+                self.waiting.push(shard, record, key);
+                if self.waiting.bytes() >= self.waiting_bytes_max {
+                    self.apply_waiting()?;
+                }
             }
         } else {
             self.apply_waiting()?;
@@ -133,11 +138,12 @@ impl Delta {
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
         let mut waiting = std::mem::take(&mut self.waiting);
+        let branch = waiting.branch();
         waiting.drain(|records| {
             let db = records[0].0.header.db;
             let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> =
                 records.iter().filter(|(r, _)| r.header.db == db).map(|(_, key)| *key).collect();
-            self.keyspace(BranchId::MAIN).warm(db, &keys);
+            self.keyspace(branch).warm(db, &keys);
             records.iter().try_for_each(|(record, _)| self.apply(record))
         })?;
         // What it allocated serves again.

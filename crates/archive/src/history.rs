@@ -255,6 +255,9 @@ impl History {
         each: &mut dyn FnMut(&Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
         let (after, upto) = self.known_part(after, upto);
+        if after >= upto {
+            return Ok(());
+        }
         let mut next = after.next();
         while next <= upto {
             let Some(first) = self.segment_of(next) else { break };

@@ -198,11 +198,7 @@ impl Base {
 
 /// The hash of a head's key and the revision of its last change; `None` for an
 /// element. `entry` begins with the bucket.
-fn own_key(
-    seed: u64,
-    entry: &[u8],
-    value: &[u8],
-) -> Result<Option<(u64, Revision)>, String> {
+fn own_key(seed: u64, entry: &[u8], value: &[u8]) -> Result<Option<(u64, Revision)>, String> {
     let (bucket, rest) = entry.split_first_chunk::<2>().ok_or("it has no bucket")?;
     let (name, element) = codec::split_name(rest)?;
     if !element.is_empty() {

@@ -96,21 +96,25 @@ impl State {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
-        self.fetch_peeking(space, hash, key, &mut |_, _| Peek::Unknown)
+        self.fetch_peeking(space, hash, key, false, &mut |_, _| Peek::Unknown)
     }
 
     /// As [`State::fetch`], but before a space below is read, `peek` is asked
-    /// whether memory knows the key as it was there.
+    /// whether memory knows the key as it was there. If it `is_inherited`, the
+    /// first space has nothing of it.
     pub(crate) fn fetch_peeking(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
+        is_inherited: bool,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
     ) -> Result<Option<Stored>, BackingError> {
-        let (mut space, mut at) = (space, self.at);
+        let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
         loop {
-            if let Some(found) = self.own(space, at, hash, key)? {
+            if !std::mem::take(&mut is_below)
+                && let Some(found) = self.own(space, at, hash, key)?
+            {
                 return Ok(found);
             }
             let Some(below) = self.below(space, at) else { return Ok(None) };
@@ -130,9 +134,10 @@ impl State {
         space: SpaceId,
         hash: u64,
         key: &[u8],
+        is_inherited: bool,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
     ) -> Result<Soon, BackingError> {
-        if let Some(found) = self.own(space, self.at, hash, key)? {
+        if !is_inherited && let Some(found) = self.own(space, self.at, hash, key)? {
             return Ok(Soon::Now(found));
         }
         let (mut space, mut at) = (space, self.at);

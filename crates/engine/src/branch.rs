@@ -9,10 +9,10 @@ mod common;
 mod create;
 mod create_at;
 mod diff;
-mod line;
-mod merge;
 mod early;
 mod info;
+mod line;
+mod merge;
 mod merges;
 mod values;
 
@@ -41,6 +41,8 @@ pub struct LiveBranch {
     /// Its keys.
     pub keyspace: Arc<Keyspace>,
     pub(crate) journal: BranchJournal,
+    /// Where keys are looked up that it does not have in memory.
+    pub(crate) parent: Option<Arc<Keyspace>>,
     /// Sessions on it.
     sessions: AtomicUsize,
     /// The state of the archive that it begins with; 0 of one that was there
@@ -102,6 +104,7 @@ impl LiveBranch {
         id: BranchId,
         keyspace: Arc<Keyspace>,
         replicator: Arc<dyn Replicator>,
+        parent: Option<Arc<Keyspace>>,
         begins: Revision,
     ) -> LiveBranch {
         let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
@@ -109,6 +112,7 @@ impl LiveBranch {
             id,
             keyspace,
             journal,
+            parent,
             sessions: AtomicUsize::new(0),
             begins,
             is_settled: AtomicBool::new(false),
@@ -249,8 +253,12 @@ impl Engine {
         known: Branches,
         keyspaces: Vec<(BranchId, Arc<Keyspace>)>,
     ) {
+        // A parent's number is below its branches'.
         for (id, keyspace) in keyspaces {
-            self.branches.add(LiveBranch::new(id, keyspace, self.replicator.clone(), Revision::ZERO));
+            let parent = known.get(id).and_then(|row| self.branch(row.parent));
+            let parent = parent.map(|parent| parent.keyspace.clone());
+            let replicator = self.replicator.clone();
+            self.branches.add(LiveBranch::new(id, keyspace, replicator, parent, Revision::ZERO));
         }
         *self.branches.known.write() = known;
         assert!(self.branches.branching.set(branching).is_ok(), "branches are attached once");
@@ -356,8 +364,11 @@ impl Session {
 
 /// Whether a branch may take more memory.
 fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
+    if row.quota_bytes == 0 {
+        return Ok(());
+    }
     let used = keyspace.memory_bytes() as u64;
-    if row.quota_bytes == 0 || used < row.quota_bytes {
+    if used < row.quota_bytes {
         return Ok(());
     }
     Err(Error::new(format!(

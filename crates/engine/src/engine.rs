@@ -216,6 +216,7 @@ impl Engine {
                 BranchId::MAIN,
                 keyspace.clone(),
                 replicator.clone(),
+                None,
                 Revision::ZERO,
             ),
             branches: LiveBranches::default(),
@@ -326,7 +327,12 @@ impl Engine {
     /// Brings keys that the session's next commands will look up near the
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
-        self.branch_of(session).keyspace.warm(session.db, keys);
+        let branch = self.branch_of(session);
+        branch.keyspace.warm(session.db, keys);
+        // What a branch does not have is looked up there.
+        if let Some(parent) = branch.parent.as_ref().filter(|_| branch.keyspace.is_backed()) {
+            parent.warm(session.db, keys);
+        }
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {

@@ -340,14 +340,15 @@ impl Engine {
         can_block: bool,
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
-        let loaded = txn.is_backed().then(|| (txn.loaded(), self.clock.monotonic_ns()));
+        let loaded = txn.is_backed().then(|| txn.loaded());
         if command.single_key {
             txn.purge(argv[1]);
         } else {
             command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
         }
-        if let Some((_, began_ns)) = loaded.filter(|(before, _)| *before < txn.loaded()) {
-            let us = (self.clock.monotonic_ns() - began_ns) / 1000;
+        if loaded.is_some_and(|before| before < txn.loaded()) && session.tick_ns > 0 {
+            // From where the command began: mostly nobody has to ask the clock.
+            let us = self.clock.monotonic_ns().saturating_sub(session.tick_ns) / 1000;
             self.stats.tier_load_us.fetch_add(us, Ordering::Relaxed);
         }
         txn.check_backing()?;

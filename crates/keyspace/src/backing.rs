@@ -64,11 +64,22 @@ impl BackingError {
         BackingError { reason: reason.into(), is_later: true }
     }
 
-    /// Whether it is to be asked again: only [`Backing::fetch_soon`] says so.
+    /// Whether it is to be asked again: only who is in haste ([`Knowing`]) hears so.
     #[must_use]
     pub fn is_later(&self) -> bool {
         self.is_later
     }
+}
+
+/// What somebody who asks a [`Backing`] for a key knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knowing {
+    /// The key was never changed in its space, so that it is what it is in the
+    /// space below.
+    pub is_inherited: bool,
+    /// What takes long, so that nobody should hold a lock for it, is to go on by
+    /// itself and to be an error that [`BackingError::is_later`].
+    pub is_hasty: bool,
 }
 
 /// Where keys stand that are not in memory. It is asked with a shard locked,
@@ -81,17 +92,16 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
     /// When that cannot be told.
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
 
-    /// As [`Backing::fetch`], but what would take long, so that nobody should hold
-    /// a lock for it, is an error that [`BackingError::is_later`], and goes on by
-    /// itself.
+    /// As [`Backing::fetch`], with what the caller knows, which may be ignored.
     ///
     /// # Errors
     /// As [`Backing::fetch`].
-    fn fetch_soon(
+    fn fetch_knowing(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
+        _: Knowing,
     ) -> Result<Option<Stored>, BackingError> {
         self.fetch(space, hash, key)
     }
@@ -354,31 +364,24 @@ impl Db {
         key: &[u8],
         access: u32,
     ) -> Result<Option<bool>, BackingError> {
-        self.load_by(hash, key, access, |backing, space| backing.fetch(space, hash, key))
+        self.load_hastily(hash, key, access, false)
     }
 
-    /// As [`Db::load`], by [`Backing::fetch_soon`].
-    pub(crate) fn load_soon(
+    /// As [`Db::load`]; what takes long is an error if `is_hasty`.
+    pub(crate) fn load_hastily(
         &mut self,
         hash: u64,
         key: &[u8],
         access: u32,
-    ) -> Result<Option<bool>, BackingError> {
-        self.load_by(hash, key, access, |backing, space| backing.fetch_soon(space, hash, key))
-    }
-
-    fn load_by(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        access: u32,
-        fetch: impl FnOnce(&dyn Backing, SpaceId) -> Result<Option<Stored>, BackingError>,
+        is_hasty: bool,
     ) -> Result<Option<bool>, BackingError> {
         if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
             return Ok(Some(false));
         }
         let backed = self.backed.as_ref().expect("else everything is known");
-        let Some(stored) = fetch(&*backed.backing, self.space)? else { return Ok(None) };
+        let knowing = Knowing { is_inherited: self.own.lacks(hash), is_hasty };
+        let stored = backed.backing.fetch_knowing(self.space, hash, key, knowing)?;
+        let Some(stored) = stored else { return Ok(None) };
         self.admit(hash, key, stored, access)?;
         self.settle();
         Ok(Some(true))

@@ -28,7 +28,7 @@ mod value;
 mod warm;
 
 pub use apply::ApplyError;
-pub use backing::{Backing, BackingError, Stored};
+pub use backing::{Backing, BackingError, Knowing, Stored};
 pub use branches::{
     Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
 };
@@ -37,8 +37,8 @@ pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
-pub use past_rules::{Keep, PastRules, Purge, Rule};
 pub use own::OwnKeys;
+pub use past_rules::{Keep, PastRules, Purge, Rule};
 pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};

@@ -34,17 +34,24 @@ impl Hasher for AsItIs {
 pub(crate) struct Own {
     /// Changes from this revision on are the branch's own; 0: nobody counts.
     from: u64,
+    /// Whether there were no other changes than those that are noted.
+    is_whole: bool,
     hashes: HashSet<u64, BuildHasherDefault<AsItIs>>,
 }
 
 impl Own {
-    fn begin(from: Revision) -> Own {
-        Own { from: from.0, ..Own::default() }
+    fn begin(from: Revision, is_whole: bool) -> Own {
+        Own { from: from.0, is_whole, ..Own::default() }
     }
 
     /// One that counts from where this does, and has nothing.
     pub(crate) fn anew(&self) -> Own {
-        Own::begin(Revision(self.from))
+        Own::begin(Revision(self.from), self.from > 0)
+    }
+
+    /// Whether a key is known not to have been changed.
+    pub(crate) fn lacks(&self, hash: u64) -> bool {
+        self.is_whole && !self.hashes.contains(&hash)
     }
 
     /// A key whose last change was at `before`, 0 for none, is changed at `now`.
@@ -76,11 +83,12 @@ pub struct OwnKeys {
 }
 
 impl Keyspace {
-    /// Counts which keys are changed from a revision on. To be called before
-    /// there is any such.
-    pub fn count_own(&self, from: Revision) {
+    /// Counts which keys are changed from a revision on. `is_whole`: there is no
+    /// such change yet, neither here nor in the backing, and keys that were given
+    /// before are not asked for.
+    pub fn count_own(&self, from: Revision, is_whole: bool) {
         for index in 0..SHARDS {
-            self.lock(index).dbs.iter_mut().for_each(|db| db.own = Own::begin(from));
+            self.lock(index).dbs.iter_mut().for_each(|db| db.own = Own::begin(from, is_whole));
         }
     }
 

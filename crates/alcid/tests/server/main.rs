@@ -6,6 +6,7 @@ mod backup;
 mod branches;
 mod config;
 mod faults;
+mod forks;
 mod golden;
 mod kill9;
 mod limits;

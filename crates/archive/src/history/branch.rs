@@ -25,6 +25,9 @@ impl History {
         each: &mut dyn FnMut(&Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
         let (after, upto) = self.known_part(after, upto);
+        if after >= upto {
+            return Ok(());
+        }
         let mut next = after.next();
         while next <= upto {
             let Some((first, last)) = self.segment_with(next) else { break };
@@ -71,6 +74,9 @@ impl History {
     /// When the log cannot be read.
     pub fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, HistoryError> {
         let (after, upto) = self.known_part(Revision::ZERO, Revision(u64::MAX));
+        if after >= upto {
+            return Ok(None);
+        }
         let mut begins = None;
         for hit in self.records(branch_hash(branch), after, upto) {
             let revision = hit?.revision;
@@ -122,7 +128,8 @@ impl History {
         let (hash, after) = (branch_hash(branch), Revision(from.0 - 1));
         let (mut parts, mut upto) = (Vec::new(), upto);
         while upto > after {
-            let ask = |view: super::View<'_>| view.newest(hash, after, upto, usize::MAX, &self.files);
+            let ask =
+                |view: super::View<'_>| view.newest(hash, after, upto, usize::MAX, &self.files);
             let found = self.view(segment, ask)?;
             let Some(oldest) = found.first() else { break };
             upto = Revision(oldest.revision.0 - 1);

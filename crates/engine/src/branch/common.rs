@@ -12,15 +12,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::merge::Counted;
-use keyspace::{Branches, Keyspace, Merged, Value};
+use keyspace::{Branches, Merged, Value};
 use log::{Record, RecordHeader};
 
 use super::line::{Line, Reach};
+use super::values::Kept;
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
@@ -181,11 +181,9 @@ impl Engine {
         state_of(&self.branches.known.read(), branch, at)
     }
 
-    /// A state that two branches have in common. Waits for the archive to have
-    /// it.
-    pub(super) fn common_state(&self, common: &Common) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = common.state;
-        self.needs_branching()?.state(branch, revision)
+    /// A state that two branches have in common.
+    pub(super) fn common_state(&self, common: &Common) -> Kept {
+        Kept::new(self, common.state)
     }
 }
 
@@ -272,7 +270,8 @@ impl Search<'_> {
         };
         let mut parts: Vec<Reach> = self.line.between(after, upto).collect();
         parts.reverse();
-        for (part, (db, key)) in parts.iter().flat_map(|part| keys.iter().map(move |it| (part, it))) {
+        for (part, (db, key)) in parts.iter().flat_map(|part| keys.iter().map(move |it| (part, it)))
+        {
             let mut records: Vec<(Revision, RecordHeader, Vec<u8>)> = Vec::new();
             let visited =
                 past.of_key(part.branch, *db, key, part.after, part.upto, &mut |record| {

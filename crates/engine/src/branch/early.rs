@@ -35,9 +35,7 @@ impl Engine {
             return false;
         }
         match (command.spec.run, &session.multi) {
-            (Run::Data(_), None) => {
-                !self.is_settled(branch) && self.looks_at_all(command, argv)
-            }
+            (Run::Data(_), None) => !self.is_settled(branch) && self.looks_at_all(command, argv),
             (Run::Engine, None) if command.full_name == "watch" => {
                 let keys = argv[1..].iter().map(|key| (session.db, *key));
                 !self.brings_in(branch, live, now_ms, &keys.collect::<Vec<_>>())
@@ -52,7 +50,9 @@ impl Engine {
                             return true;
                         }
                         let named = queued.command.keys(&argv);
-                        keys.extend(named.iter().map(|key| (session.db, &queued.argv[key.index][..])));
+                        keys.extend(
+                            named.iter().map(|key| (session.db, &queued.argv[key.index][..])),
+                        );
                     }
                 }
                 !self.brings_in(branch, live, now_ms, &keys)

@@ -14,10 +14,11 @@ use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::effect::{Effect, Effects};
 use keyspace::merge::{Choice, Counted, Merge, Side, Version, difference, merge};
-use keyspace::{Buffers, Keyspace, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
+use keyspace::{Buffers, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
 
 use super::common::{Changes, Common, Commons, Place, Search, Then};
 use super::no_branch;
+use super::values::Kept;
 use crate::engine::Engine;
 use crate::history::revert::{Author, LOOKS_MAX};
 
@@ -97,7 +98,7 @@ pub(super) struct Job<'j> {
 struct Found {
     commons: Commons,
     /// States in common, as far as they were asked for.
-    states: BTreeMap<Revision, Arc<Keyspace>>,
+    states: BTreeMap<Revision, Kept>,
     /// Up to where the log was read.
     upto: Revision,
     /// The newest revision at the last look.
@@ -172,7 +173,8 @@ impl Job<'_> {
         let whole = found.theirs.whole.clone();
         if !whole.is_empty() {
             let common = commons.oldest();
-            let (state, from) = (found.state(engine, &common)?, self.branch(self.asked.from)?);
+            let from = self.branch(self.asked.from)?;
+            let state = found.state(engine, &common).open(engine)?;
             for db in whole {
                 let mut add = |key: &[u8]| {
                     if self.is_wanted(key) {
@@ -187,10 +189,16 @@ impl Job<'_> {
             }
         }
         keys.retain(|place| !found.keys.contains_key(place));
+        // What has to be read is, before everything is locked.
+        for id in [self.asked.from, self.asked.into] {
+            let branch = self.branch(id)?;
+            keys.iter().try_for_each(|(db, key)| {
+                engine.look_in(&branch.keyspace, 0, *db, key, |_, _| ())
+            })?;
+        }
         for place in keys {
             let common = found.commons.of(&place.1);
-            let state = found.state(engine, &common)?;
-            let then = engine.value_in(&state, 0, place.0, &place.1)?;
+            let then = found.state(engine, &common).value(engine, 0, place.0, &place.1)?;
             found.keys.insert(place, then);
         }
         found.seen = newest;
@@ -388,13 +396,8 @@ fn version<'v>(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
 
 impl Found {
     /// A state in common, which is opened once.
-    fn state(&mut self, engine: &Engine, common: &Common) -> Result<Arc<Keyspace>> {
-        if let Some(state) = self.states.get(&common.at) {
-            return Ok(state.clone());
-        }
-        let state = engine.common_state(common)?;
-        self.states.insert(common.at, state.clone());
-        Ok(state)
+    fn state(&mut self, engine: &Engine, common: &Common) -> &mut Kept {
+        self.states.entry(common.at).or_insert_with(|| engine.common_state(common))
     }
 
     /// What ours, and theirs, have only counted of a key.

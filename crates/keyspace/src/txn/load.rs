@@ -3,24 +3,39 @@
 use std::collections::BTreeMap;
 
 use base::DbIndex;
+use smallvec::SmallVec;
 
 use super::{Txn, access_clock};
 use crate::backing::BackingError;
 use crate::shard::Db;
 
 /// Keys that the backing said it does not have, by database and hash, so that
-/// a transaction asks for each only once.
+/// a transaction asks for each only once. Mostly there is one.
 #[derive(Default)]
-pub(super) struct Absent(BTreeMap<(DbIndex, u64), Box<[u8]>>);
+pub(super) struct Absent {
+    first: Option<(DbIndex, u64, SmallVec<[u8; 32]>)>,
+    others: BTreeMap<(DbIndex, u64), Box<[u8]>>,
+}
 
 impl Absent {
     /// To be called when databases change as a whole.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Absent::default();
+    }
+
+    fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8]) {
+        match self.first {
+            None => self.first = Some((db, hash, SmallVec::from_slice(key))),
+            Some(_) => drop(self.others.insert((db, hash), key.into())),
+        }
     }
 
     fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
-        self.0.get(&(db, hash)).is_some_and(|known| **known == *key)
+        let is_first = |(of, known, name): &(DbIndex, u64, SmallVec<[u8; 32]>)| {
+            (*of, *known) == (db, hash) && **name == *key
+        };
+        self.first.as_ref().is_some_and(is_first)
+            || self.others.get(&(db, hash)).is_some_and(|known| **known == *key)
     }
 }
 
@@ -49,18 +64,14 @@ impl Txn<'_> {
         }
         let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
-        let loaded = match is_patient {
-            true => part.load(hash, key, access),
-            false => part.load_soon(hash, key, access),
-        };
-        match loaded {
+        match part.load_hastily(hash, key, access, !is_patient) {
             Ok(Some(false)) => {}
             Ok(Some(true)) => {
                 self.loaded += 1;
                 self.changed(index, db);
             }
             Ok(None) => {
-                self.absent.0.insert((db, hash), key.into());
+                self.absent.insert(db, hash, key);
             }
             Err(error) => {
                 self.has_later |= error.is_later();
