@@ -116,20 +116,20 @@ impl Delta {
         debug_assert_eq!(record.revision, self.newest.0.next());
         let mut is_state = false;
         let branch = record.header.branch;
-        if let Some(key) = only_key(record) {
-            if !self.waiting.takes(branch) {
-                self.apply(record)?;
-            } else {
+        match only_key(record) {
+            Some(_) if !self.waiting.takes(branch) => self.apply(record)?,
+            Some(key) => {
                 let shard = self.keyspace(branch).shard_of(&record.effects[key.clone()]);
                 self.waiting.push(shard, record, key);
                 if self.waiting.bytes() >= self.waiting_bytes_max {
                     self.apply_waiting()?;
                 }
             }
-        } else {
-            self.apply_waiting()?;
-            is_state = self.turn(record)?;
-            self.apply(record)?;
+            None => {
+                self.apply_waiting()?;
+                is_state = self.turn(record)?;
+                self.apply(record)?;
+            }
         }
         self.newest = (record.revision, record.header.time_ms);
         self.log_bytes += record.effects.len() as u64;

@@ -89,7 +89,7 @@ pub enum Garbage {
 
 /// A flushed database's part of a shard.
 #[derive(Debug)]
-pub struct DbGarbage(#[allow(dead_code, reason = "held only to be dropped")] pub(crate) Db);
+pub struct DbGarbage(#[allow(dead_code, reason = "held only to be dropped")] pub(crate) Box<Db>);
 
 impl Garbage {
     /// An estimate of the pieces to free: Redis frees a value in the
@@ -166,7 +166,7 @@ impl<'t> Recorder<'t> {
     /// Keeps a flushed database for the caller to drop off the locks.
     pub(crate) fn throw_away_db(&mut self, db: Db) {
         if !db.table.is_empty() {
-            self.buffers.garbage.push(Garbage::Db(DbGarbage(db)));
+            self.buffers.garbage.push(Garbage::Db(DbGarbage(Box::new(db))));
         }
     }
 
