@@ -20,6 +20,7 @@ mod recovery;
 mod rewrite;
 mod segments;
 mod shared;
+mod tap;
 mod vfs;
 mod writer;
 
@@ -37,4 +38,5 @@ pub use real_vfs::RealVfs;
 pub use recovery::{Dropped, RecoveryReport};
 pub use rewrite::Rewritten;
 pub use segments::{Hold, SegmentInfo};
+pub use tap::{Concern, Tap, Written};
 pub use vfs::{Vfs, VfsFile, VfsLock};

@@ -8,20 +8,29 @@ use base::{Clock, Revision};
 use parking_lot::{Condvar, Mutex};
 
 use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at};
+use crate::tap::Concern;
 
 /// Bytes that wake a writer that waits for its next turn.
-const WAKE_BYTES: usize = 256 * 1024;
+pub(crate) const WAKE_BYTES: usize = 256 * 1024;
 
 /// A batch that would grow beyond this is followed by another, so that what is
 /// written at once has a bound. One record may be larger.
 const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 
 /// Consecutive records, encoded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) first: Revision,
     pub(crate) count: u32,
     pub(crate) content: Vec<u8>,
+    /// Whether anybody waits for one of them.
+    pub(crate) concern: Concern,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { first: Revision::ZERO, count: 0, content: Vec::new(), concern: Concern::NONE }
+    }
 }
 
 impl Batch {
@@ -51,18 +60,28 @@ struct State {
     full_bytes: usize,
     /// Records whose predecessors have not been appended yet: another thread
     /// reserved them and is about to. Normally empty, a handful at most.
-    early: BTreeMap<u64, Vec<u8>>,
+    early: BTreeMap<u64, (Vec<u8>, Concern)>,
     early_bytes: usize,
     /// The writer sleeps and wants to be woken by the first record.
     wants_first: bool,
     /// Monotonic time of the oldest record in `batch`.
     oldest_ns: u64,
+    /// Asked to write what waits without letting more gather.
+    is_urgent: bool,
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
 }
 
 impl State {
+    /// Puts the last batch into `batch`, whose buffer is reused.
+    fn hand_over(&mut self, batch: &mut Batch) {
+        batch.content.clear();
+        std::mem::swap(&mut self.batch, batch);
+        let content = std::mem::take(&mut self.batch.content);
+        self.batch = Batch { first: Revision(self.next), content, ..Batch::default() };
+    }
+
     /// Begins another batch if the current one cannot take `len` bytes more.
     fn make_room(&mut self, len: usize) {
         if self.batch.count > 0 && self.batch.content.len() + len > BATCH_BYTES_MAX {
@@ -95,6 +114,7 @@ impl Queue {
                 early_bytes: 0,
                 wants_first: false,
                 oldest_ns: 0,
+                is_urgent: false,
                 sync_requested: false,
                 closing: false,
             }),
@@ -115,6 +135,7 @@ impl Queue {
         revision: Revision,
         header: &RecordHeader,
         effects: &[u8],
+        concern: Concern,
         clock: &dyn Clock,
     ) {
         let mut state = self.state.lock();
@@ -122,7 +143,7 @@ impl Queue {
             let mut record = Vec::new();
             put_record(&mut record, header, effects);
             state.early_bytes += record.len();
-            let before = state.early.insert(revision.0, record);
+            let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
             return;
         }
@@ -132,8 +153,9 @@ impl Queue {
         state.make_room(RECORD_HEADER_BYTES + effects.len());
         put_record(&mut state.batch.content, header, effects);
         state.batch.count += 1;
+        state.batch.concern.add(concern);
         state.next += 1;
-        while let Some(record) = {
+        while let Some((record, concern)) = {
             let next = state.next;
             state.early.remove(&next)
         } {
@@ -141,6 +163,7 @@ impl Queue {
             state.make_room(record.len());
             state.batch.content.extend_from_slice(&record);
             state.batch.count += 1;
+            state.batch.concern.add(concern);
             state.next += 1;
         }
         let wakes = state.wants_first || state.batch.content.len() >= WAKE_BYTES;
@@ -167,6 +190,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Ends the writer's wait for more.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().is_urgent = true;
+        self.wake.notify_one();
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
         self.wake.notify_one();
@@ -178,11 +207,20 @@ impl Queue {
         let mut state = self.state.lock();
         held.append(&mut state.full);
         state.full_bytes = 0;
-        batch.content.clear();
-        std::mem::swap(&mut state.batch, batch);
-        state.batch.first = Revision(state.next);
-        state.batch.count = 0;
+        state.is_urgent = false;
+        state.hand_over(batch);
         std::mem::take(&mut state.sync_requested)
+    }
+
+    /// As [`Queue::take`], if what waits is at most `bytes_max` long; answers
+    /// whether it was.
+    pub(crate) fn take_small(&self, batch: &mut Batch, bytes_max: usize) -> bool {
+        let mut state = self.state.lock();
+        let is_small = state.full.is_empty() && state.batch.content.len() <= bytes_max;
+        if is_small {
+            state.hand_over(batch);
+        }
+        is_small
     }
 
     /// Waits for work: the first record when `for_first`, else `at_most` or
@@ -193,6 +231,7 @@ impl Queue {
         let has_work = |state: &State| {
             state.closing
                 || state.sync_requested
+                || state.is_urgent
                 || state.batch.content.len() >= WAKE_BYTES
                 || (for_first && state.batch.count > 0)
         };
