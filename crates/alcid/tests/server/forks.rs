@@ -178,8 +178,7 @@ fn merges_without_enough_history_compare_everything() {
 
 #[test]
 fn no_merge_is_called_as_another_was() {
-    let folder = temp_dir();
-    let mut server = Server::start(folder.path(), ALWAYS);
+    let mut server = Server::start(crate::ALCID, ALWAYS);
     let mut wire = Wire::connect(server.addr());
     assert_eq!(wire.text(&["SET", "key", "old"]), "OK");
     wire.call(&["BRANCH", "CREATE", "dev"]);
@@ -263,8 +262,7 @@ fn what_a_branch_inherits_is_there_however_it_is_asked_for() {
 /// What a branch took of memory is free once it is gone.
 #[test]
 fn the_memory_of_a_branch_comes_back() {
-    let folder = temp_dir();
-    let server = Server::start(folder.path(), &[]);
+    let server = Server::start(crate::ALCID, &[]);
     let mut wire = Wire::connect(server.addr());
     let used = |wire: &mut Wire| {
         let text = wire.text(&["INFO", "memory"]);
