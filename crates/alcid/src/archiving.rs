@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use archive::backup::{Made, Source};
 use archive::{Advanced, ArchiveError, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
-use base::{BranchId, Clock, DbIndex, Revision};
+use base::{BranchId, Clock, DbIndex, Revision, SpaceId};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
 use keyspace::{EncodingLimits, Keyspace, Spaces};
 use parking_lot::Mutex;
@@ -193,6 +193,14 @@ impl engine::Branching for Archiving {
     fn state_before(&self, branch: BranchId, at: Revision) -> command::Result<(Revision, Spaces)> {
         let found = self.base.state_before(branch, self.databases, at);
         found.map_err(|error| command::Error::new(format!("ERR {error}")))
+    }
+
+    fn own_keys(&self, space: SpaceId, each: &mut dyn FnMut(u64, Revision)) -> command::Result {
+        self.base.own_keys(space, each).map_err(|error| command::Error::new(format!("ERR {error}")))
+    }
+
+    fn has_reached(&self, at: Revision) -> bool {
+        self.base.revision() >= at || self.follower.fault().is_some()
     }
 
     fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {

@@ -47,6 +47,9 @@ impl Forest {
     fn add(&mut self, id: BranchId) -> Result<(), String> {
         let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
         let backing = BaseBacking::of_branch(self.base.clone(), self.limits, self.ancestors(id));
+        if let Some(row) = self.branches.get(id) {
+            keyspace.count_own(row.forked.next(), false);
+        }
         back(&keyspace, id, &self.base, &backing)?;
         self.keyspaces.insert(id, keyspace);
         Ok(())
@@ -137,6 +140,8 @@ pub fn fork(
     let child = Arc::new(Keyspace::new(databases, base.directory().seed));
     let backing: Arc<dyn Backing> = BaseBacking::of_branch(base.clone(), limits, ancestors);
     base.fork(&child, &backing, parent, at, forked);
+    // The record that makes one from an earlier time gives it keys of its own.
+    child.count_own(forked.next(), at == forked);
     child
 }
 

@@ -162,6 +162,20 @@ impl engine::Past for Past {
         self.past.all(after, upto, visit).map_err(told)
     }
 
+    fn of_branch(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.past.of_branch(branch, after, upto, visit).map_err(told)
+    }
+
+    fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        self.past.newest_of(branch).map_err(told)
+    }
+
     fn wide(
         &self,
         after: Revision,

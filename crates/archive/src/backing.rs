@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Peek, Stored};
+use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Knowing, Peek, Stored};
 
+use crate::ahead::Ahead;
 use crate::base_tree::Base;
-use crate::state::{At, State};
+use crate::state::{At, Soon, State};
 
 /// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
@@ -16,6 +17,9 @@ pub struct BaseBacking {
     /// Those whose branch it is of, the parent first: what they have in memory
     /// need not be read.
     ancestors: Vec<Arc<Keyspace>>,
+    base: Arc<Base>,
+    limits: EncodingLimits,
+    ahead: Arc<Ahead>,
 }
 
 impl BaseBacking {
@@ -34,25 +38,66 @@ impl BaseBacking {
         limits: EncodingLimits,
         ancestors: Vec<Arc<Keyspace>>,
     ) -> Arc<BaseBacking> {
-        Arc::new(BaseBacking { state: State::new(base, At::Newest, limits), ancestors })
+        BaseBacking::with(base, At::Newest, limits, ancestors)
     }
 
     /// As [`BaseBacking::new`], as of the newest batch at or before `at`, which
     /// must not be older than what compaction keeps.
     #[must_use]
     pub fn at(base: Arc<Base>, at: Revision, limits: EncodingLimits) -> Arc<BaseBacking> {
-        let state = State::new(base, At::Revision(at), limits);
-        Arc::new(BaseBacking { state, ancestors: Vec::new() })
+        BaseBacking::with(base, At::Revision(at), limits, Vec::new())
+    }
+
+    fn with(
+        base: Arc<Base>,
+        at: At,
+        limits: EncodingLimits,
+        ancestors: Vec<Arc<Keyspace>>,
+    ) -> Arc<BaseBacking> {
+        let (state, ahead) = (State::new(base.clone(), at, limits), Arc::default());
+        Arc::new(BaseBacking { state, ancestors, base, limits, ahead })
+    }
+
+    /// Asks the parent, then its parent and so on.
+    fn peek<'p>(
+        &'p self,
+        hash: u64,
+        key: &'p [u8],
+    ) -> impl FnMut(SpaceId, Revision) -> Peek + use<'p> {
+        let mut ancestors = self.ancestors.iter();
+        move |under, at| match ancestors.next() {
+            Some(ancestor) => ancestor.peek(under, hash, key, at),
+            None => Peek::Unknown,
+        }
     }
 }
 
 impl Backing for BaseBacking {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        let mut ancestors = self.ancestors.iter();
-        self.state.fetch_peeking(space, hash, key, &mut |under, at| match ancestors.next() {
-            Some(ancestor) => ancestor.peek(under, hash, key, at),
-            None => Peek::Unknown,
-        })
+        self.state.fetch_peeking(space, hash, key, false, &mut self.peek(hash, key))
+    }
+
+    fn fetch_knowing(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        Knowing { is_inherited, is_hasty }: Knowing,
+    ) -> Result<Option<Stored>, BackingError> {
+        let peek = &mut self.peek(hash, key);
+        if !is_hasty {
+            return self.state.fetch_peeking(space, hash, key, is_inherited, peek);
+        }
+        match self.state.fetch_soon(space, hash, key, is_inherited, peek)? {
+            Soon::Now(stored) => Ok(stored),
+            // Which the follower sees to.
+            Soon::NotReached(at) => {
+                Err(BackingError::later(format!("the archive has not reached revision {at}")))
+            }
+            Soon::Long(space, at) => {
+                self.ahead.take(&self.base, self.limits, (space, at), hash, key)
+            }
+        }
     }
 
     fn bucket(

@@ -182,6 +182,11 @@ pub(crate) struct Head<'a> {
     pub(crate) content: Content<'a>,
 }
 
+/// Whether the elements of a head have entries of their own, if it is well-formed.
+pub(crate) fn is_large(mut head: &[u8]) -> bool {
+    leb128::take(&mut head).is_ok() && head.first() == Some(&FORM_LARGE)
+}
+
 /// What a key holds.
 #[derive(Debug)]
 pub(crate) enum Content<'a> {

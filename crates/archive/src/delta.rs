@@ -117,16 +117,21 @@ impl Delta {
     pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<bool, ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
         let mut is_state = false;
-        if let Some(key) = only_key(record) {
-            let shard = self.keyspace(BranchId::MAIN).shard_of(&record.effects[key.clone()]);
-            self.waiting.push(shard, record, key);
-            if self.waiting.bytes() >= self.waiting_bytes_max {
-                self.apply_waiting()?;
+        let branch = record.header.branch;
+        match only_key(record) {
+            Some(_) if !self.waiting.takes(branch) => self.apply(record)?,
+            Some(key) => {
+                let shard = self.keyspace(branch).shard_of(&record.effects[key.clone()]);
+                self.waiting.push(shard, record, key);
+                if self.waiting.bytes() >= self.waiting_bytes_max {
+                    self.apply_waiting()?;
+                }
             }
-        } else {
-            self.apply_waiting()?;
-            is_state = self.turn(record)?;
-            self.apply(record)?;
+            None => {
+                self.apply_waiting()?;
+                is_state = self.turn(record)?;
+                self.apply(record)?;
+            }
         }
         self.newest = (record.revision, record.header.time_ms);
         self.log_bytes += record.effects.len() as u64;
@@ -135,11 +140,12 @@ impl Delta {
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
         let mut waiting = std::mem::take(&mut self.waiting);
+        let branch = waiting.branch();
         waiting.drain(|records| {
             let db = records[0].0.header.db;
             let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> =
                 records.iter().filter(|(r, _)| r.header.db == db).map(|(_, key)| *key).collect();
-            self.keyspace(BranchId::MAIN).warm(db, &keys);
+            self.keyspace(branch).warm(db, &keys);
             records.iter().try_for_each(|(record, _)| self.apply(record))
         })?;
         // What it allocated serves again.

@@ -5,6 +5,7 @@
 //! segment being written. All of it can be made again from the log, and is,
 //! whenever a file is missing or damaged.
 
+mod branch;
 mod building;
 mod entry;
 mod error;
@@ -253,10 +254,7 @@ impl History {
         upto: Revision,
         each: &mut dyn FnMut(&Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
-        let (after, upto) = {
-            let state = self.state.lock();
-            (after.max(state.horizon), upto.min(state.writing.last()))
-        };
+        let (after, upto) = self.known_part(after, upto);
         if after >= upto {
             return Ok(());
         }
@@ -390,12 +388,24 @@ impl History {
 
     /// The first revision of the segment that has a revision which is known.
     fn segment_of(&self, revision: Revision) -> Option<Revision> {
+        self.segment_with(revision).map(|(first, _)| first)
+    }
+
+    /// The first and the last known revision of the segment that has one.
+    fn segment_with(&self, revision: Revision) -> Option<(Revision, Revision)> {
         let state = self.state.lock();
         if revision >= state.writing.first() {
-            return Some(state.writing.first());
+            return Some((state.writing.first(), state.writing.last()));
         }
         let (first, sealed) = state.sealed.range(..=revision).next_back()?;
-        (revision <= sealed.last).then_some(*first)
+        (revision <= sealed.last).then_some((*first, sealed.last))
+    }
+
+    /// Of the revisions after `after`, up to `upto`, those that are known and
+    /// later than the horizon.
+    fn known_part(&self, after: Revision, upto: Revision) -> (Revision, Revision) {
+        let state = self.state.lock();
+        (after.max(state.horizon), upto.min(state.writing.last()))
     }
 
     fn index_of(&self, first: Revision) -> Option<(Index, Revision)> {

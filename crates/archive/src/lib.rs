@@ -7,6 +7,7 @@
 //! keyspace from the base, so a server answers before it has loaded anything.
 //! [`Past`] keeps and reads the states before.
 
+mod ahead;
 mod backing;
 pub mod backup;
 mod base_tree;

@@ -6,6 +6,7 @@
 //! is gone, is as it was then in the space below.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
@@ -13,6 +14,7 @@ use keyspace::{Backing, Keyspace, Spaces};
 use parking_lot::RwLock;
 
 use crate::base_tree::Base;
+use crate::codec::{self, Name};
 use crate::error::ArchiveError;
 
 /// A space that lies over another one.
@@ -131,6 +133,36 @@ impl Base {
 }
 
 impl Base {
+    /// Visits the keys that a space has entries of itself, gone ones included:
+    /// the hash of each, and the revision of its last change.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn own_keys(
+        &self,
+        space: SpaceId,
+        each: &mut dyn FnMut(u64, Revision),
+    ) -> Result<(), ArchiveError> {
+        let mut prefix = Vec::new();
+        codec::put_space(&mut prefix, space);
+        let (seed, bucket_at) = (self.directory().seed, prefix.len());
+        let mut wrong = None;
+        self.prefix(&prefix, &mut |entry, value| {
+            match own_key(seed, &entry[bucket_at..], value) {
+                Ok(Some((hash, revision))) => each(hash, revision),
+                // An element; its head counts.
+                Ok(None) => {}
+                Err(what) => wrong = Some(what),
+            }
+            if wrong.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let damaged = |what| ArchiveError::Damaged {
+            dir: self.dir().to_owned(),
+            what: format!("a key of space {space}: {what}"),
+        };
+        wrong.map_or(Ok(()), |what| Err(damaged(what)))
+    }
+
     /// Waits until the base knows how a branch began that was there at `at`:
     /// one that is new, or began anew. main was always there.
     ///
@@ -162,6 +194,31 @@ impl Base {
         }
         Ok((found.revision, self.spaces_at(branch, databases, found.revision)?))
     }
+}
+
+/// The hash of a head's key and the revision of its last change; `None` for an
+/// element. `entry` begins with the bucket.
+fn own_key(seed: u64, entry: &[u8], value: &[u8]) -> Result<Option<(u64, Revision)>, String> {
+    let (bucket, rest) = entry.split_first_chunk::<2>().ok_or("it has no bucket")?;
+    let (name, element) = codec::split_name(rest)?;
+    if !element.is_empty() {
+        return Ok(None);
+    }
+    let (revision, is_gone) = codec::age(value)?;
+    let hash = match name {
+        Name::Plain(key) => keyspace::hash_of(seed, key),
+        Name::Digest => match codec::head(value, true)?.and_then(|head| head.key) {
+            Some(key) if !is_gone => keyspace::hash_of(seed, key),
+            // Its name is not there any more: the digest does as well, in its bucket.
+            _ => {
+                let mut hash = [0; 8];
+                hash[..2].copy_from_slice(bucket);
+                hash[2..].copy_from_slice(&rest[1..7]);
+                u64::from_be_bytes(hash)
+            }
+        },
+    };
+    Ok(Some((hash, revision)))
 }
 
 #[cfg(test)]

@@ -451,6 +451,37 @@ impl Past {
         source.keeps(after)
     }
 
+    /// Visits all transactions on a branch after `after`, up to `upto`, oldest
+    /// first. Costs what has to be read for these, not for those of others.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn of_branch(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let source = &self.source;
+        let upto = upto.min(source.log.buffered());
+        source.know(upto)?;
+        source.keeps(after)?;
+        source.changes_of(branch, after, upto, &mut |record| visit(*record))?;
+        source.keeps(after)
+    }
+
+    /// The newest transaction of a branch, if one is kept.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        let source = &self.source;
+        source.know(source.log.buffered())?;
+        let _layout = source.layout.read();
+        Ok(source.history.newest_of(branch)?)
+    }
+
     /// How much is kept.
     #[must_use]
     pub fn stats(&self) -> PastStats {

@@ -60,6 +60,19 @@ enum Fetched {
     Large,
 }
 
+/// Bytes of a value that is read without further ado.
+const SOON_BYTES_MAX: usize = 64 << 10;
+
+/// What [`State::fetch_soon`] finds.
+pub(crate) enum Soon {
+    /// That, and it was there at once.
+    Now(Option<Stored>),
+    /// The base has not reached this revision.
+    NotReached(Revision),
+    /// It takes long to read, in this space as of that revision.
+    Long(SpaceId, Revision),
+}
+
 /// One state of the base.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -83,21 +96,25 @@ impl State {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
-        self.fetch_peeking(space, hash, key, &mut |_, _| Peek::Unknown)
+        self.fetch_peeking(space, hash, key, false, &mut |_, _| Peek::Unknown)
     }
 
     /// As [`State::fetch`], but before a space below is read, `peek` is asked
-    /// whether memory knows the key as it was there.
+    /// whether memory knows the key as it was there. If it `is_inherited`, the
+    /// first space has nothing of it.
     pub(crate) fn fetch_peeking(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
+        is_inherited: bool,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
     ) -> Result<Option<Stored>, BackingError> {
-        let (mut space, mut at) = (space, self.at);
+        let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
         loop {
-            if let Some(found) = self.own(space, at, hash, key)? {
+            if !std::mem::take(&mut is_below)
+                && let Some(found) = self.own(space, at, hash, key)?
+            {
                 return Ok(found);
             }
             let Some(below) = self.below(space, at) else { return Ok(None) };
@@ -108,6 +125,54 @@ impl State {
             }
             (space, at) = self.reached(below)?;
         }
+    }
+
+    /// As [`State::fetch_peeking`], for those who do not want to wait: what takes
+    /// long is only named.
+    pub(crate) fn fetch_soon(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        is_inherited: bool,
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+    ) -> Result<Soon, BackingError> {
+        if !is_inherited && let Some(found) = self.own(space, self.at, hash, key)? {
+            return Ok(Soon::Now(found));
+        }
+        let (mut space, mut at) = (space, self.at);
+        while let Some(below) = self.below(space, at) {
+            match peek(below.0, below.1) {
+                Peek::Is(stored) => return Ok(Soon::Now(Some(stored))),
+                Peek::Absent => return Ok(Soon::Now(None)),
+                Peek::Unknown => {}
+            }
+            if self.base.revision() < below.1 {
+                return Ok(Soon::NotReached(below.1));
+            }
+            (space, at) = (below.0, At::Revision(below.1));
+            let name = codec::head_key(space, hash, key);
+            let head = self.base.get_at(&name, below.1).map_err(unreadable)?;
+            if head.is_some_and(|head| head.len() > SOON_BYTES_MAX || codec::is_large(&head)) {
+                return Ok(Soon::Long(space, below.1));
+            }
+            if let Some(found) = self.own(space, at, hash, key)? {
+                return Ok(Soon::Now(found));
+            }
+        }
+        Ok(Soon::Now(None))
+    }
+
+    /// A key of a space as of a revision that the base has reached, whatever is
+    /// below.
+    pub(crate) fn fetch_own(
+        &self,
+        space: SpaceId,
+        at: Revision,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Stored>, BackingError> {
+        Ok(self.own(space, At::Revision(at), hash, key)?.flatten())
     }
 
     /// The space below another one, and as of when.

@@ -4,7 +4,7 @@
 //! database are scattered. Those of one shard are not, so records are put by
 //! until there are many, and then applied shard by shard, out of the
 //! processor's cache. Records that change one key only may overtake those of
-//! other keys: the state after all of them is the same.
+//! other keys and of other branches: the state after all of them is the same.
 
 use std::ops::Range;
 
@@ -19,6 +19,8 @@ use smallvec::SmallVec;
 pub(crate) struct Waiting {
     shards: Vec<Shard>,
     bytes: usize,
+    /// Whose they are.
+    branch: BranchId,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +46,20 @@ impl Waiting {
         self.bytes
     }
 
+    /// The branch that they are all of.
+    pub(crate) fn branch(&self) -> BranchId {
+        self.branch
+    }
+
+    /// Whether records of a branch may wait: those that wait are of one.
+    pub(crate) fn takes(&self, branch: BranchId) -> bool {
+        self.bytes == 0 || self.branch == branch
+    }
+
     /// Puts a record by that changes [only this key](only_key), of that shard.
     pub(crate) fn push(&mut self, shard: usize, record: &Record<'_>, key: Range<usize>) {
+        debug_assert!(self.takes(record.header.branch));
+        self.branch = record.header.branch;
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
@@ -81,12 +95,9 @@ impl Waiting {
     }
 }
 
-/// Where in its effects the key is that a record of `main` changes, if it
-/// changes no other and no database as a whole.
+/// Where in its effects the key is that a record changes, if it changes no other
+/// and no database as a whole.
 pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
-    if record.header.branch != BranchId::MAIN {
-        return None;
-    }
     let mut only = None;
     for effect in Effects::new(record.effects) {
         match effect.ok()? {

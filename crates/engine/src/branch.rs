@@ -9,15 +9,18 @@ mod common;
 mod create;
 mod create_at;
 mod diff;
+mod early;
+mod info;
 mod line;
 mod merge;
 mod merges;
+mod values;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
@@ -38,8 +41,20 @@ pub struct LiveBranch {
     /// Its keys.
     pub keyspace: Arc<Keyspace>,
     pub(crate) journal: BranchJournal,
+    /// Where keys are looked up that it does not have in memory.
+    pub(crate) parent: Option<Arc<Keyspace>>,
     /// Sessions on it.
     sessions: AtomicUsize,
+    /// The state of the archive that it begins with; 0 of one that was there
+    /// before the start.
+    begins: Revision,
+    /// Whether the archive is known to have reached that.
+    is_settled: AtomicBool,
+    /// Whether it was here all the time since it began, so that memory knows all
+    /// that it has changed.
+    is_counted: AtomicBool,
+    /// Its newest change before that, as far as somebody has looked.
+    head: AtomicU64,
 }
 
 /// Where transactions on a branch leave their effects.
@@ -89,9 +104,21 @@ impl LiveBranch {
         id: BranchId,
         keyspace: Arc<Keyspace>,
         replicator: Arc<dyn Replicator>,
+        parent: Option<Arc<Keyspace>>,
+        begins: Revision,
     ) -> LiveBranch {
         let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
-        LiveBranch { id, keyspace, journal, sessions: AtomicUsize::new(0) }
+        LiveBranch {
+            id,
+            keyspace,
+            journal,
+            parent,
+            sessions: AtomicUsize::new(0),
+            begins,
+            is_settled: AtomicBool::new(false),
+            is_counted: AtomicBool::new(begins > Revision::ZERO),
+            head: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -154,6 +181,18 @@ pub trait Branching: Send + Sync {
     /// When it cannot be read.
     fn state_before(&self, branch: BranchId, at: Revision) -> Result<(Revision, Spaces)>;
 
+    /// Visits the hashes of the keys that a space has entries of itself, and when
+    /// each was changed last: what a branch has written or removed since its
+    /// database was made, as far as the archive knows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn own_keys(&self, space: SpaceId, each: &mut dyn FnMut(u64, Revision)) -> Result;
+
+    /// Whether the archive has reached a state, or never will, so that nobody
+    /// need wait for it.
+    fn has_reached(&self, at: Revision) -> bool;
+
     /// A branch's databases as of a state that the archive keeps: one of
     /// [`Branches::pins`]. Waits for it. Nobody may change them.
     ///
@@ -214,8 +253,12 @@ impl Engine {
         known: Branches,
         keyspaces: Vec<(BranchId, Arc<Keyspace>)>,
     ) {
+        // A parent's number is below its branches'.
         for (id, keyspace) in keyspaces {
-            self.branches.add(LiveBranch::new(id, keyspace, self.replicator.clone()));
+            let parent = known.get(id).and_then(|row| self.branch(row.parent));
+            let parent = parent.map(|parent| parent.keyspace.clone());
+            let replicator = self.replicator.clone();
+            self.branches.add(LiveBranch::new(id, keyspace, replicator, parent, Revision::ZERO));
         }
         *self.branches.known.write() = known;
         assert!(self.branches.branching.set(branching).is_ok(), "branches are attached once");
@@ -321,8 +364,11 @@ impl Session {
 
 /// Whether a branch may take more memory.
 fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
+    if row.quota_bytes == 0 {
+        return Ok(());
+    }
     let used = keyspace.memory_bytes() as u64;
-    if row.quota_bytes == 0 || used < row.quota_bytes {
+    if used < row.quota_bytes {
         return Ok(());
     }
     Err(Error::new(format!(

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, Clock, DbIndex, Rng, SeededRng};
+use base::{BranchId, Clock, DbIndex, Revision, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
@@ -214,7 +214,13 @@ impl Engine {
         };
         let keyspace: Arc<Keyspace> = keyspace.into();
         Engine {
-            main: LiveBranch::new(BranchId::MAIN, keyspace.clone(), replicator.clone()),
+            main: LiveBranch::new(
+                BranchId::MAIN,
+                keyspace.clone(),
+                replicator.clone(),
+                None,
+                Revision::ZERO,
+            ),
             branches: LiveBranches::default(),
             gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,
@@ -324,7 +330,12 @@ impl Engine {
     /// Brings keys that the session's next commands will look up near the
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
-        self.branch_of(session).keyspace.warm(session.db, keys);
+        let branch = self.branch_of(session);
+        branch.keyspace.warm(session.db, keys);
+        // What a branch does not have is looked up there.
+        if let Some(parent) = branch.parent.as_ref().filter(|_| branch.keyspace.is_backed()) {
+            parent.warm(session.db, keys);
+        }
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {

@@ -20,6 +20,10 @@ use crate::travel::check_may_travel;
 /// How long a writer waits before it looks again whether the disk has caught up.
 const CONGESTION_MS: u64 = 5;
 
+/// How long a command waits before it is tried again that asked for what takes
+/// long to read.
+const RETRY_MS: u64 = 2;
+
 /// What a front-end does after a command.
 #[derive(Debug)]
 pub enum Outcome {
@@ -52,6 +56,7 @@ impl Engine {
         argv: &[&[u8]],
         reply: &mut dyn Reply,
     ) -> Outcome {
+        let reply_mode = session.reply_mode;
         session.reply_mode = match session.reply_mode {
             ReplyMode::SkipNext => ReplyMode::Skip,
             ReplyMode::Skip => ReplyMode::On,
@@ -78,6 +83,10 @@ impl Engine {
             Err(error) => return self.refuse(session, None, &error, reply),
         };
         let outcome = self.execute_found(session, live, command, argv, now_ms, reply);
+        if let Outcome::Paused(_) = outcome {
+            session.reply_mode = reply_mode;
+            return outcome;
+        }
         // After it has run: who sees it as the last command sees its effect too.
         session.client.activity.last_command.store(command.id + 1, Ordering::Relaxed);
         outcome
@@ -112,6 +121,9 @@ impl Engine {
             (Run::Engine, _) => self.run_engine(session, live, command, argv, now_ms, reply, None),
             (Run::Container, _) => unreachable!("find() answers subcommands, never containers"),
         };
+        if let Ok(Outcome::Paused(until_ms)) = outcome {
+            return Outcome::Paused(until_ms);
+        }
         // Afterwards, as Redis does: RESET has ended the client's own stream, and
         // EXEC follows what it ran.
         self.feed_monitors(session, command, argv, now_ms);
@@ -204,6 +216,9 @@ impl Engine {
         if in_multi && !runs_in_multi {
             return Ok(Admitted::Queue);
         }
+        if session.seat.is_some() && self.is_too_early(session, live, command, argv, now_ms) {
+            return Ok(Admitted::Pause(now_ms + RETRY_MS));
+        }
         // A disk that does not keep up slows writers instead of growing memory.
         // REVERT needs everything to stand still for a moment.
         let waits = flags.has(WRITE) && self.is_congested(live)
@@ -258,6 +273,8 @@ impl Engine {
             let scope = self.scope(command, argv);
             Txn::begin(keyspace, &scope, journal, &mut buffers, options)
         };
+        // What is shared by all clients of main is read where it stands.
+        txn.set_patience(session.seat.is_none());
         if self.has_effect_readers() {
             txn.record_always();
         }
@@ -276,9 +293,13 @@ impl Engine {
             _ => None,
         };
         self.observe(session, live, &txn, command, argv);
+        let has_later = txn.has_later();
         let finished = txn.finish();
         session.buffers = buffers;
         self.settle(session, &finished, command.flags.has(WRITE));
+        if has_later && ran.is_err() {
+            return Ok(Outcome::Paused(now_ms + RETRY_MS));
+        }
         ran?;
         Ok(match waits {
             Some(blocked) => Outcome::Blocked(blocked),
@@ -320,17 +341,20 @@ impl Engine {
         can_block: bool,
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
-        let loaded = txn.is_backed().then(|| (txn.loaded(), self.clock.monotonic_ns()));
+        let loaded = txn.is_backed().then(|| txn.loaded());
         if command.single_key {
             txn.purge(argv[1]);
         } else {
             command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
         }
-        if let Some((_, began_ns)) = loaded.filter(|(before, _)| *before < txn.loaded()) {
-            let us = (self.clock.monotonic_ns() - began_ns) / 1000;
+        if loaded.is_some_and(|before| before < txn.loaded()) && session.tick_ns > 0 {
+            // From where the command began: mostly nobody has to ask the clock.
+            let us = self.clock.monotonic_ns().saturating_sub(session.tick_ns) / 1000;
             self.stats.tier_load_us.fetch_add(us, Ordering::Relaxed);
         }
         txn.check_backing()?;
+        // In the middle of a command nothing can be put off.
+        txn.set_patience(true);
         let mut ctx =
             Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
         handler(&mut ctx, arguments(command, argv), reply)?;

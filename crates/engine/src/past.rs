@@ -143,6 +143,37 @@ pub trait Past: Send + Sync {
     /// As [`Past::of_key`].
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError>;
 
+    /// As [`Past::all`], of one branch. A past that can tell without reading
+    /// what others wrote does.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn of_branch(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.all(after, upto, &mut |record| match record.header.branch == branch {
+            true => visit(record),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The newest transaction of a branch, if one is kept.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn newest_of(&self, branch: BranchId) -> Result<Option<Revision>, PastError> {
+        let mut newest = None;
+        self.of_branch(branch, self.oldest(), Revision(u64::MAX), &mut |record| {
+            newest = Some(record.revision);
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest)
+    }
+
     /// Visits the transactions after `after`, up to `upto`, that changed
     /// databases as a whole, or took such a change back, newest first.
     ///

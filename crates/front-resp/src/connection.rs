@@ -83,6 +83,9 @@ impl From<io::Error> for End {
     }
 }
 
+/// Longest wait of a command that is held back by anything but a pause.
+const TRY_AGAIN_MS: u64 = 5;
+
 /// What a turn of reading and running ended with.
 enum Turn {
     /// Everything complete was run.
@@ -611,14 +614,13 @@ impl Connection {
 
     async fn wait_paused(&mut self, until_ms: u64) -> Result<(), End> {
         let engine = self.engine.clone();
-        let until = self.instant_of(until_ms);
         let mut ended = pin!(engine.pause_ended().notified());
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
         let is_paused = engine.is_paused();
-        if !is_paused && !engine.replicator.is_congested() {
-            return Ok(());
-        }
+        // What is not a pause of clients tells nobody that it is over.
+        let again_ms = engine.clock.now_ms() + TRY_AGAIN_MS;
+        let until = self.instant_of(if is_paused { until_ms } else { until_ms.min(again_ms) });
         let client = self.session.client.clone();
         let _held_up = is_paused.then(|| engine.hold_up(client.clone()));
         let mut over = pin!(sleep_until(until));

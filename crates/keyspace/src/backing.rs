@@ -47,15 +47,41 @@ pub struct Stored {
 
 /// Why a backing cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct BackingError(String);
+#[error("{reason}")]
+pub struct BackingError {
+    reason: String,
+    is_later: bool,
+}
 
 impl BackingError {
     /// An error with this reason.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> BackingError {
-        BackingError(reason.into())
+        BackingError { reason: reason.into(), is_later: false }
     }
+
+    /// It cannot answer yet; to be asked again in a moment.
+    #[must_use]
+    pub fn later(reason: impl Into<String>) -> BackingError {
+        BackingError { reason: reason.into(), is_later: true }
+    }
+
+    /// Whether it is to be asked again: only who is in haste ([`Knowing`]) hears so.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        self.is_later
+    }
+}
+
+/// What somebody who asks a [`Backing`] for a key knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knowing {
+    /// The key was never changed in its space, so that it is what it is in the
+    /// space below.
+    pub is_inherited: bool,
+    /// What takes long, so that nobody should hold a lock for it, is to go on by
+    /// itself and to be an error that [`BackingError::is_later`].
+    pub is_hasty: bool,
 }
 
 /// Where keys stand that are not in memory. It is asked with a shard locked,
@@ -67,6 +93,20 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When that cannot be told.
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
+
+    /// As [`Backing::fetch`], with what the caller knows, which may be ignored.
+    ///
+    /// # Errors
+    /// As [`Backing::fetch`].
+    fn fetch_knowing(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        _: Knowing,
+    ) -> Result<Option<Stored>, BackingError> {
+        self.fetch(space, hash, key)
+    }
 
     /// Every key of a bucket (the leading 16 bits of the hash), in any order.
     ///
@@ -308,6 +348,7 @@ impl Db {
 
     /// What is to be remembered of a key that goes.
     pub(crate) fn note_removed(&mut self, hash: u64, key: &[u8], revision: Revision) {
+        self.own.note(hash, 0, revision.0);
         match &mut self.backed {
             Some(backed) => backed.note_removal(hash, key, revision),
             None => self.forgotten_removal = revision,
@@ -325,11 +366,24 @@ impl Db {
         key: &[u8],
         access: u32,
     ) -> Result<Option<bool>, BackingError> {
+        self.load_hastily(hash, key, access, false)
+    }
+
+    /// As [`Db::load`]; what takes long is an error if `is_hasty`.
+    pub(crate) fn load_hastily(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        access: u32,
+        is_hasty: bool,
+    ) -> Result<Option<bool>, BackingError> {
         if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
             return Ok(Some(false));
         }
         let backed = self.backed.as_ref().expect("else everything is known");
-        let Some(stored) = backed.backing.fetch(self.space, hash, key)? else { return Ok(None) };
+        let knowing = Knowing { is_inherited: self.own.lacks(hash), is_hasty };
+        let stored = backed.backing.fetch_knowing(self.space, hash, key, knowing)?;
+        let Some(stored) = stored else { return Ok(None) };
         self.admit(hash, key, stored, access)?;
         self.settle();
         Ok(Some(true))

@@ -342,7 +342,11 @@ impl Branches {
                     return Ok(None);
                 }
                 Effect::MergeGone { id } => {
-                    self.open.remove(&id).ok_or("there is no such merge")?;
+                    // Of one that failed nothing but its number is known.
+                    if self.open.remove(&id).is_none() && id <= self.last_merge {
+                        return Err("there is no such merge");
+                    }
+                    self.last_merge = self.last_merge.max(id);
                     return Ok(None);
                 }
                 // What comes behind is about keys.
@@ -555,6 +559,11 @@ mod tests {
         assert!(branches.open_merges().is_empty());
         let gone = record(&Effect::MergeGone { id: 5 });
         assert!(branches.apply(Revision(51), 5, &gone).is_err());
+        // One that failed uses its number up.
+        let failed = record(&Effect::MergeGone { id: branches.next_merge() + 2 });
+        assert_eq!(branches.apply(Revision(51), 5, &failed), Ok(None));
+        assert_eq!(branches.next_merge(), 9);
+        assert!(branches.apply(Revision(51), 5, &failed).is_err());
         assert!(merge(&mut branches, &merged(9, 0, None)).is_err());
     }
 

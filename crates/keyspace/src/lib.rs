@@ -15,6 +15,7 @@ mod event;
 mod evict;
 mod limits;
 pub mod merge;
+mod own;
 mod past_rules;
 mod peek;
 mod recorder;
@@ -28,7 +29,7 @@ mod value;
 mod warm;
 
 pub use apply::{ApplyError, OneString};
-pub use backing::{Backing, BackingError, Stored};
+pub use backing::{Backing, BackingError, Knowing, Stored};
 pub use branches::{
     Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
 };
@@ -37,6 +38,7 @@ pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
+pub use own::OwnKeys;
 pub use past_rules::{Keep, PastRules, Purge, Rule};
 pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};

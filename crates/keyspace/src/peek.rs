@@ -4,7 +4,7 @@
 use base::{DbIndex, Revision, SpaceId};
 
 use crate::backing::Stored;
-use crate::shard::{Keyspace, value_of};
+use crate::shard::{Keyspace, entry_bytes, value_of};
 use crate::txn::Txn;
 
 /// What memory can tell of a key.
@@ -14,9 +14,12 @@ pub enum Peek {
     Is(Stored),
     /// It did not exist.
     Absent,
-    /// It has changed since, or is not in memory.
+    /// It has changed since, or is not in memory, or takes long to copy.
     Unknown,
 }
+
+/// Bytes of a value that is copied with a shard locked which others wait for.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 
 impl Keyspace {
     /// Under which space and hash the backing would be asked for a key; `None`
@@ -43,11 +46,13 @@ impl Keyspace {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
         let Some(db) = shard.dbs.iter().find(|db| db.space == space) else { return Peek::Unknown };
         match db.table.get(hash, key) {
-            Some(entry) if entry.revision() <= at.0 => Peek::Is(Stored {
-                value: value_of(entry).to_value(),
-                deadline: entry.deadline(),
-                revision: Revision(entry.revision()),
-            }),
+            Some(entry) if entry.revision() <= at.0 && entry_bytes(entry) <= COPIED_BYTES_MAX => {
+                Peek::Is(Stored {
+                    value: value_of(entry).to_value(),
+                    deadline: entry.deadline(),
+                    revision: Revision(entry.revision()),
+                })
+            }
             // It may have been there and gone, to come back later.
             Some(_) => Peek::Unknown,
             None if shard.last_removal <= at && db.knows_missing(hash, key) => Peek::Absent,

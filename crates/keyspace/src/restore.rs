@@ -462,7 +462,8 @@ impl Db {
     /// `replaced`.
     fn take_over(&mut self, other: &mut Db, replaced: &mut Vec<Entry<Value>>) {
         let knows_none = self.removals.as_ref().is_none_or(|removals| removals.is_empty());
-        if self.table.is_empty() && !self.is_backed() && knows_none {
+        let counts_own = self.own.is_counting();
+        if self.table.is_empty() && !self.is_backed() && knows_none && !counts_own {
             std::mem::swap(&mut self.table, &mut other.table);
             std::mem::swap(&mut self.deadlines, &mut other.deadlines);
             std::mem::swap(&mut self.entry_bytes, &mut other.entry_bytes);

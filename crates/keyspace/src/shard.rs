@@ -10,6 +10,7 @@ use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::backing::{Backed, Backing, Count, Removed};
+use crate::own::Own;
 use crate::past_rules::PastRules;
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
@@ -48,6 +49,8 @@ pub(crate) struct Db {
     pub(crate) forgotten_removal: Revision,
     /// Keys removed, where somebody wants to know.
     pub(crate) removals: Option<Box<Table<Removed>>>,
+    /// The keys that a branch has changed itself.
+    pub(crate) own: Own,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
 }
@@ -62,6 +65,7 @@ impl Db {
             backed: None,
             forgotten_removal: Revision::ZERO,
             removals: None,
+            own: Own::default(),
             counted_bytes: 0,
         }
     }
@@ -75,8 +79,9 @@ impl Db {
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry<Value>) -> Option<Entry<Value>> {
         self.note_inserted(hash, entry.key());
         self.entry_bytes += entry_bytes(&entry);
-        let deadline = entry.deadline();
+        let (deadline, revision) = (entry.deadline(), entry.revision());
         let old = self.table.insert(hash, entry);
+        self.own.note(hash, old.as_ref().map_or(0, Entry::revision), revision);
         // The old entry leaves the index first: both may have one deadline.
         old.iter().for_each(|old| self.forget(hash, old));
         deadline.into_iter().for_each(|at| {
@@ -104,6 +109,7 @@ impl Db {
                 let before = entry_bytes(entry);
                 let old = entry.set_inline(value);
                 entry.set_marked(false);
+                self.own.note(hash, entry.revision(), revision.0);
                 entry.set_revision(revision.0);
                 if touch {
                     entry.touch(access);
@@ -177,6 +183,7 @@ impl Db {
             + self.table.memory_bytes()
             + self.deadlines.len() * DEADLINE_BYTES
             + self.backed_bytes()
+            + self.own.memory_bytes()
     }
 }
 
@@ -261,6 +268,7 @@ impl Shard {
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);
         flushed.backed = None;
+        db.own = flushed.own.anew();
         // Nothing was ever removed from the fresh space.
         db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
         Some(flushed)

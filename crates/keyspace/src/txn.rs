@@ -100,6 +100,10 @@ pub struct Txn<'t> {
     seen: Cell<Revision>,
     /// Why a key could not be brought into memory.
     backing_error: Option<BackingError>,
+    /// Whether to wait for keys that take long to be brought into memory.
+    is_patient: bool,
+    /// One of these was met although it is not.
+    has_later: bool,
     absent: load::Absent,
     /// Keys brought into memory.
     loaded: u32,
@@ -210,6 +214,8 @@ impl<'t> Txn<'t> {
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
+            is_patient: true,
+            has_later: false,
             absent: load::Absent::default(),
             loaded: 0,
         }
@@ -416,6 +422,7 @@ impl<'t> Txn<'t> {
         let entry = db.table.get_mut(hash, key).expect("just seen");
         db.entry_bytes -= entry.heap_bytes();
         entry.set_deadline(deadline);
+        db.own.note(hash, entry.revision(), revision.0);
         entry.set_revision(revision.0);
         db.entry_bytes += entry.heap_bytes();
         before.into_iter().for_each(|at| {

@@ -7,6 +7,7 @@ mod backups;
 mod branches;
 mod config;
 mod faults;
+mod forks;
 mod golden;
 mod kill9;
 mod limits;

@@ -1,9 +1,9 @@
 //! The index of a segment in memory, as its records come.
 
-use base::Revision;
+use base::{BranchId, Revision};
 use log::{Place, Record};
 
-use super::entry::{DATABASE_WIDE, changed, hash_of, pack, relative_of};
+use super::entry::{DATABASE_WIDE, branch_hash, changed, hash_of, pack, relative_of};
 use super::error::HistoryError;
 use super::records::Hit;
 
@@ -49,12 +49,14 @@ pub(super) struct Building {
     /// look at a key asks for them, and there are hardly any.
     wide: Vec<u32>,
     blocks: Vec<Block>,
+    /// The newest record's.
+    branch: Option<BranchId>,
 }
 
 impl Building {
     pub(super) fn new(first: Revision) -> Building {
         let (chunks, open, blocks) = (Vec::new(), Vec::new(), Vec::new());
-        Building { first, next: first, chunks, open, wide: Vec::new(), blocks }
+        Building { first, next: first, chunks, open, wide: Vec::new(), blocks, branch: None }
     }
 
     pub(super) fn first(&self) -> Revision {
@@ -101,6 +103,10 @@ impl Building {
             }),
         }
         let (open, wide) = (&mut self.open, &mut self.wide);
+        let branch = record.header.branch;
+        if self.branch.replace(branch) != Some(branch) {
+            open.push(pack(branch_hash(branch), relative));
+        }
         let add = |hash| {
             open.push(pack(hash, relative));
             if hash == DATABASE_WIDE && wide.last() != Some(&relative) {

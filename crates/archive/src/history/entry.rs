@@ -1,7 +1,8 @@
 //! Entries: what the index says about one record and one key.
 
+use base::BranchId;
 use keyspace::effect::{Effect, EffectError, Effects};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Stands where a key's hash stands, for records that change whole databases.
 pub const DATABASE_WIDE: u32 = 0;
@@ -11,6 +12,12 @@ pub const DATABASE_WIDE: u32 = 0;
 #[must_use]
 pub fn key_hash(key: &[u8]) -> u32 {
     ((xxh3_64(key) >> 32) as u32).max(1)
+}
+
+/// Stands where a key's hash stands, for records whose branch is another one
+/// than that of the record before. A key may have the same.
+pub(super) fn branch_hash(branch: BranchId) -> u32 {
+    ((xxh3_64_with_seed(&branch.0.to_le_bytes(), 1) >> 32) as u32).max(1)
 }
 
 /// A hash, and a revision counted from the segment's first. Entries sort by

@@ -19,7 +19,7 @@ use super::records::Hit;
 pub(super) const TEMPORARY: &str = ".idx.new";
 
 const MAGIC: &[u8; 8] = b"ALCIDIDX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 4;
 const ENTRY_PAGE_BYTES: usize = 16;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
 use log::{Log, Place, Record};
 use parking_lot::{Mutex, RecursiveRwLock};
@@ -128,6 +128,18 @@ impl Source {
     ) -> Result<(), PastError> {
         let _layout = self.layout.read();
         Ok(self.history.changes(after, upto, &mut |record, _| each(record))?)
+    }
+
+    /// The same of one branch.
+    pub(super) fn changes_of(
+        &self,
+        branch: BranchId,
+        after: Revision,
+        upto: Revision,
+        each: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let _layout = self.layout.read();
+        Ok(self.history.changes_of(branch, after, upto, &mut |record, _| each(record))?)
     }
 
     /// Records that may have changed a key, or whole databases.

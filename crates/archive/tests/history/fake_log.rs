@@ -17,13 +17,14 @@ pub struct Entry {
     pub revision: Revision,
     pub place: Place,
     pub time_ms: u64,
+    pub branch: BranchId,
     pub effects: Vec<u8>,
     pub hashes: Vec<u32>,
 }
 
 impl Entry {
     pub fn record(&self) -> Record<'_> {
-        let header = RecordHeader { time_ms: self.time_ms, db: 0, branch: BranchId::MAIN };
+        let header = RecordHeader { time_ms: self.time_ms, db: 0, branch: self.branch };
         Record { revision: self.revision, header, effects: &self.effects }
     }
 
@@ -40,6 +41,10 @@ struct State {
     /// The place after the newest record; the block's first revision.
     next: Place,
     end: u64,
+    /// The next record's.
+    branch: BranchId,
+    /// Blocks read so far.
+    reads: usize,
 }
 
 /// See the module's documentation. Clones share it.
@@ -57,8 +62,9 @@ impl FakeLog {
     /// One whose segments before this revision have been removed.
     pub fn beginning_with(first: Revision) -> FakeLog {
         let next = Place { segment: first, offset: FIRST_BLOCK, index: 0 };
-        let (entries, segments) = (Vec::new(), vec![first]);
-        FakeLog(Arc::new(Mutex::new(State { entries, segments, next, end: FIRST_BLOCK })))
+        let (entries, segments, branch) = (Vec::new(), vec![first], BranchId::MAIN);
+        let state = State { entries, segments, next, end: FIRST_BLOCK, branch, reads: 0 };
+        FakeLog(Arc::new(Mutex::new(state)))
     }
 
     pub fn entries(&self) -> Vec<Entry> {
@@ -89,11 +95,22 @@ impl FakeLog {
         }
         let revision = self.last().next();
         let mut state = self.0.lock();
-        let entry = Entry { revision, place: state.next, time_ms, effects, hashes };
+        let (place, branch) = (state.next, state.branch);
+        let entry = Entry { revision, place, time_ms, branch, effects, hashes };
         state.next.index += 1;
         state.end += 18 + entry.effects.len() as u64;
         state.entries.push(entry.clone());
         entry
+    }
+
+    /// Later records are on this branch.
+    pub fn go_on(&self, branch: BranchId) {
+        self.0.lock().branch = branch;
+    }
+
+    /// How many blocks were read so far.
+    pub fn reads(&self) -> usize {
+        self.0.lock().reads
     }
 
     /// The next record is in another block.
@@ -155,7 +172,8 @@ impl LogBlocks for FakeLog {
     ) -> Result<Option<u64>, LogError> {
         let offset = offset.max(FIRST_BLOCK);
         let (of_block, next) = {
-            let state = self.0.lock();
+            let mut state = self.0.lock();
+            state.reads += 1;
             let at = |entry: &Entry| (entry.place.segment, entry.place.offset);
             let begin = state.entries.partition_point(|entry| at(entry) < (segment, offset));
             let end = state.entries.partition_point(|entry| at(entry) <= (segment, offset));
@@ -178,6 +196,9 @@ pub fn append_some(log: &FakeLog, rng: &mut SeededRng, keys: u64, count: u64) {
         let mut names: Vec<Option<&[u8]>> = names.iter().map(|name| Some(&name[..])).collect();
         if rng.below(50) == 0 {
             names.push(None);
+        }
+        if rng.below(10) == 0 {
+            log.go_on(BranchId(rng.below(3) as u32));
         }
         let revision = log.last().next().0;
         log.append((revision * 10 + rng.below(60)).saturating_sub(30), &names);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::history::{DATABASE_WIDE, History, key_hash};
-use base::Revision;
+use base::{BranchId, Revision};
 use log::{MemVfs, Vfs};
 
 use crate::fake_log::{DATABASE, FakeLog, follow, hits};
@@ -16,16 +16,22 @@ const NAME: &str = "00000000000000000100.idx";
 const RECORDS: u64 = 1030;
 
 fn committed() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/history-v1").join(NAME)
+    of_version(2)
+}
+
+fn of_version(version: u32) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    fixtures.join(format!("history-v{version}")).join(NAME)
 }
 
 /// Each record in a block of its own, so that there are two pages of
-/// everything. One record changes two keys, one flushes.
+/// everything. One record changes two keys, one flushes, two are on a branch.
 fn log() -> FakeLog {
     let log = FakeLog::beginning_with(Revision(100));
     for number in 0..RECORDS {
         let key = format!("key:{}", number % 300);
         let time_ms = 1_000_000_000_000 + number * 5;
+        log.go_on(BranchId(if (20..22).contains(&number) { 7 } else { 0 }));
         match number {
             7 => log.append(time_ms - 1000, &[Some(b"one"), Some(b"two")]),
             8 => log.append(time_ms, &[None]),
@@ -78,6 +84,23 @@ fn it_is_read() {
     assert_eq!(history.stats().missing, 0, "it was used as it is");
 }
 
+#[test]
+fn one_of_an_older_version_is_made_again() {
+    let vfs = MemVfs::new();
+    vfs.write(&Path::new(DIR).join(NAME), fs::read(of_version(1)).expect("it is there"));
+    let history = open(&vfs);
+    assert_eq!(history.stats().missing, 1);
+    let found = hits(&history, key_hash(b"two"), Revision::ZERO, Revision(u64::MAX));
+    assert_eq!(found[0].revision, Revision(107));
+    let renewed = vfs.read(&Path::new(DIR).join(NAME)).expect("readable");
+    assert_eq!(renewed, fs::read(committed()).expect("it is there"));
+}
+
+/// The hash of a branch, as the document says.
+fn branch_hash(branch: u32) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(&branch.to_le_bytes(), 1) >> 32
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -110,13 +133,13 @@ fn page(file: &[u8], offset: usize, end: usize) -> Vec<u64> {
 fn every_field_is_where_the_document_says() {
     let file = fs::read(committed()).expect("it is there");
     assert_eq!(&file[0..8], b"ALCIDIDX");
-    assert_eq!(u32_at(&file, 8), 1, "version");
+    assert_eq!(u32_at(&file, 8), 2, "version");
     assert_eq!(u32_at(&file, 12), 128, "bytes of the header");
     assert_eq!(&file[16..32], &DATABASE);
     assert_eq!(u64_at(&file, 32), 100, "first revision");
     assert_eq!(u64_at(&file, 40), 99 + RECORDS, "last revision");
     assert_eq!(u64_at(&file, 48), 1_000_000_000_000 - 1000 + 35, "earliest time");
-    assert_eq!(u64_at(&file, 56), RECORDS + 1, "entries");
+    assert_eq!(u64_at(&file, 56), RECORDS + 4, "entries");
     assert_eq!(u64_at(&file, 64), RECORDS, "blocks");
     let directory = u64_at(&file, 72) as usize;
     assert_eq!((u32_at(&file, 80), u32_at(&file, 84)), (2, 2), "pages");
@@ -143,10 +166,13 @@ fn every_field_is_where_the_document_says() {
         assert_eq!(u64_at(&file, directory + index * 16), first.0 << 32 | first.1);
     }
     assert!(entries.is_sorted());
-    assert_eq!(entries.len() as u64, RECORDS + 1);
+    assert_eq!(entries.len() as u64, RECORDS + 4);
     assert_eq!(entries[0], (0, 8), "the flush");
     let hash_of_two = u64::from(key_hash(b"two"));
     assert!(entries.contains(&(hash_of_two, 7)));
+    for (branch, revision) in [(0, 0), (7, 20), (0, 22)] {
+        assert!(entries.contains(&(branch_hash(branch), revision)), "{branch} at {revision}");
+    }
 
     let mut at = ends[2];
     let mut number = 0;

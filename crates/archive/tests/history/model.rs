@@ -9,7 +9,7 @@ use base::{BranchId, Revision, Rng, SeededRng};
 use keyspace::effect::Effect;
 use log::{MemVfs, Place, RealVfs, Record, RecordHeader, Vfs};
 
-use crate::fake_log::{DATABASE, FakeLog, append_some, compare, follow, follow_upto, hits};
+use crate::fake_log::{DATABASE, Entry, FakeLog, append_some, compare, follow, follow_upto, hits};
 
 const DIR: &str = "/archive/history";
 
@@ -46,9 +46,24 @@ fn check_ranges(history: &History, log: &FakeLog, rng: &mut SeededRng, keys: u64
         let expected = entries.iter().filter(|entry| {
             entry.revision > after.max(horizon) && entry.revision <= upto.min(noted)
         });
-        let expected: Vec<_> =
-            expected.map(|entry| (entry.revision, entry.place, entry.effects.clone())).collect();
-        assert_eq!(changes, expected, "{context}: {after} to {upto}");
+        let row = |entry: &Entry| (entry.revision, entry.place, entry.effects.clone());
+        let of_all: Vec<_> = expected.clone().map(row).collect();
+        assert_eq!(changes, of_all, "{context}: {after} to {upto}");
+
+        let branch = BranchId(rng.below(4) as u32);
+        let mut changes = Vec::new();
+        let mut each = |record: &Record<'_>, place: Place| {
+            changes.push((record.revision, place, record.effects.to_vec()));
+            ControlFlow::Continue(())
+        };
+        history.changes_of(branch, after, upto, &mut each).expect("the log does not fail");
+        let of_one: Vec<_> = expected.filter(|entry| entry.branch == branch).map(row).collect();
+        assert_eq!(changes, of_one, "{context}: {after} to {upto} of {branch:?}");
+        let newest = history.newest_of(branch).expect("the log does not fail");
+        let known = |entry: &&Entry| entry.revision > horizon && entry.revision <= noted;
+        let mut known = entries.iter().rev().filter(known);
+        let expected = known.find(|entry| entry.branch == branch).map(|entry| entry.revision);
+        assert_eq!(newest, expected, "{context}: {branch:?}");
     }
 }
 
@@ -163,6 +178,40 @@ fn original_bit(log: &FakeLog) -> u8 {
     let disk: Arc<dyn Vfs> = Arc::new(vfs.clone());
     assert!(open(&disk, Path::new(DIR), log).mend().expect("the disk works"));
     vfs.files().into_values().next().expect("the index")[128] & 1
+}
+
+/// What others write in between is not read.
+#[test]
+fn the_records_of_a_branch_cost_what_they_are() {
+    let (log, branch) = (FakeLog::new(), BranchId(7));
+    for part in 0..6 {
+        log.go_on(BranchId::MAIN);
+        (0..1000).for_each(|n| {
+            log.append(n, &[Some(b"k")]);
+            if n % 10 == 0 {
+                log.end_block();
+            }
+        });
+        log.go_on(branch);
+        (0..30).for_each(|n| drop(log.append(n, &[Some(b"k")])));
+        if part % 2 == 1 {
+            log.roll();
+        }
+    }
+    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+    let history = open(&vfs, Path::new(DIR), &log);
+    follow(&history, &log).expect("nothing is missing");
+    while history.mend().expect("the disk works") {}
+    let (before, mut count) = (log.reads(), 0);
+    let mut each = |record: &Record<'_>, _: Place| {
+        assert_eq!(record.header.branch, branch);
+        count += 1;
+        ControlFlow::Continue(())
+    };
+    history.changes_of(branch, Revision::ZERO, log.last(), &mut each).expect("works");
+    // Where a segment begins is looked at, then each run and what follows it.
+    assert_eq!(count, 180);
+    assert!(log.reads() - before <= 3 + 2 * 6, "{} blocks", log.reads() - before);
 }
 
 #[test]

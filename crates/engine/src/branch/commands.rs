@@ -18,14 +18,13 @@ use crate::history::revert;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[HANDLERS, super::diff::HANDLERS, super::merges::HANDLERS];
+    &[HANDLERS, super::diff::HANDLERS, super::info::HANDLERS, super::merges::HANDLERS];
 
 const HANDLERS: &[(&str, Handler)] = &[
     ("branch|create", create),
     ("branch|current", current),
     ("branch|delete", delete),
     ("branch|help", branch_help),
-    ("branch|info", info),
     ("branch|list", list),
     ("branch|protect", protect),
     ("branch|rename", rename),
@@ -173,7 +172,7 @@ fn write_made(engine: &Engine, made: &Branch, reply: &mut dyn Reply) {
     reply.integer(number(made.base.0));
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -239,44 +238,6 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
     names.sort_unstable();
     call.reply.array(names.len());
     names.into_iter().for_each(|name| call.reply.bulk(name));
-    Ok(Outcome::Done)
-}
-
-fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let engine = call.engine;
-    let branch = engine.branch_named(call.args[0])?;
-    let row = engine.branches.known.read().get(branch.id).cloned();
-    let parent = row.as_ref().map(|row| engine.branch_name(row.parent));
-    let bytes = branch.keyspace.memory_bytes() as u64;
-    let ttl_ms =
-        row.as_ref().and_then(|row| row.deadline_ms).map(|at| at.saturating_sub(call.now_ms));
-    let reply = &mut *call.reply;
-    reply.map(8);
-    reply.bulk(b"parent");
-    reply.optional_bulk(parent.as_deref());
-    reply.bulk(b"base_rev");
-    reply.integer(row.as_ref().map_or(0, |row| number(row.base.0)));
-    reply.bulk(b"bytes");
-    reply.integer(number(bytes));
-    reply.bulk(b"ttl");
-    reply.integer(ttl_ms.map_or(-1, number));
-    reply.bulk(b"quota");
-    reply.integer(row.as_ref().map_or(0, |row| number(row.quota_bytes)));
-    reply.bulk(b"protection");
-    let protections = row.iter().flat_map(|row| {
-        [
-            (row.is_readonly, "readonly"),
-            (row.is_kept, "no-delete"),
-            (row.is_merge_only, "merge-only"),
-        ]
-    });
-    let protections: Vec<&str> = protections.filter(|(is, _)| *is).map(|(_, name)| name).collect();
-    reply.array(protections.len());
-    protections.iter().for_each(|name| reply.bulk(name.as_bytes()));
-    reply.bulk(b"created_ms");
-    reply.integer(row.as_ref().map_or(0, |row| number(row.created_ms)));
-    reply.bulk(b"created_by");
-    reply.optional_bulk(row.as_ref().map(|row| &row.created_by[..]));
     Ok(Outcome::Done)
 }
 

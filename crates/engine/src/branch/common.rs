@@ -12,14 +12,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::merge::Counted;
-use keyspace::{Branches, Keyspace, Merged, Value};
+use keyspace::{Branches, Merged, Value};
+use log::{Record, RecordHeader};
 
-use super::line::Line;
+use super::line::{Line, Reach};
+use super::values::Kept;
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
@@ -171,20 +172,27 @@ impl Engine {
         Commons::new(known, lines)
     }
 
-    /// A state that two branches have in common. Waits for the archive to have
-    /// it.
-    pub(super) fn common_state(&self, common: &Common) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = common.state;
-        self.needs_branching()?.state(branch, revision)
+    /// The state of the archive that is a branch's at a revision, if others began
+    /// with it or took it.
+    pub(super) fn kept_state(
+        &self,
+        (branch, at): (BranchId, Revision),
+    ) -> Option<(BranchId, Revision)> {
+        state_of(&self.branches.known.read(), branch, at)
+    }
+
+    /// A state that two branches have in common.
+    pub(super) fn common_state(&self, common: &Common) -> Kept {
+        Kept::new(self, common.state)
     }
 }
 
-/// The revision up to which two lines are one; `None` when the one is an earlier
-/// part of the other.
-pub(super) fn parted(a: &Line, b: &Line) -> Option<Revision> {
+/// Up to which revision of which branch two lines are one; `None` when they
+/// have nothing in common.
+pub(super) fn parted(a: &Line, b: &Line) -> Option<(BranchId, Revision)> {
     let of_b = |branch| b.reaches().iter().find(|reach| reach.branch == branch);
     let (of_a, of_b) = a.reaches().iter().find_map(|it| Some((it, of_b(it.branch)?)))?;
-    Some(of_a.upto.min(of_b.upto))
+    Some((of_a.branch, of_a.upto.min(of_b.upto)))
 }
 
 /// What happened on a line.
@@ -223,7 +231,7 @@ impl Search<'_> {
             return Ok(true);
         }
         let mut failure = None;
-        let visited = past.all(after, upto, &mut |record| {
+        let mut visit = |record: Record<'_>| {
             let at = (record.header.branch, record.revision);
             if !self.line.goes_on(record.revision, record.header) {
                 return ControlFlow::Continue(());
@@ -234,13 +242,59 @@ impl Search<'_> {
             });
             failure = read.err();
             if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        };
+        // What others did meanwhile is not read.
+        let mut parts: Vec<Reach> = self.line.between(after, upto).collect();
+        parts.reverse();
+        let visited = parts
+            .into_iter()
+            .try_for_each(|part| past.of_branch(part.branch, part.after, part.upto, &mut visit));
         match (visited, failure) {
             (_, Some(failure)) => Err(failure),
             // It was let go of meanwhile.
             (Err(PastError::Compacted { .. }), None) => Ok(false),
             (visited, None) => visited.map(|()| true).map_err(Error::from),
         }
+    }
+
+    /// As [`Search::run`], of these keys alone: each costs what was done to it.
+    pub(super) fn run_of_keys(
+        &self,
+        keys: &[Place],
+        after: Revision,
+        upto: Revision,
+        changes: &mut Changes,
+    ) -> Result<bool> {
+        let Some(past) = self.engine.past().filter(|past| past.oldest() <= after) else {
+            return Ok(false);
+        };
+        let mut parts: Vec<Reach> = self.line.between(after, upto).collect();
+        parts.reverse();
+        for (part, (db, key)) in parts.iter().flat_map(|part| keys.iter().map(move |it| (part, it)))
+        {
+            let mut records: Vec<(Revision, RecordHeader, Vec<u8>)> = Vec::new();
+            let visited =
+                past.of_key(part.branch, *db, key, part.after, part.upto, &mut |record| {
+                    if self.line.goes_on(record.revision, record.header) {
+                        records.push((record.revision, record.header, record.effects.to_vec()));
+                    }
+                    ControlFlow::Continue(())
+                });
+            match visited {
+                Err(PastError::Compacted { .. }) => return Ok(false),
+                visited => visited?,
+            }
+            for (revision, header, effects) in records.iter().rev() {
+                let (revision, header) = (*revision, *header);
+                events::read(&Record { revision, header, effects }, &mut |touch| {
+                    if touch.is_about(*db, key) {
+                        self.note((header.branch, revision), &touch, changes);
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(true)
     }
 
     fn note(

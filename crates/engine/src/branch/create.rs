@@ -59,7 +59,8 @@ impl Engine {
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
         let child = child.expect("the transaction ran");
-        self.branches.add(LiveBranch::new(id, child, self.replicator.clone()));
+        let (replicator, from) = (self.replicator.clone(), Some(parent.keyspace.clone()));
+        self.branches.add(LiveBranch::new(id, child, replicator, from, forked));
         Ok(forked)
     }
 

@@ -1,8 +1,9 @@
 //! BRANCH DIFF: the keys in which two branches differ.
 //!
-//! What neither has changed since they were one is equal in both; so the log
-//! since then names all that can differ. Only where the history does not reach
-//! so far back every key of both is compared.
+//! What neither has changed since they were one is equal in both; so their
+//! records since then name all that can differ, and what others wrote meanwhile
+//! is not read. Only where the history does not reach so far back every key of
+//! both is compared.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use base::when::When;
 use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
 use command::{Args, Error, Result};
-use keyspace::Keyspace;
 use keyspace::merge::{Difference, Version, difference};
 
 use super::common::{Changes, Search, Then, parted};
+use super::values::Values;
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
@@ -25,9 +26,6 @@ pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
 
 /// Rows of a reply without COUNT.
 const ROWS: usize = 100;
-
-/// Keys up to which each is read by itself rather than from the whole state.
-const NAMED_KEYS_MAX: usize = 64;
 
 struct Asked {
     db: DbIndex,
@@ -143,13 +141,7 @@ struct Listing<'l> {
 
 impl Listing<'_> {
     fn write(&self, after: Option<Vec<u8>>, reply: &mut dyn Reply) -> Result {
-        let keys = self.keys()?;
-        let many = keys.len() > NAMED_KEYS_MAX;
-        let [a, b] = self.moments.map(|moment| match many {
-            true => self.engine.view_at(moment),
-            false => self.engine.view_of_keys_at(moment),
-        });
-        let views = [a?, b?];
+        let (keys, [mut was, mut is]) = self.keys()?;
         let (mut rows, mut sums) = (Vec::new(), [0i64; 4]);
         let mut next = None;
         for key in keys.into_iter().filter(|key| after.as_ref().is_none_or(|after| key > after)) {
@@ -160,7 +152,7 @@ impl Listing<'_> {
             if self.moments.iter().any(|moment| self.is_erased(*moment, &key)) {
                 continue;
             }
-            let [old, new] = [self.value(&views, 0, &key)?, self.value(&views, 1, &key)?];
+            let [old, new] = [was.get(&key)?, is.get(&key)?];
             let Some(kind) = difference(version(&old), version(&new)) else { continue };
             sums[kind as usize] += 1;
             if !self.asked.is_summary {
@@ -212,32 +204,29 @@ impl Listing<'_> {
         self.engine.purged_from(then.branch, self.asked.db, key) > then.revision
     }
 
-    fn value(&self, views: &[Arc<Keyspace>; 2], side: usize, key: &[u8]) -> Result<Then> {
-        let moment = self.moments[side];
-        self.engine.value_in(&views[side], moment.time_ms, self.asked.db, key)
-    }
-
-    /// The keys that may differ.
-    fn keys(&self) -> Result<BTreeSet<Vec<u8>>> {
+    /// The keys that may differ, and what tells what each side has of them.
+    fn keys(&self) -> Result<(BTreeSet<Vec<u8>>, [Values<'_>; 2])> {
         let (engine, db) = (self.engine, self.asked.db);
         let is_wanted = |key: &[u8]| {
             self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
         };
         let lines = self.moments.map(|it| engine.line(it.branch).until(it.revision));
-        let parted = parted(&lines[0], &lines[1]).unwrap_or_default();
-        let mut changes = Changes::default();
+        let parted = parted(&lines[0], &lines[1]);
+        let after = parted.map_or(Revision::ZERO, |(_, at)| at);
+        let mut sides = [Changes::default(), Changes::default()];
         let mut reaches = true;
-        for (line, moment) in lines.iter().zip(self.moments) {
+        for ((line, moment), changes) in lines.iter().zip(self.moments).zip(&mut sides) {
             let search = Search {
                 engine,
                 line,
                 counts: &|_, _, _| true,
                 wanted: &|at, key| at == db && is_wanted(key),
             };
-            reaches &= search.run(parted, moment.revision, &mut changes)?;
+            reaches &= search.run(after, moment.revision, changes)?;
         }
-        let mut keys: BTreeSet<Vec<u8>> = changes.keys.into_keys().map(|(_, key)| key).collect();
-        if !reaches || changes.whole.contains(&db) {
+        let mut keys: BTreeSet<Vec<u8>> =
+            sides.iter().flat_map(|side| side.keys.keys()).map(|(_, key)| key.clone()).collect();
+        if !reaches || sides.iter().any(|side| side.whole.contains(&db)) {
             let mut add = |key: &[u8]| {
                 if is_wanted(key) {
                     keys.insert(key.to_vec());
@@ -247,7 +236,10 @@ impl Listing<'_> {
                 engine.each_key(&*engine.view_at(moment)?, db, &mut add)?;
             }
         }
-        Ok(keys)
+        let kept = parted.filter(|_| reaches).and_then(|parted| engine.kept_state(parted));
+        let [old, new] = sides.map(|side| kept.map(|kept| (side, kept)));
+        let [a, b] = self.moments;
+        Ok((keys, [Values::new(engine, a, db, old), Values::new(engine, b, db, new)]))
     }
 }
 

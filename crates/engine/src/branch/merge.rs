@@ -14,16 +14,21 @@ use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::effect::{Effect, Effects};
 use keyspace::merge::{Choice, Counted, Merge, Side, Version, difference, merge};
-use keyspace::{Buffers, Keyspace, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
+use keyspace::{Buffers, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
 
 use super::common::{Changes, Common, Commons, Place, Search, Then};
 use super::no_branch;
+use super::values::Kept;
 use crate::engine::Engine;
 use crate::history::many::LOOKS_MAX;
 use crate::history::revert::Author;
 
 /// Bytes of effects that one merge may make: it is one record.
 const BYTES_MAX: usize = 1 << 30;
+
+/// Counters up to which each is looked up by itself rather than in everything
+/// that was written.
+const COUNTERS_MAX: usize = 256;
 
 /// What becomes of conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +99,7 @@ pub(super) struct Job<'j> {
 struct Found {
     commons: Commons,
     /// States in common, as far as they were asked for.
-    states: BTreeMap<Revision, Arc<Keyspace>>,
+    states: BTreeMap<Revision, Kept>,
     /// Up to where the log was read.
     upto: Revision,
     /// The newest revision at the last look.
@@ -169,7 +174,8 @@ impl Job<'_> {
         let whole = found.theirs.whole.clone();
         if !whole.is_empty() {
             let common = commons.oldest();
-            let (state, from) = (found.state(engine, &common)?, self.branch(self.asked.from)?);
+            let from = self.branch(self.asked.from)?;
+            let state = found.state(engine, &common).open(engine)?;
             for db in whole {
                 let mut add = |key: &[u8]| {
                     if self.is_wanted(key) {
@@ -184,16 +190,22 @@ impl Job<'_> {
             }
         }
         keys.retain(|place| !found.keys.contains_key(place));
+        // What has to be read is, before everything is locked.
+        for id in [self.asked.from, self.asked.into] {
+            let branch = self.branch(id)?;
+            keys.iter().try_for_each(|(db, key)| {
+                engine.look_in(&branch.keyspace, 0, *db, key, |_, _| ())
+            })?;
+        }
         for place in keys {
             let common = found.commons.of(&place.1);
-            let state = found.state(engine, &common)?;
             // Of what was erased since nobody knows what it was.
             let is_erased = [self.asked.from, self.asked.into]
                 .into_iter()
                 .any(|branch| engine.purged_from(branch, place.0, &place.1) > common.at);
             let then = match is_erased {
                 true => None,
-                false => engine.value_in(&state, 0, place.0, &place.1)?,
+                false => found.state(engine, &common).value(engine, 0, place.0, &place.1)?,
             };
             found.keys.insert(place, then);
         }
@@ -213,7 +225,9 @@ impl Job<'_> {
         newest: Revision,
     ) -> Result<BTreeMap<Place, Counted>> {
         let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
-        if !theirs.keys.values().any(is_counter) {
+        let counters = theirs.keys.iter().filter(|(_, counted)| is_counter(counted));
+        let counters: Vec<Place> = counters.map(|(place, _)| place.clone()).collect();
+        if counters.is_empty() {
             return Ok(BTreeMap::new());
         }
         let line = &commons.lines[0];
@@ -228,9 +242,12 @@ impl Job<'_> {
             wanted: &wanted,
         };
         let since_merge = Search { counts: &|key, _, at| at > commons.of(key).at, ..since_common };
-        if !since_common.run(after, newest, &mut all)?
-            || !since_merge.run(after, newest, &mut late)?
-        {
+        let run = |search: &Search<'_>, changes: &mut Changes| match counters.len() {
+            // Mostly few: what else has been written is not looked at.
+            0..=COUNTERS_MAX => search.run_of_keys(&counters, after, newest, changes),
+            _ => search.run(after, newest, changes),
+        };
+        if !run(&since_common, &mut all)? || !run(&since_merge, &mut late)? {
             return Ok(BTreeMap::new());
         }
         let mut counted = all.keys;
@@ -387,13 +404,8 @@ fn version<'v>(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
 
 impl Found {
     /// A state in common, which is opened once.
-    fn state(&mut self, engine: &Engine, common: &Common) -> Result<Arc<Keyspace>> {
-        if let Some(state) = self.states.get(&common.at) {
-            return Ok(state.clone());
-        }
-        let state = engine.common_state(common)?;
-        self.states.insert(common.at, state.clone());
-        Ok(state)
+    fn state(&mut self, engine: &Engine, common: &Common) -> &mut Kept {
+        self.states.entry(common.at).or_insert_with(|| engine.common_state(common))
     }
 
     /// What ours, and theirs, have only counted of a key.

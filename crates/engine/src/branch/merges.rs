@@ -33,16 +33,9 @@ const REPORTS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     known: BTreeMap<u64, Asked>,
-    last: u64,
 }
 
 impl Reports {
-    /// An id that no merge had before.
-    fn next_id(&mut self, engine: &Engine) -> u64 {
-        self.last = (self.last + 1).max(engine.branches.known.read().next_merge());
-        self.last
-    }
-
     fn add(&mut self, id: u64, asked: Asked) {
         self.known.insert(id, asked);
         if self.known.len() > REPORTS_MAX {
@@ -85,18 +78,24 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             }
             Done::Undecided(undecided) => undecided.len(),
         };
-        let id = engine.branches.reports.lock().next_id(engine);
-        let mut opened = None;
-        if policy == Policy::Manual && !is_dry {
+        let (id, noted) = if policy == Policy::Manual && !is_dry {
             let Asked { from, into, pattern, .. } = asked.clone();
-            let open = OpenMerge { id, from, into, pattern, message, settled: Vec::new() };
-            opened = Some(put_open(engine, &author, None, &open)?);
+            open_anew(engine, &author, |id| OpenMerge {
+                id,
+                from,
+                into,
+                pattern,
+                message,
+                settled: Vec::new(),
+            })?
         } else {
+            let (id, noted) = use_up_id(engine, &author);
             engine.branches.reports.lock().add(id, asked.clone());
-        }
+            (id, noted)
+        };
         let keys = if undecided == 1 { "key" } else { "keys" };
         reply.error(&format!("MERGECONFLICT {undecided} {keys}, see BRANCH CONFLICTS m{id}"));
-        Ok(Aside { depends_on: seen(engine, opened), written: opened })
+        Ok(Aside { depends_on: noted, written: Some(noted) })
     })
 }
 
@@ -116,17 +115,41 @@ fn seen(engine: &Engine, written: Option<Revision>) -> Revision {
     written.unwrap_or_else(|| engine.replicator.newest())
 }
 
+/// Takes an id for a merge that failed, which no other gets, whatever happens to
+/// the server; answers the record that says so as well.
+fn use_up_id(engine: &Arc<Engine>, author: &Author) -> (u64, Revision) {
+    let _turn = engine.branches.turn.lock();
+    let id = engine.branches.known.read().next_merge();
+    (id, engine.note_merge(author, &Effect::MergeGone { id }))
+}
+
+/// Records a merge that waits from here on, which `open` makes for its id.
+fn open_anew(
+    engine: &Arc<Engine>,
+    author: &Author,
+    open: impl FnOnce(u64) -> OpenMerge,
+) -> Result<(u64, Revision)> {
+    let _turn = engine.branches.turn.lock();
+    let open = open(engine.branches.known.read().next_merge());
+    Ok((open.id, note_open(engine, author, &open)?))
+}
+
 /// Records an open merge as it is now; `before` is what it was.
 fn put_open(
     engine: &Arc<Engine>,
     author: &Author,
-    before: Option<&OpenMerge>,
+    before: &OpenMerge,
     open: &OpenMerge,
 ) -> Result<Revision> {
     let _turn = engine.branches.turn.lock();
-    if engine.branches.known.read().open_merges().get(&open.id) != before {
+    if engine.branches.known.read().open_merges().get(&open.id) != Some(before) {
         return Err(Error::new("TRYAGAIN the merge was decided about or ended meanwhile"));
     }
+    note_open(engine, author, open)
+}
+
+/// The caller holds `branches.turn`.
+fn note_open(engine: &Arc<Engine>, author: &Author, open: &OpenMerge) -> Result<Revision> {
     for id in [open.from, open.into] {
         engine.branch(id).ok_or_else(|| super::no_branch(&engine.branch_name(id)))?;
     }
@@ -279,7 +302,7 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 left -= 1;
             }
         }
-        let mut written = put_open(engine, &author, Some(&before), &open)?;
+        let mut written = put_open(engine, &author, &before, &open)?;
         if left == 0 {
             asked = Asked::from(&open);
             let job = Job { engine, asked: &asked, author: Some(&author) };

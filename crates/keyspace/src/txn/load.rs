@@ -3,24 +3,39 @@
 use std::collections::BTreeMap;
 
 use base::DbIndex;
+use smallvec::SmallVec;
 
 use super::{Txn, access_clock};
 use crate::backing::BackingError;
 use crate::shard::Db;
 
 /// Keys that the backing said it does not have, by database and hash, so that
-/// a transaction asks for each only once.
+/// a transaction asks for each only once. Mostly there is one.
 #[derive(Default)]
-pub(super) struct Absent(BTreeMap<(DbIndex, u64), Box<[u8]>>);
+pub(super) struct Absent {
+    first: Option<(DbIndex, u64, SmallVec<[u8; 32]>)>,
+    others: BTreeMap<(DbIndex, u64), Box<[u8]>>,
+}
 
 impl Absent {
     /// To be called when databases change as a whole.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Absent::default();
+    }
+
+    fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8]) {
+        match self.first {
+            None => self.first = Some((db, hash, SmallVec::from_slice(key))),
+            Some(_) => drop(self.others.insert((db, hash), key.into())),
+        }
     }
 
     fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
-        self.0.get(&(db, hash)).is_some_and(|known| **known == *key)
+        let is_first = |(of, known, name): &(DbIndex, u64, SmallVec<[u8; 32]>)| {
+            (*of, *known) == (db, hash) && **name == *key
+        };
+        self.first.as_ref().is_some_and(is_first)
+            || self.others.get(&(db, hash)).is_some_and(|known| **known == *key)
     }
 }
 
@@ -47,18 +62,19 @@ impl Txn<'_> {
         if self.absent.contains(db, hash, key) {
             return;
         }
-        let access = access_clock(self.options.now_ms);
+        let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
-        match part.load(hash, key, access) {
+        match part.load_hastily(hash, key, access, !is_patient) {
             Ok(Some(false)) => {}
             Ok(Some(true)) => {
                 self.loaded += 1;
                 self.changed(index, db);
             }
             Ok(None) => {
-                self.absent.0.insert((db, hash), key.into());
+                self.absent.insert(db, hash, key);
             }
             Err(error) => {
+                self.has_later |= error.is_later();
                 self.backing_error.get_or_insert(error);
             }
         }
@@ -135,6 +151,20 @@ impl Txn<'_> {
     #[must_use]
     pub fn backing_error(&self) -> Option<&BackingError> {
         self.backing_error.as_ref()
+    }
+
+    /// Whether keys are brought into memory from here on even where that takes
+    /// long, as they are at first; see [`Txn::has_later`].
+    pub fn set_patience(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
+    /// Whether a key could not be brought into memory because that takes long.
+    /// The transaction is to be ended then, and what it was for to be tried
+    /// again.
+    #[must_use]
+    pub fn has_later(&self) -> bool {
+        self.has_later
     }
 
     /// Answers and forgets what [`Txn::backing_error`] says, for transactions
