@@ -263,6 +263,7 @@ impl Shard {
         if db.is_pristine() {
             // Mostly so: there are more databases than anybody uses.
             db.space = space;
+            db.own = db.own.anew();
             return None;
         }
         let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
