@@ -18,8 +18,10 @@ mod reader;
 mod real_vfs;
 mod recovery;
 mod rewrite;
+mod salvage;
 mod segments;
 mod shared;
+mod times;
 mod vfs;
 mod writer;
 
@@ -36,5 +38,6 @@ pub use reader::{LogReader, Waker};
 pub use real_vfs::RealVfs;
 pub use recovery::{Dropped, RecoveryReport};
 pub use rewrite::Rewritten;
+pub use salvage::Unneeded;
 pub use segments::{Hold, SegmentInfo};
-pub use vfs::{Vfs, VfsFile, VfsLock};
+pub use vfs::{Vfs, VfsFile, VfsLock, VfsRead};

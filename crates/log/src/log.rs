@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use crate::block::{Block, Files, Place};
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
+    BLOCK_BYTES_MAX, Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
 };
 use crate::identity::Manifest;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk, Whole};
 use crate::segments::{End, Hold, SegmentInfo, Segments};
+use crate::salvage::{self, Unneeded};
 use crate::shared::Shared;
+use crate::times::Times;
 use crate::vfs::{Vfs, VfsLock, at};
 use crate::writer::{Writer, create_segment, renew_segment};
 
@@ -57,7 +59,7 @@ impl Default for LogOptions {
             fsync: FsyncPolicy::EverySec,
             compression: Compression::None,
             segment_bytes_max: 64 << 20,
-            block_bytes_max: 64 << 10,
+            block_bytes_max: BLOCK_BYTES_MAX,
             buffer_bytes_max: 64 << 20,
         }
     }
@@ -91,6 +93,8 @@ pub struct Log {
     thread: Mutex<Option<JoinHandle<()>>>,
     buffer_bytes_max: usize,
     removal: Mutex<()>,
+    /// See [`Log::unbroken_from`].
+    unbroken_from: Revision,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -156,7 +160,18 @@ impl Log {
         };
         let mut walk = Walk::default();
         recovery::walk(&*vfs, dir, &manifest, Some(base), &mut walk, replay)?;
+        let saved = salvage::mend(&*vfs, dir, &manifest, &mut walk, clock.now_ms())?;
         let mut report = walk.report;
+        for damage in &report.unneeded {
+            let Unneeded { path, offset, first, last, what } = damage;
+            tracing::warn!(
+                "{} at byte {offset} is damaged: {what}; revisions {first} to {last} cannot be read from it any more, \
+                 but the archive has them: the log goes on without them",
+                path.display()
+            );
+        }
+        saved.iter().for_each(|path| tracing::warn!("kept what is damaged as {}", path.display()));
+        report.set_aside = saved;
         let mut last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {
             tracing::warn!(
@@ -193,7 +208,8 @@ impl Log {
             let first = base.next();
             file = create_segment(&*vfs, dir, &manifest, first, clock.now_ms(), true)?;
             let len = SEGMENT_HEADER_BYTES as u64;
-            last = Whole { first, version: VERSION, end: first, len };
+            last = Whole { first, version: VERSION, end: first, len, begins_anew: true };
+            walk.times = Times::default();
             walk.segments.push(last);
         }
         let manifest = if last.first > manifest.newest_segment {
@@ -204,11 +220,13 @@ impl Log {
             manifest
         };
         report.seconds = (clock.monotonic_ns() - started_ns) as f64 / 1e9;
+        let anew = walk.segments.iter().filter(|whole| whole.begins_anew).map(|whole| whole.first);
+        let unbroken_from = anew.max().unwrap_or(Revision(1));
         let segments = walk.segments.iter().map(|whole| (whole.first, whole.last(), whole.len));
         let segments = Segments::new(segments);
-        let shared = Arc::new(Shared::new(&options, clock, report.last, segments));
+        let shared = Arc::new(Shared::new(&options, clock, report.last, walk.times, segments));
         let writer = Writer::new(vfs.clone(), dir, manifest, shared.clone(), file, last);
-        let files = Files { vfs, dir: dir.to_path_buf(), id: manifest.id };
+        let files = Files::new(vfs, dir.to_path_buf(), manifest.id);
         Log::remove_rewrites(&files)?;
         let log = Log {
             files,
@@ -217,6 +235,7 @@ impl Log {
             thread: Mutex::new(None),
             buffer_bytes_max: options.buffer_bytes_max,
             removal: Mutex::new(()),
+            unbroken_from,
             _lock: lock,
         };
         Ok((log, report))
@@ -297,6 +316,21 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> Revision {
         self.shared.durable()
+    }
+
+    /// The last revision stamped at or before a time (milliseconds since 1970),
+    /// if it is one of the last minute or so: that is kept in memory. Of
+    /// revisions that are appended.
+    #[must_use]
+    pub fn at_time(&self, time_ms: u64) -> Option<Revision> {
+        self.shared.queue.at_time(time_ms)
+    }
+
+    /// Asks for what is appended to be written now, so that readers see it: a
+    /// busy log lets records gather for some milliseconds. It is not synced for
+    /// that.
+    pub fn request_write(&self) {
+        self.shared.queue.request_write();
     }
 
     /// Waits until a revision is durable.
@@ -422,6 +456,14 @@ impl Log {
         self.shared.segments.holders()
     }
 
+    /// The revision from which on the log has, or had, every record. Before it
+    /// there may be segments of an earlier time, with records missing behind
+    /// them that an archive had.
+    #[must_use]
+    pub fn unbroken_from(&self) -> Revision {
+        self.unbroken_from
+    }
+
     /// The segments, oldest first; the last one is being written.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
@@ -452,6 +494,7 @@ impl Log {
                 self.shared.segments.remember(&segment);
                 return Err(LogError::io("remove", path)(error));
             }
+            self.files.forget(segment.first);
             vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
             removed.push(segment);
         }

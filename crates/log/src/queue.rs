@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Revision};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at};
+use crate::format::{
+    PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at,
+};
+use crate::times::Times;
 
 /// Bytes that wake a writer that waits for its next turn.
 const WAKE_BYTES: usize = 256 * 1024;
@@ -57,9 +60,18 @@ struct State {
     wants_first: bool,
     /// Monotonic time of the oldest record in `batch`.
     oldest_ns: u64,
+    /// The stamp of the newest record, as far as there was one.
+    newest_ms: Option<u64>,
+    /// Asked to write what there is, without waiting for more.
+    write_requested: bool,
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
+}
+
+/// The stamp of an encoded record.
+fn time_of(record: &[u8]) -> u64 {
+    u64_at(record, 4)
 }
 
 impl State {
@@ -78,14 +90,23 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Queue {
     reserved: AtomicU64,
+    /// The newest revision that has everything before it appended.
+    appended: AtomicU64,
+    /// Of the revisions up to that one. Whoever changes both does so under this
+    /// lock, and under that of the state.
+    times: RwLock<Times>,
     state: Mutex<State>,
     wake: Condvar,
 }
 
 impl Queue {
-    pub(crate) fn new(next: Revision) -> Queue {
+    /// `times` are those of what came before `next`.
+    pub(crate) fn new(next: Revision, times: Times) -> Queue {
+        let newest_ms = times.newest_ms();
         Queue {
             reserved: AtomicU64::new(next.0 - 1),
+            appended: AtomicU64::new(next.0 - 1),
+            times: RwLock::new(times),
             state: Mutex::new(State {
                 next: next.0,
                 batch: Batch { first: next, ..Batch::default() },
@@ -95,6 +116,8 @@ impl Queue {
                 early_bytes: 0,
                 wants_first: false,
                 oldest_ns: 0,
+                newest_ms,
+                write_requested: false,
                 sync_requested: false,
                 closing: false,
             }),
@@ -129,8 +152,17 @@ impl Queue {
         if state.batch.count == 0 {
             state.oldest_ns = clock.monotonic_ns();
         }
+        let mut times = None;
+        let mut note = |state: &mut State, time_ms| {
+            if state.newest_ms != Some(time_ms) {
+                let times = times.get_or_insert_with(|| self.times.write());
+                times.note(Revision(state.next), time_ms);
+                state.newest_ms = Some(time_ms);
+            }
+        };
         state.make_room(RECORD_HEADER_BYTES + effects.len());
         put_record(&mut state.batch.content, header, effects);
+        note(&mut state, header.time_ms);
         state.batch.count += 1;
         state.next += 1;
         while let Some(record) = {
@@ -140,9 +172,12 @@ impl Queue {
             state.early_bytes -= record.len();
             state.make_room(record.len());
             state.batch.content.extend_from_slice(&record);
+            note(&mut state, time_of(&record));
             state.batch.count += 1;
             state.next += 1;
         }
+        self.appended.store(state.next - 1, Ordering::Release);
+        drop(times);
         let wakes = state.wants_first || state.batch.content.len() >= WAKE_BYTES;
         if wakes {
             state.wants_first = false;
@@ -153,7 +188,20 @@ impl Queue {
 
     /// The newest revision that has everything before it appended.
     pub(crate) fn buffered(&self) -> Revision {
-        Revision(self.state.lock().next - 1)
+        Revision(self.appended.load(Ordering::Acquire))
+    }
+
+    /// The last of the appended revisions that is stamped at or before a time,
+    /// if it is not too long ago.
+    pub(crate) fn at_time(&self, time_ms: u64) -> Option<Revision> {
+        let times = self.times.read();
+        times.at(time_ms, self.buffered())
+    }
+
+    /// Asks for what waits to be written, without waiting for more.
+    pub(crate) fn request_write(&self) {
+        self.state.lock().write_requested = true;
+        self.wake.notify_one();
     }
 
     /// Bytes that wait for the writer.
@@ -182,17 +230,19 @@ impl Queue {
         std::mem::swap(&mut state.batch, batch);
         state.batch.first = Revision(state.next);
         state.batch.count = 0;
+        state.write_requested = false;
         std::mem::take(&mut state.sync_requested)
     }
 
     /// Waits for work: the first record when `for_first`, else `at_most` or
-    /// much data; a request to sync or to close ends it too. Answers whether
+    /// much data; a request to write, to sync or to close ends it too. Answers whether
     /// the log closes.
     pub(crate) fn wait(&self, for_first: bool, at_most: Duration) -> bool {
         let mut state = self.state.lock();
         let has_work = |state: &State| {
             state.closing
                 || state.sync_requested
+                || state.write_requested
                 || state.batch.content.len() >= WAKE_BYTES
                 || (for_first && state.batch.count > 0)
         };
@@ -202,5 +252,33 @@ impl Queue {
             state.wants_first = false;
         }
         state.closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{BranchId, ManualClock};
+
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_a_write_ends_the_wait_for_more() {
+        let queue = Queue::new(Revision(5), Times::default());
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        // The one before is still on its way.
+        queue.append(Revision(6), &RecordHeader { time_ms: 90, ..header }, b"b", &clock);
+        assert_eq!((queue.buffered(), queue.at_time(100)), (Revision(4), None));
+        queue.append(Revision(5), &header, b"a", &clock);
+        assert_eq!(queue.buffered(), Revision(6));
+        let at = [69, 70, 89, 90, u64::MAX].map(|time_ms| queue.at_time(time_ms));
+        let [five, six] = [5, 6].map(|revision| Some(Revision(revision)));
+        assert_eq!(at, [None, five, five, six, six]);
+        queue.request_write();
+        // Longer than any test may take.
+        assert!(!queue.wait(false, Duration::from_secs(1 << 20)));
+        let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+        assert!(!queue.take(&mut batch, &mut held));
+        assert_eq!((batch.first, batch.count, held.len()), (Revision(5), 2, 0));
     }
 }

@@ -78,6 +78,8 @@ impl Source {
             Some(place) => self.log.reader_at(place, noted.next()),
             None => self.log.reader(noted.next()),
         };
+        // What was written just now waits a little for more to come.
+        self.log.request_write();
         while self.history.noted() < upto {
             let mut failed = Ok(());
             let mut note = |record: Record<'_>, place| {
