@@ -10,7 +10,8 @@
 #                of one of the last RECENT revisions, `changed` of revisions since
 #                which every key has changed
 # travel-get-*   GET on a connection that CLIENT TRAVEL has taken there
-# at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0);
+# at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0),
+#                by its gRPC interface and from its own state (`serializable`);
 #                left out where there is no etcd
 # history-100    HISTORY of 100 versions beside 1 ms: of versions next to one
 #                another, and of versions a thousand writes apart; VALUES of a
@@ -54,8 +55,9 @@ launch server alcid
 etcd_port=0
 launch_etcd || true
 python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
-import base64, http.client, json, os, random, sys, threading, time
+import os, random, sys, threading, time
 
+from etcd import Etcd
 from resp import Client, bar, finish, median, percentile
 
 host, port, pid, etcd_port = sys.argv[1:5]
@@ -103,26 +105,19 @@ for name, back in (("recent", recent // 2), ("old", min(writes - 1, 2 * keys))):
     bar(f"travel-get-{name}", took / get, "at-most", 2)
 
 if etcd_port != "0":
-    etcd = http.client.HTTPConnection(host, int(etcd_port))
-
-    def post(path, **fields):
-        etcd.request("POST", f"/v3/kv/{path}", json.dumps(fields))
-        return json.load(etcd.getresponse())
-
-    def encoded(text):
-        return base64.b64encode(text.encode()).decode()
-
-    revisions = []
-    for n in range(5000):
-        put = post("put", key=encoded(f"key:{n % 1000}"), value=encoded(f"value:{n:026d}"))
-        revisions.append(int(put["header"]["revision"]))
+    etcd = Etcd(host, etcd_port)
+    values = [(f"key:{n % 1000}", f"value:{n:026d}") for n in range(5000)]
+    revisions = [etcd.put(*pair) for pair in values]
     took = []
     for _ in range(min(reads, 2000)):
-        chosen = encoded(f"key:{rng.randrange(1000)}")
+        chosen = rng.randrange(4000)
+        request = etcd.get_at(values[chosen][0], revisions[chosen + rng.randrange(1000)])
         began = time.perf_counter_ns()
-        post("range", key=chosen, revision=rng.choice(revisions[1000:]))
+        answer = etcd.answer(request)
         took.append((time.perf_counter_ns() - began) / 1000)
-    print(f"etcd get at a revision   p50 {median(took):8.1f} us, over its JSON gateway")
+        if etcd.value(answer) != values[chosen][1]:
+            sys.exit(f"past.sh: etcd answered {etcd.value(answer)}")
+    print(f"etcd get at a revision   p50 {median(took):8.1f} us")
     bar("at-get-etcd", time_calls("AT GET recent", at["recent"]) / median(took), "at-most", 1)
 
 between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(1000)]

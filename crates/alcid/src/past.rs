@@ -78,6 +78,13 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     })
 }
 
+/// Makes the index of a segment that has none.
+pub fn mend(past: &archive::Past) {
+    if let Err(error) = past.mend() {
+        tracing::warn!("index the history: {error}; it is tried again");
+    }
+}
+
 /// Ends purges that a stop of the process has cut short.
 pub fn finish_purges(past: &archive::Past, engine: &Engine) {
     if let Err(error) = past.finish_purges(&engine.keyspace.past_rules()) {

@@ -470,6 +470,17 @@ impl Past {
         source.keeps(after)
     }
 
+    /// Makes the index of one segment of the log that has none, as after a stop
+    /// right behind the segment's end: else whoever asks first waits for it.
+    /// Answers whether there was one.
+    ///
+    /// # Errors
+    /// When the segment cannot be read, or the index not be written.
+    pub fn mend(&self) -> Result<bool, PastError> {
+        let _layout = self.source.layout.read();
+        Ok(self.source.history.mend()?)
+    }
+
     /// How much is kept.
     #[must_use]
     pub fn stats(&self) -> PastStats {

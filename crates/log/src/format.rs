@@ -22,9 +22,13 @@ pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
 pub(crate) const RECORD_HEADER_BYTES: usize = 18;
 
 /// Bytes of content that blocks are cut at unless somebody says otherwise. The
-/// less, the less is read and checked for one old record; the more, the better
-/// it compresses, and the fewer headers there are.
-pub(crate) const BLOCK_BYTES_MAX: usize = 16 << 10;
+/// less, the less is read and checked for one old record; the more, the fewer
+/// headers there are.
+pub(crate) const BLOCK_BYTES_MAX: usize = 8 << 10;
+
+/// Blocks that are compressed may have so many times as much: they take less
+/// space then, and whoever compresses wants that.
+pub(crate) const PACKED_BLOCKS: usize = 8;
 
 /// Content larger than this is stored as it is. So a reader never unpacks more
 /// than this, whatever a file claims.

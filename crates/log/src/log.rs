@@ -46,8 +46,9 @@ pub struct LogOptions {
     /// block may be larger.
     pub segment_bytes_max: u64,
     /// What is written at once is cut into blocks of at most so many bytes of
-    /// records, so that one record can be read without much around it. A
-    /// larger record is a block of its own.
+    /// records, so that one record can be read without much around it; eight
+    /// times as many where they are compressed. A larger record is a block of
+    /// its own.
     pub block_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
