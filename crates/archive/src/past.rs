@@ -16,6 +16,7 @@ mod erase;
 mod error;
 mod horizon;
 mod key;
+mod noting;
 mod purge;
 mod retention;
 mod source;
@@ -40,6 +41,7 @@ use cache::{Cache, Wanted};
 pub use error::PastError;
 use horizon::{HORIZON, PURGED};
 use key::Name;
+pub(crate) use noting::Noting;
 pub use retention::Retention;
 use source::Source;
 use view::Batch;
@@ -168,6 +170,11 @@ impl Past {
                 *fault = Some(error.to_string());
             }
         }
+    }
+
+    /// Transactions that the log has and that are not noted.
+    pub(crate) fn unnoted(&self) -> u64 {
+        self.source.log.buffered().0.saturating_sub(self.noted().0)
     }
 
     /// The newest revision that need not be noted.

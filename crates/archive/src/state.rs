@@ -194,9 +194,11 @@ impl State {
             None => Ok(None),
             Some(Fetched::Gone) => Ok(Some(None)),
             Some(Fetched::All(stored)) => Ok(Some(Some(stored))),
-            Some(Fetched::Large) => {
-                self.own_large(&name, at, is_long, named).map_err(unreadable)?.map(Some).map_err(damaged)
-            }
+            Some(Fetched::Large) => self
+                .own_large(&name, at, is_long, named)
+                .map_err(unreadable)?
+                .map(Some)
+                .map_err(damaged),
         }
     }
 

@@ -138,14 +138,8 @@ impl Archived {
                     assert_eq!(stored.map(state), expected, "{}:{text} at {revision}", key.0);
                     seen += 1;
                 };
-                let past = self.past.key_at_each(
-                    BranchId::MAIN,
-                    &several,
-                    key.0,
-                    &key.1,
-                    None,
-                    &mut see,
-                );
+                let past =
+                    self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, None, &mut see);
                 past.expect("they are kept");
                 assert_eq!(seen, several.len());
             }
@@ -182,7 +176,8 @@ impl Archived {
             assert_eq!(parts(stored), parts(whole.as_ref()), "{db}:{text} at {}", several[at]);
         };
         let names = Some(&names[..]);
-        past.key_at_each(BranchId::MAIN, several, *db, key, names, &mut see).expect("they are kept");
+        past.key_at_each(BranchId::MAIN, several, *db, key, names, &mut see)
+            .expect("they are kept");
     }
 
     /// What a key is now, if that is known to be what it was.

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record, segment_name,
-    u32_at,
+    self, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record,
+    segment_name, u32_at,
 };
 use crate::vfs::{Vfs, VfsRead, at};
 
@@ -82,8 +82,7 @@ impl Files {
     /// Reads and checks the block at an offset of a segment.
     pub(crate) fn block(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
         let unreadable = |error| LogError::io("read", self.path(segment))(error);
-        let damaged =
-            |what: String| LogError::Damaged { path: self.path(segment), offset, what };
+        let damaged = |what: String| LogError::Damaged { path: self.path(segment), offset, what };
         let file = self.open(segment).map_err(unreadable)?;
         let mut bytes = file.read_at(offset, FIRST_READ_BYTES).map_err(unreadable)?;
         if bytes.len() >= BLOCK_HEADER_BYTES {

@@ -16,8 +16,8 @@ use crate::format::{
 use crate::identity::Manifest;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk, Whole};
-use crate::segments::{End, Hold, SegmentInfo, Segments};
 use crate::salvage::{self, Unneeded};
+use crate::segments::{End, Hold, SegmentInfo, Segments};
 use crate::shared::Shared;
 use crate::times::Times;
 use crate::vfs::{Vfs, VfsLock, at};

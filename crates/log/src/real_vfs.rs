@@ -123,9 +123,11 @@ impl Vfs for RealVfs {
 
 /// Up to `len` bytes from `offset` on.
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let (mut bytes, mut read) = (Vec::new(), 0);
+    let (mut bytes, mut read) = (vec![0; len.min(ROOM_BYTES)], 0);
     while read < len {
-        bytes.resize(len.min(read + ROOM_BYTES), 0);
+        if read == bytes.len() {
+            bytes.resize(len.min(read + ROOM_BYTES), 0);
+        }
         match read_some(file, offset + read as u64, &mut bytes[read..]) {
             Ok(0) => break,
             Ok(some) => read += some,

@@ -275,7 +275,11 @@ fn damage_that_hits_nothing_above_the_base_is_set_aside() {
                         went_on += 1;
                         assert!(found.last <= Revision(base), "{context}");
                         assert_eq!(&found.path, path, "{context}");
-                        assert_eq!(vfs.read(&report.set_aside[0]).expect("kept"), bytes, "{context}");
+                        assert_eq!(
+                            vfs.read(&report.set_aside[0]).expect("kept"),
+                            bytes,
+                            "{context}"
+                        );
                         assert!(!vfs.exists(path), "{context}");
                         if index == needed {
                             assert_eq!(log.unbroken_from(), found.last.next(), "{context}");

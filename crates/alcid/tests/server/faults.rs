@@ -233,7 +233,9 @@ fn damage_in_what_the_archive_has_costs_no_more_than_history() {
     let mut wire = Wire::connect(server.addr());
     let set_aside = |wire: &mut Wire| {
         let info = wire.text(&["INFO", "persistence"]);
-        info.lines().find_map(|line| line.strip_prefix("log_recovery_set_aside:")).map(str::to_owned)
+        info.lines()
+            .find_map(|line| line.strip_prefix("log_recovery_set_aside:"))
+            .map(str::to_owned)
     };
     assert_eq!(set_aside(&mut wire).as_deref().map(str::trim), Some(name));
     // The past begins with what the archive has.

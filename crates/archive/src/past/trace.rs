@@ -89,8 +89,7 @@ pub(super) fn of_key(
             is_made = true;
             bytes.clear();
         }
-        let is_other =
-            |named: &Named<'_>| element_of(&effect).is_some_and(|name| !named.has(name));
+        let is_other = |named: &Named<'_>| element_of(&effect).is_some_and(|name| !named.has(name));
         if is_gone || !is_made && name.named.as_ref().is_some_and(is_other) {
             continue;
         }
@@ -209,8 +208,9 @@ mod tests {
 
     #[test]
     fn only_what_concerns_the_key_stays() {
-        let part =
-            |effects: &[Effect<'_>]| of_key(&bytes(effects), 0, &Name::new(1, 0, b"k")).expect("ours");
+        let part = |effects: &[Effect<'_>]| {
+            of_key(&bytes(effects), 0, &Name::new(1, 0, b"k")).expect("ours")
+        };
         assert_eq!(part(&[named(b"other"), ADD]), Part::Nothing);
         assert_eq!(part(&[Effect::Database(1), named(b"k"), ADD]), Part::Nothing);
         assert_eq!(part(&[named(b"other"), SET, named(b"k"), ADD]), done(&[ADD], false));
