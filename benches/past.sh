@@ -15,8 +15,8 @@
 #                left out where there is no etcd
 # history-100    HISTORY of 100 versions beside 1 ms: of versions next to one
 #                another, and of versions a thousand writes apart; VALUES of a
-#                hash that each of them changed in part. `first` is the first
-#                time anybody asks, the others are medians
+#                hash that each of them changed in part. `first` is when nobody
+#                has asked for the key before
 # revert-prefix  REVERT PREFIX of REVERTED keys beside 1 s, and the longest that
 #                another client waited for a SET meanwhile
 # Further settings: scripts/lib.sh.
@@ -59,6 +59,9 @@ import os, random, sys, threading, time
 
 from etcd import Etcd
 from resp import Client, bar, finish, median, percentile
+
+# Keys that are asked for their history the first time.
+FIRSTS = 5
 
 host, port, pid, etcd_port = sys.argv[1:5]
 writes, keys, recent, reads, reverted = map(int, sys.argv[5:10])
@@ -120,26 +123,30 @@ if etcd_port != "0":
     print(f"etcd get at a revision   p50 {median(took):8.1f} us")
     bar("at-get-etcd", time_calls("AT GET recent", at["recent"]) / median(took), "at-most", 1)
 
-between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(1000)]
-for n in range(100):
-    client.call("SET", "near", n)
-for n in range(100):
-    client.call("SET", "far", n)
-    client.call("HSET", "hash", f"field:{n % 10}", n)
-    client.pipeline(between)
-for name, words in {
-    "near": ("HISTORY", "near"),
-    "far": ("HISTORY", "far"),
-    "hash-values": ("HISTORY", "hash", "VALUES"),
-}.items():
-    first = client.time_unread(*words)
-    rows = client.call(*words)
-    if len(rows) != 100:
-        sys.exit(f"past.sh: {len(rows)} versions of {words[1]}")
-    took = median([client.time_unread(*words) for _ in range(300)])
-    print(f"HISTORY {name:16} p50 {took:8.1f} us")
-    print(f"{'':24} the first time {first:.1f} us")
-    bar(f"history-100-{name}", took / 1000, "at-most", 1)
+between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(100)]
+for version in range(100):
+    # A thousand writes until it is the same key's turn again; between any two
+    # more than a block of the log.
+    for number in range(FIRSTS):
+        client.call("SET", f"far:{number}", version)
+        client.pipeline(between)
+        client.call("HSET", f"hash:{number}", f"field:{version % 10}", version)
+        client.pipeline(between)
+for number in range(FIRSTS):
+    for version in range(100):
+        client.call("SET", f"near:{number}", version)
+for name, options in {"near": (), "far": (), "hash": ("VALUES",)}.items():
+    keys_of_kind = [("HISTORY", f"{name}:{number}", *options) for number in range(FIRSTS)]
+    first = [client.time_unread(*words) for words in keys_of_kind]
+    for words in keys_of_kind:
+        rows = client.call(*words)
+        if len(rows) != 100:
+            sys.exit(f"past.sh: {len(rows)} versions of {words[1]}")
+    name += "-values" if options else ""
+    again = [client.time_unread(*words) for words in keys_of_kind * 60]
+    print(f"HISTORY {name:16} p50 {median(again):8.1f} us, the first time {' '.join(f'{took:.0f}' for took in first)}")
+    bar(f"history-100-{name}", median(again) / 1000, "at-most", 1)
+    bar(f"history-100-{name}-first", median(first) / 1000, "at-most", 1)
 
 client.pipeline(("SET", f"p:{n}", f"value:{n:026d}") for n in range(reverted))
 before = newest()
