@@ -11,12 +11,12 @@
 #                which every key has changed
 # travel-get-*   GET on a connection that CLIENT TRAVEL has taken there
 # at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0),
-#                over its JSON gateway, which costs more than gRPC would; left
-#                out where there is no etcd
+#                by its gRPC interface and from its own state (`serializable`);
+#                left out where there is no etcd
 # history-100    HISTORY of 100 versions beside 1 ms: of versions next to one
 #                another, and of versions a thousand writes apart; VALUES of a
-#                hash that each of them changed in part. `first` is the first
-#                time anybody asks, the others are medians
+#                hash that each of them changed in part. `first` is when nobody
+#                has asked for the key before
 # revert-prefix  REVERT PREFIX of REVERTED keys beside 1 s
 # revert-wait    the longest that another client waited for a SET meanwhile, beside
 #                100 ms
@@ -36,9 +36,13 @@ etcd_port=0
 launch_etcd || true
 keep_awake
 python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
-import base64, http.client, json, os, random, sys, threading, time
+import os, random, sys, threading, time
 
+from etcd import Etcd
 from resp import Client, bar, finish, median, percentile
+
+# Keys that are asked for their history the first time.
+FIRSTS = 5
 
 host, port, pid, etcd_port = sys.argv[1:5]
 writes, keys, recent, reads, reverted = map(int, sys.argv[5:10])
@@ -94,49 +98,46 @@ for name, back in (("recent", recent // 2), ("old", min(writes - 1, 2 * keys))):
     bar(f"travel-get-{name}", took, "at-most", 2)
 
 if etcd_port != "0":
-    etcd = http.client.HTTPConnection(host, int(etcd_port))
-
-    def post(path, **fields):
-        etcd.request("POST", f"/v3/kv/{path}", json.dumps(fields))
-        return json.load(etcd.getresponse())
-
-    def encoded(text):
-        return base64.b64encode(text.encode()).decode()
-
-    revisions = []
-    for n in range(5000):
-        put = post("put", key=encoded(f"key:{n % 1000}"), value=encoded(f"value:{n:026d}"))
-        revisions.append(int(put["header"]["revision"]))
+    etcd = Etcd(host, etcd_port)
+    values = [(f"key:{n % 1000}", f"value:{n:026d}") for n in range(5000)]
+    revisions = [etcd.put(*pair) for pair in values]
     theirs, ours = [], []
     for _ in range(min(reads, 2000)):
-        chosen = encoded(f"key:{rng.randrange(1000)}")
+        chosen = rng.randrange(4000)
+        request = etcd.get_at(values[chosen][0], revisions[chosen + rng.randrange(1000)])
         began = time.perf_counter_ns()
-        post("range", key=chosen, revision=rng.choice(revisions[1000:]))
+        answer = etcd.answer(request)
         theirs.append((time.perf_counter_ns() - began) / 1000)
         ours.append(client.time(*at["recent"]())[0])
+        if etcd.value(answer) != values[chosen][1]:
+            sys.exit(f"past.sh: etcd answered {etcd.value(answer)}")
     etcd_median = show("etcd get at a revision", theirs)
     bar("at-get-etcd", show("AT GET recent", ours) / etcd_median, "at-most", 1)
 
-between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(1000)]
-for n in range(100):
-    client.call("SET", "near", n)
-for n in range(100):
-    client.call("SET", "far", n)
-    client.call("HSET", "hash", f"field:{n % 10}", n)
-    client.pipeline(between)
-for name, words in {
-    "near": ("HISTORY", "near"),
-    "far": ("HISTORY", "far"),
-    "hash-values": ("HISTORY", "hash", "VALUES"),
-}.items():
-    first = client.time_unread(*words)
-    rows = client.call(*words)
-    if len(rows) != 100:
-        sys.exit(f"past.sh: {len(rows)} versions of {words[1]}")
-    took = median([client.time_unread(*words) for _ in range(300)])
-    print(f"HISTORY {name:16} p50 {took:8.1f} us")
-    print(f"{'':24} the first time {first:.1f} us")
-    bar(f"history-100-{name}", took / 1000, "at-most", 1)
+between = [("SET", f"other:{n}", f"value:{n:026d}") for n in range(100)]
+for version in range(100):
+    # A thousand writes until it is the same key's turn again; between any two
+    # more than a block of the log.
+    for number in range(FIRSTS):
+        client.call("SET", f"far:{number}", version)
+        client.pipeline(between)
+        client.call("HSET", f"hash:{number}", f"field:{version % 10}", version)
+        client.pipeline(between)
+for number in range(FIRSTS):
+    for version in range(100):
+        client.call("SET", f"near:{number}", version)
+for name, options in {"near": (), "far": (), "hash": ("VALUES",)}.items():
+    keys_of_kind = [("HISTORY", f"{name}:{number}", *options) for number in range(FIRSTS)]
+    first = [client.time_unread(*words) for words in keys_of_kind]
+    for words in keys_of_kind:
+        rows = client.call(*words)
+        if len(rows) != 100:
+            sys.exit(f"past.sh: {len(rows)} versions of {words[1]}")
+    name += "-values" if options else ""
+    again = [client.time_unread(*words) for words in keys_of_kind * 60]
+    print(f"HISTORY {name:16} p50 {median(again):8.1f} us, the first time {' '.join(f'{took:.0f}' for took in first)}")
+    bar(f"history-100-{name}", median(again) / 1000, "at-most", 1)
+    bar(f"history-100-{name}-first", median(first) / 1000, "at-most", 1)
 
 client.pipeline(("SET", f"p:{n}", f"value:{n:026d}") for n in range(reverted))
 before = newest()

@@ -335,6 +335,7 @@ fn turn(
         if crate::past::retain(&past, &engine) {
             remove();
         }
+        crate::past::mend(&past);
     })
 }
 

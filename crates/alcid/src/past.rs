@@ -79,6 +79,13 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     })
 }
 
+/// Makes the index of a segment that has none.
+pub fn mend(past: &archive::Past) {
+    if let Err(error) = past.mend() {
+        tracing::warn!("index the history: {error}; it is tried again");
+    }
+}
+
 impl engine::Past for Past {
     fn oldest(&self) -> Revision {
         self.past.oldest()
@@ -135,15 +142,37 @@ impl engine::Past for Past {
         self.past.key(branch, revision, db, key).map_err(told)
     }
 
+    fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: &[&[u8]],
+    ) -> Result<Option<Stored>, PastError> {
+        self.past.key_with(branch, revision, db, key, names).map_err(told)
+    }
+
+    fn is_large(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<bool, PastError> {
+        self.past.is_large(branch, revision, db, key).map_err(told)
+    }
+
     fn key_at_each(
         &self,
         branch: BranchId,
         revisions: &[Revision],
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
-        self.past.key_at_each(branch, revisions, db, key, visit).map_err(told)
+        self.past.key_at_each(branch, revisions, db, key, names, visit).map_err(told)
     }
 
     fn of_key(

@@ -86,6 +86,7 @@ pub fn open(
         bytes: report.bytes,
         seconds: report.seconds,
         dropped_bytes: report.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
+        set_aside: report.set_aside.iter().map(|path| file_name(path)).collect(),
     };
     let log = StandaloneLog::new(log, recovered);
     if unknown_branch {
@@ -171,6 +172,10 @@ fn archived(data_dir: &Path) -> Result<Option<Revision>, String> {
     Ok(Some(base.revision()).filter(|revision| *revision > Revision::ZERO))
 }
 
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn describe(report: &RecoveryReport) {
     println!("{} transactions up to revision {}.", report.records, report.last);
     if report.base > Revision::ZERO {
@@ -189,6 +194,17 @@ fn describe(report: &RecoveryReport) {
         println!(
             "The log ends with revision {ended}; the next start goes on after revision {}.",
             report.base
+        );
+    }
+    for damage in &report.unneeded {
+        println!(
+            "{} at byte {} is damaged: {}. The archive has revisions {} to {}, so the next start goes on without them \
+             and keeps the file as ….damaged-<n>; the history begins later then.",
+            damage.path.display(),
+            damage.offset,
+            damage.what,
+            damage.first,
+            damage.last
         );
     }
     if let Some(dropped) = &report.dropped {

@@ -16,6 +16,8 @@
 //! The name of a list's element is its position. The head says which positions
 //! there are, so that taking elements off an end writes nothing but the head.
 
+use std::collections::BTreeSet;
+
 use base::{Revision, leb128};
 use keyspace::types::{Hash, List, Set, Zset};
 use keyspace::{EncodingLimits, Value, ValueRef};
@@ -264,6 +266,51 @@ pub(crate) fn each(value: ValueRef<'_>, visit: &mut dyn FnMut(&[u8], &[u8])) {
     }
 }
 
+/// Some elements of a collection, when the others are not asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Named<'n> {
+    names: &'n [&'n [u8]],
+    /// None of the names.
+    other: Vec<u8>,
+}
+
+impl<'n> Named<'n> {
+    pub(crate) fn new(names: &'n [&'n [u8]]) -> Named<'n> {
+        let mut others = (0..).map(|len| vec![0; len]);
+        let is_other = |other: &Vec<u8>| !names.contains(&&other[..]);
+        Named { names, other: others.find(is_other).expect("some length is free") }
+    }
+
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        self.names.contains(&name)
+    }
+
+    /// Each name once.
+    pub(crate) fn names(&self) -> BTreeSet<&'n [u8]> {
+        self.names.iter().copied().collect()
+    }
+
+    /// Puts an element of another name in that stands for all that were not
+    /// read, so that the collection does not end with those that were. Of lists,
+    /// whose elements have no names of their own, all are read.
+    pub(crate) fn stand_in(&self, value: &mut Value, limits: &EncodingLimits) {
+        match value {
+            Value::Str(_) | Value::List(_) => {}
+            Value::Set(set) => _ = set.add(&self.other, limits),
+            Value::Hash(hash) => {
+                if hash.get(&self.other).is_none() {
+                    hash.set(&self.other, b"", limits);
+                }
+            }
+            Value::Zset(zset) => {
+                if zset.score(&self.other).is_none() {
+                    zset.insert(&self.other, 0.0, limits);
+                }
+            }
+        }
+    }
+}
+
 /// The score that an element of a sorted set holds.
 pub(crate) fn score(content: &[u8]) -> Result<f64, &'static str> {
     let bytes = content.try_into().map_err(|_| "a score does not have 8 bytes")?;
@@ -324,6 +371,11 @@ impl Assembly {
         };
         self.count += 1;
         if is_new { Ok(()) } else { Err("a collection has an element twice, or lacks one") }
+    }
+
+    /// What there is so far, where only some elements are wanted.
+    pub(crate) fn part(self) -> Value {
+        self.value
     }
 
     pub(crate) fn finish(self) -> Result<Value, String> {

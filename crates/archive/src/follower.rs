@@ -15,7 +15,7 @@ use crate::backing::BaseBacking;
 use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
-use crate::past::Past;
+use crate::past::{Noting, Past};
 
 /// Longest wait for a record: an archive that is never idle looks at its age
 /// that often.
@@ -31,6 +31,10 @@ const TURN_MS: u64 = 5000;
 /// A base that has grown to so many times what it had when everything in it
 /// was merged is merged again once a part of the past may go.
 const GROWN: u64 = 2;
+
+/// Transactions that may wait for being noted before another thread helps: some
+/// milliseconds' work for whoever asks for the newest.
+const UNNOTED_MAX: u64 = 20_000;
 
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -259,6 +263,12 @@ impl Following {
             self.options.pace.memory_bytes / WAITING_SHARE,
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
+        let noting = self.options.past.clone().map(Noting::start);
+        let set_behind = |is_behind| {
+            if let Some(noting) = &noting {
+                noting.set_behind(is_behind);
+            }
+        };
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
@@ -287,6 +297,7 @@ impl Following {
             if let Some(error) = failed {
                 return Err(error);
             }
+            set_behind(past.is_some_and(|past| past.unnoted() > UNNOTED_MAX));
             if states > 0 {
                 self.wrote(states, 0)?;
                 began_ms = None;
@@ -305,6 +316,7 @@ impl Following {
             }
             let age_ms = now_ms - *began_ms.get_or_insert(now_ms);
             if self.is_due(&delta, read, age_ms) {
+                set_behind(true);
                 self.write(&mut delta)?;
                 began_ms = None;
             }

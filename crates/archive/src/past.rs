@@ -16,6 +16,7 @@ mod erase;
 mod error;
 mod horizon;
 mod key;
+mod noting;
 mod purge;
 mod retention;
 mod source;
@@ -41,6 +42,7 @@ use cache::{Cache, Wanted};
 pub use error::PastError;
 use horizon::{HORIZON, PURGED};
 use key::Name;
+pub(crate) use noting::Noting;
 pub use retention::Retention;
 use source::Source;
 use view::Batch;
@@ -167,6 +169,11 @@ impl Past {
         }
     }
 
+    /// Transactions that the log has and that are not noted.
+    pub(crate) fn unnoted(&self) -> u64 {
+        self.source.log.buffered().0.saturating_sub(self.noted().0)
+    }
+
     /// The newest revision that need not be noted.
     #[must_use]
     pub fn noted(&self) -> Revision {
@@ -185,6 +192,11 @@ impl Past {
     /// # Errors
     /// When that is older than the oldest.
     pub fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
+        // Mostly somebody asks for a moment ago, which takes no look at the log.
+        let recent = self.source.log.at_time(time_ms);
+        if let Some(found) = recent.filter(|&found| found >= self.oldest()) {
+            return Ok(found);
+        }
         self.source.know(self.source.log.buffered())?;
         self.noted_at_time(time_ms)
     }
@@ -322,8 +334,47 @@ impl Past {
         key::read(&self.source, &batch, revision, &name)
     }
 
+    /// As [`Past::key`], for those who ask for elements of a collection by their
+    /// names: the others may be missing, but for one that stands for them.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: &[&[u8]],
+    ) -> Result<Option<Stored>, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let name = Name::new(batch.directory.seed, db, key).with_elements(Some(names));
+        key::read(&self.source, &batch, revision, &name)
+    }
+
+    /// Whether [`Past::key_with`] reads less than [`Past::key`], because the base
+    /// has elements of the key one by one.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn is_large(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<bool, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let name = Name::new(batch.directory.seed, db, key);
+        let Some(space) = batch.space_of(db) else { return Ok(false) };
+        Ok(batch.has_named(space, name.hash, name.key)?)
+    }
+
     /// A key at several revisions, the oldest first, each told to `visit` with
-    /// its place among them. What was done to the key is read once for all.
+    /// its place among them. What was done to the key is read once for all. With
+    /// `names`, as [`Past::key_with`].
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -333,6 +384,7 @@ impl Past {
         revisions: &[Revision],
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
         let (Some(&oldest), Some(&newest)) = (revisions.first(), revisions.last()) else {
@@ -341,7 +393,7 @@ impl Past {
         self.source.reach(oldest)?;
         self.source.reach(newest)?;
         let batch = self.batch_at(branch, oldest)?;
-        let name = Name::new(batch.directory.seed, db, key);
+        let name = Name::new(batch.directory.seed, db, key).with_elements(names);
         key::read_each(&self.source, &batch, revisions, &name, visit)
     }
 
@@ -482,6 +534,17 @@ impl Past {
         Ok(source.history.newest_of(branch)?)
     }
 
+    /// Makes the index of one segment of the log that has none, as after a stop
+    /// right behind the segment's end: else whoever asks first waits for it.
+    /// Answers whether there was one.
+    ///
+    /// # Errors
+    /// When the segment cannot be read, or the index not be written.
+    pub fn mend(&self) -> Result<bool, PastError> {
+        let _layout = self.source.layout.read();
+        Ok(self.source.history.mend()?)
+    }
+
     /// How much is kept.
     #[must_use]
     pub fn stats(&self) -> PastStats {
@@ -509,5 +572,6 @@ fn is_whole(log: &Log, base: &Base, horizon: Revision) -> bool {
     let begins = segments.first().is_some_and(|segment| segment.first <= horizon.next());
     let is_state = base.directory_at(horizon).is_ok_and(|found| found.revision == horizon);
     let follows = segments.windows(2).all(|pair| pair[1].first == pair[0].last.next());
-    begins && follows && is_state && horizon <= base.revision()
+    let is_unbroken = log.unbroken_from() <= horizon.next();
+    begins && follows && is_unbroken && is_state && horizon <= base.revision()
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use base::{Revision, SpaceId};
 use keyspace::{BackingError, EncodingLimits, Peek, Stored};
+use lsm_tree::UserValue;
 
 use crate::base_tree::Base;
 use crate::codec::{self, Content, Name};
-use crate::elements::{self, Assembly};
+use crate::elements::{self, Assembly, Named};
 use crate::error::ArchiveError;
 
 /// Which state of the base is read.
@@ -99,6 +100,44 @@ impl State {
         self.fetch_peeking(space, hash, key, false, &mut |_, _| Peek::Unknown)
     }
 
+    /// As [`State::fetch`]; of a collection that stands element by element, only
+    /// the elements of these names, and one that stands for all others.
+    pub(crate) fn fetch_named(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        named: &Named<'_>,
+    ) -> Result<Option<Stored>, BackingError> {
+        self.look(space, hash, key, (Some(named), false), &mut |_, _| Peek::Unknown)
+    }
+
+    /// Whether a key is a collection that stands element by element, each under
+    /// its name.
+    pub(crate) fn has_named(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<bool, BackingError> {
+        let (mut space, mut at) = (space, self.at);
+        let is_long = key.len() > codec::NAME_BYTES_MAX;
+        loop {
+            let value = self.head(&codec::head_key(space, hash, key), at).map_err(unreadable)?;
+            if let Some(value) = value {
+                let bucket = codec::bucket_of(hash);
+                let head = codec::head(&value, is_long)
+                    .map_err(|what| self.damaged(space, &(bucket..=bucket), &what))?;
+                return Ok(head.is_some_and(|head| match head.content {
+                    Content::Large(large) => !large.is_list(),
+                    _ => false,
+                }));
+            }
+            let Some(below) = self.below(space, at) else { return Ok(false) };
+            (space, at) = self.reached(below)?;
+        }
+    }
+
     /// As [`State::fetch`], but before a space below is read, `peek` is asked
     /// whether memory knows the key as it was there. If it `is_inherited`, the
     /// first space has nothing of it.
@@ -110,10 +149,21 @@ impl State {
         is_inherited: bool,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
     ) -> Result<Option<Stored>, BackingError> {
+        self.look(space, hash, key, (None, is_inherited), peek)
+    }
+
+    fn look(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        (named, is_inherited): (Option<&Named<'_>>, bool),
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+    ) -> Result<Option<Stored>, BackingError> {
         let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
         loop {
             if !std::mem::take(&mut is_below)
-                && let Some(found) = self.own(space, at, hash, key)?
+                && let Some(found) = self.own(space, at, hash, key, named)?
             {
                 return Ok(found);
             }
@@ -197,14 +247,11 @@ impl State {
         at: At,
         hash: u64,
         key: &[u8],
+        named: Option<&Named<'_>>,
     ) -> Result<Option<Option<Stored>>, BackingError> {
         let name = codec::head_key(space, hash, key);
         let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let value = match at {
-            At::Newest => self.base.get(&name),
-            At::Revision(at) => self.base.get_at(&name, at),
-        };
-        let value = value.map_err(unreadable)?;
+        let value = self.head(&name, at).map_err(unreadable)?;
         let found = value.map(|value| self.decode(&value, is_long)).transpose();
         let bucket = codec::bucket_of(hash);
         let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
@@ -212,9 +259,18 @@ impl State {
             None => Ok(None),
             Some(Fetched::Gone) => Ok(Some(None)),
             Some(Fetched::All(stored)) => Ok(Some(Some(stored))),
-            Some(Fetched::Large) => {
-                self.own_large(&name, at, is_long).map_err(unreadable)?.map(Some).map_err(damaged)
-            }
+            Some(Fetched::Large) => self
+                .own_large(&name, at, is_long, named)
+                .map_err(unreadable)?
+                .map(Some)
+                .map_err(damaged),
+        }
+    }
+
+    fn head(&self, name: &[u8], at: At) -> Result<Option<UserValue>, ArchiveError> {
+        match at {
+            At::Newest => self.base.get(name),
+            At::Revision(at) => self.base.get_at(name, at),
         }
     }
 
@@ -233,6 +289,7 @@ impl State {
         name: &[u8],
         at: At,
         is_long: bool,
+        named: Option<&Named<'_>>,
     ) -> Result<Result<Option<Stored>, String>, ArchiveError> {
         // Head and elements of one state, whatever batches come in between.
         let frozen = self.base.frozen();
@@ -257,14 +314,31 @@ impl State {
         };
         let mut first = name.to_vec();
         elements::put_born(&mut first, large.born);
-        let last = [&first[..], &[elements::AFTER_NAMES]].concat();
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
-        frozen.range(&(&first[..]..=&last[..]), at, &mut |key, value| {
+        let mut add = |key: &[u8], value: &[u8]| {
             added = assembly.add(&key[name.len()..], value, &self.limits);
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        let value = added.map_err(str::to_owned).and_then(|()| assembly.finish());
+        };
+        let value = match named.filter(|_| !large.is_list()) {
+            Some(named) => {
+                for element in named.names() {
+                    let mut entry = first.clone();
+                    elements::put_name(&mut entry, element);
+                    frozen.range(&(&entry[..]..=&entry[..]), at, &mut add)?;
+                }
+                let part = added.map(|()| assembly.part());
+                part.map_err(str::to_owned).map(|mut value| {
+                    named.stand_in(&mut value, &self.limits);
+                    value
+                })
+            }
+            None => {
+                let last = [&first[..], &[elements::AFTER_NAMES]].concat();
+                frozen.range(&(&first[..]..=&last[..]), at, &mut add)?;
+                added.map_err(str::to_owned).and_then(|()| assembly.finish())
+            }
+        };
         Ok(value.map(|value| Some(Stored { value, deadline, revision })))
     }
 

@@ -26,6 +26,8 @@ struct Archived {
     states: BTreeMap<Revision, (BTreeMap<Key, State>, u64)>,
     pace: Pace,
     large_from: LargeFrom,
+    /// Looks at elements of collections that stand element by element.
+    parts: usize,
 }
 
 fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
@@ -52,7 +54,7 @@ impl Archived {
         base.adopt(database.log().id()).expect("it is new");
         let past = open_past(&base, &database);
         let states = BTreeMap::from([(Revision::ZERO, (BTreeMap::new(), 0))]);
-        Archived { database, base, past, follower: None, states, pace, large_from }
+        Archived { database, base, past, follower: None, states, pace, large_from, parts: 0 }
     }
 
     fn follow(&mut self) {
@@ -90,14 +92,14 @@ impl Archived {
     /// As a restart of the server does.
     fn reopen(mut self, dir: &Path) -> Archived {
         drop(self.follower.take());
-        let Archived { mut database, base, past, states, pace, large_from, .. } = self;
+        let Archived { mut database, base, past, states, pace, large_from, parts, .. } = self;
         drop(Arc::into_inner(past).expect("nobody has it"));
         drop(Arc::into_inner(base).expect("nobody has it"));
         let base = Base::open(dir, 0, 1 << 20).expect("it opens again");
         let base = Arc::new(base.with_large_from(large_from));
         database.open_log(base.revision());
         let past = open_past(&base, &database);
-        Archived { database, base, past, follower: None, states, pace, large_from }
+        Archived { database, base, past, follower: None, states, pace, large_from, parts }
     }
 
     /// Some revision that is kept.
@@ -113,9 +115,11 @@ impl Archived {
             let view = self.past.view_of_keys(BranchId::MAIN, revision).expect("it is kept");
             let several: BTreeSet<Revision> = (0..4).map(|_| self.revision()).collect();
             let several: Vec<Revision> = several.into_iter().collect();
+            // There are fewer keys where they hold more.
+            let names = if self.large_from == LargeFrom::default() { 61 } else { 12 };
             for _ in 0..12 {
-                let number = self.database.below(62);
-                let name = if number == 61 { vec![b'x'; 70_000] } else { name(number) };
+                let number = self.database.below(names + 1);
+                let name = if number == names { vec![b'x'; 70_000] } else { name(number) };
                 let key = (self.database.below(DATABASES.into()) as u16, name);
                 let expected = self.states[&revision].0.get(&key).cloned();
                 let text = key.1[..key.1.len().min(8)].escape_ascii();
@@ -123,6 +127,7 @@ impl Archived {
                 let found =
                     self.past.key(BranchId::MAIN, revision, key.0, &key.1).expect("it is kept");
                 assert_eq!(found.as_ref().map(state), expected, "{}:{text} at {revision}", key.0);
+                self.check_elements(revision, &several, &key, found.as_ref());
                 if let Some(present) = self.present(revision, &key) {
                     assert_eq!(present, expected, "{}:{text} since {revision}", key.0);
                 }
@@ -133,7 +138,8 @@ impl Archived {
                     assert_eq!(stored.map(state), expected, "{}:{text} at {revision}", key.0);
                     seen += 1;
                 };
-                let past = self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, &mut see);
+                let past =
+                    self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, None, &mut see);
                 past.expect("they are kept");
                 assert_eq!(seen, several.len());
             }
@@ -157,6 +163,40 @@ impl Archived {
                 assert_eq!(found.as_ref().map(state), expected, "{db}:{text} at {revision}");
             }
         }
+    }
+
+    /// Compares what is read of some elements with those of all of a key.
+    fn check_elements(
+        &mut self,
+        revision: Revision,
+        several: &[Revision],
+        (db, key): &Key,
+        found: Option<&Stored>,
+    ) {
+        let mut names: Vec<Vec<u8>> = (0..3).map(|_| self.database.element()).collect();
+        names.push(Vec::new());
+        names.extend(names.first().cloned());
+        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let parts = |stored: Option<&Stored>| {
+            let stored = stored?;
+            let value = stored.value.as_ref();
+            let elements: Vec<_> = names.iter().map(|name| element(value, name)).collect();
+            Some((value.type_name(), stored.deadline, elements))
+        };
+        let text = key[..key.len().min(8)].escape_ascii();
+        let past = &self.past;
+        let part = past.key_with(BranchId::MAIN, revision, *db, key, &names).expect("it is kept");
+        assert_eq!(parts(part.as_ref()), parts(found), "{db}:{text} at {revision}");
+        if past.is_large(BranchId::MAIN, revision, *db, key).expect("it is kept") {
+            self.parts += 1;
+        }
+        let mut see = |at: usize, stored: Option<&Stored>| {
+            let whole = past.key(BranchId::MAIN, several[at], *db, key).expect("it is kept");
+            assert_eq!(parts(stored), parts(whole.as_ref()), "{db}:{text} at {}", several[at]);
+        };
+        let names = Some(&names[..]);
+        past.key_at_each(BranchId::MAIN, several, *db, key, names, &mut see)
+            .expect("they are kept");
     }
 
     /// What a key is now, if that is known to be what it was.
@@ -267,6 +307,16 @@ fn body(value: ValueRef<'_>) -> Vec<u8> {
     body
 }
 
+/// An element of a collection, if it is there: what it holds.
+fn element(value: ValueRef<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    match value {
+        ValueRef::Str(_) | ValueRef::List(_) => Some(body(value)),
+        ValueRef::Set(set) => set.contains(name).then(Vec::new),
+        ValueRef::Hash(hash) => hash.get(name).map(<[u8]>::to_vec),
+        ValueRef::Zset(zset) => zset.score(name).map(|score| score.to_le_bytes().to_vec()),
+    }
+}
+
 fn state(stored: &Stored) -> State {
     (body(stored.value.as_ref()), stored.deadline, stored.revision)
 }
@@ -285,11 +335,15 @@ fn every_kept_revision_is_as_it_was() {
 #[test]
 fn every_kept_revision_of_large_collections_is_as_it_was() {
     for (seed, (elements, bytes)) in (11..).zip([(3, 1 << 20), (8, 300)]) {
-        keep_every_revision(seed, Database::of_collections(seed), LargeFrom { elements, bytes });
+        let database = Database::of_collections(seed);
+        let parts = keep_every_revision(seed, database, LargeFrom { elements, bytes });
+        assert!(parts > 100, "{parts}");
     }
 }
 
-fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) {
+/// Answers how often elements were read by name of what stands element by
+/// element.
+fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) -> usize {
     let folder = temp_dir();
     // Small bounds, so that batches end everywhere.
     let pace = Pace { log_bytes: 3000 * (1 + seed % 2), ..Pace::default() };
@@ -325,6 +379,7 @@ fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) {
             archived.check_gone();
         }
     }
+    archived.parts
 }
 
 #[test]

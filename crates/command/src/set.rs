@@ -100,7 +100,8 @@ pub const FAMILY: Family = Family {
             "key member",
             "Determines whether a member belongs to a set.",
             sismember,
-        ),
+        )
+        .by_element(),
         Row::data(
             "smembers",
             2,
@@ -120,7 +121,8 @@ pub const FAMILY: Family = Family {
             "key member [member ...]",
             "Determines whether multiple members belong to a set.",
             smismember,
-        ),
+        )
+        .by_element(),
         Row::data(
             "smove",
             4,

@@ -105,6 +105,9 @@ pub struct CommandSpec {
     pub keys: &'static [KeySpec],
     /// What is locked before the handler runs.
     pub scope: ScopeRule,
+    /// It has one key, its first argument; the others name elements of the
+    /// collection there, and its reply depends on those elements alone.
+    pub by_element: bool,
     /// ACL categories that flags and group do not imply.
     pub categories: Flags,
     /// The version of Redis that brought it; an Alcid command says `alcid 0.1`.
@@ -139,6 +142,7 @@ impl CommandSpec {
             flags,
             keys,
             scope: if keys.is_empty() { ScopeRule::Sliced } else { ScopeRule::Keys },
+            by_element: false,
             categories: Flags(0),
             since,
             syntax,
@@ -164,6 +168,7 @@ impl CommandSpec {
             flags,
             keys: &[],
             scope: ScopeRule::Sliced,
+            by_element: false,
             categories: Flags(0),
             since,
             syntax,
@@ -188,6 +193,7 @@ impl CommandSpec {
             flags,
             keys: &[],
             scope: ScopeRule::Sliced,
+            by_element: false,
             categories: Flags(0),
             since,
             syntax: "subcommand [argument …]",
@@ -201,6 +207,13 @@ impl CommandSpec {
     #[must_use]
     pub const fn scope(mut self, scope: ScopeRule) -> CommandSpec {
         self.scope = scope;
+        self
+    }
+
+    /// The same row of a command that looks at no elements but those it names.
+    #[must_use]
+    pub const fn by_element(mut self) -> CommandSpec {
+        self.by_element = true;
         self
     }
 

@@ -102,8 +102,39 @@ pub trait Past: Send + Sync {
         key: &[u8],
     ) -> Result<Option<Stored>, PastError>;
 
+    /// As [`Past::key`], for those who ask for elements of a collection by these
+    /// names: the others may be missing, but for one that stands for them.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: &[&[u8]],
+    ) -> Result<Option<Stored>, PastError> {
+        let _ = names;
+        self.key(branch, revision, db, key)
+    }
+
+    /// Whether [`Past::key_with`] reads less than [`Past::key`].
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn is_large(
+        &self,
+        _branch: BranchId,
+        _revision: Revision,
+        _db: DbIndex,
+        _key: &[u8],
+    ) -> Result<bool, PastError> {
+        Ok(false)
+    }
+
     /// A key at several revisions, the oldest first, each told to `visit` with
-    /// its place among them.
+    /// its place among them. With `names`, as [`Past::key_with`].
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -113,8 +144,10 @@ pub trait Past: Send + Sync {
         revisions: &[Revision],
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
+        let _ = names;
         for (at, &revision) in revisions.iter().enumerate() {
             visit(at, self.key(branch, revision, db, key)?.as_ref());
         }

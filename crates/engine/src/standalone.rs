@@ -35,6 +35,9 @@ pub struct Recovered {
     pub seconds: f64,
     /// Bytes cut off the tail.
     pub dropped_bytes: u64,
+    /// Damaged segments that were set aside, because nothing in them was needed,
+    /// by the names that they have now.
+    pub set_aside: Vec<String>,
 }
 
 /// The log's words for a setting.
@@ -196,6 +199,7 @@ impl Replicator for StandaloneLog {
             ("log_recovered_bytes", self.recovered.bytes.to_string()),
             ("log_recovery_seconds", format!("{:.3}", self.recovered.seconds)),
             ("log_recovery_dropped_bytes", self.recovered.dropped_bytes.to_string()),
+            ("log_recovery_set_aside", self.recovered.set_aside.join(",")),
             (
                 "log_fault",
                 fault

@@ -185,7 +185,11 @@ impl Engine {
             return done;
         }
         let past = self.needs_past()?;
-        if let Some(view) = past.view_at_hand(branch, revision)? {
+        // Of a large collection only the elements that it names are read, however
+        // often that is.
+        let names = if command.spec.by_element { &argv[2..] } else { &[] };
+        let is_part = !names.is_empty() && past.is_large(branch, revision, db, argv[1])?;
+        if !is_part && let Some(view) = past.view_at_hand(branch, revision)? {
             let moment = self.time_of(at)?;
             return read_in(&view, live, moment, db, command, argv, rng, buffers, reply);
         }
@@ -195,9 +199,14 @@ impl Engine {
         let scratch = self.scratches.take(&self.keyspace);
         let mut has_deadline = false;
         for key in &keys {
-            if let Some(stored) = past.key(branch, revision, db, argv[key.index])? {
+            let name = argv[key.index];
+            let stored = match is_part {
+                true => past.key_with(branch, revision, db, name, names)?,
+                false => past.key(branch, revision, db, name)?,
+            };
+            if let Some(stored) = stored {
                 has_deadline |= stored.deadline.is_some();
-                scratch.give(db, argv[key.index], stored);
+                scratch.give(db, name, stored);
             }
         }
         let moment = match at.time_ms {

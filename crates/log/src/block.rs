@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::Revision;
+use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record, segment_name,
-    u32_at,
+    self, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record,
+    segment_name, u32_at,
 };
-use crate::vfs::{Vfs, at};
+use crate::vfs::{Vfs, VfsRead, at};
 
 /// Bytes to ask for before a block's length is known: with the default
 /// [`crate::LogOptions::block_bytes_max`] it is whole then.
-const FIRST_READ_BYTES: usize = BLOCK_HEADER_BYTES + (64 << 10);
+const FIRST_READ_BYTES: usize = BLOCK_HEADER_BYTES + BLOCK_BYTES_MAX;
+
+/// Segments that stay open to be read.
+const OPEN_MAX: usize = 8;
 
 /// Where a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,9 +38,18 @@ pub(crate) struct Files {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) dir: PathBuf,
     pub(crate) id: DatabaseId,
+    open: Arc<OpenFiles>,
 }
 
+/// Segments that single blocks were read from lately. The last used is the last.
+#[derive(Debug, Default)]
+struct OpenFiles(Mutex<Vec<(Revision, Arc<dyn VfsRead>)>>);
+
 impl Files {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, id: DatabaseId) -> Files {
+        Files { vfs, dir, id, open: Arc::default() }
+    }
+
     pub(crate) fn path(&self, segment: Revision) -> PathBuf {
         at(&self.dir, &segment_name(segment))
     }
@@ -45,40 +58,68 @@ impl Files {
         self.vfs.read_at(path, offset, len)
     }
 
+    /// A segment, open to be read.
+    fn open(&self, segment: Revision) -> io::Result<Arc<dyn VfsRead>> {
+        let mut open = self.open.0.lock();
+        if let Some(found) = open.iter().position(|(known, _)| *known == segment) {
+            open[found..].rotate_left(1);
+        } else {
+            // Opened under the lock: what `forget` is told of is not kept.
+            let file = Arc::from(self.vfs.open_read(&self.path(segment))?);
+            if open.len() >= OPEN_MAX {
+                open.remove(0);
+            }
+            open.push((segment, file));
+        }
+        Ok(open.last().expect("just moved there").1.clone())
+    }
+
+    /// A segment's name is gone, or that of another file.
+    pub(crate) fn forget(&self, segment: Revision) {
+        self.open.0.lock().retain(|(known, _)| *known != segment);
+    }
+
     /// Reads and checks the block at an offset of a segment.
     pub(crate) fn block(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
-        let path = self.path(segment);
-        let damaged = |what: String| LogError::Damaged { path: path.clone(), offset, what };
-        let read = |len| self.read_at(&path, offset, len).map_err(LogError::io("read", &path));
-        let mut bytes = read(FIRST_READ_BYTES)?;
+        let unreadable = |error| LogError::io("read", self.path(segment))(error);
+        let damaged = |what: String| LogError::Damaged { path: self.path(segment), offset, what };
+        let file = self.open(segment).map_err(unreadable)?;
+        let mut bytes = file.read_at(offset, FIRST_READ_BYTES).map_err(unreadable)?;
         if bytes.len() >= BLOCK_HEADER_BYTES {
             let len = BLOCK_HEADER_BYTES + u32_at(&bytes, 0) as usize;
             if len > bytes.len() {
-                bytes = read(len)?;
+                let more = offset + bytes.len() as u64;
+                let rest = file.read_at(more, len - bytes.len()).map_err(unreadable)?;
+                bytes.extend_from_slice(&rest);
             }
+            bytes.truncate(len);
         }
         let place = BlockPlace { id: self.id, segment, offset };
         let (header, stored) =
             format::block_from(&bytes, &place).map_err(|problem| damaged(problem.to_string()))?;
         let mut unpacked = Vec::new();
         let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
-        let content = if content.as_ptr() == stored.as_ptr() { content.to_vec() } else { unpacked };
-        let mut starts = Vec::with_capacity(header.count as usize);
+        let mut starts = Vec::with_capacity((header.count as usize).min(content.len()));
         let mut start = 0;
-        for record in format::records(header.first, header.count, &content) {
+        for record in format::records(header.first, header.count, content) {
             let record = record.map_err(|what| damaged(what.to_owned()))?;
             starts.push(start as u32);
             start += RECORD_HEADER_BYTES + record.effects.len();
         }
-        let next_offset = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+        let is_packed = content.as_ptr() != stored.as_ptr();
+        let (mut bytes, content) =
+            if is_packed { (unpacked, 0) } else { (bytes, BLOCK_HEADER_BYTES) };
+        // Whoever keeps it keeps no more than is in it.
+        bytes.shrink_to_fit();
         Ok(Block {
             first: header.first,
             count: header.count,
+            bytes,
             content,
             starts,
             segment,
             offset,
-            next_offset,
+            next_offset: offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len),
         })
     }
 }
@@ -88,7 +129,9 @@ impl Files {
 pub struct Block {
     first: Revision,
     count: u32,
-    content: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where in the bytes its content begins.
+    content: usize,
     /// Where in the content each record begins.
     starts: Vec<u32>,
     segment: Revision,
@@ -100,7 +143,8 @@ impl Block {
     /// Its transactions in order, and where they stand.
     pub fn records(&self) -> impl Iterator<Item = (Record<'_>, Place)> {
         // All of them were checked when the block was read.
-        let records = format::records(self.first, self.count, &self.content).map_while(Result::ok);
+        let records = format::records(self.first, self.count, self.content());
+        let records = records.map_while(Result::ok);
         let (segment, offset) = (self.segment, self.offset);
         records.zip(0..).map(move |(record, index)| (record, Place { segment, offset, index }))
     }
@@ -109,15 +153,20 @@ impl Block {
     #[must_use]
     pub fn record(&self, index: u32) -> Option<Record<'_>> {
         let start = *self.starts.get(index as usize)? as usize;
-        let end = self.starts.get(index as usize + 1).map_or(self.content.len(), |&at| at as usize);
+        let content = self.content();
+        let end = self.starts.get(index as usize + 1).map_or(content.len(), |&at| at as usize);
         let revision = Revision(self.first.0 + u64::from(index));
-        format::records(revision, 1, &self.content[start..end]).next()?.ok()
+        format::records(revision, 1, &content[start..end]).next()?.ok()
+    }
+
+    fn content(&self) -> &[u8] {
+        &self.bytes[self.content..]
     }
 
     /// Heap bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.content.capacity() + self.starts.capacity() * size_of::<u32>()
+        self.bytes.capacity() + self.starts.capacity() * size_of::<u32>()
     }
 
     /// Where the next block of the segment begins, or the segment ends.

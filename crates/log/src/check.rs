@@ -26,17 +26,13 @@ pub struct Finding {
     pub error: LogError,
     /// The newest revision before it.
     pub last_whole: Revision,
-    mending: Option<Mending>,
+    mending: Option<Cut>,
 }
 
-/// What makes a log whole.
+/// What makes a log whole: to end it with this segment, of which so many bytes
+/// stay.
 #[derive(Clone, Copy, Debug)]
-enum Mending {
-    /// To end it with this segment, of which so many bytes stay.
-    Cut(Revision, u64),
-    /// To do without this segment, which nobody needs.
-    SetAside(Revision),
-}
+struct Cut(Revision, u64);
 
 /// Reads a log without changing anything. `base` is what [`crate::Log::open`]
 /// gets; without it the log may begin anywhere, see [`RecoveryReport::base`].
@@ -55,19 +51,14 @@ pub fn check(vfs: &dyn Vfs, dir: &Path, base: Option<Revision>) -> Result<CheckR
     Ok(CheckReport { report: walk.report, finding })
 }
 
-fn mending(error: &LogError, walk: &Walk) -> Option<Mending> {
+fn mending(error: &LogError, walk: &Walk) -> Option<Cut> {
     // Without its header a segment is nothing; one that is missing neither.
-    let before = walk.segments.last().map(|segment| Mending::Cut(segment.first, segment.len));
+    let before = walk.segments.last().map(|segment| Cut(segment.first, segment.len));
     match error {
         LogError::Damaged { path, offset, .. } => {
             let first = parse_segment_name(&path.file_name()?.to_string_lossy())?;
-            if first < walk.needed {
-                Some(Mending::SetAside(first))
-            } else if *offset >= SEGMENT_HEADER_BYTES as u64 {
-                Some(Mending::Cut(first, *offset))
-            } else {
-                before
-            }
+            let has_header = *offset >= SEGMENT_HEADER_BYTES as u64;
+            if has_header { Some(Cut(first, *offset)) } else { before }
         }
         LogError::MissingSegment { .. } => before,
         _ => None,
@@ -75,9 +66,9 @@ fn mending(error: &LogError, walk: &Walk) -> Option<Mending> {
 }
 
 /// Cuts a damaged log at the damage. The segment that is cut and all later ones
-/// are kept beside it as `<name>.damaged-<n>`; so is a damaged segment that
-/// holds nothing above the base, without which the log goes on. Answers the
-/// names moved or copied, and the newest revision that is left.
+/// are kept beside it as `<name>.damaged-<n>`. Damage below the base is left to
+/// [`crate::Log::open`], which goes on without it. Answers the names moved or
+/// copied, and the newest revision that is left.
 ///
 /// # Errors
 /// When the log is not damaged in a way that a cut mends, when it does not
@@ -92,25 +83,15 @@ pub fn repair(
         _ => LogError::Io { action: "lock", path: dir.to_path_buf(), source: error },
     })?;
     let mut saved = Vec::new();
-    loop {
-        let CheckReport { report, finding } = check(vfs, dir, base)?;
-        let Some(finding) = finding else { return Ok((saved, report.last)) };
-        if base.is_none() && report.base > Revision::ZERO {
-            let first = report.base.next();
-            return Err(LogError::UnknownBase { dir: dir.to_path_buf(), first });
-        }
-        match finding.mending {
-            None => return Err(finding.error),
-            Some(Mending::SetAside(segment)) => {
-                saved.push(set_aside(vfs, &at(dir, &segment_name(segment)))?);
-                vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
-            }
-            Some(Mending::Cut(segment, keep)) => {
-                cut(vfs, dir, segment, keep, &mut saved)?;
-                return Ok((saved, finding.last_whole));
-            }
-        }
+    let CheckReport { report, finding } = check(vfs, dir, base)?;
+    let Some(finding) = finding else { return Ok((saved, report.last)) };
+    if base.is_none() && report.base > Revision::ZERO {
+        let first = report.base.next();
+        return Err(LogError::UnknownBase { dir: dir.to_path_buf(), first });
     }
+    let Some(Cut(segment, keep)) = finding.mending else { return Err(finding.error) };
+    cut(vfs, dir, segment, keep, &mut saved)?;
+    Ok((saved, finding.last_whole))
 }
 
 /// Ends the log with `segment`, of which `keep` bytes stay.
@@ -147,7 +128,8 @@ fn cut(
     Ok(())
 }
 
-fn set_aside(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, LogError> {
+/// Renames a damaged segment; its name's durability is the caller's.
+pub(crate) fn set_aside(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, LogError> {
     let aside = free_name(vfs, path);
     vfs.rename(path, &aside).map_err(LogError::io("rename", path))?;
     Ok(aside)

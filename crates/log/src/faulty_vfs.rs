@@ -7,7 +7,7 @@ use base::{Rng, SeededRng};
 use parking_lot::Mutex;
 
 use crate::mem_vfs::MemVfs;
-use crate::vfs::{Vfs, VfsFile, VfsLock};
+use crate::vfs::{Vfs, VfsFile, VfsLock, VfsRead};
 
 /// A disk that fails on demand and knows what a power cut would leave.
 ///
@@ -199,6 +199,15 @@ struct FaultyFile {
     number: usize,
 }
 
+impl VfsRead for FaultyFile {
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let state = self.state.lock();
+        let bytes = &state.files[self.number].live;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(bytes[start..start.saturating_add(len).min(bytes.len())].to_vec())
+    }
+}
+
 impl VfsFile for FaultyFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
@@ -280,9 +289,12 @@ impl Vfs for FaultyVfs {
     }
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let bytes = self.read(path)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes[start..start.saturating_add(len).min(bytes.len())].to_vec())
+        self.open_read(path)?.read_at(offset, len)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn VfsRead>> {
+        let number = self.state.lock().number(path)?;
+        Ok(Box::new(FaultyFile { state: self.state.clone(), number }))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {

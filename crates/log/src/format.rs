@@ -21,6 +21,15 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
 pub(crate) const RECORD_HEADER_BYTES: usize = 18;
 
+/// Bytes of content that blocks are cut at unless somebody says otherwise. The
+/// less, the less is read and checked for one old record; the more, the fewer
+/// headers there are.
+pub(crate) const BLOCK_BYTES_MAX: usize = 8 << 10;
+
+/// Blocks that are compressed may have so many times as much: they take less
+/// space then, and whoever compresses wants that.
+pub(crate) const PACKED_BLOCKS: usize = 8;
+
 /// Content larger than this is stored as it is. So a reader never unpacks more
 /// than this, whatever a file claims.
 pub(crate) const PACKED_CONTENT_MAX: usize = 64 << 20;
@@ -210,6 +219,15 @@ pub(crate) fn put_block(
     header[4..8].copy_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&header);
     out.extend_from_slice(stored);
+}
+
+/// Appends a block that stood elsewhere, whole, as one of this place.
+pub(crate) fn put_block_again(out: &mut Vec<u8>, place: &BlockPlace, block: &[u8]) {
+    let (header, stored) = block.split_at(BLOCK_HEADER_BYTES);
+    let begin = out.len();
+    out.extend_from_slice(block);
+    let checksum = place.checksum(header, stored);
+    out[begin + 4..begin + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// Why there is no block at a place.

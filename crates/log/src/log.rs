@@ -11,14 +11,16 @@ use parking_lot::Mutex;
 use crate::block::{Block, Files, Place};
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
+    BLOCK_BYTES_MAX, Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
 };
 use crate::identity::Manifest;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk, Whole};
+use crate::salvage::{self, Unneeded};
 use crate::segments::{End, Hold, SegmentInfo, Segments};
 use crate::shared::Shared;
 use crate::tap::{Concern, Tap};
+use crate::times::Times;
 use crate::vfs::{Vfs, VfsLock, at};
 use crate::writer::{Writer, create_segment, renew_segment};
 
@@ -45,8 +47,9 @@ pub struct LogOptions {
     /// block may be larger.
     pub segment_bytes_max: u64,
     /// What is written at once is cut into blocks of at most so many bytes of
-    /// records, so that one record can be read without much around it. A
-    /// larger record is a block of its own.
+    /// records, so that one record can be read without much around it; eight
+    /// times as many where they are compressed. A larger record is a block of
+    /// its own.
     pub block_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
@@ -58,7 +61,7 @@ impl Default for LogOptions {
             fsync: FsyncPolicy::EverySec,
             compression: Compression::None,
             segment_bytes_max: 64 << 20,
-            block_bytes_max: 64 << 10,
+            block_bytes_max: BLOCK_BYTES_MAX,
             buffer_bytes_max: 64 << 20,
         }
     }
@@ -92,6 +95,8 @@ pub struct Log {
     thread: Mutex<Option<JoinHandle<()>>>,
     buffer_bytes_max: usize,
     removal: Mutex<()>,
+    /// See [`Log::unbroken_from`].
+    unbroken_from: Revision,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -157,7 +162,18 @@ impl Log {
         };
         let mut walk = Walk::default();
         recovery::walk(&*vfs, dir, &manifest, Some(base), &mut walk, replay)?;
+        let saved = salvage::mend(&*vfs, dir, &manifest, &mut walk, clock.now_ms())?;
         let mut report = walk.report;
+        for damage in &report.unneeded {
+            let Unneeded { path, offset, first, last, what } = damage;
+            tracing::warn!(
+                "{} at byte {offset} is damaged: {what}; revisions {first} to {last} cannot be read from it any more, \
+                 but the archive has them: the log goes on without them",
+                path.display()
+            );
+        }
+        saved.iter().for_each(|path| tracing::warn!("kept what is damaged as {}", path.display()));
+        report.set_aside = saved;
         let mut last = *walk.segments.last().expect("the manifest's segment was read");
         if let Some(dropped) = &report.dropped {
             tracing::warn!(
@@ -194,7 +210,8 @@ impl Log {
             let first = base.next();
             file = create_segment(&*vfs, dir, &manifest, first, clock.now_ms(), true)?;
             let len = SEGMENT_HEADER_BYTES as u64;
-            last = Whole { first, version: VERSION, end: first, len };
+            last = Whole { first, version: VERSION, end: first, len, begins_anew: true };
+            walk.times = Times::default();
             walk.segments.push(last);
         }
         let manifest = if last.first > manifest.newest_segment {
@@ -205,11 +222,13 @@ impl Log {
             manifest
         };
         report.seconds = (clock.monotonic_ns() - started_ns) as f64 / 1e9;
+        let anew = walk.segments.iter().filter(|whole| whole.begins_anew).map(|whole| whole.first);
+        let unbroken_from = anew.max().unwrap_or(Revision(1));
         let segments = walk.segments.iter().map(|whole| (whole.first, whole.last(), whole.len));
         let segments = Segments::new(segments);
-        let shared = Arc::new(Shared::new(&options, clock, report.last, segments));
+        let shared = Arc::new(Shared::new(&options, clock, report.last, walk.times, segments));
         let writer = Writer::new(vfs.clone(), dir, manifest, shared.clone(), file, last);
-        let files = Files { vfs, dir: dir.to_path_buf(), id: manifest.id };
+        let files = Files::new(vfs, dir.to_path_buf(), manifest.id);
         Log::remove_rewrites(&files)?;
         let log = Log {
             files,
@@ -218,6 +237,7 @@ impl Log {
             thread: Mutex::new(None),
             buffer_bytes_max: options.buffer_bytes_max,
             removal: Mutex::new(()),
+            unbroken_from,
             _lock: lock,
         };
         Ok((log, report))
@@ -318,6 +338,21 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> Revision {
         self.shared.durable()
+    }
+
+    /// The last revision stamped at or before a time (milliseconds since 1970),
+    /// if it is one of the last minute or so: that is kept in memory. Of
+    /// revisions that are appended.
+    #[must_use]
+    pub fn at_time(&self, time_ms: u64) -> Option<Revision> {
+        self.shared.queue.at_time(time_ms)
+    }
+
+    /// Asks for what is appended to be written now, so that readers see it: a
+    /// busy log lets records gather for some milliseconds. It is not synced for
+    /// that.
+    pub fn request_write(&self) {
+        self.write_now();
     }
 
     /// Waits until a revision is durable.
@@ -469,6 +504,14 @@ impl Log {
         self.shared.segments.holders()
     }
 
+    /// The revision from which on the log has, or had, every record. Before it
+    /// there may be segments of an earlier time, with records missing behind
+    /// them that an archive had.
+    #[must_use]
+    pub fn unbroken_from(&self) -> Revision {
+        self.unbroken_from
+    }
+
     /// The segments, oldest first; the last one is being written.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
@@ -499,6 +542,7 @@ impl Log {
                 self.shared.segments.remember(&segment);
                 return Err(LogError::io("remove", path)(error));
             }
+            self.files.forget(segment.first);
             vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
             removed.push(segment);
         }

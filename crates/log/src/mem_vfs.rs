@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::vfs::{Vfs, VfsFile, VfsLock};
+use crate::vfs::{Vfs, VfsFile, VfsLock, VfsRead};
 
 /// Files in memory. Clones share them, as processes share a disk.
 #[derive(Clone, Debug, Default)]
@@ -110,10 +110,11 @@ impl Vfs for MemVfs {
     }
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let file = self.file(path)?;
-        let bytes = file.lock();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes[start..start.saturating_add(len).min(bytes.len())].to_vec())
+        self.open_read(path)?.read_at(offset, len)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn VfsRead>> {
+        Ok(Box::new(MemFile(self.file(path)?)))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
@@ -163,6 +164,14 @@ impl Vfs for MemVfs {
 
     fn check_owner(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl VfsRead for MemFile {
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.0.lock();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(bytes[start..start.saturating_add(len).min(bytes.len())].to_vec())
     }
 }
 

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Revision};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::format::{PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at};
+use crate::format::{
+    PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at,
+};
 use crate::tap::Concern;
+use crate::times::Times;
 
 /// Bytes that wake a writer that waits for its next turn.
 pub(crate) const WAKE_BYTES: usize = 256 * 1024;
@@ -66,11 +69,18 @@ struct State {
     wants_first: bool,
     /// Monotonic time of the oldest record in `batch`.
     oldest_ns: u64,
+    /// The stamp of the newest record, as far as there was one.
+    newest_ms: Option<u64>,
     /// Asked to write what waits without letting more gather.
     is_urgent: bool,
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
+}
+
+/// The stamp of an encoded record.
+fn time_of(record: &[u8]) -> u64 {
+    u64_at(record, 4)
 }
 
 impl State {
@@ -97,14 +107,23 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Queue {
     reserved: AtomicU64,
+    /// The newest revision that has everything before it appended.
+    appended: AtomicU64,
+    /// Of the revisions up to that one. Whoever changes both does so under this
+    /// lock, and under that of the state.
+    times: RwLock<Times>,
     state: Mutex<State>,
     wake: Condvar,
 }
 
 impl Queue {
-    pub(crate) fn new(next: Revision) -> Queue {
+    /// `times` are those of what came before `next`.
+    pub(crate) fn new(next: Revision, times: Times) -> Queue {
+        let newest_ms = times.newest_ms();
         Queue {
             reserved: AtomicU64::new(next.0 - 1),
+            appended: AtomicU64::new(next.0 - 1),
+            times: RwLock::new(times),
             state: Mutex::new(State {
                 next: next.0,
                 batch: Batch { first: next, ..Batch::default() },
@@ -114,6 +133,7 @@ impl Queue {
                 early_bytes: 0,
                 wants_first: false,
                 oldest_ns: 0,
+                newest_ms,
                 is_urgent: false,
                 sync_requested: false,
                 closing: false,
@@ -150,8 +170,17 @@ impl Queue {
         if state.batch.count == 0 {
             state.oldest_ns = clock.monotonic_ns();
         }
+        let mut times = None;
+        let mut note = |state: &mut State, time_ms| {
+            if state.newest_ms != Some(time_ms) {
+                let times = times.get_or_insert_with(|| self.times.write());
+                times.note(Revision(state.next), time_ms);
+                state.newest_ms = Some(time_ms);
+            }
+        };
         state.make_room(RECORD_HEADER_BYTES + effects.len());
         put_record(&mut state.batch.content, header, effects);
+        note(&mut state, header.time_ms);
         state.batch.count += 1;
         state.batch.concern.add(concern);
         state.next += 1;
@@ -162,10 +191,13 @@ impl Queue {
             state.early_bytes -= record.len();
             state.make_room(record.len());
             state.batch.content.extend_from_slice(&record);
+            note(&mut state, time_of(&record));
             state.batch.count += 1;
             state.batch.concern.add(concern);
             state.next += 1;
         }
+        self.appended.store(state.next - 1, Ordering::Release);
+        drop(times);
         let wakes = state.wants_first || state.batch.content.len() >= WAKE_BYTES;
         if wakes {
             state.wants_first = false;
@@ -176,7 +208,14 @@ impl Queue {
 
     /// The newest revision that has everything before it appended.
     pub(crate) fn buffered(&self) -> Revision {
-        Revision(self.state.lock().next - 1)
+        Revision(self.appended.load(Ordering::Acquire))
+    }
+
+    /// The last of the appended revisions that is stamped at or before a time,
+    /// if it is not too long ago.
+    pub(crate) fn at_time(&self, time_ms: u64) -> Option<Revision> {
+        let times = self.times.read();
+        times.at(time_ms, self.buffered())
     }
 
     /// Bytes that wait for the writer.
@@ -224,8 +263,8 @@ impl Queue {
     }
 
     /// Waits for work: the first record when `for_first`, else `at_most` or
-    /// much data; a request to sync or to close ends it too. Answers whether
-    /// the log closes.
+    /// much data; a request to sync or to close ends it too, and so does
+    /// [`Queue::hurry`]. Answers whether the log closes.
     pub(crate) fn wait(&self, for_first: bool, at_most: Duration) -> bool {
         let mut state = self.state.lock();
         let has_work = |state: &State| {
@@ -241,5 +280,39 @@ impl Queue {
             state.wants_first = false;
         }
         state.closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{BranchId, ManualClock};
+
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_a_write_ends_the_wait_for_more() {
+        let queue = Queue::new(Revision(5), Times::default());
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        // The one before is still on its way.
+        queue.append(
+            Revision(6),
+            &RecordHeader { time_ms: 90, ..header },
+            b"b",
+            Concern::UNASKED,
+            &clock,
+        );
+        assert_eq!((queue.buffered(), queue.at_time(100)), (Revision(4), None));
+        queue.append(Revision(5), &header, b"a", Concern::UNASKED, &clock);
+        assert_eq!(queue.buffered(), Revision(6));
+        let at = [69, 70, 89, 90, u64::MAX].map(|time_ms| queue.at_time(time_ms));
+        let [five, six] = [5, 6].map(|revision| Some(Revision(revision)));
+        assert_eq!(at, [None, five, five, six, six]);
+        queue.hurry();
+        // Longer than any test may take.
+        assert!(!queue.wait(false, Duration::from_secs(1 << 20)));
+        let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+        assert!(!queue.take(&mut batch, &mut held));
+        assert_eq!((batch.first, batch.count, held.len()), (Revision(5), 2, 0));
     }
 }

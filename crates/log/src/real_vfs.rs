@@ -1,8 +1,11 @@
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
-use crate::vfs::{Vfs, VfsFile, VfsLock};
+use crate::vfs::{Vfs, VfsFile, VfsLock, VfsRead};
+
+/// Bytes to make room for at once: what is asked for may be more than there is.
+const ROOM_BYTES: usize = 1 << 20;
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,12 +52,11 @@ impl Vfs for RealVfs {
     }
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        // What is asked for may be more than there is.
-        let mut bytes = Vec::with_capacity(len.min(1 << 20));
-        file.take(len as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_at(&File::open(path)?, offset, len)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn VfsRead>> {
+        Ok(Box::new(RealFile(File::open(path)?)))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
@@ -116,6 +118,39 @@ impl Vfs for RealVfs {
         #[cfg(not(unix))]
         let _ = dir;
         Ok(())
+    }
+}
+
+/// Up to `len` bytes from `offset` on.
+fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut read) = (vec![0; len.min(ROOM_BYTES)], 0);
+    while read < len {
+        if read == bytes.len() {
+            bytes.resize(len.min(read + ROOM_BYTES), 0);
+        }
+        match read_some(file, offset + read as u64, &mut bytes[read..]) {
+            Ok(0) => break,
+            Ok(some) => read += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Reads from a place without moving to it: many threads read one file.
+fn read_some(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    #[cfg(unix)]
+    let read = std::os::unix::fs::FileExt::read_at(file, bytes, offset);
+    #[cfg(windows)]
+    let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset);
+    read
+}
+
+impl VfsRead for RealFile {
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        read_at(&self.0, offset, len)
     }
 }
 

@@ -7,10 +7,12 @@ use base::Revision;
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, NoBlock, Record, SEGMENT_HEADER_BYTES,
-    parse_segment_name, segment_name,
+    self, BLOCK_HEADER_BYTES, BlockHeader, BlockPlace, NoBlock, Record, SEGMENT_HEADER_BYTES,
+    VERSION, parse_segment_name, segment_name,
 };
 use crate::identity::Manifest;
+use crate::salvage::{Rest, Unneeded};
+use crate::times::Times;
 use crate::vfs::{Vfs, at};
 
 /// What recovery found and did.
@@ -37,6 +39,10 @@ pub struct RecoveryReport {
     pub seconds: f64,
     /// What was cut off, if anything.
     pub dropped: Option<Dropped>,
+    /// Damage up to `base`, without which the log goes on.
+    pub unneeded: Vec<Unneeded>,
+    /// What was set aside for it, under the names that it has now.
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// A torn tail that was cut off.
@@ -62,6 +68,8 @@ pub(crate) struct Whole {
     pub(crate) end: Revision,
     /// Bytes that are whole.
     pub(crate) len: u64,
+    /// The log began with it, or went on with it behind a gap.
+    pub(crate) begins_anew: bool,
 }
 
 impl Whole {
@@ -75,10 +83,14 @@ impl Whole {
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     pub(crate) segments: Vec<Whole>,
-    /// The first segment that is needed; nothing but the headers of those
-    /// before it was read.
-    pub(crate) needed: Revision,
+    /// Segments that nobody needs and whose headers are damaged.
+    pub(crate) headless: Vec<Revision>,
+    /// What is left of the first segment that is needed, if it is damaged where
+    /// nobody needs it.
+    pub(crate) rest: Option<Rest>,
     pub(crate) report: RecoveryReport,
+    /// When the transactions that were read ran.
+    pub(crate) times: Times,
 }
 
 /// Segments of a folder by their first revision, in order.
@@ -116,16 +128,25 @@ pub(crate) fn walk(
     }
     let (skipped, needed) = names.split_at(upto_base.saturating_sub(1));
     let mut next = needed.first().copied().unwrap_or_default();
-    walk.needed = next;
     for (index, &first) in skipped.iter().enumerate() {
-        let (version, len) = folder.header(first)?;
-        walk.segments.push(Whole { first, version, end: names[index + 1], len });
+        let end = names[index + 1];
+        match folder.header(first) {
+            Ok((version, len, begins_anew)) => {
+                walk.segments.push(Whole { first, version, end, len, begins_anew });
+            }
+            Err(LogError::Damaged { path, offset, what }) => {
+                walk.headless.push(first);
+                let last = Revision(end.0 - 1);
+                walk.report.unneeded.push(Unneeded { path, offset, first, last, what });
+            }
+            Err(other) => return Err(other),
+        }
         walk.report.segments_skipped += 1;
     }
     for (index, &first) in needed.iter().enumerate() {
         let path = at(dir, &segment_name(first));
         let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
-        let version = format::check_segment_header(&bytes, &path, &manifest.id, first)?;
+        let header = format::check_segment_header(&bytes, &path, &manifest.id, first);
         if first != next {
             let before = segment_name(needed[index - 1]);
             let found = format!("after {before} comes {}", segment_name(first));
@@ -136,8 +157,8 @@ pub(crate) fn walk(
         let is_last = index + 1 == needed.len()
             && first >= manifest.newest_segment
             && walk.report.dropped.is_none();
-        let segment = Segment { path: &path, bytes: &bytes, first, version, is_last };
-        next = segment.read(manifest, next, walk, replay)?;
+        let segment = Segment { path: &path, bytes: &bytes, first, is_last };
+        next = segment.read(manifest, next, header, walk, replay)?;
         walk.report.segments += 1;
     }
     let newest = walk.segments.last().map(|segment| segment.first);
@@ -165,8 +186,9 @@ impl Folder<'_> {
         LogError::MissingSegment { dir: self.dir.to_path_buf(), revision, found }
     }
 
-    /// The version and the length of a segment, whose header is right.
-    fn header(&self, first: Revision) -> Result<(u32, u64), LogError> {
+    /// The version and the length of a segment whose header is right, and whether
+    /// the log begins anew with it.
+    fn header(&self, first: Revision) -> Result<(u32, u64, bool), LogError> {
         let path = at(self.dir, &segment_name(first));
         let bytes = self
             .vfs
@@ -174,7 +196,7 @@ impl Folder<'_> {
             .map_err(LogError::io("read", &path))?;
         let version = format::check_segment_header(&bytes, &path, &self.manifest.id, first)?;
         let len = self.vfs.len(&path).map_err(LogError::io("read", &path))?;
-        Ok((version, len))
+        Ok((version, len, format::begins_anew(&bytes)))
     }
 
     /// The newest segment, if it was being created when the server ended:
@@ -214,35 +236,49 @@ struct Segment<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     first: Revision,
-    version: u32,
     is_last: bool,
 }
 
 impl Segment<'_> {
+    /// `header` is what its header says: its version.
     fn read(
         &self,
         manifest: &Manifest,
         mut next: Revision,
+        header: Result<u32, LogError>,
         walk: &mut Walk,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<Revision, LogError> {
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut buffer = Vec::new();
+        let version = match header {
+            Ok(version) => version,
+            Err(error) => {
+                let place = BlockPlace { id: manifest.id, segment: self.first, offset: 0 };
+                (next, offset) = self.go_on(&place, next, error, walk)?;
+                VERSION
+            }
+        };
         loop {
             let place = BlockPlace { id: manifest.id, segment: self.first, offset };
             let (header, stored) = match format::block_at(self.bytes, &place) {
                 Ok(found) => found,
                 Err(NoBlock::End) => break,
-                Err(problem) => {
-                    self.judge(&place, next, problem)?;
-                    walk.report.dropped = Some(Dropped {
-                        path: self.path.to_path_buf(),
-                        offset,
-                        bytes: self.bytes.len() as u64 - offset,
-                        what: problem.words(),
-                    });
-                    break;
-                }
+                Err(problem) => match self.judge(&place, next, problem) {
+                    Ok(()) => {
+                        walk.report.dropped = Some(Dropped {
+                            path: self.path.to_path_buf(),
+                            offset,
+                            bytes: self.bytes.len() as u64 - offset,
+                            what: problem.words(),
+                        });
+                        break;
+                    }
+                    Err(error) => {
+                        (next, offset) = self.go_on(&place, next, error, walk)?;
+                        continue;
+                    }
+                },
             };
             if header.first != next {
                 return Err(self.damaged(
@@ -254,6 +290,7 @@ impl Segment<'_> {
                 .map_err(|what| self.damaged(offset, what))?;
             for record in format::records(header.first, header.count, content) {
                 let record = record.map_err(|what| self.damaged(offset, what.to_owned()))?;
+                walk.times.note(record.revision, record.header.time_ms);
                 if record.revision <= walk.report.base {
                     walk.report.records_skipped += 1;
                     continue;
@@ -267,9 +304,56 @@ impl Segment<'_> {
             offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
         }
         walk.report.bytes += offset;
-        let (first, version) = (self.first, self.version);
-        walk.segments.push(Whole { first, version, end: next, len: offset });
+        if let Some(rest) = walk.rest.as_mut().filter(|rest| rest.segment == self.first) {
+            rest.end = offset;
+        }
+        let begins_anew = format::begins_anew(self.bytes);
+        let first = self.first;
+        walk.segments.push(Whole { first, version, end: next, len: offset, begins_anew });
         Ok(next)
+    }
+
+    /// Where reading goes on behind damage that hits nothing above the base: at
+    /// a later block with which nothing that is needed is lost. Answers its first
+    /// revision and where it is.
+    fn go_on(
+        &self,
+        place: &BlockPlace,
+        next: Revision,
+        error: LogError,
+        walk: &mut Walk,
+    ) -> Result<(Revision, u64), LogError> {
+        let needed = walk.report.base.next();
+        let LogError::Damaged { path, offset, what } = error else { return Err(error) };
+        // The segment's own name must not be that of what is left of it.
+        let found = self.blocks_after(place, next).find(|(header, _)| header.first > self.first);
+        match found.filter(|(header, _)| header.first <= needed) {
+            Some((header, at)) => {
+                let (segment, first) = (self.first, header.first);
+                walk.rest = Some(Rest { segment, offset: at, end: at, first });
+                walk.times = Times::default();
+                let last = Revision(first.0 - 1);
+                walk.report.unneeded.push(Unneeded { path, offset, first: next, last, what });
+                Ok((first, at))
+            }
+            None => Err(LogError::Damaged { path, offset, what }),
+        }
+    }
+
+    /// Whole blocks that begin after a place and hold nothing before `next`.
+    fn blocks_after(
+        &self,
+        place: &BlockPlace,
+        next: Revision,
+    ) -> impl Iterator<Item = (BlockHeader, u64)> {
+        let place = *place;
+        (place.offset + 1..self.bytes.len() as u64).filter_map(move |offset| {
+            if !format::looks_like_block(&self.bytes[offset as usize..], next) {
+                return None;
+            }
+            let found = format::block_at(self.bytes, &BlockPlace { offset, ..place });
+            found.ok().map(|(header, _)| (header, offset))
+        })
     }
 
     /// A tail is torn only in the last segment, and only if nothing proves
@@ -279,26 +363,17 @@ impl Segment<'_> {
         if !self.is_last {
             return Err(self.damaged(place.offset, problem.to_string()));
         }
-        let from = place.offset + 1;
-        for offset in from..self.bytes.len() as u64 {
-            if !format::looks_like_block(&self.bytes[offset as usize..], next) {
-                continue;
-            }
-            let place = BlockPlace { offset, ..*place };
-            if let Ok((later, _)) = format::block_at(self.bytes, &place)
-                && later.durable >= next
-            {
-                return Err(self.damaged(
-                    from - 1,
-                    format!(
-                        "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
-                        problem,
-                        later.durable
-                    ),
-                ));
-            }
+        let later = self.blocks_after(place, next).find(|(later, _)| later.durable >= next);
+        match later {
+            Some((later, offset)) => Err(self.damaged(
+                place.offset,
+                format!(
+                    "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
+                    problem, later.durable
+                ),
+            )),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn damaged(&self, offset: u64, what: String) -> LogError {

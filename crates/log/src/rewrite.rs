@@ -122,6 +122,7 @@ impl Rewritten<'_> {
             vfs.rename(&self.temporary, &path).map_err(LogError::io("rename", &self.temporary))
         })?;
         if is_done {
+            self.files.forget(self.segment);
             vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
         }
         Ok(is_done)

@@ -13,6 +13,7 @@ use crate::log::{FsyncPolicy, LogOptions};
 use crate::queue::Queue;
 use crate::segments::Segments;
 use crate::tap::Tap;
+use crate::times::Times;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -70,10 +71,11 @@ impl Shared {
         options: &LogOptions,
         clock: Arc<dyn Clock>,
         newest: Revision,
+        times: Times,
         segments: Segments,
     ) -> Shared {
         Shared {
-            queue: Queue::new(newest.next()),
+            queue: Queue::new(newest.next(), times),
             clock,
             counters: Counters::default(),
             segment_bytes_max: options.segment_bytes_max.max(SEGMENT_HEADER_BYTES as u64 + 1),

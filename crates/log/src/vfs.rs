@@ -35,6 +35,13 @@ pub trait Vfs: fmt::Debug + Send + Sync {
     /// When it is missing or cannot be read.
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>>;
 
+    /// Opens a file to be read in several places, while others append to it.
+    /// Whatever becomes of its name, it stays the same file.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be read.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn VfsRead>>;
+
     /// A file's length in bytes.
     ///
     /// # Errors
@@ -111,6 +118,15 @@ pub trait VfsFile: fmt::Debug + Send {
     /// # Errors
     /// As the system says.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+}
+
+/// A file open for reading.
+pub trait VfsRead: fmt::Debug + Send + Sync {
+    /// As [`Vfs::read_at`].
+    ///
+    /// # Errors
+    /// As the system says.
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
 }
 
 /// A lock, held until it is dropped.

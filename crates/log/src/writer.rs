@@ -11,8 +11,8 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, BlockPlace, SEGMENT_HEADER_BYTES, VERSION, put_block, segment_header,
-    segment_name,
+    BLOCK_HEADER_BYTES, BlockPlace, Compression, PACKED_BLOCKS, SEGMENT_HEADER_BYTES, VERSION,
+    put_block, segment_header, segment_name,
 };
 use crate::identity::Manifest;
 use crate::log::FsyncPolicy;
@@ -333,7 +333,8 @@ impl Writer {
     }
 
     fn block_max(&self) -> usize {
-        self.shared.block_bytes_max
+        let is_packed = self.shared.compression() != Compression::None;
+        self.shared.block_bytes_max * if is_packed { PACKED_BLOCKS } else { 1 }
     }
 
     /// Whether a block of `content` bytes fits into the segment behind `more`

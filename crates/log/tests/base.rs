@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alcid_log::{
-    Log, LogError, LogOptions, MemVfs, RecordHeader, RecoveryReport, Vfs, check, repair,
+    Fault, FaultyVfs, Log, LogError, LogOptions, MemVfs, Place, Record, RecordHeader,
+    RecoveryReport, Vfs, check, repair,
 };
 use base::{BranchId, ManualClock, Revision, SeededRng};
 
 const DIR: &str = "/data";
 
 fn open(vfs: &MemVfs, base: u64) -> Result<(Log, RecoveryReport, Vec<u64>), LogError> {
+    open_on(Arc::new(vfs.clone()), base)
+}
+
+fn open_on(vfs: Arc<dyn Vfs>, base: u64) -> Result<(Log, RecoveryReport, Vec<u64>), LogError> {
     let mut replayed = Vec::new();
-    let disk: Arc<dyn Vfs> = Arc::new(vfs.clone());
     let (log, report) = Log::open_manual(
-        disk,
+        vfs,
         Path::new(DIR),
         LogOptions { segment_bytes_max: 400, ..LogOptions::default() },
         Revision(base),
@@ -240,6 +244,106 @@ fn an_empty_folder_begins_behind_the_base() {
 }
 
 #[test]
+fn damage_that_hits_nothing_above_the_base_is_set_aside() {
+    let whole = sample();
+    let names = segments(&whole);
+    let files = whole.files();
+    let (mut went_on, mut refused) = (0, 0);
+    for base in (0..=40).step_by(3) {
+        let needed = names.iter().rposition(|(first, _)| *first <= base + 1).expect("the first");
+        for (index, (first, path)) in names.iter().enumerate() {
+            for offset in (0..files[path].len()).step_by(7) {
+                let context = format!("base {base}, {first} at byte {offset}");
+                let vfs = whole.snapshot();
+                damage(&vfs, path, offset);
+                let bytes = vfs.read(path).expect("it is there");
+                let checked = check(&vfs, Path::new(DIR), Some(Revision(base))).expect("readable");
+                assert_eq!(vfs.read(path).expect("there"), bytes, "{context}: only looked at");
+                match open(&vfs, base) {
+                    Err(error) => {
+                        refused += 1;
+                        assert!(index >= needed, "{context}: {error}");
+                        let found = checked.finding.expect("the same").error.to_string();
+                        assert_eq!(found, error.to_string(), "{context}");
+                    }
+                    Ok((log, report, replayed)) => {
+                        let wanted: Vec<u64> = (base + 1..=40).collect();
+                        assert_eq!(replayed, wanted, "{context}");
+                        assert!(checked.finding.is_none(), "{context}");
+                        assert_eq!(checked.report.unneeded, report.unneeded);
+                        let Some(found) = report.unneeded.first() else { continue };
+                        went_on += 1;
+                        assert!(found.last <= Revision(base), "{context}");
+                        assert_eq!(&found.path, path, "{context}");
+                        assert_eq!(
+                            vfs.read(&report.set_aside[0]).expect("kept"),
+                            bytes,
+                            "{context}"
+                        );
+                        assert!(!vfs.exists(path), "{context}");
+                        if index == needed {
+                            assert_eq!(log.unbroken_from(), found.last.next(), "{context}");
+                        }
+                        append(&log, 2);
+                        let mut read = Vec::new();
+                        let mut reader = log.reader(Revision(base + 1));
+                        while reader.next_revision() <= Revision(42) {
+                            let each = &mut |record: Record<'_>, place: Place| {
+                                let block = log.read_records(place.segment, place.offset);
+                                let block = block.expect("whole");
+                                assert_eq!(block.record(place.index), Some(record));
+                                read.push(record.revision.0);
+                                ControlFlow::Continue(())
+                            };
+                            reader.read(Duration::ZERO, each).expect("whole");
+                        }
+                        assert_eq!(read, (base + 1..=42).collect::<Vec<_>>(), "{context}");
+                        log.close().expect("memory does not fail");
+                        drop(log);
+                        let (_, report, replayed) = open(&vfs, base).expect("whole");
+                        assert_eq!((report.unneeded, replayed), (Vec::new(), read), "{context}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(went_on > 50 && refused > 50, "{went_on}, {refused}");
+}
+
+/// Power goes, or the disk fails, while damage is set aside: what is above the
+/// base is there afterwards.
+#[test]
+fn what_is_needed_survives_that_the_rest_is_set_aside() {
+    let whole = sample();
+    let names = segments(&whole);
+    for (index, in_header) in [(1, false), (1, true), (names.len() - 1, false)] {
+        let (first, path) = &names[index];
+        let base = first + 2;
+        let vfs = whole.snapshot();
+        damage(&vfs, path, if in_header { 3 } else { 110 });
+        if index > 1 {
+            damage(&vfs, &names[0].1, 3);
+        }
+        let (mut ended, mut operation) = (false, 0);
+        while !ended {
+            operation += 1;
+            for seed in 0..8 {
+                let disk = FaultyVfs::with_files(vfs.files());
+                disk.inject(operation, Fault::Eio);
+                let failing: Arc<dyn Vfs> = Arc::new(disk.clone());
+                ended = open_on(failing, base).is_ok();
+                let after = MemVfs::with_files(disk.crash_image(seed));
+                let (log, _, replayed) = open(&after, base)
+                    .unwrap_or_else(|error| panic!("operation {operation}, seed {seed}: {error}"));
+                assert_eq!(replayed, (base + 1..=40).collect::<Vec<_>>(), "{operation}, {seed}");
+                append(&log, 1);
+            }
+        }
+        assert!(operation > 5, "{operation}");
+    }
+}
+
+#[test]
 fn repair_spares_what_is_above_the_base() {
     let vfs = sample();
     let names = segments(&vfs);
@@ -248,11 +352,12 @@ fn repair_spares_what_is_above_the_base() {
     for (_, path) in &names[..2] {
         damage(&vfs, path, 3);
     }
-    let message = refusal(&vfs, base);
-    assert!(message.contains("is damaged"), "{message}");
-    let (saved, last) = repair(&vfs, dir, Some(Revision(base))).expect("mendable");
-    assert_eq!((saved.len(), last), (2, Revision(40)));
-    assert_eq!(open(&vfs, base).expect("whole").2, (base + 1..=40).collect::<Vec<_>>());
+    // The start does without them.
+    let (saved, last) = repair(&vfs, dir, Some(Revision(base))).expect("nothing to mend");
+    assert_eq!((saved.len(), last), (0, Revision(40)));
+    let (_, report, replayed) = open(&vfs, base).expect("not needed");
+    assert_eq!((report.unneeded.len(), report.set_aside.len()), (2, 2));
+    assert_eq!(replayed, (base + 1..=40).collect::<Vec<_>>());
 
     // What is left begins later; where to cut it depends on the archive.
     let vfs = vfs.snapshot();
@@ -262,13 +367,4 @@ fn repair_spares_what_is_above_the_base() {
     let (saved, last) = repair(&vfs, dir, Some(Revision(base))).expect("mendable");
     assert_eq!((saved.len(), last), (names.len() - 3, Revision(names[3].0 - 1)));
     assert_eq!(open(&vfs, base).expect("whole").1.last, last);
-
-    // Cut below the base, it goes on behind it.
-    let vfs = sample();
-    damage(&vfs, &names[3].1, 3);
-    let base = names[3].0 + 1;
-    let (_, last) = repair(&vfs, dir, Some(Revision(base))).expect("mendable");
-    assert_eq!(last, Revision(base));
-    let (_, report, _) = open(&vfs, base).expect("whole");
-    assert_eq!(report.ended_early, Some(Revision(names[3].0 - 1)));
 }

@@ -243,3 +243,75 @@ fn a_repair_below_the_archive_costs_nothing_after_it() {
     assert_eq!(wire.text(&["GET", "key:999"]), "value:999");
     assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(1002));
 }
+
+/// What commands that name elements answered of large collections, they answer
+/// later as of then, whatever became of the keys.
+#[test]
+fn elements_of_large_collections_are_as_they_were() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for first in (0..3000).step_by(100) {
+        let (mut hash, mut set, mut zset) = (vec![], vec![], vec![]);
+        for n in first..first + 100 {
+            hash.extend([format!("f{n}"), format!("value {n}")]);
+            set.push(format!("f{n}"));
+            zset.extend([n.to_string(), format!("f{n}")]);
+        }
+        for (command, key, elements) in
+            [("HSET", "hash", hash), ("SADD", "set", set), ("ZADD", "zset", zset)]
+        {
+            let words: Vec<&str> = elements.iter().map(String::as_str).collect();
+            wire.call(&[&[command, key][..], &words].concat());
+        }
+    }
+    let mut questions: Vec<Vec<&str>> = Vec::new();
+    for key in ["hash", "set", "zset", "none"] {
+        for command in ["HGET", "HEXISTS", "HSTRLEN", "SISMEMBER", "ZSCORE"] {
+            questions.extend(["f7", "f8", "f2999", "new", ""].map(|name| vec![command, key, name]));
+        }
+        for command in ["HMGET", "SMISMEMBER", "ZMSCORE"] {
+            questions.push(vec![command, key, "f8", "f7", "new", "f8", ""]);
+        }
+    }
+    let ask = |wire: &mut Wire, at: Option<&str>| -> Vec<Frame> {
+        let prefix: Vec<&str> = at.map_or(vec![], |at| vec!["AT", at]);
+        questions.iter().map(|words| wire.call(&[&prefix[..], words].concat())).collect()
+    };
+    let changes: &[&[&[&str]]] = &[
+        &[&["HDEL", "hash", "f7"], &["SREM", "set", "f7", "f9"], &["ZREM", "zset", "f7"]],
+        &[&["HSET", "hash", "f8", "x", "new", "y"], &["SADD", "set", "new", ""]],
+        &[&["ZINCRBY", "zset", "2.5", "f8"], &["HSET", "hash", "f9", "z"], &["SAVE"]],
+        &[&["HSET", "hash", "f7", "again"], &["PEXPIRE", "zset", "100000"], &["SREM", "set", "f8"]],
+        &[&["DEL", "hash"], &["SADD", "hash", "f7"], &["ZREM", "zset", "f2999"]],
+        &[&["DEL", "set"], &["RENAME", "zset", "set"], &["HSET", "zset", "f8", "v"]],
+        &[&["RENAME", "set", "zset"], &["FLUSHDB"], &["HSET", "none", "f8", "v"], &["SAVE"]],
+    ];
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let mut seen = Vec::new();
+    for changes in changes {
+        let Frame::Integer(revision) = wire.call(&["LASTREV"]) else { panic!("a revision") };
+        seen.push((format!("r:{revision}"), ask(&mut wire, None)));
+        for change in *changes {
+            let done = wire.call(change);
+            assert!(!matches!(done, Frame::Error(_)), "{change:?}: {done:?}");
+        }
+        // Asked for often enough, a state is kept for those who come again.
+        for _ in 0..3 {
+            for (at, answers) in &seen {
+                for ((words, then), now) in
+                    questions.iter().zip(answers).zip(ask(&mut wire, Some(at)))
+                {
+                    assert_eq!(&now, then, "AT {at} {words:?}");
+                }
+            }
+        }
+    }
+    let history = |wire: &mut Wire| wire.call(&["HISTORY", "hash", "FIELD", "f8", "VALUES"]);
+    let Frame::Array(versions) = history(&mut wire) else { panic!("versions") };
+    let values = versions.iter().map(|version| match version {
+        Frame::Array(row) => row.last().expect("a value").clone(),
+        other => panic!("{other:?}"),
+    });
+    let expected = [Frame::Null, Frame::Null, Frame::bulk("x"), Frame::bulk("value 8")];
+    assert_eq!(values.collect::<Vec<_>>(), expected);
+}

@@ -12,7 +12,7 @@ use testkit::{Server, TempDir, temp_dir};
 
 use crate::ALCID;
 use crate::run::{alcid, end, has, wrapped};
-use crate::wire::{Came, PATIENCE, Wire, memory_of, text_of};
+use crate::wire::{Came, PATIENCE, Wire, eventually, memory_of, text_of};
 
 const ALWAYS: &[&str] = &["--aof-fsync", "always"];
 
@@ -191,6 +191,64 @@ fn damage_refuses_to_start_until_it_is_repaired_with_a_copy() {
     assert_eq!(alcid(folder.path(), &check).code, Some(0));
     server.restart();
     assert_eq!(keys(&server), "2");
+}
+
+#[test]
+fn damage_in_what_the_archive_has_costs_no_more_than_history() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for key in 0..5 {
+        assert_eq!(wire.text(&["SET", &format!("k{key}"), "value"]), "OK");
+    }
+    eventually("the archive has all", || {
+        wire.text(&["INFO", "persistence"]).contains("archive_lag_revisions:0\r")
+    });
+    for key in 5..8 {
+        assert_eq!(wire.text(&["SET", &format!("k{key}"), "value"]), "OK");
+    }
+    server.kill();
+    let path = segment(&server);
+    let mut bytes = fs::read(&path).expect("a segment");
+    let third = blocks(&bytes)[2];
+    bytes[third + 50] ^= 0x20;
+    fs::write(&path, &bytes).expect("ours");
+
+    let folder = temp_dir();
+    let archived = ["--base", "5"];
+    let data_dir = server.data_dir();
+    let check = ["log", "check", "--data-dir", data_dir.to_str().expect("text")];
+    let ended = alcid(folder.path(), &[&check[..], &archived].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let place = format!("{} at byte {third} is damaged", path.display());
+    assert!(ended.out.contains(&place), "{ended:?}");
+    assert_eq!(fs::read(&path).expect("a segment"), bytes, "a check changes nothing");
+
+    server.restart();
+    assert_eq!(keys(&server), "8");
+    let log = server.log();
+    let said = log.lines().find(|line| line.contains(&place)).expect("it is said");
+    assert!(said.contains("WARN") && said.contains("revisions 3 to 3"), "{said}");
+    let name = "00000000000000000001.alog.damaged-1";
+    assert_eq!(fs::read(log_dir(&server).join(name)).expect("a copy"), bytes);
+    let mut wire = Wire::connect(server.addr());
+    let set_aside = |wire: &mut Wire| {
+        let info = wire.text(&["INFO", "persistence"]);
+        info.lines()
+            .find_map(|line| line.strip_prefix("log_recovery_set_aside:"))
+            .map(str::to_owned)
+    };
+    assert_eq!(set_aside(&mut wire).as_deref().map(str::trim), Some(name));
+    // The past begins with what the archive has.
+    let old = wire.text(&["AT", "r:3", "GET", "k0"]);
+    assert!(old.contains("COMPACTED revision 3 is older than the oldest kept, "), "{old}");
+    assert_eq!(wire.text(&["AT", "r:8", "EXISTS", "k6", "k7"]), "2");
+    assert_eq!(wire.text(&["SET", "new", "v"]), "OK");
+    server.kill();
+    server.restart();
+    assert_eq!(keys(&server), "9");
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(set_aside(&mut wire).as_deref().map(str::trim), Some(""));
+    assert_eq!(wire.text(&["AT", "r:8", "EXISTS", "k6", "k7"]), "2");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::Revision;
 use log::{Place, Vfs};
@@ -75,6 +75,9 @@ type DirectoryKey = (Revision, u32);
 pub(super) struct IndexFile {
     path: PathBuf,
     header: Header,
+    /// The least hash in it, once its directory was read: whole databases, whose
+    /// changes every look at a key asks for, come before all keys.
+    least: OnceLock<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +297,7 @@ impl Files {
         if header.bytes() != Some(len) {
             return Err(unusable(format!("it has {len} bytes, and should not")));
         }
-        Ok(Some(IndexFile { path, header }))
+        Ok(Some(IndexFile { path, header, least: OnceLock::new() }))
     }
 
     /// Writes the index of a segment, whole or not at all, and over any that
@@ -313,7 +316,7 @@ impl Files {
         drop(file);
         self.vfs.rename(&temporary, &path).map_err(HistoryError::io("rename", &temporary))?;
         self.sync_dir(dir)?;
-        Ok(IndexFile { path, header })
+        Ok(IndexFile { path, header, least: OnceLock::new() })
     }
 
     pub(super) fn remove(&self, path: &Path) -> Result<(), HistoryError> {
@@ -400,8 +403,13 @@ impl IndexFile {
         let Some((from, to)) = relative_range(first, last, after, upto) else {
             return Ok(Vec::new());
         };
+        if self.least.get().is_some_and(|&least| hash < least) {
+            return Ok(Vec::new());
+        }
         let (from, to) = (pack(hash, from), pack(hash, to));
         let directory = files.directory(self)?;
+        let least = directory.entry_pages.first().map_or(u32::MAX, |page| hash_of(page.0));
+        self.least.get_or_init(|| least);
         let begun = directory.entry_pages.partition_point(|page| page.0 <= to);
         let Some(index) = begun.checked_sub(1) else { return Ok(Vec::new()) };
         let content = files.page(self, directory.entry_page(index, &self.header))?;

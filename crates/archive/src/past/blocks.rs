@@ -1,6 +1,8 @@
 //! Blocks of the log that were read lately, unpacked: who reads one record of a
-//! key's past mostly comes back for others beside it. Whoever reads everything
-//! in order has no use for them, and does not come here.
+//! key's past mostly comes back for others beside it. A block is kept when it is
+//! asked for the second time: memory that nobody has used before costs more than
+//! to read a block again. Whoever reads everything in order has no use for them,
+//! and does not come here.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +18,9 @@ const BYTES_MAX: usize = 32 << 20;
 
 /// What a block takes besides its content, about.
 const BLOCK_BYTES: usize = 256;
+
+/// Blocks of which is known that they were asked for once, at most.
+const ASKED_MAX: usize = 4096;
 
 /// The log, with a memory.
 #[derive(Debug)]
@@ -34,6 +39,9 @@ struct Kept {
     /// In the order in which they are looked at when one has to go.
     order: VecDeque<At>,
     bytes: usize,
+    /// Blocks that were asked for once, each where its place says; one that
+    /// comes to the same place takes the other's.
+    asked: Vec<At>,
 }
 
 #[derive(Debug)]
@@ -48,6 +56,14 @@ impl Kept {
         let slot = self.blocks.get_mut(&at)?;
         slot.is_used = true;
         Some(slot.block.clone())
+    }
+
+    /// Whether a block was asked for before, as far as one remembers.
+    fn ask(&mut self, at: At) -> bool {
+        self.asked.resize(ASKED_MAX, (Revision::ZERO, 0));
+        let mixed = (at.0.0 ^ at.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let known = &mut self.asked[(mixed >> 32) as usize % ASKED_MAX];
+        std::mem::replace(known, at) == at
     }
 
     fn put(&mut self, at: At, block: Arc<Block>, bytes_max: usize) {
@@ -82,11 +98,18 @@ impl Blocks {
 
     /// One block.
     pub(super) fn get(&self, segment: Revision, offset: u64) -> Result<Arc<Block>, LogError> {
-        if let Some(block) = self.kept.lock().get((segment, offset)) {
-            return Ok(block);
-        }
+        let at = (segment, offset);
+        let is_again = {
+            let mut kept = self.kept.lock();
+            if let Some(block) = kept.get(at) {
+                return Ok(block);
+            }
+            kept.ask(at)
+        };
         let block = Arc::new(self.log.read_records(segment, offset)?);
-        self.kept.lock().put((segment, offset), block.clone(), self.bytes_max);
+        if is_again {
+            self.kept.lock().put(at, block.clone(), self.bytes_max);
+        }
         Ok(block)
     }
 
@@ -171,14 +194,18 @@ mod tests {
                 .expect("it is there");
         }
         let blocks = Blocks { bytes_max, ..Blocks::new(log) };
+        let get = |place: Place| blocks.get(place.segment, place.offset).expect("it is there");
         let (_, first) = places[0];
-        let favourite = blocks.get(first.segment, first.offset).expect("it is there");
+        assert_eq!(get(first).record(first.index).map(|record| record.revision), Some(Revision(1)));
+        assert_eq!(blocks.memory_bytes(), 0, "nobody has come back");
+        let favourite = get(first);
         for (revision, place) in places {
-            let block = blocks.get(place.segment, place.offset).expect("it is there");
+            drop(get(place));
+            let block = get(place);
             let record = block.record(place.index).expect("it is in its block");
             assert_eq!((record.revision, record.effects), (revision, &effects[..]));
             assert!(blocks.memory_bytes() <= bytes_max);
-            let again = blocks.get(first.segment, first.offset).expect("it is there");
+            let again = get(first);
             assert!(Arc::ptr_eq(&again, &favourite), "read again at {revision}");
         }
         assert!(blocks.memory_bytes() > bytes_max / 2);

@@ -11,6 +11,7 @@ use super::error::PastError;
 use super::source::Source;
 use super::trace::{self, Part};
 use super::view::Batch;
+use crate::elements::Named;
 use crate::history::{DATABASE_WIDE, Hit, key_hash};
 
 /// Which key.
@@ -18,12 +19,19 @@ pub(super) struct Name<'k> {
     pub(super) db: DbIndex,
     pub(super) hash: u64,
     pub(super) key: &'k [u8],
+    /// Only these elements matter, if it is a collection.
+    pub(super) named: Option<Named<'k>>,
 }
 
 impl<'k> Name<'k> {
     /// `seed` is that of the keyspace's hash.
     pub(super) fn new(seed: u64, db: DbIndex, key: &'k [u8]) -> Name<'k> {
-        Name { db, hash: keyspace::hash_of(seed, key), key }
+        Name { db, hash: keyspace::hash_of(seed, key), key, named: None }
+    }
+
+    /// The same key, if only some of its elements matter.
+    pub(super) fn with_elements(self, names: Option<&'k [&'k [u8]]>) -> Name<'k> {
+        Name { named: names.map(Named::new), ..self }
     }
 }
 
@@ -72,7 +80,7 @@ pub(super) fn read_each(
         }
         return Ok(());
     };
-    let before = if own.is_settled { None } else { own_before(batch, name)? };
+    let before = if own.is_settled { None } else { own_before(source, batch, name)? };
     let scratch = Keyspace::new(1, batch.directory.seed);
     if let Some(stored) = before {
         scratch.give(0, name.key, stored);
@@ -86,7 +94,7 @@ pub(super) fn read_each(
                 scratch.take(0, name.key)?;
             }
             if !effects.bytes.is_empty() {
-                effects.apply(source, &scratch, 0, &mut buffers)?;
+                effects.apply_own(source, &scratch, name, &mut buffers)?;
             }
         }
         let stored = scratch.take(0, name.key)?;
@@ -124,7 +132,7 @@ fn own_effects(
     for hit in source.history.records(key_hash(name.key), after, last) {
         let hit = hit?;
         let part = of_branch(source, batch.branch, hit, &mut |record| {
-            let part = trace::of_key(record.effects, record.header.db, name.db, name.key);
+            let part = trace::of_key(record.effects, record.header.db, name);
             part.map(|part| (part, record.header))
         })?;
         let Some((part, header)) = part else { continue };
@@ -144,10 +152,18 @@ fn own_effects(
 }
 
 /// The key as the base has it.
-fn own_before(batch: &Batch, name: &Name<'_>) -> Result<Option<Stored>, PastError> {
-    let mut databases = batch.directory.databases.iter();
-    let found = databases.find(|it| (it.branch, it.db) == (batch.branch, name.db));
-    Ok(found.map_or(Ok(None), |database| batch.fetch(database.space, name.hash, name.key))?)
+fn own_before(
+    source: &Source,
+    batch: &Batch,
+    name: &Name<'_>,
+) -> Result<Option<Stored>, PastError> {
+    let Some(space) = batch.space_of(name.db) else { return Ok(None) };
+    let Some(named) = &name.named else { return Ok(batch.fetch(space, name.hash, name.key)?) };
+    let mut found = batch.fetch_named(space, name.hash, name.key, named)?;
+    if let Some(stored) = &mut found {
+        named.stand_in(&mut stored.value, &source.limits);
+    }
+    Ok(found)
 }
 
 fn apply_own(
@@ -156,7 +172,7 @@ fn apply_own(
     name: &Name<'_>,
     own: &Own,
 ) -> Result<Option<Stored>, PastError> {
-    let before = if own.is_settled { None } else { own_before(batch, name)? };
+    let before = if own.is_settled { None } else { own_before(source, batch, name)? };
     let mut oldest_first =
         own.effects.iter().rev().filter(|effects| !effects.bytes.is_empty()).peekable();
     if oldest_first.peek().is_none() {
@@ -169,7 +185,7 @@ fn apply_own(
     }
     let mut buffers = Buffers::default();
     for effects in oldest_first {
-        effects.apply(source, &scratch, 0, &mut buffers)?;
+        effects.apply_own(source, &scratch, name, &mut buffers)?;
     }
     let found = scratch.take(0, name.key)?;
     // There is only this one key ever.
@@ -239,6 +255,25 @@ fn of_branch<T>(
 }
 
 impl Effects {
+    /// Applies what is done to one key, the only one in `scratch`.
+    fn apply_own(
+        &self,
+        source: &Source,
+        scratch: &Keyspace,
+        name: &Name<'_>,
+        buffers: &mut Buffers,
+    ) -> Result<(), PastError> {
+        self.apply(source, scratch, 0, buffers)?;
+        if let Some(named) = &name.named
+            && let Some(mut stored) = scratch.take(0, name.key)?
+        {
+            // What was done to other elements since is left out from here on.
+            named.stand_in(&mut stored.value, &source.limits);
+            scratch.give(0, name.key, stored);
+        }
+        Ok(())
+    }
+
     fn apply(
         &self,
         source: &Source,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
-use log::{Log, Place, Record};
+use log::{Log, LogReader, Place, Record};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use super::blocks::Blocks;
@@ -71,25 +71,48 @@ impl Source {
             return Ok(());
         }
         let _layout = self.layout.read();
+        let mut reader = self.unnoted(noted)?;
+        // What was written just now waits a little for more to come.
+        self.log.request_write();
+        while self.history.noted() < upto {
+            if self.note_next(&mut reader, WAIT)? == 0 && self.history.noted() < upto {
+                return Err(PastError::NotYet { asked: upto });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what has been written by now, without waiting for more.
+    pub(super) fn note_written(&self) -> Result<(), PastError> {
+        let upto = self.log.buffered();
+        let _one = self.catching_up.lock();
+        let _layout = self.layout.read();
+        let mut reader = self.unnoted(self.history.noted())?;
+        while self.history.noted() < upto && self.note_next(&mut reader, Duration::ZERO)? > 0 {}
+        Ok(())
+    }
+
+    /// A reader of what follows the newest record that is noted.
+    fn unnoted(&self, noted: Revision) -> Result<LogReader, PastError> {
         if let Some(reason) = self.fault.lock().clone() {
             return Err(PastError::Stopped { noted, reason });
         }
-        let mut reader = match self.history.newest_place() {
+        Ok(match self.history.newest_place() {
             Some(place) => self.log.reader_at(place, noted.next()),
             None => self.log.reader(noted.next()),
+        })
+    }
+
+    /// Notes the records of the next blocks; answers how many there were.
+    fn note_next(&self, reader: &mut LogReader, wait: Duration) -> Result<usize, PastError> {
+        let mut failed = Ok(());
+        let mut note = |record: Record<'_>, place| {
+            failed = self.history.note(&record, place);
+            if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        while self.history.noted() < upto {
-            let mut failed = Ok(());
-            let mut note = |record: Record<'_>, place| {
-                failed = self.history.note(&record, place);
-                if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            if reader.read(WAIT, &mut note)? == 0 && self.history.noted() < upto {
-                return Err(PastError::NotYet { asked: upto });
-            }
-            failed?;
-        }
-        Ok(())
+        let read = reader.read(wait, &mut note)?;
+        failed?;
+        Ok(read)
     }
 
     /// Makes sure that the state at a revision can be read.

@@ -3,6 +3,9 @@
 use base::DbIndex;
 use keyspace::effect::{Cause, Effect, EffectError, Effects};
 
+use super::key::Name;
+use crate::elements::Named;
+
 /// What a record does to one key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -37,19 +40,32 @@ impl<'e> Place<'e> {
 }
 
 /// What effects do to a key of a database, where no database changes as a
-/// whole. `first_db` is the record's.
+/// whole. `first_db` is the record's. Where only some elements matter, what is
+/// done to others is left out, unless it makes the collection.
 pub(super) fn of_key(
     effects: &[u8],
     first_db: DbIndex,
-    db: DbIndex,
-    key: &[u8],
+    name: &Name<'_>,
 ) -> Result<Part, EffectError> {
+    let (db, key) = (name.db, name.key);
     let mut place = Place { db: first_db, key: None };
     let mut bytes = Vec::new();
     let (mut is_touched, mut settles) = (false, false);
+    // The record itself has made what the key is.
+    let mut is_made = false;
     for effect in Effects::new(effects) {
         let effect = effect?;
         if place.follow(&effect) {
+            if let Effect::Key { existed, .. } = effect
+                && name.named.is_some()
+                && (place.db, place.key) == (db, Some(key))
+            {
+                match existed {
+                    // It does not tell: nothing can be left out.
+                    None => return Ok(Part::Moved),
+                    Some(existed) => is_made |= !existed,
+                }
+            }
             continue;
         }
         if let Effect::Rename { db: to_db, key: to, .. } = effect
@@ -68,9 +84,11 @@ pub(super) fn of_key(
         );
         if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
             settles = true;
+            is_made = true;
             bytes.clear();
         }
-        if is_gone {
+        let is_other = |named: &Named<'_>| element_of(&effect).is_some_and(|name| !named.has(name));
+        if is_gone || !is_made && name.named.as_ref().is_some_and(is_other) {
             continue;
         }
         if bytes.is_empty() {
@@ -79,6 +97,20 @@ pub(super) fn of_key(
         effect.encode(&mut bytes);
     }
     Ok(if is_touched { Part::Done { bytes, settles } } else { Part::Nothing })
+}
+
+/// The element of a collection that an effect is about, if elements have names.
+fn element_of<'e>(effect: &Effect<'e>) -> Option<&'e [u8]> {
+    match *effect {
+        Effect::HashSet { field, .. }
+        | Effect::HashDelete { field }
+        | Effect::HashAdd { field, .. } => Some(field),
+        Effect::SetAdd { member }
+        | Effect::SetRemove { member }
+        | Effect::ZsetSet { member, .. }
+        | Effect::ZsetRemove { member } => Some(member),
+        _ => None,
+    }
 }
 
 /// Adds the keys whose names effects change to `to`, in any database.
@@ -222,7 +254,9 @@ mod tests {
 
     #[test]
     fn only_what_concerns_the_key_stays() {
-        let part = |effects: &[Effect<'_>]| of_key(&bytes(effects), 0, 0, b"k").expect("ours");
+        let part = |effects: &[Effect<'_>]| {
+            of_key(&bytes(effects), 0, &Name::new(1, 0, b"k")).expect("ours")
+        };
         assert_eq!(part(&[named(b"other"), ADD]), Part::Nothing);
         assert_eq!(part(&[Effect::Database(1), named(b"k"), ADD]), Part::Nothing);
         assert_eq!(part(&[named(b"other"), SET, named(b"k"), ADD]), done(&[ADD], false));
@@ -252,6 +286,26 @@ mod tests {
         assert_eq!(told(&[named(b"a"), to(b"c")]), Concern::Part);
         assert_eq!(told(&[named(b"c"), to(b"d")]), Concern::Nothing);
         assert_eq!(told(&[named(b"a"), SET, named(b"c"), to(b"a")]), Concern::Moved);
+    }
+
+    #[test]
+    fn what_is_done_to_other_elements_is_left_out() {
+        let part = |effects: &[Effect<'_>]| {
+            let name = Name::new(1, 0, b"k").with_elements(Some(&[b"a", b"b"]));
+            of_key(&bytes(effects), 0, &name).expect("ours")
+        };
+        let set = |field| Effect::HashSet { field, value: b"v" };
+        let made = Effect::Key { key: b"k", existed: Some(false) };
+        let gone = Effect::Emptied;
+        let deadline = Effect::Deadline(Some(7));
+        let effects = [named(b"k"), set(b"a"), set(b"x"), deadline, named(b"y"), set(b"b")];
+        assert_eq!(part(&effects), done(&[set(b"a"), deadline], false));
+        assert_eq!(part(&[named(b"k"), Effect::SetAdd { member: b"x" }]), done(&[], false));
+        // Whoever makes the collection decides of what type it is.
+        assert_eq!(part(&[made, set(b"x")]), done(&[set(b"x")], false));
+        assert_eq!(part(&[named(b"k"), set(b"x"), gone, set(b"y")]), done(&[set(b"y")], true));
+        let unknown = Effect::Key { key: b"k", existed: None };
+        assert_eq!(part(&[unknown, set(b"a")]), Part::Moved);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
-use base::{BranchId, Revision, SpaceId};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::{Backing, BackingError, Buffers, Keyspace, SHARDS, Stored};
 
 use super::error::PastError;
@@ -12,6 +12,7 @@ use super::key;
 use super::source::Source;
 use super::trace::{self, Concern};
 use crate::directory::Directory;
+use crate::elements::Named;
 use crate::state::{At, State};
 
 /// More keys than a shard can have.
@@ -55,6 +56,39 @@ impl Batch {
                 keyspace.back(self.clone(), database.db, database.space, &database.keys);
             }
         }
+    }
+
+    /// As [`Backing::fetch`], with only some elements of a large collection, see
+    /// [`State::fetch_named`].
+    pub(super) fn fetch_named(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        named: &Named<'_>,
+    ) -> Result<Option<Stored>, BackingError> {
+        let found = self.state.fetch_named(space, hash, key, named)?;
+        self.check()?;
+        Ok(found)
+    }
+
+    /// Whether a key is a large collection of named elements.
+    pub(super) fn has_named(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<bool, BackingError> {
+        let found = self.state.has_named(space, hash, key)?;
+        self.check()?;
+        Ok(found)
+    }
+
+    /// Where a database of its branch stands.
+    pub(super) fn space_of(&self, db: DbIndex) -> Option<SpaceId> {
+        let mut databases = self.directory.databases.iter();
+        let found = databases.find(|it| (it.branch, it.db) == (self.branch, db));
+        found.map(|database| database.space)
     }
 
     /// What was read from it before this is right, if this does not fail.
@@ -206,7 +240,7 @@ struct Keys {
 
 impl Backing for Keys {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        let name = key::Name { db: space.db, hash, key };
+        let name = key::Name { db: space.db, hash, key, named: None };
         key::read(&self.source, &self.batch, self.revision, &name)
             .map_err(|error| BackingError::new(error.to_string()))
     }

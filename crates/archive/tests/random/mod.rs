@@ -39,6 +39,9 @@ impl Journal for ToLog<'_> {
     }
 }
 
+/// The changes of collections: of hashes, lists, sets, sorted sets.
+const KINDS: [u64; 4] = [140, 170, 205, 240];
+
 impl Database {
     pub fn new(seed: u64) -> Database {
         let keyspace = Keyspace::new(DATABASES, seed);
@@ -94,7 +97,8 @@ impl Database {
         }
     }
 
-    fn element(&mut self) -> Vec<u8> {
+    /// The name of some element.
+    pub fn element(&mut self) -> Vec<u8> {
         if self.is_of_collections && self.below(50) == 0 {
             // Longer than an element's name can be in the tree.
             return vec![b'a' + self.below(3) as u8; 20_000];
@@ -116,8 +120,13 @@ impl Database {
                 if self.is_of_collections && (what < 97 || (110..120).contains(&what)) {
                     what += 140;
                 }
-                let db = self.below(u64::from(DATABASES)) as DbIndex;
-                (what, db, self.key(), self.key(), self.element(), self.element(), self.below(9))
+                let (db, key) = (self.below(u64::from(DATABASES)) as DbIndex, self.key());
+                // Else they would hold now this, now that, and never much.
+                if self.is_of_collections && (140..290).contains(&what) {
+                    let kind = usize::from(key[key.len() - 1]) % KINDS.len();
+                    what = KINDS[kind] + what % 30;
+                }
+                (what, db, key, self.key(), self.element(), self.element(), self.below(9))
             })
             .collect();
         let now_ms = self.now_ms;
@@ -142,7 +151,7 @@ impl Database {
                             _ => _ = hash.set(&a, &b),
                         });
                     }
-                    170..=209 => {
+                    170..=199 => {
                         _ = txn.update_or_create(&key, |list: &mut Editor<'_, '_, List>| match n {
                             0 if !list.is_empty() => list.drop_front(1),
                             1 if !list.is_empty() => list.drop_back(1),
@@ -153,7 +162,7 @@ impl Database {
                             _ => list.push_back(&b),
                         });
                     }
-                    210..=239 => {
+                    200..=239 => {
                         _ = txn.update_or_create(&key, |set: &mut Editor<'_, '_, Set>| match n {
                             0..3 => set.remove(&a),
                             _ => set.add(&a),

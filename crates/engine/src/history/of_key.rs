@@ -31,6 +31,12 @@ enum Element {
 }
 
 impl Element {
+    fn name(&self) -> &[u8] {
+        match self {
+            Element::Field(name) | Element::Member(name) => name,
+        }
+    }
+
     /// Whether an effect on the key changes it.
     fn is_changed_by(&self, what: What<'_>) -> bool {
         match (what, self) {
@@ -201,10 +207,13 @@ impl Request {
             .collect();
         missing.sort_by_key(|(_, version)| version.at.revision);
         let past = engine.needs_past()?;
+        let name = self.element.as_ref().map(|element| [element.name()]);
+        let names = name.as_ref().map(|name| &name[..]);
         for versions in missing.chunk_by_mut(|a, b| a.0.0 == b.0.0) {
             let branch = versions[0].0.0;
             let revisions: Vec<Revision> = versions.iter().map(|(at, _)| at.1).collect();
-            past.key_at_each(branch, &revisions, self.db, &self.key, &mut |at, stored| {
+            let (db, key) = (self.db, &self.key);
+            past.key_at_each(branch, &revisions, db, key, names, &mut |at, stored| {
                 let version = &mut *versions[at].1;
                 // What was due by then was not there.
                 let is_seen = |stored: &&Stored| {
