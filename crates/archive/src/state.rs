@@ -187,7 +187,7 @@ impl State {
         is_inherited: bool,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
     ) -> Result<Soon, BackingError> {
-        if !is_inherited && let Some(found) = self.own(space, self.at, hash, key)? {
+        if !is_inherited && let Some(found) = self.own(space, self.at, hash, key, None)? {
             return Ok(Soon::Now(found));
         }
         let (mut space, mut at) = (space, self.at);
@@ -206,7 +206,7 @@ impl State {
             if head.is_some_and(|head| head.len() > SOON_BYTES_MAX || codec::is_large(&head)) {
                 return Ok(Soon::Long(space, below.1));
             }
-            if let Some(found) = self.own(space, at, hash, key)? {
+            if let Some(found) = self.own(space, at, hash, key, None)? {
                 return Ok(Soon::Now(found));
             }
         }
@@ -222,7 +222,7 @@ impl State {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
-        Ok(self.own(space, At::Revision(at), hash, key)?.flatten())
+        Ok(self.own(space, At::Revision(at), hash, key, None)?.flatten())
     }
 
     /// The space below another one, and as of when.

@@ -345,8 +345,7 @@ impl Engine {
     ) -> Result<Outcome> {
         let args = arguments(command, argv);
         let (engine, open, told) = (self, None, None);
-        let call =
-            &mut Call { engine, session, command, args, reply, live, now_ms, open, told };
+        let call = &mut Call { engine, session, command, args, reply, live, now_ms, open, told };
         Engine::read_for(call, moment.into(), command, argv)
     }
 }

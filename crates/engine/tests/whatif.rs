@@ -90,15 +90,7 @@ impl Round {
             table().all().filter(|c| matches!(c.spec.run, Run::Data(_))).collect();
         let writes = commands.iter().copied().filter(|c| c.flags.has(WRITE)).collect();
         let generator = Generator::new(seed);
-        Round {
-            server,
-            client,
-            observer,
-            generator,
-            commands,
-            writes,
-            db: 0,
-        }
+        Round { server, client, observer, generator, commands, writes, db: 0 }
     }
 
     fn call(&mut self) -> (&'static Command, Vec<Vec<u8>>) {
@@ -410,7 +402,12 @@ fn a_large_value_is_left_as_it_is_by_what_shares_it() {
         assert_eq!(look(&mut client), before, "{line}");
     }
     // What is the same in the end is not told of.
-    for line in ["HSET hash field:7 value", "SADD set member:9", "ZADD zset 7 member:7", "SUNIONSTORE set set"] {
+    for line in [
+        "HSET hash field:7 value",
+        "SADD set member:9",
+        "ZADD zset 7 member:7",
+        "SUNIONSTORE set set",
+    ] {
         let told = client.run(&format!("WHATIF {line}"));
         assert_eq!(field(&told, "keys_total"), &integer(0), "{line}");
     }

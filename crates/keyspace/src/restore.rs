@@ -515,12 +515,7 @@ pub(crate) fn is_same_value(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
 
 /// Records the value of an entry, and makes it what the record makes of it: it
 /// may have been built in another order or encoding than replay builds it in.
-fn settle(
-    entry: &mut Entry<Value>,
-    seed: u64,
-    limits: &EncodingLimits,
-    effects: &mut Vec<u8>,
-) {
+fn settle(entry: &mut Entry<Value>, seed: u64, limits: &EncodingLimits, effects: &mut Vec<u8>) {
     let deadline = entry.deadline();
     let built = match entry.content() {
         Content::Inline(value) => {

@@ -193,7 +193,10 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
     #[must_use]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
         let segment = self.segment_index(hash)?;
-        self.segments[segment].elements.get_mut().find_mut(spread(hash), |element| element.key() == key)
+        self.segments[segment]
+            .elements
+            .get_mut()
+            .find_mut(spread(hash), |element| element.key() == key)
     }
 
     /// An element with this hash that satisfies `is_it`.
@@ -216,7 +219,8 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         }
         let mut index = self.segment_index(hash).expect("there is a segment");
         // More than one round only when all elements fall on one side.
-        while self.segments[index].elements.get().len() >= SEGMENT_LEN_MAX && self.can_split(index) {
+        while self.segments[index].elements.get().len() >= SEGMENT_LEN_MAX && self.can_split(index)
+        {
             self.split(index);
             index = self.segment_index(hash).expect("there is a segment");
         }
@@ -328,7 +332,12 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
             let end = limit.min((segment.prefix + 1) << (POSITION_BITS - segment.depth));
             let ahead = position..end;
             positions.extend(
-                segment.elements.get().iter().map(|e| self.position(e)).filter(|p| ahead.contains(p)),
+                segment
+                    .elements
+                    .get()
+                    .iter()
+                    .map(|e| self.position(e))
+                    .filter(|p| ahead.contains(p)),
             );
             let next = if positions.len() <= missing {
                 end

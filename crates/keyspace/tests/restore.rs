@@ -60,14 +60,8 @@ impl Fixture {
         restoration.encode(&[]);
         let (journal, newest) = (&self.journal, self.journal.newest());
         let is_current = || journal.newest() == newest;
-        let written = restoration.write(
-            &self.live,
-            journal,
-            NOW_MS,
-            newest.next(),
-            &is_current,
-            &mut |_| {},
-        );
+        let written =
+            restoration.write(&self.live, journal, NOW_MS, newest.next(), &is_current, &mut |_| {});
         written.expect("nothing is evicted").and_then(|finished| finished.written)
     }
 
@@ -235,14 +229,10 @@ fn nothing_happens_when_something_has_come_in_between() {
     restoration.compare(&fixture.live, fixture.how()).expect("nothing is backed");
     restoration.encode(&[]);
     let journal = &fixture.journal;
-    let refused = restoration.write(
-        &fixture.live,
-        journal,
-        NOW_MS,
-        Revision(2),
-        &|| false,
-        &mut |_| panic!("nothing is shown"),
-    );
+    let refused =
+        restoration.write(&fixture.live, journal, NOW_MS, Revision(2), &|| false, &mut |_| {
+            panic!("nothing is shown")
+        });
     assert_eq!(refused, Ok(None));
     assert_eq!(journal.newest(), Revision(1));
     assert_eq!(described(&fixture.live, 0)[&b"k"[..]], "[110, 111, 119] None 1");

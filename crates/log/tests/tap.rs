@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use alcid_log::{
     Compression, Concern, Fault, FaultyVfs, FsyncPolicy, Log, LogOptions, MemVfs, Place, Record,
-    RecordHeader, Tap, Vfs, VfsFile, VfsLock, Written,
+    RecordHeader, Tap, Vfs, VfsFile, VfsLock, VfsRead, Written,
 };
 use base::{BranchId, Clock, ManualClock, Revision, Rng, SeededRng, SystemClock};
 use parking_lot::{Condvar, Mutex};
@@ -280,6 +280,10 @@ impl Vfs for Gated {
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         self.disk.read_at(path, offset, len)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn VfsRead>> {
+        self.disk.open_read(path)
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {

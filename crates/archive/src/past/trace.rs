@@ -145,10 +145,7 @@ pub(super) enum Concern {
 }
 
 /// What effects have to do with keys of these names, in any database.
-pub(super) fn concern(
-    effects: &[u8],
-    has: impl Fn(&[u8]) -> bool,
-) -> Result<Concern, EffectError> {
+pub(super) fn concern(effects: &[u8], has: impl Fn(&[u8]) -> bool) -> Result<Concern, EffectError> {
     let mut is_ours = false;
     let (mut any, mut others) = (false, false);
     for effect in Effects::new(effects) {
@@ -176,10 +173,7 @@ pub(super) fn concern(
 }
 
 /// The effects on some keys, in any database, and on databases as a whole.
-pub(super) fn of_keys(
-    effects: &[u8],
-    has: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<u8>, EffectError> {
+pub(super) fn of_keys(effects: &[u8], has: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, EffectError> {
     let mut place = Place { db: 0, key: None };
     let mut bytes = Vec::new();
     for effect in Effects::new(effects) {

@@ -167,8 +167,7 @@ impl Job<'_> {
         let Some(report) = &self.report else { return };
         restoration.encode(&[]);
         let mut buffers = restoration.into_buffers(self.engine.live().event_classes);
-        report.borrow_mut().listeners =
-            self.engine.listeners_to(branch.id, &buffers.take_events());
+        report.borrow_mut().listeners = self.engine.listeners_to(branch.id, &buffers.take_events());
     }
 
     /// Adds to a restoration what has changed from `upto` to now, which it
@@ -243,9 +242,9 @@ impl Job<'_> {
                 continue;
             }
             let then = match &state {
-                Some(state) => state.take(db, &key)?.filter(|stored| {
-                    stored.deadline.is_none_or(|at| at > self.to.time_ms)
-                }),
+                Some(state) => state
+                    .take(db, &key)?
+                    .filter(|stored| stored.deadline.is_none_or(|at| at > self.to.time_ms)),
                 None => engine.value_at(self.to, db, &key)?.map(|(value, deadline)| Stored {
                     value,
                     deadline,

@@ -221,11 +221,7 @@ pub(crate) fn try_undelete(
     bring_back(call, words, Some(asked))
 }
 
-fn bring_back(
-    call: &mut Call<'_, '_>,
-    words: &[&[u8]],
-    asked: Option<Asked>,
-) -> Result<Outcome> {
+fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) -> Result<Outcome> {
     let mut args = Args::new(words);
     let key = args.next()?.to_vec();
     let when =
@@ -342,8 +338,7 @@ impl<'j> Job<'j> {
         let mut buffers = Buffers::default();
         let branch = self.branch()?;
         let journal = engine.journal_of(&branch);
-        let mut txn =
-            Txn::begin_on_key(&branch.keyspace, key, journal, &mut buffers, options);
+        let mut txn = Txn::begin_on_key(&branch.keyspace, key, journal, &mut buffers, options);
         txn.select(self.db);
         // All that must be read is read before the first change.
         txn.load(key);

@@ -64,11 +64,7 @@ fn undo(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// WHATIF UNDO: a dry run that tells of the keys.
-pub(crate) fn try_undo(
-    call: &mut Call<'_, '_>,
-    words: &[&[u8]],
-    asked: Asked,
-) -> Result<Outcome> {
+pub(crate) fn try_undo(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Asked) -> Result<Outcome> {
     run(call, Order { is_dry: true, ..Order::read(words)? }, Some(asked))
 }
 

@@ -1,6 +1,6 @@
 //! Changes of databases as wholes.
 
-use base::DbIndex;
+use base::{DbIndex, Revision};
 
 use super::{Locked, Txn};
 use crate::effect::Effect;

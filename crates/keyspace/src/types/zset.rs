@@ -32,7 +32,10 @@ pub struct Zset(Form);
 
 #[derive(Clone, Debug)]
 enum Form {
-    Compact { seed: u64, compact: Compact },
+    Compact {
+        seed: u64,
+        compact: Compact,
+    },
     /// Shared with copies until one of them changes.
     Indexed(Arc<Indexed>),
 }
