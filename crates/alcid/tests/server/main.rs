@@ -3,6 +3,7 @@
 
 mod archive;
 mod backup;
+mod backups;
 mod branches;
 mod config;
 mod faults;
@@ -13,6 +14,7 @@ mod limits;
 mod merges;
 mod patience;
 mod policy;
+mod purge;
 mod restart;
 mod revisions;
 mod run;

@@ -149,6 +149,9 @@ impl Listing<'_> {
                 next = Some(());
                 break;
             }
+            if self.moments.iter().any(|moment| self.is_erased(*moment, &key)) {
+                continue;
+            }
             let [old, new] = [was.get(&key)?, is.get(&key)?];
             let Some(kind) = difference(version(&old), version(&new)) else { continue };
             sums[kind as usize] += 1;
@@ -194,6 +197,11 @@ impl Listing<'_> {
             row.extend([shown(old), shown(new)]);
         }
         Frame::Array(row)
+    }
+
+    /// Whether nobody knows what a key was then.
+    fn is_erased(&self, then: Moment, key: &[u8]) -> bool {
+        self.engine.purged_from(then.branch, self.asked.db, key) > then.revision
     }
 
     /// The keys that may differ, and what tells what each side has of them.
