@@ -6,6 +6,7 @@
 //! the backing's answer is the truth. A backing lags behind: keys that were
 //! removed since are remembered until it has caught up.
 
+mod asking;
 mod whole;
 
 use std::ops::RangeInclusive;
@@ -14,12 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{Revision, SpaceId};
 use entry::Entry;
-use thiserror::Error;
 
 use crate::shard::{Db, SHARD_BITS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
 use crate::txn::Look;
 use crate::value::Value;
+
+pub use asking::{Backing, BackingError, Knowing, Stored};
 
 /// Bits of a key's hash that choose its bucket, the shard's included.
 const BUCKET_BITS: u32 = 16;
@@ -33,122 +35,6 @@ const BUCKET_POSITION_BITS: u32 = POSITION_BITS - (BUCKET_BITS - SHARD_BITS);
 /// Keys asked of a backing at once, about: of a sparse database that is many
 /// buckets.
 const RUN_KEYS: u64 = 64;
-
-/// A key's value as a backing has it.
-#[derive(Debug)]
-pub struct Stored {
-    /// The value; a collection is not empty.
-    pub value: Value,
-    /// When the key expires, in milliseconds since 1970.
-    pub deadline: Option<u64>,
-    /// Revision of the key's last change.
-    pub revision: Revision,
-}
-
-/// Why a backing cannot answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{reason}")]
-pub struct BackingError {
-    reason: String,
-    is_later: bool,
-}
-
-impl BackingError {
-    /// An error with this reason.
-    #[must_use]
-    pub fn new(reason: impl Into<String>) -> BackingError {
-        BackingError { reason: reason.into(), is_later: false }
-    }
-
-    /// It cannot answer yet; to be asked again in a moment.
-    #[must_use]
-    pub fn later(reason: impl Into<String>) -> BackingError {
-        BackingError { reason: reason.into(), is_later: true }
-    }
-
-    /// Whether it is to be asked again: only who is in haste ([`Knowing`]) hears so.
-    #[must_use]
-    pub fn is_later(&self) -> bool {
-        self.is_later
-    }
-}
-
-/// What somebody who asks a [`Backing`] for a key knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Knowing {
-    /// The key was never changed in its space, so that it is what it is in the
-    /// space below.
-    pub is_inherited: bool,
-    /// What takes long, so that nobody should hold a lock for it, is to go on by
-    /// itself and to be an error that [`BackingError::is_later`].
-    pub is_hasty: bool,
-}
-
-/// Where keys stand that are not in memory. It is asked with a shard locked,
-/// so it must not ask the keyspace anything.
-pub trait Backing: Send + Sync + std::fmt::Debug {
-    /// The key as the backing has it. `hash` is [`Table::hash`] of it under
-    /// the keyspace's seed.
-    ///
-    /// # Errors
-    /// When that cannot be told.
-    fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
-
-    /// As [`Backing::fetch`], with what the caller knows, which may be ignored.
-    ///
-    /// # Errors
-    /// As [`Backing::fetch`].
-    fn fetch_knowing(
-        &self,
-        space: SpaceId,
-        hash: u64,
-        key: &[u8],
-        _: Knowing,
-    ) -> Result<Option<Stored>, BackingError> {
-        self.fetch(space, hash, key)
-    }
-
-    /// Every key of a bucket (the leading 16 bits of the hash), in any order.
-    ///
-    /// # Errors
-    /// When it cannot be read; some keys may have been answered by then.
-    fn bucket(
-        &self,
-        space: SpaceId,
-        bucket: u16,
-        each: &mut dyn FnMut(&[u8], Stored),
-    ) -> Result<(), BackingError>;
-
-    /// As [`Backing::bucket`], of a run of buckets. A backing that has them side
-    /// by side answers them at one go.
-    ///
-    /// # Errors
-    /// As [`Backing::bucket`].
-    fn buckets(
-        &self,
-        space: SpaceId,
-        buckets: RangeInclusive<u16>,
-        each: &mut dyn FnMut(&[u8], Stored),
-    ) -> Result<(), BackingError> {
-        buckets.into_iter().try_for_each(|bucket| self.bucket(space, bucket, each))
-    }
-
-    /// The keys of a run of buckets that have a deadline, and it. A backing that
-    /// can tell without reading values does.
-    ///
-    /// # Errors
-    /// As [`Backing::bucket`].
-    fn deadlines(
-        &self,
-        space: SpaceId,
-        buckets: RangeInclusive<u16>,
-        each: &mut dyn FnMut(&[u8], u64),
-    ) -> Result<(), BackingError> {
-        self.buckets(space, buckets, &mut |key, stored| {
-            stored.deadline.into_iter().for_each(|at| each(key, at));
-        })
-    }
-}
 
 /// A key that was removed since the backing last knew of it.
 #[derive(Debug)]

@@ -155,11 +155,8 @@ pub(super) fn concern(effects: &[u8], has: impl Fn(&[u8]) -> bool) -> Result<Con
                 any |= is_ours;
                 others |= !is_ours;
             }
-            Effect::Rename { key, .. } if has(key) => {
-                if !is_ours {
-                    return Ok(Concern::Moved);
-                }
-            }
+            Effect::Rename { key, .. } if has(key) && is_ours => {}
+            Effect::Rename { key, .. } if has(key) => return Ok(Concern::Moved),
             Effect::Rename { .. } => others = true,
             Effect::Flush { .. } | Effect::Swap { .. } => any = true,
             _ => {}

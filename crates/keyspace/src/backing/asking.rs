@@ -1,0 +1,124 @@
+//! What is asked of whoever stands in for memory, and what it answers.
+
+use std::ops::RangeInclusive;
+
+use base::{Revision, SpaceId};
+use thiserror::Error;
+
+use crate::value::Value;
+
+/// A key's value as a backing has it.
+#[derive(Debug)]
+pub struct Stored {
+    /// The value; a collection is not empty.
+    pub value: Value,
+    /// When the key expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// Revision of the key's last change.
+    pub revision: Revision,
+}
+
+/// Why a backing cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct BackingError {
+    reason: String,
+    is_later: bool,
+}
+
+impl BackingError {
+    /// An error with this reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> BackingError {
+        BackingError { reason: reason.into(), is_later: false }
+    }
+
+    /// It cannot answer yet; to be asked again in a moment.
+    #[must_use]
+    pub fn later(reason: impl Into<String>) -> BackingError {
+        BackingError { reason: reason.into(), is_later: true }
+    }
+
+    /// Whether it is to be asked again: only who is in haste ([`Knowing`]) hears so.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        self.is_later
+    }
+}
+
+/// What somebody who asks a [`Backing`] for a key knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knowing {
+    /// The key was never changed in its space, so that it is what it is in the
+    /// space below.
+    pub is_inherited: bool,
+    /// What takes long, so that nobody should hold a lock for it, is to go on by
+    /// itself and to be an error that [`BackingError::is_later`].
+    pub is_hasty: bool,
+}
+
+/// Where keys stand that are not in memory. It is asked with a shard locked,
+/// so it must not ask the keyspace anything.
+pub trait Backing: Send + Sync + std::fmt::Debug {
+    /// The key as the backing has it. `hash` is [`crate::hash_of`] it under
+    /// the keyspace's seed.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError>;
+
+    /// As [`Backing::fetch`], with what the caller knows, which may be ignored.
+    ///
+    /// # Errors
+    /// As [`Backing::fetch`].
+    fn fetch_knowing(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        _: Knowing,
+    ) -> Result<Option<Stored>, BackingError> {
+        self.fetch(space, hash, key)
+    }
+
+    /// Every key of a bucket (the leading 16 bits of the hash), in any order.
+    ///
+    /// # Errors
+    /// When it cannot be read; some keys may have been answered by then.
+    fn bucket(
+        &self,
+        space: SpaceId,
+        bucket: u16,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError>;
+
+    /// As [`Backing::bucket`], of a run of buckets. A backing that has them side
+    /// by side answers them at one go.
+    ///
+    /// # Errors
+    /// As [`Backing::bucket`].
+    fn buckets(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Stored),
+    ) -> Result<(), BackingError> {
+        buckets.into_iter().try_for_each(|bucket| self.bucket(space, bucket, each))
+    }
+
+    /// The keys of a run of buckets that have a deadline, and it. A backing that
+    /// can tell without reading values does.
+    ///
+    /// # Errors
+    /// As [`Backing::bucket`].
+    fn deadlines(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), BackingError> {
+        self.buckets(space, buckets, &mut |key, stored| {
+            stored.deadline.into_iter().for_each(|at| each(key, at));
+        })
+    }
+}
