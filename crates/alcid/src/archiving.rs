@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use archive::backup::Source;
+use archive::backup::{Made, Source};
 use archive::{Advanced, ArchiveError, Base, BaseBacking, Follower, FollowerOptions, Pace, Turn};
 use base::{BranchId, Clock, DbIndex, Revision};
 use engine::{BackedUp, Checkpointed, Engine, StandaloneLog};
@@ -22,6 +22,7 @@ use crate::past::Past;
 /// The archive as the engine knows it.
 pub struct Archiving {
     base: Arc<Base>,
+    past: Option<Arc<archive::Past>>,
     follower: Follower,
     progress: watch::Sender<Checkpointed>,
     log: Arc<StandaloneLog>,
@@ -85,6 +86,7 @@ impl Archiving {
             failed,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
+        let kept = past.clone();
         if let Some(past) = past {
             let remove = remove_old(Arc::downgrade(engine), base.clone(), log.clone());
             Past::attach(engine, past, log.clone(), Box::new(remove));
@@ -95,6 +97,7 @@ impl Archiving {
             vec![settings.data_dir.clone(), base.dir().to_owned(), log.log().dir().to_owned()];
         let archiving = Arc::new(Archiving {
             base,
+            past: kept,
             follower,
             progress,
             log,
@@ -115,6 +118,27 @@ impl Archiving {
         }));
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
+    }
+
+    /// Ends purges that the stop of an earlier process has cut short, once the
+    /// engine knows all branches. On a thread of its own: they wait for whoever
+    /// reads the past, who may wait for the follower.
+    pub fn finish_purges(self: &Arc<Self>, engine: &Engine) {
+        let Some(past) = self.past.clone() else { return };
+        let purges = engine.purges();
+        let Some(newest) = purges.iter().map(|(_, purge)| purge.at).max() else { return };
+        let archiving = self.clone();
+        std::thread::Builder::new()
+            .name("purge".to_owned())
+            .spawn(move || {
+                let reached = engine::Archive::settle(&*archiving, newest);
+                let done = reached
+                    .and_then(|()| past.finish_purges(purges, newest).map_err(|e| e.to_string()));
+                if let Err(reason) = done {
+                    tracing::warn!("erase the past of keys: {reason}; the next start tries again");
+                }
+            })
+            .expect("a thread can be started");
     }
 
     /// Waits until the archive has reached the newest revision.
@@ -206,34 +230,32 @@ impl engine::Archive for Archiving {
         self.lag.bytes(self.log.log())
     }
 
-    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+    fn backup(&self, to: &Path, with_history: bool) -> Result<BackedUp, String> {
         let began_ns = self.clock.monotonic_ns();
-        let source = Source {
-            base: &self.base,
-            log: self.log.log(),
-            databases: self.databases,
-            folders: &self.folders,
-        };
+        let source = self.source(with_history);
         let made = archive::backup::make(&source, to, &*self.clock).map_err(|e| e.to_string())?;
-        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
-        tracing::info!(
-            folder = %to.display(),
-            copied = made.copied,
-            copied_bytes = made.copied_bytes,
-            took_ms,
-            "backup of revisions {} to {}",
-            made.oldest,
-            made.newest
-        );
-        Ok(BackedUp {
-            revision: made.newest,
-            oldest: made.oldest,
-            files: made.files,
-            bytes: made.bytes,
-            copied: made.copied,
-            copied_bytes: made.copied_bytes,
-            took_ms,
-        })
+        Ok(self.backed_up(to, made, began_ns))
+    }
+
+    fn backup_in_row(
+        &self,
+        row: &Path,
+        keep: usize,
+        with_history: bool,
+    ) -> Result<BackedUp, String> {
+        let began_ns = self.clock.monotonic_ns();
+        // One that was named relatively is one of where the server was started.
+        let row =
+            std::path::absolute(row).map_err(|error| format!("{}: {error}", row.display()))?;
+        let source = self.source(with_history);
+        let rotated = archive::backup::rotate(&source, &row, keep, &*self.clock);
+        let rotated = rotated.map_err(|error| error.to_string())?;
+        tracing::info!(kept = rotated.kept, removed = rotated.removed, "scheduled backup");
+        Ok(self.backed_up(&rotated.dir, rotated.made, began_ns))
+    }
+
+    fn newest_backup_ms(&self, row: &Path) -> Option<u64> {
+        archive::backup::newest_ms(row)
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {
@@ -254,6 +276,42 @@ impl engine::Archive for Archiving {
     }
 }
 
+impl Archiving {
+    /// What a backup is made of.
+    fn source(&self, with_history: bool) -> Source<'_> {
+        Source {
+            base: &self.base,
+            log: self.log.log(),
+            databases: self.databases,
+            folders: &self.folders,
+            past: self.past.as_deref().filter(|_| with_history),
+        }
+    }
+
+    /// Tells of a backup that was made.
+    fn backed_up(&self, to: &Path, made: Made, began_ns: u64) -> BackedUp {
+        let took_ms = (self.clock.monotonic_ns() - began_ns) / 1_000_000;
+        tracing::info!(
+            folder = %to.display(),
+            copied = made.copied,
+            copied_bytes = made.copied_bytes,
+            took_ms,
+            "backup of revisions {} to {}",
+            made.oldest,
+            made.newest
+        );
+        BackedUp {
+            revision: made.newest,
+            oldest: made.oldest,
+            files: made.files,
+            bytes: made.bytes,
+            copied: made.copied,
+            copied_bytes: made.copied_bytes,
+            took_ms,
+        }
+    }
+}
+
 /// Lets go of the past that is too old, also while nothing is written.
 fn turn(
     engine: &Arc<Engine>,
@@ -266,7 +324,6 @@ fn turn(
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
         let Some(engine) = engine.upgrade() else { return };
-        crate::past::finish_purges(&past, &engine);
         if crate::past::retain(&past, &engine) {
             remove();
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use archive::backup::{self, Goal};
+use archive::backup::{self, Goal, Wanted};
 use base::units::human_size;
 use base::when::{When, utc};
 use base::{Clock, Frame, Revision, SeededRng, SystemClock};
@@ -25,6 +25,10 @@ pub struct BackupArgs {
     /// database, of which only what has changed since is copied.
     #[arg(long, value_name = "PATH", required = true)]
     to: Option<PathBuf>,
+
+    /// Leave the history out: then only states from the archive's on can be restored.
+    #[arg(long)]
+    no_history: bool,
 
     /// The server's host.
     #[arg(short = 'h', long, default_value = "127.0.0.1")]
@@ -69,20 +73,35 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "PATH")]
     data_dir: PathBuf,
 
-    /// The state to restore: a revision (r:12345), a time (2026-11-21T03:12:00Z, or milliseconds since 1970), or so
-    /// long before the backup was made (-10m, -2h30m). [default: the newest]
-    #[arg(long, value_name = "WHEN", value_parser = parse_when, allow_hyphen_values = true)]
-    at: Option<When>,
+    /// The state to restore: a revision (r:12345), a time (2026-11-21T03:12:00Z, or milliseconds since 1970), so long
+    /// before the backup was made (-10m, -2h30m), or the revision that a tag names (tag:v1). [default: the newest]
+    #[arg(long, value_name = "WHEN", value_parser = parse_at, allow_hyphen_values = true)]
+    at: Option<At>,
 
-    /// Restore only keys that begin with this, of all databases.
+    /// Restore this branch alone, as main of the new folder.
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+
+    /// Restore only keys that begin with this, of all databases of one branch: the one that --branch names, or the
+    /// tag's, or main.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
 }
 
-fn parse_when(text: &str) -> Result<When, String> {
+/// What `--at` names.
+#[derive(Clone)]
+enum At {
+    When(When),
+    Tag(String),
+}
+
+fn parse_at(text: &str) -> Result<At, String> {
+    if let Some(name) = text.strip_prefix("tag:") {
+        return Ok(At::Tag(name.to_owned()));
+    }
     // Beside an argument's name, the first word says nothing.
-    command::parse_when(text.as_bytes())
-        .map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
+    let when = command::parse_when(text.as_bytes()).map(At::When);
+    when.map_err(|error| error.text().trim_start_matches("ERR ").to_owned())
 }
 
 /// Runs `alcid backup …`.
@@ -103,7 +122,9 @@ pub fn back_up(args: &BackupArgs) -> Result<(), String> {
     options.password.clone_from(&args.password);
     let text = |error: ClientError| error.root().to_string();
     let mut client = Client::connect(options).map_err(text)?;
-    let reply = client.command(&["BACKUP", "TO", folder]).map_err(text)?;
+    let mut words = vec!["BACKUP", "TO", folder];
+    words.extend(args.no_history.then_some("NOHISTORY"));
+    let reply = client.command(&words).map_err(text)?;
     let field = |name: &str| -> Result<u64, String> {
         let Frame::Array(items) = &reply else { return Err(format!("an odd reply: {reply:?}")) };
         let found = items.chunks_exact(2).find_map(|pair| match pair {
@@ -154,7 +175,7 @@ fn verify(dir: &Path) -> Result<(), String> {
     }
     let problems = verified.problems.join("\n");
     Err(format!(
-        "{problems}\n{} of {files} files are damaged: nothing can be restored from this backup.",
+        "{problems}\n{} of {files} files are damaged: no state can be restored that needs them.",
         verified.problems.len()
     ))
 }
@@ -168,24 +189,29 @@ pub fn restore(args: &RestoreArgs) -> Result<(), String> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let began_ns = SystemClock.monotonic_ns();
     let contents = backup::Contents::read(&args.from).map_err(|error| error.to_string())?;
-    let goal = match args.at {
+    let goal = match &args.at {
         None => Goal::Newest,
-        Some(When::Revision(revision)) => Goal::Revision(revision),
-        Some(When::Time(ms)) => Goal::Time(ms),
-        Some(When::Ago(ms)) => Goal::Time(contents.newest_ms.saturating_sub(ms)),
+        Some(At::When(When::Revision(revision))) => Goal::Revision(*revision),
+        Some(At::When(When::Time(ms))) => Goal::Time(*ms),
+        Some(At::When(When::Ago(ms))) => Goal::Time(contents.newest_ms.saturating_sub(*ms)),
+        Some(At::Tag(name)) => Goal::Tag(name.clone().into_bytes()),
     };
-    let prefix = args.prefix.as_deref().map(str::as_bytes);
+    let bytes = |text: &Option<String>| text.clone().map(String::into_bytes);
+    let wanted = Wanted { goal, branch: bytes(&args.branch), prefix: bytes(&args.prefix) };
     let mut rng = SeededRng::from_system();
-    let restored =
-        backup::restore(&args.from, &args.data_dir, goal, prefix, &SystemClock, &mut rng)
-            .map_err(|error| error.to_string())?;
+    let restored = backup::restore(&args.from, &args.data_dir, &wanted, &SystemClock, &mut rng)
+        .map_err(|error| error.to_string())?;
     let seconds = (SystemClock.monotonic_ns() - began_ns) as f64 / 1e9;
     let time = match restored.revision {
         Revision::ZERO => "the empty database".to_owned(),
         _ => format!("of {}", utc(restored.time_ms)),
     };
+    let of = match restored.branch.as_deref().filter(|name| *name != "main") {
+        Some(name) => format!(" of the branch '{name}'"),
+        None => String::new(),
+    };
     println!(
-        "Restored revision {}, {time}: {} keys in {seconds:.1} s.",
+        "Restored revision {}{of}, {time}: {} keys in {seconds:.1} s.",
         restored.revision, restored.keys
     );
     println!("Serve it with `alcid server --data-dir {}`.", args.data_dir.display());

@@ -153,7 +153,7 @@ pub fn back(
 ) -> Result<(), String> {
     keyspace.evict_to(backing.clone());
     keyspace.assume_removals(base.revision());
-    keyspace.set_past_rules(base.directory().rules.clone());
+    keyspace.set_past_rules(base.directory().rules_of(branch));
     for database in base.directory().databases.iter().filter(|it| it.branch == branch) {
         let keys: u64 = database.keys.iter().sum();
         if database.db < keyspace.databases() {

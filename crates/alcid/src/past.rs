@@ -78,13 +78,6 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     })
 }
 
-/// Ends purges that a stop of the process has cut short.
-pub fn finish_purges(past: &archive::Past, engine: &Engine) {
-    if let Err(error) = past.finish_purges(&engine.keyspace.past_rules()) {
-        tracing::warn!("erase the past of keys: {error}; it is tried again");
-    }
-}
-
 impl engine::Past for Past {
     fn oldest(&self) -> Revision {
         self.past.oldest()
@@ -164,8 +157,17 @@ impl engine::Past for Past {
         self.past.wide(after, upto, visit).map_err(told)
     }
 
-    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
-        self.past.erase(purge).map_err(told)
+    fn check_erasable(&self, branch: BranchId, db: DbIndex) -> Result<(), PastError> {
+        self.past.check_erasable(branch, db).map_err(told)
+    }
+
+    fn purge(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
+        // Those that failed come first.
+        let mut purges = self.engine.upgrade().map(|it| it.purges()).unwrap_or_default();
+        if !purges.iter().any(|(_, known)| known.at == purge.at) {
+            purges.push((branch, purge.clone()));
+        }
+        self.past.finish_purges(purges, purge.at).map_err(told)
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -102,6 +102,7 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     if let Some((log, base, past, forest)) = kept {
         let started = Archiving::start(&engine, base, past, log);
         forest.attach(&engine, started.clone());
+        started.finish_purges(&engine);
         archiving.set(started).expect("set once");
     }
     // Before anybody can know that the server is there.
@@ -298,6 +299,7 @@ async fn background(engine: Arc<Engine>) {
             tokio::task::yield_now().await;
         }
         engine.expire_branches();
+        engine.run_backups();
         engine.evict_clients();
         engine.sample_gauges();
     }

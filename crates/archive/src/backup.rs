@@ -1,7 +1,9 @@
 //! Backups: folders that hold a database as of every revision of a range.
 //!
-//! A backup is the base as of its newest batch, revision J, and the segments
-//! of the log with everything from J+1 up to the newest revision. `BACKUP.json`
+//! A backup is the base as of its newest batch, revision J, and the segments of
+//! the log up to the newest revision: with everything from J+1, or from where the
+//! past begins that the server keeps. States before J are made from those that
+//! the base still has of itself. `BACKUP.json`
 //! names every file with its length and SHA-256. Files are stored under their
 //! SHA-256, so one that is there already is not copied again, and nothing of
 //! an older backup is touched until the new `BACKUP.json` is in its place.
@@ -11,6 +13,7 @@ mod contents;
 mod error;
 mod make;
 mod restore;
+mod rotate;
 mod verify;
 
 use std::fs::{self, File};
@@ -20,9 +23,10 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 pub use contents::{Contents, FORMAT};
-pub use error::BackupError;
-pub use make::{Made, Source, make};
-pub use restore::{Goal, Restored, restore};
+pub use error::{BackupError, Known};
+pub use make::{Made, Source, make, make_like};
+pub use restore::{Goal, Restored, Wanted, restore};
+pub use rotate::{Rotated, newest_ms, rotate};
 pub use verify::{Verified, verify};
 
 /// The file that makes a folder a backup.

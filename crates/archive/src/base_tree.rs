@@ -11,6 +11,8 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+mod snapshot;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -37,6 +39,8 @@ use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
 use crate::overlay::{Overlays, needed};
+
+pub(crate) use snapshot::Snapshot;
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -252,35 +256,6 @@ impl Base {
         self.directory.read().revision
     }
 
-    /// Its files as of the newest batch, for a backup.
-    ///
-    /// # Errors
-    /// When its manifest cannot be read.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, ArchiveError> {
-        let dir = self.dir.join(TREE);
-        let _manifest = self.manifest.lock();
-        let version = self.tree.current_version();
-        let manifest = format!("v{}", version.id());
-        let read = |name: &str| {
-            std::fs::read(dir.join(name))
-                .map_err(|error| ArchiveError::tree("read", &self.dir)(error.into()))
-        };
-        let small = vec![
-            (format!("{TREE}/{CURRENT}"), read(CURRENT)?),
-            (format!("{TREE}/{manifest}"), read(&manifest)?),
-        ];
-        let tables = version.iter_tables().map(|table| SnapshotTable {
-            name: format!("{TREE}/{TABLES}/{}", table.id()),
-            checksum: table.checksum().into_u128(),
-        });
-        Ok(Snapshot {
-            directory: self.directory(),
-            small,
-            tables: tables.collect(),
-            _kept: Box::new(version),
-        })
-    }
-
     /// Bytes of its table files.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
@@ -422,16 +397,34 @@ impl Base {
         self.forget_manifests()
     }
 
-    /// Erases values of the past, wherever they stand.
+    /// Erases values of the past, wherever they stand, and everything that only
+    /// reads before `horizon` could see.
     ///
     /// # Errors
     /// As [`Base::compact`].
-    pub(crate) fn erase(&self, erasures: Vec<Erasure>) -> Result<(), ArchiveError> {
-        self.bounds.erase(erasures);
+    pub(crate) fn erase(
+        &self,
+        horizon: Revision,
+        erasures: Vec<Erasure>,
+    ) -> Result<(), ArchiveError> {
         let directory = self.directory();
+        self.bind(&directory, horizon);
+        self.bounds.erase(erasures);
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
         self.bounds.erase(Vec::new());
         merged?;
+        self.forget_manifests()
+    }
+
+    /// Goes back to a state that it can still be read at, and forgets what came
+    /// later. It is to be opened again then.
+    ///
+    /// # Errors
+    /// When tables cannot be read or written.
+    pub(crate) fn go_back(self, to: Revision) -> Result<(), ArchiveError> {
+        self.bounds.go_back(to);
+        let directory = self.directory();
+        self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         self.forget_manifests()
     }
 
@@ -516,28 +509,6 @@ impl Frozen {
     ) -> Result<(), ArchiveError> {
         (self.0)(range, at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1)), visit)
     }
-}
-
-/// The files of a base at one revision. Tables stay where they are as long as
-/// this lives, whatever compaction does.
-pub(crate) struct Snapshot {
-    /// The state besides the keys.
-    pub(crate) directory: Arc<Directory>,
-    /// Files that the next batch replaces: name in the archive's folder, and
-    /// content.
-    pub(crate) small: Vec<(String, Vec<u8>)>,
-    /// Files that never change.
-    pub(crate) tables: Vec<SnapshotTable>,
-    /// The tree removes the file of a table when nobody has the table.
-    _kept: Box<dyn std::any::Any + Send>,
-}
-
-/// A table file.
-pub(crate) struct SnapshotTable {
-    /// Its name in the archive's folder.
-    pub(crate) name: String,
-    /// XXH3-128 of its content, as the tree's manifest has it.
-    pub(crate) checksum: u128,
 }
 
 fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {

@@ -13,7 +13,7 @@
 //! So all keys of a bucket stand together, a key's head comes right before its
 //! elements, and no head's bytes are the beginning of another's.
 
-use base::{DbIndex, Revision, SpaceId, leb128};
+use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
 use keyspace::{EncodingLimits, Value, dump};
 use sha2::{Digest, Sha256};
 
@@ -360,6 +360,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
         let len = self.number()?;
         self.take(usize::try_from(len).map_err(|_| "a length is too great")?)
+    }
+
+    pub(crate) fn branch(&mut self) -> Result<BranchId, &'static str> {
+        u32::try_from(self.number()?).map(BranchId).map_err(|_| "a branch's number is too great")
     }
 
     pub(crate) fn db(&mut self) -> Result<DbIndex, &'static str> {

@@ -30,6 +30,8 @@ use crate::overlay::Overlay;
 pub(crate) struct Bounds {
     bound: Mutex<Arc<Bound>>,
     erasures: Mutex<Arc<[Erasure]>>,
+    /// What came after this is to be forgotten.
+    back_to: Mutex<Option<Revision>>,
 }
 
 /// What the values of some keys were before a revision must not be left.
@@ -122,6 +124,11 @@ impl Bounds {
         *self.erasures.lock() = erasures.into();
     }
 
+    /// Compactions from here on forget what came after a state.
+    pub(crate) fn go_back(&self, to: Revision) {
+        *self.back_to.lock() = Some(to);
+    }
+
     /// The oldest state from which on every one may be read, as far as is known
     /// here.
     pub(crate) fn horizon(&self) -> Revision {
@@ -166,6 +173,7 @@ impl Factory for Judges {
         Box::new(Judge {
             bound,
             erasures,
+            back_to: *self.0.back_to.lock(),
             key: Vec::new(),
             newer: None,
             place: None,
@@ -178,6 +186,7 @@ impl Factory for Judges {
 struct Judge {
     bound: Arc<Bound>,
     erasures: Arc<[Erasure]>,
+    back_to: Option<Revision>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
     /// The version that came before the next one.
@@ -310,6 +319,14 @@ impl CompactionFilter for Judge {
         context: &Context,
     ) -> lsm_tree::Result<Verdict> {
         let key = item.key();
+        if let Some(back_to) = self.back_to {
+            // What a batch wrote begins with the revision of a change in it.
+            let age = codec::age(&item.value()?);
+            return Ok(match age {
+                Ok((revision, _)) if revision > back_to => Verdict::Destroy,
+                _ => Verdict::Keep,
+            });
+        }
         if self.place(key).is_dead {
             return Ok(Verdict::Destroy);
         }

@@ -101,7 +101,7 @@ impl Delta {
         self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
             let keyspace = empty(self.databases, directory.seed);
-            keyspace.set_past_rules(directory.rules.clone());
+            keyspace.set_past_rules(directory.rules_of(branch));
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
                     let (db, space) = (database.db, database.space);
@@ -287,6 +287,15 @@ impl Delta {
         let branches = self.branches.clone();
         let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
         let rules = main.past_rules();
+        let mut purged = before.purged.clone();
+        purged.retain(|&branch, _| branches.name_of(branch).is_some());
+        for (&branch, keyspace) in self.keyspaces.iter().filter(|(id, _)| **id != BranchId::MAIN) {
+            let rules = keyspace.past_rules();
+            match rules.is_empty() {
+                true => purged.remove(&branch),
+                false => purged.insert(branch, rules),
+            };
+        }
         Ok(Directory {
             revision,
             time_ms,
@@ -297,6 +306,7 @@ impl Delta {
             overlays,
             branches,
             rules,
+            purged,
         })
     }
 }

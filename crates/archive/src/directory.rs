@@ -1,6 +1,7 @@
 //! The directory: where the databases of every branch stand, how many keys
 //! they have, what is kept of their past, and which revision all of it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
@@ -10,11 +11,15 @@ use crate::codec::{FORM_DIRECTORY, Reader};
 use crate::overlay::Overlay;
 
 /// The version this code writes, and the newest it reads. Version 2 has the
-/// branches and the rules on the past, which version 1 has not.
-pub(crate) const FORMAT: u64 = 2;
+/// branches and the rules on the past, which version 1 has not; version 3 what
+/// was erased on branches.
+pub(crate) const FORMAT: u64 = 3;
 
-/// The first version that has them.
+/// The first version that has branches.
 const FORMAT_OF_BRANCHES: u64 = 2;
+
+/// The first version that has what was erased on branches.
+const FORMAT_OF_PURGES: u64 = 3;
 
 /// The state of the archive besides the keys themselves. It is written with
 /// every batch, in the same run, so it is always that of the keys.
@@ -38,8 +43,10 @@ pub struct Directory {
     pub overlays: Vec<Overlay>,
     /// The branches and tags that there are.
     pub branches: Branches,
-    /// What is kept of the past of which keys.
+    /// What is kept of the past of which keys, and what was erased on main.
     pub rules: Arc<PastRules>,
+    /// What was erased on other branches.
+    pub purged: BTreeMap<BranchId, Arc<PastRules>>,
 }
 
 /// A space that no database has any more.
@@ -80,7 +87,17 @@ impl Directory {
             overlays: Vec::new(),
             branches: Branches::default(),
             rules: Arc::default(),
+            purged: BTreeMap::new(),
         }
+    }
+
+    /// What a branch's keyspace knows of what is kept of the past.
+    #[must_use]
+    pub fn rules_of(&self, branch: BranchId) -> Arc<PastRules> {
+        if branch == BranchId::MAIN {
+            return self.rules.clone();
+        }
+        self.purged.get(&branch).cloned().unwrap_or_default()
     }
 
     /// Keys of all databases.
@@ -118,6 +135,11 @@ impl Directory {
         }
         self.branches.encode(&mut out);
         self.rules.encode(&mut out);
+        leb128::put(&mut out, self.purged.len() as u64);
+        for (branch, rules) in &self.purged {
+            leb128::put(&mut out, u64::from(branch.0));
+            rules.encode(&mut out);
+        }
         out
     }
 
@@ -135,9 +157,7 @@ impl Directory {
         let database = reader.take(16)?.try_into().expect("16 bytes taken");
         let mut databases = Vec::new();
         for _ in 0..reader.number()? {
-            let branch = BranchId(
-                u32::try_from(reader.number()?).map_err(|_| "a branch's number is too great")?,
-            );
+            let branch = reader.branch()?;
             let db = reader.db()?;
             let space = reader.space()?;
             let mut keys = Box::new([0; SHARDS]);
@@ -152,7 +172,7 @@ impl Directory {
             left.push(Left { space, at: Revision(reader.number()?), keys: reader.number()? });
         }
         let (mut overlays, mut branches) = (Vec::new(), Branches::default());
-        let mut rules = PastRules::default();
+        let (mut rules, mut purged) = (PastRules::default(), BTreeMap::new());
         if format >= FORMAT_OF_BRANCHES {
             for _ in 0..reader.number()? {
                 let (space, under) = (reader.space()?, reader.space()?);
@@ -160,6 +180,12 @@ impl Directory {
             }
             branches = Branches::take(&mut reader.0)?;
             rules = PastRules::decode(&mut reader.0)?;
+        }
+        if format >= FORMAT_OF_PURGES {
+            for _ in 0..reader.number()? {
+                let branch = reader.branch()?;
+                purged.insert(branch, Arc::new(PastRules::decode(&mut reader.0)?));
+            }
         }
         if !reader.0.is_empty() {
             return Err(DirectoryError::Malformed("bytes after its end"));
@@ -175,6 +201,7 @@ impl Directory {
             overlays,
             branches,
             rules,
+            purged,
         })
     }
 }
@@ -204,6 +231,13 @@ mod tests {
         Arc::new(PastRules::decode(&mut &RULES[..]).expect("well-formed"))
     }
 
+    /// The key k of database 5 was erased by revision 300.
+    const PURGED: &[u8] = &[0, 1, 5, 0, 1, b'k', 0xac, 2];
+
+    fn purged() -> Arc<PastRules> {
+        Arc::new(PastRules::decode(&mut &PURGED[..]).expect("well-formed"))
+    }
+
     fn sample() -> Directory {
         let mut keys = Box::new([0; SHARDS]);
         keys[3] = 300;
@@ -226,6 +260,7 @@ mod tests {
             }],
             branches: Branches::default(),
             rules: rules(),
+            purged: BTreeMap::from([(BranchId(7), purged())]),
         }
     }
 
@@ -279,11 +314,13 @@ mod tests {
         let tag = [&[1, 2], &b"v1"[..], &[7, 0xf1, 0xa2, 4, 5, 3], b"ann"].concat();
         let bytes = with_branches().encode();
         let head =
-            [&[128, 128, 128, 128, 128, 32, 3, 2][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
+            [&[128, 128, 128, 128, 128, 32, 3, 3][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
         assert_eq!(bytes[..14], head.concat());
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
         // Nothing was merged.
-        end.extend_from_slice(&[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES].concat());
+        end.extend_from_slice(
+            &[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat(),
+        );
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
     }
@@ -295,17 +332,29 @@ mod tests {
     }
 
     #[test]
-    fn the_version_without_branches_and_rules_is_read() {
-        let older = Directory { overlays: Vec::new(), rules: Arc::default(), ..sample() };
+    fn the_versions_before_are_read() {
+        let second = Directory { purged: BTreeMap::new(), ..with_branches() };
+        let mut bytes = second.encode();
+        assert_eq!(bytes.pop(), Some(0));
+        // The revision takes six bytes, the form one.
+        assert_eq!(bytes[7], 3);
+        bytes[7] = 2;
+        assert_eq!(Directory::decode(&bytes), Ok(second));
+
+        let older = Directory {
+            overlays: Vec::new(),
+            rules: Arc::default(),
+            purged: BTreeMap::new(),
+            ..sample()
+        };
         let mut bytes = older.encode();
         // No overlays; the last branch's number, no branches, no tags; the last
-        // merge's, none made, none open; then the rules.
+        // merge's, none made, none open; then the rules, and none of branches.
         let mut newer = vec![0; 7];
         older.rules.encode(&mut newer);
+        newer.push(0);
         assert!(bytes.ends_with(&newer));
         bytes.truncate(bytes.len() - newer.len());
-        // The revision takes six bytes, the form one.
-        assert_eq!(bytes[7], 2);
         bytes[7] = 1;
         assert_eq!(Directory::decode(&bytes), Ok(older));
     }

@@ -1,57 +1,65 @@
 //! A part of a base as a base of its own.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use base::{BranchId, Revision, SpaceId};
-use keyspace::{Branches, SHARDS};
+use base::{BranchId, SpaceId};
+use keyspace::{Branches, Change, EncodingLimits, SHARDS};
 
 use crate::base_tree::Base;
-use crate::codec::{self, Content, Name};
+use crate::codec;
 use crate::directory::{Database, Directory};
-use crate::elements::ElementKey;
 use crate::error::ArchiveError;
+use crate::sorted_run::SortedRun;
+use crate::state::{At, State};
 
-/// Writes the keys of `from` that begin with `prefix` to `to`, which is empty,
-/// and brings it to the same revision.
-pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), ArchiveError> {
+/// About so many keys are in memory at once.
+const KEYS_AT_ONCE: u64 = 4096;
+
+/// Writes what a branch of `from` has, of the keys that begin with `prefix`, to
+/// `to`, which is empty, as its main, and brings it to the same revision.
+pub(crate) fn write_part(
+    from: &Arc<Base>,
+    to: &Base,
+    branch: BranchId,
+    prefix: &[u8],
+) -> Result<(), ArchiveError> {
     let directory = from.directory();
     if directory.revision == to.revision() {
         return Ok(());
     }
-    let mut spaces: Vec<(Vec<u8>, &Database)> = Vec::new();
-    // A branch is more than its own keys: a part is of main.
-    for database in directory.databases.iter().filter(|it| it.branch == BranchId::MAIN) {
-        let mut space = Vec::new();
-        codec::put_space(&mut space, database.space);
-        spaces.push((space, database));
-    }
-    spaces.sort_by(|a, b| a.0.cmp(&b.0));
+    let state = State::new(from.clone(), At::Newest, EncodingLimits::default());
+    let mut standing: Vec<&Database> =
+        directory.databases.iter().filter(|it| it.branch == branch).collect();
+    standing.sort_by_key(|database| database.db);
     let mut batch = to.batch()?;
     let mut databases = Vec::new();
-    for (space, database) in spaces {
+    for database in standing {
+        let (db, space) = (database.db, SpaceId::first_of(database.db));
+        let mut place = Vec::new();
+        codec::put_space(&mut place, space);
         let mut keys = Box::new([0; SHARDS]);
-        let mut chosen = Chosen { prefix, head: Vec::new(), born: None };
-        let mut ended = Ok(());
-        from.prefix(&space, &mut |key, value| {
-            let written = match chosen.judge(&space, key, value) {
-                Ok(Some(is_head)) => {
-                    if is_head {
-                        keys[shard_of(key, space.len())] += 1;
-                    }
-                    batch.put(key, value)
+        for buckets in buckets(database.keys.iter().sum()) {
+            let mut run = SortedRun::new(directory.revision, to.large_from());
+            let mut add = |key: &[u8], stored: keyspace::Stored| {
+                if key.starts_with(prefix) {
+                    let hash = keyspace::hash_of(directory.seed, key);
+                    keys[shard_of(hash)] += 1;
+                    let value = stored.value.as_ref();
+                    let (deadline, revision) = (stored.deadline, stored.revision);
+                    run.add(&place, hash, key, &Change::Is { value, deadline, revision });
                 }
-                Ok(None) => Ok(()),
-                Err(what) => Err(ArchiveError::Damaged {
-                    dir: from.dir().to_owned(),
-                    what: format!("in space {}: {what}", database.space),
-                }),
             };
-            ended = written;
-            if ended.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        ended?;
-        if database.space != SpaceId::first_of(database.db) || keys.iter().any(|&count| count > 0) {
-            databases.push(Database { keys, ..database.clone() });
+            let read = state.buckets(database.space, &buckets, &mut add);
+            read.map_err(|error| ArchiveError::Damaged {
+                dir: from.dir().to_owned(),
+                what: format!("in space {}: {error}", database.space),
+            })?;
+            run.write(&mut batch)?;
+        }
+        if keys.iter().any(|&count| count > 0) {
+            databases.push(Database { branch: BranchId::MAIN, db, space, keys });
         }
     }
     batch.finish(Directory {
@@ -59,49 +67,41 @@ pub(crate) fn write_part(from: &Base, to: &Base, prefix: &[u8]) -> Result<(), Ar
         left: Vec::new(),
         overlays: Vec::new(),
         branches: Branches::default(),
+        purged: BTreeMap::new(),
         ..(*directory).clone()
     })
 }
 
-/// The leading six bits of the hash, which the bucket begins with.
-fn shard_of(key: &[u8], bucket_at: usize) -> usize {
-    usize::from(key[bucket_at] >> 2)
+/// All buckets, in runs with about [`KEYS_AT_ONCE`] of so many keys.
+fn buckets(keys: u64) -> impl Iterator<Item = RangeInclusive<u16>> {
+    let all = u64::from(u16::MAX) + 1;
+    let at_once = (KEYS_AT_ONCE * all / keys.max(1)).clamp(1, all) as usize;
+    (0..=u16::MAX).step_by(at_once).map(move |first| {
+        let last = usize::from(first) + at_once - 1;
+        first..=u16::try_from(last).unwrap_or(u16::MAX)
+    })
 }
 
-/// Which entries belong to a key that begins with the prefix.
-struct Chosen<'p> {
-    prefix: &'p [u8],
-    /// The entry of the last such key; its elements follow it.
-    head: Vec<u8>,
-    /// Which elements of it exist.
-    born: Option<Revision>,
+/// The leading six bits of the hash.
+fn shard_of(hash: u64) -> usize {
+    (hash >> (u64::BITS - SHARDS.trailing_zeros())) as usize
 }
 
-impl Chosen<'_> {
-    /// `None`: not chosen. `Some(true)`: a key. `Some(false)`: an element.
-    fn judge(&mut self, space: &[u8], entry: &[u8], value: &[u8]) -> Result<Option<bool>, String> {
-        let rest = entry.get(space.len() + 2..).ok_or("an entry ends before its name")?;
-        let (name, element) = codec::split_name(rest)?;
-        if !element.is_empty() {
-            let head = entry.len() - element.len();
-            let is_there = self.head == entry[..head]
-                && self.born == Some(ElementKey::read(element)?.born)
-                && !codec::age(value)?.1;
-            return Ok(is_there.then_some(false));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bucket_is_in_one_run() {
+        for keys in [0, 1, 5000, 1 << 20, 1 << 40] {
+            let mut next = 0;
+            for run in buckets(keys) {
+                assert_eq!(u32::from(*run.start()), next);
+                next = u32::from(*run.end()) + 1;
+            }
+            assert_eq!(next, 1 << 16, "{keys} keys");
         }
-        let Some(head) = codec::head(value, name == Name::Digest)? else { return Ok(None) };
-        let key = match name {
-            Name::Plain(key) => Some(key),
-            Name::Digest => head.key,
-        };
-        let is_chosen = key.is_some_and(|key| key.starts_with(self.prefix));
-        if is_chosen {
-            self.head = entry.to_vec();
-            self.born = match head.content {
-                Content::Large(large) => Some(large.born),
-                Content::Str(_) | Content::Whole(_) => None,
-            };
-        }
-        Ok(is_chosen.then_some(true))
+        assert_eq!(buckets(5000).count(), 2);
+        assert_eq!((shard_of(0), shard_of(u64::MAX)), (0, 63));
     }
 }

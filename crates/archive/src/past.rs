@@ -76,8 +76,6 @@ pub struct Past {
     wants_merge: AtomicBool,
     /// Held while the past of keys is erased.
     purging: Mutex<()>,
-    /// The newest revision when this was opened.
-    opened: Revision,
 }
 
 /// How much of the past is kept.
@@ -117,7 +115,6 @@ impl Past {
         }
         history.forget_before(horizon)?;
         hold.set(horizon);
-        let opened = log.buffered();
         let source = Arc::new(Source {
             base,
             log,
@@ -140,7 +137,6 @@ impl Past {
             moving: Mutex::new(()),
             wants_merge: AtomicBool::new(false),
             purging: Mutex::new(()),
-            opened,
         })
     }
 

@@ -25,7 +25,7 @@ const OPERATE: Flags = ADMIN.with(NOSCRIPT).with(LOADING).with(STALE);
 pub const FAMILY: Family = Family {
     group: Group::Server,
     commands: &[
-        Row::engine("backup", 3, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING).with(NO_MULTI), "alcid 0.1", "TO folder", "Makes a backup in a folder of the server, or brings the one there up to date, and answers what it holds and what it took."),
+        Row::engine("backup", -3, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING).with(NO_MULTI), "alcid 0.1", "TO folder [NOHISTORY]", "Makes a backup in a folder of the server, or brings the one there up to date, and answers what it holds and what it took."),
         Row::engine("bgrewriteaof", 1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "", "Saves in the background, so that the log before needs to be kept no longer."),
         Row::engine("bgsave", -1, ADMIN.with(NOSCRIPT).with(NO_ASYNC_LOADING), "1.0.0", "[SCHEDULE]", "Saves in the background: the archive takes over what the log has."),
         Row { subcommands: COMMAND, ..Row::engine("command", -1, SHOW, "2.8.13", "", "Returns detailed information about all commands.") },

@@ -70,11 +70,27 @@ pub trait Archive: Send + Sync {
     fn lag_bytes(&self) -> u64;
 
     /// Makes a backup of everything in the folder `to`, or brings the one there
-    /// up to date. Takes its time, and nobody else's.
+    /// up to date; with the history, or only with states from the archive's on.
+    /// Takes its time, and nobody else's.
     ///
     /// # Errors
     /// Why there is none; one that was there is what it was.
-    fn backup(&self, to: &Path) -> Result<BackedUp, String>;
+    fn backup(&self, to: &Path, with_history: bool) -> Result<BackedUp, String>;
+
+    /// As [`Archive::backup`], in a new folder in `row`, of which no more than
+    /// `keep` stay. It is read again before older ones go.
+    ///
+    /// # Errors
+    /// As [`Archive::backup`].
+    fn backup_in_row(
+        &self,
+        row: &Path,
+        keep: usize,
+        with_history: bool,
+    ) -> Result<BackedUp, String>;
+
+    /// When the newest backup in `row` was made, in milliseconds since 1970.
+    fn newest_backup_ms(&self, row: &Path) -> Option<u64>;
 
     /// Lines for `INFO persistence`, as `(field, value)`.
     fn info(&self) -> Vec<(&'static str, String)>;

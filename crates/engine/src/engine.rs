@@ -24,6 +24,7 @@ use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::revisions::RevisionWaits;
 use crate::scratches::Scratches;
+use crate::server::backups::Backups;
 use crate::server::latency::Latency;
 use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
@@ -78,6 +79,7 @@ pub struct Engine {
     pub(crate) saves: Saves,
     /// A backup is being made.
     pub(crate) backs_up: AtomicBool,
+    pub(crate) backups: Backups,
     pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
@@ -243,6 +245,7 @@ impl Engine {
             hooks,
             saves: Saves::default(),
             backs_up: AtomicBool::new(false),
+            backups: Backups::default(),
             tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),

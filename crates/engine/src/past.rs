@@ -129,12 +129,22 @@ pub trait Past: Send + Sync {
     fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
     -> Result<(), PastError>;
 
-    /// Erases what keys were before a transaction, from every file; the archive
-    /// has reached it. Answers how many transactions were changed for it.
+    /// Fails when [`Past::purge`] could not erase what keys of a branch's database
+    /// were.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_erasable(&self, _branch: BranchId, _db: DbIndex) -> Result<(), PastError> {
+        Ok(())
+    }
+
+    /// Erases what keys of a branch were before a transaction, from every file;
+    /// the archive has reached it. Answers how many transactions were changed
+    /// for it.
     ///
     /// # Errors
     /// When not everything is erased; it can be asked for again.
-    fn purge(&self, purge: &Purge) -> Result<u64, PastError>;
+    fn purge(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError>;
 
     /// What HISTORY.STATS says, as `(name, number)`.
     fn stats(&self) -> Vec<(&'static str, u64)>;

@@ -1,6 +1,7 @@
 //! Commands about the server, a file per container.
 
 pub(crate) mod backup;
+pub(crate) mod backups;
 mod commands;
 mod config;
 mod debug;

@@ -172,7 +172,8 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Result {
         let keys = command.keys(argv);
-        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], at.revision))?;
+        keys.iter()
+            .try_for_each(|key| self.check_kept(at.branch, at.revision, db, argv[key.index]))?;
         // Which branch's state it is: before it was made, its parent's.
         let (branch, revision) = self.line(at.branch).at(at.revision);
         let needs_time = tells_how_it_is_kept(command);
@@ -270,9 +271,11 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Result {
         let keys = command.keys(argv);
-        keys.iter().try_for_each(|key| self.check_kept(db, argv[key.index], moment.revision))?;
+        keys.iter().try_for_each(|key| {
+            self.check_kept(moment.branch, moment.revision, db, argv[key.index])
+        })?;
         if !keys.is_empty() {
-            self.check_all_kept(&upper_name(command))?;
+            self.check_all_kept(moment.branch, &upper_name(command))?;
         }
         let view = self.view_at(moment)?;
         read_in(&view, live, moment, db, command, argv, rng, buffers, reply)

@@ -28,6 +28,19 @@ struct Shelf {
 }
 
 impl Archive for Shelf {
+    fn backup_in_row(
+        &self,
+        row: &std::path::Path,
+        _: usize,
+        with_history: bool,
+    ) -> Result<engine::BackedUp, String> {
+        self.backup(row, with_history)
+    }
+
+    fn newest_backup_ms(&self, _: &std::path::Path) -> Option<u64> {
+        None
+    }
+
     fn progress(&self) -> watch::Receiver<Checkpointed> {
         self.progress.subscribe()
     }
@@ -44,7 +57,7 @@ impl Archive for Shelf {
         self.lag_bytes.load(Ordering::SeqCst)
     }
 
-    fn backup(&self, to: &Path) -> Result<BackedUp, String> {
+    fn backup(&self, to: &Path, _: bool) -> Result<BackedUp, String> {
         let wanted = self.backups.lock().expect("no panic").recv().expect("a test waits");
         let number = wanted.map_err(|reason| format!("{}: {reason}", to.display()))?;
         Ok(BackedUp {

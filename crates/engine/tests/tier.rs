@@ -33,7 +33,20 @@ struct Shelf {
 }
 
 impl Archive for Shelf {
-    fn backup(&self, _: &std::path::Path) -> Result<engine::BackedUp, String> {
+    fn backup_in_row(
+        &self,
+        row: &std::path::Path,
+        _: usize,
+        with_history: bool,
+    ) -> Result<engine::BackedUp, String> {
+        self.backup(row, with_history)
+    }
+
+    fn newest_backup_ms(&self, _: &std::path::Path) -> Option<u64> {
+        None
+    }
+
+    fn backup(&self, _: &std::path::Path, _: bool) -> Result<engine::BackedUp, String> {
         Err("nobody asks for one here".to_owned())
     }
 

@@ -21,6 +21,7 @@ mod nearest;
 mod redis;
 mod reference;
 mod reload;
+mod schedule;
 mod special;
 mod table;
 mod value;
@@ -34,6 +35,7 @@ pub use model::{
 pub use redis::{HIDDEN_SECRET, SetError, config_get, config_set};
 pub use reference::reference;
 pub use reload::{Reloaded, reload};
+pub use schedule::{Cron, Schedule};
 pub use special::{OutputLimit, OutputLimits, SelectBranch, is_loopback, select_branches};
 pub use table::{Change, SETTINGS, Setting, find};
 pub use value::{Kind, Value};

@@ -292,6 +292,21 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
                 .to_owned(),
         ));
     }
+    if !settings.backup_schedule.is_empty() {
+        let missing = if settings.backup_folder.is_none() {
+            Some("backup.folder names no folder for the backups: name one in the config file")
+        } else if !settings.log_enabled {
+            Some("storage.aof_enabled is false, so there is nothing to back up: turn the log on")
+        } else {
+            None
+        };
+        found.extend(missing.map(|why| {
+            let schedule = &settings.backup_schedule;
+            let why =
+                format!("backup.schedule is {schedule:?} and {why}, or leave the schedule empty");
+            (index("backup", "schedule"), why)
+        }));
+    }
     let (lag, lag_max) = (settings.archive_lag_bytes, settings.archive_lag_bytes_max);
     if lag_max > 0 && lag_max < lag {
         found.push((

@@ -269,6 +269,14 @@ pub struct Settings {
     pub write_buffer_bytes: u64,
     /// Bytes of memory for blocks of the archive that were read lately.
     pub block_cache_bytes: u64,
+    /// The folder in which each scheduled backup gets one; `None`: there are none.
+    pub backup_folder: Option<PathBuf>,
+    /// When a backup is made, as [`crate::Schedule::parse`] reads it; empty: never.
+    pub backup_schedule: String,
+    /// Scheduled backups that are kept.
+    pub backup_keep: u64,
+    /// Whether they carry the history.
+    pub backup_history: bool,
     /// Bytes of memory for data; 0 without limit.
     pub max_memory: u64,
     /// What happens at that limit.
@@ -351,6 +359,10 @@ impl Default for Settings {
             watch_log_bytes: 1 << 30,
             write_buffer_bytes: 256 << 20,
             block_cache_bytes: 32 << 20,
+            backup_folder: None,
+            backup_schedule: String::new(),
+            backup_keep: 7,
+            backup_history: true,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,
             lfu_log_factor: 10,

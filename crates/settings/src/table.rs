@@ -583,6 +583,39 @@ pub static SETTINGS: &[Setting] = &[
         "Minutes after which that counter goes down by one; 0 never does.",
     )
     .redis(&["lfu-decay-time"]),
+    // ---- backup
+    row(
+        "backup",
+        "folder",
+        Kind::Path,
+        optional_path!(backup_folder),
+        "The folder of scheduled backups, best on another disk: each gets a folder of its own there, named after its time.",
+    )
+    .change(Change::Protected),
+    row(
+        "backup",
+        "schedule",
+        Kind::Schedule,
+        (
+            |s| Value::Text(s.backup_schedule.clone()),
+            |s, v| s.backup_schedule = v.text().to_owned(),
+        ),
+        "When a backup is made: so long after the last one, as \"6h\", or by a cron line in UTC, as \"30 3 * * *\"; empty makes none.",
+    ),
+    row(
+        "backup",
+        "keep",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        integer!(backup_keep),
+        "Scheduled backups that are kept; older ones are removed once a new one is made and has been read again.",
+    ),
+    row(
+        "backup",
+        "history",
+        Kind::Bool,
+        yes_no!(backup_history),
+        "Whether scheduled backups carry the history, so that every state can be restored that the server could read.",
+    ),
     // ---- encoding
     row(
         "encoding",

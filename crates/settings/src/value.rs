@@ -5,6 +5,7 @@ use base::number::parse_i64;
 use base::units::{parse_duration_ms, parse_size};
 
 use crate::model::LogLevel;
+use crate::schedule::Schedule;
 use crate::special;
 
 /// The value of one setting.
@@ -94,6 +95,8 @@ pub enum Kind {
     Addresses,
     /// Numbers for SELECT and the branches that they mean.
     SelectBranches,
+    /// A [`Schedule`], or nothing.
+    Schedule,
     /// Letters of `notify-keyspace-events`.
     Events,
     /// `class hard soft seconds` for some classes of clients.
@@ -136,6 +139,11 @@ impl Kind {
             Kind::Addresses => "IP addresses or host names".to_owned(),
             Kind::SelectBranches => {
                 "number=branch or number=branch:database, with spaces in between".to_owned()
+            }
+            Kind::Schedule => {
+                "an empty text, a duration such as \"6h\", a cron line of five fields such as \"30 3 * * *\", \
+                 or @hourly, @daily, @weekly, @monthly"
+                    .to_owned()
             }
             Kind::Events => "letters out of Ag$lshzxeKEtmdn".to_owned(),
             Kind::OutputBuffers => {
@@ -193,6 +201,12 @@ impl Kind {
                 special::select_branches(text)?;
                 Some(Value::Text(text.to_owned()))
             }
+            Kind::Schedule => {
+                let words: Vec<&str> = text.split_ascii_whitespace().collect();
+                let text = words.join(" ");
+                let is_one = text.is_empty() || Schedule::parse(&text).is_some();
+                is_one.then_some(Value::Text(text))
+            }
             Kind::Events => Some(Value::Text(special::canonical_events(text)?)),
             Kind::OutputBuffers => {
                 special::OutputLimits::default().merge(text).ok()?;
@@ -238,7 +252,12 @@ impl Kind {
             Kind::SavePoints => {
                 self.parse(text).ok_or_else(|| "Invalid save parameters".to_owned())
             }
-            Kind::Text | Kind::Path | Kind::Secret | Kind::Addresses | Kind::SelectBranches => {
+            Kind::Text
+            | Kind::Path
+            | Kind::Secret
+            | Kind::Addresses
+            | Kind::SelectBranches
+            | Kind::Schedule => {
                 self.parse(text).ok_or_else(|| format!("expected {}", self.expected()))
             }
         }

@@ -62,6 +62,8 @@ fn every_key_can_come_from_its_variable() {
                 settings::Kind::Size { .. } => "2MB",
                 settings::Kind::Addresses => "127.0.0.7",
                 settings::Kind::SelectBranches => "100=dev",
+                // Any other needs a folder.
+                settings::Kind::Schedule => "",
                 _ => "7",
             };
             let layers = Layers { environment: env(&[(&name, value)]), ..Layers::default() };

@@ -3,6 +3,7 @@
 
 mod archive;
 mod backup;
+mod backups;
 mod branches;
 mod config;
 mod faults;
@@ -12,6 +13,7 @@ mod limits;
 mod merges;
 mod patience;
 mod policy;
+mod purge;
 mod restart;
 mod revisions;
 mod run;

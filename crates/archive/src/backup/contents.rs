@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::{BackupError, CONTENTS, CONTENTS_NEW, FILES, create_private, hex, is_sha256, sync_dir};
 use crate::base_tree::{CURRENT, TABLES, TREE};
 
-/// The version this code writes, and the newest it reads.
-pub const FORMAT: u64 = 1;
+/// The version this code writes, and the newest it reads. In version 1 the
+/// oldest state is that of the archive.
+pub const FORMAT: u64 = 2;
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +26,16 @@ pub struct Contents {
     pub database: String,
     /// Databases that it had.
     pub databases: DbIndex,
-    /// The oldest state in it: that of the base.
+    /// The oldest state from which on it has every one.
     pub oldest_revision: u64,
     /// When that transaction ran, in milliseconds since 1970.
     pub oldest_ms: u64,
+    /// The state that the archive is at; missing if it is the oldest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_revision: Option<u64>,
+    /// Older states that it has, because branches and tags keep them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older_revisions: Vec<u64>,
     /// The newest state in it: the last record of the log.
     pub newest_revision: u64,
     /// When that was the newest, in milliseconds since 1970.
@@ -167,6 +174,19 @@ impl Contents {
         Revision(self.oldest_revision)
     }
 
+    /// The state that the archive is at.
+    #[must_use]
+    pub fn archived(&self) -> Revision {
+        Revision(self.archive_revision.unwrap_or(self.oldest_revision))
+    }
+
+    /// Whether it has the state of a revision.
+    #[must_use]
+    pub fn has(&self, revision: Revision) -> bool {
+        (self.oldest()..=self.newest()).contains(&revision)
+            || self.older_revisions.contains(&revision.0)
+    }
+
     /// The newest.
     #[must_use]
     pub fn newest(&self) -> Revision {
@@ -189,4 +209,38 @@ fn checksum(bytes: &[u8], checksum: &str) -> Option<String> {
     hash.update(before);
     hash.update(field.replace(checksum, &"0".repeat(64)));
     Some(hex(&hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::temp_dir;
+
+    use super::*;
+
+    #[test]
+    fn the_first_version_begins_with_its_archive() {
+        let folder = temp_dir();
+        let contents = Contents {
+            format: 1,
+            made_by: "alcid".to_owned(),
+            database: "00".repeat(16),
+            databases: 16,
+            oldest_revision: 3,
+            oldest_ms: 1,
+            archive_revision: None,
+            older_revisions: Vec::new(),
+            newest_revision: 7,
+            newest_ms: 2,
+            newest_time: String::new(),
+            files: Vec::new(),
+            checksum: String::new(),
+        };
+        contents.clone().write(folder.path()).expect("ours");
+        let read = Contents::read(folder.path()).expect("whole");
+        assert_eq!((read.format, read.archived(), read.oldest()), (1, Revision(3), Revision(3)));
+        assert!(read.has(Revision(7)) && !read.has(Revision(2)));
+        let older = Contents { older_revisions: vec![2], archive_revision: Some(5), ..contents };
+        assert!(older.has(Revision(2)) && !older.has(Revision(1)));
+        assert_eq!(older.archived(), Revision(5));
+    }
 }

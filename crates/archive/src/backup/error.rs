@@ -1,5 +1,5 @@
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use base::Revision;
 use base::when::utc;
@@ -52,12 +52,29 @@ pub enum BackupError {
         utc(*asked_ms), utc(*oldest_ms), utc(*newest_ms)
     )]
     NoTime { asked_ms: u64, oldest: Revision, oldest_ms: u64, newest: Revision, newest_ms: u64 },
+    #[error("no tag of the backup is named '{name}'; it has {known}")]
+    NoTag { name: String, known: Known },
+    #[error("no branch was named '{name}' at revision {at}; there were {known}")]
+    NoBranch { name: String, at: Revision, known: Known },
+    #[error("{} is no sound backup: {problems}", dir.display())]
+    Unsound { dir: PathBuf, problems: String },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Log(#[from] log::LogError),
     #[error("the log takes nothing more: {0}")]
     Fault(#[from] log::LogFault),
+}
+
+/// Names that there are.
+#[derive(Debug)]
+pub struct Known(pub(super) Vec<String>);
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "" })?;
+        f.write_str(&self.0.join(", "))
+    }
 }
 
 impl BackupError {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use base::{Clock, DbIndex, Revision};
 use log::{Log, RealVfs, SegmentInfo, Vfs, VfsLock};
@@ -15,9 +16,13 @@ use super::{
     hex, is_sha256, make_private_dir, names_in, sync_dir,
 };
 use crate::base_tree::{Base, Snapshot};
+use crate::past::Past;
 
 /// Begins the names of files that are not yet whole.
 const UNFINISHED: &str = "new-";
+
+/// Milliseconds by which the clock of a file system may be behind.
+const CLOCK_MS: u128 = 2000;
 
 /// What is backed up.
 #[derive(Clone, Copy)]
@@ -30,6 +35,8 @@ pub struct Source<'s> {
     pub databases: DbIndex,
     /// The folders that the database is in.
     pub folders: &'s [PathBuf],
+    /// What of its past comes with it; without, states from the archive's on.
+    pub past: Option<&'s Past>,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -64,14 +71,39 @@ pub struct Made {
 /// When the folder is not one for a backup of this database, or when files
 /// cannot be read or written.
 pub fn make(source: &Source<'_>, to: &Path, clock: &dyn Clock) -> Result<Made, BackupError> {
-    let folder = Folder::open(source, to)?;
+    make_like(source, to, None, clock)
+}
+
+/// As [`make`]. What an older backup of the database, in a folder beside, has as
+/// well is not copied: both have one file then.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_like(
+    source: &Source<'_>,
+    to: &Path,
+    like: Option<&Path>,
+    clock: &dyn Clock,
+) -> Result<Made, BackupError> {
+    let folder = Folder::open(source, to, like)?;
     // From here on nothing of the log goes away.
     let hold = source.log.hold("backup");
     let snapshot = source.base.snapshot()?;
-    let oldest = snapshot.directory.revision;
+    let archived = snapshot.directory.revision;
     let newest_ms = clock.now_ms();
-    let segments = durable_segments(source.log, oldest)?;
-    let newest = segments.last().map_or(oldest, |segment| segment.last);
+    // What compaction had left out by then is older than what it is now.
+    let wanted = source.past.map_or(archived, |past| past.oldest().min(archived));
+    let mut oldest = match snapshot.directory_at(wanted)? {
+        found if found.revision == wanted => found,
+        _ => (*snapshot.directory).clone(),
+    };
+    let mut segments = durable_segments(source.log, oldest.revision)?;
+    if segments.first().is_none_or(|first| first.first > oldest.revision.next()) {
+        oldest = (*snapshot.directory).clone();
+        segments.retain(|segment| segment.last > archived);
+    }
+    let (oldest, oldest_ms) = (oldest.revision, oldest.time_ms);
+    let newest = segments.last().map_or(archived, |segment| segment.last);
     // Of those before, nothing is needed.
     hold.set(Revision(segments.first().map_or(0, |segment| segment.first.0 - 1)));
 
@@ -91,7 +123,9 @@ pub fn make(source: &Source<'_>, to: &Path, clock: &dyn Clock) -> Result<Made, B
         database: hex(&source.log.id()),
         databases: source.databases,
         oldest_revision: oldest.0,
-        oldest_ms: snapshot.directory.time_ms,
+        oldest_ms,
+        archive_revision: (archived != oldest).then_some(archived.0),
+        older_revisions: older_than(oldest, &snapshot)?,
         newest_revision: newest.0,
         newest_ms,
         newest_time: base::when::utc(newest_ms),
@@ -118,6 +152,17 @@ fn names<'f>(files: impl Iterator<Item = &'f StoredFile>) -> BTreeSet<String> {
     files.map(|file| file.sha256.clone()).collect()
 }
 
+/// States of the archive before `oldest` that branches and tags keep.
+fn older_than(oldest: Revision, snapshot: &Snapshot) -> Result<Vec<u64>, BackupError> {
+    let pins: BTreeSet<Revision> = snapshot.directory.branches.pins().collect();
+    let mut older = Vec::new();
+    for &pin in pins.range(..oldest) {
+        let is_state = snapshot.directory_at(pin)?.revision == pin;
+        older.extend(is_state.then_some(pin.0));
+    }
+    Ok(older)
+}
+
 /// The segments with everything above `base` that is written now, made durable;
 /// the last one in any case.
 fn durable_segments(log: &Log, base: Revision) -> Result<Vec<SegmentInfo>, BackupError> {
@@ -141,23 +186,16 @@ struct Folder {
     dir: PathBuf,
     /// The files of the backup that is there, by place.
     before: BTreeMap<String, StoredFile>,
+    /// When that was begun, in milliseconds since 1970.
+    before_ms: u64,
     _lock: Box<dyn VfsLock>,
 }
 
 impl Folder {
     /// Takes a folder, or makes it, unless it holds anything else or is not
     /// safe.
-    fn open(source: &Source<'_>, to: &Path) -> Result<Folder, BackupError> {
-        if !to.is_absolute() {
-            return Err(BackupError::Relative { path: to.to_owned() });
-        }
-        let dir = resolved(to)?;
-        for data in source.folders {
-            let data = data.canonicalize().map_err(BackupError::io("find", data))?;
-            if dir.starts_with(&data) || data.starts_with(&dir) {
-                return Err(BackupError::Inside { dir, data });
-            }
-        }
+    fn open(source: &Source<'_>, to: &Path, like: Option<&Path>) -> Result<Folder, BackupError> {
+        let dir = place(source, to)?;
         if dir.exists() {
             check_names(&dir)?;
             #[cfg(unix)]
@@ -180,12 +218,25 @@ impl Folder {
         if let Some(found) = before.as_ref().filter(|before| before.database != expected) {
             return Err(BackupError::Foreign { dir, found: found.database.clone(), expected });
         }
-        let files = before.map(|before| before.files).unwrap_or_default();
-        let before = files.into_iter().map(|file| (file.path.clone(), file)).collect();
-        let folder = Folder { dir, before, _lock: lock };
-        if !folder.files().exists() {
-            make_private_dir(&folder.files())?;
+        let is_new = before.is_none();
+        let (mut files, mut before_ms) =
+            before.map(|before| (before.files, before.newest_ms)).unwrap_or_default();
+        let stored = dir.join(FILES);
+        if !stored.exists() {
+            make_private_dir(&stored)?;
         }
+        if let Some(like) = like.filter(|_| is_new) {
+            let model = Contents::read(like)?;
+            if model.database == expected {
+                (files, before_ms) = (model.files, model.newest_ms);
+                // What has no second name is copied.
+                files.retain(|file| {
+                    fs::hard_link(file.stored_in(like), stored.join(&file.sha256)).is_ok()
+                });
+            }
+        }
+        let before = files.into_iter().map(|file| (file.path.clone(), file)).collect();
+        let folder = Folder { dir, before, before_ms, _lock: lock };
         folder.remove_unfinished()?;
         Ok(folder)
     }
@@ -214,6 +265,21 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Where a folder is, unless backups are not safe there.
+pub(super) fn place(source: &Source<'_>, to: &Path) -> Result<PathBuf, BackupError> {
+    if !to.is_absolute() {
+        return Err(BackupError::Relative { path: to.to_owned() });
+    }
+    let dir = resolved(to)?;
+    for data in source.folders {
+        let data = data.canonicalize().map_err(BackupError::io("find", data))?;
+        if dir.starts_with(&data) || data.starts_with(&dir) {
+            return Err(BackupError::Inside { dir, data });
+        }
+    }
+    Ok(dir)
 }
 
 /// The folder without links and dots. Its parent must be there.
@@ -327,7 +393,13 @@ impl Copying<'_> {
     /// The segment as far as it is known to be written.
     fn segment(&mut self, dir: &Path, segment: &SegmentInfo) -> Result<StoredFile, BackupError> {
         let name = segment.file_name();
-        let from = dir.join(&name);
+        let (from, path) = (dir.join(&name), format!("log/{name}"));
+        if let Some(before) = self.folder.before.get(&path) {
+            let is_same = segment.is_sealed && before.bytes == segment.bytes;
+            if is_same && self.has(&before.sha256, segment.bytes) && self.is_older(&from) {
+                return Ok(before.clone());
+            }
+        }
         let (bytes, sha256) = digest(&from, segment.bytes, &mut |_| Ok(()))?;
         if bytes < segment.bytes {
             let what = format!("it has {bytes} bytes, {} have been written", segment.bytes);
@@ -336,7 +408,16 @@ impl Copying<'_> {
         if !self.has(&sha256, bytes) {
             self.copy(&from, &sha256, bytes)?;
         }
-        Ok(StoredFile { path: format!("log/{name}"), bytes, sha256, xxh3: None })
+        Ok(StoredFile { path, bytes, sha256, xxh3: None })
+    }
+
+    /// Whether a file was written before the backup that is there: a segment that
+    /// is sealed changes only where a new file takes its place.
+    fn is_older(&self, path: &Path) -> bool {
+        let written = path.metadata().and_then(|found| found.modified());
+        let since_1970 = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let before_ms = u128::from(self.folder.before_ms);
+        since_1970.is_some_and(|since| since.as_millis() + CLOCK_MS < before_ms)
     }
 
     fn has(&self, sha256: &str, bytes: u64) -> bool {

@@ -1,16 +1,19 @@
 //! A data folder from a backup.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use base::{Clock, Revision, Rng};
-use keyspace::EncodingLimits;
+use base::{BranchId, Clock, Revision, Rng};
+use keyspace::{Branches, EncodingLimits, Tag};
 use log::{RealVfs, Record, create_after, read_copy};
 
 use super::contents::{Kind, StoredFile};
+use super::error::Known;
 use super::{
     BackupError, CONTENTS, Contents, create_private, digest, make_private_dir, names_in, sync_dir,
 };
@@ -33,7 +36,7 @@ const WAITING_BYTES: usize = 1 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// Which state is restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// The newest in the backup.
     Newest,
@@ -42,22 +45,45 @@ pub enum Goal {
     /// That of the last revision stamped at or before a time, in milliseconds
     /// since 1970.
     Time(u64),
+    /// That of the revision that a tag names.
+    Tag(Vec<u8>),
+}
+
+/// What is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// As of when.
+    pub goal: Goal,
+    /// This branch alone, as main.
+    pub branch: Option<Vec<u8>>,
+    /// Only keys that begin with this, of one branch: that which is named, or
+    /// the tag's, or main.
+    pub prefix: Option<Vec<u8>>,
+}
+
+impl Wanted {
+    /// Everything.
+    #[must_use]
+    pub fn all(goal: Goal) -> Wanted {
+        Wanted { goal, branch: None, prefix: None }
+    }
 }
 
 /// What was restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// The revision.
     pub revision: Revision,
     /// When that transaction ran, in milliseconds since 1970.
     pub time_ms: u64,
+    /// The branch that is main now, if it is not all.
+    pub branch: Option<String>,
     /// Keys of all databases.
     pub keys: u64,
 }
 
-/// Makes a data folder in `to`, which must be empty or not exist, with the
-/// state of `goal`, and of it, if `prefix` is given, only keys that begin with
-/// it. Every file of the backup that is read is checked.
+/// Makes a data folder in `to`, which must be empty or not exist. Every file of
+/// the backup that is read is checked.
 ///
 /// # Errors
 /// When the backup is damaged or has no such state, or when the folder cannot
@@ -65,25 +91,27 @@ pub struct Restored {
 pub fn restore(
     from: &Path,
     to: &Path,
-    goal: Goal,
-    prefix: Option<&[u8]>,
+    wanted: &Wanted,
     clock: &dyn Clock,
     rng: &mut dyn Rng,
 ) -> Result<Restored, BackupError> {
     let contents = Contents::read(from)?;
-    let backup = Backup { dir: from, contents };
+    let backup = Backup { dir: from, contents, checked: RefCell::default() };
     let is_new = !to.exists();
     if let Some(name) = if is_new { None } else { names_in(to)?.into_iter().next() } {
         return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
     }
-    backup.segments().try_for_each(|(_, file)| backup.check(file, &mut |_| Ok(())))?;
-    let upto = backup.resolve(goal)?;
+    // What the archive need not be asked for is known at once.
+    let upto = backup.resolve(&wanted.goal)?;
+    let (archived, newest) = (backup.contents.archived(), backup.contents.newest());
+    let replayed = upto.map_or((archived, newest), |upto| (archived.min(upto), upto));
+    backup.check_log(replayed)?;
     if is_new {
         make_private_dir(to)?;
     }
     let stage = to.join(STAGE);
     let restored = make_private_dir(&stage)
-        .and_then(|()| backup.restore(&stage, upto, prefix, clock, rng))
+        .and_then(|()| backup.restore(&stage, upto, wanted, clock, rng))
         .and_then(|restored| place(&stage, to).map(|()| restored));
     if restored.is_err() {
         // What cannot be removed says itself that it is not whole.
@@ -111,15 +139,18 @@ fn place(stage: &Path, to: &Path) -> Result<(), BackupError> {
 struct Backup<'b> {
     dir: &'b Path,
     contents: Contents,
+    /// Files of the log that are known to be whole.
+    checked: RefCell<BTreeSet<Revision>>,
 }
 
 impl Backup<'_> {
-    /// The revision that a goal means.
-    fn resolve(&self, goal: Goal) -> Result<Revision, BackupError> {
+    /// The revision that a goal means; of a tag only the archive knows.
+    fn resolve(&self, goal: &Goal) -> Result<Option<Revision>, BackupError> {
         let (oldest, newest) = (self.contents.oldest(), self.contents.newest());
-        match goal {
-            Goal::Newest => Ok(newest),
-            Goal::Revision(asked) if (oldest..=newest).contains(&asked) => Ok(asked),
+        match *goal {
+            Goal::Newest => Ok(Some(newest)),
+            Goal::Tag(_) => Ok(None),
+            Goal::Revision(asked) if self.contents.has(asked) => Ok(Some(asked)),
             Goal::Revision(asked) => Err(BackupError::NoRevision { asked, oldest, newest }),
             Goal::Time(asked_ms) => {
                 let (oldest_ms, newest_ms) = (self.contents.oldest_ms, self.contents.newest_ms);
@@ -129,56 +160,175 @@ impl Backup<'_> {
                     return Err(error);
                 }
                 let mut found = oldest;
-                self.replay(&mut |record| {
+                self.replay((oldest, newest), &mut |record| {
                     if record.header.time_ms <= asked_ms {
                         found = found.max(record.revision);
                     }
-                    Ok(ControlFlow::Continue(()))
+                    Ok(())
                 })?;
-                Ok(found)
+                Ok(Some(found))
             }
         }
     }
 
-    /// The log's segments by their first revision.
-    fn segments(&self) -> impl Iterator<Item = (Revision, &StoredFile)> {
-        self.contents.files.iter().filter_map(|file| match file.kind() {
+    /// The log's segments in order, each with its first revision.
+    fn segments(&self) -> Vec<(Revision, &StoredFile)> {
+        let files = self.contents.files.iter().filter_map(|file| match file.kind() {
             Some(Kind::Segment(first)) => Some((first, file)),
             _ => None,
-        })
+        });
+        let mut segments: Vec<_> = files.collect();
+        segments.sort_unstable_by_key(|(first, _)| *first);
+        segments
+    }
+
+    /// Those that have what came after a revision, up to another.
+    fn segments_with(&self, (after, upto): (Revision, Revision)) -> Vec<(Revision, &StoredFile)> {
+        let mut segments = self.segments();
+        let begins = segments.partition_point(|(first, _)| *first <= after.next());
+        segments.drain(..begins.saturating_sub(1));
+        segments.retain(|(first, _)| *first <= upto.next());
+        segments
+    }
+
+    /// Checks that the files of the log are whole that have what came after a
+    /// revision, up to another.
+    fn check_log(&self, records: (Revision, Revision)) -> Result<(), BackupError> {
+        for (first, file) in self.segments_with(records) {
+            if !self.checked.borrow().contains(&first) {
+                self.check(file, &mut |_| Ok(()))?;
+                self.checked.borrow_mut().insert(first);
+            }
+        }
+        Ok(())
     }
 
     /// Makes `archive` and `log` in the folder.
     fn restore(
         &self,
         stage: &Path,
-        upto: Revision,
-        prefix: Option<&[u8]>,
+        upto: Option<Revision>,
+        wanted: &Wanted,
         clock: &dyn Clock,
         rng: &mut dyn Rng,
     ) -> Result<Restored, BackupError> {
         let archive = stage.join("archive");
         self.copy_archive(&archive)?;
         let mut base = self.open(&archive, rng)?;
-        if base.revision() != self.contents.oldest() {
-            let (found, expected) = (base.revision(), self.contents.oldest());
+        if base.revision() != self.contents.archived() {
+            let (found, expected) = (base.revision(), self.contents.archived());
             let what = format!("its archive is at revision {found}, not {expected}");
             return Err(BackupError::damaged(self.dir, what));
         }
+        let mut tagged = None;
+        let upto = match (&wanted.goal, upto) {
+            (Goal::Tag(name), None) => {
+                let tag = self.tag(&base, name)?;
+                tagged = Some(tag.branch);
+                tag.revision
+            }
+            (_, upto) => upto.expect("only a tag is not known before"),
+        };
+        // Of a branch that was renamed since, the newest name is known too.
+        let newest = match &wanted.branch {
+            Some(_) => Some(self.newest_branches(&base)?),
+            None => None,
+        };
+        base = self.go_back(base, &archive, upto, rng)?;
         self.apply(&base, upto)?;
-        if let Some(prefix) = prefix {
+        let mut restored_branch = None;
+        if wanted.branch.is_some() || wanted.prefix.is_some() {
+            let id = match (&wanted.branch, &newest) {
+                (Some(name), Some(newest)) => branch_named(&base, newest, name)?,
+                _ => tagged.unwrap_or(BranchId::MAIN),
+            };
+            let name = base.directory().branches.name_of(id).unwrap_or_default().to_vec();
+            restored_branch = Some(String::from_utf8_lossy(&name).into_owned());
             let part = stage.join("part");
             let chosen = self.open(&part, rng)?;
-            write_part(&base, &chosen, prefix)?;
+            write_part(&base, &chosen, id, wanted.prefix.as_deref().unwrap_or_default())?;
             drop((base, chosen));
-            fs::remove_dir_all(&archive).map_err(BackupError::io("remove", &archive))?;
-            fs::rename(&part, &archive).map_err(BackupError::io("rename", part))?;
-            base = self.open(&archive, rng)?;
+            base = self.replace(&archive, &part, rng)?;
         }
         create_after(&RealVfs, &stage.join("log"), self.id(), upto, clock)?;
         let directory = base.directory();
         let (revision, time_ms, keys) = (directory.revision, directory.time_ms, directory.keys());
-        Ok(Restored { revision, time_ms, keys })
+        Ok(Restored { revision, time_ms, branch: restored_branch, keys })
+    }
+
+    /// Puts another archive in the place of the one that was made first.
+    fn replace(
+        &self,
+        archive: &Path,
+        by: &Path,
+        rng: &mut dyn Rng,
+    ) -> Result<Arc<Base>, BackupError> {
+        fs::remove_dir_all(archive).map_err(BackupError::io("remove", archive))?;
+        fs::rename(by, archive).map_err(BackupError::io("rename", by))?;
+        self.open(archive, rng)
+    }
+
+    /// The branches and tags that there were in the end.
+    fn newest_branches(&self, base: &Base) -> Result<Branches, BackupError> {
+        let mut branches = base.directory().branches.clone();
+        self.replay((self.contents.archived(), self.contents.newest()), &mut |record| {
+            let applied = branches.apply(record.revision, record.header.time_ms, record.effects);
+            applied.map(drop).map_err(|what| {
+                let what = format!("revision {} does not fit: {what}", record.revision);
+                BackupError::damaged(self.dir, what)
+            })
+        })?;
+        Ok(branches)
+    }
+
+    fn tag(&self, base: &Base, name: &[u8]) -> Result<Tag, BackupError> {
+        let branches = self.newest_branches(base)?;
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let tag = branches.tags().get(name).cloned().ok_or_else(|| {
+            let known = branches.tags().keys().map(|name| text(name)).collect();
+            BackupError::NoTag { name: text(name), known: Known(known) }
+        })?;
+        let (oldest, newest) = (self.contents.oldest(), self.contents.newest());
+        match self.contents.has(tag.revision) {
+            true => Ok(tag),
+            false => Err(BackupError::NoRevision { asked: tag.revision, oldest, newest }),
+        }
+    }
+
+    /// A base to which what came up to a revision is to be applied, from one
+    /// that may have come further.
+    fn go_back(
+        &self,
+        base: Arc<Base>,
+        archive: &Path,
+        upto: Revision,
+        rng: &mut dyn Rng,
+    ) -> Result<Arc<Base>, BackupError> {
+        if base.revision() <= upto {
+            return Ok(base);
+        }
+        let state = base.directory_at(upto)?;
+        let reached = if state.revision == Revision::ZERO {
+            let fresh = archive.with_extension("fresh");
+            // Hashed alike: it goes on as the one that it takes the place of.
+            let made = Base::open(&fresh, state.seed, CACHE_BYTES)?;
+            drop((base, made));
+            fs::remove_dir_all(archive).map_err(BackupError::io("remove", archive))?;
+            fs::rename(&fresh, archive).map_err(BackupError::io("rename", fresh))?;
+            let base = Base::open(archive, state.seed, CACHE_BYTES)?;
+            base.adopt(self.id())?;
+            Arc::new(base)
+        } else {
+            let base = Arc::into_inner(base).expect("nobody else has it");
+            base.go_back(state.revision)?;
+            self.open(archive, rng)?
+        };
+        if reached.revision() != state.revision || upto < state.revision {
+            let (found, expected) = (reached.revision(), state.revision);
+            let what = format!("its archive goes back to revision {found}, not {expected}");
+            return Err(BackupError::damaged(self.dir, what));
+        }
+        Ok(reached)
     }
 
     fn id(&self) -> [u8; 16] {
@@ -240,14 +390,13 @@ impl Backup<'_> {
         let databases = self.contents.databases;
         let mut delta = Delta::new(base.clone(), backing, limits, databases, WAITING_BYTES);
         if upto > delta.revision() {
-            self.replay(&mut |record| {
+            self.replay((delta.revision(), upto), &mut |record| {
                 // What a branch begins with is read from the base.
                 let is_state = delta.add(&record)?;
                 if is_state || delta.memory_bytes() > MEMORY_BYTES {
                     delta.write()?;
                 }
-                let is_done = delta.revision() >= upto;
-                Ok(if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                Ok(())
             })?;
         }
         if !delta.is_empty() {
@@ -256,42 +405,56 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Visits the transactions after the base's revision, in order, and checks
-    /// on the way that they are there.
+    /// Visits the transactions after a revision, up to another, in order, and
+    /// checks on the way that they are there.
     fn replay(
         &self,
-        each: &mut dyn FnMut(Record<'_>) -> Result<ControlFlow<()>, BackupError>,
+        (after, upto): (Revision, Revision),
+        each: &mut dyn FnMut(Record<'_>) -> Result<(), BackupError>,
     ) -> Result<(), BackupError> {
-        let mut segments: Vec<_> = self.segments().collect();
-        segments.sort_unstable_by_key(|(first, _)| *first);
-        let mut last = self.contents.oldest();
-        for (first, file) in segments {
+        self.check_log((after, upto))?;
+        let mut last = after;
+        for (first, file) in self.segments_with((after, upto)) {
+            if last >= upto {
+                break;
+            }
             if first > last.next() {
                 let what = format!("revision {} is missing, {} follows", last.next(), file.path);
                 return Err(BackupError::damaged(self.dir, what));
             }
-            let mut ended = Ok(ControlFlow::Continue(()));
+            let mut failed = Ok(());
             let visit = &mut |record: Record<'_>| {
                 if record.revision <= last {
                     return ControlFlow::Continue(());
                 }
                 last = record.revision;
-                ended = each(record);
-                if matches!(ended, Ok(ControlFlow::Continue(()))) {
+                failed = each(record);
+                if failed.is_ok() && last < upto {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())
                 }
             };
             read_copy(&RealVfs, &file.stored_in(self.dir), self.id(), first, visit)?;
-            if ended?.is_break() {
-                return Ok(());
-            }
+            failed?;
         }
-        if last != self.contents.newest() {
-            let what = format!("its log ends with revision {last}, not {}", self.contents.newest());
+        if last < upto {
+            let what = format!("its log ends with revision {last}, not {upto}");
             return Err(BackupError::damaged(self.dir, what));
         }
         Ok(())
     }
+}
+
+/// The branch of a name at the base's revision, or in the end.
+fn branch_named(base: &Base, newest: &Branches, name: &[u8]) -> Result<BranchId, BackupError> {
+    let directory = base.directory();
+    let branches = &directory.branches;
+    let later = newest.named(name).filter(|id| branches.name_of(*id).is_some());
+    branches.named(name).or(later).ok_or_else(|| {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let known = std::iter::once(&b"main"[..]).chain(branches.iter().map(|it| &it.name[..]));
+        let known = Known(known.map(text).collect());
+        BackupError::NoBranch { name: text(name), at: directory.revision, known }
+    })
 }

@@ -33,6 +33,11 @@ pub enum PastError {
         "databases {a} and {b} changed places at revision {revision}; HISTORY.COMPACT BEFORE it first"
     )]
     Swapped { a: DbIndex, b: DbIndex, revision: Revision },
+    #[error(
+        "databases {a} and {b} have changed places since a state that a branch or a tag keeps; delete those older \
+         than that first"
+    )]
+    Mixed { a: DbIndex, b: DbIndex },
     #[error("the log begins no new segment: {0}")]
     Unrolled(String),
     #[error("the archive is at revision {archived}, which is not yet {wanted}")]

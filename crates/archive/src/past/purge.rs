@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{PastRules, Purge};
+use keyspace::{Branch, Purge};
 use log::{RealVfs, SegmentInfo};
 
 use super::erase::{After, after, without};
@@ -26,73 +26,105 @@ use crate::compaction::Erasure;
 type Heirs = BTreeMap<(Revision, DbIndex, Vec<u8>), After>;
 
 impl Past {
-    /// Erases what keys were before a purge, which the base must have reached.
-    /// Answers how many transactions were changed for it.
-    ///
-    /// # Errors
-    /// When a backup is being made, databases have changed places meanwhile, or
-    /// files cannot be read or written. What is not erased by then can be by
-    /// asking again.
-    pub fn erase(&self, purge: &Purge) -> Result<u64, PastError> {
-        let _one = self.purging.lock();
+    /// Erases what keys of a branch were before a purge, which the base must
+    /// have reached. Answers how many transactions were changed for it.
+    fn erase(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
         let source = &self.source;
         let (archived, wanted) = (source.base.revision(), purge.at);
         if archived < wanted {
             return Err(PastError::Behind { archived, wanted });
         }
         source.know(purge.at)?;
-        let erasure = Erasure { purge: purge.clone(), spaces: self.spaces_of(purge)? };
+        let erasure = Erasure { purge: purge.clone(), spaces: self.spaces_of(branch, purge)? };
         // Of the segment being written nothing can be changed.
         source.log.roll().map_err(|fault| PastError::Unrolled(fault.to_string()))?;
         let mut erased = 0;
         for segment in self.segments_with(purge)?.iter().rev() {
-            erased += self.erase_in(segment, purge)?;
+            erased += self.erase_in(segment, branch, purge)?;
         }
-        source.base.erase(vec![erasure])?;
+        source.base.erase(source.oldest(), vec![erasure])?;
         self.cache.clear();
-        horizon::write(&PURGED, &RealVfs, &self.dir, source.log.id(), purge.at)?;
         Ok(erased)
     }
 
-    /// Ends purges that a stop of the process has cut short.
+    /// Erases what is left of purges, all that there ever were, up to a revision
+    /// that the base has reached: the last one, and those that failed or that
+    /// the stop of an earlier process has cut short. Answers how many
+    /// transactions were changed for the last.
+    ///
+    /// Not for the follower's thread, for which those may wait whom this waits
+    /// for.
     ///
     /// # Errors
-    /// As [`Past::erase`].
-    pub fn finish_purges(&self, rules: &PastRules) -> Result<(), PastError> {
-        let due =
-            |purge: &&Purge| purge.at <= self.opened && purge.at <= self.source.base.revision();
-        let Some(newest) = rules.purges().iter().filter(due).map(|purge| purge.at).max() else {
-            return Ok(());
-        };
+    /// When a backup is being made, databases have changed places meanwhile, or
+    /// files cannot be read or written. What is not erased by then can be by
+    /// asking again.
+    pub fn finish_purges(
+        &self,
+        mut purges: Vec<(BranchId, Purge)>,
+        upto: Revision,
+    ) -> Result<u64, PastError> {
+        let _one = self.purging.lock();
         let done = horizon::read(&PURGED, &RealVfs, &self.dir, self.source.log.id());
         let done = done.unwrap_or_default();
-        if newest <= done {
-            return Ok(());
+        purges.retain(|(_, purge)| purge.at > done && purge.at <= upto);
+        purges.sort_by_key(|(_, purge)| purge.at);
+        let mut erased = 0;
+        for (branch, purge) in &purges {
+            erased = self.erase(*branch, purge)?;
+            let id = self.source.log.id();
+            horizon::write(&PURGED, &RealVfs, &self.dir, id, purge.at)?;
         }
-        let unfinished = rules.purges().iter().filter(due).filter(|purge| purge.at > done);
-        unfinished.map(|purge| self.erase(purge)).try_for_each(|erased| erased.map(drop))
+        Ok(erased)
     }
 
-    /// Where keys of the purge's database have stood since the horizon. Where
-    /// it changed places with another, that cannot be told by its number.
-    fn spaces_of(&self, purge: &Purge) -> Result<Vec<base::SpaceId>, PastError> {
+    /// Fails when what keys of a branch's database were cannot be erased, because
+    /// it has changed places with another.
+    ///
+    /// # Errors
+    /// That, or when files cannot be read.
+    pub fn check_erasable(&self, branch: BranchId, db: DbIndex) -> Result<(), PastError> {
+        let at = self.source.log.buffered();
+        self.spaces_of(branch, &Purge { db, key: Vec::new(), is_prefix: true, at }).map(drop)
+    }
+
+    /// Where keys of the purge's database have stood, in states that may still
+    /// be read. Where it changed places with another, that cannot be told by its
+    /// number.
+    fn spaces_of(&self, branch: BranchId, purge: &Purge) -> Result<Vec<SpaceId>, PastError> {
         let source = &self.source;
+        let (oldest, at) = (source.oldest(), purge.at);
         let mut spaces = BTreeSet::new();
-        for directory in [source.directory_at(source.oldest())?, source.base.directory()] {
-            let of_main =
-                |found: &&crate::Database| found.branch == BranchId::MAIN && found.db == purge.db;
-            let space = directory.databases.iter().find(of_main).map(|found| found.space);
-            spaces.insert(space.unwrap_or(base::SpaceId::first_of(purge.db)));
+        let mut others = BTreeMap::new();
+        let named = source.base.tagged();
+        let states = named.range(..oldest).copied().chain([oldest, at]);
+        for state in states {
+            let directory = source.base.directory_at(state)?;
+            let mut found = (branch == BranchId::MAIN).then(|| SpaceId::first_of(purge.db));
+            for database in &directory.databases {
+                if (database.branch, database.db) == (branch, purge.db) {
+                    found = Some(database.space);
+                } else {
+                    others.insert(database.space, database.db);
+                }
+            }
+            spaces.extend(found);
         }
         let mut swapped = Ok(());
-        self.wide(source.oldest(), purge.at, &mut |record| {
+        self.wide(oldest, at, &mut |record| {
             for effect in Effects::new(record.effects).flatten() {
                 match effect {
+                    Effect::Fork { row, .. } => {
+                        let is_ours = Branch::decode(row).is_ok_and(|made| made.id == branch);
+                        let born = record.revision;
+                        spaces.extend(is_ours.then_some(SpaceId { born, db: purge.db }));
+                    }
+                    _ if record.header.branch != branch => {}
                     Effect::Swap { a, b } if a == purge.db || b == purge.db => {
                         swapped = Err(PastError::Swapped { a, b, revision: record.revision });
                     }
                     Effect::Flush { db } if db == purge.db => {
-                        spaces.insert(base::SpaceId { born: record.revision, db });
+                        spaces.insert(SpaceId { born: record.revision, db });
                     }
                     _ => {}
                 }
@@ -100,7 +132,10 @@ impl Past {
             ControlFlow::Continue(())
         })?;
         swapped?;
-        Ok(spaces.into_iter().collect())
+        match others.iter().find(|(space, _)| spaces.contains(space)) {
+            Some((_, &b)) => Err(PastError::Mixed { a: purge.db, b }),
+            None => Ok(spaces.into_iter().collect()),
+        }
     }
 
     /// Sealed segments that may have something to be erased, oldest first.
@@ -122,13 +157,18 @@ impl Past {
         Ok(segments)
     }
 
-    fn erase_in(&self, segment: &SegmentInfo, purge: &Purge) -> Result<u64, PastError> {
+    fn erase_in(
+        &self,
+        segment: &SegmentInfo,
+        branch: BranchId,
+        purge: &Purge,
+    ) -> Result<u64, PastError> {
         let source = &self.source;
-        let heirs = self.heirs_in(segment, purge)?;
+        let heirs = self.heirs_in(segment, branch, purge)?;
         let mut malformed = Ok(());
         let mut erased = 0;
         let rewritten = source.log.rewrite(segment.first, &mut |record| {
-            if record.revision >= purge.at || record.header.branch != BranchId::MAIN {
+            if record.revision >= purge.at || record.header.branch != branch {
                 return None;
             }
             let revision = record.revision;
@@ -160,7 +200,12 @@ impl Past {
 
     /// The keys that a segment's records make out of those to be erased, and
     /// what they were then.
-    fn heirs_in(&self, segment: &SegmentInfo, purge: &Purge) -> Result<Heirs, PastError> {
+    fn heirs_in(
+        &self,
+        segment: &SegmentInfo,
+        branch: BranchId,
+        purge: &Purge,
+    ) -> Result<Heirs, PastError> {
         let source = &self.source;
         let upto = segment.last.min(Revision(purge.at.0 - 1));
         let after_first = Revision(segment.first.0 - 1).max(source.oldest());
@@ -168,7 +213,7 @@ impl Past {
         let mut malformed = Ok(());
         if after_first < upto {
             source.changes(after_first, upto, &mut |record| {
-                if record.header.branch != BranchId::MAIN {
+                if record.header.branch != branch {
                     return ControlFlow::Continue(());
                 }
                 let revision = record.revision;
@@ -188,7 +233,7 @@ impl Past {
         malformed?;
         let mut heirs = Heirs::new();
         for (revision, db, key) in names {
-            let batch = Arc::new(Batch::at(source, BranchId::MAIN, revision)?);
+            let batch = Arc::new(Batch::at(source, branch, revision)?);
             let hash = keyspace::hash_of(batch.directory.seed, &key);
             let name = key::Name { db, hash, key: &key };
             let found = key::read(source, &batch, revision, &name)?;

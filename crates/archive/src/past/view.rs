@@ -88,7 +88,7 @@ pub(super) fn whole(
     revision: Revision,
 ) -> Result<(Revision, Keyspace), PastError> {
     let keyspace = Keyspace::new(source.databases, batch.directory.seed);
-    keyspace.set_past_rules(batch.directory.rules.clone());
+    keyspace.set_past_rules(batch.directory.rules_of(batch.branch));
     batch.back(&keyspace);
     let mut buffers = Buffers::default();
     let mut reached = batch.revision();

@@ -32,9 +32,7 @@ impl Engine {
         let mut effects = Vec::new();
         asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
         Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
-        if state < row.base {
-            self.write_since(row, state, &mut effects)?;
-        }
+        self.write_since(row, state, &mut effects)?;
         let live = self.live();
         let revision = self.replicator.reserve();
         let ancestors = self.ancestors(row.parent);
@@ -65,7 +63,11 @@ impl Engine {
     /// What makes the parent's state at `state` that at the row's base.
     fn write_since(&self, row: &Branch, state: Revision, effects: &mut Vec<u8>) -> Result {
         let moment = |revision| Moment { branch: row.parent, revision, time_ms: 0 };
-        let (mut keys, mut whole) = (BTreeSet::new(), BTreeSet::new());
+        let mut keys = self.erased_since(moment(state), row.base)?;
+        if state == row.base && keys.is_empty() {
+            return Ok(());
+        }
+        let mut whole = BTreeSet::new();
         let mut failure = None;
         self.needs_past()?.all(state, row.base, &mut |record| {
             if record.header.branch != row.parent {
@@ -89,7 +91,10 @@ impl Engine {
         keys.retain(|(db, _)| !whole.contains(db));
         for (db, key) in keys {
             let existed = self.value_in(&before, 0, db, &key)?.is_some();
-            let value = self.value_in(&then, 0, db, &key)?;
+            let value = match self.purged_from(row.parent, db, &key) > row.base {
+                true => None,
+                false => self.value_in(&then, 0, db, &key)?,
+            };
             writer.key(db, &key, existed, value)?;
         }
         for db in whole {
@@ -98,6 +103,27 @@ impl Engine {
             writer.all_of(db, &then)?;
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Keys of a state whose past was erased after `base`: their names are all
+    /// that is left of them.
+    fn erased_since(&self, state: Moment, base: Revision) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
+        let mut keys = BTreeSet::new();
+        for (_, purge) in self.purges().iter().filter(|(_, purge)| purge.at > base) {
+            let mut add = |key: &[u8]| {
+                let is_erased = self.purged_from(state.branch, purge.db, key) > base;
+                if purge.covers(purge.db, key) && is_erased {
+                    keys.insert((purge.db, key.to_vec()));
+                }
+            };
+            match purge.is_prefix {
+                true => self.each_key(&*self.view_at(state)?, purge.db, &mut add)?,
+                false => add(&purge.key),
+            }
+        }
+        Ok(keys)
     }
 }
 

@@ -157,6 +157,9 @@ impl Listing<'_> {
                 next = Some(());
                 break;
             }
+            if self.moments.iter().any(|moment| self.is_erased(*moment, &key)) {
+                continue;
+            }
             let [old, new] = [self.value(&views, 0, &key)?, self.value(&views, 1, &key)?];
             let Some(kind) = difference(version(&old), version(&new)) else { continue };
             sums[kind as usize] += 1;
@@ -202,6 +205,11 @@ impl Listing<'_> {
             row.extend([shown(old), shown(new)]);
         }
         Frame::Array(row)
+    }
+
+    /// Whether nobody knows what a key was then.
+    fn is_erased(&self, then: Moment, key: &[u8]) -> bool {
+        self.engine.purged_from(then.branch, self.asked.db, key) > then.revision
     }
 
     fn value(&self, views: &[Arc<Keyspace>; 2], side: usize, key: &[u8]) -> Result<Then> {

@@ -45,7 +45,7 @@ impl Line {
 
 impl Line {
     /// The parts of it, newest first.
-    pub(super) fn reaches(&self) -> &[Reach] {
+    pub(crate) fn reaches(&self) -> &[Reach] {
         &self.0
     }
 

@@ -186,7 +186,14 @@ impl Job<'_> {
         for place in keys {
             let common = found.commons.of(&place.1);
             let state = found.state(engine, &common)?;
-            let then = engine.value_in(&state, 0, place.0, &place.1)?;
+            // Of what was erased since nobody knows what it was.
+            let is_erased = [self.asked.from, self.asked.into]
+                .into_iter()
+                .any(|branch| engine.purged_from(branch, place.0, &place.1) > common.at);
+            let then = match is_erased {
+                true => None,
+                false => engine.value_in(&state, 0, place.0, &place.1)?,
+            };
             found.keys.insert(place, then);
         }
         found.seen = newest;

@@ -57,7 +57,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve(engine, branch, now_ms)?;
         let mut rows = Vec::new();
-        let mut kept = KeptOfMany::new(engine, db);
+        let mut kept = KeptOfMany::new(engine, branch, db);
         let mut is_wanted = |key: Option<&[u8]>, at: Revision| -> Result<bool> {
             // What is about every key is about those that match.
             let Some(key) = key else { return Ok(true) };
@@ -126,7 +126,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve(engine, branch, now_ms)?;
         let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
-        let mut kept = KeptOfMany::new(engine, db);
+        let mut kept = KeptOfMany::new(engine, branch, db);
         span.visit(engine, |record| {
             let bucket = record.header.time_ms / bucket_ms * bucket_ms;
             let mut changed = Changed::default();

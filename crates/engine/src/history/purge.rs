@@ -1,10 +1,13 @@
-//! HISTORY.PURGE: what keys were is erased, what they are stays.
+//! HISTORY.PURGE: what keys were is erased, what they are stays. It is about
+//! the branch that the client is on.
+
+mod readers;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{BranchId, DbIndex, Revision};
+use base::{DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::{Effect, Effects};
@@ -13,6 +16,7 @@ use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
 use super::revert::{Author, BYTES_MAX, LOOKS_MAX};
 use super::{Span, events, number};
 use crate::aside::{self, Aside};
+use crate::branch::{LiveBranch, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
@@ -31,39 +35,29 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     args.take_word("confirm");
     args.end()?;
-    check_alone(call)?;
     let author = Author::of(call, "history.purge", None);
-    let db = call.session.db;
+    let (branch, db) = (call.session.branch(), call.session.db);
     aside::run(call, move |engine, reply| {
-        let job = Job { engine, db, key, is_prefix, author };
-        job.check_swaps()?;
-        let at = job.begin_anew()?;
+        let at = {
+            // Until their past begins anew nobody makes a branch or a tag.
+            let _turn = engine.branches.turn.lock();
+            let held = engine.branch(branch);
+            let held = held.ok_or_else(|| no_branch(&engine.branch_name(branch)))?;
+            let job = Job { engine, branch: &held, db, key: &key, is_prefix, author: &author };
+            job.check_swaps()?;
+            job.check_readers()?;
+            job.begin_anew()?
+        };
         if let Some(archive) = engine.archive() {
             archive.settle(at).map_err(|reason| unfinished(at, &reason))?;
         }
-        let Job { key, .. } = job;
         let erased = engine
             .needs_past()?
-            .purge(&Purge { db, key, is_prefix, at })
+            .purge(branch, &Purge { db, key, is_prefix, at })
             .map_err(|error| unfinished(at, &error.to_string()))?;
         reply.frame(&number(erased));
         Ok(Aside { depends_on: at, written: Some(at) })
     })
-}
-
-/// Branches and tags begin with states of before, which would not be the same.
-fn check_alone(call: &Call<'_, '_>) -> Result {
-    let known = call.engine.branches.known.read();
-    let branches = known.iter().map(|branch| &branch.name);
-    let names: Vec<_> =
-        branches.chain(known.tags().keys()).map(|name| String::from_utf8_lossy(name)).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(format!(
-        "BRANCHBUSY branches or tags keep what keys were: {}; delete them before HISTORY.PURGE",
-        names.join(", ")
-    )))
 }
 
 fn unfinished(at: Revision, reason: &str) -> Error {
@@ -74,12 +68,13 @@ fn unfinished(at: Revision, reason: &str) -> Error {
     ))
 }
 
-struct Job<'e> {
-    engine: &'e Arc<Engine>,
+struct Job<'j> {
+    engine: &'j Arc<Engine>,
+    branch: &'j LiveBranch,
     db: DbIndex,
-    key: Vec<u8>,
+    key: &'j [u8],
     is_prefix: bool,
-    author: Author,
+    author: &'j Author,
 }
 
 impl Job<'_> {
@@ -89,6 +84,9 @@ impl Job<'_> {
         let (oldest, newest) = (past.oldest(), self.engine.replicator.committed());
         let mut swapped = None;
         past.wide(oldest, newest, &mut |record| {
+            if record.header.branch != self.branch.id {
+                return ControlFlow::Continue(());
+            }
             for effect in Effects::new(record.effects).flatten() {
                 if let Effect::Swap { a, b } = effect
                     && (a == self.db || b == self.db)
@@ -98,7 +96,9 @@ impl Job<'_> {
             }
             ControlFlow::Continue(())
         })?;
-        let Some((a, b, revision)) = swapped else { return Ok(()) };
+        let Some((a, b, revision)) = swapped else {
+            return Ok(past.check_erasable(self.branch.id, self.db)?);
+        };
         Err(Error::new(format!(
             "ERR databases {a} and {b} changed places at revision {revision}, so it cannot be told whose past is \
              whose; HISTORY.COMPACT BEFORE r:{} first",
@@ -109,24 +109,23 @@ impl Job<'_> {
     /// Writes the transaction with which the past of the keys begins anew.
     fn begin_anew(&self) -> Result<Revision> {
         if !self.is_prefix {
-            let shard = self.engine.keyspace.shard_of(&self.key);
+            let shard = self.engine.keyspace.shard_of(self.key);
             let scope = Scope::Shards(smallvec::smallvec![shard]);
-            let names = BTreeSet::from([self.key.clone()]);
+            let names = BTreeSet::from([self.key.to_vec()]);
             let done = self.write(&scope, &names, None)?;
             return Ok(done.expect("nothing has to stand still for one key"));
         }
-        let past = self.engine.needs_past()?;
         let mut names = BTreeSet::new();
-        let oldest = past.view(BranchId::MAIN, past.oldest())?;
-        let mut upto = past.oldest();
+        let mut upto = self.begin(self.branch.id)?;
+        let oldest = self.engine.needs_past()?.view(self.branch.id, upto)?;
         let mut add = |key: &[u8]| {
-            if key.starts_with(&self.key) {
+            if key.starts_with(self.key) {
                 names.insert(key.to_vec());
             }
         };
         self.engine.each_key(&oldest, self.db, &mut add)?;
         // Those that were there before rules and the log began.
-        self.engine.each_key(&self.engine.keyspace, self.db, &mut add)?;
+        self.engine.each_key(&self.branch.keyspace, self.db, &mut add)?;
         self.look_on(&mut names, &mut upto)?;
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
@@ -145,12 +144,12 @@ impl Job<'_> {
     /// it becomes.
     fn look_on(&self, names: &mut BTreeSet<Vec<u8>>, upto: &mut Revision) -> Result {
         let newest = self.engine.replicator.newest();
-        let span = Span { branch: BranchId::MAIN, after: *upto, upto: newest };
+        let span = Span { branch: self.branch.id, after: *upto, upto: newest };
         span.visit(self.engine, |record| {
             events::read(&record, &mut |touch| {
                 if let Some(key) = touch.key
                     && touch.db == self.db
-                    && key.starts_with(&self.key)
+                    && key.starts_with(self.key)
                 {
                     names.insert(key.to_vec());
                 }
@@ -176,8 +175,13 @@ impl Job<'_> {
         let (live, now_ms) = (engine.live(), engine.clock.now_ms());
         let options = engine.txn_options(&live, now_ms, false);
         let mut buffers = Buffers::default();
-        let mut txn =
-            Txn::begin(&engine.keyspace, scope, &*engine.replicator, &mut buffers, options);
+        let journal = engine.journal_of(self.branch);
+        let mut txn = Txn::begin(&self.branch.keyspace, scope, journal, &mut buffers, options);
+        if self.branch.is_gone() {
+            let name = engine.branch_name(self.branch.id);
+            drop(txn);
+            return Err(no_branch(&name));
+        }
         if upto.is_some_and(|upto| upto != engine.replicator.newest()) {
             return Ok(None);
         }
@@ -192,7 +196,7 @@ impl Job<'_> {
             )));
         }
         self.author.sign(&mut txn);
-        txn.purge_past(self.db, &self.key, self.is_prefix, oldest);
+        txn.purge_past(self.db, self.key, self.is_prefix, oldest);
         for key in names {
             let now = txn.look(key).map(ValueRef::to_value);
             let deadline = txn.deadline(key).flatten();
@@ -203,7 +207,7 @@ impl Job<'_> {
         }
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
-        engine.settle_aside(&mut buffers, &finished, told, BranchId::MAIN);
+        engine.settle_aside(&mut buffers, &finished, told, self.branch.id);
         Ok(finished.written)
     }
 }

@@ -227,7 +227,7 @@ fn undelete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let then = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
-                engine.check_kept(db, &key, at.revision)?;
+                engine.check_kept(branch, at.revision, db, &key)?;
                 let seen = (engine.replicator.committed(), engine.value_at(at, db, &key)?);
                 (seen.1.is_some()).then_some(seen)
             }
@@ -271,7 +271,7 @@ fn last_value(
         if went {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
-            if before < engine.kept_from(db, key)? {
+            if before < engine.kept_from(branch, db, key)? {
                 return Ok(ControlFlow::Break(()));
             }
             let at = Moment { branch, revision: before, time_ms: 0 };
@@ -305,7 +305,7 @@ impl<'j> Job<'j> {
 
     fn revert(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
         if let Target::Key(key) = target {
-            self.engine.check_kept(self.db, key, self.to.revision)?;
+            self.engine.check_kept(self.to.branch, self.to.revision, self.db, key)?;
             let then = self.engine.value_at(self.to, self.db, key)?;
             let mut plan = Plan::from([((self.db, key.clone()), then)]);
             let scope = Scope::Shards(smallvec::smallvec![self.engine.keyspace.shard_of(key)]);
@@ -392,7 +392,7 @@ impl<'j> Job<'j> {
             false => engine.view_of_keys_at(self.to)?,
         };
         for (db, key) in keys {
-            if self.to.revision < engine.kept_from(db, &key)? {
+            if self.to.revision < engine.kept_from(self.to.branch, db, &key)? {
                 skipped.insert((db, key));
                 continue;
             }

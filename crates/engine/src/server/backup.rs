@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::{Frame, Revision};
+use command::args::is_word;
 use command::{Error, Result};
 
 use crate::call::{Call, Handler};
@@ -19,6 +20,11 @@ fn backup(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::SYNTAX);
     }
     let folder = path(call.args[1])?;
+    let with_history = match call.args[2..] {
+        [] => true,
+        [word] if is_word(word, "nohistory") => false,
+        _ => return Err(Error::SYNTAX),
+    };
     let engine = call.engine;
     let archive = engine.archive().cloned().ok_or(Error::new(
         "ERR there is no data folder to back up: the log is off; start with storage.aof_enabled = true",
@@ -32,7 +38,7 @@ fn backup(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let blocked = engine.blocking.register_plain(call.session, call.command, unblocked, None);
     let (id, making) = (blocked.id, engine.clone());
     let thread = std::thread::Builder::new().name("backup".to_owned());
-    if let Err(error) = thread.spawn(move || make(&making, &*archive, folder, id)) {
+    if let Err(error) = thread.spawn(move || make(&making, &*archive, folder, with_history, id)) {
         engine.backs_up.store(false, Ordering::Release);
         let failed = Frame::Error(format!("ERR no thread for the backup: {error}"));
         engine.answer_wait(id, failed, Revision::ZERO);
@@ -53,8 +59,8 @@ fn path(bytes: &[u8]) -> Result<PathBuf> {
     text.map(PathBuf::from).map_err(|_| Error::new("ERR the folder's name is not UTF-8"))
 }
 
-fn make(engine: &Arc<Engine>, archive: &dyn Archive, folder: PathBuf, id: u64) {
-    let made = archive.backup(&folder);
+fn make(engine: &Arc<Engine>, archive: &dyn Archive, folder: PathBuf, with_history: bool, id: u64) {
+    let made = archive.backup(&folder, with_history);
     engine.backs_up.store(false, Ordering::Release);
     let frame = match made {
         Ok(made) => reply(&made),

@@ -238,6 +238,7 @@ fn persistence(source: &Source<'_>, out: &mut Fields) {
     out.all(&engine.replicator.info());
     if let Some(archive) = engine.archive() {
         out.all(&archive.info());
+        out.all(&engine.report_backups());
     }
 }
 

@@ -220,7 +220,7 @@ impl Past for MemoryPast {
     }
 
     /// Counts only: there are no files.
-    fn purge(&self, purge: &Purge) -> Result<u64, PastError> {
+    fn purge(&self, _: BranchId, purge: &Purge) -> Result<u64, PastError> {
         let mut erased = 0;
         self.visit(1..=purge.at.0 - 1, &mut |record| {
             let mut db = record.header.db;

@@ -1,281 +1,23 @@
 //! A backup holds every state of a range of revisions, and says so itself when
 //! it does not.
 
+mod database;
+mod past;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use archive::backup::{
-    BackupError, CONTENTS, Contents, Goal, Made, Restored, Source, make, restore, verify,
-};
-use archive::{Base, BaseBacking, Follower, FollowerOptions, Pace};
-use base::{BranchId, DbIndex, ManualClock, Revision, Rng, SeededRng, SystemClock};
-use keyspace::effect::Effect;
+use archive::backup::{BackupError, CONTENTS, Contents, Goal, Wanted, restore, verify};
+use archive::{Base, BaseBacking};
+use base::{BranchId, Revision, SeededRng};
 use keyspace::types::{Hash, List, Zset};
-use keyspace::{
-    Branch, Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, Value,
-    ValueRef, dump,
-};
-use log::{FsyncPolicy, Log, LogOptions, RealVfs, RecordHeader, Vfs};
-use testkit::{TempDir, temp_dir};
+use keyspace::{Buffers, Editor, EncodingLimits, Keyspace, Scope, Txn, Value, dump};
+use log::{RealVfs, Vfs};
+use testkit::temp_dir;
 
-const DATABASES: DbIndex = 3;
-
-/// A deadline that no test reaches.
-const FAR_MS: u64 = 4_102_444_800_000;
-
-/// Value and deadline of every key.
-type State = BTreeMap<(DbIndex, Vec<u8>), (Vec<u8>, Option<u64>)>;
-
-/// A database in a folder, and what it held at each revision.
-struct Database {
-    folder: TempDir,
-    keyspace: Keyspace,
-    log: Log,
-    base: Arc<Base>,
-    follower: Option<Follower>,
-    rng: SeededRng,
-    clock: ManualClock,
-    now_ms: u64,
-    states: BTreeMap<Revision, State>,
-    times: BTreeMap<Revision, u64>,
-    /// Whether databases are flushed and swapped. The archive may then merge
-    /// all its tables.
-    is_wild: bool,
-}
-
-struct ToLog<'l>(&'l Log);
-
-impl Journal for ToLog<'_> {
-    fn reserve(&self) -> Revision {
-        self.0.reserve()
-    }
-
-    fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
-        let header = RecordHeader { time_ms, db, branch: BranchId::MAIN };
-        self.0.append(revision, header, effects);
-    }
-}
-
-fn open_log(dir: &Path, base: Revision) -> Log {
-    let options = LogOptions {
-        fsync: FsyncPolicy::No,
-        segment_bytes_max: 4000,
-        block_bytes_max: 300,
-        ..LogOptions::default()
-    };
-    let (clock, mut rng) = (Arc::new(SystemClock), SeededRng::from_system());
-    Log::open(Arc::new(RealVfs), dir, options, base, clock, &mut rng, &mut |_| Ok(()))
-        .expect("the log opens")
-        .0
-}
-
-fn options(now_ms: u64, limits: &EncodingLimits) -> TxnOptions<'_> {
-    TxnOptions {
-        now_ms,
-        limits,
-        event_classes: 0,
-        always_record: false,
-        expire: false,
-        touch: false,
-    }
-}
-
-impl Database {
-    fn new(seed: u64) -> Database {
-        let folder = temp_dir();
-        let log = open_log(&folder.path().join("data/log"), Revision::ZERO);
-        let base = Base::open(&folder.path().join("data/archive"), seed, 1 << 20);
-        let base = Arc::new(base.expect("an empty one opens"));
-        base.adopt(log.id()).expect("an empty one takes any");
-        let mut database = Database {
-            folder,
-            keyspace: Keyspace::new(DATABASES, seed),
-            log,
-            base,
-            follower: None,
-            rng: SeededRng::new(seed),
-            clock: ManualClock::at_ms(1_000_000),
-            now_ms: 1_000_000,
-            states: BTreeMap::from([(Revision::ZERO, State::new())]),
-            times: BTreeMap::from([(Revision::ZERO, 0)]),
-            is_wild: true,
-        };
-        database.follow();
-        database
-    }
-
-    fn follow(&mut self) {
-        // A base has one follower at a time.
-        drop(self.follower.take());
-        let options = FollowerOptions {
-            // It moves when it is told to.
-            past: None,
-            pace: Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() },
-            databases: DATABASES,
-            limits: EncodingLimits::default(),
-            clock: Arc::new(SystemClock),
-            advanced: Box::new(|_, _| {}),
-            turn: Box::new(|| {}),
-            failed: Box::new(|reason| panic!("{reason}")),
-        };
-        let reader = self.log.reader(self.base.revision().next());
-        self.follower = Some(Follower::start(self.base.clone(), reader, options));
-    }
-
-    fn checkpoint(&self) {
-        let follower = self.follower.as_ref().expect("it follows");
-        follower.checkpoint(self.log.newest()).expect("it can be written");
-    }
-
-    /// One random transaction, a hundredth of a second after the last.
-    fn step(&mut self) {
-        self.now_ms += 10;
-        self.clock.advance_ms(10);
-        let mut state = self.states.last_key_value().expect("there is one").1.clone();
-        let db = self.rng.below(u64::from(DATABASES)) as DbIndex;
-        let n = self.rng.below(60);
-        let mut key = format!("{}:{n}", ["user", "use", "job"][n as usize % 3]).into_bytes();
-        if self.rng.below(40) == 0 {
-            // Longer than the tree takes.
-            key.resize(70_000, b'x');
-        }
-        let value = format!("{}", self.rng.next_u64()).into_bytes();
-        let deadline = n.is_multiple_of(7).then_some(FAR_MS + n);
-        let limits = EncodingLimits::default();
-        let journal = ToLog(&self.log);
-        let mut buffers = Buffers::default();
-        let options = options(self.now_ms, &limits);
-        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &journal, &mut buffers, options);
-        txn.select(db);
-        match self.rng.below(if self.is_wild { 100 } else { 97 }) {
-            0..=79 => {
-                txn.set_string(&key, &value, deadline);
-                state.insert((db, key), (value, deadline));
-            }
-            80..=96 => {
-                txn.delete(&key);
-                state.remove(&(db, key));
-            }
-            97 => {
-                txn.flush(db);
-                state.retain(|(of, _), _| *of != db);
-            }
-            _ => {
-                let other = (db + 1) % DATABASES;
-                txn.swap(db, other);
-                let swapped = |of| match of {
-                    of if of == db => other,
-                    of if of == other => db,
-                    of => of,
-                };
-                state = state.into_iter().map(|((of, key), v)| ((swapped(of), key), v)).collect();
-            }
-        }
-        txn.finish();
-        let newest = self.log.newest();
-        self.times.entry(newest).or_insert(self.now_ms);
-        self.states.insert(newest, state);
-    }
-
-    fn steps(&mut self, count: usize) {
-        (0..count).for_each(|_| self.step());
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn try_backup(&self, to: &Path) -> Result<Made, BackupError> {
-        let folders = [self.path("data")];
-        let source =
-            Source { base: &self.base, log: &self.log, databases: DATABASES, folders: &folders };
-        make(&source, to, &self.clock)
-    }
-
-    fn backup(&self) -> Made {
-        self.try_backup(&self.path("backup")).expect("it can be made")
-    }
-
-    fn restore(
-        &self,
-        goal: Goal,
-        prefix: Option<&str>,
-    ) -> Result<(TempDir, Restored), BackupError> {
-        let to = temp_dir();
-        let mut rng = SeededRng::new(9);
-        let prefix = prefix.map(str::as_bytes);
-        let restored =
-            restore(&self.path("backup"), to.path(), goal, prefix, &self.clock, &mut rng)?;
-        Ok((to, restored))
-    }
-
-    /// What a server would find in a restored folder.
-    fn read(&self, folder: &Path, revision: Revision) -> State {
-        let base = Base::open(&folder.join("archive"), 5, 1 << 20).expect("it is whole");
-        let log = open_log(&folder.join("log"), base.revision());
-        assert_eq!((log.id(), base.revision()), (self.log.id(), revision));
-        assert_eq!(log.newest(), revision, "the log goes on there");
-        base.adopt(log.id()).expect("the two belong together");
-        assert_eq!(base.directory().seed, self.base.directory().seed);
-        contents(&Arc::new(base))
-    }
-}
-
-/// Of those who change nothing.
-struct NoJournal;
-
-impl Journal for NoJournal {
-    fn reserve(&self) -> Revision {
-        unreachable!("nothing is changed")
-    }
-
-    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
-}
-
-fn contents(base: &Arc<Base>) -> State {
-    let directory = base.directory();
-    let keyspace = Keyspace::new(DATABASES, directory.seed);
-    let limits = EncodingLimits::default();
-    let backing = BaseBacking::new(base.clone(), limits);
-    for database in &directory.databases {
-        keyspace.back(backing.clone(), database.db, database.space, &database.keys);
-    }
-    let mut buffers = Buffers::default();
-    let mut txn = Txn::begin(&keyspace, &Scope::All, &NoJournal, &mut buffers, options(0, &limits));
-    let mut found = State::new();
-    for db in 0..DATABASES {
-        txn.select(db);
-        let count = txn.len();
-        let mut values = Vec::new();
-        txn.scan(0, usize::MAX, &mut |key, value| {
-            let ValueRef::Str(value) = value else { panic!("only strings were written") };
-            values.push((key.to_vec(), value.to_vec()));
-        })
-        .expect("the base can be read");
-        assert_eq!(values.len(), count, "keys of database {db}");
-        for (key, value) in values {
-            let deadline = txn.info(&key).expect("just seen").deadline;
-            found.insert((db, key), (value, deadline));
-        }
-    }
-    assert_eq!(directory.keys(), found.len() as u64);
-    found
-}
-
-/// A database whose base is behind its log, with a backup of it.
-fn backed_up(seed: u64) -> (Database, Made) {
-    back_up(Database::new(seed))
-}
-
-fn back_up(mut database: Database) -> (Database, Made) {
-    database.steps(150);
-    database.checkpoint();
-    database.steps(150);
-    let made = database.backup();
-    (database, made)
-}
+use database::{DATABASES, Database, NoJournal, ToLog, back_up, backed_up, open_log, options};
 
 #[test]
 fn every_state_from_the_base_on_can_be_restored() {
@@ -437,30 +179,14 @@ fn branches_are_restored_with_what_their_parent_had() {
         txn.finish();
     };
     set(b"old");
-    let branch = Branch {
-        id: BranchId(1),
-        name: b"dev".to_vec(),
-        parent: BranchId::MAIN,
-        base: Revision::ZERO,
-        forked: Revision::ZERO,
-        created_ms: database.now_ms,
-        created_by: b"ann".to_vec(),
-        deadline_ms: None,
-        quota_bytes: 0,
-        is_readonly: false,
-        is_kept: false,
-        is_merge_only: false,
-    };
-    let mut effects = Vec::new();
-    Effect::Fork { row: &branch.encode(), state: None }.encode(&mut effects);
-    ToLog(&database.log).append(database.log.reserve(), database.now_ms, 0, &effects);
+    database.fork(1, "dev");
     set(b"new");
     let made = database.backup();
     assert!(made.oldest.0 + 3 <= made.newest.0, "{made:?}");
     let (folder, _) = database.restore(Goal::Newest, None).expect("it is there");
     let base = Base::open(&folder.path().join("archive"), 5, 1 << 20).expect("it is whole");
     let base = Arc::new(base);
-    for (id, expected) in [(BranchId::MAIN, b"new"), (branch.id, b"old")] {
+    for (id, expected) in [(BranchId::MAIN, b"new"), (BranchId(1), b"old")] {
         let (directory, limits) = (base.directory(), EncodingLimits::default());
         let keyspace = Keyspace::new(DATABASES, directory.seed);
         let backing = BaseBacking::new(base.clone(), limits);
@@ -555,8 +281,8 @@ fn damage_anywhere_is_found_and_nothing_is_restored() {
             assert!(problems[0].starts_with(place.as_str()), "{problems:?}");
             let to = database.path("restored");
             let mut rng = SeededRng::new(1);
-            let error = restore(&dir, &to, Goal::Newest, None, &database.clock, &mut rng)
-                .expect_err("damaged");
+            let all = Wanted::all(Goal::Newest);
+            let error = restore(&dir, &to, &all, &database.clock, &mut rng).expect_err("damaged");
             assert!(matches!(error, BackupError::Damaged { .. }), "{place}: {error}");
             assert!(!to.exists(), "nothing is left of it");
             let _ = fs::remove_file(&path);
@@ -678,9 +404,9 @@ fn other_folders_are_left_alone() {
     let to = temp_dir();
     fs::write(to.path().join("letter.txt"), "dear").expect("ours");
     let mut rng = SeededRng::new(1);
+    let (from, all) = (database.path("backup"), Wanted::all(Goal::Newest));
     let error =
-        restore(&database.path("backup"), to.path(), Goal::Newest, None, &database.clock, &mut rng)
-            .expect_err("it is not empty");
+        restore(&from, to.path(), &all, &database.clock, &mut rng).expect_err("it is not empty");
     assert!(error.to_string().contains("\"letter.txt\""), "{error}");
     assert!(to.path().join("letter.txt").exists());
 }

@@ -1,0 +1,243 @@
+//! HISTORY.PURGE where there are branches and tags: what is erased, and what
+//! those who still read it are left.
+
+use std::path::PathBuf;
+
+use base::Frame;
+use testkit::Server;
+
+use crate::ALCID;
+use crate::policy::files_with;
+use crate::wire::{Wire, eventually};
+
+/// Everything is on disk before it is acknowledged, so a kill loses nothing.
+const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+
+/// A client on a branch.
+fn on(server: &Server, branch: &str) -> Wire {
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["BRANCH", "USE", branch]), "OK");
+    wire
+}
+
+fn make(wire: &mut Wire, words: &[&str]) {
+    let reply = wire.call(&[&["BRANCH", "CREATE"], words].concat());
+    assert!(!matches!(reply, Frame::Error(_)), "{reply:?}");
+}
+
+fn purged(wire: &mut Wire, key: &str) -> i64 {
+    match wire.call(&["HISTORY.PURGE", key, "CONFIRM"]) {
+        Frame::Integer(transactions) => transactions,
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+fn refused(wire: &mut Wire, words: &[&str]) -> String {
+    let said = wire.text(&[&["HISTORY.PURGE"], words, &["CONFIRM"]].concat());
+    assert!(said.starts_with("BRANCHBUSY ") && said.contains("HISTORY.PURGE there"), "{said}");
+    said
+}
+
+fn is_compacted(wire: &mut Wire, at: &str, key: &str) {
+    let said = wire.text(&["AT", at, "GET", key]);
+    assert!(said.starts_with("COMPACTED "), "{at} {key}: {said}");
+}
+
+const NONE: &[PathBuf] = &[];
+
+#[test]
+fn what_a_branch_has_purged_is_in_no_file_and_others_keep_theirs() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    for value in ["Arthur0", "Arthur1"] {
+        assert_eq!(main.text(&["SET", "k", value]), "OK");
+    }
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    for value in ["Zaphod0", "Zaphod1"] {
+        assert_eq!(dev.text(&["SET", "k", value]), "OK");
+        assert_eq!(dev.text(&["SAVE"]), "OK");
+    }
+    // What another key has by a rename is its own.
+    assert_eq!(dev.text(&["RENAME", "k", "heir"]), "OK");
+    assert_eq!(dev.call(&["APPEND", "heir", "!"]), Frame::Integer(8));
+    assert_eq!(dev.text(&["SET", "heir", "Marvin"]), "OK");
+    assert_eq!(dev.text(&["SET", "k", "Zaphod2"]), "OK");
+    assert_eq!(dev.text(&["SET", "k", "Trillian"]), "OK");
+    let digests = [main.text(&["DEBUG", "DIGEST"]), dev.text(&["DEBUG", "DIGEST"])];
+    assert_eq!(purged(&mut dev, "k"), 5);
+    // Of what was renamed its new name tells.
+    assert_eq!(purged(&mut dev, "heir"), 3);
+    for crash in [false, true] {
+        if crash {
+            server.kill();
+            server.restart();
+            main = Wire::connect(server.addr());
+            dev = on(&server, "dev");
+        }
+        assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+        let now = [main.text(&["DEBUG", "DIGEST"]), dev.text(&["DEBUG", "DIGEST"])];
+        assert_eq!(now, digests);
+        assert_eq!(main.text(&["AT", "r:1", "GET", "k"]), "Arthur0");
+        assert_eq!(main.text(&["AT", "r:4", "GET", "k"]), "Arthur1");
+        for at in ["r:1", "r:3", "r:4", "r:8"] {
+            is_compacted(&mut dev, at, "k");
+        }
+        assert_eq!(dev.text(&["AT", "r:4", "TYPE", "other"]), "none");
+    }
+    // Archived once more, by a batch that knows nothing of it.
+    assert_eq!(dev.text(&["SET", "later", "1"]), "OK");
+    assert_eq!(dev.text(&["SAVE"]), "OK");
+    server.kill();
+    server.restart();
+    is_compacted(&mut on(&server, "dev"), "r:4", "k");
+}
+
+#[test]
+fn nothing_is_purged_below_a_branch_until_that_has_its_own() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "k", "Zaphod"]), "OK");
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    make(&mut dev, &["dev/two", "FROM", "dev"]);
+    assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
+    let said = refused(&mut main, &["k"]);
+    assert!(said.contains("the branch 'dev' has 'k' from here"), "{said}");
+    assert!(said.contains("the branch 'dev/two' has 'k' from here"), "{said}");
+    refused(&mut main, &["PREFIX", ""]);
+    // It may be read as it was on these since.
+    for branch in ["dev", "dev/two"] {
+        assert_eq!(on(&server, branch).text(&["SET", "k", "Trillian"]), "OK");
+        refused(&mut main, &["k"]);
+    }
+    // Of dev's own past, dev/two has nothing.
+    purged(&mut dev, "k");
+    let said = refused(&mut main, &["k"]);
+    assert!(!said.contains("'dev' has"), "{said}");
+    purged(&mut on(&server, "dev/two"), "k");
+    purged(&mut main, "k");
+    for crash in [false, true] {
+        if crash {
+            server.kill();
+            server.restart();
+        }
+        assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+        for (branch, value) in [("main", "Marvin"), ("dev", "Trillian"), ("dev/two", "Trillian")] {
+            let mut wire = on(&server, branch);
+            assert_eq!(wire.text(&["GET", "k"]), value);
+            assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(1));
+            (1..=6).for_each(|at| is_compacted(&mut wire, &format!("r:{at}"), "k"));
+        }
+    }
+    // What a branch begins with that is made from before is not there.
+    let mut main = Wire::connect(server.addr());
+    make(&mut main, &["before", "AT", "r:1"]);
+    assert_eq!(on(&server, "before").call(&["DBSIZE"]), Frame::Integer(0));
+    // Nor is there anything that a merge could compare with.
+    let said = main.text(&["BRANCH", "MERGE", "dev", "INTO", "main"]);
+    assert!(said.starts_with("MERGECONFLICT"), "{said}");
+}
+
+#[test]
+fn what_no_state_of_a_branch_shows_any_more_may_go() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    for key in ["set", "removed", "renamed"] {
+        assert_eq!(main.text(&["SET", key, "Zaphod"]), "OK");
+    }
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    assert_eq!(dev.text(&["SET", "set", "Trillian"]), "OK");
+    assert_eq!(dev.call(&["DEL", "removed"]), Frame::Integer(1));
+    assert_eq!(dev.text(&["RENAME", "renamed", "new"]), "OK");
+    assert_eq!(dev.text(&["SET", "new", "Ford"]), "OK");
+    for key in ["set", "removed", "renamed"] {
+        assert_eq!(main.text(&["SET", key, "Marvin"]), "OK");
+        let said = refused(&mut main, &[key]);
+        assert!(said.contains(&format!("the branch 'dev' has '{key}'")), "{said}");
+    }
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert!(matches!(main.call(&["HISTORY.COMPACT"]), Frame::Integer(11..)));
+    for key in ["set", "removed", "renamed"] {
+        purged(&mut main, key);
+    }
+    purged(&mut dev, "new");
+    assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+    assert_eq!(dev.text(&["GET", "set"]), "Trillian");
+    assert_eq!(dev.text(&["GET", "new"]), "Ford");
+    assert_eq!(dev.call(&["DBSIZE"]), Frame::Integer(2));
+}
+
+#[test]
+fn a_tag_keeps_what_it_names() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "k", "Zaphod"]), "OK");
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    assert!(matches!(dev.call(&["TAG", "CREATE", "v1"]), Frame::Integer(_)));
+    purged(&mut dev, "k");
+    assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
+    let said = refused(&mut main, &["k"]);
+    assert!(said.contains("the tag 'v1' has 'k' from here"), "{said}");
+    assert_eq!(main.text(&["TAG", "DELETE", "v1"]), "OK");
+    // What dev has is its own copy.
+    assert_eq!(dev.text(&["GET", "k"]), "Zaphod");
+    assert_eq!(dev.call(&["DEL", "k"]), Frame::Integer(1));
+    purged(&mut dev, "k");
+    purged(&mut main, "k");
+    assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+    assert_eq!(dev.call(&["EXISTS", "k"]), Frame::Integer(0));
+}
+
+#[test]
+fn purges_that_were_cut_short_go_on_one_after_the_other() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    for wire in [&mut main, &mut dev] {
+        assert_eq!(wire.text(&["SET", "k", "Zaphod"]), "OK");
+        assert_eq!(wire.text(&["SET", "k", "Marvin"]), "OK");
+    }
+    let data_dir = server.data_dir();
+    // Nothing can be written where the segment is to be written anew.
+    let in_the_way = data_dir.join("log/00000000000000000001.alog.rewrite");
+    std::fs::create_dir(&in_the_way).expect("ours");
+    for wire in [&mut main, &mut dev] {
+        let said = wire.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+        assert!(said.contains("it is not erased from every file"), "{said}");
+        is_compacted(wire, "r:2", "k");
+    }
+    assert!(!files_with(&data_dir, b"Zaphod").is_empty());
+    server.kill();
+    std::fs::remove_dir(&in_the_way).expect("ours");
+    server.restart();
+    eventually("the rest is erased", || files_with(&data_dir, b"Zaphod").is_empty());
+    for branch in ["main", "dev"] {
+        assert_eq!(on(&server, branch).text(&["GET", "k"]), "Marvin");
+    }
+}
+
+#[test]
+fn what_stood_in_another_database_when_a_branch_was_made_is_left_alone() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "k", "Ford"]), "OK");
+    make(&mut main, &["dev"]);
+    purged(&mut on(&server, "dev"), "k");
+    assert_eq!(main.text(&["SWAPDB", "0", "1"]), "OK");
+    assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("changed places at revision 4"), "{said}");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert!(matches!(main.call(&["HISTORY.COMPACT"]), Frame::Integer(5..)));
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("since a state that a branch or a tag keeps"), "{said}");
+    assert_eq!(main.text(&["BRANCH", "DELETE", "dev", "FORCE"]), "OK");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    purged(&mut main, "k");
+    assert_eq!(main.text(&["SELECT", "1"]), "OK");
+    assert_eq!(main.text(&["GET", "k"]), "Ford");
+}

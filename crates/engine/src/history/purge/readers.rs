@@ -1,0 +1,202 @@
+//! Who else reads what a purge is to erase: tags that name a revision with it,
+//! and branches that have it from this one since they were made.
+//!
+//! A branch reads on through its fork until it has something of its own, be it
+//! that the key is gone. So the oldest state of it that may still be read tells:
+//! what stands there by a revision of its own, or does not stand there, never
+//! comes from below again.
+
+use base::{BranchId, Revision};
+use command::{Error, Result};
+use keyspace::{Branch, Branches};
+
+use super::Job;
+use crate::travel::Moment;
+
+/// A state in which a key may be that is to be erased.
+struct Reader {
+    /// For whoever is told.
+    name: String,
+    branch: BranchId,
+    at: Revision,
+}
+
+impl Job<'_> {
+    /// Fails where a branch or a tag would be left with a hole.
+    pub(super) fn check_readers(&self) -> Result {
+        let known = self.engine.branches.known.read().clone();
+        let mut found = Vec::new();
+        for reader in self.readers(&known)? {
+            if let Some(key) = self.read_by(&known, &reader)? {
+                found.push(format!("{} has '{}' from here", reader.name, key.escape_ascii()));
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "BRANCHBUSY {}; let a branch have its own by HISTORY.PURGE there, or delete it (BRANCH DELETE), and \
+             delete the tags (TAG DELETE)",
+            found.join(", ")
+        )))
+    }
+
+    /// The oldest state of a branch that can be read.
+    pub(super) fn begin(&self, branch: BranchId) -> Result<Revision> {
+        let forked = self.engine.branches.known.read().get(branch).map(|row| row.forked);
+        Ok(self.engine.needs_past()?.oldest().max(forked.unwrap_or_default()))
+    }
+
+    fn readers(&self, known: &Branches) -> Result<Vec<Reader>> {
+        let own = self.branch.id;
+        let heirs = || known.iter().filter(|row| row.id != own && may_have(known, row, own));
+        let mut readers = Vec::new();
+        for (name, tag) in known.tags() {
+            let name = String::from_utf8_lossy(name);
+            let at = tag.revision;
+            readers.push(Reader { name: format!("the tag '{name}'"), branch: own, at });
+            for row in heirs().filter(|row| row.forked <= at) {
+                let branch = String::from_utf8_lossy(&row.name);
+                let name = format!("the tag '{name}' on the branch '{branch}'");
+                readers.push(Reader { name, branch: row.id, at });
+            }
+        }
+        for row in heirs() {
+            let name = format!("the branch '{}'", String::from_utf8_lossy(&row.name));
+            readers.push(Reader { name, branch: row.id, at: self.begin(row.id)? });
+        }
+        Ok(readers)
+    }
+
+    /// A key to be erased that a reader has from this branch.
+    fn read_by(&self, known: &Branches, reader: &Reader) -> Result<Option<Vec<u8>>> {
+        if !self.is_prefix {
+            let is_read = self.is_read_by(known, reader, self.key)?;
+            return Ok(is_read.then(|| self.key.to_vec()));
+        }
+        let moment = Moment { branch: reader.branch, revision: reader.at, time_ms: 0 };
+        let view = self.engine.view_at(moment)?;
+        let mut keys = Vec::new();
+        self.engine.each_key(&view, self.db, &mut |key| {
+            if key.starts_with(self.key) {
+                keys.push(key.to_vec());
+            }
+        })?;
+        for key in keys {
+            if self.is_read_by(known, reader, &key)? {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_read_by(&self, known: &Branches, reader: &Reader, key: &[u8]) -> Result<bool> {
+        // What is erased already is read by nobody.
+        if self.engine.purged_from(reader.branch, self.db, key) > reader.at {
+            return Ok(false);
+        }
+        let (branch, at) = self.engine.line(reader.branch).at(reader.at);
+        let stored = self.engine.needs_past()?.key(branch, at, self.db, key)?;
+        Ok(stored.is_some_and(|it| is_from(known, reader.branch, it.revision, self.branch.id)))
+    }
+}
+
+/// Whether a branch may have keys from another one.
+fn may_have(known: &Branches, row: &Branch, from: BranchId) -> bool {
+    let (mut branch, mut upto) = (row.parent, row.base);
+    loop {
+        if branch == from {
+            return true;
+        }
+        match known.get(branch) {
+            Some(row) if row.forked <= upto => (branch, upto) = (row.parent, row.base),
+            // Gone or begun anew: whose it had nobody knows.
+            found => return found.is_some() || branch != BranchId::MAIN,
+        }
+    }
+}
+
+/// Whether what a branch has by a revision may be another one's.
+fn is_from(known: &Branches, branch: BranchId, revision: Revision, from: BranchId) -> bool {
+    let (mut branch, mut upto) = (branch, Revision(u64::MAX));
+    loop {
+        match known.get(branch) {
+            None => return branch == from || branch != BranchId::MAIN,
+            // It began anew since.
+            Some(row) if row.forked > upto => return true,
+            Some(row) if revision >= row.forked => return branch == from,
+            // It is older than the other one.
+            Some(_) if branch == from => return false,
+            Some(row) => (branch, upto) = (row.parent, row.base),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyspace::effect::Effect;
+
+    use super::*;
+
+    /// Branch 1 of main at 10, 2 of 1 at 20, 3 of main at 30.
+    fn known() -> Branches {
+        let mut known = Branches::default();
+        [(1, 0, 10), (2, 1, 20), (3, 0, 30)].into_iter().for_each(|it| fork(&mut known, it));
+        known
+    }
+
+    fn fork(known: &mut Branches, (id, parent, at): (u32, u32, u64)) {
+        let row = Branch {
+            id: BranchId(id),
+            name: format!("b{id}").into_bytes(),
+            parent: BranchId(parent),
+            base: Revision::ZERO,
+            forked: Revision::ZERO,
+            created_ms: 0,
+            created_by: Vec::new(),
+            deadline_ms: None,
+            quota_bytes: 0,
+            is_readonly: false,
+            is_kept: false,
+            is_merge_only: false,
+        };
+        record(known, at, &Effect::Fork { row: &row.encode(), state: None });
+    }
+
+    fn record(known: &mut Branches, at: u64, effect: &Effect<'_>) {
+        let mut effects = Vec::new();
+        effect.encode(&mut effects);
+        known.apply(Revision(at), 0, &effects).expect("it fits");
+    }
+
+    fn from(known: &Branches, branch: u32, revision: u64, from: u32) -> bool {
+        is_from(known, BranchId(branch), Revision(revision), BranchId(from))
+    }
+
+    fn heir(known: &Branches, branch: u32, from: u32) -> bool {
+        let row = known.get(BranchId(branch)).expect("it is there");
+        may_have(known, row, BranchId(from))
+    }
+
+    #[test]
+    fn whose_a_value_is_says_its_revision() {
+        let known = known();
+        assert!(from(&known, 0, 5, 0));
+        assert!(from(&known, 2, 5, 0) && from(&known, 2, 15, 1) && from(&known, 2, 25, 2));
+        assert!(!from(&known, 2, 15, 0) && !from(&known, 2, 25, 1) && !from(&known, 2, 5, 1));
+        assert!(heir(&known, 1, 0) && heir(&known, 2, 1) && heir(&known, 2, 0));
+        assert!(!heir(&known, 3, 1) && !heir(&known, 1, 2));
+    }
+
+    #[test]
+    fn what_nobody_knows_may_be_anybodys() {
+        let mut gone = known();
+        record(&mut gone, 40, &Effect::BranchGone { branch: BranchId(1) });
+        let mut anew = known();
+        fork(&mut anew, (1, 0, 40));
+        for known in [gone, anew] {
+            assert!(from(&known, 2, 15, 0) && from(&known, 2, 15, 3) && heir(&known, 2, 3));
+            assert!(!from(&known, 2, 25, 0) && !from(&known, 3, 5, 1));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Scheduled backups: when the next one is due, and how the last one went.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use settings::{Schedule, Settings};
+
+use crate::checkpoint::{Archive, BackedUp};
+use crate::engine::Engine;
+
+/// What is known of scheduled backups. Times are in milliseconds since 1970.
+#[derive(Debug, Default)]
+pub(crate) struct Backups(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What `next_ms` was made from: the folder and the schedule.
+    planned: Option<(PathBuf, String)>,
+    /// When the next one is due.
+    next_ms: Option<u64>,
+    is_running: bool,
+    /// When the last one that was made began.
+    success_ms: u64,
+    took_ms: u64,
+    /// The newest revision in it.
+    revision: u64,
+    made: u64,
+    failed: u64,
+    /// When the last one that failed began.
+    error_ms: u64,
+    /// Why the last one failed; empty once one is made.
+    error: String,
+}
+
+impl Engine {
+    /// Begins a backup if one is due. To be called again and again; costs next to
+    /// nothing where none is.
+    pub fn run_backups(self: &Arc<Self>) {
+        let live = self.live();
+        let settings = &live.settings;
+        let Some(archive) = self.archive() else { return };
+        let Some(row) = self.plan_backups(settings, archive) else { return };
+        // One that a client asked for comes first; this one stays due.
+        if self.backs_up.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.backups.0.lock().is_running = true;
+        let keep = usize::try_from(settings.backup_keep).unwrap_or(usize::MAX);
+        let with_history = settings.backup_history;
+        let began_ms = self.clock.now_ms();
+        let (engine, archive) = (self.clone(), archive.clone());
+        let thread = std::thread::Builder::new().name("backup".to_owned());
+        let spawned = thread.spawn(move || {
+            let made = archive.backup_in_row(&row, keep, with_history);
+            engine.end_backup(began_ms, made);
+        });
+        if let Err(error) = spawned {
+            self.end_backup(began_ms, Err(format!("no thread for the backup: {error}")));
+        }
+    }
+
+    /// The folder of the backup that is due; plans the one after it.
+    fn plan_backups(
+        self: &Arc<Self>,
+        settings: &Settings,
+        archive: &Arc<dyn Archive>,
+    ) -> Option<PathBuf> {
+        let mut state = self.backups.0.lock();
+        let (Some(row), Some(schedule)) =
+            (&settings.backup_folder, Schedule::parse(&settings.backup_schedule))
+        else {
+            (state.planned, state.next_ms) = (None, None);
+            return None;
+        };
+        let now_ms = self.clock.now_ms();
+        let plan = (row.clone(), settings.backup_schedule.clone());
+        if state.planned.as_ref() != Some(&plan) {
+            state.next_ms = None;
+            state.planned = Some(plan.clone());
+            match schedule {
+                Schedule::Cron(_) => state.next_ms = schedule.next_ms(None, now_ms),
+                Schedule::Every(_) => self.plan_from_newest(plan, schedule.clone(), archive),
+            }
+        }
+        if state.is_running || state.next_ms.is_none_or(|next_ms| next_ms > now_ms) {
+            return None;
+        }
+        if self.backs_up.load(Ordering::Acquire) {
+            return None;
+        }
+        state.next_ms = schedule.next_ms(Some(now_ms), now_ms);
+        Some(row.clone())
+    }
+
+    /// Plans the first one after the newest that there is, from before a restart
+    /// too: else a server that is often started anew would never get to it.
+    /// Beside others, as who knows how long the disk takes.
+    fn plan_from_newest(
+        self: &Arc<Self>,
+        plan: (PathBuf, String),
+        schedule: Schedule,
+        archive: &Arc<dyn Archive>,
+    ) {
+        let (engine, archive) = (self.clone(), archive.clone());
+        let thread = std::thread::Builder::new().name("backup-plan".to_owned());
+        let spawned = thread.spawn(move || {
+            let newest_ms = archive.newest_backup_ms(&plan.0);
+            let mut state = engine.backups.0.lock();
+            if state.planned.as_ref() == Some(&plan) {
+                state.next_ms = schedule.next_ms(newest_ms, engine.clock.now_ms());
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(
+                "no thread to plan backups: {error}; the next change of settings tries again"
+            );
+        }
+    }
+
+    fn end_backup(&self, began_ms: u64, made: Result<BackedUp, String>) {
+        self.backs_up.store(false, Ordering::Release);
+        let mut state = self.backups.0.lock();
+        state.is_running = false;
+        match made {
+            Ok(made) => {
+                (state.success_ms, state.took_ms) = (began_ms, made.took_ms);
+                state.revision = made.revision.0;
+                state.made += 1;
+                state.error.clear();
+            }
+            Err(error) => {
+                tracing::error!("scheduled backup failed: {error}");
+                state.error_ms = began_ms;
+                state.failed += 1;
+                state.error = error.replace(['\r', '\n'], " ");
+            }
+        }
+    }
+
+    /// Lines for `INFO persistence`.
+    pub(crate) fn report_backups(&self) -> [(&'static str, String); 9] {
+        let state = self.backups.0.lock();
+        let seconds = |ms: u64| (ms / 1000).to_string();
+        [
+            ("backup_in_progress", u8::from(self.backs_up.load(Ordering::Acquire)).to_string()),
+            ("backup_next_time", state.next_ms.map_or("0".to_owned(), seconds)),
+            ("backup_last_success_time", seconds(state.success_ms)),
+            ("backup_last_success_revision", state.revision.to_string()),
+            ("backup_last_success_ms", state.took_ms.to_string()),
+            ("backup_last_error_time", seconds(state.error_ms)),
+            ("backup_last_error", state.error.clone()),
+            ("backups_made", state.made.to_string()),
+            ("backups_failed", state.failed.to_string()),
+        ]
+    }
+}
