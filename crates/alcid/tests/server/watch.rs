@@ -187,7 +187,17 @@ fn values_are_those_before_and_after() {
 
 #[test]
 fn each_change_once_over_kills() {
-    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    each_once_over_kills("always");
+}
+
+/// What is told outlives the process though no sync covers it.
+#[test]
+fn each_change_once_over_kills_without_syncs() {
+    each_once_over_kills("no");
+}
+
+fn each_once_over_kills(fsync: &str) {
+    let mut server = Server::start(ALCID, &["--aof-fsync", fsync]);
     let mut rng = SeededRng::new(13);
     let (mut seen, mut next) = (Vec::<Told>::new(), 1);
     for round in 0..4 {
