@@ -17,6 +17,9 @@ use crate::shard::{Keyspace, SHARDS, Shard};
 /// Keys of one look ahead.
 pub const WARM_KEYS_MAX: usize = 16;
 
+/// Which of the locked shards, which bit of the answer, and the key with its hash.
+type Lookup<'k> = (u8, u32, u64, &'k [u8]);
+
 impl Keyspace {
     /// Looks keys up and forgets what it finds. A hint: shards that somebody
     /// else has locked are left out, and nothing changes. Answers a bit for each
@@ -24,7 +27,7 @@ impl Keyspace {
     pub fn warm(&self, db: DbIndex, keys: &[&[u8]]) -> u32 {
         let mut place_of = [u8::MAX; SHARDS];
         let mut guards: SmallVec<[MutexGuard<'_, Shard>; WARM_KEYS_MAX]> = SmallVec::new();
-        let mut lookups: SmallVec<[(u8, u32, u64, &[u8]); WARM_KEYS_MAX]> = SmallVec::new();
+        let mut lookups: SmallVec<[Lookup<'_>; WARM_KEYS_MAX]> = SmallVec::new();
         for (bit, &key) in (0..).zip(keys.iter().take(WARM_KEYS_MAX)) {
             let (shard, hash) = self.locate(key);
             if place_of[shard] == u8::MAX {
