@@ -23,14 +23,15 @@
 #                had BUSY more writes (beside); `first` the first time
 # merge-records  records that merging CHANGES changes makes (bar: 1). How long that
 #                takes, and merging into main after its BUSY writes, is told beside
-# space-*        bytes on disk, and of memory, after a branch with OPERATIONS keys
-#                of its own was deleted, beside before it was made (bar: 1.1)
+# space-*        bytes on disk, and of memory, after a branch with OWN keys of
+#                its own was deleted, beside before it was made (bar: 1.1)
 # Further settings: scripts/lib.sh.
 
 . "$(dirname "$0")/lib.sh"
 
 KEYS=${KEYS:-1000000}
-OPERATIONS=${OPERATIONS:-200000}
+OPERATIONS=${OPERATIONS:-100000}
+OWN=${OWN:-200000}
 READS=${READS:-5000}
 CHANGES=${CHANGES:-1000}
 CREATED=${CREATED:-50}
@@ -40,13 +41,13 @@ ROUNDS=${ROUNDS:-3}
 prepare_server
 launch server alcid
 python3 - "$HOST" "$server_port" "$server_pid" "$server_dir" \
-  "$KEYS" "$OPERATIONS" "$READS" "$CHANGES" "$CREATED" "$BUSY" "$ROUNDS" <<'PY'
+  "$KEYS" "$OPERATIONS" "$READS" "$CHANGES" "$CREATED" "$BUSY" "$ROUNDS" "$OWN" <<'PY'
 import os, random, subprocess, sys, time
 
 from resp import Client, bar, finish, median, percentile
 
 host, port, pid, folder = sys.argv[1:5]
-keys, operations, reads, changes, created, busy, rounds = map(int, sys.argv[5:12])
+keys, operations, reads, changes, created, busy, rounds, own = map(int, sys.argv[5:13])
 main, rng = Client(host, port), random.Random(1)
 tick = os.sysconf("SC_CLK_TCK")
 reads, operations, changes = min(reads, keys // 2), min(operations, keys), min(changes, keys)
@@ -255,13 +256,13 @@ def stand_still():
 
 before = stand_still()
 create("own")
-pipeline(on("own"), [Client.encode("SET", f"own:{n:09d}", value % n) for n in range(operations)], 1000)
+pipeline(on("own"), [Client.encode("SET", f"own:{n:09d}", value % n) for n in range(own)], 1000)
 settle()
 during = disk(), memory()
 main.call("BRANCH", "DELETE", "own", "FORCE")
 after = stand_still()
 for at, name in enumerate(("disk", "memory")):
-    print(f"{name}: {before[at]} bytes, {during[at]} with {operations} own keys, {after[at]} after")
+    print(f"{name}: {before[at]} bytes, {during[at]} with {own} own keys, {after[at]} after")
     bar(f"space-{name}", after[at] / before[at], "at-most", 1.1)
 finish()
 PY

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use base::{BranchId, Clock, DbIndex, Revision, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
-use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
+use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions, WARM_KEYS_MAX};
 use parking_lot::{Mutex, RwLock};
 use settings::{SelectBranch, Settings};
+use smallvec::SmallVec;
 
 use crate::blocking::Blocking;
 use crate::branch::{LiveBranch, LiveBranches};
@@ -331,10 +332,15 @@ impl Engine {
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
         let branch = self.branch_of(session);
-        branch.keyspace.warm(session.db, keys);
+        let missing = branch.keyspace.warm(session.db, keys);
         // What a branch does not have is looked up there.
-        if let Some(parent) = branch.parent.as_ref().filter(|_| branch.keyspace.is_backed()) {
-            parent.warm(session.db, keys);
+        if missing > 0
+            && let Some(parent) = branch.parent.as_ref().filter(|_| branch.keyspace.is_backed())
+        {
+            let is_missing = |(at, _): &(usize, &&[u8])| missing >> at & 1 == 1;
+            let keys = keys.iter().take(WARM_KEYS_MAX).enumerate().filter(is_missing);
+            let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = keys.map(|(_, key)| *key).collect();
+            parent.warm(session.db, &keys);
         }
     }
 

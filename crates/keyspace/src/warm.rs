@@ -17,14 +17,18 @@ use crate::shard::{Keyspace, SHARDS, Shard};
 /// Keys of one look ahead.
 pub const WARM_KEYS_MAX: usize = 16;
 
+/// Which of the locked shards, which bit of the answer, and the key with its hash.
+type Lookup<'k> = (u8, u32, u64, &'k [u8]);
+
 impl Keyspace {
     /// Looks keys up and forgets what it finds. A hint: shards that somebody
-    /// else has locked are left out, and nothing changes.
-    pub fn warm(&self, db: DbIndex, keys: &[&[u8]]) {
+    /// else has locked are left out, and nothing changes. Answers a bit for each
+    /// key that was not found, the lowest for the first.
+    pub fn warm(&self, db: DbIndex, keys: &[&[u8]]) -> u32 {
         let mut place_of = [u8::MAX; SHARDS];
         let mut guards: SmallVec<[MutexGuard<'_, Shard>; WARM_KEYS_MAX]> = SmallVec::new();
-        let mut lookups: SmallVec<[(u8, u64, &[u8]); WARM_KEYS_MAX]> = SmallVec::new();
-        for &key in keys.iter().take(WARM_KEYS_MAX) {
+        let mut lookups: SmallVec<[Lookup<'_>; WARM_KEYS_MAX]> = SmallVec::new();
+        for (bit, &key) in (0..).zip(keys.iter().take(WARM_KEYS_MAX)) {
             let (shard, hash) = self.locate(key);
             if place_of[shard] == u8::MAX {
                 // Never waits, so the order of locking cannot matter.
@@ -32,11 +36,13 @@ impl Keyspace {
                 place_of[shard] = guards.len() as u8;
                 guards.push(guard);
             }
-            lookups.push((place_of[shard], hash, key));
+            lookups.push((place_of[shard], bit, hash, key));
         }
-        for &(place, hash, key) in &lookups {
+        let mut missing = 0;
+        for &(place, bit, hash, key) in &lookups {
             let table = &guards[usize::from(place)].dbs[usize::from(db)].table;
-            black_box(table.get(hash, key).is_some());
+            missing |= u32::from(black_box(table.get(hash, key).is_none())) << bit;
         }
+        missing
     }
 }
