@@ -187,9 +187,12 @@ fn keys_become_what_they_are_to_be_and_so_does_a_replay() {
             let now = shown(&fixture, place);
             assert_eq!(now, expected, "seed {seed}: {place:?}");
             let is_told = places.iter().any(|(db, key)| (*db, &**key) == (place.0, &place.1[..]));
-            assert_eq!(is_told, before != now, "seed {seed}: {place:?}");
-            restored += u64::from(before != now && now.is_some());
-            removed += u64::from(before != now && now.is_none());
+            // The order of elements counts, which is not to be seen here.
+            let has_order = |shown: &String| shown.starts_with("set") || shown.starts_with("hash");
+            let is_reordered = before == now && now.as_ref().is_some_and(has_order);
+            assert!(is_told == (before != now) || is_reordered, "seed {seed}: {place:?}");
+            restored += u64::from(is_told && now.is_some());
+            removed += u64::from(is_told && now.is_none());
         }
         assert_eq!(counts, (restored, removed), "seed {seed}");
         fixture.live.check().expect("it is sound");
