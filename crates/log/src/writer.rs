@@ -25,6 +25,10 @@ use crate::vfs::{Vfs, VfsFile, at};
 /// One second: what `everysec` may lose.
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// How long what is written may wait for a sync before nothing more is hurried:
+/// a disk that does not keep up then holds writers up as they fill the queue.
+const LATE_NS: u64 = 2 * SECOND_NS;
+
 #[derive(Debug)]
 pub(crate) struct Writer {
     vfs: Arc<dyn Vfs>,
@@ -43,6 +47,8 @@ pub(crate) struct Writer {
     synced: Revision,
     /// Monotonic time of the last sync.
     synced_ns: u64,
+    /// Monotonic time from which on something is written that no sync covers.
+    unsynced_ns: u64,
     /// The block that proves `synced`, see `BlockHeader::durable`, is written.
     marked: Revision,
     batch: Batch,
@@ -117,6 +123,7 @@ impl Writer {
             written,
             synced: written,
             synced_ns,
+            unsynced_ns: synced_ns,
             marked: Revision::ZERO,
             batch: Batch::default(),
             held: VecDeque::new(),
@@ -175,7 +182,11 @@ impl Writer {
         let is_possible = self.held.is_empty()
             && !self.is_old
             && self.shared.fault().is_none()
-            && self.shared.policy() != FsyncPolicy::Always;
+            && match self.shared.policy() {
+                FsyncPolicy::Always => false,
+                FsyncPolicy::EverySec => !self.is_late(),
+                FsyncPolicy::No => true,
+            };
         let room = self.shared.segment_bytes_max.saturating_sub(self.offset);
         let bytes_max = usize::try_from(room).unwrap_or(usize::MAX).min(self.block_max());
         let mut batch = std::mem::take(&mut self.batch);
@@ -194,6 +205,12 @@ impl Writer {
             self.held.push_front(batch);
         }
         true
+    }
+
+    /// Whether a sync takes too long.
+    fn is_late(&self) -> bool {
+        let now_ns = self.shared.clock.monotonic_ns();
+        self.written > self.synced && now_ns.saturating_sub(self.unsynced_ns) >= LATE_NS
     }
 
     /// From now on the tap is told.
@@ -296,6 +313,9 @@ impl Writer {
     /// Writes a batch as blocks, all of those that go into one segment at
     /// once; hands back what is left of it when the disk is full.
     fn write(&mut self, mut batch: Batch) -> Result<(), Batch> {
+        if self.written == self.synced {
+            self.unsynced_ns = self.shared.clock.monotonic_ns();
+        }
         let mut done = 0;
         while done < batch.content.len() {
             // A segment without a record is never full: the next one would have
@@ -447,6 +467,7 @@ impl Writer {
         let Some(Synced { upto, began_ns }) = synced else { return };
         self.synced_ns = self.shared.clock.monotonic_ns();
         self.synced = self.synced.max(upto);
+        self.unsynced_ns = began_ns;
         let stats = &self.shared.counters;
         stats.fsyncs.fetch_add(1, Ordering::Relaxed);
         stats.fsync_ns_last.store(self.synced_ns - began_ns, Ordering::Relaxed);

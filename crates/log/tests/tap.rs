@@ -57,7 +57,15 @@ fn options() -> LogOptions {
 }
 
 fn open(vfs: impl Vfs + 'static, options: LogOptions) -> (Log, Arc<Ear>) {
-    let (clock, mut rng) = (Arc::new(ManualClock::at_ms(1)), SeededRng::new(7));
+    open_at(vfs, options, Arc::new(ManualClock::at_ms(1)))
+}
+
+fn open_at(
+    vfs: impl Vfs + 'static,
+    options: LogOptions,
+    clock: Arc<ManualClock>,
+) -> (Log, Arc<Ear>) {
+    let mut rng = SeededRng::new(7);
     let replay = &mut |_: Record<'_>| Ok(());
     let (log, _) = Log::open_manual(
         Arc::new(vfs),
@@ -136,6 +144,28 @@ fn only_what_somebody_waits_for_is_hurried() {
     assert_eq!(ear.revisions(), [1, 2, 3, 4]);
     let said: Vec<bool> = ear.concerns.lock().iter().map(|(_, it)| it.is_wanted).collect();
     assert_eq!(said, [true, false]);
+}
+
+#[test]
+fn nothing_is_hurried_before_a_sync_that_is_late() {
+    let clock = Arc::new(ManualClock::at_ms(1));
+    let (log, ear) = open_at(MemVfs::new(), LogOptions::default(), clock.clone());
+    append(&log, "!a");
+    log.hurry();
+    clock.advance_ms(1900);
+    append(&log, "!b");
+    log.hurry();
+    assert_eq!(ear.revisions(), [1, 2]);
+    clock.advance_ms(200);
+    append(&log, "!c");
+    log.hurry();
+    assert_eq!(ear.revisions(), [1, 2], "what was written first waits for 2 s");
+    log.pump();
+    assert_eq!((ear.revisions(), log.durable()), (vec![1, 2, 3], Revision(3)));
+    clock.advance_ms(5000);
+    append(&log, "!d");
+    log.hurry();
+    assert_eq!(ear.revisions(), [1, 2, 3, 4]);
 }
 
 #[test]

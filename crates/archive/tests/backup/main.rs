@@ -12,7 +12,6 @@ use std::sync::Arc;
 use archive::backup::{BackupError, CONTENTS, Contents, Goal, Wanted, restore, verify};
 use archive::{Base, BaseBacking};
 use base::{BranchId, Revision, SeededRng};
-use keyspace::effect::Effect;
 use keyspace::types::{Hash, List, Zset};
 use keyspace::{Buffers, Editor, EncodingLimits, Keyspace, Scope, Txn, Value, dump};
 use log::{RealVfs, Vfs};
