@@ -28,10 +28,6 @@ fix:
 bench name="vs-redis" *args:
     benches/{{name}}.sh {{args}}
 
-# How soon a watch tells, and what idle ones cost; `just bench-watch latency` for one part.
-bench-watch *args:
-    scripts/bench-watch.sh {{args}}
-
 # A server on 127.0.0.1:6379; `just run --port 7000`.
 run *args:
     cargo run --release --bin alcid -- server {{args}}

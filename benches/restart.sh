@@ -13,11 +13,12 @@
 
 KEYS=${KEYS:-1000000}
 
-# Milliseconds until a server that is starting answers a GET.
+# first_answer PORT BEGAN: milliseconds from BEGAN, nanoseconds since 1970, until
+# a server that is starting answers a GET.
 first_answer() {
-  python3 - "$HOST" "$1" <<'PY'
+  python3 - "$HOST" "$1" "$2" <<'PY'
 import socket, sys, time
-began = time.monotonic()
+began_ns = int(sys.argv[3])
 while True:
     try:
         with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
@@ -27,13 +28,13 @@ while True:
     except OSError:
         pass
     time.sleep(0.002)
-print(round((time.monotonic() - began) * 1000))
+print(round((time.time_ns() - began_ns) / 1e6))
 PY
 }
 
 # restart KIND KEYS: prints milliseconds, and bytes on disk.
 restart() {
-  local kind=$1 keys=$2 bytes pid
+  local kind=$1 keys=$2 bytes pid began_ns
   launch one "$kind"
   fill "$one_port" "$keys"
   redis-cli -h "$HOST" -p "$one_port" SAVE >/dev/null
@@ -41,14 +42,16 @@ restart() {
   wait "$one_pid" 2>/dev/null || true
   if [[ $kind == alcid ]]; then
     bytes=$(du -sb "$one_dir/data/archive" | cut -f1)
+    began_ns=$(date +%s%N)
     "$ALCID_BIN" server --port "$one_port" --data-dir "$one_dir/data" >"$one_dir/again.log" 2>&1 &
   else
     bytes=$(stat -c %s "$one_dir/dump.rdb")
+    began_ns=$(date +%s%N)
     redis-server --port "$one_port" --dir "$one_dir" --save "" --daemonize no >"$one_dir/again.log" 2>&1 &
   fi
   pid=$!
   pids+=("$pid")
-  printf -v "${kind}_ms" %s "$(first_answer "$one_port")"
+  printf -v "${kind}_ms" %s "$(first_answer "$one_port" "$began_ns")"
   printf -v "${kind}_bytes" %s "$bytes"
   stop_all
 }

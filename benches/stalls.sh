@@ -18,6 +18,7 @@ SECONDS_EACH=${SECONDS_EACH:-10}
 need redis-cli python3 awk
 SERVER=alcid prepare_server
 launch server alcid
+keep_awake
 fill "$server_port" "$KEYS"
 redis-cli -h "$HOST" -p "$server_port" SAVE >/dev/null
 python3 - "$HOST" "$server_port" "$KEYS" "$SECONDS_EACH" <<'PY'

@@ -28,9 +28,8 @@ UNITS=(
 )
 UNIT_SECONDS=${UNIT_SECONDS:-300}
 SKIP=${SKIP:-$ROOT/tests/compat/tcl-skip.txt}
-# Replication is not offered over Redis's protocol, and persistence is Alcid's
-# own log: the tests of both read Redis's files.
-TAGS=${TAGS:--needs:repl -needs:save -cluster}
+# Replication and cluster are not offered over Redis's protocol.
+TAGS=${TAGS:--needs:repl -cluster}
 
 find_suite() {
   if [[ -n ${REDIS_SRC:-} ]]; then

@@ -10,8 +10,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
-use keyspace::{Backing, Branches, Buffers, EncodingLimits, Keyspace, SHARDS, Turn, WARM_KEYS_MAX};
-use log::Record;
+use keyspace::{
+    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, SHARDS, Turn, WARM_KEYS_MAX,
+};
+use log::{Record, RecordHeader};
 use smallvec::SmallVec;
 
 use crate::base_tree::Base;
@@ -176,23 +178,23 @@ impl Delta {
     }
 
     fn apply(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
+        let (revision, RecordHeader { time_ms, db, branch, .. }) = (record.revision, record.header);
+        // Most records: nothing in them is for a large collection.
+        if let Some(string) = OneString::of(record.effects) {
+            let applied = self.keyspace(branch).apply_string(revision, time_ms, db, &string);
+            return applied.map_err(|error| self.misfit(revision, error.to_string()));
+        }
         let large = self.large.clone();
-        let effects = large.take(self.keyspace(record.header.branch), record)?;
+        let effects = large.take(self.keyspace(branch), record)?;
         if effects.is_empty() {
             return Ok(());
         }
         let mut buffers = std::mem::take(&mut self.buffers);
         let limits = self.limits;
-        let applied = self.keyspace(record.header.branch).apply(
-            record.revision,
-            record.header.time_ms,
-            record.header.db,
-            &effects,
-            &limits,
-            &mut buffers,
-        );
+        let keyspace = self.keyspace(branch);
+        let applied = keyspace.apply(revision, time_ms, db, &effects, &limits, &mut buffers);
         self.buffers = buffers;
-        applied.map_err(|error| self.misfit(record.revision, error.to_string()))
+        applied.map_err(|error| self.misfit(revision, error.to_string()))
     }
 
     /// Moves the base forward to this delta's revision and leaves the delta

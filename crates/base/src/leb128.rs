@@ -40,6 +40,15 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
 /// ```
 #[inline]
 pub fn take(bytes: &mut &[u8]) -> Result<u64, NoNumber> {
+    // Most are short, and every record has several.
+    if let Some((&byte @ ..0x80, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return Ok(u64::from(byte));
+    }
+    take_long(bytes)
+}
+
+fn take_long(bytes: &mut &[u8]) -> Result<u64, NoNumber> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(NoNumber::EndsEarly)?;

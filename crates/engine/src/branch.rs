@@ -28,7 +28,7 @@ use crate::replicator::Replicator;
 use crate::session::Session;
 
 pub(crate) use commands::{FAMILIES, use_branch};
-pub(crate) use line::Reach;
+pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
 #[derive(Debug)]

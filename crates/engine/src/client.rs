@@ -140,7 +140,7 @@ pub struct Outbox {
     /// Since when more waits than the soft limit allows, in milliseconds since
     /// 1970; 0: it does not.
     pub(crate) over_soft_since_ms: AtomicU64,
-    /// Told on every push, on kill and at the end of the server.
+    /// Told when something waits, on kill and at the end of the server.
     pub wake: Arc<Notify>,
 }
 
@@ -157,10 +157,14 @@ impl Outbox {
     pub fn push(&self, frame: Arc<Frame>) -> usize {
         let size = frame_bytes(&frame);
         let mut queue = self.queue.lock();
+        let is_first = queue.frames.is_empty();
         queue.frames.push_back(frame);
         let bytes = self.bytes.fetch_add(size, Ordering::Relaxed) + size;
         drop(queue);
-        self.wake.notify_one();
+        // Else somebody has been told, and takes all there is.
+        if is_first {
+            self.wake.notify_one();
+        }
         bytes
     }
 

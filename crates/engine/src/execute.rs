@@ -128,10 +128,11 @@ impl Engine {
         }
     }
 
-    /// Ends a batch of pipelined commands: gives the counters away and makes
-    /// the next command read the clock.
+    /// Ends a batch of pipelined commands: gives the counters away, tells those
+    /// who watch what it changed and makes the next command read the clock.
     pub fn end_batch(&self, session: &mut Session) {
         session.tally.flush(&self.stats);
+        self.hurry_changes();
         if session.tick_ns > 0 {
             let now_ms = session.now_ms();
             session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);

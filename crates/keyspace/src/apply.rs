@@ -1,7 +1,11 @@
 //! Making a recorded transaction's changes: replay, replicas, tests.
 
+mod one_string;
+
 use base::{DbIndex, Revision};
 use thiserror::Error;
+
+pub use self::one_string::OneString;
 
 use crate::EncodingLimits;
 use crate::backing::BackingError;
@@ -9,10 +13,9 @@ use crate::dump::{self, DumpError};
 use crate::edit::Editor;
 use crate::effect::{Effect, EffectError, Effects};
 use crate::recorder::{Buffers, Journal};
-use crate::shard::{Db, Keyspace, StringWrite};
-use crate::txn::{Scope, Txn, TxnOptions, WrongType, access_clock};
+use crate::shard::Keyspace;
+use crate::txn::{Scope, Txn, TxnOptions, WrongType};
 use crate::types::{Hash, List, Set, Zset};
-use crate::value::Value;
 
 /// A record does not fit the state it is applied to, or is malformed. State
 /// and log have diverged: the caller must stop.
@@ -64,9 +67,7 @@ impl Keyspace {
         limits: &EncodingLimits,
         buffers: &mut Buffers,
     ) -> Result<(), ApplyError> {
-        if let Some(record) = OneString::of(effects)
-            && db < self.databases()
-        {
+        if let Some(record) = OneString::of(effects) {
             buffers.clear();
             return self.apply_string(revision, time_ms, db, &record);
         }
@@ -87,30 +88,6 @@ impl Keyspace {
         txn.finish();
         buffers.take_garbage();
         result
-    }
-
-    /// The commonest record without a transaction around it: one lock, one
-    /// lookup, and no allocation where the new value fits the old one's place.
-    fn apply_string(
-        &self,
-        revision: Revision,
-        time_ms: u64,
-        db: DbIndex,
-        record: &OneString<'_>,
-    ) -> Result<(), ApplyError> {
-        let (index, hash) = self.locate(record.key);
-        let access = access_clock(time_ms);
-        let mut shard = self.lock(index);
-        let place = &mut shard.dbs[usize::from(db)];
-        let result = record.apply(place, hash, revision, access);
-        self.recount(index, place);
-        let old = result?;
-        self.note_access_clock(access);
-        shard.last_revision = revision;
-        // What may take long to free is freed off the lock.
-        drop(shard);
-        drop(old);
-        Ok(())
     }
 
     /// The shards that a record touches.
@@ -167,50 +144,6 @@ impl Txn<'_> {
 
 /// Applying counts as an access.
 const TOUCH: bool = true;
-
-/// A record that sets one string and does nothing else.
-struct OneString<'a> {
-    key: &'a [u8],
-    existed: Option<bool>,
-    value: &'a [u8],
-    deadline: Option<u64>,
-}
-
-impl OneString<'_> {
-    fn of(effects: &[u8]) -> Option<OneString<'_>> {
-        let mut effects = Effects::new(effects);
-        let mut first = effects.next()?.ok()?;
-        if let Effect::Origin { .. } = first {
-            first = effects.next()?.ok()?;
-        }
-        let Effect::Key { key, existed } = first else { return None };
-        let Effect::StrSet { value, deadline } = effects.next()?.ok()? else { return None };
-        effects.next().is_none().then_some(OneString { key, existed, value, deadline })
-    }
-
-    /// Answers what stood there in an allocation of its own.
-    fn apply(
-        &self,
-        db: &mut Db,
-        hash: u64,
-        revision: Revision,
-        access: u32,
-    ) -> Result<Option<Box<Value>>, ApplyError> {
-        let &OneString { key, mut existed, value, deadline } = self;
-        if db.is_backed() {
-            match existed {
-                // As in `Applier::enter`: what is overwritten is not fetched.
-                Some(told) if db.settle_unread(hash, key, told, revision)? => existed = None,
-                _ => _ = db.load(hash, key, access)?,
-            }
-        }
-        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
-        db.set_string(hash, &string, |found| {
-            check_presence(0, existed, found)?;
-            Ok(revision)
-        })
-    }
-}
 
 /// Whether a key is there as a record tells, if it does.
 fn check_presence(number: usize, told: Option<bool>, is_there: bool) -> Result<(), ApplyError> {

@@ -26,7 +26,7 @@ pub mod types;
 mod value;
 mod warm;
 
-pub use apply::ApplyError;
+pub use apply::{ApplyError, OneString};
 pub use backing::{Backing, BackingError, Stored};
 pub use branches::{
     Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,

@@ -248,6 +248,10 @@ impl VfsFile for FaultyFile {
         }
     }
 
+    fn again(&self) -> io::Result<Box<dyn VfsFile>> {
+        Ok(Box::new(FaultyFile { state: self.state.clone(), number: self.number }))
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         if let Some(Fault::Eio) = state.step() {

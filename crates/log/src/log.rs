@@ -19,6 +19,7 @@ use crate::recovery::{self, RecoveryReport, Walk, Whole};
 use crate::salvage::{self, Unneeded};
 use crate::segments::{End, Hold, SegmentInfo, Segments};
 use crate::shared::Shared;
+use crate::tap::{Concern, Tap};
 use crate::times::Times;
 use crate::vfs::{Vfs, VfsLock, at};
 use crate::writer::{Writer, create_segment, renew_segment};
@@ -243,25 +244,37 @@ impl Log {
     }
 
     fn start(&self) {
-        let (shared, writer) = (self.shared.clone(), self.writer.clone());
+        let (shared, log_writer) = (self.shared.clone(), self.writer.clone());
         let run = move || {
             // Blocks of a busy log gather for a few milliseconds; a log that
             // promises durability writes at once.
             const GATHER: Duration = Duration::from_millis(10);
             const REST: Duration = Duration::from_millis(200);
             loop {
-                let at_once = shared.policy() == FsyncPolicy::Always
-                    || shared.is_eager()
-                    || writer.lock().is_clean();
+                let at_once =
+                    shared.policy() == FsyncPolicy::Always || log_writer.lock().is_clean();
                 let closing = shared.queue.wait(at_once, if at_once { REST } else { GATHER });
-                let mut writer = writer.lock();
+                let mut writer = log_writer.lock();
                 if closing {
                     // The fault, if any, is kept where `close` finds it.
                     let _ = writer.finish();
                     return;
                 }
-                if !writer.turn() {
-                    writer.mark_durable();
+                let (worked, is_due) = writer.write_waiting();
+                if !is_due {
+                    if !worked {
+                        writer.mark_durable();
+                    }
+                    continue;
+                }
+                match writer.begin_sync() {
+                    // Whoever hurries goes on writing meanwhile.
+                    Some(sync) => {
+                        drop(writer);
+                        let synced = sync.run();
+                        log_writer.lock().end_sync(synced);
+                    }
+                    None => writer.sync(),
                 }
             }
         };
@@ -298,7 +311,15 @@ impl Log {
     /// Hands over a transaction's record. Returns at once; see
     /// [`Log::durable`].
     pub fn append(&self, revision: Revision, header: RecordHeader, effects: &[u8]) {
-        self.shared.queue.append(revision, &header, effects, &*self.shared.clock);
+        let concern = match self.shared.tap.get() {
+            Some(tap) => tap.concerns(&header, effects),
+            None => Concern::UNASKED,
+        };
+        self.shared.queue.append(revision, &header, effects, concern, &*self.shared.clock);
+        if concern.is_wanted {
+            // Afterwards: who sees it finds the record.
+            self.shared.is_urgent.store(true, Ordering::Release);
+        }
     }
 
     /// The newest revision reserved.
@@ -331,7 +352,7 @@ impl Log {
     /// busy log lets records gather for some milliseconds. It is not synced for
     /// that.
     pub fn request_write(&self) {
-        self.shared.queue.request_write();
+        self.write_now();
     }
 
     /// Waits until a revision is durable.
@@ -417,10 +438,36 @@ impl Log {
         self.shared.counters.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether records are written as soon as they come, because a reader
-    /// waits for them, or gather for a few milliseconds while there are many.
-    pub fn set_eager(&self, is_eager: bool) {
-        self.shared.set_eager(is_eager);
+    /// Lets somebody hear of all records that no reader may see yet, and of
+    /// later ones. There can be one.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn attach(&self, tap: Arc<dyn Tap>) {
+        self.writer.lock().attach(tap);
+    }
+
+    /// Writes what waits, if somebody waits for it ([`Tap::concerns`]): on this
+    /// thread if that takes one short write, else on the writer's, soon. To be
+    /// called when nothing is locked that others wait for.
+    #[inline]
+    pub fn hurry(&self) {
+        let is_urgent = &self.shared.is_urgent;
+        if is_urgent.load(Ordering::Relaxed) && is_urgent.swap(false, Ordering::Acquire) {
+            self.write_now();
+        }
+    }
+
+    #[cold]
+    fn write_now(&self) {
+        if self.shared.policy() == FsyncPolicy::Always {
+            // The writer is at it.
+            return;
+        }
+        let is_written = self.writer.try_lock().is_some_and(|mut writer| writer.turn_now());
+        if !is_written {
+            self.shared.queue.hurry();
+        }
     }
 
     /// A reader that follows the log from `from` on: where the archive,

@@ -185,6 +185,10 @@ impl VfsFile for MemFile {
         Ok(())
     }
 
+    fn again(&self) -> io::Result<Box<dyn VfsFile>> {
+        Ok(Box::new(MemFile(self.0.clone())))
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.0.lock().truncate(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(())

@@ -10,21 +10,30 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::format::{
     PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at,
 };
+use crate::tap::Concern;
 use crate::times::Times;
 
 /// Bytes that wake a writer that waits for its next turn.
-const WAKE_BYTES: usize = 256 * 1024;
+pub(crate) const WAKE_BYTES: usize = 256 * 1024;
 
 /// A batch that would grow beyond this is followed by another, so that what is
 /// written at once has a bound. One record may be larger.
 const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 
 /// Consecutive records, encoded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) first: Revision,
     pub(crate) count: u32,
     pub(crate) content: Vec<u8>,
+    /// Whether anybody waits for one of them.
+    pub(crate) concern: Concern,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { first: Revision::ZERO, count: 0, content: Vec::new(), concern: Concern::NONE }
+    }
 }
 
 impl Batch {
@@ -54,7 +63,7 @@ struct State {
     full_bytes: usize,
     /// Records whose predecessors have not been appended yet: another thread
     /// reserved them and is about to. Normally empty, a handful at most.
-    early: BTreeMap<u64, Vec<u8>>,
+    early: BTreeMap<u64, (Vec<u8>, Concern)>,
     early_bytes: usize,
     /// The writer sleeps and wants to be woken by the first record.
     wants_first: bool,
@@ -62,8 +71,8 @@ struct State {
     oldest_ns: u64,
     /// The stamp of the newest record, as far as there was one.
     newest_ms: Option<u64>,
-    /// Asked to write what there is, without waiting for more.
-    write_requested: bool,
+    /// Asked to write what waits without letting more gather.
+    is_urgent: bool,
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
@@ -75,6 +84,14 @@ fn time_of(record: &[u8]) -> u64 {
 }
 
 impl State {
+    /// Puts the last batch into `batch`, whose buffer is reused.
+    fn hand_over(&mut self, batch: &mut Batch) {
+        batch.content.clear();
+        std::mem::swap(&mut self.batch, batch);
+        let content = std::mem::take(&mut self.batch.content);
+        self.batch = Batch { first: Revision(self.next), content, ..Batch::default() };
+    }
+
     /// Begins another batch if the current one cannot take `len` bytes more.
     fn make_room(&mut self, len: usize) {
         if self.batch.count > 0 && self.batch.content.len() + len > BATCH_BYTES_MAX {
@@ -117,7 +134,7 @@ impl Queue {
                 wants_first: false,
                 oldest_ns: 0,
                 newest_ms,
-                write_requested: false,
+                is_urgent: false,
                 sync_requested: false,
                 closing: false,
             }),
@@ -138,6 +155,7 @@ impl Queue {
         revision: Revision,
         header: &RecordHeader,
         effects: &[u8],
+        concern: Concern,
         clock: &dyn Clock,
     ) {
         let mut state = self.state.lock();
@@ -145,7 +163,7 @@ impl Queue {
             let mut record = Vec::new();
             put_record(&mut record, header, effects);
             state.early_bytes += record.len();
-            let before = state.early.insert(revision.0, record);
+            let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
             return;
         }
@@ -164,8 +182,9 @@ impl Queue {
         put_record(&mut state.batch.content, header, effects);
         note(&mut state, header.time_ms);
         state.batch.count += 1;
+        state.batch.concern.add(concern);
         state.next += 1;
-        while let Some(record) = {
+        while let Some((record, concern)) = {
             let next = state.next;
             state.early.remove(&next)
         } {
@@ -174,6 +193,7 @@ impl Queue {
             state.batch.content.extend_from_slice(&record);
             note(&mut state, time_of(&record));
             state.batch.count += 1;
+            state.batch.concern.add(concern);
             state.next += 1;
         }
         self.appended.store(state.next - 1, Ordering::Release);
@@ -198,12 +218,6 @@ impl Queue {
         times.at(time_ms, self.buffered())
     }
 
-    /// Asks for what waits to be written, without waiting for more.
-    pub(crate) fn request_write(&self) {
-        self.state.lock().write_requested = true;
-        self.wake.notify_one();
-    }
-
     /// Bytes that wait for the writer.
     pub(crate) fn bytes(&self) -> usize {
         let state = self.state.lock();
@@ -212,6 +226,12 @@ impl Queue {
 
     pub(crate) fn request_sync(&self) {
         self.state.lock().sync_requested = true;
+        self.wake.notify_one();
+    }
+
+    /// Ends the writer's wait for more.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().is_urgent = true;
         self.wake.notify_one();
     }
 
@@ -226,23 +246,31 @@ impl Queue {
         let mut state = self.state.lock();
         held.append(&mut state.full);
         state.full_bytes = 0;
-        batch.content.clear();
-        std::mem::swap(&mut state.batch, batch);
-        state.batch.first = Revision(state.next);
-        state.batch.count = 0;
-        state.write_requested = false;
+        state.is_urgent = false;
+        state.hand_over(batch);
         std::mem::take(&mut state.sync_requested)
     }
 
+    /// As [`Queue::take`], if what waits is at most `bytes_max` long; answers
+    /// whether it was.
+    pub(crate) fn take_small(&self, batch: &mut Batch, bytes_max: usize) -> bool {
+        let mut state = self.state.lock();
+        let is_small = state.full.is_empty() && state.batch.content.len() <= bytes_max;
+        if is_small {
+            state.hand_over(batch);
+        }
+        is_small
+    }
+
     /// Waits for work: the first record when `for_first`, else `at_most` or
-    /// much data; a request to write, to sync or to close ends it too. Answers whether
-    /// the log closes.
+    /// much data; a request to sync or to close ends it too, and so does
+    /// [`Queue::hurry`]. Answers whether the log closes.
     pub(crate) fn wait(&self, for_first: bool, at_most: Duration) -> bool {
         let mut state = self.state.lock();
         let has_work = |state: &State| {
             state.closing
                 || state.sync_requested
-                || state.write_requested
+                || state.is_urgent
                 || state.batch.content.len() >= WAKE_BYTES
                 || (for_first && state.batch.count > 0)
         };
@@ -267,14 +295,20 @@ mod tests {
         let clock = ManualClock::at_ms(1);
         let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
         // The one before is still on its way.
-        queue.append(Revision(6), &RecordHeader { time_ms: 90, ..header }, b"b", &clock);
+        queue.append(
+            Revision(6),
+            &RecordHeader { time_ms: 90, ..header },
+            b"b",
+            Concern::UNASKED,
+            &clock,
+        );
         assert_eq!((queue.buffered(), queue.at_time(100)), (Revision(4), None));
-        queue.append(Revision(5), &header, b"a", &clock);
+        queue.append(Revision(5), &header, b"a", Concern::UNASKED, &clock);
         assert_eq!(queue.buffered(), Revision(6));
         let at = [69, 70, 89, 90, u64::MAX].map(|time_ms| queue.at_time(time_ms));
         let [five, six] = [5, 6].map(|revision| Some(Revision(revision)));
         assert_eq!(at, [None, five, five, six, six]);
-        queue.request_write();
+        queue.hurry();
         // Longer than any test may take.
         assert!(!queue.wait(false, Duration::from_secs(1 << 20)));
         let (mut batch, mut held) = (Batch::default(), VecDeque::new());

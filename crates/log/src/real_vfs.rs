@@ -163,6 +163,10 @@ impl VfsFile for RealFile {
         self.0.sync_data()
     }
 
+    fn again(&self) -> io::Result<Box<dyn VfsFile>> {
+        Ok(Box::new(RealFile(self.0.try_clone()?)))
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }

@@ -1,7 +1,7 @@
 //! What the writer, the threads that append and the readers of a log share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Clock, Revision};
@@ -12,6 +12,7 @@ use crate::format::{Compression, SEGMENT_HEADER_BYTES};
 use crate::log::{FsyncPolicy, LogOptions};
 use crate::queue::Queue;
 use crate::segments::Segments;
+use crate::tap::Tap;
 use crate::times::Times;
 
 #[derive(Debug, Default)]
@@ -35,8 +36,15 @@ pub(crate) struct Shared {
     pub(crate) block_bytes_max: usize,
     policy: AtomicU8,
     compression: AtomicU8,
-    /// A reader wants every record as soon as possible.
-    eager: AtomicBool,
+    /// Who hears of records without reading them.
+    pub(crate) tap: OnceLock<Arc<dyn Tap>>,
+    /// Something was appended that somebody waits for.
+    pub(crate) is_urgent: AtomicBool,
+    /// More is written than those who wait were woken for.
+    is_unannounced: AtomicBool,
+    /// Held while a file is being synced: a failure is noted before the next
+    /// one begins.
+    pub(crate) sync_turn: Mutex<()>,
     written: AtomicU64,
     durable: AtomicU64,
     fault: RwLock<Option<LogFault>>,
@@ -75,7 +83,10 @@ impl Shared {
             segments,
             policy: AtomicU8::new(options.fsync as u8),
             compression: AtomicU8::new(options.compression as u8),
-            eager: AtomicBool::new(false),
+            tap: OnceLock::new(),
+            is_urgent: AtomicBool::new(false),
+            is_unannounced: AtomicBool::new(false),
+            sync_turn: Mutex::new(()),
             written: AtomicU64::new(newest.0),
             durable: AtomicU64::new(newest.0),
             fault: RwLock::new(None),
@@ -92,14 +103,6 @@ impl Shared {
 
     pub(crate) fn set_compression(&self, compression: Compression) {
         self.compression.store(compression as u8, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_eager(&self, is_eager: bool) {
-        self.eager.store(is_eager, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_eager(&self) -> bool {
-        self.eager.load(Ordering::Relaxed)
     }
 
     pub(crate) fn on_progress(&self, callback: Callback) {
@@ -160,6 +163,23 @@ impl Shared {
         if self.policy() != FsyncPolicy::Always {
             self.wake_all();
         }
+    }
+
+    /// As [`Shared::publish_written`]; readers who wait are woken later, by
+    /// [`Shared::announce`].
+    pub(crate) fn publish_written_quietly(&self, revision: Revision) {
+        self.written.store(revision.0, Ordering::Release);
+        self.is_unannounced.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn announce(&self) {
+        if self.is_unannounced.swap(false, Ordering::AcqRel) {
+            self.wake_all();
+        }
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        matches!(self.fault(), Some(LogFault::Poisoned(_)))
     }
 
     pub(crate) fn publish_durable(&self, revision: Revision) {

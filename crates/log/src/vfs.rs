@@ -106,6 +106,13 @@ pub trait VfsFile: fmt::Debug + Send {
     /// As the system says.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// Another handle of the file: a thread may sync by it what this one has
+    /// appended, while this one goes on.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn again(&self) -> io::Result<Box<dyn VfsFile>>;
+
     /// Cuts the file to a length.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use crate::log::FsyncPolicy;
 use crate::queue::Batch;
 use crate::recovery::Whole;
 use crate::shared::Shared;
+use crate::tap::{self, Concern, Tap, Untold, WrittenBlock};
 use crate::vfs::{Vfs, VfsFile, at};
 
 /// One second: what `everysec` may lose.
@@ -48,6 +49,48 @@ pub(crate) struct Writer {
     /// Batches that did not fit on the disk, oldest first.
     held: VecDeque<Batch>,
     out: Vec<u8>,
+    /// The blocks that `out` was, where there is a tap.
+    blocks: Vec<WrittenBlock>,
+    /// What the tap is to be told as soon as readers may see it.
+    untold: VecDeque<Untold>,
+    /// Who waits for what is written is woken later.
+    is_quiet: bool,
+}
+
+/// A sync of what is written so far, for a thread that has not locked the
+/// writer.
+#[derive(Debug)]
+pub(crate) struct SyncJob {
+    file: Box<dyn VfsFile>,
+    path: PathBuf,
+    upto: Revision,
+    began_ns: u64,
+    shared: Arc<Shared>,
+}
+
+/// A [`SyncJob`] that was done.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    upto: Revision,
+    began_ns: u64,
+}
+
+impl SyncJob {
+    /// Does it; nothing when it fails, which is noted.
+    pub(crate) fn run(mut self) -> Option<Synced> {
+        let _turn = self.shared.sync_turn.lock();
+        if self.shared.is_poisoned() {
+            return None;
+        }
+        match self.file.sync() {
+            Ok(()) => Some(Synced { upto: self.upto, began_ns: self.began_ns }),
+            Err(error) => {
+                let what = format!("sync {}: {error}", self.path.display());
+                self.shared.fail(LogFault::Poisoned(what));
+                None
+            }
+        }
+    }
 }
 
 impl Writer {
@@ -78,27 +121,43 @@ impl Writer {
             batch: Batch::default(),
             held: VecDeque::new(),
             out: Vec::new(),
+            blocks: Vec::new(),
+            untold: VecDeque::new(),
+            is_quiet: false,
         }
     }
 
     /// One turn: writes what waits and syncs if it is time. Answers whether
     /// anything was done.
     pub(crate) fn turn(&mut self) -> bool {
-        if matches!(self.shared.fault(), Some(LogFault::Poisoned(_))) {
-            return false;
+        let (worked, is_due) = self.write_waiting();
+        if is_due {
+            self.sync();
         }
+        worked || is_due
+    }
+
+    /// Writes what waits. Answers whether there was anything, and whether it
+    /// is time to sync.
+    pub(crate) fn write_waiting(&mut self) -> (bool, bool) {
+        if self.shared.is_poisoned() {
+            return (false, false);
+        }
+        self.shared.is_urgent.store(false, Ordering::Relaxed);
         let sync_requested = self.take();
+        self.shared.announce();
         if matches!(self.shared.fault(), Some(LogFault::Full(_))) {
-            return false;
+            return (false, false);
         }
         let mut worked = false;
         while let Some(batch) = self.held.pop_front() {
             worked = true;
             if let Err(batch) = self.write(batch) {
                 self.held.push_front(batch);
-                return true;
+                return (true, false);
             }
         }
+        self.tell_seen();
         let policy = self.shared.policy();
         let is_due = match policy {
             FsyncPolicy::Always => true,
@@ -107,11 +166,69 @@ impl Writer {
             }
             FsyncPolicy::No => false,
         };
-        if self.written > self.synced && (is_due || sync_requested) {
-            self.sync();
-            worked = true;
+        (worked, self.written > self.synced && (is_due || sync_requested))
+    }
+
+    /// Writes what waits if that is one short block of this segment and
+    /// everybody may see it then; answers whether it did, or nothing waits.
+    pub(crate) fn turn_now(&mut self) -> bool {
+        let is_possible = self.held.is_empty()
+            && !self.is_old
+            && self.shared.fault().is_none()
+            && self.shared.policy() != FsyncPolicy::Always;
+        let room = self.shared.segment_bytes_max.saturating_sub(self.offset);
+        let bytes_max = usize::try_from(room).unwrap_or(usize::MAX).min(self.block_max());
+        let mut batch = std::mem::take(&mut self.batch);
+        if !is_possible || !self.shared.queue.take_small(&mut batch, bytes_max) {
+            self.batch = batch;
+            return false;
         }
-        worked
+        if batch.count == 0 {
+            self.batch = batch;
+            return true;
+        }
+        self.is_quiet = true;
+        let written = self.write(batch);
+        self.is_quiet = false;
+        if let Err(batch) = written {
+            self.held.push_front(batch);
+        }
+        true
+    }
+
+    /// From now on the tap is told.
+    pub(crate) fn attach(&mut self, tap: Arc<dyn Tap>) {
+        tap.begin(self.written.next());
+        assert!(self.shared.tap.set(tap).is_ok(), "a log has one tap");
+    }
+
+    /// Tells the tap of what was just written, or keeps it until readers may
+    /// see it.
+    fn tell(&mut self, first: Revision, content: &[u8], concern: Concern) {
+        let Some(tap) = self.shared.tap.get() else { return };
+        let blocks = std::mem::take(&mut self.blocks);
+        if self.untold.is_empty() && self.shared.policy() != FsyncPolicy::Always {
+            tap::tell(&**tap, first, content, concern, self.segment, &blocks);
+            self.blocks = blocks;
+            return;
+        }
+        let (content, segment) = (content.to_vec(), self.segment);
+        self.untold.push_back(Untold { first, content, concern, segment, blocks });
+    }
+
+    /// Tells the tap of what readers may see by now.
+    fn tell_seen(&mut self) {
+        while let Some(next) = self.untold.front()
+            && let Some(tap) = self.shared.tap.get()
+        {
+            let count: u32 = next.blocks.iter().map(|block| block.count).sum();
+            if next.first.0 + u64::from(count) > self.shared.readable().0 + 1 {
+                return;
+            }
+            let Untold { first, content, concern, segment, blocks } = next;
+            tap::tell(&**tap, *first, content, *concern, *segment, blocks);
+            self.untold.pop_front();
+        }
     }
 
     /// Whether the writer has nothing left that a sync would make durable.
@@ -137,7 +254,7 @@ impl Writer {
         if self.shared.fault().is_some() || !self.is_clean() || self.marked == self.synced {
             return;
         }
-        let mark = Batch { first: self.written.next(), count: 0, content: Vec::new() };
+        let mark = Batch { first: self.written.next(), ..Batch::default() };
         self.marked = self.synced;
         let _ = self.append_blocks(&mark, 0);
     }
@@ -193,12 +310,19 @@ impl Writer {
                 batch.content.drain(..done);
                 return Err(batch);
             };
+            let (first, from) = (batch.first, done);
             done += bytes;
-            batch.first = Revision(batch.first.0 + u64::from(count));
+            batch.first = Revision(first.0 + u64::from(count));
             batch.count -= count;
             self.written = Revision(batch.first.0 - 1);
             self.shared.counters.records.fetch_add(u64::from(count), Ordering::Relaxed);
-            self.shared.publish_written(self.written);
+            match self.is_quiet {
+                true => self.shared.publish_written_quietly(self.written),
+                false => self.shared.publish_written(self.written),
+            }
+            // After readers may see it: who has read to the end of the log has
+            // read what the tap is told.
+            self.tell(first, &batch.content[from..done], batch.concern);
         }
         // The buffer goes on living, unless one huge batch made it huge.
         if batch.content.capacity() <= 4 << 20 && self.batch.content.capacity() == 0 {
@@ -224,6 +348,8 @@ impl Writer {
     /// these were.
     fn append_blocks(&mut self, batch: &Batch, from: usize) -> Result<(usize, u32), ()> {
         self.out.clear();
+        self.blocks.clear();
+        let has_tap = self.shared.tap.get().is_some();
         let (mut at, mut count) = (from, 0);
         let mut block = batch.first_block(at, self.block_max());
         loop {
@@ -238,6 +364,9 @@ impl Writer {
                 &batch.content[at..at + bytes],
                 self.shared.compression(),
             );
+            if has_tap {
+                self.blocks.push(WrittenBlock { offset, count: records, bytes });
+            }
             (at, count) = (at + bytes, count + records);
             block = batch.first_block(at, self.block_max());
             if block.1 == 0 || !self.fits(block.0, self.out.len()) {
@@ -282,20 +411,48 @@ impl Writer {
         }
     }
 
-    fn sync(&mut self) {
-        let started_ns = self.shared.clock.monotonic_ns();
+    pub(crate) fn sync(&mut self) {
+        let shared = self.shared.clone();
+        let turn = shared.sync_turn.lock();
+        let began_ns = shared.clock.monotonic_ns();
+        if shared.is_poisoned() {
+            return;
+        }
         if let Err(error) = self.file.sync() {
             let path = at(&self.dir, &segment_name(self.segment));
             let what = format!("sync {}: {error}", path.display());
-            self.shared.fail(LogFault::Poisoned(what));
+            shared.fail(LogFault::Poisoned(what));
             return;
         }
+        drop(turn);
+        self.end_sync(Some(Synced { upto: self.written, began_ns }));
+    }
+
+    /// A sync of what is written, to be run without the writer; `None` where
+    /// nobody may see it before.
+    pub(crate) fn begin_sync(&self) -> Option<SyncJob> {
+        if self.shared.policy() == FsyncPolicy::Always {
+            return None;
+        }
+        Some(SyncJob {
+            file: self.file.again().ok()?,
+            path: at(&self.dir, &segment_name(self.segment)),
+            upto: self.written,
+            began_ns: self.shared.clock.monotonic_ns(),
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// Notes a sync that was done, if it was.
+    pub(crate) fn end_sync(&mut self, synced: Option<Synced>) {
+        let Some(Synced { upto, began_ns }) = synced else { return };
         self.synced_ns = self.shared.clock.monotonic_ns();
-        self.synced = self.written;
+        self.synced = self.synced.max(upto);
         let stats = &self.shared.counters;
         stats.fsyncs.fetch_add(1, Ordering::Relaxed);
-        stats.fsync_ns_last.store(self.synced_ns - started_ns, Ordering::Relaxed);
+        stats.fsync_ns_last.store(self.synced_ns - began_ns, Ordering::Relaxed);
         self.shared.publish_durable(self.synced);
+        self.tell_seen();
     }
 
     /// Ends the segment durably and begins the next one, so that everything

@@ -18,6 +18,7 @@ mod run;
 mod security;
 mod tier;
 mod watch;
+mod watch_branches;
 mod wire;
 
 /// The program under test.

@@ -13,32 +13,32 @@ use crate::wire::{Came, PATIENCE, Wire, eventually, text_of};
 
 /// A change as it was told: revision, event, key, new value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Told {
-    revision: u64,
-    event: String,
-    key: String,
-    values: Vec<String>,
+pub struct Told {
+    pub revision: u64,
+    pub event: String,
+    pub key: String,
+    pub values: Vec<String>,
 }
 
-fn resp3(server: &Server) -> Wire {
+pub fn resp3(server: &Server) -> Wire {
     let mut wire = Wire::connect(server.addr());
     wire.call(&["HELLO", "3"]);
     wire
 }
 
-fn number(frame: &Frame) -> u64 {
+pub fn number(frame: &Frame) -> u64 {
     let Frame::Integer(number) = frame else { panic!("{frame:?} is no number") };
     u64::try_from(*number).expect("not negative")
 }
 
 /// Opens a watch; answers its id and the revision that it begins with.
-fn watch(wire: &mut Wire, words: &[&str]) -> (u64, u64) {
+pub fn watch(wire: &mut Wire, words: &[&str]) -> (u64, u64) {
     let Frame::Array(items) = wire.call(words) else { panic!("{words:?} is refused") };
     (number(&items[0]), number(&items[1]))
 }
 
 /// What a push says; `None` for one that is no change.
-fn told(frame: &Frame, id: u64) -> Option<Told> {
+pub fn told(frame: &Frame, id: u64) -> Option<Told> {
     let (Frame::Push(items) | Frame::Array(items)) = frame else { panic!("{frame:?}") };
     assert_eq!(number(&items[1]), id, "{frame:?}");
     if text_of(items[0].clone()) != "change" {
@@ -53,12 +53,12 @@ fn told(frame: &Frame, id: u64) -> Option<Told> {
 }
 
 /// The next changes of the only watch of a connection.
-fn take(wire: &mut Wire, id: u64, count: usize) -> Vec<Told> {
+pub fn take(wire: &mut Wire, id: u64, count: usize) -> Vec<Told> {
     (0..count).map(|_| told(&wire.frame(), id).expect("only changes are asked for")).collect()
 }
 
 /// Rows of CHANGES as a watch without values tells them.
-fn by_changes(wire: &mut Wire, from: u64) -> Vec<Told> {
+pub fn by_changes(wire: &mut Wire, from: u64) -> Vec<Told> {
     let from = format!("r:{from}");
     let Frame::Array(rows) = wire.call(&["CHANGES", "FROM", &from, "COUNT", "1000000"]) else {
         panic!("CHANGES is refused")

@@ -30,7 +30,7 @@ impl Engine {
 
 impl Line {
     /// See [`Engine::line`].
-    pub(super) fn of(known: &Branches, branch: BranchId) -> Line {
+    pub(crate) fn of(known: &Branches, branch: BranchId) -> Line {
         let mut reaches = Vec::new();
         let (mut branch, mut upto) = (branch, Revision(u64::MAX));
         while let Some(row) = known.get(branch) {
@@ -51,10 +51,23 @@ impl Line {
 
     /// As [`Line::has`], but for the records that made its branches: what these
     /// do was there before.
-    pub(super) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
+    pub(crate) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
         let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
         self.has(revision, header)
             && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
+    }
+
+    /// Whose it is.
+    pub(crate) fn branch(&self) -> BranchId {
+        self.0.first().expect("a line has an end").branch
+    }
+
+    /// The revision that made it; zero for main's.
+    pub(crate) fn made(&self) -> Revision {
+        match self.0.first().expect("a line has an end") {
+            Reach { branch: BranchId::MAIN, .. } => Revision::ZERO,
+            reach => reach.after.next(),
+        }
     }
 
     /// It as it was at a revision.

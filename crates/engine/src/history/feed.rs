@@ -2,16 +2,18 @@
 //! made.
 //!
 //! A watch is a place in the log, and nothing gathers for it anywhere else.
-//! Writers do not know of watches. Two threads read what they have written:
 //!
-//! - The *head* ([`threads`]) follows the end of the log for all watches that
-//!   have been told everything. It reads each record once, and looks up who
-//!   wants to hear of its keys ([`rules`]).
-//! - Those who are *behind* are read to by the other thread, a piece of the log
-//!   at a time and in turn: who has asked for an earlier revision, who wants
-//!   values that a record does not tell, and whose client did not take what
-//!   waited for it. Watches at the same place are read to together, as a
-//!   [`group`], and whoever reaches the head joins it.
+//! - Those at the *head* have been told everything. Whoever writes records to
+//!   the log tells them at once ([`threads::Board`]), and looks up who wants to
+//!   hear of each key ([`rules`]). Most records are of no concern to anybody:
+//!   that is found out when they are appended ([`filter`]), by a glance at a
+//!   few bits. One that is makes its connection write the log itself, at the
+//!   end of its batch of commands, so that nobody has to be woken for it.
+//! - Those who are *behind* are read to by a thread, a piece of the log at a
+//!   time and in turn: who has asked for an earlier revision, who wants values
+//!   that a record does not tell, and whose client did not take what waited for
+//!   it. Watches at the same place are read to together, as a [`group`], and
+//!   whoever reaches the head joins it.
 //!
 //! A watch whose client has [`Outbox`](crate::client::Outbox) full is *parked*:
 //! only its place is kept, a revision and how many of its changes are told,
@@ -23,8 +25,12 @@
 //! What is written and could still be lost with the machine's power is told
 //! under `everysec` and `no`, as it is answered; what a crash of the process
 //! alone could lose is not.
+//!
+//! A watch of a branch is about the branch's line: what its parent did up to
+//! where it begins, and what happened on it. It ends with its branch.
 
 mod change;
+mod filter;
 mod group;
 mod hub;
 mod request;
@@ -39,6 +45,7 @@ use base::{BranchId, Frame, Revision};
 use command::args::is_word;
 use command::{Error, Result};
 
+use crate::branch::{Line, no_branch};
 use crate::call::{Call, Handler};
 use crate::client::Client;
 use crate::engine::Engine;
@@ -82,9 +89,9 @@ impl Drop for Feeds {
 }
 
 fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let request = Request::parse(call.args)?;
     let (engine, client) = (call.engine, &call.session.client);
-    check_branch(engine, &request, call.session)?;
+    let request = Request::parse(call.args, &|arg| engine.parse_when(arg))?;
+    let (line, name) = line_of(engine, &request, call.session)?;
     let most = call.live.settings.watches_per_client as usize;
     if client.activity.watches.load(Ordering::Relaxed) >= most {
         return Err(Error::new(format!(
@@ -101,48 +108,47 @@ fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let newest = engine.replicator.committed();
     let from = match request.from {
         None => newest.next(),
-        Some(when) => first_of(engine, shared, when, newest, call.now_ms)?,
+        Some(when) => first_of(engine, shared, line.branch(), when, newest, call.now_ms)?,
     };
-    let now_ms = shared.now_ms();
-    let mut hub = shared.hub.lock();
-    let watch = Watch::new(hub.next_id(), client.clone(), call.session.db, request, from, now_ms);
-    let id = watch.id;
-    hub.open(watch, hold, from > newest);
-    drop(hub);
-    shared.look_again();
+    let (branch, made) = (line.branch(), line.made());
+    let (id, now_ms) = (shared.board.hub.lock().next_id(), shared.now_ms());
+    let of = (line, name.clone());
+    let watch = Watch::new(id, client.clone(), of, call.session.db, request, from, now_ms);
+    shared.open(watch, hold);
+    if engine.branch(branch).is_none() || engine.line(branch).made() != made {
+        // It went before anybody could tell this watch.
+        engine.close_those(client, |hub| hub.close_of(client.id, Some(id)));
+        return Err(no_branch(&name));
+    }
     call.reply.array(2);
     call.reply.frame(&number(id));
     call.reply.frame(&number(from.0));
     Ok(Outcome::Done)
 }
 
-/// Only main can be watched: a branch's changes are also those of its parent
-/// before it was made, and it can begin anew.
-fn check_branch(engine: &Engine, request: &Request, session: &Session) -> Result {
-    let (id, name) = match &request.branch {
-        Some(name) => (engine.branch_named(name)?.id, name),
-        None => (session.branch(), &session.branch_name),
+/// The line that is watched: that of the branch that is named, or of the
+/// connection's; and what the branch is called.
+fn line_of(engine: &Engine, request: &Request, session: &Session) -> Result<(Line, Vec<u8>)> {
+    let name = request.branch.as_ref().unwrap_or(&session.branch_name);
+    let branch = match &request.branch {
+        Some(name) => engine.branch_named(name)?.id,
+        None => engine.branch(session.branch()).ok_or_else(|| no_branch(name))?.id,
     };
-    if id == BranchId::MAIN {
-        return Ok(());
-    }
-    let name = String::from_utf8_lossy(name);
-    Err(Error::new(format!(
-        "ERR the branch '{name}' cannot be watched, only main can; say BRANCH main, or ask for CHANGES on it"
-    )))
+    Ok((engine.line(branch), name.clone()))
 }
 
 /// The first revision that a watch from `when` on is told.
 fn first_of(
     engine: &Engine,
     shared: &Shared,
+    branch: BranchId,
     when: When,
     newest: Revision,
     now_ms: u64,
 ) -> Result<Revision> {
     if engine.past().is_some() {
         let bounds = Bounds { from: Some(when), to: None };
-        return Ok(bounds.resolve(engine, BranchId::MAIN, now_ms)?.after.next());
+        return Ok(bounds.resolve(engine, branch, now_ms)?.after.next());
     }
     // Without a history there is still what the log has not let go of.
     let When::Revision(asked) = when else { return Err(engine.needs_past().err().expect("none")) };
@@ -194,7 +200,7 @@ impl Engine {
 
     fn close_those(&self, client: &Arc<Client>, close: impl FnOnce(&mut Hub) -> Vec<u64>) -> usize {
         let Some(shared) = self.feeds.shared.get() else { return 0 };
-        let closed = close(&mut shared.hub.lock());
+        let closed = close(&mut shared.board.hub.lock());
         if !closed.is_empty() {
             client
                 .outbox
@@ -210,15 +216,22 @@ impl Engine {
         if client.outbox.take_drained()
             && let Some(shared) = self.feeds.shared.get()
         {
-            shared.hub.lock().go_on(client.id);
+            shared.board.hub.lock().go_on(client.id);
             shared.look_again();
+        }
+    }
+
+    /// Lets those hear of what was written who wait for it.
+    pub(crate) fn hurry_changes(&self) {
+        if let Some(shared) = self.feeds.shared.get() {
+            shared.log.hurry();
         }
     }
 
     pub(crate) fn watch_counts(&self) -> WatchCounts {
         let shared = self.feeds.shared.get();
         shared.map_or_else(WatchCounts::default, |shared| {
-            shared.hub.lock().counts(self.replicator.committed())
+            shared.board.hub.lock().counts(self.replicator.committed())
         })
     }
 }

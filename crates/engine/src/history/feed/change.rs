@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use base::{BranchId, DbIndex, Frame, Revision};
-use command::Result;
+use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
-use log::Record;
+use log::{Record, RecordHeader};
 
 use crate::engine::Engine;
 use crate::history::events::{self, Touch, What};
@@ -35,6 +35,7 @@ enum After<'r> {
 #[derive(Debug)]
 pub(super) struct Transaction<'r> {
     pub(super) revision: Revision,
+    branch: BranchId,
     time_ms: u64,
     /// Who made it, if it tells.
     user: Option<Vec<u8>>,
@@ -80,8 +81,9 @@ impl<'r> Transaction<'r> {
             }
             Ok(())
         })?;
-        let (revision, time_ms) = (record.revision, record.header.time_ms);
-        Ok(Transaction { revision, time_ms, user: who.map(|who| who.user), changes })
+        let RecordHeader { time_ms, branch, .. } = record.header;
+        let user = who.map(|who| who.user);
+        Ok(Transaction { revision: record.revision, branch, time_ms, user, changes })
     }
 
     /// The push that tells a change. `event` is its name. The values are read
@@ -108,39 +110,46 @@ impl<'r> Transaction<'r> {
         ];
         if old {
             let before = Revision(self.revision.0 - 1);
-            let Some(value) = value_at(engine, change, before)? else { return Ok(None) };
+            let Some(value) = self.value_at(engine, change, before)? else { return Ok(None) };
             items.push(value);
         }
         if new {
             let value = match change.after {
                 After::Text(bytes) => Some(Frame::bulk(bytes)),
                 After::Nothing => Some(Frame::Null),
-                After::Untold => value_at(engine, change, self.revision)?,
+                After::Untold => self.value_at(engine, change, self.revision)?,
             };
             let Some(value) = value else { return Ok(None) };
             items.push(value);
         }
         Ok(Some(Frame::Push(items)))
     }
-}
 
-/// The key's value at a revision, deadlines aside: a key that is due stands
-/// there until a revision removes it.
-fn value_at(
-    engine: Option<&Engine>,
-    change: &Change<'_>,
-    revision: Revision,
-) -> Result<Option<Frame>> {
-    let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
-    let Some(engine) = engine else { return Ok(None) };
-    let at = Moment { branch: BranchId::MAIN, revision, time_ms: 0 };
-    engine.look_at(at, change.db, key, |value, _| value.map_or(Frame::Null, whole)).map(Some)
+    /// The key's value at a revision, deadlines aside: a key that is due stands
+    /// there until a revision removes it.
+    fn value_at(
+        &self,
+        engine: Option<&Engine>,
+        change: &Change<'_>,
+        revision: Revision,
+    ) -> Result<Option<Frame>> {
+        let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
+        let Some(engine) = engine else { return Ok(None) };
+        let branch = self.branch;
+        if engine.branch(branch).is_none() || engine.line(branch).made() > self.revision {
+            return Err(Error::new(format!(
+                "NOBRANCH the branch of revision {} was deleted or made anew, and what its keys were is gone with it; \
+                 watch without OLD and NEW",
+                self.revision
+            )));
+        }
+        let at = Moment { branch, revision, time_ms: 0 };
+        engine.look_at(at, change.db, key, |value, _| value.map_or(Frame::Null, whole)).map(Some)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use log::RecordHeader;
-
     use super::*;
 
     fn read(effects: &[Effect<'_>], check: impl FnOnce(Transaction<'_>)) {

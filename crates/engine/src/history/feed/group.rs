@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::Result;
-use log::{Place, Record};
+use keyspace::Branch;
+use keyspace::effect::{Effect, Effects};
+use log::{Place, Record, Written};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::change::Transaction;
-use super::request::{Events, event_of};
+use super::request::{Events, Request, event_of};
 use super::rules::{Rules, Selection};
+use crate::branch::Line;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::history::number;
@@ -21,6 +25,9 @@ use crate::history::number;
 pub(super) struct Watch {
     pub(super) id: u64,
     pub(super) client: Arc<Client>,
+    /// Of whose changes it is told, and what that branch was called.
+    line: Arc<Line>,
+    branch_name: Vec<u8>,
     pub(super) db: DbIndex,
     pub(super) selection: Selection,
     pub(super) events: Events,
@@ -54,15 +61,18 @@ impl Watch {
     pub(super) fn new(
         id: u64,
         client: Arc<Client>,
+        (line, branch_name): (Line, Vec<u8>),
         db: DbIndex,
-        request: super::request::Request,
+        request: Request,
         from: Revision,
         now_ms: u64,
     ) -> Arc<Watch> {
-        let super::request::Request { selection, events, old, new, progress_ms, .. } = request;
+        let Request { selection, events, old, new, progress_ms, .. } = request;
         Arc::new(Watch {
             id,
             client,
+            line: Arc::new(line),
+            branch_name,
             db,
             selection,
             events,
@@ -74,6 +84,15 @@ impl Watch {
             told: AtomicU64::new(0),
             is_closed: Mutex::new(false),
         })
+    }
+
+    pub(super) fn branch(&self) -> BranchId {
+        self.line.branch()
+    }
+
+    /// The revision that made its branch.
+    pub(super) fn branch_made(&self) -> Revision {
+        self.line.made()
     }
 
     pub(super) fn from(&self) -> Revision {
@@ -157,6 +176,10 @@ pub(super) struct Group {
     pub(super) near: Option<Place>,
     rules: Rules,
     members: HashMap<u64, Arc<Watch>>,
+    /// Those of them who want to be told how far it is.
+    beating: BTreeMap<u64, Arc<Watch>>,
+    /// The lines of branches that they are about, with how many are.
+    lines: Vec<(Arc<Line>, usize)>,
 }
 
 /// Those who have left a group, with the place of the transaction that they
@@ -185,7 +208,14 @@ impl Left {
 
 impl Group {
     pub(super) fn at(next: Revision, near: Option<Place>) -> Group {
-        Group { next, near, rules: Rules::default(), members: HashMap::new() }
+        Group {
+            next,
+            near,
+            rules: Rules::default(),
+            members: HashMap::new(),
+            beating: BTreeMap::new(),
+            lines: Vec::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -196,19 +226,35 @@ impl Group {
         self.members.len()
     }
 
-    pub(super) fn watches(&self) -> impl Iterator<Item = &Arc<Watch>> {
-        self.members.values()
-    }
-
     pub(super) fn add(&mut self, watch: Arc<Watch>) {
-        self.rules.add(watch.id, watch.db, &watch.selection);
+        self.rules.add(watch.id, watch.branch(), watch.db, &watch.selection);
+        match self.lines.iter_mut().find(|(line, _)| *line == watch.line) {
+            Some((_, count)) => *count += 1,
+            None => self.lines.push((watch.line.clone(), 1)),
+        }
+        if watch.progress_ms.is_some() {
+            self.beating.insert(watch.id, watch.clone());
+        }
         self.members.insert(watch.id, watch);
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Arc<Watch>> {
         let watch = self.members.remove(&id)?;
-        self.rules.remove(id, watch.db, &watch.selection);
+        self.rules.remove(id, watch.branch(), watch.db, &watch.selection);
+        self.beating.remove(&id);
+        if let Some(at) = self.lines.iter().position(|(line, _)| *line == watch.line) {
+            self.lines[at].1 -= 1;
+            if self.lines[at].1 == 0 {
+                self.lines.swap_remove(at);
+            }
+        }
         Some(watch)
+    }
+
+    /// Tells those who are due how far it is.
+    pub(super) fn beat(&self, now_ms: u64) {
+        let told = Revision(self.next.0.saturating_sub(1));
+        self.beating.values().for_each(|watch| watch.beat(told, now_ms));
     }
 
     /// Takes in those of another group. They have been told everything before
@@ -240,27 +286,67 @@ impl Group {
         self.next = record.revision.next();
         self.near = Some(place);
         let mut left = Left::default();
-        let is_touched = || self.rules.is_touched_by(record.header.db, record.effects);
-        if record.header.branch != BranchId::MAIN || !is_touched() {
-            return left;
+        self.tell(record, place, engine, &mut left);
+        self.end_branches(record, &mut left);
+        left
+    }
+
+    /// Passes over the next transactions, of which nobody here hears.
+    pub(super) fn pass(&mut self, written: &Written<'_>) {
+        self.next = written.next();
+        self.near = Some(written.place());
+    }
+
+    /// The branches to whose lines a transaction belongs. What made a branch
+    /// does not: the keys it writes were there before.
+    fn heard_on(&self, record: &Record<'_>) -> SmallVec<[BranchId; 2]> {
+        let mut branches = SmallVec::new();
+        for (line, _) in &self.lines {
+            if line.goes_on(record.revision, record.header) && !branches.contains(&line.branch()) {
+                branches.push(line.branch());
+            }
         }
-        let rules = &self.rules;
-        let transaction = match Transaction::read(record, &|db, key| rules.wants(db, key)) {
+        branches
+    }
+
+    fn tell(
+        &mut self,
+        record: &Record<'_>,
+        place: Place,
+        engine: Option<&Engine>,
+        left: &mut Left,
+    ) {
+        let (db, rules) = (record.header.db, &self.rules);
+        let mut branches = self.heard_on(record);
+        branches.retain(|branch| rules.is_touched_by(*branch, db, record.effects));
+        if branches.is_empty() {
+            return;
+        }
+        let is_wanted = |db: DbIndex, key: Option<&[u8]>| {
+            branches.iter().any(|branch| rules.wants(*branch, db, key))
+        };
+        let transaction = match Transaction::read(record, &is_wanted) {
             Ok(transaction) => transaction,
             Err(error) => {
                 let reason = error.text().to_owned();
                 let all: Vec<u64> = self.members.keys().copied().collect();
                 let gone = all.into_iter().filter_map(|id| self.remove(id));
-                left.failed = gone.map(|watch| (watch, reason.clone())).collect();
-                return left;
+                left.failed.extend(gone.map(|watch| (watch, reason.clone())));
+                return;
             }
         };
         let mut listeners: BTreeMap<u64, Vec<(usize, &'static str)>> = BTreeMap::new();
         for (index, change) in transaction.changes.iter().enumerate() {
             let event = event_of(change.what);
-            for id in self.rules.listeners(change.db, change.key) {
-                if self.members[&id].events.has(event) {
-                    listeners.entry(id).or_default().push((index, event));
+            for branch in &branches {
+                for id in self.rules.listeners(*branch, change.db, change.key) {
+                    let watch = &self.members[&id];
+                    // Of two who watch a branch, one may have meant what it was
+                    // before it was made anew.
+                    let is_its = watch.line.goes_on(record.revision, record.header);
+                    if is_its && watch.events.has(event) {
+                        listeners.entry(id).or_default().push((index, event));
+                    }
                 }
             }
         }
@@ -280,6 +366,55 @@ impl Group {
                 Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
             }
         }
-        left
+    }
+
+    /// Ends the watches of branches that are no more what they were.
+    fn end_branches(&mut self, record: &Record<'_>, left: &mut Left) {
+        if self.lines.iter().all(|(line, _)| line.branch() == BranchId::MAIN) {
+            return;
+        }
+        for effect in Effects::new(record.effects).flatten() {
+            let (branch, what) = match effect {
+                Effect::BranchGone { branch } => (branch, "was deleted"),
+                Effect::Fork { row, .. } => match Branch::decode(row) {
+                    Ok(row) => (row.id, "was made anew from its parent"),
+                    Err(_) => continue,
+                },
+                _ => continue,
+            };
+            let is_ended =
+                |watch: &Watch| watch.branch() == branch && watch.branch_made() < record.revision;
+            let ids: Vec<u64> =
+                self.members.values().filter(|watch| is_ended(watch)).map(|it| it.id).collect();
+            for watch in ids.into_iter().filter_map(|id| self.remove(id)) {
+                let reason = format!(
+                    "NOBRANCH the branch '{}' {what} at revision {}",
+                    String::from_utf8_lossy(&watch.branch_name),
+                    record.revision
+                );
+                left.failed.push((watch, reason));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use keyspace::Branches;
+
+    use super::*;
+    use crate::client::Clients;
+
+    /// A watch of main that nobody listens to.
+    pub(in crate::history::feed) fn watch_of(
+        id: u64,
+        from: Revision,
+        selection: Selection,
+    ) -> Arc<Watch> {
+        let client = Clients::default().connect(String::new(), String::new(), 0);
+        let request =
+            Request { selection, ..Request::parse(&[b"now"], &|_| unreachable!()).unwrap() };
+        let line = Line::of(&Branches::default(), BranchId::MAIN);
+        Watch::new(id, client, (line, b"main".to_vec()), 0, request, from, 0)
     }
 }

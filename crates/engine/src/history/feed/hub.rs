@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::{Frame, Revision};
-use log::{Hold, Log, Place};
+use log::{Hold, Log, Place, Written};
 
 use super::WatchCounts;
+use super::filter::Filter;
 use super::group::{Group, Left, Watch};
 use crate::history::number;
 use crate::past::PastError;
@@ -19,7 +20,8 @@ pub(super) struct Hub {
     ids: u64,
     watches: BTreeMap<u64, Arc<Watch>>,
     by_client: HashMap<u64, BTreeSet<u64>>,
-    /// Those who have been told everything that could be read.
+    /// Those who have been told everything that may be told, which is up to
+    /// where it stands; they may have been told more.
     pub(super) head: Group,
     /// Those behind who can be read to, by where they stand.
     behind: BTreeMap<Revision, Group>,
@@ -32,12 +34,13 @@ pub(super) struct Hub {
     /// Those whose clients have to take what waits.
     parked: HashMap<u64, (Arc<Watch>, Place)>,
     hold: Option<Hold>,
+    filter: Arc<Filter>,
     /// The engine is gone.
     pub(super) is_stopping: bool,
 }
 
 impl Hub {
-    pub(super) fn new() -> Hub {
+    pub(super) fn new(filter: Arc<Filter>) -> Hub {
         Hub {
             ids: 0,
             watches: BTreeMap::new(),
@@ -49,6 +52,7 @@ impl Hub {
             turn: Revision::ZERO,
             parked: HashMap::new(),
             hold: None,
+            filter,
             is_stopping: false,
         }
     }
@@ -67,23 +71,43 @@ impl Hub {
         !self.behind.is_empty()
     }
 
-    /// Takes in a watch. `is_newest`: nothing that it wants was made yet.
-    pub(super) fn open(&mut self, watch: Arc<Watch>, hold: Hold, is_newest: bool) {
+    /// Takes in a watch.
+    pub(super) fn open(&mut self, watch: Arc<Watch>, hold: Hold) {
         // One hold is for all of them; a place that is behind it was there
         // already, and is held by this one until the next look.
         self.hold = Some(hold);
         self.watches.insert(watch.id, watch.clone());
         self.by_client.entry(watch.client.id).or_default().insert(watch.id);
         watch.client.activity.watches.fetch_add(1, Ordering::Relaxed);
-        let from = watch.from();
-        if self.head.is_empty() && is_newest {
-            self.head = Group::at(from, None);
-        }
-        if is_newest || (!self.head.is_empty() && from >= self.head.next) {
+        self.filter.add(&watch);
+        if watch.from() >= self.head.next {
             self.head.add(watch);
         } else {
             self.lag(watch, None);
         }
+    }
+
+    /// Tells those at the head what was written.
+    pub(super) fn tell(&mut self, written: &Written<'_>) {
+        if self.is_stopping {
+            return;
+        }
+        let concern = written.concern;
+        let is_for_nobody = !concern.is_wanted && self.filter.is_current(concern);
+        if self.head.is_empty() || is_for_nobody {
+            self.head.pass(written);
+            return;
+        }
+        for (record, place) in written.records() {
+            let left = self.head.offer(&record, place, None);
+            self.settle(left);
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+        self.hold = None;
     }
 
     /// Lets a watch be read to from where it stands.
@@ -142,7 +166,10 @@ impl Hub {
 
     fn forget(&mut self, watch: &Watch) {
         let id = watch.id;
-        self.watches.remove(&id);
+        if self.watches.remove(&id).is_none() {
+            return;
+        }
+        self.filter.remove(watch, self.watches.values().map(|watch| &**watch));
         let client = watch.client.id;
         if let Some(ids) = self.by_client.get_mut(&client) {
             ids.remove(&id);
@@ -179,27 +206,24 @@ impl Hub {
         Some((group, ahead))
     }
 
-    /// Takes back a group that was read to. `is_at_end`: there was nothing more
-    /// to read. Answers whether the head has to look where it stands.
-    pub(super) fn finish(&mut self, mut group: Group, left: Left, is_at_end: bool) -> bool {
+    /// Takes back a group that was read to.
+    pub(super) fn finish(&mut self, mut group: Group, left: Left) {
         self.running = None;
         for id in std::mem::take(&mut self.closed_meanwhile) {
             group.remove(id);
         }
         self.settle_open(left);
         if group.is_empty() {
-            return false;
+            return;
         }
-        if is_at_end || (!self.head.is_empty() && group.next >= self.head.next) {
-            let head = std::mem::replace(&mut self.head, Group::at(Revision::ZERO, None));
-            self.head = joined(head, group);
-            return true;
+        if group.next >= self.head.next {
+            self.head.merge(group);
+            return;
         }
         match self.behind.remove(&group.next) {
             Some(other) => drop(self.behind.insert(group.next, joined(other, group))),
             None => drop(self.behind.insert(group.next, group)),
         }
-        false
     }
 
     /// As [`Hub::settle`], for those who may have been closed meanwhile.
@@ -254,14 +278,10 @@ impl Hub {
     }
 }
 
-/// Two groups as one, which stands where the first of them does.
+/// Two groups that stand at the same place as one.
 fn joined(a: Group, b: Group) -> Group {
     // What is the same either way costs as much as what moves.
-    let a_stays = a.next < b.next || (a.next == b.next && a.len() >= b.len());
-    let (mut one, other) = if a_stays { (a, b) } else { (b, a) };
-    if one.is_empty() {
-        return other;
-    }
+    let (mut one, other) = if a.len() >= b.len() { (a, b) } else { (b, a) };
     one.merge(other);
     one
 }

@@ -3,7 +3,7 @@
 use base::units::parse_duration_ms;
 use base::when::When;
 use command::args::is_word;
-use command::{Args, Error, Result, parse_when};
+use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
 use super::rules::Selection;
@@ -59,7 +59,11 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn parse(args: &[&[u8]]) -> Result<Request> {
+    /// `parse_when` reads a `<when>`.
+    pub(super) fn parse(
+        args: &[&[u8]],
+        parse_when: &dyn Fn(&[u8]) -> Result<When>,
+    ) -> Result<Request> {
         let mut args = Args::new(args);
         let from = if args.take_word("now") { None } else { Some(parse_when(args.next()?)?) };
         let mut request = Request {
@@ -154,7 +158,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Request> {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        Request::parse(&words)
+        Request::parse(&words, &command::parse_when)
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use base::{DbIndex, glob};
+use base::{BranchId, DbIndex, glob};
 use keyspace::effect::{Effect, Effects};
 
 /// What a watch is about: keys that any of these names; all keys without any.
@@ -32,7 +32,7 @@ impl Selection {
 
     /// The prefixes to look under, with the pattern that the whole key has to
     /// match, if there is one.
-    fn beginnings(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    pub(super) fn beginnings(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let everything: Option<(&[u8], _)> = self.is_everything().then_some((b"", None));
         let prefixes = self.prefixes.iter().map(|prefix| (prefix.as_slice(), None));
         let patterns = self.patterns.iter().map(|pattern| {
@@ -46,7 +46,7 @@ impl Selection {
 /// The selections of many watches.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    databases: BTreeMap<DbIndex, Database>,
+    databases: BTreeMap<(BranchId, DbIndex), Database>,
 }
 
 #[derive(Debug)]
@@ -79,8 +79,8 @@ struct Beginning {
 }
 
 impl Rules {
-    pub(super) fn add(&mut self, id: Id, db: DbIndex, selection: &Selection) {
-        let database = self.databases.entry(db).or_default();
+    pub(super) fn add(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
+        let database = self.databases.entry((branch, db)).or_default();
         database.watches.insert(id);
         for key in &selection.keys {
             database.keys.entry(key.clone()).or_default().insert(id);
@@ -99,8 +99,8 @@ impl Rules {
         }
     }
 
-    pub(super) fn remove(&mut self, id: Id, db: DbIndex, selection: &Selection) {
-        let Some(database) = self.databases.get_mut(&db) else { return };
+    pub(super) fn remove(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
+        let Some(database) = self.databases.get_mut(&(branch, db)) else { return };
         database.watches.remove(&id);
         for key in &selection.keys {
             if let Some(ids) = database.keys.get_mut(key) {
@@ -129,23 +129,35 @@ impl Rules {
             }
         }
         if database.watches.is_empty() {
-            self.databases.remove(&db);
+            self.databases.remove(&(branch, db));
         }
     }
 
-    /// Whether anybody hears of a transaction. Bytes that cannot be read are
+    /// Whether any of it is about another branch.
+    pub(super) fn has_other_than(&self, branch: BranchId) -> bool {
+        self.databases.keys().any(|(other, _)| *other != branch)
+    }
+
+    /// Whether anybody hears of a transaction on a branch. Bytes that cannot be read are
     /// for those who say what is wrong with them.
-    pub(super) fn is_touched_by(&self, first_db: DbIndex, effects: &[u8]) -> bool {
-        let (mut db, mut database) = (first_db, self.databases.get(&first_db));
+    pub(super) fn is_touched_by(
+        &self,
+        branch: BranchId,
+        first_db: DbIndex,
+        effects: &[u8],
+    ) -> bool {
+        let (mut db, mut database) = (first_db, self.databases.get(&(branch, first_db)));
         for effect in Effects::new(effects) {
             let is_touched = match effect {
                 Ok(Effect::Key { key, .. }) => database.is_some_and(|found| found.wants(key)),
-                Ok(Effect::Rename { db: to, key, .. }) => self.wants(to, Some(key)),
-                Ok(Effect::Flush { db }) => self.wants(db, None),
-                Ok(Effect::Swap { a, b }) => self.wants(a, None) || self.wants(b, None),
+                Ok(Effect::Rename { db: to, key, .. }) => self.wants(branch, to, Some(key)),
+                Ok(Effect::Flush { db }) => self.wants(branch, db, None),
+                Ok(Effect::Swap { a, b }) => {
+                    self.wants(branch, a, None) || self.wants(branch, b, None)
+                }
                 Ok(Effect::Database(other)) => {
                     if other != db {
-                        (db, database) = (other, self.databases.get(&other));
+                        (db, database) = (other, self.databases.get(&(branch, other)));
                     }
                     false
                 }
@@ -160,14 +172,19 @@ impl Rules {
     }
 
     /// Whether anybody hears of a key, or of the database as a whole.
-    pub(super) fn wants(&self, db: DbIndex, key: Option<&[u8]>) -> bool {
-        let database = self.databases.get(&db);
+    pub(super) fn wants(&self, branch: BranchId, db: DbIndex, key: Option<&[u8]>) -> bool {
+        let database = self.databases.get(&(branch, db));
         database.is_some_and(|found| key.is_none_or(|key| found.wants(key)))
     }
 
     /// Who hears of a key, or of the database as a whole.
-    pub(super) fn listeners(&self, db: DbIndex, key: Option<&[u8]>) -> BTreeSet<Id> {
-        let Some(database) = self.databases.get(&db) else { return BTreeSet::new() };
+    pub(super) fn listeners(
+        &self,
+        branch: BranchId,
+        db: DbIndex,
+        key: Option<&[u8]>,
+    ) -> BTreeSet<Id> {
+        let Some(database) = self.databases.get(&(branch, db)) else { return BTreeSet::new() };
         let Some(key) = key else { return database.watches.clone() };
         let mut ids = database.keys.get(key).cloned().unwrap_or_default();
         database.find_beginning(key, &mut |beginning| {
@@ -233,6 +250,8 @@ mod tests {
 
     use super::*;
 
+    const MAIN: BranchId = BranchId::MAIN;
+
     fn selection(keys: &[&str], prefixes: &[&str], patterns: &[&str]) -> Selection {
         let bytes = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
         Selection { keys: bytes(keys), prefixes: bytes(prefixes), patterns: bytes(patterns) }
@@ -256,7 +275,7 @@ mod tests {
         ];
         let mut rules = Rules::default();
         for (id, selection) in (0..).zip(&selections) {
-            rules.add(id, 3, selection);
+            rules.add(id, MAIN, 3, selection);
         }
         for key in ["user:1", "user:12:mail", "u", "uzer", "us", "xyz", "x", "", "t", "user"] {
             let key = key.as_bytes();
@@ -265,10 +284,11 @@ mod tests {
                 .filter(|(_, selection)| is_meant(selection, key))
                 .map(|(id, _)| id)
                 .collect();
-            assert_eq!(rules.listeners(3, Some(key)), expected, "{key:?}");
-            assert!(rules.wants(3, Some(key)) && !rules.wants(2, Some(key)));
+            assert_eq!(rules.listeners(MAIN, 3, Some(key)), expected, "{key:?}");
+            assert!(rules.wants(MAIN, 3, Some(key)) && !rules.wants(MAIN, 2, Some(key)));
+            assert!(!rules.wants(BranchId(1), 3, Some(key)), "another branch");
         }
-        assert_eq!(rules.listeners(3, None).len(), selections.len());
+        assert_eq!(rules.listeners(MAIN, 3, None).len(), selections.len());
     }
 
     #[test]
@@ -285,14 +305,14 @@ mod tests {
                 patterns: (0..rng.below(2)).map(|_| word(&mut rng, b"ab:*?")).collect(),
             };
             if !one.is_everything() || rng.below(20) == 0 {
-                rules.add(id, 0, &one);
+                rules.add(id, MAIN, 0, &one);
                 there.insert(id, one);
             }
             while there.len() > 12 {
                 let nth = rng.below(there.len() as u64) as usize;
                 let gone = *there.keys().nth(nth).expect("below the length");
                 let one = there.remove(&gone).expect("it is there");
-                rules.remove(gone, 0, &one);
+                rules.remove(gone, MAIN, 0, &one);
             }
             let key = word(&mut rng, b"ab:");
             let expected: BTreeSet<Id> = there
@@ -300,11 +320,11 @@ mod tests {
                 .filter(|(_, selection)| is_meant(selection, &key))
                 .map(|(id, _)| *id)
                 .collect();
-            assert_eq!(rules.listeners(0, Some(&key)), expected, "{key:?} {there:?}");
-            assert_eq!(rules.wants(0, Some(&key)), !expected.is_empty(), "{key:?} {there:?}");
+            assert_eq!(rules.listeners(MAIN, 0, Some(&key)), expected, "{key:?} {there:?}");
+            assert_eq!(rules.wants(MAIN, 0, Some(&key)), !expected.is_empty(), "{key:?} {there:?}");
         }
         for (id, one) in there {
-            rules.remove(id, 0, &one);
+            rules.remove(id, MAIN, 0, &one);
         }
         assert!(rules.databases.is_empty(), "nothing is left behind: {rules:?}");
     }
