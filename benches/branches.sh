@@ -191,9 +191,9 @@ for turn in range(rounds):
     main.call("BRANCH", "DELETE", f"write/{turn}", "FORCE")
 for at, part in enumerate(("new", "inherited", "again")):
     for which, name in enumerate(("serving", "all")):
-        own, other = (median([row[at][which] for row in places[place]]) for place in ("branch", "main"))
-        print(f"SET {part:10} {name:8} branch {own:.2f} main {other:.2f} us of CPU")
-        bar(f"write-{part}-{name}", own / other, "at-most", 1.1)
+        ours, other = (median([row[at][which] for row in places[place]]) for place in ("branch", "main"))
+        print(f"SET {part:10} {name:8} branch {ours:.2f} main {other:.2f} us of CPU")
+        bar(f"write-{part}-{name}", ours / other, "at-most", 1.1)
 
 
 # Differences and merges.

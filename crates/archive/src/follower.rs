@@ -264,16 +264,17 @@ impl Following {
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let noting = self.options.past.clone().map(Noting::start);
+        let past = self.options.past.clone();
+        let past = past.as_deref();
         let set_behind = |is_behind| {
-            if let Some(noting) = &noting {
-                noting.set_behind(is_behind);
+            if let (Some(noting), Some(past)) = (&noting, past) {
+                noting.set_behind(is_behind && past.is_asked());
             }
         };
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut failed = None;
             let mut states = 0;
-            let past = self.options.past.as_deref();
             let read = self.reader.read(idle, &mut |record, place| {
                 if let Some(past) = past {
                     past.note(&record, place);
@@ -307,6 +308,9 @@ impl Following {
             let now_ms = self.options.clock.monotonic_ns() / 1_000_000;
             if now_ms >= self.turned_ms + TURN_MS {
                 (self.options.turn)();
+                if let Some(past) = past {
+                    past.end_turn();
+                }
                 self.turned_ms = now_ms;
             }
             self.let_go()?;

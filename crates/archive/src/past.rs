@@ -27,7 +27,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace, Stored};
@@ -130,6 +130,7 @@ impl Past {
             scratch: Mutex::new(None),
             layout: RecursiveRwLock::new(()),
             fault: Mutex::new(None),
+            asked_turns: AtomicU32::new(0),
         });
         Ok(Past {
             source,
@@ -167,6 +168,18 @@ impl Past {
                 *fault = Some(error.to_string());
             }
         }
+    }
+
+    /// Whether somebody has asked for the past lately.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.source.asked_turns.load(Ordering::Relaxed) > 0
+    }
+
+    /// A turn of the follower is over.
+    pub(crate) fn end_turn(&self) {
+        let one_less = |turns: u32| turns.checked_sub(1);
+        let _ =
+            self.source.asked_turns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 
     /// Transactions that the log has and that are not noted.

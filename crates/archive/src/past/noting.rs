@@ -2,7 +2,8 @@
 //!
 //! The follower notes each record that it reads. While it writes a batch, or
 //! cannot keep up with the writers, records would gather, and whoever asks for
-//! the newest would have to note them all first. Then this thread reads along.
+//! the newest would have to note them all first. Then this thread reads along,
+//! if somebody has asked lately: it reads what the follower reads again.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{BranchId, DbIndex, Revision};
@@ -40,7 +40,12 @@ pub(crate) struct Source {
     pub(super) layout: RecursiveRwLock<()>,
     /// Why records are not noted any more.
     pub(super) fault: Mutex<Option<String>>,
+    /// Turns of the follower for which somebody counts as having asked lately.
+    pub(super) asked_turns: AtomicU32,
 }
+
+/// So many turns after the last question nobody needs be ready for another.
+const ASKED_TURNS: u32 = 12;
 
 impl Source {
     /// The oldest revision whose state can be read.
@@ -62,6 +67,7 @@ impl Source {
     /// Makes sure that every record up to `upto` is noted. Mostly the follower
     /// has done so; while it is busy writing a batch, this reads the rest.
     pub(super) fn know(&self, upto: Revision) -> Result<(), PastError> {
+        self.asked_turns.store(ASKED_TURNS, Ordering::Relaxed);
         if self.history.noted() >= upto {
             return Ok(());
         }
