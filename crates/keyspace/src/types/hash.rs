@@ -212,7 +212,7 @@ impl Hash {
         }
     }
 
-    /// Visits about `count` fields from `cursor` on; see [`Table::scan`]. A
+    /// Visits about `count` fields from `cursor` on; see `Table::scan`. A
     /// small hash is visited whole.
     pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8], &[u8])) -> u64 {
         match &self.form {

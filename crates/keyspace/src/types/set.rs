@@ -230,7 +230,7 @@ impl Set {
         }
     }
 
-    /// Visits about `count` members from `cursor` on; see [`Table::scan`]. A
+    /// Visits about `count` members from `cursor` on; see `Table::scan`. A
     /// small set is visited whole.
     pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> u64 {
         match &self.form {
