@@ -138,19 +138,9 @@ impl engine::Past for Past {
         revision: Revision,
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
-        self.past.key(branch, revision, db, key).map_err(told)
-    }
-
-    fn key_with(
-        &self,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-        key: &[u8],
-        names: &[&[u8]],
-    ) -> Result<Option<Stored>, PastError> {
-        self.past.key_with(branch, revision, db, key, names).map_err(told)
+        self.past.key(branch, revision, db, key, names).map_err(told)
     }
 
     fn is_large(

@@ -286,21 +286,7 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
                 continue;
             }
             Effect::Flush { .. } | Effect::Swap { .. } => return None,
-            Effect::Origin { .. }
-            | Effect::Branch { .. }
-            | Effect::Fork { .. }
-            | Effect::BranchGone { .. }
-            | Effect::Tag { .. }
-            | Effect::TagGone { .. }
-            | Effect::Merged { .. }
-            | Effect::MergeOpen { .. }
-            | Effect::MergeGone { .. }
-            | Effect::KeepRule { .. }
-            | Effect::KeepRuleGone { .. }
-            | Effect::Purge { .. }
-            | Effect::Erased
-            | Effect::Undoable { .. }
-            | Effect::Undone { .. } => continue,
+            effect if !effect.is_on_key() => continue,
             _ if !is_named => return None,
             Effect::Rename { db, key, .. } => {
                 let last = touches.last_mut()?;
@@ -324,15 +310,8 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
             | Effect::ListPushBack { .. }
             | Effect::ListSet { .. }
             | Effect::Deadline(_) => true,
-            Effect::Delete(_)
-            | Effect::Erase
-            | Effect::Emptied
-            | Effect::StrSet { .. }
-            | Effect::StrWrite { .. }
-            | Effect::StrAdd { .. }
-            | Effect::Put { .. }
-            | Effect::ListInsert { .. }
-            | Effect::ListRemove { .. } => false,
+            // Anything else needs the whole collection, or replaces it.
+            _ => false,
         };
         let last = touches.last_mut()?;
         last.is_blind &= is_blind;

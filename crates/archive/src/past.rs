@@ -330,7 +330,9 @@ impl Past {
     }
 
     /// A key of a branch's database at a revision, due or not. It costs what has to be
-    /// read for it, and nothing is kept.
+    /// read for it, and nothing is kept. With `names`, for those who ask for
+    /// elements of a collection by these names: the others may be missing, but
+    /// for one that stands for them.
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -340,33 +342,15 @@ impl Past {
         revision: Revision,
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
         self.source.reach(revision)?;
         let batch = self.batch_at(branch, revision)?;
-        let name = Name::new(batch.directory.seed, db, key);
+        let name = Name::new(batch.directory.seed, db, key).with_elements(names);
         key::read(&self.source, &batch, revision, &name)
     }
 
-    /// As [`Past::key`], for those who ask for elements of a collection by their
-    /// names: the others may be missing, but for one that stands for them.
-    ///
-    /// # Errors
-    /// As [`Past::view`].
-    pub fn key_with(
-        &self,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-        key: &[u8],
-        names: &[&[u8]],
-    ) -> Result<Option<Stored>, PastError> {
-        self.source.reach(revision)?;
-        let batch = self.batch_at(branch, revision)?;
-        let name = Name::new(batch.directory.seed, db, key).with_elements(Some(names));
-        key::read(&self.source, &batch, revision, &name)
-    }
-
-    /// Whether [`Past::key_with`] reads less than [`Past::key`], because the base
+    /// Whether [`Past::key`] reads less with names than without, because the base
     /// has elements of the key one by one.
     ///
     /// # Errors
@@ -387,7 +371,7 @@ impl Past {
 
     /// A key at several revisions, the oldest first, each told to `visit` with
     /// its place among them. What was done to the key is read once for all. With
-    /// `names`, as [`Past::key_with`].
+    /// `names`, as [`Past::key`].
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -420,6 +404,15 @@ impl Past {
         Ok(self.batches.put(revision, batch))
     }
 
+    /// Where visits of what comes after `after`, up to `upto`, end: all of it is
+    /// kept and noted.
+    fn begin_visits(&self, after: Revision, upto: Revision) -> Result<Revision, PastError> {
+        let upto = upto.min(self.source.log.buffered());
+        self.source.know(upto)?;
+        self.source.keeps(after)?;
+        Ok(upto)
+    }
+
     /// Visits the transactions of a branch after `after`, up to `upto`, that
     /// changed a key or everything in its database, newest first.
     ///
@@ -435,9 +428,7 @@ impl Past {
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let source = &self.source;
-        let upto = upto.min(source.log.buffered());
-        source.know(upto)?;
-        source.keeps(after)?;
+        let upto = self.begin_visits(after, upto)?;
         let _layout = source.layout.read();
         for hit in source.newest_first(key, after, upto) {
             let hit = hit?;
@@ -469,9 +460,7 @@ impl Past {
         upto: Revision,
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
-        let source = &self.source;
-        let upto = upto.min(source.log.buffered());
-        source.know(upto)?;
+        let upto = self.begin_visits(after, upto)?;
         self.noted_wide(after, upto, visit)
     }
 
@@ -509,9 +498,7 @@ impl Past {
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let source = &self.source;
-        let upto = upto.min(source.log.buffered());
-        source.know(upto)?;
-        source.keeps(after)?;
+        let upto = self.begin_visits(after, upto)?;
         source.changes(after, upto, &mut |record| visit(*record))?;
         source.keeps(after)
     }
@@ -529,9 +516,7 @@ impl Past {
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let source = &self.source;
-        let upto = upto.min(source.log.buffered());
-        source.know(upto)?;
-        source.keeps(after)?;
+        let upto = self.begin_visits(after, upto)?;
         source.changes_of(branch, after, upto, &mut |record| visit(*record))?;
         source.keeps(after)
     }

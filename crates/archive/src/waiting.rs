@@ -106,15 +106,8 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Database(_)
             | Effect::Rename { .. }
             | Effect::Flush { .. }
-            | Effect::Swap { .. }
-            | Effect::Branch { .. }
-            | Effect::Fork { .. }
-            | Effect::BranchGone { .. }
-            | Effect::Tag { .. }
-            | Effect::TagGone { .. }
-            | Effect::Merged { .. }
-            | Effect::MergeOpen { .. }
-            | Effect::MergeGone { .. } => return None,
+            | Effect::Swap { .. } => return None,
+            effect if effect.is_about_branches() => return None,
             _ => {}
         }
     }

@@ -124,8 +124,10 @@ impl Archived {
                 let expected = self.states[&revision].0.get(&key).cloned();
                 let text = key.1[..key.1.len().min(8)].escape_ascii();
                 assert_eq!(key_of(&view, &key), expected, "{}:{text} at {revision}", key.0);
-                let found =
-                    self.past.key(BranchId::MAIN, revision, key.0, &key.1).expect("it is kept");
+                let found = self
+                    .past
+                    .key(BranchId::MAIN, revision, key.0, &key.1, None)
+                    .expect("it is kept");
                 assert_eq!(found.as_ref().map(state), expected, "{}:{text} at {revision}", key.0);
                 self.check_elements(revision, &several, &key, found.as_ref());
                 if let Some(present) = self.present(revision, &key) {
@@ -185,13 +187,13 @@ impl Archived {
         };
         let text = key[..key.len().min(8)].escape_ascii();
         let past = &self.past;
-        let part = past.key_with(BranchId::MAIN, revision, *db, key, &names).expect("it is kept");
+        let part = past.key(BranchId::MAIN, revision, *db, key, Some(&names)).expect("it is kept");
         assert_eq!(parts(part.as_ref()), parts(found), "{db}:{text} at {revision}");
         if past.is_large(BranchId::MAIN, revision, *db, key).expect("it is kept") {
             self.parts += 1;
         }
         let mut see = |at: usize, stored: Option<&Stored>| {
-            let whole = past.key(BranchId::MAIN, several[at], *db, key).expect("it is kept");
+            let whole = past.key(BranchId::MAIN, several[at], *db, key, None).expect("it is kept");
             assert_eq!(parts(stored), parts(whole.as_ref()), "{db}:{text} at {}", several[at]);
         };
         let names = Some(&names[..]);

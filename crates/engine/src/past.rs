@@ -91,6 +91,8 @@ pub trait Past: Send + Sync {
     }
 
     /// A key of a branch's database as it was right after a revision, due or not.
+    /// With `names`, for those who ask for elements of a collection by these
+    /// names: the others may be missing, but for one that stands for them.
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -100,26 +102,10 @@ pub trait Past: Send + Sync {
         revision: Revision,
         db: DbIndex,
         key: &[u8],
+        names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError>;
 
-    /// As [`Past::key`], for those who ask for elements of a collection by these
-    /// names: the others may be missing, but for one that stands for them.
-    ///
-    /// # Errors
-    /// As [`Past::view`].
-    fn key_with(
-        &self,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-        key: &[u8],
-        names: &[&[u8]],
-    ) -> Result<Option<Stored>, PastError> {
-        let _ = names;
-        self.key(branch, revision, db, key)
-    }
-
-    /// Whether [`Past::key_with`] reads less than [`Past::key`].
+    /// Whether [`Past::key`] reads less with names than without.
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -134,7 +120,7 @@ pub trait Past: Send + Sync {
     }
 
     /// A key at several revisions, the oldest first, each told to `visit` with
-    /// its place among them. With `names`, as [`Past::key_with`].
+    /// its place among them. With `names`, as [`Past::key`].
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -147,9 +133,8 @@ pub trait Past: Send + Sync {
         names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
-        let _ = names;
         for (at, &revision) in revisions.iter().enumerate() {
-            visit(at, self.key(branch, revision, db, key)?.as_ref());
+            visit(at, self.key(branch, revision, db, key, names)?.as_ref());
         }
         Ok(())
     }

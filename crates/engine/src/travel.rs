@@ -185,11 +185,12 @@ impl Engine {
             return done;
         }
         let past = self.needs_past()?;
-        // Of a large collection only the elements that it names are read, however
-        // often that is.
-        let names = if command.spec.by_element { &argv[2..] } else { &[] };
-        let is_part = !names.is_empty() && past.is_large(branch, revision, db, argv[1])?;
-        if !is_part && let Some(view) = past.view_at_hand(branch, revision)? {
+        // Of a large collection only the elements that the command names are read,
+        // be there a view at hand or not: that would have to read all.
+        let names = command.spec.by_element.then(|| &argv[2..]);
+        if let Some(view) = past.view_at_hand(branch, revision)?
+            && !(names.is_some() && past.is_large(branch, revision, db, argv[1])?)
+        {
             let moment = self.time_of(at)?;
             return read_in(&view, live, moment, db, command, argv, rng, buffers, reply);
         }
@@ -200,11 +201,7 @@ impl Engine {
         let mut has_deadline = false;
         for key in &keys {
             let name = argv[key.index];
-            let stored = match is_part {
-                true => past.key_with(branch, revision, db, name, names)?,
-                false => past.key(branch, revision, db, name)?,
-            };
-            if let Some(stored) = stored {
+            if let Some(stored) = past.key(branch, revision, db, name, names)? {
                 has_deadline |= stored.deadline.is_some();
                 scratch.give(db, name, stored);
             }

@@ -4,7 +4,8 @@ use toml_edit::{DocumentMut, Item, Table};
 
 use crate::load::{FileLayer, Layers, SettingError, load_each};
 use crate::model::Settings;
-use crate::table::{Change, SETTINGS};
+use crate::setting::Change;
+use crate::table::SETTINGS;
 use crate::value::{Kind, Value};
 
 /// A file with every setting at its default, each with its documentation.

@@ -7,8 +7,9 @@ use toml_edit::{Document, Item, TableLike};
 
 use crate::model::{EvictionPolicy, Settings};
 use crate::nearest::nearest;
+use crate::setting::Setting;
 use crate::special;
-use crate::table::{SETTINGS, Setting};
+use crate::table::SETTINGS;
 use crate::value::Kind;
 
 /// A config file that has been read.

@@ -2,7 +2,8 @@
 
 use crate::load::conflicts;
 use crate::model::Settings;
-use crate::table::{Change, SETTINGS, Setting, find};
+use crate::setting::{Change, Setting};
+use crate::table::{SETTINGS, find};
 use crate::value::{Kind, Value};
 
 /// What `CONFIG GET` shows instead of a password. An empty answer means that

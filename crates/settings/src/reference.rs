@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::load::search_list;
 use crate::model::Settings;
-use crate::table::{Change, SETTINGS, Setting};
+use crate::setting::{Change, Setting};
+use crate::table::SETTINGS;
 use crate::value::Value;
 
 /// The text of `docs/CONFIG.md`.

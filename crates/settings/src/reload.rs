@@ -1,7 +1,8 @@
 //! Taking over a changed file while the server runs.
 
 use crate::model::Settings;
-use crate::table::{Change, SETTINGS, Setting};
+use crate::setting::{Change, Setting};
+use crate::table::SETTINGS;
 
 /// What a changed file means for a running server.
 #[derive(Debug, Default)]

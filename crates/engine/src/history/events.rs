@@ -87,15 +87,6 @@ pub(crate) fn read_effects<'r>(
                 who = Some(Who { command, user, address });
                 continue;
             }
-            // Of branches and tags, not of keys.
-            Effect::Branch { .. }
-            | Effect::Fork { .. }
-            | Effect::BranchGone { .. }
-            | Effect::Tag { .. }
-            | Effect::TagGone { .. }
-            | Effect::Merged { .. }
-            | Effect::MergeOpen { .. }
-            | Effect::MergeGone { .. } => continue,
             // The effect before has said which element went.
             Effect::Emptied => What::Gone(Cause::Client),
             Effect::Delete(cause) => What::Gone(cause),

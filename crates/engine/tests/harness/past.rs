@@ -177,6 +177,7 @@ impl Past for MemoryPast {
         revision: Revision,
         db: DbIndex,
         key: &[u8],
+        _: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
         Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }

@@ -50,33 +50,10 @@ impl Counted {
             Effect::HashSet { field, .. } | Effect::HashDelete { field } => {
                 self.fields.insert(field.into(), false);
             }
-            Effect::StrSet { .. }
-            | Effect::StrWrite { .. }
-            | Effect::Put { .. }
-            | Effect::Delete(_)
-            | Effect::Emptied
-            | Effect::Erase
-            | Effect::Erased
-            | Effect::Rename { .. }
-            | Effect::Flush { .. }
-            | Effect::Swap { .. } => self.rewrite(),
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Erased => self.rewrite(),
+            effect if !effect.is_on_key() => {}
+            // Nothing counts in these types, and a deadline is no value.
             Effect::Deadline(_)
-            | Effect::Database(_)
-            | Effect::Key { .. }
-            | Effect::Origin { .. }
-            | Effect::Branch { .. }
-            | Effect::Fork { .. }
-            | Effect::BranchGone { .. }
-            | Effect::Tag { .. }
-            | Effect::TagGone { .. }
-            | Effect::Merged { .. }
-            | Effect::MergeOpen { .. }
-            | Effect::MergeGone { .. }
-            | Effect::KeepRule { .. }
-            | Effect::KeepRuleGone { .. }
-            | Effect::Purge { .. }
-            | Effect::Undoable { .. }
-            | Effect::Undone { .. }
             | Effect::ListPushFront { .. }
             | Effect::ListPushBack { .. }
             | Effect::ListPopFront { .. }
@@ -88,6 +65,8 @@ impl Counted {
             | Effect::SetRemove { .. }
             | Effect::ZsetSet { .. }
             | Effect::ZsetRemove { .. } => {}
+            // Anything else replaces the value.
+            _ => self.rewrite(),
         }
     }
 

@@ -96,7 +96,7 @@ impl Job<'_> {
             return Ok(false);
         }
         let (branch, at) = self.engine.line(reader.branch).at(reader.at);
-        let stored = self.engine.needs_past()?.key(branch, at, self.db, key)?;
+        let stored = self.engine.needs_past()?.key(branch, at, self.db, key, None)?;
         Ok(stored.is_some_and(|it| is_from(known, reader.branch, it.revision, self.branch.id)))
     }
 }
