@@ -1,4 +1,4 @@
-//! Effects: physical changes to single elements. [`codec`] has their bytes.
+//! Effects: physical changes to single elements. The private module `codec` has their bytes.
 //!
 //! A transaction's effects are one byte string: a sequence of operations, each
 //! a tag byte and its operands. [`Effect::Database`] and [`Effect::Key`] set
