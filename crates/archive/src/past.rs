@@ -407,7 +407,8 @@ impl Past {
     /// Where visits of what comes after `after`, up to `upto`, end: all of it is
     /// kept and noted.
     fn begin_visits(&self, after: Revision, upto: Revision) -> Result<Revision, PastError> {
-        let upto = upto.min(self.source.log.buffered());
+        // Those that are given out are about to be appended: it is waited for them.
+        let upto = upto.min(self.source.log.newest());
         self.source.know(upto)?;
         self.source.keeps(after)?;
         Ok(upto)

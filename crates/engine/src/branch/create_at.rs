@@ -33,12 +33,17 @@ impl Engine {
         asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
         Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
         self.write_since(row, state, &mut effects)?;
-        let live = self.live();
+        let (live, past) = (self.live(), self.needs_past()?);
         let revision = self.replicator.reserve();
+        // Everything that is written later waits for this record, so what takes
+        // long comes after it. Until the branch is added nobody knows of it.
+        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
+        self.revision_written(revision);
+        self.note_turn(revision, asker, &effects);
         let ancestors = self.ancestors(row.parent);
         let child = branching.fork(ancestors, &spaces, state, revision);
         // From the fork on the archive keeps the state; before, the past did.
-        let oldest = self.needs_past()?.oldest();
+        let oldest = past.oldest();
         let applied = if oldest > state {
             Err(PastError::Compacted { asked: row.base, oldest }.into())
         } else {
@@ -48,17 +53,22 @@ impl Engine {
                 .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
         };
         if let Err(error) = applied {
-            // A revision that was given out is in the log whatever happens.
-            self.replicator.append(revision, asker.now_ms, 0, &[]);
+            let mut gone = Vec::new();
+            Effect::BranchGone { branch: row.id }.encode(&mut gone);
+            let revision = self.replicator.reserve();
+            self.replicator.append(revision, asker.now_ms, 0, &gone);
+            self.note_turn(revision, asker, &gone);
             return Err(error);
         }
-        let turn = self.branches.known.write().apply(revision, asker.now_ms, &effects);
-        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
         let parent = self.branch(row.parent).map(|parent| parent.keyspace.clone());
         self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone(), parent, state));
-        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
-        self.revision_written(revision);
         Ok(revision)
+    }
+
+    /// Takes in what a record of this node's says of branches.
+    fn note_turn(&self, revision: Revision, asker: &Asker, effects: &[u8]) {
+        let turn = self.branches.known.write().apply(revision, asker.now_ms, effects);
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
     }
 
     /// What makes the parent's state at `state` that at the row's base.
