@@ -32,6 +32,7 @@ use lsm_tree::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::ahead::Ahead;
 use crate::codec::{self, DIRECTORY};
 use crate::compaction::{Bound, Bounds, Erasure, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
@@ -91,6 +92,7 @@ pub struct Base {
     /// compaction.
     manifest: Mutex<()>,
     large_from: LargeFrom,
+    ahead: Arc<Ahead>,
     /// Bytes of keys and values in batches since it was opened.
     written_bytes: AtomicU64,
     _lock: Box<dyn VfsLock>,
@@ -149,6 +151,7 @@ impl Base {
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
+            ahead: Arc::default(),
             written_bytes: AtomicU64::new(0),
             _lock: lock,
         })
@@ -164,6 +167,11 @@ impl Base {
     /// From which size on collections are written element by element.
     pub(crate) fn large_from(&self) -> LargeFrom {
         self.large_from
+    }
+
+    /// Values of branches on their way.
+    pub(crate) fn ahead(&self) -> &Arc<Ahead> {
+        &self.ahead
     }
 
     /// Bytes of keys and values that batches have brought since it was opened,
@@ -237,6 +245,15 @@ impl Base {
         }
     }
 
+    /// The revision of the newest batch at or before `at`.
+    pub(crate) fn state_at(&self, at: Revision) -> Result<Revision, ArchiveError> {
+        let Some(bytes) = self.get_at(DIRECTORY, at)? else { return Ok(Revision::ZERO) };
+        codec::age(&bytes).map(|(revision, _)| revision).map_err(|what| ArchiveError::Damaged {
+            dir: self.dir.clone(),
+            what: format!("its directory is malformed: {what}"),
+        })
+    }
+
     /// Revisions that somebody needs by themselves.
     pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
         tagged(&self.directory().branches)
@@ -247,7 +264,7 @@ impl Base {
     pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
         let directory = self.directory();
         Ok(directory.branches.pins().any(|pin| pin == revision)
-            && self.directory_at(revision)?.revision == revision)
+            && self.state_at(revision)? == revision)
     }
 
     /// The revision it is at.
@@ -438,13 +455,14 @@ impl Base {
         let all = self.overlays.all();
         let new = all.iter().map(|overlay| overlay.space);
         let new = new.filter(|space| space.born > directory.revision);
-        let standing = directory.databases.iter().map(|database| database.space);
-        let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
+        let standing: BTreeSet<SpaceId> =
+            directory.databases.iter().map(|database| database.space).chain(new).collect();
+        let read = standing.iter().copied().chain(left.iter().map(|left| left.space)).collect();
         let overlays = needed(&all, &read);
         let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
         let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
-        self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
+        self.bounds.set(Bound::new(horizon, dead, standing, &overlays, tags));
         due
     }
 
@@ -452,6 +470,12 @@ impl Base {
     /// those who read it through another.
     pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
         is_past(left, self.bounds.horizon(), &tagged(branches))
+    }
+
+    /// The oldest state from which on every one may be read, as far as
+    /// compactions know.
+    pub(crate) fn horizon(&self) -> Revision {
+        self.bounds.horizon()
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its

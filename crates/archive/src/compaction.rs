@@ -44,25 +44,12 @@ pub(crate) struct Erasure {
 }
 
 impl Erasure {
-    /// Whether a head is to be erased.
-    fn covers(&self, key: &[u8], value: &[u8], revision: Revision) -> bool {
-        self.is_past(key, revision)
-            && codec::key_of_entry(key, value).is_some_and(|key| self.is_about(key))
-    }
-
-    /// Whether an element is to be erased.
-    fn covers_element(&self, key: &[u8], revision: Revision) -> bool {
-        self.is_past(key, revision)
-            && codec::key_of_element(key).is_some_and(|key| self.is_about(key))
-    }
-
-    fn is_past(&self, key: &[u8], revision: Revision) -> bool {
+    /// Whether an entry of the key `name` is to be erased.
+    fn covers(&self, entry: &[u8], name: &[u8], revision: Revision) -> bool {
         let is_here = |space| self.spaces.binary_search(&space).is_ok();
-        revision < self.purge.at && codec::space_of(key).is_some_and(is_here)
-    }
-
-    fn is_about(&self, key: &[u8]) -> bool {
-        self.purge.covers(self.purge.db, key)
+        revision < self.purge.at
+            && codec::space_of(entry).is_some_and(is_here)
+            && self.purge.covers(self.purge.db, name)
     }
 }
 
@@ -74,6 +61,8 @@ pub(crate) struct Bound {
     horizon: Revision,
     /// Spaces that nobody has, at the horizon or after it.
     dead: BTreeSet<SpaceId>,
+    /// Spaces that databases stand in now.
+    standing: BTreeSet<SpaceId>,
     /// States before the horizon that may still be read of every space.
     tags: BTreeSet<Revision>,
     /// The same of a space that others lie over.
@@ -88,6 +77,7 @@ impl Bound {
     pub(crate) fn new(
         horizon: Revision,
         dead: impl Iterator<Item = SpaceId>,
+        standing: BTreeSet<SpaceId>,
         overlays: &[Overlay],
         tags: BTreeSet<Revision>,
     ) -> Bound {
@@ -96,7 +86,7 @@ impl Bound {
             pins.entry(overlay.under).or_default().insert(overlay.at);
         }
         let overlays = overlays.iter().map(|overlay| overlay.space).collect();
-        Bound { horizon, dead: dead.collect(), tags, pins, overlays, heads: None }
+        Bound { horizon, dead: dead.collect(), standing, tags, pins, overlays, heads: None }
     }
 
     /// The states at which a space is read, oldest first, and from the last on
@@ -179,6 +169,7 @@ impl Factory for Judges {
             place: None,
             head: Vec::new(),
             head_at: BTreeMap::new(),
+            long: (Vec::new(), Vec::new()),
         })
     }
 }
@@ -197,6 +188,8 @@ struct Judge {
     head: Vec<u8>,
     /// What it is at some states.
     head_at: BTreeMap<Revision, Head>,
+    /// The last head that has only a digest of its key, and that key.
+    long: (Vec<u8>, Vec<u8>),
 }
 
 /// What a head is at a state.
@@ -215,6 +208,7 @@ struct Place {
     /// How its keys begin; empty for what is in no space.
     prefix: Vec<u8>,
     is_dead: bool,
+    is_standing: bool,
     is_overlay: bool,
     /// See [`Bound::states`].
     states: Vec<Revision>,
@@ -231,6 +225,7 @@ impl Judge {
             self.place = Some(Place {
                 prefix,
                 is_dead: among(&self.bound.dead),
+                is_standing: among(&self.bound.standing),
                 is_overlay: among(&self.bound.overlays),
                 states: self.bound.states(space),
             });
@@ -312,6 +307,36 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// Whether an entry tells what was erased. `is_newest` says that none of its
+    /// versions is newer.
+    fn is_erased(&mut self, entry: &[u8], value: &[u8], at: Revision, is_newest: bool) -> bool {
+        if self.erasures.is_empty() {
+            return false;
+        }
+        let element = codec::element_at(entry);
+        let head = &entry[..element.unwrap_or(entry.len())];
+        // Heads come before their elements, which have no name if it is long.
+        if let Some(key) = codec::long_key(entry, value) {
+            self.long = (head.to_vec(), key.to_vec());
+        }
+        let long = (self.long.0 == head).then_some(&self.long.1[..]);
+        let Some(key) = codec::plain_key(entry).or(long) else { return false };
+        if !self.erasures.iter().any(|erasure| erasure.covers(entry, key, at)) {
+            return false;
+        }
+        // What keys of the purge's database are now was written anew by its
+        // record: what is older came from elsewhere.
+        let is_present = is_newest
+            && self.place(entry).is_standing
+            && element.is_none_or(|end| self.is_element_in(entry, end, NOW));
+        !is_present
+    }
+}
+
+/// The state that every batch belongs to.
+const NOW: Revision = Revision(u64::MAX);
+
 impl CompactionFilter for Judge {
     fn filter_item(
         &mut self,
@@ -340,22 +365,17 @@ impl CompactionFilter for Judge {
         let Ok((revision, is_gone)) = codec::age(&value) else {
             return Ok(Verdict::Keep);
         };
+        let is_newest = self.newer.is_none();
+        let is_erased = !is_gone && self.is_erased(key, &value, revision, is_newest);
         if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
         }
-        let mut erasures = self.erasures.iter();
-        if codec::element_at(key).is_some() {
-            // The present value was written anew by the record that erases.
-            return Ok(match erasures.any(|erasure| erasure.covers_element(key, revision)) {
-                true => Verdict::Destroy,
-                false => Verdict::Keep,
-            });
-        }
-        if !is_gone && erasures.any(|erasure| erasure.covers(key, &value, revision)) {
+        Ok(match (is_erased, codec::element_at(key)) {
+            (false, _) => Verdict::Keep,
+            (true, Some(_)) => Verdict::Destroy,
             // The key stays, so that the keys of that state are as many as its
             // directory counts.
-            return Ok(Verdict::ReplaceValue(codec::erased(key, &value).into()));
-        }
-        Ok(Verdict::Keep)
+            (true, None) => Verdict::ReplaceValue(codec::erased(key, &value).into()),
+        })
     }
 }

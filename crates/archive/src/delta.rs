@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::{
-    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, SHARDS, Turn, WARM_KEYS_MAX,
+    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, PastRules, Purge, SHARDS, Turn,
+    WARM_KEYS_MAX,
 };
 use log::{Record, RecordHeader};
 use smallvec::SmallVec;
@@ -36,6 +37,8 @@ pub(crate) struct Delta {
     keyspaces: BTreeMap<BranchId, Keyspace>,
     /// The branches that there are at its revision.
     branches: Branches,
+    /// What was erased on branches that have begun anew since or are gone.
+    ended: Vec<(BranchId, Purge)>,
     buffers: Buffers,
     /// The newest record in it, and its time.
     newest: (Revision, u64),
@@ -66,6 +69,7 @@ impl Delta {
             databases,
             keyspaces: BTreeMap::new(),
             branches: directory.branches.clone(),
+            ended: Vec::new(),
             buffers: Buffers::default(),
             newest,
             log_bytes: 0,
@@ -164,7 +168,7 @@ impl Delta {
         match turn {
             None => return Ok(false),
             Some(Turn::Tagged) => {}
-            Some(Turn::Gone(branch)) => drop(self.keyspaces.remove(&branch)),
+            Some(Turn::Gone(branch)) => self.end(branch),
             Some(Turn::Fork { branch, state }) => {
                 let (spaces, at) = match state {
                     None => (self.keyspace(branch.parent).spaces(), revision),
@@ -173,10 +177,18 @@ impl Delta {
                 let child = empty(self.databases, self.base.directory().seed);
                 let backing: Arc<dyn Backing> = self.large.clone();
                 self.base.fork(&child, &backing, &spaces, at, revision);
+                self.end(branch.id);
                 self.keyspaces.insert(branch.id, child);
             }
         }
         Ok(true)
+    }
+
+    /// Forgets a branch's keys.
+    fn end(&mut self, branch: BranchId) {
+        let Some(keyspace) = self.keyspaces.remove(&branch) else { return };
+        let rules = keyspace.past_rules();
+        self.ended.extend(rules.purges().iter().map(|purge| (branch, purge.clone())));
     }
 
     fn misfit(&self, revision: Revision, what: String) -> ArchiveError {
@@ -293,15 +305,7 @@ impl Delta {
         let branches = self.branches.clone();
         let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
         let rules = main.past_rules();
-        let mut purged = before.purged.clone();
-        purged.retain(|&branch, _| branches.name_of(branch).is_some());
-        for (&branch, keyspace) in self.keyspaces.iter().filter(|(id, _)| **id != BranchId::MAIN) {
-            let rules = keyspace.past_rules();
-            match rules.is_empty() {
-                true => purged.remove(&branch),
-                false => purged.insert(branch, rules),
-            };
-        }
+        let purged = self.purged(before);
         Ok(Directory {
             revision,
             time_ms,
@@ -314,6 +318,39 @@ impl Delta {
             rules,
             purged,
         })
+    }
+}
+
+impl Delta {
+    /// What was erased on branches once this delta is written.
+    fn purged(&self, before: &Directory) -> BTreeMap<BranchId, Arc<PastRules>> {
+        let known = before.purged.iter();
+        let known =
+            known.flat_map(|(id, it)| it.purges().iter().map(|purge| (*id, purge.clone())));
+        let mut purges = BTreeMap::new();
+        for (branch, purge) in known.chain(self.ended.iter().cloned()) {
+            let row = self.branches.get(branch);
+            let is_kept = match row.is_some_and(|row| purge.at > row.forked) {
+                // A branch that was touched knows itself.
+                true => !self.keyspaces.contains_key(&branch),
+                // Nobody else will say that it is still to be done.
+                false => purge.at > self.base.horizon(),
+            };
+            if is_kept {
+                purges.insert((branch, purge.at), purge);
+            }
+        }
+        for (&branch, keyspace) in self.keyspaces.iter().filter(|(id, _)| **id != BranchId::MAIN) {
+            let rules = keyspace.past_rules();
+            let own = rules.purges().iter().map(|purge| ((branch, purge.at), purge.clone()));
+            purges.extend(own);
+        }
+        let mut purged: BTreeMap<BranchId, Vec<Purge>> = BTreeMap::new();
+        for ((branch, _), purge) in purges {
+            purged.entry(branch).or_default().push(purge);
+        }
+        let rules = |(branch, it)| (branch, Arc::new(PastRules::of_purges(it)));
+        purged.into_iter().map(rules).collect()
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) fn write_part(
         left: Vec::new(),
         overlays: Vec::new(),
         branches: Branches::default(),
+        // It has no past that anything of could be erased.
+        rules: Arc::new(directory.rules.without_purges()),
         purged: BTreeMap::new(),
         ..(*directory).clone()
     })

@@ -317,7 +317,10 @@ impl State {
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
         let mut add = |key: &[u8], value: &[u8]| {
-            added = assembly.add(&key[name.len()..], value, &self.limits);
+            // What was wrong with one element is wrong with all of it.
+            if added.is_ok() {
+                added = assembly.add(&key[name.len()..], value, &self.limits);
+            }
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let value = match named.filter(|_| !large.is_list()) {

@@ -205,10 +205,15 @@ impl Database {
 
     /// Appends a record that says something of branches.
     pub fn declare(&self, effect: &Effect<'_>) -> Revision {
-        let mut effects = Vec::new();
-        effect.encode(&mut effects);
+        self.append(BranchId::MAIN, std::slice::from_ref(effect))
+    }
+
+    /// Appends a record that `states` do not tell of.
+    pub fn append(&self, branch: BranchId, effects: &[Effect<'_>]) -> Revision {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
         let revision = self.log.reserve();
-        ToLog(&self.log).append(revision, self.now_ms, 0, &effects);
+        self.log.append(revision, RecordHeader { time_ms: self.now_ms, db: 0, branch }, &bytes);
         revision
     }
 
