@@ -135,8 +135,8 @@ impl Archiving {
             .name("purge".to_owned())
             .spawn(move || {
                 let reached = engine::Archive::settle(&*archiving, newest);
-                let done = reached
-                    .and_then(|()| past.finish_purges(newest).map_err(|e| e.to_string()));
+                let done =
+                    reached.and_then(|()| past.finish_purges(newest).map_err(|e| e.to_string()));
                 if let Err(reason) = done {
                     tracing::warn!("erase the past of keys: {reason}; the next start tries again");
                 }

@@ -85,9 +85,7 @@ impl Ahead {
             .spawn(move || reading.run(state, of, hash));
         match reader {
             Ok(_) => Err(later()),
-            Err(error) => {
-                Err(BackingError::new(format!("no thread can be started: {error}")))
-            }
+            Err(error) => Err(BackingError::new(format!("no thread can be started: {error}"))),
         }
     }
 }

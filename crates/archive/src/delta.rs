@@ -10,9 +10,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
+use keyspace::effect::Effect;
 use keyspace::{
-    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, PastRules, Purge, SHARDS, Turn,
-    WARM_KEYS_MAX,
+    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, PastRules, Purge, SHARDS,
+    Turn, WARM_KEYS_MAX,
 };
 use log::{Record, RecordHeader};
 use smallvec::SmallVec;
@@ -24,6 +25,7 @@ use crate::error::ArchiveError;
 use crate::large::LargeKeys;
 use crate::overlay::needed;
 use crate::sorted_run::SortedRun;
+use crate::state::{At, State};
 use crate::waiting::{Waiting, only_key};
 
 /// See the module's documentation.
@@ -140,6 +142,40 @@ impl Delta {
         self.newest = (record.revision, record.header.time_ms);
         self.log_bytes += record.effects.len() as u64;
         Ok(is_state)
+    }
+
+    /// Takes keys out of a branch that were erased after its newest record, as if
+    /// that had done so: of those the base has names.
+    pub(crate) fn forget(&mut self, branch: BranchId, purge: &Purge) -> Result<(), ArchiveError> {
+        self.apply_waiting()?;
+        if self.branches.name_of(branch).is_none() || purge.db >= self.databases {
+            return Ok(());
+        }
+        let mut names = BTreeSet::from([purge.key.clone()]);
+        let base = self.base.clone();
+        let directory = base.directory();
+        let is_it = |it: &&Database| purge.is_prefix && (it.branch, it.db) == (branch, purge.db);
+        if let Some(Database { space, .. }) = directory.databases.iter().find(is_it) {
+            let state = State::new(base.clone(), At::Newest, self.limits);
+            let read = state.buckets(*space, &(0..=u16::MAX), &mut |key, _| {
+                if purge.covers(purge.db, key) {
+                    names.insert(key.to_vec());
+                }
+            });
+            read.map_err(|error| ArchiveError::Damaged {
+                dir: base.dir().to_owned(),
+                what: error.to_string(),
+            })?;
+        }
+        let (revision, time_ms) = self.newest;
+        let header = RecordHeader { time_ms, db: purge.db, branch };
+        for key in names {
+            let mut effects = Vec::new();
+            Effect::Key { key: &key, existed: None }.encode(&mut effects);
+            Effect::Erase.encode(&mut effects);
+            self.apply(&Record { revision, header, effects: &effects })?;
+        }
+        Ok(())
     }
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
@@ -325,8 +361,7 @@ impl Delta {
     /// What was erased on branches once this delta is written.
     fn purged(&self, before: &Directory) -> BTreeMap<BranchId, Arc<PastRules>> {
         let known = before.purged.iter();
-        let known =
-            known.flat_map(|(id, it)| it.purges().iter().map(|purge| (*id, purge.clone())));
+        let known = known.flat_map(|(id, it)| it.purges().iter().map(|purge| (*id, purge.clone())));
         let mut purges = BTreeMap::new();
         for (branch, purge) in known.chain(self.ended.iter().cloned()) {
             let row = self.branches.get(branch);

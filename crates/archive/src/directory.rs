@@ -98,7 +98,8 @@ impl Directory {
         if branch == BranchId::MAIN {
             return self.rules.clone();
         }
-        let (Some(purged), Some(row)) = (self.purged.get(&branch), self.branches.get(branch)) else {
+        let (Some(purged), Some(row)) = (self.purged.get(&branch), self.branches.get(branch))
+        else {
             return Arc::default();
         };
         let is_its_own = |purge: &&Purge| purge.at > row.forked;

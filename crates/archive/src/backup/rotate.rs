@@ -51,7 +51,9 @@ pub fn rotate(
     let (database, name) = (hex(&source.log.id()), name_of(clock.now_ms()));
     // Of another database's somebody else may be in the middle.
     for left in names_in(row)?.iter().filter(|name| is_unfinished(name, &database)) {
-        remove(&row.join(left))?;
+        if let Err(error) = remove(&row.join(left)) {
+            tracing::warn!("{error}; the next backup tries again");
+        }
     }
     let mut older: Vec<PathBuf> =
         backups(row, &database)?.into_iter().map(|(_, dir)| dir).collect();

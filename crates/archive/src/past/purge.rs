@@ -93,15 +93,11 @@ impl Past {
         let (oldest, at, db) = (source.oldest(), purge.at, purge.db);
         let named = source.base.tagged();
         let mut states: BTreeSet<Revision> = named.range(..oldest.min(at)).copied().collect();
-        let mut spaces = BTreeSet::new();
         if oldest <= at {
             states.extend([oldest, at]);
-            for born in self.began(branch, oldest, at)? {
-                spaces.insert(SpaceId { born, db });
-                states.extend([born, Revision(born.0 - 1)]);
-            }
+            states.extend(self.left_by(branch, db, (oldest, at))?);
         }
-        let mut others = BTreeMap::new();
+        let (mut spaces, mut others) = (BTreeSet::new(), BTreeMap::new());
         let mut look_at = |state, is_before| {
             let directory = source.base.directory_at(state)?;
             let mut found = (branch == BranchId::MAIN).then(|| SpaceId::first_of(db));
@@ -120,8 +116,31 @@ impl Past {
         if oldest > at {
             look_at(oldest, false)?;
         }
+        match others.iter().find(|(space, _)| spaces.contains(space)) {
+            Some((_, &b)) => Err(PastError::Mixed { a: db, b }),
+            None => Ok(spaces.into_iter().collect()),
+        }
+    }
+
+    /// The last revisions in which a branch's database stood where it did before
+    /// it was flushed or the branch began anew, after a state up to another.
+    fn left_by(
+        &self,
+        branch: BranchId,
+        db: DbIndex,
+        (after, upto): (Revision, Revision),
+    ) -> Result<Vec<Revision>, PastError> {
+        let before = |revision: Revision| Revision(revision.0 - 1);
+        // The base made a state of each moment in which it began.
+        let (mut left, mut state) = (Vec::new(), upto);
+        while let Some(row) = self.source.base.directory_at(state)?.branches.get(branch)
+            && row.forked > after
+        {
+            state = before(row.forked);
+            left.push(state);
+        }
         let mut swapped = Ok(());
-        self.wide(oldest, at, &mut |record| {
+        self.wide(after, upto, &mut |record| {
             let effects = Effects::new(record.effects).flatten();
             for effect in effects.filter(|_| record.header.branch == branch) {
                 match effect {
@@ -129,36 +148,14 @@ impl Past {
                         swapped = Err(PastError::Swapped { a, b, revision: record.revision });
                     }
                     Effect::Flush { db: flushed } if flushed == db => {
-                        spaces.insert(SpaceId { born: record.revision, db });
+                        left.push(before(record.revision));
                     }
                     _ => {}
                 }
             }
             ControlFlow::Continue(())
         })?;
-        swapped?;
-        match others.iter().find(|(space, _)| spaces.contains(space)) {
-            Some((_, &b)) => Err(PastError::Mixed { a: purge.db, b }),
-            None => Ok(spaces.into_iter().collect()),
-        }
-    }
-
-    /// When a branch began, and began anew, after a state up to another: the base
-    /// made a state of each.
-    fn began(
-        &self,
-        branch: BranchId,
-        after: Revision,
-        upto: Revision,
-    ) -> Result<Vec<Revision>, PastError> {
-        let (mut began, mut state) = (Vec::new(), upto);
-        while let Some(row) = self.source.base.directory_at(state)?.branches.get(branch)
-            && row.forked > after
-        {
-            began.push(row.forked);
-            state = Revision(row.forked.0 - 1);
-        }
-        Ok(began)
+        swapped.map(|()| left)
     }
 
     /// Sealed segments that may have something to be erased, oldest first.

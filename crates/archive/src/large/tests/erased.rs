@@ -29,7 +29,9 @@ fn files_with(world: &World, bytes: &[u8]) -> usize {
 fn begin_anew(world: &mut World, key: &[u8]) -> Revision {
     let mut hash = keyspace::types::Hash::new(1);
     let limits = EncodingLimits::default();
-    ["a", "b"].iter().for_each(|field| drop(hash.set(field.as_bytes(), b"Marvin", &limits)));
+    for field in ["a", "b"] {
+        hash.set(field.as_bytes(), b"Marvin", &limits);
+    }
     let body = keyspace::dump::encode_body(keyspace::ValueRef::Hash(&hash));
     let named = Effect::Key { key, existed: None };
     world.run(&[named, Effect::Erase, Effect::Put { body: &body, deadline: None }]);
@@ -64,7 +66,10 @@ fn nothing_is_left_of_the_elements_of_long_names() {
         erase(&world, asked, is_prefix, at);
         assert_eq!(world.now(&long).as_deref(), Some("a=Marvin b=Marvin"));
         // That one has other elements, which are still read.
-        assert_eq!(world.at(before, &other).as_ref().map(text).as_deref(), Some("a=Zaphod b=Zaphod"));
+        assert_eq!(
+            world.at(before, &other).as_ref().map(text).as_deref(),
+            Some("a=Zaphod b=Zaphod")
+        );
         let at = begin_anew(&mut world, &other);
         erase(&world, &other, false, at);
         assert_eq!(files_with(&world, b"Zaphod"), 0, "prefix: {is_prefix}");
