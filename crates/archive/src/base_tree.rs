@@ -34,7 +34,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::ahead::Ahead;
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Erasure, Judges};
+use crate::compaction::{Bound, Bounds, Erasure, Erasures, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
@@ -426,9 +426,10 @@ impl Base {
     ) -> Result<(), ArchiveError> {
         let directory = self.directory();
         self.bind(&directory, horizon);
-        self.bounds.erase(erasures);
+        let standing = directory.databases.iter().map(|database| database.space).collect();
+        self.bounds.erase(Erasures { all: erasures, standing });
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
-        self.bounds.erase(Vec::new());
+        self.bounds.erase(Erasures::default());
         merged?;
         self.forget_manifests()
     }
@@ -455,14 +456,13 @@ impl Base {
         let all = self.overlays.all();
         let new = all.iter().map(|overlay| overlay.space);
         let new = new.filter(|space| space.born > directory.revision);
-        let standing: BTreeSet<SpaceId> =
-            directory.databases.iter().map(|database| database.space).chain(new).collect();
-        let read = standing.iter().copied().chain(left.iter().map(|left| left.space)).collect();
+        let standing = directory.databases.iter().map(|database| database.space);
+        let read = standing.chain(left.iter().map(|left| left.space)).chain(new).collect();
         let overlays = needed(&all, &read);
         let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
         let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
-        self.bounds.set(Bound::new(horizon, dead, standing, &overlays, tags));
+        self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
         due
     }
 

@@ -29,9 +29,17 @@ use crate::overlay::Overlay;
 #[derive(Default)]
 pub(crate) struct Bounds {
     bound: Mutex<Arc<Bound>>,
-    erasures: Mutex<Arc<[Erasure]>>,
+    erasures: Mutex<Arc<Erasures>>,
     /// What came after this is to be forgotten.
     back_to: Mutex<Option<Revision>>,
+}
+
+/// What is to be erased.
+#[derive(Default)]
+pub(crate) struct Erasures {
+    pub(crate) all: Vec<Erasure>,
+    /// Spaces that databases stand in.
+    pub(crate) standing: BTreeSet<SpaceId>,
 }
 
 /// What the values of some keys were before a revision must not be left.
@@ -61,8 +69,6 @@ pub(crate) struct Bound {
     horizon: Revision,
     /// Spaces that nobody has, at the horizon or after it.
     dead: BTreeSet<SpaceId>,
-    /// Spaces that databases stand in now.
-    standing: BTreeSet<SpaceId>,
     /// States before the horizon that may still be read of every space.
     tags: BTreeSet<Revision>,
     /// The same of a space that others lie over.
@@ -77,7 +83,6 @@ impl Bound {
     pub(crate) fn new(
         horizon: Revision,
         dead: impl Iterator<Item = SpaceId>,
-        standing: BTreeSet<SpaceId>,
         overlays: &[Overlay],
         tags: BTreeSet<Revision>,
     ) -> Bound {
@@ -86,7 +91,7 @@ impl Bound {
             pins.entry(overlay.under).or_default().insert(overlay.at);
         }
         let overlays = overlays.iter().map(|overlay| overlay.space).collect();
-        Bound { horizon, dead: dead.collect(), standing, tags, pins, overlays, heads: None }
+        Bound { horizon, dead: dead.collect(), tags, pins, overlays, heads: None }
     }
 
     /// The states at which a space is read, oldest first, and from the last on
@@ -110,8 +115,8 @@ impl Bounds {
     }
 
     /// What compactions from here on erase.
-    pub(crate) fn erase(&self, erasures: Vec<Erasure>) {
-        *self.erasures.lock() = erasures.into();
+    pub(crate) fn erase(&self, erasures: Erasures) {
+        *self.erasures.lock() = Arc::new(erasures);
     }
 
     /// Compactions from here on forget what came after a state.
@@ -176,7 +181,7 @@ impl Factory for Judges {
 
 struct Judge {
     bound: Arc<Bound>,
-    erasures: Arc<[Erasure]>,
+    erasures: Arc<Erasures>,
     back_to: Option<Revision>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
@@ -225,7 +230,7 @@ impl Judge {
             self.place = Some(Place {
                 prefix,
                 is_dead: among(&self.bound.dead),
-                is_standing: among(&self.bound.standing),
+                is_standing: among(&self.erasures.standing),
                 is_overlay: among(&self.bound.overlays),
                 states: self.bound.states(space),
             });
@@ -311,7 +316,7 @@ impl Judge {
     /// Whether an entry tells what was erased. `is_newest` says that none of its
     /// versions is newer.
     fn is_erased(&mut self, entry: &[u8], value: &[u8], at: Revision, is_newest: bool) -> bool {
-        if self.erasures.is_empty() {
+        if self.erasures.all.is_empty() {
             return false;
         }
         let element = codec::element_at(entry);
@@ -322,7 +327,7 @@ impl Judge {
         }
         let long = (self.long.0 == head).then_some(&self.long.1[..]);
         let Some(key) = codec::plain_key(entry).or(long) else { return false };
-        if !self.erasures.iter().any(|erasure| erasure.covers(entry, key, at)) {
+        if !self.erasures.all.iter().any(|erasure| erasure.covers(entry, key, at)) {
             return false;
         }
         // What keys of the purge's database are now was written anew by its
@@ -366,16 +371,17 @@ impl CompactionFilter for Judge {
             return Ok(Verdict::Keep);
         };
         let is_newest = self.newer.is_none();
-        let is_erased = !is_gone && self.is_erased(key, &value, revision, is_newest);
+        let is_erased = self.is_erased(key, &value, revision, is_newest);
         if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
         }
         Ok(match (is_erased, codec::element_at(key)) {
-            (false, _) => Verdict::Keep,
+            // Even one that is gone has a name.
             (true, Some(_)) => Verdict::Destroy,
             // The key stays, so that the keys of that state are as many as its
             // directory counts.
-            (true, None) => Verdict::ReplaceValue(codec::erased(key, &value).into()),
+            (true, None) if !is_gone => Verdict::ReplaceValue(codec::erased(key, &value).into()),
+            _ => Verdict::Keep,
         })
     }
 }

@@ -263,6 +263,42 @@ fn what_a_branch_had_before_it_began_anew_is_erased_too() {
 }
 
 #[test]
+fn no_index_is_left_of_a_segment_that_was_written_anew() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    for n in ["0", "1"] {
+        for (key, value) in [("a", "Arthur"), ("k", "Zaphod"), ("other", "Ford")] {
+            assert_eq!(main.text(&["SET", key, &format!("{value}{n}")]), "OK");
+        }
+    }
+    purged(&mut main, "a");
+    // Whoever asks first has the index made.
+    let versions = |main: &mut Wire| match main.call(&["HISTORY", "other"]) {
+        Frame::Array(versions) => versions.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(main.text(&["SET", "other", "Ford2"]), "OK");
+    assert_eq!(versions(&mut main), 3);
+    let index = server.data_dir().join("archive/history/00000000000000000001.idx");
+    eventually("the index is made", || index.exists());
+    let content = std::fs::read(&index).expect("it is there");
+    // Its removal fails, as if the power had gone then.
+    std::fs::remove_file(&index).expect("ours");
+    std::fs::create_dir(&index).expect("ours");
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("it is not erased from every file"), "{said}");
+    server.kill();
+    std::fs::remove_dir(&index).expect("ours");
+    std::fs::write(&index, content).expect("ours");
+    server.restart();
+    let mut main = Wire::connect(server.addr());
+    eventually("the rest is erased", || files_with(&server.data_dir(), b"Zaphod0").is_empty());
+    assert_eq!(versions(&mut main), 3);
+    assert_eq!(main.text(&["AT", "r:3", "GET", "other"]), "Ford0");
+    assert_eq!(main.call(&["AT", "r:6", "DBSIZE"]), Frame::Integer(1));
+}
+
+#[test]
 fn purges_that_were_cut_short_outlive_their_branch() {
     let mut server = Server::start(ALCID, ALWAYS);
     let mut main = Wire::connect(server.addr());

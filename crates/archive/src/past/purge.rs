@@ -208,13 +208,16 @@ impl Past {
         let Some(rewritten) = rewritten else { return Ok(0) };
         // Whoever looks a place up uses it before this.
         let _layout = source.layout.write();
-        if !rewritten.put_in_place(HOLDER)? {
+        source.history.forget_index(segment.first)?;
+        let placed = rewritten.put_in_place(HOLDER);
+        // Also where it is in its place and the folder could not be synced.
+        source.blocks.clear();
+        source.history.renew(segment.first)?;
+        if !placed? {
             let is_there = source.log.segments().iter().any(|found| found.first == segment.first);
             let revision = segment.last;
             return if is_there { Err(PastError::BackedUp { revision }) } else { Ok(0) };
         }
-        source.blocks.clear();
-        source.history.renew(segment.first)?;
         Ok(erased)
     }
 

@@ -51,20 +51,30 @@ fn a_record_that_a_purge_rewrote_is_applied() {
 }
 
 #[test]
-fn nothing_is_left_of_the_elements_of_long_names() {
+fn nothing_is_left_of_elements() {
     let long = [vec![b'x'; 40_000], b"ylem".to_vec()].concat();
-    for (asked, is_prefix) in [(&long[..], false), (&long[..39_000], true)] {
+    for (key, asked, is_prefix) in [
+        (&b"short"[..], &b"short"[..], false),
+        (b"short", b"s", true),
+        (&long, &long, false),
+        (&long, &long[..39_000], true),
+    ] {
         let mut world = World::new();
-        let other = [b"y", &long[..]].concat();
-        for key in [&long, &other] {
-            world.run(&[new(key), set(b"a", b"Zaphod"), set(b"b", b"Zaphod")]);
+        let other = [b"y", key].concat();
+        for key in [key, &other] {
+            world.run(&[new(key), set(b"a", b"Zaphod"), set(b"b", b"Zaphod"), set(b"Zaphod", b"")]);
+        }
+        world.write();
+        // What it was called is left of an element that is gone.
+        for key in [key, &other] {
+            world.run(&[old(key), Effect::HashDelete { field: b"Zaphod" }]);
         }
         world.write();
         let before = world.base.revision();
         world.run(&[old(&other), set(b"a", b"Trillian"), set(b"b", b"Trillian")]);
-        let at = begin_anew(&mut world, &long);
+        let at = begin_anew(&mut world, key);
         erase(&world, asked, is_prefix, at);
-        assert_eq!(world.now(&long).as_deref(), Some("a=Marvin b=Marvin"));
+        assert_eq!(world.now(key).as_deref(), Some("a=Marvin b=Marvin"));
         // That one has other elements, which are still read.
         assert_eq!(
             world.at(before, &other).as_ref().map(text).as_deref(),
