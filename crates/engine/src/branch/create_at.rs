@@ -74,7 +74,8 @@ impl Engine {
     /// What makes the parent's state at `state` that at the row's base.
     fn write_since(&self, row: &Branch, state: Revision, effects: &mut Vec<u8>) -> Result {
         let moment = |revision| Moment { branch: row.parent, revision, time_ms: 0 };
-        let mut keys = self.erased_since(moment(state), row.base)?;
+        let before = self.state_at(moment(state))?;
+        let mut keys = self.erased_since(&before, moment(state), row.base)?;
         if state == row.base && keys.is_empty() {
             return Ok(());
         }
@@ -97,7 +98,7 @@ impl Engine {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let (before, then) = (self.view_at(moment(state))?, self.view_at(moment(row.base))?);
+        let then = self.view_at(moment(row.base))?;
         let mut writer = Writer { engine: self, effects, db: 0 };
         keys.retain(|(db, _)| !whole.contains(db));
         for (db, key) in keys {
@@ -120,7 +121,12 @@ impl Engine {
 impl Engine {
     /// Keys of a state whose past was erased after `base`: their names are all
     /// that is left of them.
-    fn erased_since(&self, state: Moment, base: Revision) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
+    fn erased_since(
+        &self,
+        before: &Keyspace,
+        state: Moment,
+        base: Revision,
+    ) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
         let mut keys = BTreeSet::new();
         for (_, purge) in self.purges().iter().filter(|(_, purge)| purge.at > base) {
             let mut add = |key: &[u8]| {
@@ -130,7 +136,7 @@ impl Engine {
                 }
             };
             match purge.is_prefix {
-                true => self.each_key(&*self.view_at(state)?, purge.db, &mut add)?,
+                true => self.each_key(before, purge.db, &mut add)?,
                 false => add(&purge.key),
             }
         }
