@@ -19,7 +19,7 @@ use super::erase::{After, after, without};
 use super::error::PastError;
 use super::horizon::PURGED;
 use super::view::Batch;
-use super::{HOLDER, Past, horizon, key};
+use super::{Past, horizon, key};
 use crate::compaction::Erasure;
 
 /// Keys that have their value from erased ones, as they were after a record.
@@ -188,7 +188,7 @@ impl Past {
         let Some(rewritten) = rewritten else { return Ok(0) };
         // Whoever looks a place up uses it before this.
         let _layout = source.layout.write();
-        if !rewritten.put_in_place(HOLDER)? {
+        if !rewritten.put_in_place(crate::backup::HOLDER)? {
             let is_there = source.log.segments().iter().any(|found| found.first == segment.first);
             let revision = segment.last;
             return if is_there { Err(PastError::BackedUp { revision }) } else { Ok(0) };
