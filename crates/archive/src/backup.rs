@@ -38,6 +38,9 @@ const CONTENTS_NEW: &str = "BACKUP.json.new";
 /// The folder of the files, each under the SHA-256 of its content.
 const FILES: &str = "files";
 
+/// The name under which the log is held while one is made.
+pub(crate) const HOLDER: &str = "backup";
+
 /// Locked while a backup is made.
 const LOCK: &str = "LOCK";
 

@@ -178,11 +178,12 @@ impl Engine {
         // Which branch's state it is: before it was made, its parent's.
         let (branch, revision) = self.line(at.branch).at(at.revision);
         let needs_time = tells_how_it_is_kept(command);
-        if !needs_time
-            && branch == BranchId::MAIN
-            && let Some(done) = self.read_present(live, at, db, command, argv, rng, buffers, reply)
-        {
-            return done;
+        if !needs_time && branch == BranchId::MAIN {
+            let on_main = At { branch, revision, ..at };
+            let done = self.read_present(live, on_main, db, command, argv, rng, buffers, reply);
+            if let Some(done) = done {
+                return done;
+            }
         }
         let past = self.needs_past()?;
         // Of a large collection only the elements that the command names are read,

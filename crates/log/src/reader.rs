@@ -28,12 +28,28 @@ pub struct LogReader {
     files: Files,
     shared: Arc<Shared>,
     next: Revision,
-    /// The segment being read and the offset of the next block there.
-    position: Option<(Revision, u64)>,
+    position: Option<Position>,
     chunk: Chunk,
     /// The content of a compressed block.
     unpacked: Vec<u8>,
     woken: Arc<AtomicBool>,
+}
+
+/// Where the next block is.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    segment: Revision,
+    offset: u64,
+    /// How many rewrites the file has had in which it is there. `None` where
+    /// that is not known: then it may not be there.
+    rewrites: Option<u32>,
+}
+
+impl Position {
+    /// That of every segment is the same.
+    fn beginning_of(segment: Revision) -> Position {
+        Position { segment, offset: SEGMENT_HEADER_BYTES as u64, rewrites: None }
+    }
 }
 
 /// Bytes of a segment.
@@ -86,9 +102,11 @@ impl LogReader {
         }
     }
 
-    /// Begins at this block of a segment.
-    pub(crate) fn standing_at(self, position: (Revision, u64)) -> LogReader {
-        LogReader { position: Some(position), ..self }
+    /// Begins at this block of a segment, or where that was before the segment
+    /// was rewritten.
+    pub(crate) fn standing_at(self, (segment, offset): (Revision, u64)) -> LogReader {
+        let position = Some(Position { segment, offset, rewrites: None });
+        LogReader { position, ..self }
     }
 
     /// The revision that is visited next.
@@ -137,18 +155,39 @@ impl LogReader {
     /// end.
     fn has_more_at_hand(&self) -> bool {
         let at_hand =
-            self.position.and_then(|(segment, offset)| self.chunk.from(segment, offset, self.next));
+            self.position.and_then(|it| self.chunk.from(it.segment, it.offset, self.next));
         at_hand.is_some_and(|bytes| !bytes.is_empty())
     }
 
-    /// Visits what the block at the position holds of the revisions from
-    /// `next` on, which are committed.
+    /// Visits what the next block holds of the revisions from `next` on, which
+    /// are committed.
     fn read_block(
         &mut self,
         visited: &mut usize,
         each: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, LogError> {
-        let (segment, offset) = self.locate()?;
+        let (at, rewrites) = self.locate()?;
+        let read = self.read_block_at(at, visited, each);
+        if read.is_ok() {
+            self.position.iter_mut().for_each(|position| position.rewrites = Some(rewrites));
+            return read;
+        }
+        match self.shared.segments.end(at.segment) {
+            End::Sealed { rewrites, .. } if at.rewrites != Some(rewrites) => {
+                self.begin_again(at.segment, rewrites);
+                Ok(ControlFlow::Continue(()))
+            }
+            _ => read,
+        }
+    }
+
+    fn read_block_at(
+        &mut self,
+        at: Position,
+        visited: &mut usize,
+        each: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LogError> {
+        let Position { segment, offset, .. } = at;
         let Some(header) = self.fetch(segment, offset)? else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -176,33 +215,47 @@ impl LogReader {
                 }
             }
         }
-        self.position = Some((segment, after));
+        self.position = Some(Position { offset: after, ..at });
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Where the next block is: the segment and the offset.
-    fn locate(&mut self) -> Result<(Revision, u64), LogError> {
-        const BEGINNING: u64 = SEGMENT_HEADER_BYTES as u64;
-        let segments = &self.shared.segments;
+    /// Where the next block is, and how many rewrites the segment has had.
+    fn locate(&mut self) -> Result<(Position, u32), LogError> {
         loop {
-            let Some((segment, offset)) = self.position else {
+            let segments = &self.shared.segments;
+            let Some(at) = self.position else {
                 match segments.holding(self.next) {
-                    Some(segment) => self.position = Some((segment, BEGINNING)),
+                    Some(segment) => self.position = Some(Position::beginning_of(segment)),
                     None => return Err(self.not_held(segments.oldest().unwrap_or_default())),
                 }
                 continue;
             };
-            match segments.end(segment) {
+            let (bytes, after, rewrites) = match segments.end(at.segment) {
                 // What was read of it is read; the rest may be in the next one.
-                End::Gone => self.position = None,
-                // By the revision too: a segment that was rewritten ends
-                // elsewhere than the one that was read.
-                End::Sealed(bytes, after) if offset >= bytes || self.next >= after => {
-                    self.position = Some((after, BEGINNING));
+                End::Gone => {
+                    self.position = None;
+                    continue;
                 }
-                End::Open | End::Sealed(..) => return Ok((segment, offset)),
+                End::Open => return Ok((at, 0)),
+                End::Sealed { bytes, after, rewrites } => (bytes, after, rewrites),
+            };
+            let (is_known, is_at_end) = (at.rewrites == Some(rewrites), at.offset >= bytes);
+            if self.next >= after || (is_at_end && is_known) {
+                self.position = Some(Position::beginning_of(after));
+            } else if is_at_end || (at.rewrites.is_some() && !is_known) {
+                self.begin_again(at.segment, rewrites);
+            } else {
+                return Ok((at, rewrites));
             }
         }
+    }
+
+    /// Goes back to a segment's beginning, as places in the file that it was are
+    /// none in the one that it is after so many rewrites.
+    fn begin_again(&mut self, segment: Revision, rewrites: u32) {
+        let beginning = Position::beginning_of(segment);
+        self.position = Some(Position { rewrites: Some(rewrites), ..beginning });
+        self.chunk = Chunk::default();
     }
 
     /// Brings a block into the chunk and checks it. `None` when the segment was

@@ -43,7 +43,7 @@ impl Log {
         change: &mut dyn FnMut(&Record<'_>) -> Option<Vec<u8>>,
     ) -> Result<Option<Rewritten<'_>>, LogError> {
         let (files, shared) = self.parts();
-        if !matches!(shared.segments.end(segment), End::Sealed(..)) {
+        if !matches!(shared.segments.end(segment), End::Sealed { .. }) {
             return Ok(None);
         }
         let path = files.path(segment);
@@ -108,17 +108,17 @@ impl Log {
 impl Rewritten<'_> {
     /// Puts the new segment into the place of the old one, durably: whenever
     /// the power fails, one of the two is there, whole. Places in the old one
-    /// mean nothing any more.
+    /// mean nothing any more; a [`crate::LogReader`] finds its way in the new one.
     ///
-    /// Answers `false`, and the old one stays, when somebody else than `holder`
-    /// holds the segment and may be reading it, or it is gone.
+    /// Answers `false`, and the old one stays, when the segment is held under
+    /// the name `blocker`, by somebody who reads its file as such, or is gone.
     ///
     /// # Errors
     /// When files cannot be renamed, or the folder not be synced.
-    pub fn put_in_place(self, holder: &str) -> Result<bool, LogError> {
+    pub fn put_in_place(self, blocker: &str) -> Result<bool, LogError> {
         let Files { vfs, dir, .. } = self.files;
         let path = self.files.path(self.segment);
-        let is_done = self.shared.segments.replace(self.segment, self.bytes, holder, || {
+        let is_done = self.shared.segments.replace(self.segment, self.bytes, blocker, || {
             vfs.rename(&self.temporary, &path).map_err(LogError::io("rename", &self.temporary))
         })?;
         if is_done {
@@ -148,7 +148,7 @@ mod tests {
     use base::{BranchId, ManualClock, SeededRng};
 
     use super::*;
-    use crate::{Compression, LogOptions, MemVfs, RecordHeader, Vfs};
+    use crate::{Compression, LogOptions, LogReader, MemVfs, Place, RecordHeader, Vfs};
 
     const DIR: &str = "/log";
 
@@ -206,7 +206,7 @@ mod tests {
             let before = read(&log);
             let rewritten = log.rewrite(Revision(1), &mut odd).expect("readable").expect("odd");
             assert_eq!(read(&log), before, "not in its place yet");
-            assert!(rewritten.put_in_place("history").expect("room"));
+            assert!(rewritten.put_in_place("backup").expect("room"));
             append(&log, 2);
             let expected: Vec<_> = (1..=42)
                 .map(|n: u64| match n {
@@ -230,16 +230,76 @@ mod tests {
         }
     }
 
+    /// Reads on until the newest; the first at most so many.
+    fn read_on(reader: &mut LogReader, upto: u64) -> Vec<(u64, Vec<u8>, Place)> {
+        let mut seen = Vec::new();
+        while reader.next_revision().0 <= upto {
+            let visit = &mut |record: Record<'_>, place| {
+                seen.push((record.revision.0, record.effects.to_vec(), place));
+                if record.revision.0 == upto {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            reader.read(Duration::ZERO, visit).expect("whole");
+        }
+        seen
+    }
+
     #[test]
-    fn what_others_hold_or_nobody_finished_changes_nothing() {
+    fn readers_anywhere_in_a_segment_go_on_when_it_was_rewritten() {
+        const LAST: u64 = 40;
+        for change in [b"".as_slice(), &[b'x'; 200]] {
+            for compression in [Compression::None, Compression::Lz4] {
+                let log = open(&MemVfs::new(), compression);
+                append(&log, LAST);
+                log.roll().expect("room");
+                append(&log, 2);
+                let places = read_on(&mut log.reader(Revision(1)), LAST + 2);
+                let mut readers: Vec<LogReader> = Vec::new();
+                for stop in 0..=LAST {
+                    let mut reader = log.reader(Revision(1));
+                    read_on(&mut reader, stop);
+                    readers.push(reader);
+                }
+                for round in 0..2 {
+                    let mut odd = |record: &Record<'_>| {
+                        (record.revision.0 % 2 == round).then(|| change.to_vec())
+                    };
+                    let rewritten = log.rewrite(Revision(1), &mut odd).expect("readable");
+                    assert!(rewritten.expect("some").put_in_place("backup").expect("room"));
+                    let now = read_on(&mut log.reader(Revision(1)), LAST + 2);
+                    assert_eq!(now.iter().filter(|(_, it, _)| it == change).count() as u64, {
+                        (round + 1) * LAST / 2
+                    });
+                    for (reader, stop) in readers.iter_mut().zip(0..) {
+                        let upto = if round == 0 { (stop + 3).min(LAST) } else { LAST + 2 };
+                        let from = (if round == 0 { stop } else { (stop + 3).min(LAST) }) as usize;
+                        let seen = read_on(reader, upto);
+                        assert_eq!(seen, now[from..upto as usize], "{stop} in round {round}");
+                    }
+                    for (revision, _, place) in &places {
+                        let seen =
+                            read_on(&mut log.reader_at(*place, Revision(*revision)), LAST + 2);
+                        assert_eq!(seen, now[*revision as usize - 1..], "{revision} at {place:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_backup_holds_or_nobody_finished_changes_nothing() {
         let vfs = MemVfs::new();
         let log = open(&vfs, Compression::None);
         append(&log, 10);
         log.roll().expect("room");
         let before = read(&log);
-        let (_ours, theirs) = (log.hold("history"), log.hold("backup"));
+        // Those who only read records hold nobody up.
+        let (_watch, theirs) = (log.hold("watch"), log.hold("backup"));
         let rewrite = || log.rewrite(Revision(1), &mut odd).expect("readable").expect("odd");
-        assert!(!rewrite().put_in_place("history").expect("nothing is tried"));
+        assert!(!rewrite().put_in_place("backup").expect("nothing is tried"));
         drop(rewrite());
         assert_eq!(read(&log), before);
         assert_eq!(vfs.list(Path::new(DIR)).expect("there").len(), 3, "manifest, segments");

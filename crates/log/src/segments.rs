@@ -38,8 +38,9 @@ pub(crate) enum End {
     Gone,
     /// It is still written.
     Open,
-    /// It has so many bytes, and that segment follows it.
-    Sealed(u64, Revision),
+    /// It has so many bytes, that segment follows it, and its file is the one
+    /// that so many rewrites have made.
+    Sealed { bytes: u64, after: Revision, rewrites: u32 },
 }
 
 /// The segments by their first revision; the last one is being written.
@@ -60,25 +61,28 @@ struct State {
 struct Extent {
     last: Revision,
     bytes: u64,
+    /// How often its file was replaced since the log was opened.
+    rewrites: u32,
 }
 
 impl Segments {
     /// The segments that recovery found: first and last revision, bytes.
     pub(crate) fn new(found: impl Iterator<Item = (Revision, Revision, u64)>) -> Segments {
-        let segments = found.map(|(first, last, bytes)| (first, Extent { last, bytes })).collect();
+        let extent = |(first, last, bytes)| (first, Extent { last, bytes, rewrites: 0 });
+        let segments = found.map(extent).collect();
         Segments { state: Mutex::new(State { segments, ..State::default() }) }
     }
 
     /// A new segment; the one before is sealed thereby.
     pub(crate) fn begin(&self, first: Revision, bytes: u64) {
         let last = Revision(first.0 - 1);
-        self.state.lock().segments.insert(first, Extent { last, bytes });
+        self.state.lock().segments.insert(first, Extent { last, bytes, rewrites: 0 });
     }
 
     /// The newest segment now reaches this revision and length.
     pub(crate) fn grew(&self, last: Revision, bytes: u64) {
         if let Some(mut newest) = self.state.lock().segments.last_entry() {
-            *newest.get_mut() = Extent { last, bytes };
+            *newest.get_mut() = Extent { last, bytes, rewrites: 0 };
         }
     }
 
@@ -109,7 +113,9 @@ impl Segments {
         let mut from_here = state.segments.range(first..);
         match (from_here.next(), from_here.next()) {
             (Some((found, _)), _) if *found != first => End::Gone,
-            (Some((_, extent)), Some((after, _))) => End::Sealed(extent.bytes, *after),
+            (Some((_, extent)), Some((&after, _))) => {
+                End::Sealed { bytes: extent.bytes, after, rewrites: extent.rewrites }
+            }
             (Some(_), None) => End::Open,
             (None, _) => End::Gone,
         }
@@ -137,17 +143,18 @@ impl Segments {
 
     /// Takes back [`Segments::forget_oldest`]: the file is still there.
     pub(crate) fn remember(&self, segment: &SegmentInfo) {
-        let extent = Extent { last: segment.last, bytes: segment.bytes };
+        // Who reads it by now begins anew with it.
+        let extent = Extent { last: segment.last, bytes: segment.bytes, rewrites: 0 };
         self.state.lock().segments.insert(segment.first, extent);
     }
 
-    /// Replaces a sealed segment's file by another of so many bytes, unless
-    /// somebody else than `holder` holds it. Answers whether it did.
+    /// Replaces a sealed segment's file by another of so many bytes, unless it
+    /// is held under the name `blocker`. Answers whether it did.
     pub(crate) fn replace<E>(
         &self,
         first: Revision,
         bytes: u64,
-        holder: &str,
+        blocker: &str,
         replace: impl FnOnce() -> Result<(), E>,
     ) -> Result<bool, E> {
         let mut state = self.state.lock();
@@ -156,11 +163,11 @@ impl Segments {
             return Ok(false);
         };
         let mut holds = state.holds.values();
-        if holds.any(|(name, held)| name != holder && *held < extent.last) {
+        if holds.any(|(name, held)| name == blocker && *held < extent.last) {
             return Ok(false);
         }
         replace()?;
-        state.segments.insert(first, Extent { bytes, ..extent });
+        state.segments.insert(first, Extent { bytes, rewrites: extent.rewrites + 1, ..extent });
         Ok(true)
     }
 

@@ -291,6 +291,44 @@ fn a_slow_reader_loses_nothing_and_costs_little() {
 }
 
 #[test]
+fn a_purge_waits_for_no_watch_and_takes_nothing_else_from_it() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut slow) = (resp3(&server), resp3(&server));
+    let (id, first) = watch(&mut slow, &["WATCHFROM", "NOW", "NEW"]);
+    let count = 400;
+    for n in 0..count {
+        writer.call(&["SET", "secret", &format!("Zaphod{n}")]);
+        writer.call(&["SET", "k", &format!("{n}-{}", "x".repeat(100_000))]);
+    }
+    assert_eq!(figure(&mut writer, "watches_behind"), 1);
+    // The log that the watch has yet to read is written anew, twice.
+    assert_eq!(writer.call(&["HISTORY.PURGE", "secret", "CONFIRM"]), Frame::Integer(count));
+    let (again, _) = watch(&mut writer, &["WATCHFROM", &format!("r:{first}"), "KEY", "none"]);
+    assert_eq!(writer.call(&["HISTORY.PURGE", "none", "CONFIRM"]), Frame::Integer(0));
+    assert_eq!(writer.text(&["SET", "secret", "end"]), "OK");
+    let (mut numbers, mut secrets) = (Vec::new(), Vec::new());
+    while secrets.last().is_none_or(|value| value != "end") {
+        let change = told(&slow.frame(), id).expect("a change");
+        match change.key.as_str() {
+            "k" => numbers.push(change.values[0].split('-').next().expect("one").to_owned()),
+            _ => secrets.push(change.values[0].clone()),
+        }
+    }
+    assert!(numbers.into_iter().eq((0..count).map(|n| n.to_string())), "each once, in order");
+    // What it was told before, then what the key was at the purge.
+    let (last, before) = secrets[..secrets.len() - 1].split_last().expect("the purge");
+    assert_eq!(last, &format!("Zaphod{}", count - 1));
+    assert!(before.len() < count as usize, "the rest is erased");
+    assert!(
+        before
+            .iter()
+            .eq((0..before.len()).map(|n| format!("Zaphod{n}")).collect::<Vec<_>>().iter())
+    );
+    eventually("it has caught up", || figure(&mut writer, "watches_behind") == 0);
+    assert_eq!(writer.text(&["UNWATCHFROM", &again.to_string()]), "1");
+}
+
+#[test]
 fn a_transaction_larger_than_what_may_wait_is_told_whole() {
     let server = Server::start(ALCID, &["--aof-fsync", "no"]);
     let (mut writer, mut slow) = (resp3(&server), resp3(&server));

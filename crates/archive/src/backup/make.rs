@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::contents::StoredFile;
 use super::{
-    BackupError, CONTENTS, CONTENTS_NEW, Contents, FILES, FORMAT, LOCK, create_private, digest,
-    hex, is_sha256, make_private_dir, names_in, sync_dir,
+    BackupError, CONTENTS, CONTENTS_NEW, Contents, FILES, FORMAT, HOLDER, LOCK, create_private,
+    digest, hex, is_sha256, make_private_dir, names_in, sync_dir,
 };
 use crate::base_tree::{Base, Snapshot};
 use crate::past::Past;
@@ -87,7 +87,7 @@ pub fn make_like(
 ) -> Result<Made, BackupError> {
     let folder = Folder::open(source, to, like)?;
     // From here on nothing of the log goes away.
-    let hold = source.log.hold("backup");
+    let hold = source.log.hold(HOLDER);
     let snapshot = source.base.snapshot()?;
     let archived = snapshot.directory.revision;
     let newest_ms = clock.now_ms();

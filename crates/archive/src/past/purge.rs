@@ -19,7 +19,7 @@ use super::erase::{After, after, without};
 use super::error::PastError;
 use super::horizon::PURGED;
 use super::view::Batch;
-use super::{HOLDER, Past, horizon, key};
+use super::{Past, horizon, key};
 use crate::compaction::Erasure;
 
 /// Keys that have their value from erased ones, as they were after a record.
@@ -209,7 +209,7 @@ impl Past {
         // Whoever looks a place up uses it before this.
         let _layout = source.layout.write();
         source.history.forget_index(segment.first)?;
-        let placed = rewritten.put_in_place(HOLDER);
+        let placed = rewritten.put_in_place(crate::backup::HOLDER);
         // Also where it is in its place and the folder could not be synced.
         source.blocks.clear();
         source.history.renew(segment.first)?;

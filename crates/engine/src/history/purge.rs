@@ -12,6 +12,7 @@ use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
+use parking_lot::MutexGuard;
 
 use super::many::LOOKS_MAX;
 use super::revert::{Author, BYTES_MAX};
@@ -40,14 +41,14 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (branch, db) = (call.session.branch(), call.session.db);
     aside::run(call, move |engine, reply| {
         let at = {
-            // Until their past begins anew nobody makes a branch or a tag.
-            let _turn = engine.branches.turn.lock();
             let held = engine.branch(branch);
             let held = held.ok_or_else(|| no_branch(&engine.branch_name(branch)))?;
             let job = Job { engine, branch: &held, db, key: &key, is_prefix, author: &author };
             job.check_swaps()?;
-            job.check_readers()?;
-            job.begin_anew()?
+            let looked = job.look()?;
+            // Until their past begins anew nobody makes a branch or a tag.
+            let _turn = job.take_turn()?;
+            job.begin_anew(looked)?
         };
         if let Some(archive) = engine.archive() {
             archive.settle(at).map_err(|reason| unfinished(at, &reason))?;
@@ -67,6 +68,13 @@ fn unfinished(at: Revision, reason: &str) -> Error {
         "ERR nobody can read the past of the keys since revision {at}, but it is not erased from every file: \
          {reason}; HISTORY.PURGE again, or a restart, goes on"
     ))
+}
+
+/// Keys that were found.
+struct Looked {
+    names: BTreeSet<Vec<u8>>,
+    /// How far the log was read for them; one key needs no search.
+    upto: Option<Revision>,
 }
 
 struct Job<'j> {
@@ -107,14 +115,29 @@ impl Job<'_> {
         )))
     }
 
-    /// Writes the transaction with which the past of the keys begins anew.
-    fn begin_anew(&self) -> Result<Revision> {
+    /// Takes the turn of those who change branches, once nobody reads what is to
+    /// be erased. To find that out may take long, so others have their turns
+    /// meanwhile, unless they come again and again.
+    fn take_turn(&self) -> Result<MutexGuard<'_, ()>> {
+        let branches = &self.engine.branches;
+        for _ in 0..LOOKS_MAX {
+            let known = branches.known.read().clone();
+            self.check_readers(&known)?;
+            let turn = branches.turn.lock();
+            if *branches.known.read() == known {
+                return Ok(turn);
+            }
+        }
+        let turn = branches.turn.lock();
+        let known = branches.known.read().clone();
+        self.check_readers(&known)?;
+        Ok(turn)
+    }
+
+    /// The keys to be erased, as far as they can be found before others wait.
+    fn look(&self) -> Result<Looked> {
         if !self.is_prefix {
-            let shard = self.engine.keyspace.shard_of(self.key);
-            let scope = Scope::Shards(smallvec::smallvec![shard]);
-            let names = BTreeSet::from([self.key.to_vec()]);
-            let done = self.write(&scope, &names, None)?;
-            return Ok(done.expect("nothing has to stand still for one key"));
+            return Ok(Looked { names: BTreeSet::from([self.key.to_vec()]), upto: None });
         }
         let mut names = BTreeSet::new();
         let mut upto = self.begin(self.branch.id)?;
@@ -128,6 +151,18 @@ impl Job<'_> {
         // Those that were there before rules and the log began.
         self.engine.each_key(&self.branch.keyspace, self.db, &mut add)?;
         self.look_on(&mut names, &mut upto)?;
+        Ok(Looked { names, upto: Some(upto) })
+    }
+
+    /// Writes the transaction with which the past of the keys begins anew.
+    fn begin_anew(&self, looked: Looked) -> Result<Revision> {
+        let Looked { mut names, upto } = looked;
+        let Some(mut upto) = upto else {
+            let shard = self.engine.keyspace.shard_of(self.key);
+            let scope = Scope::Shards(smallvec::smallvec![shard]);
+            let done = self.write(&scope, &names, None)?;
+            return Ok(done.expect("nothing has to stand still for one key"));
+        };
         let _hold = self.engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
             self.look_on(&mut names, &mut upto)?;

@@ -135,8 +135,8 @@ fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deleti
     Ok(deletions)
 }
 
-/// Since when keys must stand still: since the oldest of the deletions that
-/// took them away.
+/// Since when keys must stand still: since the newest of the deletions that took
+/// them away, which is what they were last.
 enum Since {
     /// There is but one.
     Only(Revision),
@@ -161,7 +161,8 @@ fn take_back(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Option<Revision>,
         match changed.len() {
             0 => Ok(upto),
             count => Err(Error::new(format!(
-                "MERGECONFLICT {count} keys changed since r:{oldest}, nothing done"
+                "MERGECONFLICT {count} key{} changed since r:{oldest}, nothing done",
+                if count == 1 { "" } else { "s" }
             ))),
         }
     })
@@ -181,7 +182,7 @@ fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
         let state = state_before(job, deletion)?;
         for &db in &deletion.dbs {
             job.engine.each_key(&state, db, &mut |key| {
-                since.insert((db, key.to_vec()), deletion.revision);
+                since.entry((db, key.to_vec())).or_insert(deletion.revision);
             })?;
         }
         wanted.absorb(&state);

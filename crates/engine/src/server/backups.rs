@@ -42,11 +42,6 @@ impl Engine {
         let settings = &live.settings;
         let Some(archive) = self.archive() else { return };
         let Some(row) = self.plan_backups(settings, archive) else { return };
-        // One that a client asked for comes first; this one stays due.
-        if self.backs_up.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.backups.0.lock().is_running = true;
         let keep = usize::try_from(settings.backup_keep).unwrap_or(usize::MAX);
         let with_history = settings.backup_history;
         let began_ms = self.clock.now_ms();
@@ -61,7 +56,8 @@ impl Engine {
         }
     }
 
-    /// The folder of the backup that is due; plans the one after it.
+    /// The folder of the backup that is due, which begins by that; plans the one
+    /// after it.
     fn plan_backups(
         self: &Arc<Self>,
         settings: &Settings,
@@ -87,9 +83,11 @@ impl Engine {
         if state.is_running || state.next_ms.is_none_or(|next_ms| next_ms > now_ms) {
             return None;
         }
-        if self.backs_up.load(Ordering::Acquire) {
+        // One that a client asked for comes first; this one stays due.
+        if self.backs_up.swap(true, Ordering::AcqRel) {
             return None;
         }
+        state.is_running = true;
         state.next_ms = schedule.next_ms(Some(now_ms), now_ms);
         Some(row.clone())
     }
@@ -154,5 +152,88 @@ impl Engine {
             ("backups_made", state.made.to_string()),
             ("backups_failed", state.failed.to_string()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base::{ManualClock, Revision};
+    use keyspace::Keyspace;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::checkpoint::Checkpointed;
+    use crate::engine::{Hooks, Identity};
+    use crate::replicator::NoLog;
+
+    struct Nowhere;
+
+    impl Archive for Nowhere {
+        fn progress(&self) -> watch::Receiver<Checkpointed> {
+            unreachable!("nobody waits for it")
+        }
+
+        fn request(&self, _: Revision) {}
+
+        fn settle(&self, _: Revision) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn lag_bytes(&self) -> u64 {
+            0
+        }
+
+        fn backup(&self, _: &Path, _: bool) -> Result<BackedUp, String> {
+            Err("nowhere".to_owned())
+        }
+
+        fn backup_in_row(&self, _: &Path, _: usize, _: bool) -> Result<BackedUp, String> {
+            Err("nowhere".to_owned())
+        }
+
+        fn newest_backup_ms(&self, _: &Path) -> Option<u64> {
+            None
+        }
+
+        fn info(&self) -> Vec<(&'static str, String)> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn no_client_gets_between_a_plan_and_its_backup() {
+        let clock = Arc::new(ManualClock::at_ms(1_700_000_000_000));
+        let settings = Settings {
+            backup_folder: Some(PathBuf::from("/backups")),
+            backup_schedule: "* * * * *".to_owned(),
+            ..Settings::default()
+        };
+        let keyspace = Keyspace::new(1, 1);
+        let engine = Arc::new(Engine::new(
+            keyspace,
+            Arc::new(NoLog::default()),
+            clock.clone(),
+            1,
+            settings.clone(),
+            Identity::default(),
+            Hooks::default(),
+        ));
+        let archive: Arc<dyn Archive> = Arc::new(Nowhere);
+        let plan = || engine.plan_backups(&settings, &archive);
+        let next_ms = || engine.backups.0.lock().next_ms;
+        assert_eq!(plan(), None, "first it is planned");
+        let due = next_ms();
+        clock.advance_ms(60_000);
+        // A client has one made: the one that is due stays so.
+        engine.backs_up.store(true, Ordering::Release);
+        assert_eq!((plan(), next_ms()), (None, due));
+        engine.backs_up.store(false, Ordering::Release);
+        assert_eq!(plan(), Some(PathBuf::from("/backups")));
+        assert!(engine.backs_up.load(Ordering::Acquire), "from now on none of a client begins");
+        assert!(next_ms() > due);
+        engine.end_backup(0, Err("nowhere".to_owned()));
+        assert!(!engine.backs_up.load(Ordering::Acquire));
     }
 }

@@ -23,11 +23,10 @@ struct Reader {
 
 impl Job<'_> {
     /// Fails where a branch or a tag would be left with a hole.
-    pub(super) fn check_readers(&self) -> Result {
-        let known = self.engine.branches.known.read().clone();
+    pub(super) fn check_readers(&self, known: &Branches) -> Result {
         let mut found = Vec::new();
-        for reader in self.readers(&known)? {
-            if let Some(key) = self.read_by(&known, &reader)? {
+        for reader in self.readers(known)? {
+            if let Some(key) = self.read_by(known, &reader)? {
                 found.push(format!("{} has '{}' from here", reader.name, key.escape_ascii()));
             }
         }
