@@ -125,15 +125,18 @@ impl Archiving {
     /// reads the past, who may wait for the follower.
     pub fn finish_purges(self: &Arc<Self>, engine: &Engine) {
         let Some(past) = self.past.clone() else { return };
-        let purges = engine.purges();
-        let Some(newest) = purges.iter().map(|(_, purge)| purge.at).max() else { return };
+        let directory = self.base.directory();
+        let of_engine = engine.purges();
+        let archived = directory.purges().map(|(_, purge)| purge.at);
+        let newest = of_engine.iter().map(|(_, purge)| purge.at).chain(archived).max();
+        let Some(newest) = newest else { return };
         let archiving = self.clone();
         std::thread::Builder::new()
             .name("purge".to_owned())
             .spawn(move || {
                 let reached = engine::Archive::settle(&*archiving, newest);
-                let done = reached
-                    .and_then(|()| past.finish_purges(purges, newest).map_err(|e| e.to_string()));
+                let done =
+                    reached.and_then(|()| past.finish_purges(newest).map_err(|e| e.to_string()));
                 if let Err(reason) = done {
                     tracing::warn!("erase the past of keys: {reason}; the next start tries again");
                 }
@@ -263,7 +266,7 @@ impl engine::Archive for Archiving {
     }
 
     fn newest_backup_ms(&self, row: &Path) -> Option<u64> {
-        archive::backup::newest_ms(row)
+        archive::backup::newest_ms(row, self.log.log().id())
     }
 
     fn info(&self) -> Vec<(&'static str, String)> {

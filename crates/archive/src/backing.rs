@@ -6,7 +6,6 @@ use std::sync::Arc;
 use base::{Revision, SpaceId};
 use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Knowing, Peek, Stored};
 
-use crate::ahead::Ahead;
 use crate::base_tree::Base;
 use crate::state::{At, Soon, State};
 
@@ -19,7 +18,6 @@ pub struct BaseBacking {
     ancestors: Vec<Arc<Keyspace>>,
     base: Arc<Base>,
     limits: EncodingLimits,
-    ahead: Arc<Ahead>,
 }
 
 impl BaseBacking {
@@ -54,8 +52,8 @@ impl BaseBacking {
         limits: EncodingLimits,
         ancestors: Vec<Arc<Keyspace>>,
     ) -> Arc<BaseBacking> {
-        let (state, ahead) = (State::new(base.clone(), at, limits), Arc::default());
-        Arc::new(BaseBacking { state, ancestors, base, limits, ahead })
+        let state = State::new(base.clone(), at, limits);
+        Arc::new(BaseBacking { state, ancestors, base, limits })
     }
 
     /// Asks the parent, then its parent and so on.
@@ -95,7 +93,7 @@ impl Backing for BaseBacking {
                 Err(BackingError::later(format!("the archive has not reached revision {at}")))
             }
             Soon::Long(space, at) => {
-                self.ahead.take(&self.base, self.limits, (space, at), hash, key)
+                self.base.ahead().take(&self.base, self.limits, (space, at), hash, key)
             }
         }
     }

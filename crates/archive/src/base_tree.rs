@@ -32,8 +32,9 @@ use lsm_tree::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::ahead::Ahead;
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Erasure, Judges};
+use crate::compaction::{Bound, Bounds, Erasure, Erasures, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
@@ -91,6 +92,7 @@ pub struct Base {
     /// compaction.
     manifest: Mutex<()>,
     large_from: LargeFrom,
+    ahead: Arc<Ahead>,
     /// Bytes of keys and values in batches since it was opened.
     written_bytes: AtomicU64,
     _lock: Box<dyn VfsLock>,
@@ -149,6 +151,7 @@ impl Base {
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
+            ahead: Arc::default(),
             written_bytes: AtomicU64::new(0),
             _lock: lock,
         })
@@ -164,6 +167,11 @@ impl Base {
     /// From which size on collections are written element by element.
     pub(crate) fn large_from(&self) -> LargeFrom {
         self.large_from
+    }
+
+    /// Values of branches on their way.
+    pub(crate) fn ahead(&self) -> &Arc<Ahead> {
+        &self.ahead
     }
 
     /// Bytes of keys and values that batches have brought since it was opened,
@@ -237,6 +245,15 @@ impl Base {
         }
     }
 
+    /// The revision of the newest batch at or before `at`.
+    pub(crate) fn state_at(&self, at: Revision) -> Result<Revision, ArchiveError> {
+        let Some(bytes) = self.get_at(DIRECTORY, at)? else { return Ok(Revision::ZERO) };
+        codec::age(&bytes).map(|(revision, _)| revision).map_err(|what| ArchiveError::Damaged {
+            dir: self.dir.clone(),
+            what: format!("its directory is malformed: {what}"),
+        })
+    }
+
     /// Revisions that somebody needs by themselves.
     pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
         tagged(&self.directory().branches)
@@ -247,7 +264,7 @@ impl Base {
     pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
         let directory = self.directory();
         Ok(directory.branches.pins().any(|pin| pin == revision)
-            && self.directory_at(revision)?.revision == revision)
+            && self.state_at(revision)? == revision)
     }
 
     /// The revision it is at.
@@ -409,9 +426,10 @@ impl Base {
     ) -> Result<(), ArchiveError> {
         let directory = self.directory();
         self.bind(&directory, horizon);
-        self.bounds.erase(erasures);
+        let standing = directory.databases.iter().map(|database| database.space).collect();
+        self.bounds.erase(Erasures { all: erasures, standing });
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
-        self.bounds.erase(Vec::new());
+        self.bounds.erase(Erasures::default());
         merged?;
         self.forget_manifests()
     }
@@ -452,6 +470,12 @@ impl Base {
     /// those who read it through another.
     pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
         is_past(left, self.bounds.horizon(), &tagged(branches))
+    }
+
+    /// The oldest state from which on every one may be read, as far as
+    /// compactions know.
+    pub(crate) fn horizon(&self) -> Revision {
+        self.bounds.horizon()
     }
 
     /// Runs one compaction; answers whether it found anything to do. Its
@@ -555,138 +579,4 @@ impl Batch<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use base::leb128;
-    use testkit::temp_dir;
-
-    use super::*;
-
-    fn write(base: &Base, revision: u64, entries: &[(&[u8], Option<&[u8]>)]) {
-        let mut batch = base.batch().expect("a file can be made");
-        for (key, value) in entries {
-            let mut bytes = Vec::new();
-            leb128::put(&mut bytes, revision);
-            match value {
-                Some(value) => bytes.extend_from_slice(&[&[0, 0], *value].concat()),
-                None => bytes.push(2),
-            }
-            batch.put(key, &bytes).expect("it can be written");
-        }
-        let directory = Directory { revision: Revision(revision), ..Directory::empty(1) };
-        batch.finish(directory).expect("it can be made durable");
-    }
-
-    fn at(base: &Base, key: &[u8], revision: u64) -> Option<Vec<u8>> {
-        let mut found = None;
-        base.range_at(&(key..=key), Revision(revision), &mut |_, value| {
-            let (_, is_gone) = codec::age(value).expect("ours");
-            found = (!is_gone).then(|| value[value.len() - 2..].to_vec());
-            ControlFlow::Break(())
-        })
-        .expect("it can be read");
-        found
-    }
-
-    #[test]
-    fn the_files_of_a_snapshot_stay_while_it_does() {
-        let folder = temp_dir();
-        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
-        let key = &[0, 0, 0, 0, 1, b'a'][..];
-        write(&base, 10, &[(key, Some(b"10"))]);
-        let snapshot = base.snapshot().expect("it can be read");
-        assert_eq!(snapshot.directory.revision, Revision(10));
-        let table = folder.path().join(&snapshot.tables[0].name);
-        let bytes = std::fs::read(&table).expect("it is there");
-        let checksum = xxhash_rust::xxh3::xxh3_128(&bytes);
-        assert_eq!((snapshot.tables.len(), snapshot.tables[0].checksum), (1, checksum));
-        for n in 2..=20 {
-            write(&base, 10 * n, &[(key, Some(format!("{n}0").as_bytes()))]);
-            base.compact(Revision(10 * n)).expect("it can be compacted");
-        }
-        assert_eq!(std::fs::read(&table).expect("it is there still"), bytes);
-        for (name, content) in &snapshot.small {
-            let now = std::fs::read(folder.path().join(name)).ok();
-            assert_ne!(now.as_ref(), Some(content), "{name} is of another time by now");
-        }
-        drop(snapshot);
-        assert!(!table.exists(), "nobody needs it any more");
-    }
-
-    #[test]
-    fn states_from_the_horizon_on_stay_and_others_go() {
-        let folder = temp_dir();
-        let (a, b) = (&[0, 0, 0, 0, 1, b'a'][..], &[0, 0, 0, 0, 2, b'b'][..]);
-        let mut base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
-        for n in 1..=20 {
-            let removed = n % 5 == 0;
-            let text = format!("{n:02}");
-            let value = (!removed).then_some(text.as_bytes());
-            write(&base, 10 * n, &[(a, value), (b, (n == 3).then_some(b"once"))]);
-            // The horizon stays at the tenth batch.
-            base.compact(Revision(10 * n.min(10))).expect("it can be compacted");
-        }
-        for again in [false, true] {
-            if again {
-                drop(base);
-                base = Base::open(folder.path(), 1, 1 << 20).expect("it opens again");
-            }
-            for n in 10..=20u64 {
-                let expected = (n % 5 != 0).then(|| format!("{n:02}").into_bytes());
-                for revision in [10 * n, 10 * n + 9] {
-                    assert_eq!(at(&base, a, revision), expected, "at {revision}");
-                    assert_eq!(at(&base, b, revision), None, "at {revision}");
-                }
-                let directory = base.directory_at(Revision(10 * n + 9)).expect("readable");
-                assert_eq!(directory.revision, Revision(10 * n));
-            }
-        }
-    }
-
-    #[test]
-    fn a_space_that_nobody_has_is_left_out() {
-        let folder = temp_dir();
-        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
-        let dead = SpaceId { born: Revision::ZERO, db: 0 };
-        let key = |db: u8, n: u8| vec![0, 0, db, 0, 1, n];
-        let left = |base: &Base| base.has_any(dead).expect("it can be read");
-        for n in 1..=12 {
-            let mut batch = base.batch().expect("a file can be made");
-            for db in 0..2 {
-                batch.put(&key(db, n), &[n, 0, 0, b'v', b'v']).expect("it can be written");
-            }
-            let gone = Left { space: dead, at: Revision(2), keys: 2 };
-            let left = if n > 2 { vec![gone] } else { Vec::new() };
-            let revision = Revision(u64::from(n));
-            let directory = Directory { revision, left, ..Directory::empty(1) };
-            batch.finish(directory).expect("it can be made durable");
-            if n < 12 {
-                base.compact(Revision(1)).expect("it can be compacted");
-            }
-        }
-        assert!(left(&base), "the horizon still sees it");
-        base.compact(Revision(12)).expect("it can be compacted");
-        assert!(!left(&base));
-        assert_eq!(at(&base, &key(1, 7), 12), Some(b"vv".to_vec()));
-    }
-
-    #[test]
-    fn damage_is_refused_by_name() {
-        let folder = temp_dir();
-        let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
-        write(&base, 1, &[(&[0, 0, 0, 0, 1, b'a'], Some(b"v"))]);
-        drop(base);
-        let tree = folder.path().join(TREE);
-        let current = std::fs::read(tree.join("current")).expect("there");
-        let manifest = tree.join(format!("v{}", current[0]));
-        let whole = std::fs::read(&manifest).expect("there");
-        for place in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[place] ^= 1 << (place % 8);
-            std::fs::write(&manifest, bytes).expect("ours");
-            let error = Base::open(folder.path(), 1, 1 << 20).expect_err("damaged").to_string();
-            assert!(error.contains(&*manifest.to_string_lossy()), "byte {place}: {error}");
-        }
-        std::fs::write(&manifest, whole).expect("ours");
-        Base::open(folder.path(), 1, 1 << 20).expect("whole again");
-    }
-}
+mod tests;

@@ -291,38 +291,34 @@ pub(crate) fn is_digest(head: &[u8]) -> bool {
     kind == Some(&NAME_DIGEST)
 }
 
-/// The key that a head is of, if it can be told.
-pub(crate) fn key_of_entry<'a>(entry: &'a [u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    let begin = 1 + usize::from(*entry.first()?) + 2 + 2;
-    match split_name(entry.get(begin..)?).ok()? {
-        (Name::Plain(key), []) => Some(key),
-        (Name::Digest, []) => {
-            let mut reader = Reader(value);
-            reader.number().ok()?;
-            if reader.byte().ok()? == FORM_GONE {
-                return None;
-            }
-            reader.number().ok()?;
-            reader.bytes().ok()
-        }
-        _ => None,
+/// The key that an entry is of, unless only a digest of it stands there.
+pub(crate) fn plain_key(entry: &[u8]) -> Option<&[u8]> {
+    match split_name(entry.get(usize::from(*entry.first()?) + 5..)?).ok()? {
+        (Name::Plain(key), _) => Some(key),
+        (Name::Digest, _) => None,
     }
 }
 
-/// The key that an element is of, if it can be told.
-pub(crate) fn key_of_element(entry: &[u8]) -> Option<&[u8]> {
-    let begin = 1 + usize::from(*entry.first()?) + 2 + 2;
-    match split_name(entry.get(begin..)?).ok()? {
-        (Name::Plain(key), [_, ..]) => Some(key),
-        _ => None,
+/// The key that a head is of, where only a digest of it stands in its own key
+/// and if it exists.
+pub(crate) fn long_key<'v>(entry: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
+    if !is_digest(entry) || element_at(entry).is_some() {
+        return None;
     }
+    let mut reader = Reader(value);
+    reader.number().ok()?;
+    if reader.byte().ok()? == FORM_GONE {
+        return None;
+    }
+    reader.number().ok()?;
+    reader.bytes().ok()
 }
 
 /// What stands in the place of a head's value that was erased: an empty string
 /// without a deadline.
 pub(crate) fn erased(entry: &[u8], value: &[u8]) -> Vec<u8> {
     let (revision, _) = age(value).unwrap_or_default();
-    let key = key_of_entry(entry, value).unwrap_or_default();
+    let key = plain_key(entry).or(long_key(entry, value)).unwrap_or_default();
     let mut out = Vec::new();
     put_string(&mut out, key, revision, None, b"");
     out

@@ -29,9 +29,17 @@ use crate::overlay::Overlay;
 #[derive(Default)]
 pub(crate) struct Bounds {
     bound: Mutex<Arc<Bound>>,
-    erasures: Mutex<Arc<[Erasure]>>,
+    erasures: Mutex<Arc<Erasures>>,
     /// What came after this is to be forgotten.
     back_to: Mutex<Option<Revision>>,
+}
+
+/// What is to be erased.
+#[derive(Default)]
+pub(crate) struct Erasures {
+    pub(crate) all: Vec<Erasure>,
+    /// Spaces that databases stand in.
+    pub(crate) standing: BTreeSet<SpaceId>,
 }
 
 /// What the values of some keys were before a revision must not be left.
@@ -44,25 +52,12 @@ pub(crate) struct Erasure {
 }
 
 impl Erasure {
-    /// Whether a head is to be erased.
-    fn covers(&self, key: &[u8], value: &[u8], revision: Revision) -> bool {
-        self.is_past(key, revision)
-            && codec::key_of_entry(key, value).is_some_and(|key| self.is_about(key))
-    }
-
-    /// Whether an element is to be erased.
-    fn covers_element(&self, key: &[u8], revision: Revision) -> bool {
-        self.is_past(key, revision)
-            && codec::key_of_element(key).is_some_and(|key| self.is_about(key))
-    }
-
-    fn is_past(&self, key: &[u8], revision: Revision) -> bool {
+    /// Whether an entry of the key `name` is to be erased.
+    fn covers(&self, entry: &[u8], name: &[u8], revision: Revision) -> bool {
         let is_here = |space| self.spaces.binary_search(&space).is_ok();
-        revision < self.purge.at && codec::space_of(key).is_some_and(is_here)
-    }
-
-    fn is_about(&self, key: &[u8]) -> bool {
-        self.purge.covers(self.purge.db, key)
+        revision < self.purge.at
+            && codec::space_of(entry).is_some_and(is_here)
+            && self.purge.covers(self.purge.db, name)
     }
 }
 
@@ -120,8 +115,8 @@ impl Bounds {
     }
 
     /// What compactions from here on erase.
-    pub(crate) fn erase(&self, erasures: Vec<Erasure>) {
-        *self.erasures.lock() = erasures.into();
+    pub(crate) fn erase(&self, erasures: Erasures) {
+        *self.erasures.lock() = Arc::new(erasures);
     }
 
     /// Compactions from here on forget what came after a state.
@@ -179,13 +174,14 @@ impl Factory for Judges {
             place: None,
             head: Vec::new(),
             head_at: BTreeMap::new(),
+            long: (Vec::new(), Vec::new()),
         })
     }
 }
 
 struct Judge {
     bound: Arc<Bound>,
-    erasures: Arc<[Erasure]>,
+    erasures: Arc<Erasures>,
     back_to: Option<Revision>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
@@ -197,6 +193,8 @@ struct Judge {
     head: Vec<u8>,
     /// What it is at some states.
     head_at: BTreeMap<Revision, Head>,
+    /// The last head that has only a digest of its key, and that key.
+    long: (Vec<u8>, Vec<u8>),
 }
 
 /// What a head is at a state.
@@ -215,6 +213,7 @@ struct Place {
     /// How its keys begin; empty for what is in no space.
     prefix: Vec<u8>,
     is_dead: bool,
+    is_standing: bool,
     is_overlay: bool,
     /// See [`Bound::states`].
     states: Vec<Revision>,
@@ -231,6 +230,7 @@ impl Judge {
             self.place = Some(Place {
                 prefix,
                 is_dead: among(&self.bound.dead),
+                is_standing: among(&self.erasures.standing),
                 is_overlay: among(&self.bound.overlays),
                 states: self.bound.states(space),
             });
@@ -312,6 +312,36 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// Whether an entry tells what was erased. `is_newest` says that none of its
+    /// versions is newer.
+    fn is_erased(&mut self, entry: &[u8], value: &[u8], at: Revision, is_newest: bool) -> bool {
+        if self.erasures.all.is_empty() {
+            return false;
+        }
+        let element = codec::element_at(entry);
+        let head = &entry[..element.unwrap_or(entry.len())];
+        // Heads come before their elements, which have no name if it is long.
+        if let Some(key) = codec::long_key(entry, value) {
+            self.long = (head.to_vec(), key.to_vec());
+        }
+        let long = (self.long.0 == head).then_some(&self.long.1[..]);
+        let Some(key) = codec::plain_key(entry).or(long) else { return false };
+        if !self.erasures.all.iter().any(|erasure| erasure.covers(entry, key, at)) {
+            return false;
+        }
+        // What keys of the purge's database are now was written anew by its
+        // record: what is older came from elsewhere.
+        let is_present = is_newest
+            && self.place(entry).is_standing
+            && element.is_none_or(|end| self.is_element_in(entry, end, NOW));
+        !is_present
+    }
+}
+
+/// The state that every batch belongs to.
+const NOW: Revision = Revision(u64::MAX);
+
 impl CompactionFilter for Judge {
     fn filter_item(
         &mut self,
@@ -340,22 +370,18 @@ impl CompactionFilter for Judge {
         let Ok((revision, is_gone)) = codec::age(&value) else {
             return Ok(Verdict::Keep);
         };
+        let is_newest = self.newer.is_none();
+        let is_erased = self.is_erased(key, &value, revision, is_newest);
         if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
         }
-        let mut erasures = self.erasures.iter();
-        if codec::element_at(key).is_some() {
-            // The present value was written anew by the record that erases.
-            return Ok(match erasures.any(|erasure| erasure.covers_element(key, revision)) {
-                true => Verdict::Destroy,
-                false => Verdict::Keep,
-            });
-        }
-        if !is_gone && erasures.any(|erasure| erasure.covers(key, &value, revision)) {
+        Ok(match (is_erased, codec::element_at(key)) {
+            // Even one that is gone has a name.
+            (true, Some(_)) => Verdict::Destroy,
             // The key stays, so that the keys of that state are as many as its
             // directory counts.
-            return Ok(Verdict::ReplaceValue(codec::erased(key, &value).into()));
-        }
-        Ok(Verdict::Keep)
+            (true, None) if !is_gone => Verdict::ReplaceValue(codec::erased(key, &value).into()),
+            _ => Verdict::Keep,
+        })
     }
 }

@@ -10,8 +10,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
+use keyspace::effect::Effect;
 use keyspace::{
-    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, SHARDS, Turn, WARM_KEYS_MAX,
+    Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, PastRules, Purge, SHARDS,
+    Turn, WARM_KEYS_MAX,
 };
 use log::{Record, RecordHeader};
 use smallvec::SmallVec;
@@ -23,6 +25,7 @@ use crate::error::ArchiveError;
 use crate::large::LargeKeys;
 use crate::overlay::needed;
 use crate::sorted_run::SortedRun;
+use crate::state::{At, State};
 use crate::waiting::{Waiting, only_key};
 
 /// See the module's documentation.
@@ -36,6 +39,8 @@ pub(crate) struct Delta {
     keyspaces: BTreeMap<BranchId, Keyspace>,
     /// The branches that there are at its revision.
     branches: Branches,
+    /// What was erased on branches that have begun anew since or are gone.
+    ended: Vec<(BranchId, Purge)>,
     buffers: Buffers,
     /// The newest record in it, and its time.
     newest: (Revision, u64),
@@ -66,6 +71,7 @@ impl Delta {
             databases,
             keyspaces: BTreeMap::new(),
             branches: directory.branches.clone(),
+            ended: Vec::new(),
             buffers: Buffers::default(),
             newest,
             log_bytes: 0,
@@ -138,6 +144,40 @@ impl Delta {
         Ok(is_state)
     }
 
+    /// Takes keys out of a branch that were erased after its newest record, as if
+    /// that had done so: of those the base has names.
+    pub(crate) fn forget(&mut self, branch: BranchId, purge: &Purge) -> Result<(), ArchiveError> {
+        self.apply_waiting()?;
+        if self.branches.name_of(branch).is_none() || purge.db >= self.databases {
+            return Ok(());
+        }
+        let mut names = BTreeSet::from([purge.key.clone()]);
+        let base = self.base.clone();
+        let directory = base.directory();
+        let is_it = |it: &&Database| purge.is_prefix && (it.branch, it.db) == (branch, purge.db);
+        if let Some(Database { space, .. }) = directory.databases.iter().find(is_it) {
+            let state = State::new(base.clone(), At::Newest, self.limits);
+            let read = state.buckets(*space, &(0..=u16::MAX), &mut |key, _| {
+                if purge.covers(purge.db, key) {
+                    names.insert(key.to_vec());
+                }
+            });
+            read.map_err(|error| ArchiveError::Damaged {
+                dir: base.dir().to_owned(),
+                what: error.to_string(),
+            })?;
+        }
+        let (revision, time_ms) = self.newest;
+        let header = RecordHeader { time_ms, db: purge.db, branch };
+        for key in names {
+            let mut effects = Vec::new();
+            Effect::Key { key: &key, existed: None }.encode(&mut effects);
+            Effect::Erase.encode(&mut effects);
+            self.apply(&Record { revision, header, effects: &effects })?;
+        }
+        Ok(())
+    }
+
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
         let mut waiting = std::mem::take(&mut self.waiting);
         let branch = waiting.branch();
@@ -164,7 +204,7 @@ impl Delta {
         match turn {
             None => return Ok(false),
             Some(Turn::Tagged) => {}
-            Some(Turn::Gone(branch)) => drop(self.keyspaces.remove(&branch)),
+            Some(Turn::Gone(branch)) => self.end(branch),
             Some(Turn::Fork { branch, state }) => {
                 let (spaces, at) = match state {
                     None => (self.keyspace(branch.parent).spaces(), revision),
@@ -173,10 +213,18 @@ impl Delta {
                 let child = empty(self.databases, self.base.directory().seed);
                 let backing: Arc<dyn Backing> = self.large.clone();
                 self.base.fork(&child, &backing, &spaces, at, revision);
+                self.end(branch.id);
                 self.keyspaces.insert(branch.id, child);
             }
         }
         Ok(true)
+    }
+
+    /// Forgets a branch's keys.
+    fn end(&mut self, branch: BranchId) {
+        let Some(keyspace) = self.keyspaces.remove(&branch) else { return };
+        let rules = keyspace.past_rules();
+        self.ended.extend(rules.purges().iter().map(|purge| (branch, purge.clone())));
     }
 
     fn misfit(&self, revision: Revision, what: String) -> ArchiveError {
@@ -293,15 +341,7 @@ impl Delta {
         let branches = self.branches.clone();
         let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
         let rules = main.past_rules();
-        let mut purged = before.purged.clone();
-        purged.retain(|&branch, _| branches.name_of(branch).is_some());
-        for (&branch, keyspace) in self.keyspaces.iter().filter(|(id, _)| **id != BranchId::MAIN) {
-            let rules = keyspace.past_rules();
-            match rules.is_empty() {
-                true => purged.remove(&branch),
-                false => purged.insert(branch, rules),
-            };
-        }
+        let purged = self.purged(before);
         Ok(Directory {
             revision,
             time_ms,
@@ -314,6 +354,38 @@ impl Delta {
             rules,
             purged,
         })
+    }
+}
+
+impl Delta {
+    /// What was erased on branches once this delta is written.
+    fn purged(&self, before: &Directory) -> BTreeMap<BranchId, Arc<PastRules>> {
+        let known = before.purged.iter();
+        let known = known.flat_map(|(id, it)| it.purges().iter().map(|purge| (*id, purge.clone())));
+        let mut purges = BTreeMap::new();
+        for (branch, purge) in known.chain(self.ended.iter().cloned()) {
+            let row = self.branches.get(branch);
+            let is_kept = match row.is_some_and(|row| purge.at > row.forked) {
+                // A branch that was touched knows itself.
+                true => !self.keyspaces.contains_key(&branch),
+                // Nobody else will say that it is still to be done.
+                false => purge.at > self.base.horizon(),
+            };
+            if is_kept {
+                purges.insert((branch, purge.at), purge);
+            }
+        }
+        for (&branch, keyspace) in self.keyspaces.iter().filter(|(id, _)| **id != BranchId::MAIN) {
+            let rules = keyspace.past_rules();
+            let own = rules.purges().iter().map(|purge| ((branch, purge.at), purge.clone()));
+            purges.extend(own);
+        }
+        let mut purged: BTreeMap<BranchId, Vec<Purge>> = BTreeMap::new();
+        for ((branch, _), purge) in purges {
+            purged.entry(branch).or_default().push(purge);
+        }
+        let rules = |(branch, it)| (branch, Arc::new(PastRules::of_purges(it)));
+        purged.into_iter().map(rules).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::{Branches, PastRules, SHARDS};
+use keyspace::{Branches, PastRules, Purge, SHARDS};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
 use crate::overlay::Overlay;
@@ -45,7 +45,8 @@ pub struct Directory {
     pub branches: Branches,
     /// What is kept of the past of which keys, and what was erased on main.
     pub rules: Arc<PastRules>,
-    /// What was erased on other branches.
+    /// What was erased on other branches: also before they began anew, or were
+    /// deleted, as long as their past can be read.
     pub purged: BTreeMap<BranchId, Arc<PastRules>>,
 }
 
@@ -97,7 +98,25 @@ impl Directory {
         if branch == BranchId::MAIN {
             return self.rules.clone();
         }
-        self.purged.get(&branch).cloned().unwrap_or_default()
+        let (Some(purged), Some(row)) = (self.purged.get(&branch), self.branches.get(branch))
+        else {
+            return Arc::default();
+        };
+        let is_its_own = |purge: &&Purge| purge.at > row.forked;
+        match purged.purges().iter().all(|purge| is_its_own(&purge)) {
+            true => purged.clone(),
+            false => {
+                let own = purged.purges().iter().filter(is_its_own).cloned();
+                Arc::new(PastRules::of_purges(own.collect()))
+            }
+        }
+    }
+
+    /// Everything that was erased, with its branch.
+    pub fn purges(&self) -> impl Iterator<Item = (BranchId, &Purge)> {
+        let of_main = self.rules.purges().iter().map(|purge| (BranchId::MAIN, purge));
+        let of_others = self.purged.iter();
+        of_main.chain(of_others.flat_map(|(id, it)| it.purges().iter().map(|purge| (*id, purge))))
     }
 
     /// Keys of all databases.
@@ -323,6 +342,17 @@ mod tests {
         );
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
+    }
+
+    #[test]
+    fn a_branch_knows_what_was_erased_since_it_began() {
+        let purge = |at| Purge { db: 5, key: b"k".to_vec(), is_prefix: false, at: Revision(at) };
+        let all = [300, 70_000, 70_001].map(purge).to_vec();
+        let purged = BTreeMap::from([(BranchId(7), Arc::new(PastRules::of_purges(all)))]);
+        let directory = Directory { purged, ..with_branches() };
+        assert_eq!(directory.rules_of(BranchId(7)).purges(), [purge(70_001)]);
+        assert_eq!(directory.rules_of(BranchId(9)).purges(), []);
+        assert_eq!(directory.purges().count(), 3);
     }
 
     #[test]

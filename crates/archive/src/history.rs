@@ -343,17 +343,32 @@ impl History {
     }
 
     /// Forgets where the records of a segment are, which was rewritten: they
-    /// are looked for again.
+    /// are looked for again. What a file says of it is to be
+    /// [forgotten before](History::forget_index).
     ///
     /// # Errors
     /// When the segment cannot be read, or its file not be removed.
     pub fn renew(&self, first: Revision) -> Result<(), HistoryError> {
+        {
+            let _rebuilding = self.rebuilding.lock();
+            let mut state = self.state.lock();
+            if state.writing.first() == first && !state.writing.is_empty() {
+                state.writing = self.read_segment(first, None)?;
+                return Ok(());
+            }
+        }
+        self.forget_index(first)
+    }
+
+    /// Removes the index of a segment that has ended, durably, if there is one;
+    /// it is made again when it is needed. So to be done before the segment
+    /// changes: an index that a crash has left beside it would not be true.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub fn forget_index(&self, first: Revision) -> Result<(), HistoryError> {
         let _rebuilding = self.rebuilding.lock();
         let mut state = self.state.lock();
-        if state.writing.first() == first && !state.writing.is_empty() {
-            state.writing = self.read_segment(first, None)?;
-            return Ok(());
-        }
         let Some(sealed) = state.sealed.get_mut(&first) else { return Ok(()) };
         let Index::File(file) = std::mem::replace(&mut sealed.index, Index::Missing) else {
             return Ok(());

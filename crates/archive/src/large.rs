@@ -158,7 +158,8 @@ impl LargeKeys {
                 }
                 _ => {}
             }
-            let Some(place) = our_place else {
+            // Not every effect behind a key's name is about the key.
+            let Some(place) = our_place.filter(|_| effect.is_on_key()) else {
                 effect.encode(&mut others);
                 continue;
             };

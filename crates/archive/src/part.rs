@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use base::{BranchId, SpaceId};
+use base::{BranchId, DbIndex, SpaceId};
 use keyspace::{Branches, Change, EncodingLimits, SHARDS};
 
 use crate::base_tree::Base;
@@ -17,13 +17,13 @@ use crate::state::{At, State};
 /// About so many keys are in memory at once.
 const KEYS_AT_ONCE: u64 = 4096;
 
-/// Writes what a branch of `from` has, of the keys that begin with `prefix`, to
+/// Writes what a branch of `from` has, of the keys that `is_wanted` names, to
 /// `to`, which is empty, as its main, and brings it to the same revision.
 pub(crate) fn write_part(
     from: &Arc<Base>,
     to: &Base,
     branch: BranchId,
-    prefix: &[u8],
+    is_wanted: &dyn Fn(DbIndex, &[u8]) -> bool,
 ) -> Result<(), ArchiveError> {
     let directory = from.directory();
     if directory.revision == to.revision() {
@@ -43,7 +43,7 @@ pub(crate) fn write_part(
         for buckets in buckets(database.keys.iter().sum()) {
             let mut run = SortedRun::new(directory.revision, to.large_from());
             let mut add = |key: &[u8], stored: keyspace::Stored| {
-                if key.starts_with(prefix) {
+                if is_wanted(db, key) {
                     let hash = keyspace::hash_of(directory.seed, key);
                     keys[shard_of(hash)] += 1;
                     let value = stored.value.as_ref();
@@ -67,6 +67,8 @@ pub(crate) fn write_part(
         left: Vec::new(),
         overlays: Vec::new(),
         branches: Branches::default(),
+        // It has no past that anything of could be erased.
+        rules: Arc::new(directory.rules.without_purges()),
         purged: BTreeMap::new(),
         ..(*directory).clone()
     })

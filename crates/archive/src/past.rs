@@ -247,8 +247,8 @@ impl Past {
         source.time_of(revision)?.ok_or_else(|| source.compacted(revision))
     }
 
-    /// The state of a branch at a revision, not before it was made: all of it.
-    /// Nobody may change it.
+    /// The state of a branch at a revision, not before it was made: all of it, but
+    /// for what was erased since. Nobody may change it.
     ///
     /// # Errors
     /// As [`Past::time_of`], or when it cannot be read.
@@ -259,10 +259,15 @@ impl Past {
         }
         let batch = self.batch_at(branch, revision)?;
         let (batch, keyspace) = view::whole(&self.source, &batch, revision)?;
+        let rules = self.source.base.directory().rules_of(branch);
+        for purge in rules.purges().iter().filter(|purge| purge.at > revision) {
+            view::hide(&keyspace, purge)?;
+        }
         Ok(self.cache.put((branch, revision), batch, true, keyspace))
     }
 
-    /// As [`Past::view`], as a keyspace of one's own.
+    /// As [`Past::view`], as a keyspace of one's own, where the names of what was
+    /// erased since may stand with empty values.
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -407,7 +412,8 @@ impl Past {
     /// Where visits of what comes after `after`, up to `upto`, end: all of it is
     /// kept and noted.
     fn begin_visits(&self, after: Revision, upto: Revision) -> Result<Revision, PastError> {
-        let upto = upto.min(self.source.log.buffered());
+        // Those that are given out are about to be appended: it is waited for them.
+        let upto = upto.min(self.source.log.newest());
         self.source.know(upto)?;
         self.source.keeps(after)?;
         Ok(upto)

@@ -203,10 +203,11 @@ impl State {
             (space, at) = (below.0, At::Revision(below.1));
             let name = codec::head_key(space, hash, key);
             let head = self.base.get_at(&name, below.1).map_err(unreadable)?;
-            if head.is_some_and(|head| head.len() > SOON_BYTES_MAX || codec::is_large(&head)) {
+            let Some(head) = head else { continue };
+            if head.len() > SOON_BYTES_MAX || codec::is_large(&head) {
                 return Ok(Soon::Long(space, below.1));
             }
-            if let Some(found) = self.own(space, at, hash, key, None)? {
+            if let Some(found) = self.own_from((&name, &head), space, at, hash, None)? {
                 return Ok(Soon::Now(found));
             }
         }
@@ -250,17 +251,29 @@ impl State {
         named: Option<&Named<'_>>,
     ) -> Result<Option<Option<Stored>>, BackingError> {
         let name = codec::head_key(space, hash, key);
-        let is_long = key.len() > codec::NAME_BYTES_MAX;
-        let value = self.head(&name, at).map_err(unreadable)?;
-        let found = value.map(|value| self.decode(&value, is_long)).transpose();
+        match self.head(&name, at).map_err(unreadable)? {
+            Some(value) => self.own_from((&name, &value), space, at, hash, named),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`State::own`], once the head's key and value are known.
+    fn own_from(
+        &self,
+        (name, value): (&[u8], &[u8]),
+        space: SpaceId,
+        at: At,
+        hash: u64,
+        named: Option<&Named<'_>>,
+    ) -> Result<Option<Option<Stored>>, BackingError> {
+        let is_long = codec::is_digest(name);
         let bucket = codec::bucket_of(hash);
         let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
-        match found.map_err(damaged)? {
-            None => Ok(None),
-            Some(Fetched::Gone) => Ok(Some(None)),
-            Some(Fetched::All(stored)) => Ok(Some(Some(stored))),
-            Some(Fetched::Large) => self
-                .own_large(&name, at, is_long, named)
+        match self.decode(value, is_long).map_err(damaged)? {
+            Fetched::Gone => Ok(Some(None)),
+            Fetched::All(stored) => Ok(Some(Some(stored))),
+            Fetched::Large => self
+                .own_large(name, at, is_long, named)
                 .map_err(unreadable)?
                 .map(Some)
                 .map_err(damaged),
@@ -317,7 +330,10 @@ impl State {
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
         let mut add = |key: &[u8], value: &[u8]| {
-            added = assembly.add(&key[name.len()..], value, &self.limits);
+            // What was wrong with one element is wrong with all of it.
+            if added.is_ok() {
+                added = assembly.add(&key[name.len()..], value, &self.limits);
+            }
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let value = match named.filter(|_| !large.is_list()) {

@@ -106,7 +106,9 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Database(_)
             | Effect::Rename { .. }
             | Effect::Flush { .. }
-            | Effect::Swap { .. } => return None,
+            | Effect::Swap { .. }
+            // The newest of them counts, whatever keys they are about.
+            | Effect::Purge { .. } => return None,
             effect if effect.is_about_branches() => return None,
             _ => {}
         }
@@ -115,4 +117,34 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
     // A slice of the effects, so the distance is its place.
     let begin = key.as_ptr() as usize - record.effects.as_ptr() as usize;
     Some(begin..begin + key.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overtakes_others_changes_one_key_and_nothing_else() {
+        let only = |effects: &[Effect<'_>]| {
+            let mut bytes = Vec::new();
+            effects.iter().for_each(|effect| effect.encode(&mut bytes));
+            let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
+            let record = Record { revision: Revision(1), header, effects: &bytes };
+            only_key(&record).map(|key| bytes[key].to_vec())
+        };
+        let origin = Effect::Origin { command: b"c", user: b"u", address: b"a" };
+        let (key, add) = (Effect::Key { key: b"key", existed: None }, Effect::StrAdd { delta: 1 });
+        assert_eq!(only(&[origin, key, add, add, Effect::Erased]), Some(b"key".to_vec()));
+        let purge = Effect::Purge { db: 0, key: b"key", is_prefix: false, oldest: Revision::ZERO };
+        for effects in [
+            &[origin][..],
+            &[key, add, key, add],
+            &[Effect::Database(1), key, add],
+            &[key, Effect::Rename { db: 0, key: b"other", replaces: None }],
+            &[key, add, Effect::Flush { db: 1 }],
+            &[origin, purge, key, Effect::Erase],
+        ] {
+            assert_eq!(only(effects), None, "{effects:?}");
+        }
+    }
 }

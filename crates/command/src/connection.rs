@@ -45,7 +45,7 @@ const CLIENT: &[CommandSpec] = &[
     Row::engine("replyrev", 3, ANYTIME, "alcid 0.1", "<ON | OFF>", "Puts the revision in front of each reply, as a RESP3 attribute."),
     Row::engine("setinfo", 4, ANYTIME, "7.2.0", "<LIB-NAME libname | LIB-VER libver>", "Sets information specific to the client or connection."),
     Row::engine("setname", 3, ANYTIME, "2.6.9", "connection-name", "Sets the connection name."),
-    Row::engine("tracking", -3, ANYTIME, "6.0.0", "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]", "Controls server-assisted client-side caching for the connection."),
+    Row::engine("tracking", -3, ANYTIME, "6.0.0", "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP] [FROM when | NOW]", "Controls server-assisted client-side caching for the connection."),
     Row::engine("trackinginfo", 2, ANYTIME, "6.2.0", "", "Returns information about server-assisted client-side caching for the connection."),
     Row::engine("travel", 3, ANYTIME.with(NO_MULTI), "alcid 0.1", "<when | OFF>", "Lets the connection read the state of an earlier time, or the present again."),
     Row::engine("unblock", -3, OPERATOR, "5.0.0", "client-id [TIMEOUT | ERROR]", "Unblocks a client blocked by a blocking command from a different connection."),

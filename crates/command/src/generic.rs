@@ -223,7 +223,7 @@ fn copy(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
     ctx.tx.load_in(to, target);
     ctx.tx.check_backing()?;
     let occupied = ctx.tx.get_in(to, target).is_some();
-    let source = ctx.tx.get(from).map(ValueRef::to_shared);
+    let source = ctx.tx.get(from).map(ValueRef::to_value);
     let Some(value) = source.filter(|_| replace || !occupied) else {
         reply.integer(0);
         return Ok(());

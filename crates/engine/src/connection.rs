@@ -202,6 +202,9 @@ fn hello(call: &mut Call<'_, '_>) -> Result<Outcome> {
     call.session.client.activity.resp3.store(resp3, Ordering::Relaxed);
     if !resp3 {
         call.session.set_shows_revisions(false);
+        if call.session.tracking.watch.is_some() {
+            call.engine.untrack(call.session);
+        }
     }
     let reply = &mut *call.reply;
     reply.map(7);

@@ -26,7 +26,7 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
 
-pub(crate) use feed::Feeds;
+pub(crate) use feed::{Feeds, open_tracking};
 pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
 pub use undoable::Undoables;

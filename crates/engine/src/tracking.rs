@@ -13,6 +13,10 @@
 //! inside it.
 //!
 //! As in Redis, keys are remembered without their database.
+//!
+//! With FROM nothing of this is at work: such a client has a watch of the log
+//! ([`crate::history::open_tracking`]), which tells it in the order of revisions,
+//! so that it knows from which one to go on after a break.
 
 mod table;
 
@@ -64,6 +68,8 @@ pub(crate) struct TrackingState {
     pub(crate) noloop: bool,
     /// Ascending.
     pub(crate) prefixes: Vec<Vec<u8>>,
+    /// The watch that tells it, with FROM.
+    pub(crate) watch: Option<u64>,
     /// How far the transaction that runs has been looked at, and what it makes
     /// to be told so far.
     place: Place,
@@ -81,7 +87,6 @@ pub(crate) struct Tracking {
 /// Figures for INFO.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TrackingCounts {
-    pub(crate) clients: usize,
     pub(crate) keys: usize,
     /// Pairs of a key and a reader.
     pub(crate) items: usize,
@@ -160,9 +165,22 @@ impl Engine {
         state.prefixes.dedup();
     }
 
+    /// Switches tracking on for a client that a watch tells.
+    pub(crate) fn track_from(&self, session: &mut Session, watch: u64, mut prefixes: Vec<Vec<u8>>) {
+        let activity = &session.client.activity;
+        activity.tracking.store(true, Ordering::Relaxed);
+        activity.tracking_broadcast.store(true, Ordering::Relaxed);
+        prefixes.sort();
+        let state = &mut session.tracking;
+        (state.mode, state.watch, state.prefixes) = (Some(Mode::Broadcast), Some(watch), prefixes);
+    }
+
     /// Switches tracking off for a client.
     pub(crate) fn untrack(&self, session: &mut Session) {
         self.tracking.forget(session.client.id);
+        if let Some(watch) = session.tracking.watch.take() {
+            self.close_tracking(&session.client, watch);
+        }
         // What a transaction has gathered so far is for others too: it stays.
         let state = &mut session.tracking;
         (state.mode, state.caching, state.noloop) = (None, None, false);

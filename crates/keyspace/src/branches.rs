@@ -5,6 +5,7 @@
 //! which it begins with what the parent had. `main` has neither and always
 //! exists; it is not listed.
 
+mod gone;
 mod merges;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub struct Tag {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
     by_id: BTreeMap<BranchId, Branch>,
+    /// Those that are gone and that others come from, see [`gone`].
+    gone: BTreeMap<BranchId, Branch>,
     tags: BTreeMap<Vec<u8>, Tag>,
     /// The greatest id that was ever given.
     last: u32,
@@ -98,15 +101,22 @@ pub enum Turn {
 const READONLY: u64 = 1;
 const KEPT: u64 = 2;
 const MERGE_ONLY: u64 = 4;
+/// Of rows in the archive only.
+const GONE: u64 = 8;
 
 impl Branch {
     /// The bytes that records and the archive keep of it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(0)
+    }
+
+    fn encode_with(&self, more_flags: u64) -> Vec<u8> {
         let mut out = Vec::new();
         let flags =
             [(self.is_readonly, READONLY), (self.is_kept, KEPT), (self.is_merge_only, MERGE_ONLY)];
-        let flags = flags.iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum();
+        let flags: u64 = flags.iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum();
+        let flags = flags | more_flags;
         let deadline = self.deadline_ms.map_or(0, |at| at.saturating_add(1));
         for number in [
             u64::from(self.id.0),
@@ -130,24 +140,28 @@ impl Branch {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(mut bytes: &[u8]) -> Result<Branch, &'static str> {
-        let branch = Branch::take(&mut bytes)?;
-        if bytes.is_empty() { Ok(branch) } else { Err("bytes after a branch's end") }
+        match Branch::take(&mut bytes)? {
+            (_, true) => Err("a branch that is gone is made"),
+            (branch, false) if bytes.is_empty() => Ok(branch),
+            _ => Err("bytes after a branch's end"),
+        }
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Branch, &'static str> {
+    /// It, and whether it is gone.
+    fn take(bytes: &mut &[u8]) -> Result<(Branch, bool), &'static str> {
         let mut numbers = [0; 7];
         for number in &mut numbers {
             *number = leb128::take(bytes)?;
         }
         let [id, parent, base, created_ms, deadline, quota_bytes, flags] = numbers;
-        if flags >= MERGE_ONLY * 2 {
+        if flags >= GONE * 2 {
             return Err("a branch has unknown flags");
         }
         let (id, parent) = (branch_id(id)?, branch_id(parent)?);
         if id == BranchId::MAIN || parent >= id {
             return Err("a branch's number does not fit its parent's");
         }
-        Ok(Branch {
+        let branch = Branch {
             id,
             parent,
             base: Revision(base),
@@ -160,7 +174,8 @@ impl Branch {
             is_merge_only: flags & MERGE_ONLY != 0,
             name: take_name(bytes)?.to_vec(),
             created_by: take_bytes(bytes)?.to_vec(),
-        })
+        };
+        Ok((branch, flags & GONE != 0))
     }
 }
 
@@ -236,16 +251,11 @@ impl Branches {
     pub fn pins(&self) -> impl Iterator<Item = Revision> {
         let tags = self.tags.values().map(|tag| tag.revision);
         let forks = self.by_id.values().map(|branch| branch.forked);
-        tags.chain(forks).chain(self.merged.iter().map(|merged| merged.revision))
+        let merged = self.merged.iter().filter(|merged| self.exists(merged.from));
+        tags.chain(forks).chain(merged.map(|merged| merged.revision))
     }
 
-    /// Forgets merges with a branch that is gone or begins anew.
-    fn forget_merges(&mut self, branch: BranchId) {
-        self.merged.retain(|merged| merged.from != branch && merged.into != branch);
-        self.open.retain(|_, open| open.from != branch && open.into != branch);
-    }
-
-    fn note_merged(&mut self, merged: Merged) {
+    fn note_merged(&mut self, mut merged: Merged) {
         let (from, into, until) = (merged.from, merged.into, merged.revision);
         // Who took or began with what was there between the two knows only the
         // old one.
@@ -260,6 +270,9 @@ impl Branches {
                 && !is_used(old)
         };
         let over: Vec<bool> = self.merged.iter().map(is_over).collect();
+        let stood_for = self.merged.iter().zip(&over).filter(|(_, is_over)| **is_over);
+        let since = stood_for.map(|(old, _)| old.since).min();
+        merged.since = since.unwrap_or(until);
         let mut over = over.into_iter();
         self.merged.retain(|_| over.next() == Some(false));
         self.open.remove(&merged.ends);
@@ -303,15 +316,15 @@ impl Branches {
                     if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
                         return Err("there is no such parent");
                     }
+                    self.begins_anew(branch.id);
                     self.last = self.last.max(branch.id.0);
-                    self.forget_merges(branch.id);
                     self.by_id.insert(branch.id, branch.clone());
                     return Ok(Some(Turn::Fork { branch, state }));
                 }
                 Effect::BranchGone { branch } => {
-                    self.by_id.remove(&branch).ok_or("there is no such branch")?;
+                    let row = self.by_id.remove(&branch).ok_or("there is no such branch")?;
                     self.tags.retain(|_, tag| tag.branch != branch);
-                    self.forget_merges(branch);
+                    self.is_gone(row);
                     return Ok(Some(Turn::Gone(branch)));
                 }
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
@@ -357,17 +370,22 @@ impl Branches {
     }
 
     fn both_exist(&self, a: BranchId, b: BranchId) -> Result<(), &'static str> {
-        let exists = |id| self.name_of(id).is_some();
-        if exists(a) && exists(b) { Ok(()) } else { Err("a merge of a branch that is not there") }
+        if self.exists(a) && self.exists(b) {
+            Ok(())
+        } else {
+            Err("a merge of a branch that is not there")
+        }
     }
 
     /// Appends the bytes that the archive keeps of all of it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         leb128::put(out, u64::from(self.last));
-        leb128::put(out, self.by_id.len() as u64);
-        for branch in self.by_id.values() {
-            leb128::put(out, branch.forked.0);
-            out.extend_from_slice(&branch.encode());
+        leb128::put(out, (self.by_id.len() + self.gone.len()) as u64);
+        for (rows, flags) in [(&self.by_id, 0), (&self.gone, GONE)] {
+            for branch in rows.values() {
+                leb128::put(out, branch.forked.0);
+                out.extend_from_slice(&branch.encode_with(flags));
+            }
         }
         leb128::put(out, self.tags.len() as u64);
         for (name, tag) in &self.tags {
@@ -390,14 +408,16 @@ impl Branches {
     /// What is wrong with it.
     pub fn take(bytes: &mut &[u8]) -> Result<Branches, &'static str> {
         let BranchId(last) = branch_id(leb128::take(bytes)?)?;
-        let mut by_id = BTreeMap::new();
+        let (mut by_id, mut gone) = (BTreeMap::new(), BTreeMap::new());
         for _ in 0..leb128::take(bytes)? {
             let forked = Revision(leb128::take(bytes)?);
-            let branch = Branch { forked, ..Branch::take(bytes)? };
+            let (branch, is_gone) = Branch::take(bytes)?;
+            let branch = Branch { forked, ..branch };
             if branch.id.0 > last {
                 return Err("a branch's number was never given");
             }
-            by_id.insert(branch.id, branch);
+            let rows = if is_gone { &mut gone } else { &mut by_id };
+            rows.insert(branch.id, branch);
         }
         let mut tags = BTreeMap::new();
         for _ in 0..leb128::take(bytes)? {
@@ -420,7 +440,7 @@ impl Branches {
             }
             open.insert(row.id, row);
         }
-        Ok(Branches { by_id, tags, last, merged, open, last_merge })
+        Ok(Branches { by_id, gone, tags, last, merged, open, last_merge })
     }
 }
 
@@ -503,7 +523,8 @@ mod tests {
     fn merged(from: u32, into: u32, pattern: Option<&str>) -> Merged {
         let pattern = pattern.map(|pattern| pattern.as_bytes().to_vec());
         let (from, into) = (BranchId(from), BranchId(into));
-        Merged { from, into, revision: Revision::ZERO, pattern, ends: 4 }
+        let (revision, since) = (Revision::ZERO, Revision::ZERO);
+        Merged { from, into, revision, since, pattern, ends: 4 }
     }
 
     #[test]

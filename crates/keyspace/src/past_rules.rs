@@ -90,6 +90,18 @@ pub struct PastRules {
 }
 
 impl PastRules {
+    /// No rules, and what was erased, oldest first.
+    #[must_use]
+    pub fn of_purges(purges: Vec<Purge>) -> PastRules {
+        PastRules { rules: Vec::new(), purges }
+    }
+
+    /// The same rules where nothing was erased.
+    #[must_use]
+    pub fn without_purges(&self) -> PastRules {
+        PastRules { rules: self.rules.clone(), purges: Vec::new() }
+    }
+
     /// The rules, oldest first.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

@@ -438,8 +438,8 @@ impl Log {
         self.shared.counters.bytes.load(Ordering::Relaxed)
     }
 
-    /// Lets somebody hear of all records that no reader may see yet, and of
-    /// later ones. There can be one.
+    /// Lets somebody hear of all records that are not written yet, and of later
+    /// ones. There can be one.
     ///
     /// # Panics
     /// When there is one already.

@@ -147,11 +147,13 @@ impl Writer {
     /// Writes what waits. Answers whether there was anything, and whether it
     /// is time to sync.
     pub(crate) fn write_waiting(&mut self) -> (bool, bool) {
+        self.shared.is_urgent.store(false, Ordering::Relaxed);
+        // Even if nothing is written any more: what was asked for would keep
+        // the writer from waiting.
+        let sync_requested = self.take();
         if self.shared.is_poisoned() {
             return (false, false);
         }
-        self.shared.is_urgent.store(false, Ordering::Relaxed);
-        let sync_requested = self.take();
         self.shared.announce();
         if matches!(self.shared.fault(), Some(LogFault::Full(_))) {
             return (false, false);

@@ -241,3 +241,122 @@ fn what_stood_in_another_database_when_a_branch_was_made_is_left_alone() {
     assert_eq!(main.text(&["SELECT", "1"]), "OK");
     assert_eq!(main.text(&["GET", "k"]), "Ford");
 }
+
+#[test]
+fn what_a_branch_had_before_it_began_anew_is_erased_too() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    make(&mut main, &["dev"]);
+    for value in ["Zaphod0", "Zaphod1"] {
+        let mut dev = on(&server, "dev");
+        assert_eq!(dev.text(&["SET", "k", value]), "OK");
+        assert_eq!(dev.text(&["SAVE"]), "OK");
+        assert_eq!(main.text(&["BRANCH", "RESET", "dev", "TO", "PARENT"]), "OK");
+    }
+    let mut dev = on(&server, "dev");
+    assert_eq!(dev.text(&["SET", "k", "Marvin"]), "OK");
+    assert_eq!(purged(&mut dev, "k"), 3);
+    assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+    server.kill();
+    server.restart();
+    assert_eq!(on(&server, "dev").text(&["GET", "k"]), "Marvin");
+}
+
+#[test]
+fn no_index_is_left_of_a_segment_that_was_written_anew() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    for n in ["0", "1"] {
+        for (key, value) in [("a", "Arthur"), ("k", "Zaphod"), ("other", "Ford")] {
+            assert_eq!(main.text(&["SET", key, &format!("{value}{n}")]), "OK");
+        }
+    }
+    purged(&mut main, "a");
+    // Whoever asks first has the index made.
+    let versions = |main: &mut Wire| match main.call(&["HISTORY", "other"]) {
+        Frame::Array(versions) => versions.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(main.text(&["SET", "other", "Ford2"]), "OK");
+    assert_eq!(versions(&mut main), 3);
+    let index = server.data_dir().join("archive/history/00000000000000000001.idx");
+    eventually("the index is made", || index.exists());
+    let content = std::fs::read(&index).expect("it is there");
+    // Its removal fails, as if the power had gone then.
+    std::fs::remove_file(&index).expect("ours");
+    std::fs::create_dir(&index).expect("ours");
+    let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    assert!(said.contains("it is not erased from every file"), "{said}");
+    server.kill();
+    std::fs::remove_dir(&index).expect("ours");
+    std::fs::write(&index, content).expect("ours");
+    server.restart();
+    let mut main = Wire::connect(server.addr());
+    eventually("the rest is erased", || files_with(&server.data_dir(), b"Zaphod0").is_empty());
+    assert_eq!(versions(&mut main), 3);
+    assert_eq!(main.text(&["AT", "r:3", "GET", "other"]), "Ford0");
+    assert_eq!(main.call(&["AT", "r:6", "DBSIZE"]), Frame::Integer(1));
+}
+
+#[test]
+fn purges_that_were_cut_short_outlive_their_branch() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "k", "Ford"]), "OK");
+    for branch in ["anew", "gone"] {
+        make(&mut main, &[branch]);
+    }
+    let data_dir = server.data_dir();
+    let in_the_way = data_dir.join("log/00000000000000000001.alog.rewrite");
+    std::fs::create_dir(&in_the_way).expect("ours");
+    for branch in ["anew", "gone"] {
+        let mut wire = on(&server, branch);
+        assert_eq!(wire.text(&["SET", "k", "Zaphod"]), "OK");
+        assert_eq!(wire.text(&["SET", "k", "Marvin"]), "OK");
+        let said = wire.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+        assert!(said.contains("it is not erased from every file"), "{said}");
+    }
+    assert_eq!(main.text(&["BRANCH", "RESET", "anew", "TO", "PARENT"]), "OK");
+    assert_eq!(main.text(&["BRANCH", "DELETE", "gone", "FORCE"]), "OK");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert!(!files_with(&data_dir, b"Zaphod").is_empty());
+    server.kill();
+    std::fs::remove_dir(&in_the_way).expect("ours");
+    server.restart();
+    eventually("the rest is erased", || files_with(&data_dir, b"Zaphod").is_empty());
+    // What it has now is nobody else's to erase, nor is what it had there.
+    let mut anew = on(&server, "anew");
+    assert_eq!(anew.text(&["GET", "k"]), "Ford");
+    assert_eq!(anew.text(&["AT", "r:1", "GET", "k"]), "Ford");
+    assert_eq!(anew.call(&["AT", "r:1", "DBSIZE"]), Frame::Integer(1));
+}
+
+#[test]
+fn no_state_of_before_lists_what_was_erased() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    for key in ["user:1", "user:2", "other"] {
+        assert_eq!(main.text(&["SET", key, "Zaphod"]), "OK");
+    }
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert_eq!(main.text(&["SET", "user:1", "Marvin"]), "OK");
+    assert_eq!(main.call(&["DEL", "user:2"]), Frame::Integer(1));
+    assert_eq!(main.call(&["HISTORY.PURGE", "PREFIX", "user:", "CONFIRM"]), Frame::Integer(4));
+    for crash in [false, true] {
+        if crash {
+            server.kill();
+            server.restart();
+            main = Wire::connect(server.addr());
+        }
+        let other = vec![Frame::Bulk(b"other".to_vec())];
+        for at in ["r:3", "r:4", "r:5"] {
+            assert_eq!(main.call(&["AT", at, "KEYS", "*"]), Frame::Array(other.clone()), "{at}");
+            assert_eq!(main.call(&["AT", at, "DBSIZE"]), Frame::Integer(1), "{at}");
+            assert_eq!(main.text(&["AT", at, "RANDOMKEY"]), "other", "{at}");
+        }
+        assert_eq!(main.call(&["AT", "r:6", "DBSIZE"]), Frame::Integer(2));
+    }
+    // A branch that is made from there has no more.
+    make(&mut main, &["before", "AT", "r:4"]);
+    assert_eq!(on(&server, "before").call(&["DBSIZE"]), Frame::Integer(1));
+}

@@ -499,3 +499,148 @@ fn without_a_log_there_is_nothing_to_watch() {
     let text = resp3(&server).text(&["WATCHFROM", "NOW"]);
     assert_eq!(text, "ERR there is no log to watch; start with storage.aof_enabled = true");
 }
+
+/// An invalidation: its keys, `None` for all of them, and its revision.
+fn invalidation(frame: &Frame) -> (Option<Vec<String>>, u64) {
+    let Frame::Push(items) = frame else { panic!("{frame:?} is no push") };
+    assert_eq!(text_of(items[0].clone()), "invalidate", "{frame:?}");
+    let keys = match &items[1] {
+        Frame::Null => None,
+        Frame::Array(keys) => Some(keys.iter().cloned().map(text_of).collect()),
+        other => panic!("{other:?}"),
+    };
+    (keys, number(&items[2]))
+}
+
+/// Tracks from somewhere; answers what came first.
+fn track(wire: &mut Wire, words: &[&str]) -> (Option<Vec<String>>, u64) {
+    let words: Vec<&str> =
+        ["CLIENT", "TRACKING", "ON", "BCAST"].iter().chain(words).copied().collect();
+    wire.send(&words);
+    let mut frames = [wire.frame(), wire.frame()];
+    frames.sort_by_key(|frame| matches!(frame, Frame::Push(_)));
+    assert_eq!(text_of(frames[0].clone()), "OK");
+    invalidation(&frames[1])
+}
+
+fn some(keys: &[&str]) -> Option<Vec<String>> {
+    Some(keys.iter().map(|&key| key.to_owned()).collect())
+}
+
+#[test]
+fn tracking_goes_on_from_a_revision() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut cache) = (resp3(&server), resp3(&server));
+    writer.call(&["SET", "user:1", "a"]);
+    let (keys, now) = track(&mut cache, &["PREFIX", "user:", "PREFIX", "team:", "FROM", "NOW"]);
+    assert_eq!(keys, some(&[]), "nothing is to be forgotten");
+    writer.call(&["SET", "user:1", "b"]);
+    writer.call(&["SET", "other", "b"]);
+    writer.call(&["MSET", "team:1", "c", "user:2", "c", "x", "c"]);
+    // Keys are told whatever their database.
+    writer.call(&["SELECT", "3"]);
+    writer.call(&["SET", "user:3", "d"]);
+    assert_eq!(invalidation(&cache.frame()), (some(&["user:1"]), now + 1));
+    assert_eq!(invalidation(&cache.frame()), (some(&["team:1", "user:2"]), now + 3));
+    assert_eq!(invalidation(&cache.frame()), (some(&["user:3"]), now + 4));
+    let Frame::Map(info) = cache.call(&["CLIENT", "TRACKINGINFO"]) else { panic!("no map") };
+    let Frame::Set(flags) = &info[0].1 else { panic!("{info:?}") };
+    let flags: Vec<String> = flags.iter().cloned().map(text_of).collect();
+    assert_eq!(flags, ["on", "bcast", "from"]);
+    assert_eq!(figure(&mut writer, "tracking_clients"), 1);
+    drop(cache);
+    // What happens while it is away, in whatever way.
+    writer.call(&["SELECT", "0"]);
+    writer.call(&["DEL", "user:2"]);
+    writer.call(&["RENAME", "team:1", "user:9"]);
+    writer.call(&["FLUSHDB"]);
+    let mut cache = resp3(&server);
+    let from = format!("r:{}", now + 4);
+    let (keys, at) = track(&mut cache, &["PREFIX", "user:", "PREFIX", "team:", "FROM", &from]);
+    assert_eq!((keys, at), (some(&[]), now + 3));
+    assert_eq!(invalidation(&cache.frame()), (some(&["user:3"]), now + 4));
+    assert_eq!(invalidation(&cache.frame()), (some(&["user:2"]), now + 5));
+    assert_eq!(invalidation(&cache.frame()), (some(&["team:1", "user:9"]), now + 6));
+    assert_eq!(invalidation(&cache.frame()), (None, now + 7));
+    // It is no watch that UNWATCHFROM knows; OFF ends it.
+    assert_eq!(cache.text(&["UNWATCHFROM", "ALL"]), "0");
+    assert_eq!(figure(&mut writer, "watches"), 1);
+    assert_eq!(cache.text(&["CLIENT", "TRACKING", "OFF"]), "OK");
+    assert_eq!(figure(&mut writer, "watches"), 0);
+    writer.call(&["SET", "user:1", "e"]);
+    assert_eq!(cache.text(&["GET", "user:1"]), "e", "and no push before it");
+}
+
+#[test]
+fn tracking_that_cannot_go_on_forgets_everything() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut cache) = (resp3(&server), resp3(&server));
+    writer.call(&["SET", "k", "a"]);
+    let newest = number(&writer.call(&["LASTREV"]));
+    // From a server that lost its last second.
+    let ahead = format!("r:{}", newest + 1000);
+    assert_eq!(track(&mut cache, &["FROM", &ahead]), (None, newest));
+    writer.call(&["SET", "k", "b"]);
+    assert_eq!(invalidation(&cache.frame()), (some(&["k"]), newest + 1));
+    // From one whose history no longer reaches so far.
+    for n in 0..100 {
+        writer.call(&["SET", &format!("k:{n}"), "c"]);
+    }
+    (0..100).for_each(|_| drop(cache.frame()));
+    eventually("the history is let go of", || {
+        writer.call(&["SAVE"]);
+        writer.call(&["HISTORY.COMPACT"]);
+        writer.text(&["AT", "r:2", "GET", "k"]).starts_with("COMPACTED")
+    });
+    let mut late = resp3(&server);
+    let (keys, from) = track(&mut late, &["FROM", "r:1"]);
+    assert!(keys.is_none() && from > newest, "{from}");
+    writer.call(&["SET", "k", "d"]);
+    assert_eq!(invalidation(&late.frame()).0, some(&["k"]));
+}
+
+#[test]
+fn tracking_ends_with_its_branch() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut cache) = (resp3(&server), resp3(&server));
+    writer.call(&["SET", "k", "a"]);
+    writer.call(&["BRANCH", "CREATE", "dev"]);
+    cache.call(&["BRANCH", "USE", "dev"]);
+    // The branch's line begins with its parent's.
+    assert_eq!(track(&mut cache, &["FROM", "r:1"]).0, some(&[]));
+    assert_eq!(invalidation(&cache.frame()), (some(&["k"]), 1));
+    let refused = cache.text(&["BRANCH", "USE", "main"]);
+    assert!(refused.starts_with("ERR this connection tracks keys of its branch"), "{refused}");
+    writer.call(&["SET", "k", "b"]);
+    writer.call(&["BRANCH", "DELETE", "dev", "FORCE"]);
+    assert_eq!(invalidation(&cache.frame()).0, None);
+    assert_eq!(figure(&mut writer, "watches"), 0);
+    assert_eq!(cache.text(&["CLIENT", "TRACKING", "OFF"]), "OK");
+    assert_eq!(cache.text(&["BRANCH", "USE", "main"]), "OK");
+}
+
+#[test]
+fn tracking_from_is_refused_where_it_cannot_be() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let mut wire = Wire::connect(server.addr());
+    let mut refused = |wire: &mut Wire, words: &[&str], why: &str| {
+        let words: Vec<&str> = ["CLIENT", "TRACKING", "ON"].iter().chain(words).copied().collect();
+        let answer = wire.text(&words);
+        assert!(answer.starts_with(why), "{words:?}: {answer}");
+    };
+    refused(&mut wire, &["BCAST", "FROM", "NOW"], "ERR FROM needs RESP3");
+    wire.call(&["HELLO", "3"]);
+    refused(&mut wire, &["FROM", "NOW"], "ERR FROM needs BCAST");
+    refused(&mut wire, &["BCAST", "NOLOOP", "FROM", "NOW"], "ERR FROM tells this connection");
+    refused(&mut wire, &["BCAST", "FROM", "soon"], "ERR 'soon' is no point in time");
+    refused(&mut wire, &["BCAST", "FROM"], "ERR syntax error");
+    assert_eq!(wire.text(&["CLIENT", "TRACKING", "ON", "BCAST"]), "OK");
+    refused(&mut wire, &["BCAST", "FROM", "NOW"], "ERR FROM begins a new order of things");
+    wire.call(&["CLIENT", "TRACKING", "OFF"]);
+    assert_eq!(track(&mut wire, &["FROM", "NOW"]).0, some(&[]));
+    refused(&mut wire, &["BCAST", "PREFIX", "a"], "ERR this client tracks FROM a revision");
+    // RESP2 has no way to tell a push from a reply.
+    wire.call(&["HELLO", "2"]);
+    assert_eq!(wire.text(&["CLIENT", "GETREDIR"]), "-1", "it is off");
+    assert_eq!(wire.text(&["PING"]), "PONG");
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::{BranchId, Clock, Revision, Rng};
-use keyspace::{Branches, EncodingLimits, Tag};
+use keyspace::{Branches, EncodingLimits, Purge, Tag};
 use log::{RealVfs, Record, create_after, read_copy};
 
 use super::contents::{Kind, StoredFile};
@@ -234,8 +234,15 @@ impl Backup<'_> {
             Some(_) => Some(self.newest_branches(&base)?),
             None => None,
         };
-        base = self.go_back(base, &archive, upto, rng)?;
-        self.apply(&base, upto)?;
+        // What was erased later has left names in the states before.
+        let erased: Vec<(BranchId, Purge)> = base
+            .directory()
+            .purges()
+            .filter(|(_, purge)| purge.at > upto)
+            .map(|(branch, purge)| (branch, purge.clone()))
+            .collect();
+        base = self.go_back(base, &archive, upto, !erased.is_empty(), rng)?;
+        self.apply(&base, upto, &erased)?;
         let mut restored_branch = None;
         if wanted.branch.is_some() || wanted.prefix.is_some() {
             let id = match (&wanted.branch, &newest) {
@@ -246,7 +253,11 @@ impl Backup<'_> {
             restored_branch = Some(String::from_utf8_lossy(&name).into_owned());
             let part = stage.join("part");
             let chosen = self.open(&part, rng)?;
-            write_part(&base, &chosen, id, wanted.prefix.as_deref().unwrap_or_default())?;
+            let prefix = wanted.prefix.as_deref().unwrap_or_default();
+            write_part(&base, &chosen, id, &|db, key| {
+                let is_erased = erased.iter().any(|(of, purge)| *of == id && purge.covers(db, key));
+                key.starts_with(prefix) && !is_erased
+            })?;
             drop((base, chosen));
             base = self.replace(&archive, &part, rng)?;
         }
@@ -296,18 +307,24 @@ impl Backup<'_> {
     }
 
     /// A base to which what came up to a revision is to be applied, from one
-    /// that may have come further.
+    /// that may have come further; if it can be, one to which there is something.
     fn go_back(
         &self,
         base: Arc<Base>,
         archive: &Path,
         upto: Revision,
+        is_to_be_changed: bool,
         rng: &mut dyn Rng,
     ) -> Result<Arc<Base>, BackupError> {
         if base.revision() <= upto {
             return Ok(base);
         }
-        let state = base.directory_at(upto)?;
+        let goal = if is_to_be_changed && upto > self.contents.oldest() {
+            Revision(upto.0 - 1)
+        } else {
+            upto
+        };
+        let state = base.directory_at(goal)?;
         let reached = if state.revision == Revision::ZERO {
             let fresh = archive.with_extension("fresh");
             // Hashed alike: it goes on as the one that it takes the place of.
@@ -383,8 +400,13 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Brings the base to `upto`.
-    fn apply(&self, base: &Arc<Base>, upto: Revision) -> Result<(), BackupError> {
+    /// Brings the base to `upto`, without what was `erased` later.
+    fn apply(
+        &self,
+        base: &Arc<Base>,
+        upto: Revision,
+        erased: &[(BranchId, Purge)],
+    ) -> Result<(), BackupError> {
         let limits = EncodingLimits::default();
         let backing = BaseBacking::new(base.clone(), limits);
         let databases = self.contents.databases;
@@ -393,6 +415,9 @@ impl Backup<'_> {
             self.replay((delta.revision(), upto), &mut |record| {
                 // What a branch begins with is read from the base.
                 let is_state = delta.add(&record)?;
+                if record.revision == upto {
+                    erased.iter().try_for_each(|(of, purge)| delta.forget(*of, purge))?;
+                }
                 if is_state || delta.memory_bytes() > MEMORY_BYTES {
                     delta.write()?;
                 }

@@ -14,7 +14,8 @@ use super::{
     BackupError, CONTENTS, Contents, FILES, LOCK, hex, make_private_dir, names_in, sync_dir,
 };
 
-/// Begins the name of a backup that is being made.
+/// Begins the name of a backup that is being made; that of its database and its
+/// time follow.
 const UNFINISHED: &str = "new-";
 
 /// What became of the row.
@@ -47,12 +48,17 @@ pub fn rotate(
     if !row.exists() {
         make_private_dir(row)?;
     }
-    let name = name_of(clock.now_ms());
-    for left in names_in(row)?.iter().filter(|name| is_unfinished(name)) {
-        remove(&row.join(left))?;
+    let (database, name) = (hex(&source.log.id()), name_of(clock.now_ms()));
+    // Of another database's somebody else may be in the middle.
+    for left in names_in(row)?.iter().filter(|name| is_unfinished(name, &database)) {
+        if let Err(error) = remove(&row.join(left)) {
+            tracing::warn!("{error}; the next backup tries again");
+        }
     }
-    let mut older = backups(source, row)?;
-    let (unfinished, dir) = (row.join(format!("{UNFINISHED}{name}")), row.join(name));
+    let mut older: Vec<PathBuf> =
+        backups(row, &database)?.into_iter().map(|(_, dir)| dir).collect();
+    let unfinished = row.join(format!("{UNFINISHED}{database}-{name}"));
+    let dir = row.join(name);
     let made = make_in(source, &unfinished, older.last().map(PathBuf::as_path), clock);
     let placed = made.and_then(|made| {
         fs::rename(&unfinished, &dir).map_err(BackupError::io("rename", &unfinished))?;
@@ -104,15 +110,15 @@ fn check(dir: &Path) -> Result<(), BackupError> {
     Err(BackupError::Unsound { dir: dir.to_owned(), problems: problems.join("; ") })
 }
 
-/// The time of the newest backup in a row, in milliseconds since 1970.
+/// The time of the newest backup of a database in a row, in milliseconds since
+/// 1970.
 #[must_use]
-pub fn newest_ms(row: &Path) -> Option<u64> {
-    names_in(row).ok()?.iter().filter_map(|name| time_of(name)).max()
+pub fn newest_ms(row: &Path, database: [u8; 16]) -> Option<u64> {
+    backups(row, &hex(&database)).ok()?.last().map(|(time_ms, _)| *time_ms)
 }
 
-/// The backups of this database in a row, oldest first.
-fn backups(source: &Source<'_>, row: &Path) -> Result<Vec<PathBuf>, BackupError> {
-    let database = hex(&source.log.id());
+/// The backups of a database in a row, oldest first, each with its time.
+fn backups(row: &Path, database: &str) -> Result<Vec<(u64, PathBuf)>, BackupError> {
     let mut found: Vec<(u64, PathBuf)> = Vec::new();
     for name in names_in(row)? {
         let Some(time_ms) = time_of(&name) else { continue };
@@ -122,7 +128,7 @@ fn backups(source: &Source<'_>, row: &Path) -> Result<Vec<PathBuf>, BackupError>
         }
     }
     found.sort_unstable();
-    Ok(found.into_iter().map(|(_, dir)| dir).collect())
+    Ok(found)
 }
 
 /// Removes a backup and nothing else: what it does not know stays, and the
@@ -158,8 +164,9 @@ fn time_of(name: &str) -> Option<u64> {
     }
 }
 
-fn is_unfinished(name: &str) -> bool {
-    name.strip_prefix(UNFINISHED).is_some_and(|name| time_of(name).is_some())
+fn is_unfinished(name: &str, database: &str) -> bool {
+    let time = name.strip_prefix(UNFINISHED).and_then(|name| name.strip_prefix(database));
+    time.and_then(|time| time_of(time.strip_prefix('-')?)).is_some()
 }
 
 #[cfg(test)]
@@ -174,6 +181,9 @@ mod tests {
         for other in ["Monday", "2026-11-21", "2026-11-21T03-12-00Z", "2026-11-21T03:12:00.001Z"] {
             assert_eq!(time_of(other), None, "{other}");
         }
-        assert!(is_unfinished(&format!("new-{name}")) && !is_unfinished("new-year"));
+        assert!(is_unfinished(&format!("new-0a-{name}"), "0a"));
+        for other in [format!("new-0b-{name}"), format!("new-{name}"), "new-0a-year".to_owned()] {
+            assert!(!is_unfinished(&other, "0a"), "{other}");
+        }
     }
 }

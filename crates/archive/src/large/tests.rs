@@ -1,6 +1,8 @@
 //! Records applied to a base whose collections are large from the first element
 //! on, and what it holds then.
 
+mod erased;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

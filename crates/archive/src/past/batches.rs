@@ -25,7 +25,7 @@ struct Kept {
 
 impl Batches {
     /// A state of a branch at or before a revision, if one that is not older than
-    /// `oldest` was the newest not long ago.
+    /// `oldest`, or is just that revision's, was the newest not long ago.
     pub(super) fn get(
         &self,
         branch: BranchId,
@@ -36,7 +36,7 @@ impl Batches {
         let covers = |kept: &&Kept| {
             let from = kept.batch.revision();
             let is_between = from >= oldest && from <= revision && revision <= kept.upto;
-            is_between && kept.batch.branch == branch
+            (is_between || from == revision) && kept.batch.branch == branch
         };
         let found = kept.iter().filter(covers).max_by_key(|kept| kept.batch.revision());
         found.map(|kept| kept.batch.clone())

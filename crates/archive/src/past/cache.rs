@@ -62,7 +62,8 @@ struct Kept {
 
 impl Cache {
     /// The state of a branch at a revision; all of it, if `whole`. What was made
-    /// from a state of the base that is older than `oldest` is let go.
+    /// from an older state of the base than `oldest` is let go, unless it is that
+    /// state.
     pub(super) fn get(&self, place: Place, whole: bool, oldest: Revision) -> Option<Arc<Keyspace>> {
         self.0.lock().get(place, whole, oldest)
     }
@@ -120,13 +121,22 @@ impl Cache {
 
     /// Lets go of what was made from a state of the base older than this.
     pub(super) fn forget_before(&self, oldest: Revision) {
-        self.0.lock().kept.retain(|view| view.batch >= oldest);
+        self.0.lock().kept.retain(|view| view.is_kept(oldest));
+    }
+}
+
+impl Kept {
+    /// Whether the state of the base that it is made from, and what came since,
+    /// may be there still, if nothing before `oldest` is but states that have a
+    /// name.
+    fn is_kept(&self, oldest: Revision) -> bool {
+        self.batch >= oldest || self.batch == self.place.1
     }
 }
 
 impl State {
     fn get(&mut self, place: Place, whole: bool, oldest: Revision) -> Option<Arc<Keyspace>> {
-        self.kept.retain(|view| view.batch >= oldest);
+        self.kept.retain(|view| view.is_kept(oldest));
         let fits = |view: &Kept| view.place == place && (view.is_whole || !whole);
         let found = self.kept.iter().rposition(fits)?;
         let found = self.kept.remove(found);

@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
+use keyspace::Purge;
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Branch, Purge};
 use log::{RealVfs, SegmentInfo};
 
 use super::erase::{After, after, without};
@@ -26,14 +26,10 @@ use crate::compaction::Erasure;
 type Heirs = BTreeMap<(Revision, DbIndex, Vec<u8>), After>;
 
 impl Past {
-    /// Erases what keys of a branch were before a purge, which the base must
-    /// have reached. Answers how many transactions were changed for it.
+    /// Erases what keys of a branch were before a purge, which the base has
+    /// reached. Answers how many transactions were changed for it.
     fn erase(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
         let source = &self.source;
-        let (archived, wanted) = (source.base.revision(), purge.at);
-        if archived < wanted {
-            return Err(PastError::Behind { archived, wanted });
-        }
         source.know(purge.at)?;
         let erasure = Erasure { purge: purge.clone(), spaces: self.spaces_of(branch, purge)? };
         // Of the segment being written nothing can be changed.
@@ -47,10 +43,10 @@ impl Past {
         Ok(erased)
     }
 
-    /// Erases what is left of purges, all that there ever were, up to a revision
-    /// that the base has reached: the last one, and those that failed or that
-    /// the stop of an earlier process has cut short. Answers how many
-    /// transactions were changed for the last.
+    /// Erases what is left of purges up to a revision that the base has reached:
+    /// the last one, and those that failed or that the stop of an earlier process
+    /// has cut short, also where their branch is gone or has begun anew since.
+    /// Answers how many transactions were changed for the last.
     ///
     /// Not for the follower's thread, for which those may wait whom this waits
     /// for.
@@ -59,19 +55,20 @@ impl Past {
     /// When a backup is being made, databases have changed places meanwhile, or
     /// files cannot be read or written. What is not erased by then can be by
     /// asking again.
-    pub fn finish_purges(
-        &self,
-        mut purges: Vec<(BranchId, Purge)>,
-        upto: Revision,
-    ) -> Result<u64, PastError> {
+    pub fn finish_purges(&self, upto: Revision) -> Result<u64, PastError> {
         let _one = self.purging.lock();
+        let directory = self.source.base.directory();
+        if directory.revision < upto {
+            return Err(PastError::Behind { archived: directory.revision, wanted: upto });
+        }
         let done = horizon::read(&PURGED, &RealVfs, &self.dir, self.source.log.id());
         let done = done.unwrap_or_default();
+        let mut purges: Vec<(BranchId, &Purge)> = directory.purges().collect();
         purges.retain(|(_, purge)| purge.at > done && purge.at <= upto);
         purges.sort_by_key(|(_, purge)| purge.at);
         let mut erased = 0;
-        for (branch, purge) in &purges {
-            erased = self.erase(*branch, purge)?;
+        for (branch, purge) in purges {
+            erased = self.erase(branch, purge)?;
             let id = self.source.log.id();
             horizon::write(&PURGED, &RealVfs, &self.dir, id, purge.at)?;
         }
@@ -88,54 +85,77 @@ impl Past {
         self.spaces_of(branch, &Purge { db, key: Vec::new(), is_prefix: true, at }).map(drop)
     }
 
-    /// Where keys of the purge's database have stood, in states that may still
-    /// be read. Where it changed places with another, that cannot be told by its
-    /// number.
+    /// Where keys of the purge's database have stood, in states before it that may
+    /// still be read. Where it changed places with another, that cannot be told by
+    /// its number.
     fn spaces_of(&self, branch: BranchId, purge: &Purge) -> Result<Vec<SpaceId>, PastError> {
         let source = &self.source;
-        let (oldest, at) = (source.oldest(), purge.at);
-        let mut spaces = BTreeSet::new();
-        let mut others = BTreeMap::new();
+        let (oldest, at, db) = (source.oldest(), purge.at, purge.db);
         let named = source.base.tagged();
-        let states = named.range(..oldest).copied().chain([oldest, at]);
-        for state in states {
+        let mut states: BTreeSet<Revision> = named.range(..oldest.min(at)).copied().collect();
+        if oldest <= at {
+            states.extend([oldest, at]);
+            states.extend(self.left_by(branch, db, (oldest, at))?);
+        }
+        let (mut spaces, mut others) = (BTreeSet::new(), BTreeMap::new());
+        let mut look_at = |state, is_before| {
             let directory = source.base.directory_at(state)?;
-            let mut found = (branch == BranchId::MAIN).then(|| SpaceId::first_of(purge.db));
+            let mut found = (branch == BranchId::MAIN).then(|| SpaceId::first_of(db));
             for database in &directory.databases {
-                if (database.branch, database.db) == (branch, purge.db) {
+                if (database.branch, database.db) == (branch, db) {
                     found = Some(database.space);
                 } else {
                     others.insert(database.space, database.db);
                 }
             }
-            spaces.extend(found);
+            spaces.extend(found.filter(|_| is_before));
+            Ok::<_, PastError>(())
+        };
+        states.iter().try_for_each(|state| look_at(*state, true))?;
+        // Of what came since, nothing is to be erased.
+        if oldest > at {
+            look_at(oldest, false)?;
+        }
+        match others.iter().find(|(space, _)| spaces.contains(space)) {
+            Some((_, &b)) => Err(PastError::Mixed { a: db, b }),
+            None => Ok(spaces.into_iter().collect()),
+        }
+    }
+
+    /// The last revisions in which a branch's database stood where it did before
+    /// it was flushed or the branch began anew, after a state up to another.
+    fn left_by(
+        &self,
+        branch: BranchId,
+        db: DbIndex,
+        (after, upto): (Revision, Revision),
+    ) -> Result<Vec<Revision>, PastError> {
+        let before = |revision: Revision| Revision(revision.0 - 1);
+        // The base made a state of each moment in which it began.
+        let (mut left, mut state) = (Vec::new(), upto);
+        while let Some(row) = self.source.base.directory_at(state)?.branches.get(branch)
+            && row.forked > after
+        {
+            state = before(row.forked);
+            left.push(state);
         }
         let mut swapped = Ok(());
-        self.wide(oldest, at, &mut |record| {
-            for effect in Effects::new(record.effects).flatten() {
+        self.wide(after, upto, &mut |record| {
+            let effects = Effects::new(record.effects).flatten();
+            for effect in effects.filter(|_| record.header.branch == branch) {
                 match effect {
-                    Effect::Fork { row, .. } => {
-                        let is_ours = Branch::decode(row).is_ok_and(|made| made.id == branch);
-                        let born = record.revision;
-                        spaces.extend(is_ours.then_some(SpaceId { born, db: purge.db }));
-                    }
-                    _ if record.header.branch != branch => {}
-                    Effect::Swap { a, b } if a == purge.db || b == purge.db => {
+                    Effect::Swap { a, b } if a == db || b == db => {
                         swapped = Err(PastError::Swapped { a, b, revision: record.revision });
                     }
-                    Effect::Flush { db } if db == purge.db => {
-                        spaces.insert(SpaceId { born: record.revision, db });
+                    Effect::Flush { db: flushed } if flushed == db => {
+                        left.push(before(record.revision));
                     }
                     _ => {}
                 }
             }
             ControlFlow::Continue(())
         })?;
-        swapped?;
-        match others.iter().find(|(space, _)| spaces.contains(space)) {
-            Some((_, &b)) => Err(PastError::Mixed { a: purge.db, b }),
-            None => Ok(spaces.into_iter().collect()),
-        }
+        swapped.map(|()| left)
     }
 
     /// Sealed segments that may have something to be erased, oldest first.
@@ -188,13 +208,16 @@ impl Past {
         let Some(rewritten) = rewritten else { return Ok(0) };
         // Whoever looks a place up uses it before this.
         let _layout = source.layout.write();
-        if !rewritten.put_in_place(crate::backup::HOLDER)? {
+        source.history.forget_index(segment.first)?;
+        let placed = rewritten.put_in_place(crate::backup::HOLDER);
+        // Also where it is in its place and the folder could not be synced.
+        source.blocks.clear();
+        source.history.renew(segment.first)?;
+        if !placed? {
             let is_there = source.log.segments().iter().any(|found| found.first == segment.first);
             let revision = segment.last;
             return if is_there { Err(PastError::BackedUp { revision }) } else { Ok(0) };
         }
-        source.blocks.clear();
-        source.history.renew(segment.first)?;
         Ok(erased)
     }
 

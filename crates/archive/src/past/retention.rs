@@ -88,16 +88,17 @@ impl Past {
         self.wants_merge.swap(false, Ordering::AcqRel)
     }
 
-    /// The oldest revision that has a name and is no state of the base: it is
-    /// made from the records before it as long as the tag exists.
-    fn held_by_tags(&self) -> Result<Revision, PastError> {
+    /// The oldest revision before `wanted` that has a name and is no state of the
+    /// base, or else `wanted`: it is made from the records before it as long as
+    /// the tag exists.
+    fn held_by_tags(&self, wanted: Revision) -> Result<Revision, PastError> {
         let base = &self.source.base;
-        for tagged in base.tagged().range(self.oldest()..) {
-            if !base.is_tagged_state(*tagged)? {
-                return Ok(*tagged);
+        for &tagged in base.tagged().range(self.oldest()..wanted) {
+            if base.state_at(tagged)? != tagged {
+                return Ok(tagged);
             }
         }
-        Ok(Revision(u64::MAX))
+        Ok(wanted)
     }
 
     /// Moves the horizon to the newest state of the base at or before
@@ -105,10 +106,10 @@ impl Past {
     fn move_to(&self, wanted: Revision) -> Result<bool, PastError> {
         let source = &self.source;
         let _one = self.moving.lock();
-        let wanted = wanted.min(self.held_by_tags()?);
         if wanted <= self.oldest() {
             return Ok(false);
         }
+        let wanted = self.held_by_tags(wanted)?;
         let horizon = source.directory_at(wanted)?.revision;
         if horizon <= self.oldest() {
             return Ok(false);

@@ -1,11 +1,11 @@
 //! States of the past as keyspaces.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
-use keyspace::{Backing, BackingError, Buffers, Keyspace, SHARDS, Stored};
+use keyspace::{Backing, BackingError, Buffers, Keyspace, Purge, SHARDS, Stored};
 
 use super::error::PastError;
 use super::key;
@@ -161,6 +161,23 @@ pub(super) fn whole(
         return Err(source.compacted(revision));
     }
     Ok((batch.revision(), keyspace))
+}
+
+/// Takes out of a state what was erased later: of that, the base has names.
+pub(super) fn hide(keyspace: &Keyspace, purge: &Purge) -> Result<(), BackingError> {
+    if purge.db >= keyspace.databases() {
+        return Ok(());
+    }
+    let mut names = BTreeSet::from([purge.key.clone()]);
+    for shard in 0..if purge.is_prefix { SHARDS } else { 0 } {
+        keyspace.load_shard(purge.db, shard)?;
+        keyspace.changed_since(purge.db, shard, Revision::ZERO, &mut |_, key, _| {
+            if purge.covers(purge.db, key) {
+                names.insert(key.to_vec());
+            }
+        });
+    }
+    names.iter().try_for_each(|name| keyspace.take(purge.db, name).map(drop))
 }
 
 /// The state at a revision of the keys with some names, in every database: of

@@ -205,10 +205,15 @@ impl Database {
 
     /// Appends a record that says something of branches.
     pub fn declare(&self, effect: &Effect<'_>) -> Revision {
-        let mut effects = Vec::new();
-        effect.encode(&mut effects);
+        self.append(BranchId::MAIN, std::slice::from_ref(effect))
+    }
+
+    /// Appends a record that `states` do not tell of.
+    pub fn append(&self, branch: BranchId, effects: &[Effect<'_>]) -> Revision {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
         let revision = self.log.reserve();
-        ToLog(&self.log).append(revision, self.now_ms, 0, &effects);
+        self.log.append(revision, RecordHeader { time_ms: self.now_ms, db: 0, branch }, &bytes);
         revision
     }
 
@@ -275,12 +280,15 @@ impl Journal for NoJournal {
     fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
 }
 
+/// What main has.
 pub fn contents(base: &Arc<Base>) -> State {
     let directory = base.directory();
     let keyspace = Keyspace::new(DATABASES, directory.seed);
     let limits = EncodingLimits::default();
     let backing = BaseBacking::new(base.clone(), limits);
-    for database in &directory.databases {
+    let mut keys = 0;
+    for database in directory.databases.iter().filter(|it| it.branch == BranchId::MAIN) {
+        keys += database.keys.iter().sum::<u64>();
         keyspace.back(backing.clone(), database.db, database.space, &database.keys);
     }
     let mut buffers = Buffers::default();
@@ -301,7 +309,7 @@ pub fn contents(base: &Arc<Base>) -> State {
             found.insert((db, key), (value, deadline));
         }
     }
-    assert_eq!(directory.keys(), found.len() as u64);
+    assert_eq!(keys, found.len() as u64);
     found
 }
 

@@ -2,6 +2,7 @@
 //! it does not.
 
 mod database;
+mod erased;
 mod past;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! States before the archive's, tags and branches, and backups in a row.
 
 use std::fs;
+use std::sync::Arc;
 
-use archive::Base;
 use archive::backup::{BackupError, Contents, Goal, Wanted, newest_ms, rotate, verify};
+use archive::{Base, PastError};
 use base::{BranchId, Revision};
 use keyspace::effect::Effect;
 
@@ -137,6 +138,26 @@ fn tags_and_branches_are_restored_by_name() {
 }
 
 #[test]
+fn the_state_of_a_tag_is_kept_in_memory_like_others() {
+    let mut database = Database::new(28);
+    database.remember();
+    database.steps(60);
+    let (branch, revision) = (BranchId::MAIN, Revision::ZERO);
+    let tagged = database.declare(&Effect::Tag { name: b"v1", branch, revision, time_ms: 0 });
+    database.checkpoint();
+    database.steps(60);
+    database.checkpoint();
+    let past = database.past.clone().expect("it is kept");
+    assert!(past.compact(database.base.revision()).expect("files can be changed") > tagged);
+    let view = || past.view(BranchId::MAIN, tagged).expect("it has a name");
+    assert!(Arc::ptr_eq(&view(), &view()), "made once");
+    database.declare(&Effect::TagGone { name: b"v1" });
+    database.checkpoint();
+    let gone = past.view(BranchId::MAIN, tagged).expect_err("it had a name");
+    assert!(matches!(gone, PastError::Compacted { .. }), "{gone}");
+}
+
+#[test]
 fn a_row_of_backups_has_the_newest_and_stores_the_same_once() {
     let (mut database, _) = back_up(Database { is_wild: false, ..Database::new(25) });
     let row = database.path("row");
@@ -146,7 +167,7 @@ fn a_row_of_backups_has_the_newest_and_stores_the_same_once() {
     };
     let first = made(&database, 2);
     assert_eq!((first.kept, first.removed), (1, 0));
-    assert_eq!(newest_ms(&row), Some(database.now_ms));
+    assert_eq!(newest_ms(&row, database.log.id()), Some(database.now_ms));
     database.step();
     let second = made(&database, 2);
     assert!((1..=2).contains(&second.made.copied), "{second:?}");
@@ -154,12 +175,19 @@ fn a_row_of_backups_has_the_newest_and_stores_the_same_once() {
     // What is not ours stays.
     fs::create_dir(row.join("2001-01-01T00-00-00.000Z")).expect("ours");
     fs::write(row.join("2001-01-01T00-00-00.000Z/letter.txt"), "dear").expect("ours");
-    fs::create_dir(row.join("new-2001-01-01T00-00-00.000Z")).expect("ours");
+    // Nor does anybody else's; what was cut short goes.
+    let unfinished = |id: [u8; 16]| {
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        row.join(format!("new-{id}-2001-01-01T00-00-00.000Z"))
+    };
+    let (ours, theirs) = (unfinished(database.log.id()), unfinished([7; 16]));
+    [&ours, &theirs].iter().for_each(|dir| fs::create_dir(dir).expect("ours"));
+    assert_eq!(newest_ms(&row, [7; 16]), None);
     let third = made(&database, 2);
     assert_eq!((third.kept, third.removed), (2, 1));
     assert!(!first.dir.exists() && second.dir.exists());
     assert!(row.join("2001-01-01T00-00-00.000Z/letter.txt").exists());
-    assert!(!row.join("new-2001-01-01T00-00-00.000Z").exists());
+    assert!(!ours.exists() && theirs.exists());
     for dir in [&second.dir, &third.dir] {
         assert_eq!(verify(dir).expect("there").problems, [""; 0]);
     }

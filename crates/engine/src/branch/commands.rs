@@ -207,6 +207,11 @@ pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
             "ERR keys of this branch are watched; EXEC, or UNWATCH, before BRANCH USE",
         ));
     }
+    if call.session.tracking.watch.is_some() {
+        return Err(Error::new(
+            "ERR this connection tracks keys of its branch FROM a revision; CLIENT TRACKING OFF before BRANCH USE",
+        ));
+    }
     call.engine.take_seat(call.session, &branch);
     Ok(())
 }
@@ -283,6 +288,13 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
+    let children = engine.branches.known.read().children(row.id).count();
+    if children > 0 {
+        return Err(Error::new(format!(
+            "BRANCHBUSY {children} branches begin with what it would part with; delete them first (BRANCH DELETE), or \
+             make another branch from its parent"
+        )));
+    }
     let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
     call.wrote(revision);

@@ -87,6 +87,11 @@ impl Commons {
         self.find(&about).expect("they are two, whatever was merged")
     }
 
+    /// That of a key, or with none of a whole database.
+    pub(super) fn of_any(&self, key: Option<&[u8]>) -> Rc<Common> {
+        key.map_or_else(|| self.oldest(), |key| self.of(key))
+    }
+
     /// That of a key which was merged with all others only: the oldest.
     pub(super) fn oldest(&self) -> Rc<Common> {
         let none = vec![false; self.known.merged().len()];
@@ -114,21 +119,26 @@ impl Commons {
 }
 
 fn common(known: &Branches, lines: &[Line; 2], merges: &[&Merged]) -> Option<Common> {
-    let [a, b] = [0, 1].map(|side| contents(known, &lines[side], merges));
+    let [(a, knows_a), (b, knows_b)] = [0, 1].map(|side| contents(known, &lines[side], merges));
     let both = |(branch, upto): (&BranchId, &Revision)| {
         b.get(branch).map(|other| (*branch, *upto.min(other)))
     };
     let shared: Contents = a.iter().filter_map(both).collect();
-    let (&branch, &at) = shared.iter().max_by_key(|(_, at)| **at)?;
-    let state = state_of(known, branch, at)?;
-    let contents = contents(known, &Line::of(known, branch).until(at), merges);
-    let is_whole = shared.iter().all(|(branch, at)| contents.get(branch) >= Some(at));
+    // The newest that can still be read.
+    let states = shared
+        .iter()
+        .filter_map(|(&branch, &at)| state_of(known, branch, at).map(|state| (at, branch, state)));
+    let (at, branch, state) = states.max_by_key(|(at, ..)| *at)?;
+    let (contents, _) = contents(known, &Line::of(known, branch).until(at), merges);
+    let has_all = shared.iter().all(|(branch, at)| contents.get(branch) >= Some(at));
+    let is_whole = has_all && knows_a && knows_b;
     Some(Common { state, at, contents, is_whole })
 }
 
-/// What a line contains.
-fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> Contents {
-    let mut contents = Contents::new();
+/// What a line contains, and whether that is all: it may have begun between two
+/// merges of which only the later one is known.
+fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> (Contents, bool) {
+    let (mut contents, mut is_all) = (Contents::new(), true);
     let mut lines = vec![line.clone()];
     while let Some(line) = lines.pop() {
         for reach in line.reaches() {
@@ -142,6 +152,11 @@ fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> Contents {
                     && merged.revision <= reach.upto
                     && Some(merged.revision) > before
             };
+            is_all &= !merges.iter().any(|merged| {
+                merged.into == reach.branch
+                    && merged.since <= reach.upto
+                    && reach.upto < merged.revision
+            });
             lines.extend(
                 merges
                     .iter()
@@ -150,13 +165,15 @@ fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> Contents {
             );
         }
     }
-    contents
+    (contents, is_all)
 }
 
 /// The state of the archive that is a branch's at a revision where others took
 /// it or began with it.
 fn state_of(known: &Branches, branch: BranchId, at: Revision) -> Option<(BranchId, Revision)> {
-    if known.merged().iter().any(|merged| merged.from == branch && merged.revision == at) {
+    let is_there = known.name_of(branch).is_some();
+    let mut merged = known.merged().iter().filter(|_| is_there);
+    if merged.any(|merged| merged.from == branch && merged.revision == at) {
         return Some((branch, at));
     }
     // A branch that was made there begins with that state.
@@ -208,8 +225,9 @@ pub(super) struct Changes {
 pub(super) struct Search<'s> {
     pub(super) engine: &'s Engine,
     pub(super) line: &'s Line,
-    /// Whether a key's change counts, by its branch and revision.
-    pub(super) counts: &'s dyn Fn(&[u8], BranchId, Revision) -> bool,
+    /// Whether a change counts, of a key or of a whole database, by its branch
+    /// and revision.
+    pub(super) counts: &'s dyn Fn(Option<&[u8]>, BranchId, Revision) -> bool,
     /// Which keys.
     pub(super) wanted: &'s dyn Fn(DbIndex, &[u8]) -> bool,
 }
@@ -303,6 +321,10 @@ impl Search<'_> {
         touch: &events::Touch<'_>,
         changes: &mut Changes,
     ) {
+        let is_wanted = touch.key.is_none_or(|key| (self.wanted)(touch.db, key));
+        if !is_wanted || !(self.counts)(touch.key, branch, at) {
+            return;
+        }
         let Some(key) = touch.key else {
             changes.whole.insert(touch.db);
             for ((_, _), counted) in changes.keys.iter_mut().filter(|((db, _), _)| *db == touch.db)
@@ -311,9 +333,6 @@ impl Search<'_> {
             }
             return;
         };
-        if !(self.wanted)(touch.db, key) || !(self.counts)(key, branch, at) {
-            return;
-        }
         let counted = changes.keys.entry((touch.db, key.to_vec())).or_default();
         match touch.what {
             events::What::MovedHere => counted.rewrite(),
@@ -363,6 +382,7 @@ mod tests {
                 from: BranchId(from),
                 into: BranchId(into),
                 revision: Revision::ZERO,
+                since: Revision::ZERO,
                 pattern: pattern.map(|pattern| pattern.as_bytes().to_vec()),
                 ends: 0,
             };

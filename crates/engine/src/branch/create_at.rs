@@ -33,12 +33,17 @@ impl Engine {
         asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
         Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
         self.write_since(row, state, &mut effects)?;
-        let live = self.live();
+        let (live, past) = (self.live(), self.needs_past()?);
         let revision = self.replicator.reserve();
+        // Everything that is written later waits for this record, so what takes
+        // long comes after it. Until the branch is added nobody knows of it.
+        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
+        self.revision_written(revision);
+        self.note_turn(revision, asker, &effects);
         let ancestors = self.ancestors(row.parent);
         let child = branching.fork(ancestors, &spaces, state, revision);
         // From the fork on the archive keeps the state; before, the past did.
-        let oldest = self.needs_past()?.oldest();
+        let oldest = past.oldest();
         let applied = if oldest > state {
             Err(PastError::Compacted { asked: row.base, oldest }.into())
         } else {
@@ -48,23 +53,29 @@ impl Engine {
                 .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
         };
         if let Err(error) = applied {
-            // A revision that was given out is in the log whatever happens.
-            self.replicator.append(revision, asker.now_ms, 0, &[]);
+            let mut gone = Vec::new();
+            Effect::BranchGone { branch: row.id }.encode(&mut gone);
+            let revision = self.replicator.reserve();
+            self.replicator.append(revision, asker.now_ms, 0, &gone);
+            self.note_turn(revision, asker, &gone);
             return Err(error);
         }
-        let turn = self.branches.known.write().apply(revision, asker.now_ms, &effects);
-        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
         let parent = self.branch(row.parent).map(|parent| parent.keyspace.clone());
         self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone(), parent, state));
-        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
-        self.revision_written(revision);
         Ok(revision)
+    }
+
+    /// Takes in what a record of this node's says of branches.
+    fn note_turn(&self, revision: Revision, asker: &Asker, effects: &[u8]) {
+        let turn = self.branches.known.write().apply(revision, asker.now_ms, effects);
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
     }
 
     /// What makes the parent's state at `state` that at the row's base.
     fn write_since(&self, row: &Branch, state: Revision, effects: &mut Vec<u8>) -> Result {
         let moment = |revision| Moment { branch: row.parent, revision, time_ms: 0 };
-        let mut keys = self.erased_since(moment(state), row.base)?;
+        let before = self.state_at(moment(state))?;
+        let mut keys = self.erased_since(&before, moment(state), row.base)?;
         if state == row.base && keys.is_empty() {
             return Ok(());
         }
@@ -87,7 +98,7 @@ impl Engine {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let (before, then) = (self.view_at(moment(state))?, self.view_at(moment(row.base))?);
+        let then = self.view_at(moment(row.base))?;
         let mut writer = Writer { engine: self, effects, db: 0 };
         keys.retain(|(db, _)| !whole.contains(db));
         for (db, key) in keys {
@@ -110,7 +121,12 @@ impl Engine {
 impl Engine {
     /// Keys of a state whose past was erased after `base`: their names are all
     /// that is left of them.
-    fn erased_since(&self, state: Moment, base: Revision) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
+    fn erased_since(
+        &self,
+        before: &Keyspace,
+        state: Moment,
+        base: Revision,
+    ) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
         let mut keys = BTreeSet::new();
         for (_, purge) in self.purges().iter().filter(|(_, purge)| purge.at > base) {
             let mut add = |key: &[u8]| {
@@ -120,7 +136,7 @@ impl Engine {
                 }
             };
             match purge.is_prefix {
-                true => self.each_key(&*self.view_at(state)?, purge.db, &mut add)?,
+                true => self.each_key(before, purge.db, &mut add)?,
                 false => add(&purge.key),
             }
         }

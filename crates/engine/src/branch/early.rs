@@ -40,25 +40,41 @@ impl Engine {
                 let keys = argv[1..].iter().map(|key| (session.db, *key));
                 !self.brings_in(branch, live, now_ms, &keys.collect::<Vec<_>>())
             }
-            (Run::Engine, Some(multi)) if command.full_name == "exec" => {
-                let mut keys: Vec<(DbIndex, &[u8])> =
-                    session.watched.iter().map(|it| (it.db, &it.key[..])).collect();
-                for queued in &multi.queue {
-                    let argv = borrow(&queued.argv);
-                    if matches!(queued.command.spec.run, Run::Data(_)) {
-                        if !self.is_settled(branch) && self.looks_at_all(queued.command, &argv) {
-                            return true;
-                        }
-                        let named = queued.command.keys(&argv);
-                        keys.extend(
-                            named.iter().map(|key| (session.db, &queued.argv[key.index][..])),
-                        );
-                    }
-                }
-                !self.brings_in(branch, live, now_ms, &keys)
+            (Run::Engine, Some(_)) if matches!(&*command.full_name, "exec" | "whatif") => {
+                self.is_too_early_for_exec(session, branch, live, now_ms)
+            }
+            (Run::Engine, None) if command.full_name == "whatif" => {
+                let named = command.keys(argv);
+                let keys: Vec<_> = named.iter().map(|it| (session.db, argv[it.index])).collect();
+                // What names no key may look at all.
+                keys.is_empty() && !self.is_settled(branch)
+                    || !self.brings_in(branch, live, now_ms, &keys)
             }
             _ => false,
         }
+    }
+
+    /// Whether what was queued is too early.
+    fn is_too_early_for_exec(
+        &self,
+        session: &Session,
+        branch: &LiveBranch,
+        live: &Live,
+        now_ms: u64,
+    ) -> bool {
+        let mut keys: Vec<(DbIndex, &[u8])> =
+            session.watched.iter().map(|it| (it.db, &it.key[..])).collect();
+        for queued in session.multi.iter().flat_map(|multi| &multi.queue) {
+            let argv = borrow(&queued.argv);
+            if matches!(queued.command.spec.run, Run::Data(_)) {
+                if !self.is_settled(branch) && self.looks_at_all(queued.command, &argv) {
+                    return true;
+                }
+                let named = queued.command.keys(&argv);
+                keys.extend(named.iter().map(|key| (session.db, &queued.argv[key.index][..])));
+            }
+        }
+        !self.brings_in(branch, live, now_ms, &keys)
     }
 
     /// Whether what a branch begins with is in the archive.

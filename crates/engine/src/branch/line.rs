@@ -21,8 +21,8 @@ pub(crate) struct Reach {
 }
 
 impl Engine {
-    /// The line of a branch, as far as it is known: of ancestors that were
-    /// deleted it is not.
+    /// The line of a branch. That of one which was deleted is known while others
+    /// come from it.
     pub(crate) fn line(&self, branch: BranchId) -> Line {
         Line::of(&self.branches.known.read(), branch)
     }
@@ -33,7 +33,8 @@ impl Line {
     pub(crate) fn of(known: &Branches, branch: BranchId) -> Line {
         let mut reaches = Vec::new();
         let (mut branch, mut upto) = (branch, Revision(u64::MAX));
-        while let Some(row) = known.get(branch) {
+        // What began anew later is not what this began with.
+        while let Some(row) = known.lineage(branch).filter(|row| row.forked <= upto) {
             let after = Revision(row.forked.0.saturating_sub(1));
             reaches.push(Reach { branch, after, upto });
             (branch, upto) = (row.parent, row.base);

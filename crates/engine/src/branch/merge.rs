@@ -7,6 +7,7 @@
 //! by one transaction. Where the history does not reach back to the common
 //! state, every key of it is compared, and nothing is known to be a counter.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -107,8 +108,34 @@ struct Found {
     /// What to look at, and how it was.
     keys: BTreeMap<Place, Then>,
     theirs: Changes,
-    /// What ours has only counted.
-    counted: BTreeMap<Place, Counted>,
+    /// Databases all of whose keys are among them.
+    listed: BTreeSet<DbIndex>,
+    ours: Ours,
+}
+
+/// What ours has done to keys that theirs has only counted.
+#[derive(Default)]
+struct Ours {
+    /// The keys that were looked for.
+    counters: BTreeSet<Place>,
+    /// Up to where the log was read for them; `None` where it cannot be.
+    upto: Option<Revision>,
+    /// Since the state in common.
+    all: Changes,
+    /// After theirs was merged last.
+    late: Changes,
+}
+
+impl Ours {
+    /// Whether it has only counted a key, and what of it.
+    fn counted(&self, place: &Place) -> Cow<'_, Counted> {
+        let known = [&self.all, &self.late]
+            .map(|changes| changes.keys.get(place).filter(|_| self.upto.is_some()));
+        match (known[0], known[1]) {
+            (Some(all), Some(late)) => Cow::Owned(all.or(late)),
+            (all, late) => Cow::Borrowed(all.or(late).unwrap_or(Counted::nothing())),
+        }
+    }
 }
 
 /// A key to be written.
@@ -122,9 +149,14 @@ impl Job<'_> {
     /// with such conflicts.
     pub(super) fn run<T>(&self, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Done<T>> {
         let engine = self.engine;
-        let commons = engine
-            .commons(self.asked.into, self.asked.from)
-            .ok_or_else(|| Error::new("ERR a branch cannot be merged with itself"))?;
+        if self.asked.into == self.asked.from {
+            return Err(Error::new("ERR a branch cannot be merged with itself"));
+        }
+        let commons = engine.commons(self.asked.into, self.asked.from).ok_or_else(|| {
+            Error::new(
+                "NOBRANCH no state that both have in common can be read: a branch between them was deleted or made anew",
+            )
+        })?;
         let mut found = Found {
             states: BTreeMap::new(),
             upto: commons.oldest().upto(&commons.lines[1]),
@@ -132,7 +164,8 @@ impl Job<'_> {
             commons,
             keys: BTreeMap::new(),
             theirs: Changes::default(),
-            counted: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            ours: Ours::default(),
         };
         // The long look, beside all writers.
         self.look(&mut found)?;
@@ -161,7 +194,7 @@ impl Job<'_> {
         let of_theirs = Search {
             engine,
             line: &commons.lines[1],
-            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
+            counts: &|key, branch, at| commons.of_any(key).lacks(branch, at),
             wanted: &|_, key| self.is_wanted(key),
         };
         let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
@@ -169,13 +202,15 @@ impl Job<'_> {
             found.theirs = Changes::default();
             found.theirs.whole = (0..engine.keyspace.databases()).collect();
         }
-        found.counted = self.counted(commons, &found.theirs, newest)?;
+        self.look_at_ours(found, newest)?;
         let mut keys: BTreeSet<Place> = found.theirs.keys.keys().cloned().collect();
-        let whole = found.theirs.whole.clone();
+        // Names that come later are in the records.
+        let whole: Vec<DbIndex> = found.theirs.whole.difference(&found.listed).copied().collect();
         if !whole.is_empty() {
-            let common = commons.oldest();
+            let common = found.commons.oldest();
             let from = self.branch(self.asked.from)?;
             let state = found.state(engine, &common).open(engine)?;
+            found.listed.extend(&whole);
             for db in whole {
                 let mut add = |key: &[u8]| {
                     if self.is_wanted(key) {
@@ -216,46 +251,43 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What ours has only counted, of the keys that theirs has counted: since
-    /// the state in common, or after theirs was merged last.
-    fn counted(
-        &self,
-        commons: &Commons,
-        theirs: &Changes,
-        newest: Revision,
-    ) -> Result<BTreeMap<Place, Counted>> {
+    /// Finds what ours has done, since the last look, to the keys that theirs
+    /// has counted: since the state in common, and after theirs was merged last.
+    fn look_at_ours(&self, found: &mut Found, newest: Revision) -> Result {
         let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
-        let counters = theirs.keys.iter().filter(|(_, counted)| is_counter(counted));
-        let counters: Vec<Place> = counters.map(|(place, _)| place.clone()).collect();
-        if counters.is_empty() {
-            return Ok(BTreeMap::new());
-        }
+        let counters = found.theirs.keys.iter().filter(|(_, counted)| is_counter(counted));
+        let counters: BTreeSet<Place> = counters.map(|(place, _)| place.clone()).collect();
+        let commons = &found.commons;
         let line = &commons.lines[0];
-        let wanted =
-            |db: DbIndex, key: &[u8]| theirs.keys.get(&(db, key.to_vec())).is_some_and(is_counter);
-        let [mut all, mut late] = [Changes::default(), Changes::default()];
-        let after = commons.oldest().upto(line);
+        let ours = &mut found.ours;
+        let after = match ours.upto {
+            Some(upto) if counters.is_subset(&ours.counters) => upto,
+            _ => {
+                *ours = Ours::default();
+                commons.oldest().upto(line)
+            }
+        };
+        if counters.is_empty() {
+            return Ok(());
+        }
         let since_common = Search {
             engine: self.engine,
             line,
-            counts: &|key, branch, at| commons.of(key).lacks(branch, at),
-            wanted: &wanted,
+            counts: &|key, branch, at| commons.of_any(key).lacks(branch, at),
+            wanted: &|db: DbIndex, key: &[u8]| counters.contains(&(db, key.to_vec())),
         };
-        let since_merge = Search { counts: &|key, _, at| at > commons.of(key).at, ..since_common };
-        let run = |search: &Search<'_>, changes: &mut Changes| match counters.len() {
+        let since_merge =
+            Search { counts: &|key, _, at| at > commons.of_any(key).at, ..since_common };
+        let places: Vec<Place> = counters.iter().cloned().collect();
+        let run = |search: &Search<'_>, changes: &mut Changes| match places.len() {
             // Mostly few: what else has been written is not looked at.
-            0..=COUNTERS_MAX => search.run_of_keys(&counters, after, newest, changes),
+            0..=COUNTERS_MAX => search.run_of_keys(&places, after, newest, changes),
             _ => search.run(after, newest, changes),
         };
-        if !run(&since_common, &mut all)? || !run(&since_merge, &mut late)? {
-            return Ok(BTreeMap::new());
-        }
-        let mut counted = all.keys;
-        for (place, late) in late.keys {
-            let both = counted.entry(place).or_default();
-            *both = both.or(&late);
-        }
-        Ok(counted)
+        let reaches = run(&since_common, &mut ours.all)? && run(&since_merge, &mut ours.late)?;
+        ours.upto = reaches.then_some(newest);
+        ours.counters = counters;
+        Ok(())
     }
 
     fn branch(&self, id: BranchId) -> Result<super::Held<'_>> {
@@ -305,8 +337,8 @@ impl Job<'_> {
                 .as_ref()
                 .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
             let [our_counts, their_counts] = found.counts_of(place);
-            let our_side = Side { version: version(&ours, key), counted: our_counts };
-            let their_side = Side { version: version(&theirs, key), counted: their_counts };
+            let our_side = Side { version: version(&ours, key), counted: &our_counts };
+            let their_side = Side { version: version(&theirs, key), counted: &their_counts };
             let merged = merge(base, our_side, their_side);
             let choices = match self.choices(place, &merged) {
                 Some(choices) => choices,
@@ -354,6 +386,7 @@ impl Job<'_> {
             from: from.id,
             into: into.id,
             revision: Revision::ZERO,
+            since: Revision::ZERO,
             pattern: self.asked.pattern.clone(),
             ends: self.asked.ends,
         };
@@ -409,12 +442,13 @@ impl Found {
     }
 
     /// What ours, and theirs, have only counted of a key.
-    fn counts_of(&self, place: &Place) -> [&Counted; 2] {
+    fn counts_of(&self, place: &Place) -> [Cow<'_, Counted>; 2] {
         let nothing = Counted::nothing();
         if !self.commons.of(&place.1).is_whole {
-            return [nothing; 2];
+            return [nothing; 2].map(Cow::Borrowed);
         }
-        [self.counted.get(place), self.theirs.keys.get(place)].map(|it| it.unwrap_or(nothing))
+        let theirs = self.theirs.keys.get(place).unwrap_or(nothing);
+        [self.ours.counted(place), Cow::Borrowed(theirs)]
     }
 }
 

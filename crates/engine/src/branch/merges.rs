@@ -265,6 +265,8 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
     );
     aside::run(call, move |engine, reply| {
         let (mut asked, before) = (Asked::from(&open), open.clone());
+        // What was decided of the key before is decided anew.
+        asked.settled.retain(|settled| settled.db != db || settled.key != key);
         let fits = |merged: &Merge<'_>| {
             let choice = match &verdict {
                 Verdict::Ours => Choice::Ours,

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use base::when::When;
 use command::args::{integer, is_word};
 use command::{Args, Error, Result};
 
 use super::on_or_off;
 use crate::call::{Call, Handler};
 use crate::execute::Outcome;
+use crate::history::open_tracking;
 use crate::session::Session;
 use crate::tracking::{Caching, Mode};
 
@@ -27,18 +29,66 @@ struct Options {
     opt_out: bool,
     noloop: bool,
     prefixes: Vec<Vec<u8>>,
+    from: Option<Since>,
+}
+
+/// What FROM says.
+#[derive(Clone, Copy)]
+enum Since {
+    Now,
+    When(When),
 }
 
 fn tracking(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let options = parse(call)?;
     if on_or_off(call.args[0])? {
         let mode = compatible(&options, call.session)?;
-        call.engine.track(call.session, mode, options.redirect, options.noloop, options.prefixes);
+        match options.from {
+            None => {
+                call.engine.track(
+                    call.session,
+                    mode,
+                    options.redirect,
+                    options.noloop,
+                    options.prefixes,
+                );
+            }
+            Some(from) => track_from(call, &options, from)?,
+        }
     } else {
         call.engine.untrack(call.session);
     }
     call.reply.ok();
     Ok(Outcome::Done)
+}
+
+/// Tracks by a watch of the log.
+fn track_from(call: &mut Call<'_, '_>, options: &Options, from: Since) -> Result {
+    let refused = |reason: &str| Err(Error::new(format!("ERR FROM {reason}")));
+    if !call.reply.is_resp3() {
+        return refused("needs RESP3, where pushes can be told from replies; say HELLO 3 first");
+    }
+    if !options.broadcast {
+        return refused("needs BCAST: what this client has read before is not known");
+    }
+    if options.redirect != 0 || options.noloop {
+        return refused(
+            "tells this connection of every change: REDIRECT and NOLOOP do not go with it",
+        );
+    }
+    if call.session.tracking.mode.is_some() {
+        return refused("begins a new order of things; say CLIENT TRACKING OFF first");
+    }
+    if call.open.is_some() {
+        return refused("does not go into a transaction");
+    }
+    let when = match from {
+        Since::Now => None,
+        Since::When(when) => Some(when),
+    };
+    let watch = open_tracking(call, when, options.prefixes.clone())?;
+    call.engine.track_from(call.session, watch, options.prefixes.clone());
+    Ok(())
 }
 
 fn parse(call: &Call<'_, '_>) -> Result<Options> {
@@ -63,6 +113,12 @@ fn parse(call: &Call<'_, '_>) -> Result<Options> {
             options.noloop = true;
         } else if args.len() > 1 && args.take_word("prefix") {
             options.prefixes.push(args.next()?.to_vec());
+        } else if args.len() > 1 && args.take_word("from") {
+            let is_now = args.take_word("now");
+            options.from = Some(match is_now {
+                true => Since::Now,
+                false => Since::When(call.engine.parse_when(args.next()?)?),
+            });
         } else {
             return Err(Error::SYNTAX);
         }
@@ -77,6 +133,11 @@ fn compatible(options: &Options, session: &Session) -> Result<Mode> {
         return Err(Error::new("ERR PREFIX option requires BCAST mode to be enabled"));
     }
     let before = session.tracking.mode;
+    if session.tracking.watch.is_some() {
+        return Err(Error::new(
+            "ERR this client tracks FROM a revision; say CLIENT TRACKING OFF before it tracks otherwise",
+        ));
+    }
     if before.is_some_and(|mode| (mode == Mode::Broadcast) != options.broadcast) {
         return Err(Error::new(
             "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then \
@@ -185,6 +246,7 @@ fn trackinginfo(call: &mut Call<'_, '_>) -> Result<Outcome> {
         (is(Mode::OptOut), "optout"),
         (state.caching == Some(Caching::No), "caching-no"),
         (state.noloop, "noloop"),
+        (state.watch.is_some(), "from"),
         (activity.redirect_broken.load(Ordering::Relaxed), "broken_redirect"),
     ]
     .into_iter()

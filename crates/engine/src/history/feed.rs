@@ -33,15 +33,17 @@ mod change;
 mod filter;
 mod group;
 mod hub;
+mod invalidation;
 mod request;
 mod rules;
 mod threads;
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use base::number::parse_i64;
-use base::{BranchId, Frame, Revision};
+use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Error, Result};
 
@@ -55,8 +57,7 @@ use crate::past::PastError;
 use crate::session::Session;
 use base::when::When;
 use group::Watch;
-use hub::Hub;
-use request::Request;
+use request::{Form, Request};
 use threads::Shared;
 
 pub(crate) const HANDLERS: &[(&str, Handler)] =
@@ -89,8 +90,30 @@ impl Drop for Feeds {
 }
 
 fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    let request = Request::parse(call.args, &|arg| call.engine.parse_when(arg))?;
+    let db = call.session.db;
+    let (id, from) = open(call, request, db..db + 1)?;
+    call.reply.array(2);
+    call.reply.frame(&number(id));
+    call.reply.frame(&number(from.0));
+    Ok(Outcome::Done)
+}
+
+/// Opens the watch that CLIENT TRACKING … FROM is: of all databases of the
+/// connection's branch, and of keys that begin with one of these prefixes.
+/// Answers its id.
+pub(crate) fn open_tracking(
+    call: &mut Call<'_, '_>,
+    from: Option<When>,
+    prefixes: Vec<Vec<u8>>,
+) -> Result<u64> {
+    let dbs = 0..call.engine.databases();
+    Ok(open(call, Request::invalidations(from, prefixes), dbs)?.0)
+}
+
+/// Opens a watch; answers its id, and the first revision that it is told.
+fn open(call: &Call<'_, '_>, request: Request, dbs: Range<DbIndex>) -> Result<(u64, Revision)> {
     let (engine, client) = (call.engine, &call.session.client);
-    let request = Request::parse(call.args, &|arg| engine.parse_when(arg))?;
     let (line, name) = line_of(engine, &request, call.session)?;
     let most = call.live.settings.watches_per_client as usize;
     if client.activity.watches.load(Ordering::Relaxed) >= most {
@@ -99,31 +122,42 @@ fn watchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
              UNWATCHFROM, or name more keys in one watch"
         )));
     }
-    if request.old || request.new {
+    if request.form.needs_past() {
         engine.needs_past()?;
     }
     let shared = engine.feeds(engine)?;
     // From here on nothing that is there goes, until the watch holds it.
     let hold = shared.log.hold(HOLDER);
     let newest = engine.replicator.committed();
-    let from = match request.from {
-        None => newest.next(),
-        Some(when) => first_of(engine, shared, line.branch(), when, newest, call.now_ms)?,
+    let first = match request.from {
+        None => Ok(newest.next()),
+        Some(when) => first_of(engine, shared, line.branch(), when, newest, call.now_ms),
+    };
+    let is_tracking = request.form == Form::Invalidations;
+    let (from, greeting) = match first {
+        Ok(from) => {
+            (from, is_tracking.then(|| invalidation::none(Revision(from.0.saturating_sub(1)))))
+        }
+        // Whoever caches can forget all it has, and go on from now.
+        Err(error) if is_tracking && matches!(error.code(), "COMPACTED" | "FUTUREREV") => {
+            (newest.next(), Some(invalidation::of_all(newest)))
+        }
+        Err(error) => return Err(error),
     };
     let (branch, made) = (line.branch(), line.made());
     let (id, now_ms) = (shared.board.hub.lock().next_id(), shared.now_ms());
     let of = (line, name.clone());
-    let watch = Watch::new(id, client.clone(), of, call.session.db, request, from, now_ms);
+    let watch = Watch::new(id, client.clone(), of, dbs, request, from, now_ms);
+    if let Some(frame) = greeting {
+        client.outbox.push(Arc::new(frame));
+    }
     shared.open(watch, hold);
     if engine.branch(branch).is_none() || engine.line(branch).made() != made {
         // It went before anybody could tell this watch.
-        engine.close_those(client, |hub| hub.close_of(client.id, Some(id)));
+        engine.close_those(client, &|watch| watch.id == id);
         return Err(no_branch(&name));
     }
-    call.reply.array(2);
-    call.reply.frame(&number(id));
-    call.reply.frame(&number(from.0));
-    Ok(Outcome::Done)
+    Ok((id, from))
 }
 
 /// The line that is watched: that of the branch that is named, or of the
@@ -166,7 +200,7 @@ fn first_of(
 fn unwatchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (engine, client) = (call.engine, &call.session.client);
     let closed = if is_word(call.args[0], "all") {
-        engine.close_watches(client)
+        engine.close_those(client, &|watch| watch.form != Form::Invalidations)
     } else {
         let id = parse_i64(call.args[0]).and_then(|id| u64::try_from(id).ok());
         let id = id.ok_or_else(|| {
@@ -175,7 +209,7 @@ fn unwatchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 "ERR '{given}' is no watch; say the number that WATCHFROM answered, or ALL"
             ))
         })?;
-        engine.close_those(client, |hub| hub.close_of(client.id, Some(id)))
+        engine.close_those(client, &|watch| watch.id == id && watch.form != Form::Invalidations)
     };
     call.reply.count(closed);
     Ok(Outcome::Done)
@@ -195,12 +229,17 @@ impl Engine {
         if !client.is_watching() {
             return 0;
         }
-        self.close_those(client, |hub| hub.close_of(client.id, None))
+        self.close_those(client, &|_| true)
     }
 
-    fn close_those(&self, client: &Arc<Client>, close: impl FnOnce(&mut Hub) -> Vec<u64>) -> usize {
+    /// Closes what [`open_tracking`] opened.
+    pub(crate) fn close_tracking(&self, client: &Arc<Client>, id: u64) {
+        self.close_those(client, &|watch| watch.id == id);
+    }
+
+    fn close_those(&self, client: &Arc<Client>, is_meant: &dyn Fn(&Watch) -> bool) -> usize {
         let Some(shared) = self.feeds.shared.get() else { return 0 };
-        let closed = close(&mut shared.board.hub.lock());
+        let closed = shared.board.hub.lock().close_of(client.id, is_meant);
         if !closed.is_empty() {
             client
                 .outbox

@@ -139,6 +139,8 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
     let input = all.iter().map(|client| load_size(&client.activity.query_buffer)).max();
     let output = all.iter().map(|client| load_size(&client.activity.output_buffer)).max();
     let watches = engine.watch_counts();
+    let tracking =
+        all.iter().filter(|client| client.activity.tracking.load(Ordering::Relaxed)).count();
     out.all(&[
         ("connected_clients", all.len()),
         ("cluster_connections", 0),
@@ -146,7 +148,7 @@ fn clients(source: &Source<'_>, out: &mut Fields) {
         ("client_recent_max_input_buffer", input.unwrap_or(0)),
         ("client_recent_max_output_buffer", output.unwrap_or(0)),
         ("blocked_clients", engine.blocking.len()),
-        ("tracking_clients", engine.tracking.counts().clients),
+        ("tracking_clients", tracking),
         ("watches", watches.open),
         ("watches_behind", watches.behind),
         ("watch_lag_revisions", watches.lag),

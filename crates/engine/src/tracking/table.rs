@@ -99,12 +99,7 @@ impl Table {
     }
 
     pub(super) fn counts(&self) -> TrackingCounts {
-        TrackingCounts {
-            clients: self.clients.len(),
-            keys: self.keys.len(),
-            items: self.items,
-            prefixes: self.prefixes.len(),
-        }
+        TrackingCounts { keys: self.keys.len(), items: self.items, prefixes: self.prefixes.len() }
     }
 
     /// Adds a client or changes how it tracks; `prefixes` come to those it has.

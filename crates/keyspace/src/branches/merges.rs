@@ -14,6 +14,9 @@ pub struct Merged {
     pub into: BranchId,
     /// When. In the record that makes it 0 stands for that record's.
     pub revision: Revision,
+    /// When the first was made of those that it stands for. Of what was taken
+    /// in between, and when, nothing is known any more. 0 in its record.
+    pub since: Revision,
     /// Which keys alone, as a glob; `None`: all.
     pub pattern: Option<Vec<u8>>,
     /// The open merge that it ends; 0 for none.
@@ -66,11 +69,14 @@ impl Merged {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let Merged { from, into, revision, ends, .. } = *self;
+        let Merged { from, into, revision, since, ends, .. } = *self;
         for number in [u64::from(from.0), u64::from(into.0), revision.0, ends] {
             leb128::put(&mut out, number);
         }
         put_optional(&mut out, self.pattern.as_deref());
+        if since != revision {
+            leb128::put(&mut out, since.0);
+        }
         out
     }
 
@@ -83,8 +89,12 @@ impl Merged {
         let (from, into) = two_branches(bytes)?;
         let (revision, ends) = (Revision(leb128::take(bytes)?), leb128::take(bytes)?);
         let pattern = take_optional(bytes)?;
+        let since = if bytes.is_empty() { revision } else { Revision(leb128::take(bytes)?) };
         at_end(bytes)?;
-        Ok(Merged { from, into, revision, pattern, ends })
+        if since > revision {
+            return Err("a merge stands for one before it only");
+        }
+        Ok(Merged { from, into, revision, since, pattern, ends })
     }
 }
 
@@ -178,11 +188,16 @@ mod tests {
         let (from, into) = (BranchId(7), BranchId::MAIN);
         for pattern in [None, Some(b"user:*".to_vec())] {
             let revision = Revision(1 << 40);
-            let merged = Merged { from, into, revision, pattern: pattern.clone(), ends: 17 };
+            let since = revision;
+            let merged = Merged { from, into, revision, since, pattern: pattern.clone(), ends: 17 };
             let bytes = merged.encode();
-            assert_eq!(Merged::decode(&bytes), Ok(merged));
+            assert_eq!(Merged::decode(&bytes).as_ref(), Ok(&merged));
             assert!((0..bytes.len()).all(|end| Merged::decode(&bytes[..end]).is_err()));
-            assert!(Merged::decode(&[&bytes[..], &[0]].concat()).is_err());
+            let merged = Merged { since: Revision(1 << 30), ..merged };
+            let more = merged.encode();
+            assert_eq!(Merged::decode(&more), Ok(merged));
+            assert!((bytes.len() + 1..more.len()).all(|end| Merged::decode(&more[..end]).is_err()));
+            assert!(Merged::decode(&[&more[..], &[0]].concat()).is_err());
 
             let verdicts = [Verdict::Ours, Verdict::Theirs, Verdict::Value(b"v".to_vec())];
             let settled = verdicts.map(|verdict| Settled {

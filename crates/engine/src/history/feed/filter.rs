@@ -76,7 +76,7 @@ impl Filter {
 
     pub(super) fn add(&self, watch: &Watch) {
         let mut known = self.known.write();
-        known.rules.add(watch.id, watch.branch(), watch.db, &watch.selection);
+        known.rules.add(watch.id, watch.branch(), watch.dbs.clone(), &watch.selection);
         known.names += watch.selection.len();
         self.watches.fetch_add(1, Ordering::Relaxed);
         self.empty.fetch_add(empty_beginnings(&watch.selection), Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Filter {
     /// Forgets a watch; `others` are those that stay.
     pub(super) fn remove<'w>(&self, watch: &Watch, others: impl Iterator<Item = &'w Watch>) {
         let mut known = self.known.write();
-        known.rules.remove(watch.id, watch.branch(), watch.db, &watch.selection);
+        known.rules.remove(watch.id, watch.branch(), watch.dbs.clone(), &watch.selection);
         let names = watch.selection.len();
         known.names -= names;
         known.stale += names;
@@ -251,7 +251,7 @@ mod tests {
                 filter.remove(&gone, there.iter().map(|watch| &**watch));
             }
             let mut rules = Rules::default();
-            there.iter().for_each(|it| rules.add(it.id, BranchId::MAIN, it.db, &it.selection));
+            there.iter().for_each(|it| rules.add(it.id, BranchId::MAIN, 0..1, &it.selection));
             for _ in 0..5 {
                 let key = word(&mut rng, b"abc:x");
                 let concern = filter.concerns(&HEADER, &set(&key));

@@ -1,6 +1,7 @@
 //! Watches that stand at the same place of the log, and how they are fed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::change::Transaction;
-use super::request::{Events, Request, event_of};
+use super::invalidation;
+use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
 use crate::branch::Line;
 use crate::client::Client;
@@ -28,18 +30,17 @@ pub(super) struct Watch {
     /// Of whose changes it is told, and what that branch was called.
     line: Arc<Line>,
     branch_name: Vec<u8>,
-    pub(super) db: DbIndex,
+    pub(super) dbs: Range<DbIndex>,
     pub(super) selection: Selection,
     pub(super) events: Events,
-    pub(super) old: bool,
-    pub(super) new: bool,
+    pub(super) form: Form,
     pub(super) progress_ms: Option<u64>,
     /// Monotonic milliseconds from which it is due to be told how far it is.
     pub(super) progress_due_ms: AtomicU64,
     /// The first revision that is not told whole. Of older ones, which the
     /// head of the log may have yet to read, nothing is told.
     from: AtomicU64,
-    /// Changes of that revision that are told.
+    /// Pushes of that revision that are made.
     told: AtomicU64,
     /// Nothing is pushed any more. Held while something is.
     is_closed: Mutex<bool>,
@@ -62,22 +63,21 @@ impl Watch {
         id: u64,
         client: Arc<Client>,
         (line, branch_name): (Line, Vec<u8>),
-        db: DbIndex,
+        dbs: Range<DbIndex>,
         request: Request,
         from: Revision,
         now_ms: u64,
     ) -> Arc<Watch> {
-        let Request { selection, events, old, new, progress_ms, .. } = request;
+        let Request { selection, events, form, progress_ms, .. } = request;
         Arc::new(Watch {
             id,
             client,
             line: Arc::new(line),
             branch_name,
-            db,
+            dbs,
             selection,
             events,
-            old,
-            new,
+            form,
             progress_ms,
             progress_due_ms: AtomicU64::new(now_ms + progress_ms.unwrap_or(0)),
             from: AtomicU64::new(from.0),
@@ -134,7 +134,12 @@ impl Watch {
         }
         self.progress_due_ms.store(now_ms + interval_ms, Ordering::Relaxed);
         let revision = revision.max(Revision(self.from().0 - 1));
-        self.push(Frame::Push(vec![Frame::bulk("progress"), number(self.id), number(revision.0)]));
+        self.push(match self.form {
+            Form::Changes { .. } => {
+                Frame::Push(vec![Frame::bulk("progress"), number(self.id), number(revision.0)])
+            }
+            Form::Invalidations => invalidation::none(revision),
+        });
     }
 
     /// Tells the changes of a transaction, of which `mine` are this watch's.
@@ -150,21 +155,68 @@ impl Watch {
             std::cmp::Ordering::Equal => self.told.load(Ordering::Relaxed) as usize,
             std::cmp::Ordering::Greater => return Ok(Fed::On),
         };
-        for (told, &(change, event)) in mine.iter().enumerate().skip(skipped) {
+        match self.form {
+            Form::Changes { old, new } => {
+                self.push_each(skipped, revision, mine, &|(change, event)| {
+                    let change = &transaction.changes[*change];
+                    transaction.frame(change, self.id, event, (old, new), engine)
+                })
+            }
+            Form::Invalidations => {
+                let keys = mine.iter().map(|(change, _)| transaction.changes[*change].key);
+                let frames = invalidation::of_keys(keys, revision);
+                self.push_each(skipped, revision, &frames, &|frame| Ok(Some(frame.clone())))
+            }
+        }
+    }
+
+    /// Makes the pushes of a revision, but for the first, which are made, until
+    /// the client has enough or one cannot be made.
+    fn push_each<T>(
+        &self,
+        skipped: usize,
+        revision: Revision,
+        each: &[T],
+        frame: &dyn Fn(&T) -> Result<Option<Frame>>,
+    ) -> Result<Fed> {
+        for (told, one) in each.iter().enumerate().skip(skipped) {
             if self.client.outbox.is_full() {
                 self.goes_on(revision, told);
                 return Ok(Fed::Full);
             }
-            let (change, values) = (&transaction.changes[change], (self.old, self.new));
-            match transaction.frame(change, self.id, event, values, engine)? {
-                Some(frame) => self.push(frame),
-                None => {
-                    self.goes_on(revision, told);
-                    return Ok(Fed::Unread);
-                }
-            }
+            let Some(frame) = frame(one)? else {
+                self.goes_on(revision, told);
+                return Ok(Fed::Unread);
+            };
+            self.push(frame);
         }
         Ok(Fed::On)
+    }
+
+    /// Its last push, where it ends for a reason.
+    fn last_words(&self, told: Revision, reason: &str) -> Frame {
+        match self.form {
+            Form::Changes { .. } => {
+                Frame::Push(vec![Frame::bulk("closed"), number(self.id), Frame::bulk(reason)])
+            }
+            Form::Invalidations => invalidation::of_all(told),
+        }
+    }
+
+    /// Ends it, and tells its client why; whether it was open.
+    pub(super) fn end(&self, told: Revision, reason: &str) -> bool {
+        self.close(Some(self.last_words(told, reason)))
+    }
+
+    /// Lets a client that only wants to know what to forget forget everything
+    /// up to `next`, and go on from there. `false` for another's watch.
+    pub(super) fn starts_over(&self, next: Revision) -> bool {
+        if self.form != Form::Invalidations {
+            return false;
+        }
+        self.push(invalidation::of_all(Revision(next.0.saturating_sub(1))));
+        self.goes_on(next, 0);
+        true
     }
 }
 
@@ -190,18 +242,21 @@ pub(super) struct Left {
     pub(super) full: Vec<(Arc<Watch>, Place)>,
     /// They need values that have to be read.
     pub(super) unread: Vec<(Arc<Watch>, Place)>,
-    /// Nothing can be told any more, and why.
+    /// What comes next cannot be told, and why.
     pub(super) failed: Vec<(Arc<Watch>, String)>,
+    /// There is nothing to watch any more, and why.
+    pub(super) ended: Vec<(Arc<Watch>, String)>,
     /// Somebody was told something.
     pub(super) is_heard: bool,
 }
 
 impl Left {
     pub(super) fn add(&mut self, other: Left) {
-        let Left { full, unread, failed, is_heard } = other;
+        let Left { full, unread, failed, ended, is_heard } = other;
         self.full.extend(full);
         self.unread.extend(unread);
         self.failed.extend(failed);
+        self.ended.extend(ended);
         self.is_heard |= is_heard;
     }
 }
@@ -227,7 +282,7 @@ impl Group {
     }
 
     pub(super) fn add(&mut self, watch: Arc<Watch>) {
-        self.rules.add(watch.id, watch.branch(), watch.db, &watch.selection);
+        self.rules.add(watch.id, watch.branch(), watch.dbs.clone(), &watch.selection);
         match self.lines.iter_mut().find(|(line, _)| *line == watch.line) {
             Some((_, count)) => *count += 1,
             None => self.lines.push((watch.line.clone(), 1)),
@@ -240,7 +295,7 @@ impl Group {
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Arc<Watch>> {
         let watch = self.members.remove(&id)?;
-        self.rules.remove(id, watch.branch(), watch.db, &watch.selection);
+        self.rules.remove(id, watch.branch(), watch.dbs.clone(), &watch.selection);
         self.beating.remove(&id);
         if let Some(at) = self.lines.iter().position(|(line, _)| *line == watch.line) {
             self.lines[at].1 -= 1;
@@ -392,7 +447,7 @@ impl Group {
                     String::from_utf8_lossy(&watch.branch_name),
                     record.revision
                 );
-                left.failed.push((watch, reason));
+                left.ended.push((watch, reason));
             }
         }
     }
@@ -415,6 +470,6 @@ pub(super) mod tests {
         let request =
             Request { selection, ..Request::parse(&[b"now"], &|_| unreachable!()).unwrap() };
         let line = Line::of(&Branches::default(), BranchId::MAIN);
-        Watch::new(id, client, (line, b"main".to_vec()), 0, request, from, 0)
+        Watch::new(id, client, (line, b"main".to_vec()), 0..1, request, from, 0)
     }
 }

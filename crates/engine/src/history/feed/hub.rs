@@ -5,13 +5,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base::{Frame, Revision};
+use base::Revision;
 use log::{Hold, Log, Place, Written};
 
 use super::WatchCounts;
 use super::filter::Filter;
 use super::group::{Group, Left, Watch};
-use crate::history::number;
 use crate::past::PastError;
 
 /// See the module's documentation.
@@ -129,6 +128,9 @@ impl Hub {
             }
         }
         for (watch, reason) in left.failed {
+            self.fail(watch, &reason);
+        }
+        for (watch, reason) in left.ended {
             self.end(&watch, &reason);
         }
     }
@@ -143,10 +145,10 @@ impl Hub {
         }
     }
 
-    /// Closes a client's watch, or all of them; answers which.
-    pub(super) fn close_of(&mut self, client: u64, only: Option<u64>) -> Vec<u64> {
+    /// Closes those of a client's watches that are meant; answers which.
+    pub(super) fn close_of(&mut self, client: u64, is_meant: &dyn Fn(&Watch) -> bool) -> Vec<u64> {
         let ids = self.by_client.get(&client).into_iter().flatten().copied();
-        let ids: Vec<u64> = ids.filter(|id| only.is_none_or(|only| only == *id)).collect();
+        let ids: Vec<u64> = ids.filter(|id| is_meant(&self.watches[id])).collect();
         for id in &ids {
             let watch = self.watches[id].clone();
             watch.close(None);
@@ -155,11 +157,22 @@ impl Hub {
         ids
     }
 
-    /// Ends a watch that cannot go on, and tells its client why.
+    /// Lets a watch that cannot be told what comes next start over at the head,
+    /// if it is one that can, or else end.
+    fn fail(&mut self, watch: Arc<Watch>, reason: &str) {
+        if watch.starts_over(self.head.next) {
+            tracing::info!(client = watch.client.id, watch = watch.id, "told to forget: {reason}");
+            self.parked.remove(&watch.id);
+            self.head.add(watch);
+        } else {
+            self.end(&watch, reason);
+        }
+    }
+
+    /// Ends a watch, and tells its client why.
     pub(super) fn end(&mut self, watch: &Watch, reason: &str) {
         tracing::info!(client = watch.client.id, watch = watch.id, "watch closed: {reason}");
-        let last = Frame::Push(vec![Frame::bulk("closed"), number(watch.id), Frame::bulk(reason)]);
-        if watch.close(Some(last)) {
+        if watch.end(Revision(self.head.next.0.saturating_sub(1)), reason) {
             self.forget(watch);
         }
     }
@@ -232,6 +245,7 @@ impl Hub {
         left.full.retain(|(watch, _)| is_open(watch));
         left.unread.retain(|(watch, _)| is_open(watch));
         left.failed.retain(|(watch, _)| is_open(watch));
+        left.ended.retain(|(watch, _)| is_open(watch));
         self.settle(left);
     }
 
@@ -273,7 +287,8 @@ impl Hub {
             .map(|(watch, _)| watch.clone())
             .collect();
         for watch in lost {
-            self.end(&watch, &PastError::Compacted { asked: watch.from(), oldest }.to_string());
+            let reason = PastError::Compacted { asked: watch.from(), oldest }.to_string();
+            self.fail(watch, &reason);
         }
     }
 }

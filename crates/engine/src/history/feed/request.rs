@@ -15,6 +15,9 @@ const NAMES_MAX: usize = 1024;
 /// PROGRESS is not given out more often.
 const PROGRESS_MS_MIN: u64 = 100;
 
+/// How often a client that tracks is told how far it is.
+const INVALIDATIONS_PROGRESS_MS: u64 = 10_000;
+
 /// Words that end a list of names.
 const OPTIONS: &[&str] = &["key", "prefix", "match", "events", "old", "new", "progress", "branch"];
 
@@ -44,22 +47,49 @@ pub(super) fn event_of(what: What<'_>) -> &'static str {
     }
 }
 
-/// The arguments.
+/// How a watch's client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Each change by itself, with the values that are asked for: WATCHFROM.
+    Changes { old: bool, new: bool },
+    /// Names of keys that are not what they were: CLIENT TRACKING … FROM.
+    Invalidations,
+}
+
+impl Form {
+    /// Whether it can only be told with a history.
+    pub(super) fn needs_past(self) -> bool {
+        matches!(self, Form::Changes { old: true, .. } | Form::Changes { new: true, .. })
+    }
+}
+
+/// What a watch is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Request {
     /// `None`: NOW.
     pub(super) from: Option<When>,
     pub(super) selection: Selection,
     pub(super) events: Events,
-    pub(super) old: bool,
-    pub(super) new: bool,
+    pub(super) form: Form,
     pub(super) progress_ms: Option<u64>,
     /// `None`: the connection's.
     pub(super) branch: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// `parse_when` reads a `<when>`.
+    /// What is not to be kept of keys that begin so; of any without a prefix.
+    pub(super) fn invalidations(from: Option<When>, prefixes: Vec<Vec<u8>>) -> Request {
+        Request {
+            from,
+            selection: Selection { prefixes, ..Selection::default() },
+            events: Events::ALL,
+            form: Form::Invalidations,
+            progress_ms: Some(INVALIDATIONS_PROGRESS_MS),
+            branch: None,
+        }
+    }
+
+    /// Reads the arguments of WATCHFROM; `parse_when` reads a `<when>`.
     pub(super) fn parse(
         args: &[&[u8]],
         parse_when: &dyn Fn(&[u8]) -> Result<When>,
@@ -70,12 +100,11 @@ impl Request {
             from,
             selection: Selection::default(),
             events: Events::ALL,
-            old: false,
-            new: false,
+            form: Form::Changes { old: false, new: false },
             progress_ms: None,
             branch: None,
         };
-        let mut events = None;
+        let (mut events, mut old, mut new) = (None, false, false);
         while !args.is_empty() {
             let selection = &mut request.selection;
             if args.take_word("key") {
@@ -89,9 +118,9 @@ impl Request {
                     *events.get_or_insert(0) |= event_bit(name)?;
                 }
             } else if args.take_word("old") {
-                request.old = true;
+                old = true;
             } else if args.take_word("new") {
-                request.new = true;
+                new = true;
             } else if args.take_word("progress") {
                 request.progress_ms = Some(progress(args.next()?)?);
             } else if args.take_word("branch") {
@@ -108,6 +137,7 @@ impl Request {
             )));
         }
         request.events = events.map_or(Events::ALL, Events);
+        request.form = Form::Changes { old, new };
         Ok(request)
     }
 }
@@ -170,7 +200,7 @@ mod tests {
         assert_eq!(keys, &[b"a".to_vec(), b"b".to_vec(), b"old".to_vec()]);
         assert_eq!(prefixes, &[b"p:".to_vec(), b"q:".to_vec()]);
         assert_eq!(patterns, &[b"*".to_vec()]);
-        assert!(request.old && request.new);
+        assert_eq!(request.form, Form::Changes { old: true, new: true });
         let names: Vec<_> = EVENTS.iter().filter(|name| request.events.has(name)).collect();
         assert_eq!(names, [&"set", &"expire"]);
     }

@@ -5,7 +5,7 @@
 //! so only those are tried that the key begins with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use base::{BranchId, DbIndex, glob};
 use keyspace::effect::{Effect, Effects};
@@ -79,57 +79,33 @@ struct Beginning {
 }
 
 impl Rules {
-    pub(super) fn add(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
-        let database = self.databases.entry((branch, db)).or_default();
-        database.watches.insert(id);
-        for key in &selection.keys {
-            database.keys.entry(key.clone()).or_default().insert(id);
-        }
-        for (prefix, pattern) in selection.beginnings() {
-            if !database.beginnings.contains_key(prefix)
-                && let Some(first) = prefix.first()
-            {
-                database.by_first_byte[usize::from(*first)] += 1;
-            }
-            let beginning = database.beginnings.entry(prefix.to_vec()).or_default();
-            match pattern {
-                None => beginning.all.insert(id),
-                Some(pattern) => beginning.patterns.entry(pattern.to_vec()).or_default().insert(id),
-            };
+    /// Adds a watch of these databases of a branch.
+    pub(super) fn add(
+        &mut self,
+        id: Id,
+        branch: BranchId,
+        dbs: Range<DbIndex>,
+        selection: &Selection,
+    ) {
+        for db in dbs {
+            self.databases.entry((branch, db)).or_default().add(id, selection);
         }
     }
 
-    pub(super) fn remove(&mut self, id: Id, branch: BranchId, db: DbIndex, selection: &Selection) {
-        let Some(database) = self.databases.get_mut(&(branch, db)) else { return };
-        database.watches.remove(&id);
-        for key in &selection.keys {
-            if let Some(ids) = database.keys.get_mut(key) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    database.keys.remove(key);
-                }
+    /// Forgets a watch that was added with the same arguments.
+    pub(super) fn remove(
+        &mut self,
+        id: Id,
+        branch: BranchId,
+        dbs: Range<DbIndex>,
+        selection: &Selection,
+    ) {
+        for db in dbs {
+            let Some(database) = self.databases.get_mut(&(branch, db)) else { continue };
+            database.remove(id, selection);
+            if database.watches.is_empty() {
+                self.databases.remove(&(branch, db));
             }
-        }
-        for (prefix, pattern) in selection.beginnings() {
-            let Some(beginning) = database.beginnings.get_mut(prefix) else { continue };
-            beginning.all.remove(&id);
-            if let Some(pattern) = pattern
-                && let Some(ids) = beginning.patterns.get_mut(pattern)
-            {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    beginning.patterns.remove(pattern);
-                }
-            }
-            if beginning.all.is_empty() && beginning.patterns.is_empty() {
-                database.beginnings.remove(prefix);
-                if let Some(first) = prefix.first() {
-                    database.by_first_byte[usize::from(*first)] -= 1;
-                }
-            }
-        }
-        if database.watches.is_empty() {
-            self.databases.remove(&(branch, db));
         }
     }
 
@@ -201,6 +177,55 @@ impl Rules {
 }
 
 impl Database {
+    fn add(&mut self, id: Id, selection: &Selection) {
+        self.watches.insert(id);
+        for key in &selection.keys {
+            self.keys.entry(key.clone()).or_default().insert(id);
+        }
+        for (prefix, pattern) in selection.beginnings() {
+            if !self.beginnings.contains_key(prefix)
+                && let Some(first) = prefix.first()
+            {
+                self.by_first_byte[usize::from(*first)] += 1;
+            }
+            let beginning = self.beginnings.entry(prefix.to_vec()).or_default();
+            match pattern {
+                None => beginning.all.insert(id),
+                Some(pattern) => beginning.patterns.entry(pattern.to_vec()).or_default().insert(id),
+            };
+        }
+    }
+
+    fn remove(&mut self, id: Id, selection: &Selection) {
+        self.watches.remove(&id);
+        for key in &selection.keys {
+            if let Some(ids) = self.keys.get_mut(key) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        for (prefix, pattern) in selection.beginnings() {
+            let Some(beginning) = self.beginnings.get_mut(prefix) else { continue };
+            beginning.all.remove(&id);
+            if let Some(pattern) = pattern
+                && let Some(ids) = beginning.patterns.get_mut(pattern)
+            {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    beginning.patterns.remove(pattern);
+                }
+            }
+            if beginning.all.is_empty() && beginning.patterns.is_empty() {
+                self.beginnings.remove(prefix);
+                if let Some(first) = prefix.first() {
+                    self.by_first_byte[usize::from(*first)] -= 1;
+                }
+            }
+        }
+    }
+
     fn wants(&self, key: &[u8]) -> bool {
         (!self.keys.is_empty() && self.keys.contains_key(key))
             || self.find_beginning(key, &mut |beginning| {
@@ -275,7 +300,7 @@ mod tests {
         ];
         let mut rules = Rules::default();
         for (id, selection) in (0..).zip(&selections) {
-            rules.add(id, MAIN, 3, selection);
+            rules.add(id, MAIN, 3..4, selection);
         }
         for key in ["user:1", "user:12:mail", "u", "uzer", "us", "xyz", "x", "", "t", "user"] {
             let key = key.as_bytes();
@@ -305,14 +330,14 @@ mod tests {
                 patterns: (0..rng.below(2)).map(|_| word(&mut rng, b"ab:*?")).collect(),
             };
             if !one.is_everything() || rng.below(20) == 0 {
-                rules.add(id, MAIN, 0, &one);
+                rules.add(id, MAIN, 0..1, &one);
                 there.insert(id, one);
             }
             while there.len() > 12 {
                 let nth = rng.below(there.len() as u64) as usize;
                 let gone = *there.keys().nth(nth).expect("below the length");
                 let one = there.remove(&gone).expect("it is there");
-                rules.remove(gone, MAIN, 0, &one);
+                rules.remove(gone, MAIN, 0..1, &one);
             }
             let key = word(&mut rng, b"ab:");
             let expected: BTreeSet<Id> = there
@@ -324,7 +349,7 @@ mod tests {
             assert_eq!(rules.wants(MAIN, 0, Some(&key)), !expected.is_empty(), "{key:?} {there:?}");
         }
         for (id, one) in there {
-            rules.remove(id, MAIN, 0, &one);
+            rules.remove(id, MAIN, 0..1, &one);
         }
         assert!(rules.databases.is_empty(), "nothing is left behind: {rules:?}");
     }
