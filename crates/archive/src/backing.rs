@@ -63,7 +63,7 @@ impl BaseBacking {
         &'p self,
         hash: u64,
         key: &'p [u8],
-    ) -> impl FnMut(SpaceId, Revision) -> Peek + use<'p> {
+    ) -> impl FnMut(SpaceId, Revision) -> Peek<Stored> + use<'p> {
         let mut ancestors = self.ancestors.iter();
         move |under, at| match ancestors.next() {
             Some(ancestor) => ancestor.peek(under, hash, key, at),
@@ -98,6 +98,14 @@ impl Backing for BaseBacking {
                 self.ahead.take(&self.base, self.limits, (space, at), hash, key)
             }
         }
+    }
+
+    fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {
+        let mut ancestors = self.ancestors.iter();
+        self.state.presence(space, &mut |under, at| match ancestors.next() {
+            Some(ancestor) => ancestor.peek_presence(under, hash, key, at),
+            None => Peek::Unknown,
+        })
     }
 
     fn bucket(

@@ -320,14 +320,12 @@ impl Engine {
         }
         let known = self.branches.known.read();
         let Some(row) = known.get(branch.id) else { return Ok(()) };
-        let name = String::from_utf8_lossy(&row.name);
-        if row.is_readonly {
-            return Err(Error::new(format!("READONLY the branch '{name}' is read-only")));
-        }
-        if row.is_merge_only {
-            return Err(Error::new(format!(
-                "READONLY the branch '{name}' is written to by BRANCH MERGE only"
-            )));
+        if row.is_readonly || row.is_merge_only {
+            let name = String::from_utf8_lossy(&row.name);
+            return Err(Error::new(match row.is_readonly {
+                true => format!("READONLY the branch '{name}' is read-only"),
+                false => format!("READONLY the branch '{name}' is written to by BRANCH MERGE only"),
+            }));
         }
         check_quota(row, &branch.keyspace)
     }

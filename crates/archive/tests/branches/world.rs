@@ -244,11 +244,14 @@ impl World {
         let mut txn = Txn::begin(live, &Scope::All, &journal, &mut buffers, self.options());
         make(changes, &mut txn);
         let written = txn.finish().written;
+        let effects = buffers.effects().to_vec();
+        live.check().expect("what is counted agrees");
         let same = Same(written);
         let model = &self.model[&branch];
         let mut txn = Txn::begin(model, &Scope::All, &same, &mut buffers, self.options());
         make(changes, &mut txn);
         assert_eq!(txn.finish().written, written, "the model changes too");
+        assert_eq!(buffers.effects(), effects, "the record tells what was there");
         if let Some(revision) = written {
             self.note(branch, revision);
         }

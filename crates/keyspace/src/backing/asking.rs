@@ -81,6 +81,12 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         self.fetch(space, hash, key)
     }
 
+    /// Whether a key exists that was never changed in its space, as far as that
+    /// can be told at once: `Some(true)` only if it has no deadline.
+    fn presence(&self, _: SpaceId, _: u64, _: &[u8]) -> Option<bool> {
+        None
+    }
+
     /// Every key of a bucket (the leading 16 bits of the hash), in any order.
     ///
     /// # Errors
