@@ -108,6 +108,18 @@ impl Backing for BaseBacking {
         })
     }
 
+    fn foresee<'k>(
+        &self,
+        space: SpaceId,
+        keys: &[(u64, &'k [u8])],
+        found: &mut dyn FnMut((u64, &'k [u8]), bool),
+    ) {
+        if let (Some(parent), Some((under, at))) = (self.ancestors.first(), self.state.under(space))
+        {
+            parent.peek_presences(under, keys, at, found);
+        }
+    }
+
     fn bucket(
         &self,
         space: SpaceId,

@@ -251,6 +251,11 @@ impl State {
         Ok(self.own(space, At::Revision(at), hash, key, None)?.flatten())
     }
 
+    /// The space below another one, and as of when, in this state.
+    pub(crate) fn under(&self, space: SpaceId) -> Option<(SpaceId, Revision)> {
+        self.below(space, self.at)
+    }
+
     /// The space below another one, and as of when.
     fn below(&self, space: SpaceId, at: At) -> Option<(SpaceId, Revision)> {
         let (under, fork) = self.base.overlays().under(space)?;

@@ -20,6 +20,7 @@ use crate::shard::{Db, SHARD_BITS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
 use crate::txn::Look;
 use crate::value::Value;
+use crate::warm::Foreseen;
 
 pub use asking::{Backing, BackingError, Knowing, Stored};
 
@@ -484,12 +485,15 @@ impl Db {
 
     /// Whether a key exists that the table does not hold, as far as that can be
     /// told at once; that it does, only if it has no deadline.
-    pub(crate) fn presence(&self, hash: u64, key: &[u8]) -> Option<bool> {
+    pub(crate) fn presence(&self, hash: u64, key: &[u8], foreseen: &Foreseen) -> Option<bool> {
         match &self.backed {
             Some(backed) if !self.knows_missing(hash, key) => {
                 // What was changed here may stand here, whatever was inherited.
-                let is_inherited = self.own.lacks(hash);
-                is_inherited.then(|| backed.backing.presence(self.space, hash, key)).flatten()
+                if !self.own.lacks(hash) {
+                    return None;
+                }
+                let presence = foreseen.presence(self.space, hash, key);
+                presence.or_else(|| backed.backing.presence(self.space, hash, key))
             }
             _ => Some(false),
         }

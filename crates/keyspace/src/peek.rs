@@ -48,6 +48,23 @@ fn as_of<'s>(
     }
 }
 
+/// See [`Keyspace::peek_presence`].
+pub(crate) fn presence(
+    shard: &Shard,
+    space: SpaceId,
+    hash: u64,
+    key: &[u8],
+    at: Revision,
+) -> Peek<()> {
+    match as_of(shard, space, hash, key, at) {
+        Peek::Is(Some(entry)) if entry.deadline().is_some() => Peek::Unknown,
+        Peek::Is(_) => Peek::Is(()),
+        Peek::Absent => Peek::Absent,
+        Peek::Below => Peek::Below,
+        Peek::Unknown => Peek::Unknown,
+    }
+}
+
 impl Keyspace {
     /// Under which space and hash the backing would be asked for a key; `None`
     /// when it need not be.
@@ -87,13 +104,7 @@ impl Keyspace {
     #[must_use]
     pub fn peek_presence(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<()> {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
-        match as_of(&shard, space, hash, key, at) {
-            Peek::Is(Some(entry)) if entry.deadline().is_some() => Peek::Unknown,
-            Peek::Is(_) => Peek::Is(()),
-            Peek::Absent => Peek::Absent,
-            Peek::Below => Peek::Below,
-            Peek::Unknown => Peek::Unknown,
-        }
+        presence(&shard, space, hash, key, at)
     }
 
     /// Keys may have been removed up to `revision`, and databases have changed

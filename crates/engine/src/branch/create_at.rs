@@ -54,8 +54,7 @@ impl Engine {
         }
         let turn = self.branches.known.write().apply(revision, asker.now_ms, &effects);
         turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
-        let parent = self.branch(row.parent).map(|parent| parent.keyspace.clone());
-        self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone(), parent, state));
+        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
         self.revision_written(revision);
         Ok(revision)

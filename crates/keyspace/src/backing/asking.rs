@@ -87,6 +87,16 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// As [`Backing::presence`], of a few keys with their hashes at one go; those
+    /// of which it cannot be told are left out. Nobody holds a lock meanwhile.
+    fn foresee<'k>(
+        &self,
+        _: SpaceId,
+        _: &[(u64, &'k [u8])],
+        _: &mut dyn FnMut((u64, &'k [u8]), bool),
+    ) {
+    }
+
     /// Every key of a bucket (the leading 16 bits of the hash), in any order.
     ///
     /// # Errors
