@@ -49,6 +49,14 @@ impl Change {
         Change::of(100, db, key, b"")
     }
 
+    pub fn db(&self) -> DbIndex {
+        self.db
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     pub fn flush(db: DbIndex) -> Change {
         Change::of(396, db, b"", b"")
     }
