@@ -327,9 +327,13 @@ fn set(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     }
     let options = SetOptions::parse(&args[2..], true)?;
     let mut deadline = options.deadline(ctx.tx.now_ms(), "set")?;
-    fetch(ctx.tx, key)?;
+    let looks =
+        options.get || options.keep_ttl || options.only_if_missing || options.only_if_present;
+    if looks {
+        fetch(ctx.tx, key)?;
+    }
     let old = if options.get { ctx.tx.string(key)?.map(<[u8]>::to_vec) } else { None };
-    let exists = ctx.tx.contains(key);
+    let exists = looks && ctx.tx.contains(key);
     let refused = (options.only_if_missing && exists) || (options.only_if_present && !exists);
     if !refused {
         if options.keep_ttl {

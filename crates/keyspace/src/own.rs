@@ -152,7 +152,7 @@ impl Own {
         at: Revision,
         last_removal: Revision,
     ) -> Option<bool> {
-        if self.fork != at.0 {
+        if self.fork == 0 || self.fork != at.0 {
             return None;
         }
         if entry.noted() {
