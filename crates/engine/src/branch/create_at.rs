@@ -60,8 +60,7 @@ impl Engine {
             self.note_turn(revision, asker, &gone);
             return Err(error);
         }
-        let parent = self.branch(row.parent).map(|parent| parent.keyspace.clone());
-        self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone(), parent, state));
+        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
         Ok(revision)
     }
 
