@@ -36,7 +36,7 @@ impl Engine {
         let (live, past) = (self.live(), self.needs_past()?);
         let revision = self.replicator.reserve();
         // Everything that is written later waits for this record, so what takes
-        // long comes after it. Until the branch is added nobody knows of it.
+        // long comes after it. Until the branch is added nobody can be on it.
         self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
         self.revision_written(revision);
         self.note_turn(revision, asker, &effects);
