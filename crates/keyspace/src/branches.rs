@@ -578,11 +578,11 @@ mod tests {
         assert_eq!(Branches::take(&mut &bytes[..]), Ok(branches.clone()));
         assert!((0..bytes.len()).all(|end| Branches::take(&mut &bytes[..end]).is_err()));
 
-        // A branch that begins anew has merged nothing.
+        // What a branch was before it began anew waits for no decision.
         let row = branch(1, 0, "dev").encode();
         let anew = record(&Effect::Fork { row: &row, state: None });
         assert!(branches.apply(Revision(50), 5, &anew).is_ok());
-        assert_eq!(revisions(&branches), [42, 47]);
+        assert_eq!(revisions(&branches), [42, 46, 47, 48], "others have what it was");
         assert!(branches.open_merges().is_empty());
         let gone = record(&Effect::MergeGone { id: 5 });
         assert!(branches.apply(Revision(51), 5, &gone).is_err());
