@@ -34,10 +34,10 @@ impl Branch {
 
     /// Remembers what it has, which the last command of a connection wrote.
     fn remember(&mut self, wire: &mut Wire) {
-        let Frame::Integer(revision) = wire.call(&["LASTREV"]) else {
-            panic!("nothing is written")
-        };
-        self.had.push((revision.cast_unsigned(), self.has.clone()));
+        // A merge that took nothing wrote nothing either.
+        if let Frame::Integer(revision) = wire.call(&["LASTREV"]) {
+            self.had.push((revision.cast_unsigned(), self.has.clone()));
+        }
     }
 }
 
