@@ -12,7 +12,7 @@ use crate::base_tree::Base;
 use crate::state::{At, State};
 
 /// Values that may be on their way, or wait to be taken, at a time.
-const VALUES_MAX: usize = 8;
+const VALUES_MAX: usize = 16;
 
 /// How long a value waits to be taken: whoever wants it asks again at once,
 /// unless the client is gone.
@@ -39,7 +39,7 @@ struct Slots {
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     slots: Mutex<Slots>,
-    taken: Condvar,
+    changed: Condvar,
 }
 
 impl Ahead {
@@ -62,7 +62,7 @@ impl Ahead {
             if slots[found].read.is_none() {
                 return Err(later());
             }
-            self.taken.notify_all();
+            self.changed.notify_all();
             return slots.remove(found).read.expect("just seen");
         }
         if slots.len() >= VALUES_MAX {
@@ -71,7 +71,7 @@ impl Ahead {
                 return Err(later());
             };
             slots.remove(left);
-            self.taken.notify_all();
+            self.changed.notify_all();
         }
         *last += 1;
         let reading = Reading { ahead: self.clone(), number: *last };
@@ -106,13 +106,14 @@ impl Reading {
             slot.read = Some(read);
         }
         let is_there = |held: &mut Slots| held.slots.iter().any(|it| it.number == self.number);
-        self.ahead.taken.wait_while_for(&mut held, is_there, WAIT);
+        self.ahead.changed.wait_while_for(&mut held, is_there, WAIT);
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         self.ahead.slots.lock().slots.retain(|slot| slot.number != self.number);
+        self.ahead.changed.notify_all();
     }
 }
 
@@ -149,9 +150,7 @@ mod tests {
             }
         };
         assert!(found.expect("it can be read").is_none());
-        while count(&ahead) > 0 {
-            std::thread::yield_now();
-        }
+        ahead.changed.wait_while(&mut ahead.slots.lock(), |held| !held.slots.is_empty());
     }
 
     #[test]

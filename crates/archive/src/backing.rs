@@ -61,7 +61,7 @@ impl BaseBacking {
         &'p self,
         hash: u64,
         key: &'p [u8],
-    ) -> impl FnMut(SpaceId, Revision) -> Peek + use<'p> {
+    ) -> impl FnMut(SpaceId, Revision) -> Peek<Stored> + use<'p> {
         let mut ancestors = self.ancestors.iter();
         move |under, at| match ancestors.next() {
             Some(ancestor) => ancestor.peek(under, hash, key, at),
@@ -95,6 +95,26 @@ impl Backing for BaseBacking {
             Soon::Long(space, at) => {
                 self.base.ahead().take(&self.base, self.limits, (space, at), hash, key)
             }
+        }
+    }
+
+    fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {
+        let mut ancestors = self.ancestors.iter();
+        self.state.presence(space, &mut |under, at| match ancestors.next() {
+            Some(ancestor) => ancestor.peek_presence(under, hash, key, at),
+            None => Peek::Unknown,
+        })
+    }
+
+    fn foresee<'k>(
+        &self,
+        space: SpaceId,
+        keys: &[(u64, &'k [u8])],
+        found: &mut dyn FnMut((u64, &'k [u8]), bool),
+    ) {
+        if let (Some(parent), Some((under, at))) = (self.ancestors.first(), self.state.under(space))
+        {
+            parent.peek_presences(under, keys, at, found);
         }
     }
 

@@ -147,7 +147,7 @@ impl State {
         hash: u64,
         key: &[u8],
         is_inherited: bool,
-        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
     ) -> Result<Option<Stored>, BackingError> {
         self.look(space, hash, key, (None, is_inherited), peek)
     }
@@ -158,7 +158,7 @@ impl State {
         hash: u64,
         key: &[u8],
         (named, is_inherited): (Option<&Named<'_>>, bool),
-        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
     ) -> Result<Option<Stored>, BackingError> {
         let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
         loop {
@@ -171,6 +171,10 @@ impl State {
             match peek(below.0, below.1) {
                 Peek::Is(stored) => return Ok(Some(stored)),
                 Peek::Absent => return Ok(None),
+                Peek::Below => {
+                    (space, at, is_below) = (below.0, At::Revision(below.1), true);
+                    continue;
+                }
                 Peek::Unknown => {}
             }
             (space, at) = self.reached(below)?;
@@ -185,7 +189,7 @@ impl State {
         hash: u64,
         key: &[u8],
         is_inherited: bool,
-        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek,
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
     ) -> Result<Soon, BackingError> {
         if !is_inherited && let Some(found) = self.own(space, self.at, hash, key, None)? {
             return Ok(Soon::Now(found));
@@ -195,6 +199,10 @@ impl State {
             match peek(below.0, below.1) {
                 Peek::Is(stored) => return Ok(Soon::Now(Some(stored))),
                 Peek::Absent => return Ok(Soon::Now(None)),
+                Peek::Below => {
+                    (space, at) = (below.0, At::Revision(below.1));
+                    continue;
+                }
                 Peek::Unknown => {}
             }
             if self.base.revision() < below.1 {
@@ -214,6 +222,24 @@ impl State {
         Ok(Soon::Now(None))
     }
 
+    /// Whether a key exists that its space has nothing of, as far as `peek` tells.
+    pub(crate) fn presence(
+        &self,
+        space: SpaceId,
+        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<()>,
+    ) -> Option<bool> {
+        let (mut space, mut at) = (space, self.at);
+        while let Some(below) = self.below(space, at) {
+            match peek(below.0, below.1) {
+                Peek::Is(()) => return Some(true),
+                Peek::Absent => return Some(false),
+                Peek::Below => (space, at) = (below.0, At::Revision(below.1)),
+                Peek::Unknown => return None,
+            }
+        }
+        Some(false)
+    }
+
     /// A key of a space as of a revision that the base has reached, whatever is
     /// below.
     pub(crate) fn fetch_own(
@@ -224,6 +250,11 @@ impl State {
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
         Ok(self.own(space, At::Revision(at), hash, key, None)?.flatten())
+    }
+
+    /// The space below another one, and as of when, in this state.
+    pub(crate) fn under(&self, space: SpaceId) -> Option<(SpaceId, Revision)> {
+        self.below(space, self.at)
     }
 
     /// The space below another one, and as of when.

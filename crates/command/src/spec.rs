@@ -108,6 +108,9 @@ pub struct CommandSpec {
     /// It has one key, its first argument; the others name elements of the
     /// collection there, and its reply depends on those elements alone.
     pub by_element: bool,
+    /// Its handler brings keys into memory itself, as far as it has to know what
+    /// they hold. Those of others are there before they begin.
+    pub loads_keys: bool,
     /// ACL categories that flags and group do not imply.
     pub categories: Flags,
     /// The version of Redis that brought it; an Alcid command says `alcid 0.1`.
@@ -143,6 +146,7 @@ impl CommandSpec {
             keys,
             scope: if keys.is_empty() { ScopeRule::Sliced } else { ScopeRule::Keys },
             by_element: false,
+            loads_keys: false,
             categories: Flags(0),
             since,
             syntax,
@@ -169,6 +173,7 @@ impl CommandSpec {
             keys: &[],
             scope: ScopeRule::Sliced,
             by_element: false,
+            loads_keys: false,
             categories: Flags(0),
             since,
             syntax,
@@ -194,6 +199,7 @@ impl CommandSpec {
             keys: &[],
             scope: ScopeRule::Sliced,
             by_element: false,
+            loads_keys: false,
             categories: Flags(0),
             since,
             syntax: "subcommand [argument …]",
@@ -214,6 +220,13 @@ impl CommandSpec {
     #[must_use]
     pub const fn by_element(mut self) -> CommandSpec {
         self.by_element = true;
+        self
+    }
+
+    /// The same row of a command whose handler brings keys into memory itself.
+    #[must_use]
+    pub const fn loads_keys(mut self) -> CommandSpec {
+        self.loads_keys = true;
         self
     }
 

@@ -176,7 +176,8 @@ pub const FAMILY: Family = Family {
             "key milliseconds value",
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
             psetex,
-        ),
+        )
+        .loads_keys(),
         Row::data(
             "set",
             -3,
@@ -186,7 +187,8 @@ pub const FAMILY: Family = Family {
             "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
             "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
             set,
-        ),
+        )
+        .loads_keys(),
         Row::data(
             "setex",
             4,
@@ -196,7 +198,8 @@ pub const FAMILY: Family = Family {
             "key seconds value",
             "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
             setex,
-        ),
+        )
+        .loads_keys(),
         Row::data(
             "setnx",
             3,
@@ -318,20 +321,25 @@ fn expire_unit(word: &[u8]) -> Option<ExpireUnit> {
 fn set(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let (key, value) = (args[0], args[1]);
     if args.len() == 2 {
-        store(ctx.tx, key, value, None);
+        store(ctx.tx, key, value, None)?;
         reply.ok();
         return Ok(());
     }
     let options = SetOptions::parse(&args[2..], true)?;
     let mut deadline = options.deadline(ctx.tx.now_ms(), "set")?;
+    let looks =
+        options.get || options.keep_ttl || options.only_if_missing || options.only_if_present;
+    if looks {
+        fetch(ctx.tx, key)?;
+    }
     let old = if options.get { ctx.tx.string(key)?.map(<[u8]>::to_vec) } else { None };
-    let exists = ctx.tx.contains(key);
+    let exists = looks && ctx.tx.contains(key);
     let refused = (options.only_if_missing && exists) || (options.only_if_present && !exists);
     if !refused {
         if options.keep_ttl {
             deadline = ctx.tx.deadline(key).flatten();
         }
-        store_until(ctx.tx, key, value, deadline, options.expire.is_some());
+        store_until(ctx.tx, key, value, deadline, options.expire.is_some())?;
     }
     match (options.get, refused) {
         (true, _) => reply.optional_bulk(old.as_deref()),
@@ -341,10 +349,17 @@ fn set(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     Ok(())
 }
 
-/// Sets the string and announces it.
-fn store(tx: &mut Txn<'_>, key: &[u8], value: &[u8], deadline: Option<u64>) {
-    tx.set_string(key, value, deadline);
+/// Brings a key into memory, for commands that are not spared it.
+fn fetch(tx: &mut Txn<'_>, key: &[u8]) -> Result {
+    tx.purge(key);
+    Ok(tx.check_backing()?)
+}
+
+/// Sets the string and announces it. Nothing need be known of the key.
+fn store(tx: &mut Txn<'_>, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result {
+    tx.overwrite(key, value, deadline)?;
     tx.notify(class::STRING, "set", key);
+    Ok(())
 }
 
 /// As [`store`]; a deadline that has passed already removes the key instead.
@@ -354,24 +369,26 @@ fn store_until(
     value: &[u8],
     deadline: Option<u64>,
     announce_expire: bool,
-) {
+) -> Result {
     if announce_expire && deadline.is_some_and(|at| at <= tx.now_ms()) {
+        fetch(tx, key)?;
         // Redis sets and then deletes; what remains is the same.
         if tx.delete(key) {
             tx.notify(class::GENERIC, "del", key);
         }
-        return;
+        return Ok(());
     }
-    store(tx, key, value, deadline);
+    store(tx, key, value, deadline)?;
     if announce_expire {
         tx.notify(class::GENERIC, "expire", key);
     }
+    Ok(())
 }
 
 fn setnx(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let is_free = !ctx.tx.contains(args[0]);
     if is_free {
-        store(ctx.tx, args[0], args[1], None);
+        store(ctx.tx, args[0], args[1], None)?;
     }
     reply.integer(i64::from(is_free));
     Ok(())
@@ -380,7 +397,7 @@ fn setnx(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result
 fn setex(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let now_ms = ctx.tx.now_ms();
     let deadline = deadline_from(integer(args[1])?, true, false, now_ms, true, "setex")?;
-    store_until(ctx.tx, args[0], args[2], Some(deadline), true);
+    store_until(ctx.tx, args[0], args[2], Some(deadline), true)?;
     reply.ok();
     Ok(())
 }
@@ -388,15 +405,14 @@ fn setex(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result
 fn psetex(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let now_ms = ctx.tx.now_ms();
     let deadline = deadline_from(integer(args[1])?, false, false, now_ms, true, "psetex")?;
-    store_until(ctx.tx, args[0], args[2], Some(deadline), true);
+    store_until(ctx.tx, args[0], args[2], Some(deadline), true)?;
     reply.ok();
     Ok(())
 }
 
 fn getset(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     reply.optional_bulk(ctx.tx.string(args[0])?);
-    store(ctx.tx, args[0], args[1], None);
-    Ok(())
+    store(ctx.tx, args[0], args[1], None)
 }
 
 fn getdel(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
@@ -555,7 +571,7 @@ fn pairs<'a>(args: &'a [&'a [u8]], command: &str) -> Result<std::slice::ChunksEx
 }
 
 fn mset(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    pairs(args, "mset")?.for_each(|pair| store(ctx.tx, pair[0], pair[1], None));
+    pairs(args, "mset")?.try_for_each(|pair| store(ctx.tx, pair[0], pair[1], None))?;
     reply.ok();
     Ok(())
 }
@@ -563,7 +579,7 @@ fn mset(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
 fn msetnx(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let all_free = pairs(args, "msetnx")?.all(|pair| !ctx.tx.contains(pair[0]));
     if all_free {
-        pairs(args, "msetnx")?.for_each(|pair| store(ctx.tx, pair[0], pair[1], None));
+        pairs(args, "msetnx")?.try_for_each(|pair| store(ctx.tx, pair[0], pair[1], None))?;
     }
     reply.integer(i64::from(all_free));
     Ok(())

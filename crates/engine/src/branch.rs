@@ -41,8 +41,8 @@ pub struct LiveBranch {
     /// Its keys.
     pub keyspace: Arc<Keyspace>,
     pub(crate) journal: BranchJournal,
-    /// Where keys are looked up that it does not have in memory.
-    pub(crate) parent: Option<Arc<Keyspace>>,
+    /// Whether what is known of it may refuse a write.
+    is_guarded: AtomicBool,
     /// Sessions on it.
     sessions: AtomicUsize,
     /// The state of the archive that it begins with; 0 of one that was there
@@ -100,11 +100,28 @@ impl Journal for BranchJournal {
 }
 
 impl LiveBranch {
+    /// main, which nobody guards.
+    pub(crate) fn main(keyspace: Arc<Keyspace>, replicator: Arc<dyn Replicator>) -> LiveBranch {
+        LiveBranch::with(BranchId::MAIN, keyspace, replicator, Revision::ZERO)
+    }
+
+    /// The branch of this row, which begins with the state `begins` of the
+    /// archive.
     pub(crate) fn new(
+        row: &Branch,
+        keyspace: Arc<Keyspace>,
+        replicator: Arc<dyn Replicator>,
+        begins: Revision,
+    ) -> LiveBranch {
+        let branch = LiveBranch::with(row.id, keyspace, replicator, begins);
+        branch.guard(row);
+        branch
+    }
+
+    fn with(
         id: BranchId,
         keyspace: Arc<Keyspace>,
         replicator: Arc<dyn Replicator>,
-        parent: Option<Arc<Keyspace>>,
         begins: Revision,
     ) -> LiveBranch {
         let journal = BranchJournal { replicator, branch: id, is_gone: AtomicBool::new(false) };
@@ -112,13 +129,19 @@ impl LiveBranch {
             id,
             keyspace,
             journal,
-            parent,
+            is_guarded: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             begins,
             is_settled: AtomicBool::new(false),
             is_counted: AtomicBool::new(begins > Revision::ZERO),
             head: AtomicU64::new(0),
         }
+    }
+
+    /// Notes what is known of it from here on.
+    pub(crate) fn guard(&self, row: &Branch) {
+        let is_guarded = row.is_readonly || row.is_merge_only || row.quota_bytes > 0;
+        self.is_guarded.store(is_guarded, Ordering::Release);
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -253,12 +276,9 @@ impl Engine {
         known: Branches,
         keyspaces: Vec<(BranchId, Arc<Keyspace>)>,
     ) {
-        // A parent's number is below its branches'.
         for (id, keyspace) in keyspaces {
-            let parent = known.get(id).and_then(|row| self.branch(row.parent));
-            let parent = parent.map(|parent| parent.keyspace.clone());
-            let replicator = self.replicator.clone();
-            self.branches.add(LiveBranch::new(id, keyspace, replicator, parent, Revision::ZERO));
+            let (row, replicator) = (known.get(id).expect("it has keys"), self.replicator.clone());
+            self.branches.add(LiveBranch::new(row, keyspace, replicator, Revision::ZERO));
         }
         *self.branches.known.write() = known;
         assert!(self.branches.branching.set(branching).is_ok(), "branches are attached once");
@@ -315,19 +335,18 @@ impl Engine {
                 String::from_utf8_lossy(&session.branch_name)
             )));
         }
-        if !command.flags.has(WRITE) && !session.exec_writes(command) {
+        let writes = command.flags.has(WRITE) || session.exec_writes(command);
+        if !writes || !branch.is_guarded.load(Ordering::Acquire) {
             return Ok(());
         }
         let known = self.branches.known.read();
         let Some(row) = known.get(branch.id) else { return Ok(()) };
-        let name = String::from_utf8_lossy(&row.name);
-        if row.is_readonly {
-            return Err(Error::new(format!("READONLY the branch '{name}' is read-only")));
-        }
-        if row.is_merge_only {
-            return Err(Error::new(format!(
-                "READONLY the branch '{name}' is written to by BRANCH MERGE only"
-            )));
+        if row.is_readonly || row.is_merge_only {
+            let name = String::from_utf8_lossy(&row.name);
+            return Err(Error::new(match row.is_readonly {
+                true => format!("READONLY the branch '{name}' is read-only"),
+                false => format!("READONLY the branch '{name}' is written to by BRANCH MERGE only"),
+            }));
         }
         check_quota(row, &branch.keyspace)
     }

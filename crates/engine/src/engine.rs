@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, Clock, DbIndex, Revision, Rng, SeededRng};
+use base::{Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
-use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions, WARM_KEYS_MAX};
+use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
 use settings::{SelectBranch, Settings};
-use smallvec::SmallVec;
 
 use crate::blocking::Blocking;
 use crate::branch::{LiveBranch, LiveBranches};
@@ -215,13 +214,7 @@ impl Engine {
         };
         let keyspace: Arc<Keyspace> = keyspace.into();
         Engine {
-            main: LiveBranch::new(
-                BranchId::MAIN,
-                keyspace.clone(),
-                replicator.clone(),
-                None,
-                Revision::ZERO,
-            ),
+            main: LiveBranch::main(keyspace.clone(), replicator.clone()),
             branches: LiveBranches::default(),
             gauges: Gauges::new(keyspace.memory_bytes() as u64),
             keyspace,
@@ -330,18 +323,9 @@ impl Engine {
 
     /// Brings keys that the session's next commands will look up near the
     /// processor. A hint that changes nothing.
-    pub fn warm(&self, session: &Session, keys: &[&[u8]]) {
+    pub fn warm(&self, session: &mut Session, keys: &[&[u8]]) {
         let branch = self.branch_of(session);
-        let missing = branch.keyspace.warm(session.db, keys);
-        // What a branch does not have is looked up there.
-        if missing > 0
-            && let Some(parent) = branch.parent.as_ref().filter(|_| branch.keyspace.is_backed())
-        {
-            let is_missing = |(at, _): &(usize, &&[u8])| missing >> at & 1 == 1;
-            let keys = keys.iter().take(WARM_KEYS_MAX).enumerate().filter(is_missing);
-            let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = keys.map(|(_, key)| *key).collect();
-            parent.warm(session.db, &keys);
-        }
+        branch.keyspace.look_ahead(session.db, keys, &mut session.buffers);
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {

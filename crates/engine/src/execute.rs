@@ -341,27 +341,40 @@ impl Engine {
         can_block: bool,
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
-        let loaded = txn.is_backed().then(|| txn.loaded());
-        if command.single_key {
-            txn.purge(argv[1]);
-        } else {
-            command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
+        let before = txn.loaded();
+        if !command.spec.loads_keys {
+            if command.single_key {
+                txn.purge(argv[1]);
+            } else {
+                command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
+            }
+            self.count_loading(session, before, txn);
+            txn.check_backing()?;
+            // In the middle of a command nothing can be put off.
+            txn.set_patience(true);
         }
-        if loaded.is_some_and(|before| before < txn.loaded()) && session.tick_ns > 0 {
+        let mut ctx =
+            Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
+        let ran = handler(&mut ctx, arguments(command, argv), reply);
+        let block = ctx.block;
+        if command.spec.loads_keys {
+            self.count_loading(session, before, txn);
+        }
+        ran?;
+        Ok(match block {
+            Some(block) => Ran::Wants(block),
+            None => Ran::Replied,
+        })
+    }
+
+    /// Counts how long it took to bring a command's keys into memory, if any had
+    /// to be.
+    fn count_loading(&self, session: &Session, before: u32, txn: &Txn<'_>) {
+        if before < txn.loaded() && session.tick_ns > 0 {
             // From where the command began: mostly nobody has to ask the clock.
             let us = self.clock.monotonic_ns().saturating_sub(session.tick_ns) / 1000;
             self.stats.tier_load_us.fetch_add(us, Ordering::Relaxed);
         }
-        txn.check_backing()?;
-        // In the middle of a command nothing can be put off.
-        txn.set_patience(true);
-        let mut ctx =
-            Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
-        handler(&mut ctx, arguments(command, argv), reply)?;
-        Ok(match ctx.block {
-            Some(block) => Ran::Wants(block),
-            None => Ran::Replied,
-        })
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]

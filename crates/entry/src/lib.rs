@@ -42,6 +42,7 @@ const HAS_DEADLINE: u32 = 1;
 const LONG_KEY: u32 = 1 << 1;
 const BOXED: u32 = 1 << 2;
 const MARKED: u32 = 1 << 3;
+const NOTED: u32 = 1 << 6;
 /// Two bits that count accesses up to three, and passes without one down.
 const HEAT: u32 = 3 << HEAT_SHIFT;
 const HEAT_SHIFT: u32 = 4;
@@ -95,11 +96,12 @@ enum Body<'a, V> {
 }
 
 /// What stays when an entry is laid out anew.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Meta {
     revision: u64,
     access: u32,
     marked: bool,
+    noted: bool,
     heat: u32,
     deadline: Option<u64>,
 }
@@ -117,14 +119,14 @@ impl<V> Entry<V> {
     #[must_use]
     pub fn inline(key: &[u8], value: &[u8], deadline: Option<u64>) -> Entry<V> {
         assert!(value.len() <= INLINE_BYTES_MAX, "{} bytes do not fit inline", value.len());
-        let meta = Meta { revision: 0, access: 0, marked: false, heat: 0, deadline };
+        let meta = Meta { deadline, ..Meta::default() };
         Entry::build(key, Body::Inline(value), meta)
     }
 
     /// An entry whose value has an allocation of its own.
     #[must_use]
     pub fn boxed(key: &[u8], value: Box<V>, deadline: Option<u64>) -> Entry<V> {
-        let meta = Meta { revision: 0, access: 0, marked: false, heat: 0, deadline };
+        let meta = Meta { deadline, ..Meta::default() };
         Entry::build(key, Body::Boxed(leak(value)), meta)
     }
 
@@ -291,8 +293,23 @@ impl<V> Entry<V> {
 
     /// Sets the owner's bit.
     pub fn set_marked(&mut self, marked: bool) {
+        self.set_flag(MARKED, marked);
+    }
+
+    /// Another bit for the owner's use.
+    #[must_use]
+    pub fn noted(&self) -> bool {
+        self.has(NOTED)
+    }
+
+    /// Sets the owner's other bit.
+    pub fn set_noted(&mut self, noted: bool) {
+        self.set_flag(NOTED, noted);
+    }
+
+    fn set_flag(&mut self, flag: u32, is_set: bool) {
         let word = self.access_and_flags();
-        let wanted = if marked { word | MARKED } else { word & !MARKED };
+        let wanted = if is_set { word | flag } else { word & !flag };
         self.header().access_and_flags.store(wanted, Ordering::Relaxed);
     }
 
@@ -309,6 +326,7 @@ impl<V> Entry<V> {
         flags |= if long_key { LONG_KEY } else { 0 };
         flags |= if matches!(body, Body::Boxed(_)) { BOXED } else { 0 };
         flags |= if meta.marked { MARKED } else { 0 };
+        flags |= if meta.noted { NOTED } else { 0 };
         flags |= meta.heat << HEAT_SHIFT;
         let value = match &body {
             Body::Inline(value) => *value,
@@ -357,6 +375,7 @@ impl<V> Entry<V> {
             revision: self.revision(),
             access: self.access(),
             marked: self.marked(),
+            noted: self.noted(),
             heat: self.heat(),
             deadline: self.deadline(),
         }

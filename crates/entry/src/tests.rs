@@ -12,6 +12,7 @@ struct Model {
     revision: u64,
     access: u32,
     marked: bool,
+    noted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ enum Step {
     Revision(u64),
     Access(u32),
     Mark(bool),
+    Note(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         any::<u64>().prop_map(Step::Revision),
         (0u32..1 << 24).prop_map(Step::Access),
         any::<bool>().prop_map(Step::Mark),
+        any::<bool>().prop_map(Step::Note),
     ]
 }
 
@@ -52,7 +55,7 @@ fn check(entry: &Entry<Counted>, model: &Model) {
     assert_eq!(entry.deadline(), model.deadline);
     assert_eq!(entry.revision(), model.revision);
     assert_eq!(entry.access(), model.access);
-    assert_eq!(entry.marked(), model.marked);
+    assert_eq!((entry.marked(), entry.noted()), (model.marked, model.noted));
     match (entry.content(), &model.value) {
         (Content::Inline(found), ModelValue::Inline(expected)) => assert_eq!(found, expected),
         (Content::Boxed(found), ModelValue::Boxed(expected)) => assert_eq!(found.0, *expected),
@@ -69,6 +72,7 @@ fn run(key: Vec<u8>, steps: Vec<Step>) {
         revision: 0,
         access: 0,
         marked: false,
+        noted: false,
     };
     let mut entry: Entry<Counted> = Entry::inline(&model.key, b"first", None);
     check(&entry, &model);
@@ -108,6 +112,10 @@ fn run(key: Vec<u8>, steps: Vec<Step>) {
             Step::Mark(marked) => {
                 entry.set_marked(marked);
                 model.marked = marked;
+            }
+            Step::Note(noted) => {
+                entry.set_noted(noted);
+                model.noted = noted;
             }
         }
         check(&entry, &model);

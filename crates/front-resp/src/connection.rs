@@ -387,7 +387,7 @@ impl Connection {
 
     /// Brings the keys of the requests to come near the processor; answers how
     /// many bytes those requests take.
-    fn look_ahead(&self, bytes: &[u8]) -> usize {
+    fn look_ahead(&mut self, bytes: &[u8]) -> usize {
         let mut keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = SmallVec::new();
         let mut ahead = 0;
         while keys.len() < WARM_KEYS_MAX
@@ -397,7 +397,7 @@ impl Connection {
             ahead += len;
         }
         if keys.len() >= WARM_KEYS_MIN {
-            self.engine.warm(&self.session, &keys);
+            self.engine.warm(&mut self.session, &keys);
         }
         ahead
     }

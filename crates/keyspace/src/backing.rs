@@ -20,6 +20,7 @@ use crate::shard::{Db, SHARD_BITS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
 use crate::txn::Look;
 use crate::value::Value;
+use crate::warm::Foreseen;
 
 pub use asking::{Backing, BackingError, Knowing, Stored};
 
@@ -234,7 +235,7 @@ impl Db {
 
     /// What is to be remembered of a key that goes.
     pub(crate) fn note_removed(&mut self, hash: u64, key: &[u8], revision: Revision) {
-        self.own.note(hash, 0, revision.0);
+        self.own.note_away(hash, revision.0);
         match &mut self.backed {
             Some(backed) => backed.note_removal(hash, key, revision),
             None => self.forgotten_removal = revision,
@@ -482,6 +483,38 @@ impl Db {
         Ok(true)
     }
 
+    /// Whether a key exists that the table does not hold, as far as that can be
+    /// told at once; that it does, only if it has no deadline.
+    pub(crate) fn presence(&self, hash: u64, key: &[u8], foreseen: &Foreseen) -> Option<bool> {
+        match &self.backed {
+            Some(backed) if !self.knows_missing(hash, key) => {
+                // What was changed here may stand here, whatever was inherited.
+                if !self.own.lacks(hash) {
+                    return None;
+                }
+                let presence = foreseen.presence(self.space, hash, key);
+                presence.or_else(|| backed.backing.presence(self.space, hash, key))
+            }
+            _ => Some(false),
+        }
+    }
+
+    /// Whether a key without an entry can be overwritten on somebody's word that
+    /// it exists: its deadline, if it has one, is in no index.
+    pub(crate) fn takes_unread(&self) -> bool {
+        self.backed.as_ref().is_none_or(|backed| !backed.evicts)
+    }
+
+    /// A key that stands in the backing only is about to be overwritten.
+    pub(crate) fn supersede(&mut self) -> Result<(), BackingError> {
+        let space = self.space;
+        if let Some(backed) = &mut self.backed {
+            backed.count_down(space)?;
+        }
+        self.settle();
+        Ok(())
+    }
+
     /// The scan position behind the bucket at `position`.
     pub(crate) fn bucket_end(&self, position: u64) -> u64 {
         (place_of(position) as u64 + 1) << BUCKET_POSITION_BITS
@@ -499,8 +532,8 @@ impl Db {
         let backed = self.backed.as_mut().expect("the caller asked its backing");
         backed.count_down(space)?;
         backed.looked_in_vain.1 = 0;
-        let entry = entry_of(key, stored, access);
-        self.insert(hash, entry);
+        self.own.came_back(stored.revision.0);
+        self.add(hash, entry_of(key, stored, access));
         Ok(())
     }
 

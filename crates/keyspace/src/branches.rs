@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use base::{BranchId, Revision, leb128};
 
 use crate::effect::{Effect, Effects};
+use gone::Life;
 pub use merges::{Merged, OpenMerge, Settled, Verdict};
 
 /// The name of the branch that always exists.
@@ -69,7 +70,7 @@ pub struct Tag {
 pub struct Branches {
     by_id: BTreeMap<BranchId, Branch>,
     /// Those that are gone and that others come from, see [`gone`].
-    gone: BTreeMap<BranchId, Branch>,
+    gone: BTreeMap<Life, Branch>,
     tags: BTreeMap<Vec<u8>, Tag>,
     /// The greatest id that was ever given.
     last: u32,
@@ -251,7 +252,7 @@ impl Branches {
     pub fn pins(&self) -> impl Iterator<Item = Revision> {
         let tags = self.tags.values().map(|tag| tag.revision);
         let forks = self.by_id.values().map(|branch| branch.forked);
-        let merged = self.merged.iter().filter(|merged| self.exists(merged.from));
+        let merged = self.merged.iter().filter(|it| self.is_there(it.from, it.revision));
         tags.chain(forks).chain(merged.map(|merged| merged.revision))
     }
 
@@ -316,7 +317,9 @@ impl Branches {
                     if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
                         return Err("there is no such parent");
                     }
-                    self.begins_anew(branch.id);
+                    if let Some(was) = self.by_id.get(&branch.id).cloned() {
+                        self.is_over(was);
+                    }
                     self.last = self.last.max(branch.id.0);
                     self.by_id.insert(branch.id, branch.clone());
                     return Ok(Some(Turn::Fork { branch, state }));
@@ -324,7 +327,7 @@ impl Branches {
                 Effect::BranchGone { branch } => {
                     let row = self.by_id.remove(&branch).ok_or("there is no such branch")?;
                     self.tags.retain(|_, tag| tag.branch != branch);
-                    self.is_gone(row);
+                    self.is_over(row);
                     return Ok(Some(Turn::Gone(branch)));
                 }
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
@@ -370,7 +373,8 @@ impl Branches {
     }
 
     fn both_exist(&self, a: BranchId, b: BranchId) -> Result<(), &'static str> {
-        if self.exists(a) && self.exists(b) {
+        let now = Revision(u64::MAX);
+        if self.is_there(a, now) && self.is_there(b, now) {
             Ok(())
         } else {
             Err("a merge of a branch that is not there")
@@ -381,11 +385,10 @@ impl Branches {
     pub fn encode(&self, out: &mut Vec<u8>) {
         leb128::put(out, u64::from(self.last));
         leb128::put(out, (self.by_id.len() + self.gone.len()) as u64);
-        for (rows, flags) in [(&self.by_id, 0), (&self.gone, GONE)] {
-            for branch in rows.values() {
-                leb128::put(out, branch.forked.0);
-                out.extend_from_slice(&branch.encode_with(flags));
-            }
+        let there = self.by_id.values().map(|row| (row, 0));
+        for (branch, flags) in there.chain(self.gone.values().map(|row| (row, GONE))) {
+            leb128::put(out, branch.forked.0);
+            out.extend_from_slice(&branch.encode_with(flags));
         }
         leb128::put(out, self.tags.len() as u64);
         for (name, tag) in &self.tags {
@@ -416,8 +419,11 @@ impl Branches {
             if branch.id.0 > last {
                 return Err("a branch's number was never given");
             }
-            let rows = if is_gone { &mut gone } else { &mut by_id };
-            rows.insert(branch.id, branch);
+            if is_gone {
+                gone.insert((branch.id, forked), branch);
+            } else {
+                by_id.insert(branch.id, branch);
+            }
         }
         let mut tags = BTreeMap::new();
         for _ in 0..leb128::take(bytes)? {

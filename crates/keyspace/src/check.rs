@@ -36,6 +36,9 @@ impl Keyspace {
         if let Some(what) = db.check_backed() {
             return Err(what);
         }
+        if let Some(what) = db.own.check(db.table.iter()) {
+            return Err(what);
+        }
         let (mut keys, mut bytes, mut deadlines) = (0, 0, BTreeSet::new());
         for entry in db.table.iter() {
             let key = entry.key().escape_ascii();

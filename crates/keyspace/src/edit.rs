@@ -133,8 +133,7 @@ impl Txn<'_> {
         }
         let after = entry_bytes(entry);
         let revision = recorder.revision();
-        db.own.note(hash, found.0, revision.0);
-        entry.set_revision(revision.0);
+        db.own.change(entry, revision);
         db.entry_bytes = db.entry_bytes - before + after;
         shard.last_revision = revision;
         if is_empty {
@@ -238,8 +237,7 @@ impl Txn<'_> {
             ContentMut::Boxed(_) => unreachable!("the type was checked"),
         };
         entry.set_marked(true);
-        db.own.note(hash, entry.revision(), revision.0);
-        entry.set_revision(revision.0);
+        db.own.change(entry, revision);
         db.entry_bytes = db.entry_bytes - before + entry_bytes(entry);
         Ok(len)
     }
@@ -264,8 +262,7 @@ impl Txn<'_> {
                 let before = entry_bytes(entry);
                 recorder.throw_away(entry.set_inline(text));
                 entry.set_marked(false);
-                db.own.note(hash, entry.revision(), revision.0);
-                entry.set_revision(revision.0);
+                db.own.change(entry, revision);
                 db.entry_bytes = db.entry_bytes - before + entry_bytes(entry);
             }
             None => self.insert(db_index, Entry::inline(key, text, None), revision),

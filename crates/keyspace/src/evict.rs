@@ -141,6 +141,8 @@ impl Db {
         let old = self.table.remove(hash, key).expect("just seen");
         let bytes = entry_bytes(&old);
         self.entry_bytes -= bytes;
+        self.own.went(&old);
+        self.own.note_away(hash, old.revision());
         // The deadline stays in the index: the key is due then all the same.
         self.backed.as_mut().expect("only backed databases evict").note_evicted(hash);
         evicted.keys += 1;

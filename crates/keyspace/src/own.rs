@@ -1,15 +1,21 @@
-//! What a branch has changed itself: how many keys, and when last.
+//! What a branch has changed itself: how many keys, and when last; and what
+//! the branches that begin with it may ask of keys that it has changed since.
 //!
 //! A key counts once it was written or removed, however often, and goes on to
-//! count when it becomes again what it was. Its hash is remembered the first
-//! time, which the revision of its entry tells; of main nothing is remembered.
+//! count when it becomes again what it was. Of a key in memory the revision of
+//! its entry tells; of others the hash is remembered; of main nothing is.
+//!
+//! Whether a key existed when the newest branch began is noted in its entry by
+//! the first change since.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use base::{DbIndex, Revision, SpaceId};
+use entry::Entry;
 
 use crate::shard::{Keyspace, SHARD_BITS, SHARDS};
+use crate::value::Value;
 
 /// Hashes are hashes already. Those of a shard begin alike.
 #[derive(Debug, Default)]
@@ -29,47 +35,145 @@ impl Hasher for AsItIs {
     }
 }
 
-/// The keys of one database's part of a shard that a branch has changed.
-#[derive(Debug, Default)]
+/// Of one database's part of a shard: see the module's documentation.
+#[derive(Debug)]
 pub(crate) struct Own {
-    /// Changes from this revision on are the branch's own; 0: nobody counts.
+    /// Changes from this revision on are the branch's own; the greatest there
+    /// is where nobody counts.
     from: u64,
-    /// Whether there were no other changes than those that are noted.
+    /// Whether there were no other changes than those that are counted.
     is_whole: bool,
-    hashes: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    /// Entries that were changed since.
+    here: usize,
+    /// The hashes of keys that were changed and have no entry.
+    away: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    /// The revision by which the newest branch began that begins with this one;
+    /// 0 if that is not known.
+    fork: u64,
+    /// The newest change since then after which an entry does not tell whether
+    /// its key existed then.
+    unclear: u64,
+}
+
+impl Default for Own {
+    fn default() -> Own {
+        Own::begin(u64::MAX, false)
+    }
 }
 
 impl Own {
-    fn begin(from: Revision, is_whole: bool) -> Own {
-        Own { from: from.0, is_whole, ..Own::default() }
+    fn begin(from: u64, is_whole: bool) -> Own {
+        Own { from, is_whole, here: 0, away: HashSet::default(), fork: 0, unclear: 0 }
     }
 
     /// One that counts from where this does, and has nothing.
     pub(crate) fn anew(&self) -> Own {
-        Own::begin(Revision(self.from), self.from > 0)
+        Own::begin(self.from, self.is_counting())
     }
 
-    /// Whether changes are to be noted.
+    /// Whether changes are counted.
     pub(crate) fn is_counting(&self) -> bool {
-        self.from > 0
+        self.from < u64::MAX
     }
 
-    /// Whether a key is known not to have been changed.
+    /// Whether a key without an entry is known not to have been changed.
     pub(crate) fn lacks(&self, hash: u64) -> bool {
-        self.is_whole && !self.hashes.contains(&hash)
+        self.is_whole && !self.away.contains(&hash)
     }
 
-    /// A key whose last change was at `before`, 0 for none, is changed at `now`.
+    /// An entry comes where none was.
     #[inline]
-    pub(crate) fn note(&mut self, hash: u64, before: u64, now: u64) {
-        if before < self.from && now >= self.from {
-            self.hashes.insert(hash);
+    pub(crate) fn came(&mut self, hash: u64, revision: u64) {
+        if revision >= self.from {
+            self.here += 1;
+            self.away.remove(&hash);
         }
+    }
+
+    /// An entry goes.
+    pub(crate) fn went(&mut self, entry: &Entry<Value>) {
+        self.here -= usize::from(entry.revision() >= self.from);
+    }
+
+    /// A key without an entry was changed last at `revision`.
+    pub(crate) fn note_away(&mut self, hash: u64, revision: u64) {
+        if revision >= self.from {
+            self.away.insert(hash);
+        }
+    }
+
+    /// An entry is about to be changed in place, and gets the revision.
+    #[inline]
+    pub(crate) fn change(&mut self, entry: &mut Entry<Value>, revision: Revision) {
+        let before = entry.revision();
+        self.here += usize::from(before < self.from && revision.0 >= self.from);
+        if before <= self.fork {
+            let was_there = self.outlives(entry, revision.0);
+            entry.set_noted(was_there);
+        }
+        entry.set_revision(revision.0);
+    }
+
+    /// An entry is about to take the place of another one of the same key.
+    pub(crate) fn replace(&mut self, old: &Entry<Value>, entry: &mut Entry<Value>) {
+        let (before, now) = (old.revision(), entry.revision());
+        self.here += usize::from(before < self.from && now >= self.from);
+        self.here -= usize::from(before >= self.from && now < self.from);
+        let was_there = if before > self.fork { old.noted() } else { self.outlives(old, now) };
+        entry.set_noted(was_there);
+    }
+
+    /// Whether what is true of an entry at the fork needs no deadline to be told.
+    fn outlives(&mut self, entry: &Entry<Value>, now: u64) -> bool {
+        let has_deadline = entry.deadline().is_some();
+        if has_deadline {
+            self.unclear = self.unclear.max(now);
+        }
+        !has_deadline
+    }
+
+    /// An entry comes from elsewhere, of which nothing is noted.
+    pub(crate) fn came_back(&mut self, revision: u64) {
+        if revision > self.fork {
+            self.unclear = self.unclear.max(revision);
+        }
+    }
+
+    /// The revision begins a branch that begins with this one.
+    pub(crate) fn note_fork(&mut self, revision: Revision) {
+        (self.fork, self.unclear) = (revision.0, 0);
+    }
+
+    /// Whether a key existed, and had no deadline, at a revision after which its
+    /// `entry` was changed, where `last_removal` was the newest in the shard.
+    pub(crate) fn existed(
+        &self,
+        entry: &Entry<Value>,
+        at: Revision,
+        last_removal: Revision,
+    ) -> Option<bool> {
+        if self.fork == 0 || self.fork != at.0 {
+            return None;
+        }
+        if entry.noted() {
+            return Some(true);
+        }
+        (last_removal <= at && self.unclear <= at.0).then_some(false)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         // The table has a byte of its own for each place.
-        self.hashes.capacity() * (size_of::<u64>() + 1)
+        self.away.capacity() * (size_of::<u64>() + 1)
+    }
+
+    /// What does not agree with these entries.
+    pub(crate) fn check<'e>(
+        &self,
+        entries: impl Iterator<Item = &'e Entry<Value>>,
+    ) -> Option<String> {
+        let here = entries.filter(|entry| entry.revision() >= self.from).count();
+        (here != self.here)
+            .then(|| format!("{} keys in memory count as changed, {here} are", self.here))
     }
 }
 
@@ -93,7 +197,11 @@ impl Keyspace {
     /// before are not asked for.
     pub fn count_own(&self, from: Revision, is_whole: bool) {
         for index in 0..SHARDS {
-            self.lock(index).dbs.iter_mut().for_each(|db| db.own = Own::begin(from, is_whole));
+            for db in &mut self.lock(index).dbs {
+                let changed = |entry: &&entry::Entry<Value>| entry.revision() >= from.0;
+                let here = db.table.iter().filter(changed).count();
+                db.own = Own { here, ..Own::begin(from.0, is_whole) };
+            }
         }
     }
 
@@ -102,7 +210,10 @@ impl Keyspace {
         let index = Keyspace::shard_of_hash(hash);
         let mut shard = self.lock(index);
         if let Some(db) = shard.dbs.iter_mut().find(|db| db.space == space) {
-            db.own.hashes.insert(hash);
+            let from = db.own.from;
+            if db.table.find(hash, |entry| entry.revision() >= from).is_none() {
+                db.own.away.insert(hash);
+            }
             self.recount(index, db);
         }
     }
@@ -120,7 +231,7 @@ impl Keyspace {
             newest = newest.max(shard.last_revision);
             for (own, db) in all.iter_mut().zip(&shard.dbs) {
                 own.space = db.space;
-                own.changed += db.own.hashes.len() as u64;
+                own.changed += (db.own.here + db.own.away.len()) as u64;
                 own.keys += db.len() as u64;
             }
         }

@@ -2,24 +2,68 @@
 //! branch asks of its parent before it asks the archive, or nothing at all.
 
 use base::{DbIndex, Revision, SpaceId};
+use entry::Entry;
 
 use crate::backing::Stored;
-use crate::shard::{Keyspace, entry_bytes, value_of};
+use crate::shard::{Keyspace, Shard, entry_bytes, value_of};
 use crate::txn::Txn;
+use crate::value::Value;
 
-/// What memory can tell of a key.
+/// What memory can tell of a key, of which `T` is asked.
 #[derive(Debug)]
-pub enum Peek {
-    /// It held this.
-    Is(Stored),
+pub enum Peek<T> {
+    /// It existed, and this is what was asked.
+    Is(T),
     /// It did not exist.
     Absent,
+    /// It was what it was below: this branch has never changed it.
+    Below,
     /// It has changed since, or is not in memory, or takes long to copy.
     Unknown,
 }
 
 /// Bytes of a value that is copied with a shard locked which others wait for.
 const COPIED_BYTES_MAX: usize = 64 << 10;
+
+/// A key at an earlier revision; its entry, if it has not changed since.
+fn as_of<'s>(
+    shard: &'s Shard,
+    space: SpaceId,
+    hash: u64,
+    key: &[u8],
+    at: Revision,
+) -> Peek<Option<&'s Entry<Value>>> {
+    let Some(db) = shard.dbs.iter().find(|db| db.space == space) else { return Peek::Unknown };
+    match db.table.get(hash, key) {
+        Some(entry) if entry.revision() <= at.0 => Peek::Is(Some(entry)),
+        Some(entry) => match db.own.existed(entry, at, shard.last_removal) {
+            Some(true) => Peek::Is(None),
+            Some(false) => Peek::Absent,
+            None => Peek::Unknown,
+        },
+        // It may have been there and gone, to come back later.
+        None if db.knows_missing(hash, key) && shard.last_removal <= at => Peek::Absent,
+        None if db.own.lacks(hash) && !db.knows_missing(hash, key) => Peek::Below,
+        None => Peek::Unknown,
+    }
+}
+
+/// See [`Keyspace::peek_presence`].
+pub(crate) fn presence(
+    shard: &Shard,
+    space: SpaceId,
+    hash: u64,
+    key: &[u8],
+    at: Revision,
+) -> Peek<()> {
+    match as_of(shard, space, hash, key, at) {
+        Peek::Is(Some(entry)) if entry.deadline().is_some() => Peek::Unknown,
+        Peek::Is(_) => Peek::Is(()),
+        Peek::Absent => Peek::Absent,
+        Peek::Below => Peek::Below,
+        Peek::Unknown => Peek::Unknown,
+    }
+}
 
 impl Keyspace {
     /// Under which space and hash the backing would be asked for a key; `None`
@@ -42,22 +86,25 @@ impl Keyspace {
     /// The key of `space` as it was at `at`, whoever has the space now. `hash`
     /// is that under this keyspace's seed. Locks the key's shard.
     #[must_use]
-    pub fn peek(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek {
+    pub fn peek(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<Stored> {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
-        let Some(db) = shard.dbs.iter().find(|db| db.space == space) else { return Peek::Unknown };
-        match db.table.get(hash, key) {
-            Some(entry) if entry.revision() <= at.0 && entry_bytes(entry) <= COPIED_BYTES_MAX => {
-                Peek::Is(Stored {
-                    value: value_of(entry).to_value(),
-                    deadline: entry.deadline(),
-                    revision: Revision(entry.revision()),
-                })
-            }
-            // It may have been there and gone, to come back later.
-            Some(_) => Peek::Unknown,
-            None if shard.last_removal <= at && db.knows_missing(hash, key) => Peek::Absent,
-            None => Peek::Unknown,
+        match as_of(&shard, space, hash, key, at) {
+            Peek::Is(Some(entry)) if entry_bytes(entry) <= COPIED_BYTES_MAX => Peek::Is(Stored {
+                value: value_of(entry).to_value(),
+                deadline: entry.deadline(),
+                revision: Revision(entry.revision()),
+            }),
+            Peek::Absent => Peek::Absent,
+            Peek::Below => Peek::Below,
+            Peek::Is(_) | Peek::Unknown => Peek::Unknown,
         }
+    }
+
+    /// As [`Keyspace::peek`], of whether it existed without a deadline.
+    #[must_use]
+    pub fn peek_presence(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<()> {
+        let shard = self.lock(Keyspace::shard_of_hash(hash));
+        presence(&shard, space, hash, key, at)
     }
 
     /// Keys may have been removed up to `revision`, and databases have changed
@@ -110,7 +157,6 @@ impl Txn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::Value;
     use crate::{Buffers, EncodingLimits, Journal, Scope, TxnOptions};
 
     struct Unchanged;

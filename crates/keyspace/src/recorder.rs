@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::event::{Event, class};
 use crate::shard::Db;
 use crate::value::Value;
+use crate::warm::Foreseen;
 
 /// Where transactions get their revisions and leave their effects.
 ///
@@ -37,12 +38,14 @@ pub struct Buffers {
     first_db: DbIndex,
     pub(crate) events: RefCell<Vec<Event>>,
     pub(crate) garbage: Vec<Garbage>,
+    /// What a look ahead found out for the transactions to come.
+    pub(crate) foreseen: Foreseen,
 }
 
 impl Buffers {
     /// As they are after a transaction with these effects and events.
     pub(crate) fn of(first_db: DbIndex, effects: Vec<u8>, events: Vec<Event>) -> Buffers {
-        Buffers { effects, first_db, events: RefCell::new(events), garbage: Vec::new() }
+        Buffers { effects, first_db, events: RefCell::new(events), ..Buffers::default() }
     }
 
     /// The last transaction's effects, empty if nobody wanted them. If it made

@@ -49,7 +49,7 @@ pub(crate) struct Db {
     pub(crate) forgotten_removal: Revision,
     /// Keys removed, where somebody wants to know.
     pub(crate) removals: Option<Box<Table<Removed>>>,
-    /// The keys that a branch has changed itself.
+    /// What a branch has changed itself, and what its own branches may ask.
     pub(crate) own: Own,
     /// What the shard's memory gauge counts of this database.
     counted_bytes: usize,
@@ -76,58 +76,59 @@ impl Db {
     }
 
     /// Adds or replaces; answers what stood there.
-    pub(crate) fn insert(&mut self, hash: u64, entry: Entry<Value>) -> Option<Entry<Value>> {
-        self.note_inserted(hash, entry.key());
+    pub(crate) fn insert(&mut self, hash: u64, mut entry: Entry<Value>) -> Option<Entry<Value>> {
+        let Some(found) = self.table.get_mut(hash, entry.key()) else {
+            self.add(hash, entry);
+            return None;
+        };
+        self.own.replace(found, &mut entry);
         self.entry_bytes += entry_bytes(&entry);
-        let (deadline, revision) = (entry.deadline(), entry.revision());
-        let old = self.table.insert(hash, entry);
-        self.own.note(hash, old.as_ref().map_or(0, Entry::revision), revision);
+        let deadline = entry.deadline();
+        let old = std::mem::replace(found, entry);
         // The old entry leaves the index first: both may have one deadline.
-        old.iter().for_each(|old| self.forget(hash, old));
+        self.forget(hash, &old);
         deadline.into_iter().for_each(|at| {
             self.deadlines.insert((at, hash));
         });
-        old
+        Some(old)
     }
 
-    /// Makes the key this string, whatever it was, by one lookup. `begin` is
-    /// told whether the key existed, before anything changes, and answers the
-    /// revision or ends it there. An overwrite counts as an access if `touch`.
-    pub(crate) fn set_string<E>(
+    /// Adds an entry whose key has none.
+    pub(crate) fn add(&mut self, hash: u64, entry: Entry<Value>) {
+        self.note_inserted(hash, entry.key());
+        self.entry_bytes += entry_bytes(&entry);
+        self.own.came(hash, entry.revision());
+        entry.deadline().into_iter().for_each(|at| {
+            self.deadlines.insert((at, hash));
+        });
+        self.table.add(hash, entry);
+    }
+
+    /// Makes a key that has an entry this string, whatever it was, by one lookup.
+    /// `begin` is called before anything changes, and answers the revision or
+    /// ends it there. It counts as an access if the string says so. `None`, and
+    /// nothing happens, where there is no entry.
+    pub(crate) fn overwrite<E>(
         &mut self,
         hash: u64,
         string: &StringWrite<'_>,
-        begin: impl FnOnce(bool) -> Result<Revision, E>,
-    ) -> Result<Option<Box<Value>>, E> {
-        let &StringWrite { key, value, deadline, access, touch } = string;
-        let found = self.table.get_mut(hash, key);
-        let revision = begin(found.is_some())?;
-        let is_inline = value.len() <= entry::INLINE_BYTES_MAX;
-        match found {
-            // The common overwrite allocates nothing when the size fits.
-            Some(entry) if is_inline && entry.deadline() == deadline => {
-                let before = entry_bytes(entry);
-                let old = entry.set_inline(value);
-                entry.set_marked(false);
-                self.own.note(hash, entry.revision(), revision.0);
-                entry.set_revision(revision.0);
-                if touch {
-                    entry.touch(access);
-                }
-                self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
-                Ok(old)
+        begin: impl FnOnce() -> Result<Revision, E>,
+    ) -> Result<Option<Option<Box<Value>>>, E> {
+        let Some(entry) = self.table.get_mut(hash, string.key) else { return Ok(None) };
+        let revision = begin()?;
+        // The common overwrite allocates nothing when the size fits.
+        if string.value.len() <= entry::INLINE_BYTES_MAX && entry.deadline() == string.deadline {
+            let before = entry_bytes(entry);
+            self.own.change(entry, revision);
+            let old = entry.set_inline(string.value);
+            entry.set_marked(false);
+            if string.touch {
+                entry.touch(string.access);
             }
-            _ => {
-                let mut entry = if is_inline {
-                    Entry::inline(key, value, deadline)
-                } else {
-                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
-                };
-                entry.set_revision(revision.0);
-                entry.set_access(access);
-                Ok(self.insert(hash, entry).and_then(Entry::into_boxed))
-            }
+            self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
+            return Ok(Some(old));
         }
+        Ok(Some(self.insert(hash, string.entry(revision)).and_then(Entry::into_boxed)))
     }
 
     /// Removes a key, as a change of `revision`.
@@ -138,6 +139,7 @@ impl Db {
         revision: Revision,
     ) -> Option<Entry<Value>> {
         let old = self.table.remove(hash, key)?;
+        self.own.went(&old);
         self.forget(hash, &old);
         self.note_removed(hash, key, revision);
         Some(old)
@@ -164,6 +166,7 @@ impl Db {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry<Value>> + use<> {
         self.deadlines.clear();
         self.entry_bytes = 0;
+        self.own = self.own.anew();
         self.table.drain()
     }
 
@@ -191,13 +194,29 @@ impl Db {
 /// or not.
 pub type Spaces = Vec<(DbIndex, SpaceId, [u64; SHARDS])>;
 
-/// What [`Db::set_string`] puts where.
+/// A string that a key is to be.
 pub(crate) struct StringWrite<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) deadline: Option<u64>,
     pub(crate) access: u32,
+    /// Whether to overwrite counts as an access.
     pub(crate) touch: bool,
+}
+
+impl StringWrite<'_> {
+    /// As a new entry.
+    pub(crate) fn entry(&self, revision: Revision) -> Entry<Value> {
+        let &StringWrite { key, value, deadline, access, .. } = self;
+        let mut entry = if value.len() <= entry::INLINE_BYTES_MAX {
+            Entry::inline(key, value, deadline)
+        } else {
+            Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+        };
+        entry.set_revision(revision.0);
+        entry.set_access(access);
+        entry
+    }
 }
 
 /// Heap bytes of an entry with its value.

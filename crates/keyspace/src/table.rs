@@ -211,6 +211,13 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         if let Some(found) = self.get_mut(hash, element.key()) {
             return Some(std::mem::replace(found, element));
         }
+        self.add(hash, element);
+        None
+    }
+
+    /// Adds an element whose key no other one has.
+    pub fn add(&mut self, hash: u64, element: T) {
+        debug_assert!(self.get(hash, element.key()).is_none(), "a key stands in a table once");
         if self.directory.is_empty() {
             self.directory.push(0);
             let elements = HashTable::new().into();
@@ -230,7 +237,6 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         elements.insert_unique(spread(hash), element, |e| spread(hash_under(seed, e.key())));
         self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
         self.len += 1;
-        None
     }
 
     /// Removes the element with this key.

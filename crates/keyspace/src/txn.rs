@@ -316,27 +316,60 @@ impl<'t> Txn<'t> {
 
     // ---- whole keys ----
 
-    /// Makes the key this string, whatever it was.
+    /// Makes the key this string, whatever it was. Its caller has brought it into
+    /// memory before, or sees to [`Txn::backing_error`].
     pub fn set_string(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) {
-        self.purge(key);
-        let (index, hash) = self.keyspace.locate(key);
-        let db_index = self.db;
-        self.changed(index, db_index);
-        let access = access_clock(self.options.now_ms);
-        let string = StringWrite { key, value, deadline, access, touch: self.options.touch };
-        let (shard, recorder) = self.split(index);
-        let (db, newest) = (&mut shard.dbs[usize::from(db_index)], &mut shard.last_revision);
-        let mut is_new = false;
-        let Ok(old) = db.set_string(hash, &string, |existed| {
-            is_new = !existed;
-            let effect = Effect::StrSet { value, deadline };
-            *newest = recorder.on_key(db_index, key, existed, &effect);
-            Ok::<_, Infallible>(*newest)
-        });
-        recorder.throw_away(old);
-        if is_new {
-            recorder.notify(class::NEW, "new", db_index, key);
+        if let Err(error) = self.overwrite(key, value, deadline) {
+            self.backing_error.get_or_insert(error);
         }
+    }
+
+    /// Makes the key this string, whatever it was, which need not be in memory
+    /// and is not brought there if it is known whether it exists.
+    ///
+    /// # Errors
+    /// When that cannot be found out; nothing has changed then. See also
+    /// [`Txn::has_later`].
+    pub fn overwrite(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        deadline: Option<u64>,
+    ) -> Result<(), BackingError> {
+        let (index, hash) = self.keyspace.locate(key);
+        let (db_index, access) = (self.db, access_clock(self.options.now_ms));
+        let string = StringWrite { key, value, deadline, access, touch: self.options.touch };
+        let effect = Effect::StrSet { value, deadline };
+        self.remove_due(index, hash, key);
+        loop {
+            let (shard, recorder) = self.split(index);
+            let part = &mut shard.dbs[usize::from(db_index)];
+            let begin = || Ok::<_, Infallible>(recorder.on_key(db_index, key, true, &effect));
+            let Ok(overwritten) = part.overwrite(hash, &string, begin);
+            if let Some(old) = overwritten {
+                shard.last_revision = recorder.revision();
+                recorder.throw_away(old);
+                break;
+            }
+            // It may be due as soon as it is there.
+            let Some(existed) = self.learn(index, hash, key)? else { continue };
+            let (shard, recorder) = self.split(index);
+            let part = &mut shard.dbs[usize::from(db_index)];
+            if existed {
+                part.supersede()?;
+            }
+            shard.last_revision = recorder.on_key(db_index, key, existed, &effect);
+            let mut entry = string.entry(shard.last_revision);
+            // As it did when the newest branch began: it has never changed here.
+            entry.set_noted(existed);
+            part.add(hash, entry);
+            if !existed {
+                recorder.notify(class::NEW, "new", db_index, key);
+            }
+            break;
+        }
+        self.changed(index, db_index);
+        Ok(())
     }
 
     /// Makes the key this value, whatever it was. An empty collection removes
@@ -421,9 +454,8 @@ impl<'t> Txn<'t> {
         let db = &mut shard.dbs[db];
         let entry = db.table.get_mut(hash, key).expect("just seen");
         db.entry_bytes -= entry.heap_bytes();
+        db.own.change(entry, revision);
         entry.set_deadline(deadline);
-        db.own.note(hash, entry.revision(), revision.0);
-        entry.set_revision(revision.0);
         db.entry_bytes += entry.heap_bytes();
         before.into_iter().for_each(|at| {
             db.deadlines.remove(&(at, hash));
@@ -475,12 +507,16 @@ impl<'t> Txn<'t> {
     /// deadline has passed, as a logged delete.
     pub fn purge(&mut self, key: &[u8]) {
         self.load(key);
-        if !self.options.expire || self.keeps_due {
-            return;
+        if self.options.expire && !self.keeps_due {
+            let (shard, hash) = self.keyspace.locate(key);
+            self.remove_due(shard, hash, key);
         }
-        let (shard, hash) = self.keyspace.locate(key);
+    }
+
+    /// Removes a key that is in memory if its deadline has passed.
+    fn remove_due(&mut self, shard: usize, hash: u64, key: &[u8]) {
         let db = &self.shard(shard).dbs[usize::from(self.db)];
-        if db.first_deadline() > self.options.now_ms {
+        if db.first_deadline() > self.options.now_ms || !self.options.expire || self.keeps_due {
             return;
         }
         let is_due = db.table.get(hash, key).is_some_and(|entry| self.is_due(entry));

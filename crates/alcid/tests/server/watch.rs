@@ -623,7 +623,7 @@ fn tracking_ends_with_its_branch() {
 fn tracking_from_is_refused_where_it_cannot_be() {
     let server = Server::start(ALCID, &["--aof-fsync", "no"]);
     let mut wire = Wire::connect(server.addr());
-    let mut refused = |wire: &mut Wire, words: &[&str], why: &str| {
+    let refused = |wire: &mut Wire, words: &[&str], why: &str| {
         let words: Vec<&str> = ["CLIENT", "TRACKING", "ON"].iter().chain(words).copied().collect();
         let answer = wire.text(&words);
         assert!(answer.starts_with(why), "{words:?}: {answer}");

@@ -8,6 +8,9 @@ use crate::random::DATABASES;
 
 const KEYS: u64 = 40;
 
+/// Changes below this make a key a string without a look at what it is.
+const OVERWRITES: u64 = 70;
+
 /// One change. Which it is depends on the numbers.
 #[derive(Debug)]
 pub struct Change {
@@ -46,6 +49,14 @@ impl Change {
         Change::of(100, db, key, b"")
     }
 
+    pub fn db(&self) -> DbIndex {
+        self.db
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     pub fn flush(db: DbIndex) -> Change {
         Change::of(396, db, b"", b"")
     }
@@ -72,9 +83,13 @@ pub fn make(changes: &[Change], txn: &mut Txn<'_>) {
         txn.select(to_db);
         txn.purge(other);
         txn.select(db);
+        let deadline = (*n == 0).then_some(now_ms + 400);
+        if *what < OVERWRITES {
+            txn.overwrite(key, a, deadline).expect("the archive can be read");
+            continue;
+        }
         txn.purge(key);
         txn.check_backing().expect("the archive can be read");
-        let deadline = (*n == 0).then_some(now_ms + 400);
         // Commands of another type than the key's change nothing.
         match what {
             0..=99 => txn.set_string(key, a, deadline),

@@ -96,5 +96,6 @@ pub fn fork(
     let limits = EncodingLimits::default();
     let backing: Arc<dyn Backing> = BaseBacking::of_branch(base.clone(), limits, ancestors);
     base.fork(&child, &backing, parent, at, forked);
+    child.count_own(forked.next(), at == forked);
     child
 }

@@ -45,6 +45,8 @@ pub struct World {
     pub known: Branches,
     live: BTreeMap<BranchId, Arc<Keyspace>>,
     model: BTreeMap<BranchId, Keyspace>,
+    /// Of one connection that is on all branches by turns.
+    buffers: Buffers,
     /// What every branch held after each revision that changed it; `None` when
     /// it was gone.
     states: BTreeMap<BranchId, BTreeMap<Revision, Option<Snapshot>>>,
@@ -96,6 +98,7 @@ impl World {
             known: Branches::default(),
             live: BTreeMap::new(),
             model: BTreeMap::from([(main, Keyspace::new(DATABASES, seed))]),
+            buffers: Buffers::default(),
             states: BTreeMap::from([(
                 main,
                 BTreeMap::from([(Revision::ZERO, Some(Snapshot::default()))]),
@@ -238,17 +241,26 @@ impl World {
 
     /// One transaction on a branch.
     pub fn change(&mut self, branch: BranchId, changes: &[Change]) {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let looks_ahead = self.below(2) == 0;
         let journal = ToLog { log: self.log(), branch };
-        let mut buffers = Buffers::default();
         let live = &self.live[&branch];
+        if looks_ahead {
+            let keys: Vec<&[u8]> = changes.iter().map(Change::key).collect();
+            live.look_ahead(changes[0].db(), &keys, &mut buffers);
+        }
         let mut txn = Txn::begin(live, &Scope::All, &journal, &mut buffers, self.options());
         make(changes, &mut txn);
         let written = txn.finish().written;
+        let effects = buffers.effects().to_vec();
+        live.check().expect("what is counted agrees");
         let same = Same(written);
         let model = &self.model[&branch];
         let mut txn = Txn::begin(model, &Scope::All, &same, &mut buffers, self.options());
         make(changes, &mut txn);
         assert_eq!(txn.finish().written, written, "the model changes too");
+        assert_eq!(buffers.effects(), effects, "the record tells what was there");
+        self.buffers = buffers;
         if let Some(revision) = written {
             self.note(branch, revision);
         }

@@ -288,13 +288,6 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
-    let children = engine.branches.known.read().children(row.id).count();
-    if children > 0 {
-        return Err(Error::new(format!(
-            "BRANCHBUSY {children} branches begin with what it would part with; delete them first (BRANCH DELETE), or \
-             make another branch from its parent"
-        )));
-    }
     let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
     call.wrote(revision);

@@ -31,8 +31,11 @@ pub(super) type Place = (DbIndex, Vec<u8>);
 /// A value with its deadline.
 pub(super) type Then = Option<(Value, Option<u64>)>;
 
+/// A branch from one of its beginnings on, which is after this revision.
+type Life = (BranchId, Revision);
+
 /// Of each branch the newest of its states that is contained.
-type Contents = BTreeMap<BranchId, Revision>;
+type Contents = BTreeMap<Life, Revision>;
 
 /// A state that two branches have in common.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,13 +52,15 @@ pub(super) struct Common {
 impl Common {
     /// Whether a record of a branch is not part of it.
     pub(super) fn lacks(&self, branch: BranchId, revision: Revision) -> bool {
-        self.contents.get(&branch).is_none_or(|upto| revision > *upto)
+        let lives = (branch, Revision::ZERO)..=(branch, Revision(u64::MAX));
+        let has = |((_, after), upto): (&Life, &Revision)| *after < revision && revision <= *upto;
+        !self.contents.range(lives).any(has)
     }
 
     /// The revision after which a line has what this lacks.
     pub(super) fn upto(&self, line: &Line) -> Revision {
         let lacking = line.reaches().iter().filter_map(|reach| {
-            let has = self.contents.get(&reach.branch).copied().unwrap_or_default();
+            let has = self.contents.get(&life(reach)).copied().unwrap_or_default();
             (reach.upto > has).then_some(has.max(reach.after))
         });
         lacking.min().unwrap_or(self.at)
@@ -118,19 +123,21 @@ impl Commons {
     }
 }
 
+fn life(reach: &Reach) -> Life {
+    (reach.branch, reach.after)
+}
+
 fn common(known: &Branches, lines: &[Line; 2], merges: &[&Merged]) -> Option<Common> {
     let [(a, knows_a), (b, knows_b)] = [0, 1].map(|side| contents(known, &lines[side], merges));
-    let both = |(branch, upto): (&BranchId, &Revision)| {
-        b.get(branch).map(|other| (*branch, *upto.min(other)))
-    };
+    let both = |(life, upto): (&Life, &Revision)| b.get(life).map(|it| (*life, *upto.min(it)));
     let shared: Contents = a.iter().filter_map(both).collect();
     // The newest that can still be read.
-    let states = shared
-        .iter()
-        .filter_map(|(&branch, &at)| state_of(known, branch, at).map(|state| (at, branch, state)));
+    let states = shared.iter().filter_map(|(&(branch, _), &at)| {
+        state_of(known, branch, at).map(|state| (at, branch, state))
+    });
     let (at, branch, state) = states.max_by_key(|(at, ..)| *at)?;
-    let (contents, _) = contents(known, &Line::of(known, branch).until(at), merges);
-    let has_all = shared.iter().all(|(branch, at)| contents.get(branch) >= Some(at));
+    let (contents, _) = contents(known, &Line::up_to(known, branch, at), merges);
+    let has_all = shared.iter().all(|(life, at)| contents.get(life) >= Some(at));
     let is_whole = has_all && knows_a && knows_b;
     Some(Common { state, at, contents, is_whole })
 }
@@ -142,27 +149,21 @@ fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> (Contents, boo
     let mut lines = vec![line.clone()];
     while let Some(line) = lines.pop() {
         for reach in line.reaches() {
-            let before = contents.get(&reach.branch).copied();
+            let before = contents.get(&life(reach)).copied();
             if before >= Some(reach.upto) {
                 continue;
             }
-            contents.insert(reach.branch, reach.upto);
-            let is_in = |merged: &&&Merged| {
-                merged.into == reach.branch
-                    && merged.revision <= reach.upto
-                    && Some(merged.revision) > before
-            };
-            is_all &= !merges.iter().any(|merged| {
-                merged.into == reach.branch
-                    && merged.since <= reach.upto
-                    && reach.upto < merged.revision
-            });
-            lines.extend(
-                merges
-                    .iter()
-                    .filter(is_in)
-                    .map(|merged| Line::of(known, merged.from).until(merged.revision)),
-            );
+            contents.insert(life(reach), reach.upto);
+            let its = merges
+                .iter()
+                .filter(|it| it.into == reach.branch && it.since <= reach.upto)
+                .filter(|it| it.revision > reach.after);
+            for merged in its {
+                is_all &= merged.revision <= reach.upto;
+                if merged.revision <= reach.upto && Some(merged.revision) > before {
+                    lines.push(Line::up_to(known, merged.from, merged.revision));
+                }
+            }
         }
     }
     (contents, is_all)
@@ -171,8 +172,7 @@ fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> (Contents, boo
 /// The state of the archive that is a branch's at a revision where others took
 /// it or began with it.
 fn state_of(known: &Branches, branch: BranchId, at: Revision) -> Option<(BranchId, Revision)> {
-    let is_there = known.name_of(branch).is_some();
-    let mut merged = known.merged().iter().filter(|_| is_there);
+    let mut merged = known.merged().iter().filter(|_| known.is_there(branch, at));
     if merged.any(|merged| merged.from == branch && merged.revision == at) {
         return Some((branch, at));
     }
@@ -207,8 +207,8 @@ impl Engine {
 /// Up to which revision of which branch two lines are one; `None` when they
 /// have nothing in common.
 pub(super) fn parted(a: &Line, b: &Line) -> Option<(BranchId, Revision)> {
-    let of_b = |branch| b.reaches().iter().find(|reach| reach.branch == branch);
-    let (of_a, of_b) = a.reaches().iter().find_map(|it| Some((it, of_b(it.branch)?)))?;
+    let of_b = |of_a| b.reaches().iter().find(|reach| life(reach) == life(of_a));
+    let (of_a, of_b) = a.reaches().iter().find_map(|it| Some((it, of_b(it)?)))?;
     Some((of_a.branch, of_a.upto.min(of_b.upto)))
 }
 
@@ -221,13 +221,15 @@ pub(super) struct Changes {
     pub(super) whole: BTreeSet<DbIndex>,
 }
 
+/// Whether a change counts, of a key or of a whole database, by its branch and
+/// revision.
+pub(super) type Counts<'s> = dyn Fn(Option<&[u8]>, BranchId, Revision) -> bool + 's;
+
 /// What is looked for on a line.
 pub(super) struct Search<'s> {
     pub(super) engine: &'s Engine,
     pub(super) line: &'s Line,
-    /// Whether a change counts, of a key or of a whole database, by its branch
-    /// and revision.
-    pub(super) counts: &'s dyn Fn(Option<&[u8]>, BranchId, Revision) -> bool,
+    pub(super) counts: &'s Counts<'s>,
     /// Which keys.
     pub(super) wanted: &'s dyn Fn(DbIndex, &[u8]) -> bool,
 }

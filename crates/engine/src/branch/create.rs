@@ -51,7 +51,6 @@ impl Engine {
         let branching = self.needs_branching()?.clone();
         let parent = self.branch(row.parent).ok_or_else(no_parent)?;
         let ancestors = self.ancestors(row.parent);
-        let id = row.id;
         let mut child = None;
         let forked = self.declare(asker, &parent.keyspace, &Scope::All, |txn| {
             let effect = Effect::Fork { row: &row.encode(), state: None };
@@ -59,8 +58,7 @@ impl Engine {
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
         let child = child.expect("the transaction ran");
-        let (replicator, from) = (self.replicator.clone(), Some(parent.keyspace.clone()));
-        self.branches.add(LiveBranch::new(id, child, replicator, from, forked));
+        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), forked));
         Ok(forked)
     }
 
@@ -84,9 +82,13 @@ impl Engine {
 
     /// Changes what is known of a branch besides its keys.
     pub(crate) fn change_branch(self: &Arc<Self>, asker: &Asker, row: &Branch) -> Revision {
-        self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
+        let revision = self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
             txn.declare(&Effect::Branch { row: &row.encode() });
-        })
+        });
+        if let Some(branch) = self.branch(row.id) {
+            branch.guard(row);
+        }
+        revision
     }
 
     /// Removes a branch. Whoever is on it hears so with the next command.

@@ -36,7 +36,7 @@ impl Engine {
         let (live, past) = (self.live(), self.needs_past()?);
         let revision = self.replicator.reserve();
         // Everything that is written later waits for this record, so what takes
-        // long comes after it. Until the branch is added nobody knows of it.
+        // long comes after it. Until the branch is added nobody can be on it.
         self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
         self.revision_written(revision);
         self.note_turn(revision, asker, &effects);
@@ -60,8 +60,7 @@ impl Engine {
             self.note_turn(revision, asker, &gone);
             return Err(error);
         }
-        let parent = self.branch(row.parent).map(|parent| parent.keyspace.clone());
-        self.branches.add(LiveBranch::new(row.id, child, self.replicator.clone(), parent, state));
+        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
         Ok(revision)
     }
 

@@ -31,10 +31,15 @@ impl Engine {
 impl Line {
     /// See [`Engine::line`].
     pub(crate) fn of(known: &Branches, branch: BranchId) -> Line {
+        Line::up_to(known, branch, Revision(u64::MAX))
+    }
+
+    /// That of a branch as it was at a revision, which may have gone or begun
+    /// anew since.
+    pub(crate) fn up_to(known: &Branches, branch: BranchId, upto: Revision) -> Line {
         let mut reaches = Vec::new();
-        let (mut branch, mut upto) = (branch, Revision(u64::MAX));
-        // What began anew later is not what this began with.
-        while let Some(row) = known.lineage(branch).filter(|row| row.forked <= upto) {
+        let (mut branch, mut upto) = (branch, upto);
+        while let Some(row) = known.lineage(branch, upto) {
             let after = Revision(row.forked.0.saturating_sub(1));
             reaches.push(Reach { branch, after, upto });
             (branch, upto) = (row.parent, row.base);

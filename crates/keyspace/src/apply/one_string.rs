@@ -39,19 +39,32 @@ impl<'a> OneString<'a> {
         revision: Revision,
         access: u32,
     ) -> Result<Option<Box<Value>>, ApplyError> {
-        let &OneString { key, mut existed, value, deadline } = self;
-        if db.is_backed() {
+        let &OneString { key, existed, value, deadline } = self;
+        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
+        let fits = |is_there| check_presence(0, existed, is_there).map(|()| revision);
+        if let Some(old) = db.overwrite(hash, &string, || fits(true))? {
+            return Ok(old);
+        }
+        if !db.knows_missing(hash, key) {
             match existed {
                 // As in `Applier::enter`: what is overwritten is not fetched.
-                Some(told) if db.settle_unread(hash, key, told, revision)? => existed = None,
+                Some(was_there) if db.takes_unread() => {
+                    if was_there {
+                        db.supersede()?;
+                    }
+                    db.own.came_back(revision.0);
+                    db.add(hash, string.entry(revision));
+                    return Ok(None);
+                }
                 _ => _ = db.load(hash, key, access)?,
             }
+            if let Some(old) = db.overwrite(hash, &string, || fits(true))? {
+                return Ok(old);
+            }
         }
-        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
-        db.set_string(hash, &string, |found| {
-            check_presence(0, existed, found)?;
-            Ok(revision)
-        })
+        fits(false)?;
+        db.add(hash, string.entry(revision));
+        Ok(None)
     }
 }
 

@@ -81,6 +81,22 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         self.fetch(space, hash, key)
     }
 
+    /// Whether a key exists that was never changed in its space, as far as that
+    /// can be told at once: `Some(true)` only if it has no deadline.
+    fn presence(&self, _: SpaceId, _: u64, _: &[u8]) -> Option<bool> {
+        None
+    }
+
+    /// As [`Backing::presence`], of a few keys with their hashes at one go; those
+    /// of which it cannot be told are left out. Nobody holds a lock meanwhile.
+    fn foresee<'k>(
+        &self,
+        _: SpaceId,
+        _: &[(u64, &'k [u8])],
+        _: &mut dyn FnMut((u64, &'k [u8]), bool),
+    ) {
+    }
+
     /// Every key of a bucket (the leading 16 bits of the hash), in any order.
     ///
     /// # Errors

@@ -5,64 +5,67 @@
 //! must not take twice what both have from a third, so a branch that is gone
 //! stays known for as long as it tells what others have in common.
 //!
-//! What a branch was before it began anew is one that is gone, with a number of
-//! its own.
+//! What a branch was before it began anew is gone as well. So each has lives,
+//! and a revision tells which of them is meant.
 
 use std::collections::BTreeSet;
 
-use base::BranchId;
+use base::{BranchId, Revision};
 
 use super::{Branch, Branches};
 
+/// A branch from one of its beginnings on.
+pub(super) type Life = (BranchId, Revision);
+
 impl Branches {
-    /// The row of a branch that is there, or of one that is gone and that others
-    /// come from.
+    /// What a branch was at a revision, if it is there still or others come from
+    /// it.
     #[must_use]
-    pub fn lineage(&self, branch: BranchId) -> Option<&Branch> {
-        self.by_id.get(&branch).or_else(|| self.gone.get(&branch))
+    pub fn lineage(&self, branch: BranchId, at: Revision) -> Option<&Branch> {
+        let there = self.by_id.get(&branch).filter(|row| row.forked <= at);
+        let gone = || self.gone.range((branch, Revision::ZERO)..=(branch, at)).next_back();
+        there.or_else(|| gone().map(|(_, row)| row))
     }
 
-    /// Whether a branch is there.
-    pub(super) fn exists(&self, branch: BranchId) -> bool {
-        branch == BranchId::MAIN || self.by_id.contains_key(&branch)
+    /// Whether a branch is there, and has not begun anew since a revision.
+    #[must_use]
+    pub fn is_there(&self, branch: BranchId, since: Revision) -> bool {
+        branch == BranchId::MAIN || self.by_id.get(&branch).is_some_and(|row| row.forked <= since)
     }
 
-    /// Takes in that a branch has gone.
-    pub(super) fn is_gone(&mut self, row: Branch) {
+    fn life(&self, branch: BranchId, at: Revision) -> Life {
+        (branch, self.lineage(branch, at).map_or(Revision::ZERO, |row| row.forked))
+    }
+
+    /// Takes in that a branch has gone, or is about to begin anew.
+    pub(super) fn is_over(&mut self, row: Branch) {
         self.open.retain(|_, open| open.from != row.id && open.into != row.id);
-        self.gone.insert(row.id, row);
-        while let Some(id) = self.gone.keys().copied().find(|id| self.is_needless(*id)) {
-            self.gone.remove(&id);
-            self.merged.retain(|merged| merged.from != id && merged.into != id);
+        self.by_id.remove(&row.id);
+        self.gone.insert((row.id, row.forked), row);
+        while let Some(life) = self.gone.keys().copied().find(|life| self.is_needless(*life)) {
+            let mut merged = std::mem::take(&mut self.merged);
+            merged.retain(|it| {
+                [it.from, it.into].iter().all(|id| self.life(*id, it.revision) != life)
+            });
+            self.merged = merged;
+            self.gone.remove(&life);
         }
     }
 
-    /// Takes in that a branch is about to begin anew, if it is there.
-    pub(super) fn begins_anew(&mut self, branch: BranchId) {
-        let Some(row) = self.by_id.get(&branch) else { return };
-        self.last += 1;
-        let was = Branch { id: BranchId(self.last), ..row.clone() };
-        for merged in &mut self.merged {
-            for id in [&mut merged.from, &mut merged.into] {
-                if *id == branch {
-                    *id = was.id;
-                }
-            }
-        }
-        self.open.retain(|_, open| open.from != branch && open.into != branch);
-        self.is_gone(was);
-    }
-
-    /// Whether a branch that is gone tells nothing of those that are there: what
-    /// it had, at most one has, which had what it came from anyway.
-    fn is_needless(&self, gone: BranchId) -> bool {
+    /// Whether one that is gone tells nothing of those that are there: what it
+    /// had, at most one has, which had what it came from anyway.
+    fn is_needless(&self, gone: Life) -> bool {
+        let is_it = |branch, at| branch == gone.0 && self.life(branch, at) == gone;
         let rows = self.by_id.values().chain(self.gone.values());
-        let made = rows.filter(|row| row.parent == gone).map(|row| row.id);
-        let took = self.merged.iter().filter(|it| it.from == gone).map(|it| it.into);
-        let takers: BTreeSet<BranchId> = made.chain(took).collect();
-        let had = self.merged.iter().filter(|it| it.into == gone).map(|it| it.from);
-        let mut had = had.chain(self.gone.get(&gone).map(|row| row.parent));
-        takers.is_empty() || (takers.len() == 1 && had.all(|id| takers.contains(&id)))
+        let made = rows.filter(|row| is_it(row.parent, row.base)).map(|row| (row.id, row.forked));
+        let took = self.merged.iter().filter(|it| is_it(it.from, it.revision));
+        let took = took.map(|it| self.life(it.into, it.revision));
+        let takers: BTreeSet<Life> = made.chain(took).collect();
+        let had = self.merged.iter().filter(|it| is_it(it.into, it.revision));
+        let had = had.map(|it| self.life(it.from, it.revision));
+        let parent = self.gone.get(&gone).map(|row| self.life(row.parent, row.base));
+        takers.is_empty()
+            || takers.len() == 1 && had.chain(parent).all(|life| takers.contains(&life))
     }
 }
 
@@ -113,12 +116,13 @@ mod tests {
         let mut bytes = Vec::new();
         branches.encode(&mut bytes);
         assert_eq!(Branches::take(&mut &bytes[..]).as_ref(), Ok(branches), "it can be kept");
-        assert!(branches.merged().iter().all(|it| {
-            [it.from, it.into]
-                .iter()
-                .all(|id| branches.exists(*id) || branches.gone.contains_key(id))
-        }));
-        branches.gone.keys().map(|id| id.0).collect()
+        for it in branches.merged() {
+            for id in [it.from, it.into] {
+                let is_known = branches.lineage(id, it.revision).is_some();
+                assert!(id == BranchId::MAIN || is_known, "{it:?}");
+            }
+        }
+        branches.gone.keys().map(|(id, _)| id.0).collect()
     }
 
     #[test]
@@ -155,24 +159,36 @@ mod tests {
         remove(&mut branches, 13, 1);
         remove(&mut branches, 14, 2);
         assert_eq!(gone(&branches), [1, 2]);
-        assert_eq!(branches.lineage(BranchId(2)).map(|row| row.parent), Some(BranchId(1)));
+        assert_eq!(
+            branches.lineage(BranchId(2), Revision(99)).map(|row| row.parent),
+            Some(BranchId(1))
+        );
         remove(&mut branches, 15, 3);
         assert_eq!(gone(&branches), [0; 0]);
     }
 
     #[test]
-    fn what_a_branch_was_before_it_began_anew_has_a_number_of_its_own() {
+    fn what_a_branch_was_before_it_began_anew_is_gone() {
         let mut branches = Branches::default();
         fork(&mut branches, 10, 1, 0);
         fork(&mut branches, 11, 2, 0);
-        merge(&mut branches, 12, 1, 2);
-        merge(&mut branches, 13, 1, 0);
-        fork(&mut branches, 14, 1, 0);
-        assert_eq!(gone(&branches), [3]);
-        let taken: Vec<u32> = branches.merged().iter().map(|it| it.from.0).collect();
-        assert_eq!((taken, branches.next_id()), (vec![3, 3], BranchId(4)));
-        // Without anything that it told, nothing is left but the number.
+        fork(&mut branches, 12, 3, 1);
+        merge(&mut branches, 13, 1, 2);
+        merge(&mut branches, 14, 1, 0);
         fork(&mut branches, 15, 1, 0);
-        assert_eq!((gone(&branches), branches.next_id()), (vec![3], BranchId(5)));
+        fork(&mut branches, 16, 4, 1);
+        assert_eq!((gone(&branches), branches.merged().len()), (vec![1], 2));
+        let began = |at| branches.lineage(BranchId(1), Revision(at)).map(|row| row.forked.0);
+        assert_eq!([began(12), began(14), began(16)], [Some(10), Some(10), Some(15)]);
+        assert!(!branches.is_there(BranchId(1), Revision(14)));
+        // What is only its own is nobody's matter.
+        merge(&mut branches, 17, 0, 1);
+        remove(&mut branches, 18, 4);
+        fork(&mut branches, 19, 1, 0);
+        assert_eq!((gone(&branches), branches.merged().len()), (vec![1], 2));
+        for (at, id) in [(20, 2), (21, 3)] {
+            remove(&mut branches, at, id);
+        }
+        assert_eq!((gone(&branches), branches.merged().len()), (vec![], 0));
     }
 }

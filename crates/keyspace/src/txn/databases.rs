@@ -97,7 +97,14 @@ impl Txn<'_> {
     /// Records what is no change of a key: of branches and tags. Answers the
     /// transaction's revision.
     pub fn declare(&mut self, effect: &Effect<'_>) -> Revision {
-        self.recorder.on_database(self.db, effect)
+        let revision = self.recorder.on_database(self.db, effect);
+        if let (Effect::Fork { state: None, .. }, Locked::All(guards)) = (effect, &mut self.locked)
+        {
+            // The branch begins with what stands here now.
+            let parts = guards.iter_mut().flat_map(|shard| &mut shard.dbs);
+            parts.for_each(|db| db.own.note_fork(revision));
+        }
+        revision
     }
 
     /// [`Keyspace::spaces`], as of this transaction.

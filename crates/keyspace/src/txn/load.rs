@@ -80,6 +80,29 @@ impl Txn<'_> {
         }
     }
 
+    /// Finds out whether a key of the current database exists that has no entry
+    /// and is about to be overwritten. `None`: it has been brought into memory,
+    /// and is not due.
+    pub(super) fn learn(
+        &mut self,
+        index: usize,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<bool>, BackingError> {
+        let part = &self.shard(index).dbs[usize::from(self.db)];
+        if !part.is_backed() || self.absent.contains(self.db, hash, key) {
+            return Ok(Some(false));
+        }
+        if let Some(existed) = part.presence(hash, key, &self.recorder.buffers.foreseen) {
+            return Ok(Some(existed));
+        }
+        self.load(key);
+        self.check_backing()?;
+        self.remove_due(index, hash, key);
+        let part = &self.shard(index).dbs[usize::from(self.db)];
+        Ok(part.table.get(hash, key).is_none().then_some(false))
+    }
+
     /// Of a key of the current database that is about to be overwritten, takes
     /// the caller's word for whether it existed, if it may stand in the backing
     /// only. Answers whether it was one of these.
