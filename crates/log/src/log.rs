@@ -484,7 +484,7 @@ impl Log {
 
     /// A reader that follows the log from `from` on, of which `place` is known
     /// to be at or before it in the log: what is before that block is not read
-    /// again to find it.
+    /// again to find it, unless the segment was rewritten since.
     #[must_use]
     pub fn reader_at(&self, place: Place, from: Revision) -> LogReader {
         let position = (place.segment, place.offset);

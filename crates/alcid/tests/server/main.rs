@@ -9,6 +9,7 @@ mod config;
 mod faults;
 mod forks;
 mod golden;
+mod guides;
 mod kill9;
 mod limits;
 mod merges;

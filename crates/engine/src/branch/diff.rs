@@ -102,6 +102,7 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (sides, now_ms) = ([a?, b?], call.now_ms);
     aside::run(call, move |engine, reply| {
         let newest = engine.replicator.committed();
+        let is_past = sides.map(|(_, when)| when.is_some());
         let mut moments = Vec::new();
         for (at, (branch, when)) in sides.into_iter().enumerate() {
             let revision = match (&cursor, when) {
@@ -118,7 +119,7 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
         let moments = [moments[0], moments[1]];
         let after = cursor.map(|cursor| cursor.key);
-        Listing { engine, asked: &asked, moments }.write(after, reply)?;
+        Listing { engine, asked: &asked, moments, is_past }.write(after, reply)?;
         Ok(Aside { depends_on: newest, written: None })
     })
 }
@@ -137,6 +138,8 @@ struct Listing<'l> {
     engine: &'l Arc<Engine>,
     asked: &'l Asked,
     moments: [Moment; 2],
+    /// Which of them were asked for by a time.
+    is_past: [bool; 2],
 }
 
 impl Listing<'_> {
@@ -149,7 +152,7 @@ impl Listing<'_> {
                 next = Some(());
                 break;
             }
-            if self.moments.iter().any(|moment| self.is_erased(*moment, &key)) {
+            if !self.is_kept(0, &key)? || !self.is_kept(1, &key)? {
                 continue;
             }
             let [old, new] = [was.get(&key)?, is.get(&key)?];
@@ -199,9 +202,15 @@ impl Listing<'_> {
         Frame::Array(row)
     }
 
-    /// Whether nobody knows what a key was then.
-    fn is_erased(&self, then: Moment, key: &[u8]) -> bool {
-        self.engine.purged_from(then.branch, self.asked.db, key) > then.revision
+    /// Whether it may be told what a key was on a side. Rules on the past are
+    /// not about the present, of which a listing in pages goes on to tell.
+    fn is_kept(&self, side: usize, key: &[u8]) -> Result<bool> {
+        let (Moment { branch, revision, .. }, db) = (self.moments[side], self.asked.db);
+        let oldest = match self.is_past[side] {
+            true => self.engine.kept_from(branch, db, key)?,
+            false => self.engine.purged_from(branch, db, key),
+        };
+        Ok(revision >= oldest)
     }
 
     /// The keys that may differ, and what tells what each side has of them.

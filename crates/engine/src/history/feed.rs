@@ -34,6 +34,7 @@ mod filter;
 mod group;
 mod hub;
 mod invalidation;
+mod reading;
 mod request;
 mod rules;
 mod threads;
@@ -147,7 +148,8 @@ fn open(call: &Call<'_, '_>, request: Request, dbs: Range<DbIndex>) -> Result<(u
     let (branch, made) = (line.branch(), line.made());
     let (id, now_ms) = (shared.board.hub.lock().next_id(), shared.now_ms());
     let of = (line, name.clone());
-    let watch = Watch::new(id, client.clone(), of, dbs, request, from, now_ms);
+    let at = (from, newest);
+    let watch = Watch::new(id, client.clone(), of, dbs, request, at, now_ms);
     if let Some(frame) = greeting {
         client.outbox.push(Arc::new(frame));
     }

@@ -38,6 +38,8 @@ impl Engine {
         let kept = match rule.keep {
             Keep::Forever => Revision::ZERO,
             Keep::Nothing => self.replicator.committed().next(),
+            // Nobody knows how old what the log has is.
+            Keep::Age(_) | Keep::Versions(_) if self.past().is_none() => Revision::ZERO,
             Keep::Age(ms) => {
                 let at_ms = self.clock.now_ms().saturating_sub(ms);
                 match self.needs_past()?.at_time(at_ms) {
@@ -201,5 +203,11 @@ impl KeptOfMany<'_> {
             }
         };
         Ok(at >= oldest)
+    }
+
+    /// As [`KeptOfMany::keeps`], for whoever has waited for it since: rules are
+    /// about the past alone.
+    pub(super) fn has(&self, key: &[u8], at: Revision) -> bool {
+        !self.differs || at >= self.engine.purged_from(self.branch, self.db, key)
     }
 }

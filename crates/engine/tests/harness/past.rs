@@ -29,6 +29,8 @@ pub struct MemoryPast {
     oldest: AtomicU64,
     /// How many views were made.
     pub views: AtomicU64,
+    /// Runs when a key is asked for next.
+    pub before_key: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl MemoryPast {
@@ -179,6 +181,10 @@ impl Past for MemoryPast {
         key: &[u8],
         _: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
+        let before = self.before_key.lock().take();
+        if let Some(before) = before {
+            before();
+        }
         Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }
 

@@ -7,7 +7,7 @@ use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
 use log::{Record, RecordHeader};
 
-use crate::engine::Engine;
+use super::reading::Reading;
 use crate::history::events::{self, Touch, What};
 use crate::history::number;
 use crate::history::of_key::whole;
@@ -29,6 +29,28 @@ enum After<'r> {
     Text(&'r [u8]),
     Nothing,
     Untold,
+}
+
+/// Whom a change is told.
+pub(super) struct Telling<'t, 'e> {
+    /// The watch.
+    pub(super) id: u64,
+    pub(super) branch: BranchId,
+    pub(super) old: bool,
+    pub(super) new: bool,
+    /// The change was made before the watch was opened.
+    pub(super) is_past: bool,
+    /// `None`: nothing can be read now.
+    pub(super) reading: Option<&'t Reading<'e>>,
+}
+
+/// How it is told.
+pub(super) enum Told {
+    Push(Frame),
+    /// Not at all: that is not to be known any more.
+    Nothing,
+    /// By somebody who can read.
+    Unread,
 }
 
 /// A transaction, as far as somebody wants to hear of it.
@@ -86,55 +108,68 @@ impl<'r> Transaction<'r> {
         Ok(Transaction { revision: record.revision, branch, time_ms, user, changes })
     }
 
-    /// The push that tells a change. `event` is its name. The values are read
-    /// where the record does not tell them: `None` when `engine` is, and they
-    /// would have to be.
+    /// Tells a change, of which `event` is the name. The values are read where
+    /// the record does not tell them.
     pub(super) fn frame(
         &self,
         change: &Change<'r>,
-        watch: u64,
         event: &str,
-        (old, new): (bool, bool),
-        engine: Option<&Engine>,
-    ) -> Result<Option<Frame>> {
+        watch: &Telling<'_, '_>,
+    ) -> Result<Told> {
         // The server's own doing, whoever's command brought it to light.
         let by_itself = matches!(change.what, What::Gone(Cause::Expired | Cause::Evicted));
+        let may_tell = |at: Revision| match (change.key, watch.reading) {
+            (Some(key), Some(reading)) => {
+                reading.may_tell((watch.branch, change.db), key, at, watch.is_past).map(Some)
+            }
+            (Some(_), None) if watch.is_past => Ok(None),
+            _ => Ok(Some(true)),
+        };
+        match may_tell(self.revision)? {
+            None => return Ok(Told::Unread),
+            Some(false) => return Ok(Told::Nothing),
+            Some(true) => {}
+        }
         let mut items = vec![
             Frame::bulk("change"),
-            number(watch),
+            number(watch.id),
             number(self.revision.0),
             number(self.time_ms),
             Frame::bulk(event),
             change.key.map_or(Frame::Null, Frame::bulk),
             self.user.as_ref().filter(|_| !by_itself).map_or(Frame::Null, Frame::bulk),
         ];
-        if old {
+        if watch.old {
             let before = Revision(self.revision.0 - 1);
-            let Some(value) = self.value_at(engine, change, before)? else { return Ok(None) };
+            let value = match may_tell(before)? {
+                Some(false) => Some(Frame::Null),
+                _ => self.value_at(watch.reading, change, before)?,
+            };
+            let Some(value) = value else { return Ok(Told::Unread) };
             items.push(value);
         }
-        if new {
+        if watch.new {
             let value = match change.after {
                 After::Text(bytes) => Some(Frame::bulk(bytes)),
                 After::Nothing => Some(Frame::Null),
-                After::Untold => self.value_at(engine, change, self.revision)?,
+                After::Untold => self.value_at(watch.reading, change, self.revision)?,
             };
-            let Some(value) = value else { return Ok(None) };
+            let Some(value) = value else { return Ok(Told::Unread) };
             items.push(value);
         }
-        Ok(Some(Frame::Push(items)))
+        Ok(Told::Push(Frame::Push(items)))
     }
 
     /// The key's value at a revision, deadlines aside: a key that is due stands
     /// there until a revision removes it.
     fn value_at(
         &self,
-        engine: Option<&Engine>,
+        reading: Option<&Reading<'_>>,
         change: &Change<'_>,
         revision: Revision,
     ) -> Result<Option<Frame>> {
         let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
-        let Some(engine) = engine else { return Ok(None) };
+        let Some(Reading { engine, .. }) = reading else { return Ok(None) };
         let branch = self.branch;
         if engine.branch(branch).is_none() || engine.line(branch).made() > self.revision {
             return Err(Error::new(format!(

@@ -13,13 +13,13 @@ use log::{Place, Record, Written};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::change::Transaction;
+use super::change::{Telling, Told, Transaction};
 use super::invalidation;
+use super::reading::Reading;
 use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
 use crate::branch::Line;
 use crate::client::Client;
-use crate::engine::Engine;
 use crate::history::number;
 
 /// A WATCHFROM that is open.
@@ -40,6 +40,8 @@ pub(super) struct Watch {
     /// The first revision that is not told whole. Of older ones, which the
     /// head of the log may have yet to read, nothing is told.
     from: AtomicU64,
+    /// The newest revision when it was opened.
+    opened: Revision,
     /// Pushes of that revision that are made.
     told: AtomicU64,
     /// Nothing is pushed any more. Held while something is.
@@ -65,7 +67,7 @@ impl Watch {
         (line, branch_name): (Line, Vec<u8>),
         dbs: Range<DbIndex>,
         request: Request,
-        from: Revision,
+        (from, opened): (Revision, Revision),
         now_ms: u64,
     ) -> Arc<Watch> {
         let Request { selection, events, form, progress_ms, .. } = request;
@@ -81,6 +83,7 @@ impl Watch {
             progress_ms,
             progress_due_ms: AtomicU64::new(now_ms + progress_ms.unwrap_or(0)),
             from: AtomicU64::new(from.0),
+            opened,
             told: AtomicU64::new(0),
             is_closed: Mutex::new(false),
         })
@@ -147,7 +150,7 @@ impl Watch {
         &self,
         transaction: &Transaction<'_>,
         mine: &[(usize, &'static str)],
-        engine: Option<&Engine>,
+        reading: Option<&Reading<'_>>,
     ) -> Result<Fed> {
         let revision = transaction.revision;
         let skipped = match self.from().cmp(&revision) {
@@ -157,15 +160,16 @@ impl Watch {
         };
         match self.form {
             Form::Changes { old, new } => {
+                let (id, branch, is_past) = (self.id, self.branch(), revision <= self.opened);
+                let telling = Telling { id, branch, old, new, is_past, reading };
                 self.push_each(skipped, revision, mine, &|(change, event)| {
-                    let change = &transaction.changes[*change];
-                    transaction.frame(change, self.id, event, (old, new), engine)
+                    transaction.frame(&transaction.changes[*change], event, &telling)
                 })
             }
             Form::Invalidations => {
                 let keys = mine.iter().map(|(change, _)| transaction.changes[*change].key);
                 let frames = invalidation::of_keys(keys, revision);
-                self.push_each(skipped, revision, &frames, &|frame| Ok(Some(frame.clone())))
+                self.push_each(skipped, revision, &frames, &|frame| Ok(Told::Push(frame.clone())))
             }
         }
     }
@@ -177,18 +181,21 @@ impl Watch {
         skipped: usize,
         revision: Revision,
         each: &[T],
-        frame: &dyn Fn(&T) -> Result<Option<Frame>>,
+        frame: &dyn Fn(&T) -> Result<Told>,
     ) -> Result<Fed> {
         for (told, one) in each.iter().enumerate().skip(skipped) {
             if self.client.outbox.is_full() {
                 self.goes_on(revision, told);
                 return Ok(Fed::Full);
             }
-            let Some(frame) = frame(one)? else {
-                self.goes_on(revision, told);
-                return Ok(Fed::Unread);
-            };
-            self.push(frame);
+            match frame(one)? {
+                Told::Push(frame) => self.push(frame),
+                Told::Nothing => {}
+                Told::Unread => {
+                    self.goes_on(revision, told);
+                    return Ok(Fed::Unread);
+                }
+            }
         }
         Ok(Fed::On)
     }
@@ -330,18 +337,18 @@ impl Group {
     }
 
     /// Offers the next transaction to all. Those who cannot take it leave.
-    /// Values that the record does not tell are read by `engine`; without it,
+    /// What the record does not tell is read by `reading`; without it,
     /// those who want them leave too.
     pub(super) fn offer(
         &mut self,
         record: &Record<'_>,
         place: Place,
-        engine: Option<&Engine>,
+        reading: Option<&Reading<'_>>,
     ) -> Left {
         self.next = record.revision.next();
         self.near = Some(place);
         let mut left = Left::default();
-        self.tell(record, place, engine, &mut left);
+        self.tell(record, place, reading, &mut left);
         self.end_branches(record, &mut left);
         left
     }
@@ -368,7 +375,7 @@ impl Group {
         &mut self,
         record: &Record<'_>,
         place: Place,
-        engine: Option<&Engine>,
+        reading: Option<&Reading<'_>>,
         left: &mut Left,
     ) {
         let (db, rules) = (record.header.db, &self.rules);
@@ -409,7 +416,7 @@ impl Group {
         for (id, mine) in listeners {
             let watch = &self.members[&id];
             let fed =
-                if watch.is_over() { None } else { Some(watch.feed(&transaction, &mine, engine)) };
+                if watch.is_over() { None } else { Some(watch.feed(&transaction, &mine, reading)) };
             if matches!(fed, Some(Ok(Fed::On))) {
                 continue;
             }
@@ -470,6 +477,6 @@ pub(super) mod tests {
         let request =
             Request { selection, ..Request::parse(&[b"now"], &|_| unreachable!()).unwrap() };
         let line = Line::of(&Branches::default(), BranchId::MAIN);
-        Watch::new(id, client, (line, b"main".to_vec()), 0..1, request, from, 0)
+        Watch::new(id, client, (line, b"main".to_vec()), 0..1, request, (from, Revision::ZERO), 0)
     }
 }

@@ -228,6 +228,7 @@ mod tests {
         ] {
             assert!(Events::ALL.has(event_of(what)), "{what:?}");
         }
+        assert!(!Events::ALL.has(event_of(What::Erased)), "what the key is has not changed");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::filter::Filter;
 use super::group::{Group, Left, Watch};
 use super::hub::Hub;
+use super::reading::Reading;
 use crate::engine::Engine;
 use crate::past::PastError;
 
@@ -160,9 +161,9 @@ impl Shared {
                 Some(reader) if reader.next_revision() == group.next => reader,
                 other => other.insert(self.reader(group.next, group.near)),
             };
-            let (mut left, mut heard) = (Left::default(), 0);
+            let (mut left, mut heard, reading) = (Left::default(), 0, Reading::new(&engine));
             let read = reader.read(READABLE, &mut |record, place| {
-                let more = group.offer(&record, place, Some(&engine));
+                let more = group.offer(&record, place, Some(&reading));
                 heard += usize::from(more.is_heard);
                 left.add(more);
                 let is_enough = group.is_empty()
@@ -170,6 +171,7 @@ impl Shared {
                     || ahead.is_some_and(|at| at <= group.next);
                 if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
+            drop(reading);
             drop(engine);
             group.beat(self.now_ms());
             if let Err(error) = &read {
