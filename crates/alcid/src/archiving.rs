@@ -234,6 +234,11 @@ impl engine::Archive for Archiving {
         self.follower.checkpoint(revision).map_err(|error| error.to_string())
     }
 
+    fn claim(&self, space: SpaceId, upto: Revision) -> bool {
+        self.base.claim(space, upto);
+        true
+    }
+
     fn lag_bytes(&self) -> u64 {
         self.lag.bytes(self.log.log())
     }

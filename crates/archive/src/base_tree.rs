@@ -13,7 +13,7 @@
 
 mod snapshot;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -85,6 +85,8 @@ pub struct Base {
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
     overlays: Overlays,
+    /// Spaces that were left, and that databases get back with these revisions.
+    claimed: Mutex<BTreeMap<SpaceId, Revision>>,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
@@ -146,6 +148,7 @@ impl Base {
             directory: RwLock::new(Arc::new(directory)),
             bounds,
             overlays,
+            claimed: Mutex::default(),
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
@@ -191,6 +194,18 @@ impl Base {
     /// Which spaces lie over others.
     pub(crate) fn overlays(&self) -> &Overlays {
         &self.overlays
+    }
+
+    /// A space that was left stays until the base has reached `upto`, with which
+    /// a database has it again. What merges may have taken for past by now, the
+    /// past's horizon tells.
+    pub fn claim(&self, space: SpaceId, upto: Revision) {
+        let mut claimed = self.claimed.lock();
+        if upto > self.revision() {
+            claimed.insert(space, upto);
+        } else {
+            claimed.remove(&space);
+        }
     }
 
     /// From here on, whoever reads a state that the base has not reached yet
@@ -431,8 +446,10 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let tags = tagged(&directory.branches);
-        let (past, left): (Vec<Left>, Vec<Left>) =
-            directory.left.iter().partition(|left| is_past(left, horizon, &tags));
+        let claimed: BTreeSet<SpaceId> = self.claimed.lock().keys().copied().collect();
+        let (past, left): (Vec<Left>, Vec<Left>) = directory.left.iter().partition(|left| {
+            is_past(left, horizon, &tags) && !claimed.contains(&left.space)
+        });
         // What nobody reads any more pins nothing; what is newer than the
         // directory is read.
         let all = self.overlays.all();
@@ -549,6 +566,7 @@ impl Batch<'_> {
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
+        base.claimed.lock().retain(|_, upto| *upto > directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }

@@ -106,7 +106,8 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Database(_)
             | Effect::Rename { .. }
             | Effect::Flush { .. }
-            | Effect::Swap { .. } => return None,
+            | Effect::Swap { .. }
+            | Effect::Return { .. } => return None,
             effect if effect.is_about_branches() => return None,
             _ => {}
         }

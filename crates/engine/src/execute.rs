@@ -24,6 +24,10 @@ const CONGESTION_MS: u64 = 5;
 /// long to read.
 const RETRY_MS: u64 = 2;
 
+/// From so many keys on a flush leaves them to be taken over as they are. Less
+/// come back one by one in no time, and the archive need not have them.
+const LEFT_KEYS_MIN: u64 = 10_000;
+
 /// What a front-end does after a command.
 #[derive(Debug)]
 pub enum Outcome {
@@ -322,7 +326,10 @@ impl Engine {
             txn.originate(command.full_name.as_bytes(), user, address);
             let window_s = live.settings.undo_window_s;
             if window_s > 0 {
-                txn.keep_flushed(txn.now_ms().saturating_add(window_s.saturating_mul(1000)));
+                let until_ms = txn.now_ms().saturating_add(window_s.saturating_mul(1000));
+                // Branches' keys come back one by one.
+                let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
+                txn.keep_flushed(until_ms, left_from);
             }
         }
     }

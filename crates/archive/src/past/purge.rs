@@ -123,6 +123,9 @@ impl Past {
                     Effect::Swap { a, b } if a == purge.db || b == purge.db => {
                         swapped = Err(PastError::Swapped { a, b, revision: record.revision });
                     }
+                    Effect::Return { db, space, .. } if db == purge.db => {
+                        spaces.insert(space);
+                    }
                     Effect::Flush { db } if db == purge.db => {
                         spaces.insert(SpaceId { born: record.revision, db });
                     }
