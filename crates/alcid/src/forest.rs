@@ -118,7 +118,7 @@ impl Forest {
             keyspace.forget_left();
             for (_, space, _) in keyspace.spaces() {
                 if left.iter().any(|left| left.space == space) {
-                    self.base.claim(space, newest);
+                    self.base.claim(space, Some(newest));
                 }
             }
         }

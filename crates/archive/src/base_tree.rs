@@ -71,6 +71,9 @@ const TABLE_BYTES: u64 = 64 << 20;
 /// `RUNS_MAX` of them.
 const TABLE_BYTES_MIN: u64 = 4 << 20;
 
+/// No base gets there.
+const SOME_DAY: Revision = Revision(u64::MAX);
+
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
@@ -85,8 +88,9 @@ pub struct Base {
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
     overlays: Overlays,
-    /// Spaces that were left, and that databases get back with these revisions.
-    claimed: Mutex<BTreeMap<SpaceId, Revision>>,
+    /// Spaces that were left, and that databases may get back with these
+    /// revisions; how often each.
+    claimed: Mutex<BTreeMap<(SpaceId, Revision), usize>>,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
@@ -197,14 +201,25 @@ impl Base {
     }
 
     /// A space that was left stays until the base has reached `upto`, with which
-    /// a database has it again. What merges may have taken for past by now, the
-    /// past's horizon tells.
-    pub fn claim(&self, space: SpaceId, upto: Revision) {
+    /// a database has it again; until it is [released](Base::release), if nobody
+    /// knows that yet. What merges may have taken for past by now, the past's
+    /// horizon tells.
+    pub fn claim(&self, space: SpaceId, upto: Option<Revision>) {
+        let upto = upto.unwrap_or(SOME_DAY);
         let mut claimed = self.claimed.lock();
         if upto > self.revision() {
-            claimed.insert(space, upto);
-        } else {
-            claimed.remove(&space);
+            *claimed.entry((space, upto)).or_default() += 1;
+        }
+    }
+
+    /// Ends a claim to a space until nobody knew when.
+    pub fn release(&self, space: SpaceId) {
+        let mut claimed = self.claimed.lock();
+        if let Some(count) = claimed.get_mut(&(space, SOME_DAY)) {
+            *count -= 1;
+            if *count == 0 {
+                claimed.remove(&(space, SOME_DAY));
+            }
         }
     }
 
@@ -446,10 +461,12 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let tags = tagged(&directory.branches);
-        let claimed: BTreeSet<SpaceId> = self.claimed.lock().keys().copied().collect();
-        let (past, left): (Vec<Left>, Vec<Left>) = directory.left.iter().partition(|left| {
-            is_past(left, horizon, &tags) && !claimed.contains(&left.space)
-        });
+        let claimed: BTreeSet<SpaceId> =
+            self.claimed.lock().keys().map(|(space, _)| *space).collect();
+        let (past, left): (Vec<Left>, Vec<Left>) = directory
+            .left
+            .iter()
+            .partition(|left| is_past(left, horizon, &tags) && !claimed.contains(&left.space));
         // What nobody reads any more pins nothing; what is newer than the
         // directory is read.
         let all = self.overlays.all();
@@ -566,7 +583,7 @@ impl Batch<'_> {
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
-        base.claimed.lock().retain(|_, upto| *upto > directory.revision);
+        base.claimed.lock().retain(|(_, upto), _| *upto > directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }

@@ -15,7 +15,7 @@ use keyspace::{Buffers, EncodingLimits, Keyspace};
 use log::Log;
 use testkit::temp_dir;
 
-use random::{DATABASES, Database, contents};
+use random::{DATABASES, Database, Kept, contents};
 
 fn filled_from(base: &Arc<Base>) -> Keyspace {
     let directory = base.directory();
@@ -46,7 +46,14 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
 /// Keeps spaces that were left in it.
 fn keeper(base: &Arc<Base>) -> random::Keeper {
     let base = base.clone();
-    Box::new(move |space, upto| base.claim(space, upto))
+    Box::new(move |space, kept| match kept {
+        Kept::ForNow => base.claim(space, None),
+        Kept::Upto(revision) => {
+            base.claim(space, Some(revision));
+            base.release(space);
+        }
+        Kept::NoMore => base.release(space),
+    })
 }
 
 /// A base that keeps collections element by element, if it is to, from this

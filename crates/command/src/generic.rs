@@ -251,7 +251,11 @@ fn is_for_good(args: &[&[u8]]) -> Result<bool> {
 
 fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let db = ctx.tx.db();
-    if is_for_good(args)? { ctx.tx.flush(db) } else { ctx.tx.flush_undoably(db) }
+    if is_for_good(args)? {
+        ctx.tx.flush(db)
+    } else {
+        ctx.tx.flush_undoably(db)
+    }
     reply.ok();
     Ok(())
 }

@@ -66,11 +66,14 @@ pub trait Archive: Send + Sync {
     fn settle(&self, revision: Revision) -> Result<(), String>;
 
     /// Keeps a space that a flush left, which the past has not let go of, until it
-    /// has reached `upto`, with which a database stands there again. Answers
-    /// whether it can.
-    fn claim(&self, _space: SpaceId, _upto: Revision) -> bool {
+    /// has reached `upto`, with which a database stands there again, or until it is
+    /// released. Answers whether it can.
+    fn claim(&self, _space: SpaceId, _upto: Option<Revision>) -> bool {
         false
     }
+
+    /// Ends a claim without a revision.
+    fn release(&self, _space: SpaceId) {}
 
     /// Bytes of the log that it does not have. Past
     /// `Settings::archive_lag_bytes_max` writers wait, so every write asks.

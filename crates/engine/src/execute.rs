@@ -8,7 +8,7 @@ use command::flags::{
     ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
 use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
-use keyspace::{Finished, Keyspace, Scope, Txn};
+use keyspace::{Finished, Garbage, Keyspace, Scope, Txn};
 use smallvec::SmallVec;
 
 use crate::blocking::{Answer, Blocked};
@@ -153,6 +153,14 @@ impl Engine {
             let now_ms = session.now_ms();
             session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
             session.tick_ns = 0;
+        }
+    }
+
+    /// Ends a turn, once the replies of its batch are on their way: to drop what
+    /// the batch threw away wakes a thread, and takes its time.
+    pub fn end_turn(&self, session: &mut Session) {
+        if !session.garbage.is_empty() {
+            self.dispose(std::mem::take(&mut session.garbage));
         }
     }
 
@@ -418,7 +426,7 @@ impl Engine {
         }
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
-            self.dispose(garbage);
+            session.garbage.extend(garbage.into_iter().filter(Garbage::is_much));
         }
         if session.buffers.has_events() {
             let events = session.buffers.take_events();

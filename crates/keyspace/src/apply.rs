@@ -83,7 +83,8 @@ impl Keyspace {
         };
         let scope = self.scope_of(db, effects)?;
         let mut txn = Txn::begin(self, &scope, &journal, buffers, options);
-        let applier = Applier { txn: &mut txn, key: None, is_gone: false, is_left: false, db, number: 0 };
+        let applier =
+            Applier { txn: &mut txn, key: None, is_gone: false, is_left: false, db, number: 0 };
         let result = applier.run(effects);
         txn.finish();
         buffers.take_garbage();
@@ -142,7 +143,8 @@ impl Txn<'_> {
         self.purge(key);
         self.check_backing()?;
         let db = self.db();
-        Applier { txn: self, key: Some(key), is_gone: false, is_left: false, db, number: 0 }.run(effects)
+        Applier { txn: self, key: Some(key), is_gone: false, is_left: false, db, number: 0 }
+            .run(effects)
     }
 }
 

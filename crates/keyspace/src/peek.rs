@@ -45,9 +45,9 @@ impl Keyspace {
     pub fn is_unknown_in(&self, space: SpaceId, key: &[u8]) -> bool {
         let (index, hash) = self.locate(key);
         let shard = self.lock(index);
-        shard.in_space(space).is_some_and(|db| {
-            db.table.get(hash, key).is_none() && !db.knows_missing(hash, key)
-        })
+        shard
+            .in_space(space)
+            .is_some_and(|db| db.table.get(hash, key).is_none() && !db.knows_missing(hash, key))
     }
 
     /// The key of `space` as it was at `at`, whoever has the space now. `hash`

@@ -97,14 +97,15 @@ pub enum Garbage {
 pub struct DbGarbage(Vec<Db>);
 
 impl Garbage {
-    /// An estimate of the pieces to free: Redis frees a value in the
-    /// background when it has more than 64.
+    /// Whether it has so many pieces that it is to be freed in the background:
+    /// more than 64, as in Redis.
     #[must_use]
-    pub fn effort(&self) -> usize {
-        match self {
+    pub fn is_much(&self) -> bool {
+        let pieces: usize = match self {
             Garbage::Value(value) => value.as_ref().as_ref().element_count(),
             Garbage::Db(db) => db.0.iter().map(|part| part.table.len()).sum(),
-        }
+        };
+        pieces > 64
     }
 }
 

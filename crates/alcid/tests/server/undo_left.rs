@@ -116,8 +116,8 @@ fn what_a_flush_left_is_taken_over_wherever_it_stands() {
             })
             .collect();
         let new = Frame::bulk("new");
-        let expected =
-            [("undo", new.clone()), ("flushall", Frame::Null), ("set", new)].map(|(by, value)| (Frame::bulk(by), value));
+        let expected = [("undo", new.clone()), ("flushall", Frame::Null), ("set", new)]
+            .map(|(by, value)| (Frame::bulk(by), value));
         assert_eq!(what, expected, "round {round}");
         pass(&mut server, &mut wire, after);
         assert_eq!(digest(&mut wire), state, "round {round}");

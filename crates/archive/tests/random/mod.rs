@@ -35,8 +35,17 @@ pub struct Database {
     returned: Vec<(SpaceId, Revision)>,
 }
 
-/// Keeps a space until its archive has reached a revision.
-pub type Keeper = Box<dyn Fn(SpaceId, Revision)>;
+/// How long a space is to be kept that was left.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept {
+    ForNow,
+    /// No longer for now, but until its archive has reached this.
+    Upto(Revision),
+    NoMore,
+}
+
+/// Keeps a space.
+pub type Keeper = Box<dyn Fn(SpaceId, Kept)>;
 
 struct ToLog<'l>(&'l Log);
 
@@ -87,8 +96,11 @@ impl Database {
     /// `keeper` keeps the spaces.
     #[allow(dead_code, reason = "not every test has it")]
     pub fn take_back(&mut self, keeper: Keeper) {
-        let claimed = self.flushed.iter().map(|(_, space, _)| (*space, Revision(u64::MAX)));
-        claimed.chain(self.returned.iter().copied()).for_each(|(space, upto)| keeper(space, upto));
+        self.flushed.iter().for_each(|(_, space, _)| keeper(*space, Kept::ForNow));
+        for &(space, revision) in &self.returned {
+            keeper(space, Kept::ForNow);
+            keeper(space, Kept::Upto(revision));
+        }
         self.keeper = Some(keeper);
     }
 
@@ -100,8 +112,8 @@ impl Database {
         let done = match self.flushed.take() {
             None if what < 4 => {
                 let db = self.below(u64::from(DATABASES)) as DbIndex;
-                let spaces = self.keyspace.spaces();
-                keeper(spaces[usize::from(db)].1, Revision(u64::MAX));
+                let space = self.keyspace.spaces()[usize::from(db)].1;
+                keeper(space, Kept::ForNow);
                 let mut flushed = None;
                 self.change(|txn| {
                     txn.keep_flushed(u64::MAX, 1);
@@ -112,6 +124,9 @@ impl Database {
                         }
                     }
                 });
+                if flushed.is_none() {
+                    keeper(space, Kept::NoMore);
+                }
                 self.flushed = flushed;
                 true
             }
@@ -123,11 +138,11 @@ impl Database {
                 });
                 let revision = self.log().newest();
                 self.returned.push((space, revision));
-                keeper(space, revision);
+                keeper(space, Kept::Upto(revision));
                 true
             }
             Some((_, space, _)) if what < 45 => {
-                keeper(space, Revision::ZERO);
+                keeper(space, Kept::NoMore);
                 false
             }
             Some(flushed) => {

@@ -13,33 +13,35 @@ use base::{BranchId, DbIndex, Revision, SpaceId};
 use command::{Error, Result};
 use keyspace::{Buffers, Scope, Txn, class};
 
+use super::Span;
 use super::events::{self, What};
 use super::revert::Job;
 use super::undoable::{Deletion, Left};
-use super::Span;
 use crate::checkpoint::Archive;
 
 /// Keeps the archive from clearing places up that nobody has.
 struct Claim {
     archive: Arc<dyn Archive>,
     spaces: Vec<SpaceId>,
-    /// Until the archive has reached this.
-    upto: Revision,
+    /// Until the archive has reached this, if there is anything to keep.
+    upto: Option<Revision>,
 }
 
 impl Claim {
     /// `None` where nobody can keep them.
     fn on(archive: &Arc<dyn Archive>, spaces: Vec<SpaceId>) -> Option<Claim> {
-        let claim = Claim { archive: archive.clone(), spaces, upto: Revision::ZERO };
-        let for_now = Revision(u64::MAX);
-        claim.spaces.iter().all(|&space| archive.claim(space, for_now)).then_some(claim)
+        let claim = Claim { archive: archive.clone(), spaces, upto: None };
+        claim.spaces.iter().all(|&space| archive.claim(space, None)).then_some(claim)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         for &space in &self.spaces {
-            self.archive.claim(space, self.upto);
+            if self.upto.is_some() {
+                self.archive.claim(space, self.upto);
+            }
+            self.archive.release(space);
         }
     }
 }
@@ -82,7 +84,7 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
     job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
     let told = engine.tracking.changes(job.author.client, &txn);
     let finished = txn.finish();
-    claim.upto = finished.written.unwrap_or_default();
+    claim.upto = finished.written;
     engine.settle_aside(&mut buffers, &finished, told, branch.id);
     engine.load_anew();
     Ok(finished.written)
@@ -105,7 +107,8 @@ fn is_possible(job: &Job<'_>, deletions: &[Deletion]) -> bool {
 /// The revision up to which nothing was done to the databases since they were
 /// flushed; `None` if something was.
 fn untouched_until(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<Revision>> {
-    let newest = job.engine.replicator.newest();
+    // All up to there can be read; a later one that is under way is met in memory.
+    let newest = job.engine.replicator.committed();
     let oldest = deletions.last().map_or(newest, |deletion| deletion.revision);
     let mut flushed: BTreeSet<DbIndex> = BTreeSet::new();
     let mut is_touched = false;

@@ -33,8 +33,7 @@ impl Txn<'_> {
         for (index, shard) in guards.iter_mut().enumerate() {
             shard.note_removal(revision);
             flushed.extend(shard.flush(db, seed, space, keeps));
-            if let Some(left) = shard.left.as_mut().filter(|_| keeps).and_then(|it| it.last_mut())
-            {
+            if let Some(left) = shard.left.as_mut().filter(|_| keeps).and_then(|it| it.last_mut()) {
                 self.keyspace.recount(index, left);
             }
         }
