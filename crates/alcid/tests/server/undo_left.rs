@@ -5,7 +5,7 @@ use testkit::Server;
 
 use crate::ALCID;
 use crate::undo::{ALWAYS, fill, ok};
-use crate::wire::Wire;
+use crate::wire::{Wire, eventually};
 
 /// More than are brought back one by one.
 const MANY: usize = 12_000;
@@ -186,13 +186,13 @@ fn who_waits_or_watches_hears_of_it() {
     flush(&mut other);
     let mut waiting = Wire::connect(server.addr());
     assert!(waiting.send(&["BLPOP", "queue", "0"]));
-    while !wire.text(&["CLIENT", "LIST"]).contains("cmd=blpop") {}
+    eventually("it waits", || wire.text(&["CLIENT", "LIST"]).contains("cmd=blpop"));
     undo(&mut other, 1);
     assert_eq!(waiting.frame(), Frame::Array(vec![Frame::bulk("queue"), Frame::bulk("a")]));
     // It is what it was, and was something else meanwhile.
     ok(&mut wire, &["MULTI"]);
     ok(&mut wire, &["SET", "many:1", "x"]);
-    assert_eq!(wire.call(&["EXEC"]), Frame::Null);
+    assert_eq!(wire.call(&["EXEC"]), Frame::NullArray);
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub struct Database {
 
 /// How long a space is to be kept that was left.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "not every test keeps any")]
 pub enum Kept {
     ForNow,
     /// No longer for now, but until its archive has reached this.
