@@ -11,9 +11,10 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+mod claims;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use crate::error::ArchiveError;
 use crate::manifest;
 use crate::overlay::{Overlays, needed};
 
+use claims::Claims;
 pub(crate) use snapshot::Snapshot;
 
 /// The file in the archive's folder that is locked while it is open.
@@ -71,9 +73,6 @@ const TABLE_BYTES: u64 = 64 << 20;
 /// `RUNS_MAX` of them.
 const TABLE_BYTES_MIN: u64 = 4 << 20;
 
-/// No base gets there.
-const SOME_DAY: Revision = Revision(u64::MAX);
-
 /// Sees a key of the tree and its value, and says whether to go on.
 pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
@@ -88,9 +87,7 @@ pub struct Base {
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
     overlays: Overlays,
-    /// Spaces that were left, and that databases may get back with these
-    /// revisions; how often each.
-    claimed: Mutex<BTreeMap<(SpaceId, Revision), usize>>,
+    claims: Claims,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
@@ -152,7 +149,7 @@ impl Base {
             directory: RwLock::new(Arc::new(directory)),
             bounds,
             overlays,
-            claimed: Mutex::default(),
+            claims: Claims::default(),
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
@@ -198,29 +195,6 @@ impl Base {
     /// Which spaces lie over others.
     pub(crate) fn overlays(&self) -> &Overlays {
         &self.overlays
-    }
-
-    /// A space that was left stays until the base has reached `upto`, with which
-    /// a database has it again; until it is [released](Base::release), if nobody
-    /// knows that yet. What merges may have taken for past by now, the past's
-    /// horizon tells.
-    pub fn claim(&self, space: SpaceId, upto: Option<Revision>) {
-        let upto = upto.unwrap_or(SOME_DAY);
-        let mut claimed = self.claimed.lock();
-        if upto > self.revision() {
-            *claimed.entry((space, upto)).or_default() += 1;
-        }
-    }
-
-    /// Ends a claim to a space until nobody knew when.
-    pub fn release(&self, space: SpaceId) {
-        let mut claimed = self.claimed.lock();
-        if let Some(count) = claimed.get_mut(&(space, SOME_DAY)) {
-            *count -= 1;
-            if *count == 0 {
-                claimed.remove(&(space, SOME_DAY));
-            }
-        }
     }
 
     /// From here on, whoever reads a state that the base has not reached yet
@@ -461,8 +435,7 @@ impl Base {
     /// Tells compactions what may go; answers which spaces may.
     fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
         let tags = tagged(&directory.branches);
-        let claimed: BTreeSet<SpaceId> =
-            self.claimed.lock().keys().map(|(space, _)| *space).collect();
+        let claimed = self.claims.spaces();
         let (past, left): (Vec<Left>, Vec<Left>) = directory
             .left
             .iter()
@@ -583,7 +556,7 @@ impl Batch<'_> {
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
-        base.claimed.lock().retain(|(_, upto), _| *upto > directory.revision);
+        base.claims.reached(directory.revision);
         *base.directory.write() = Arc::new(directory);
         Ok(())
     }
