@@ -371,8 +371,7 @@ impl Base {
     /// # Errors
     /// When tables cannot be read or written; the base is what it was then.
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        let due = self.bind(&directory, horizon);
+        let (directory, due) = self.bind(horizon);
         // Levels begin with the size of what comes: else a batch of one entry would
         // have everything merged that fits the largest first level.
         let recent_bytes = self.tree.current_version().level(0).map_or(0, |level| level.size());
@@ -395,8 +394,7 @@ impl Base {
     /// # Errors
     /// As [`Base::compact`].
     pub(crate) fn merge(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        self.bind(&directory, horizon);
+        let (directory, _) = self.bind(horizon);
         self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         self.forget_manifests()
     }
@@ -411,8 +409,7 @@ impl Base {
         horizon: Revision,
         erasures: Vec<Erasure>,
     ) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        self.bind(&directory, horizon);
+        let (directory, _) = self.bind(horizon);
         self.bounds.erase(erasures);
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
         self.bounds.erase(Vec::new());
@@ -432,10 +429,13 @@ impl Base {
         self.forget_manifests()
     }
 
-    /// Tells compactions what may go; answers which spaces may.
-    fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
-        let tags = tagged(&directory.branches);
+    /// Tells compactions what may go; answers which spaces may, and the directory
+    /// that says so.
+    fn bind(&self, horizon: Revision) -> (Arc<Directory>, Vec<Left>) {
+        // First: a claim ends when a directory has what it is for.
         let claimed = self.claims.spaces();
+        let directory = self.directory();
+        let tags = tagged(&directory.branches);
         let (past, left): (Vec<Left>, Vec<Left>) = directory
             .left
             .iter()
@@ -452,7 +452,7 @@ impl Base {
         let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
-        due
+        (directory, due)
     }
 
     /// Whether nobody may read a space any more that no database has: nobody but
@@ -556,8 +556,9 @@ impl Batch<'_> {
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
-        base.claims.reached(directory.revision);
+        let revision = directory.revision;
         *base.directory.write() = Arc::new(directory);
+        base.claims.reached(revision);
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ impl Claims {
         self.0.lock().keys().map(|(space, _)| *space).collect()
     }
 
-    /// The base is about to be at `revision`.
+    /// The base is at `revision`.
     pub(super) fn reached(&self, revision: Revision) {
         self.0.lock().retain(|(_, upto), _| *upto > revision);
     }
