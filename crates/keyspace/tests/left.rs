@@ -74,11 +74,10 @@ impl Fixture {
         let told = self.run(|txn| {
             txn.keep_flushed(NOW_MS + 1, left_from);
             txn.flush_undoably(db);
-            let told = Effects::new(txn.effects()).flatten().find_map(|effect| match effect {
+            Effects::new(txn.effects()).flatten().find_map(|effect| match effect {
                 Effect::Leaves { space, keys } => Some((space, keys.to_vec())),
                 _ => None,
-            });
-            told
+            })
         });
         self.backing.replace(BTreeMap::from([(space, stored)]));
         told.0
