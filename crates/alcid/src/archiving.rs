@@ -237,6 +237,15 @@ impl engine::Archive for Archiving {
         self.follower.checkpoint(revision).map_err(|error| error.to_string())
     }
 
+    fn claim(&self, space: SpaceId, upto: Option<Revision>) -> bool {
+        self.base.claim(space, upto);
+        true
+    }
+
+    fn release(&self, space: SpaceId) {
+        self.base.release(space);
+    }
+
     fn lag_bytes(&self) -> u64 {
         self.lag.bytes(self.log.log())
     }

@@ -46,6 +46,8 @@ impl Forest {
 
     fn add(&mut self, id: BranchId) -> Result<(), String> {
         let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
+        // The log may tell of flushes that were taken back.
+        keyspace.keep_left();
         let backing = BaseBacking::of_branch(self.base.clone(), self.limits, self.ancestors(id));
         if let Some(row) = self.branches.get(id) {
             keyspace.count_own(row.forked.next(), false);
@@ -107,6 +109,19 @@ impl Forest {
         );
         self.buffers = buffers;
         applied.map_err(|error| error.to_string())
+    }
+
+    /// To be called when everything up to `newest` is applied.
+    pub fn finish(&self, newest: Revision) {
+        let left = &self.base.directory().left;
+        for keyspace in self.keyspaces.values() {
+            keyspace.forget_left();
+            for (_, space, _) in keyspace.spaces() {
+                if left.iter().any(|left| left.space == space) {
+                    self.base.claim(space, Some(newest));
+                }
+            }
+        }
     }
 
     fn keyspace(&self, id: BranchId) -> Result<&Arc<Keyspace>, String> {

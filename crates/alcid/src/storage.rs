@@ -96,6 +96,7 @@ pub fn open(
             .map_err(|error| error.to_string())?;
         forest = Forest::open(&base, settings)?;
     }
+    forest.finish(report.last);
     let past = crate::past::open(&base, &log, settings, report.ended_early.is_some())?;
     Ok(Storage { forest, log, base, past })
 }

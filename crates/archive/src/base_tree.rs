@@ -11,6 +11,7 @@
 //! of a batch is the revision it reaches: a read at revision R sees the newest
 //! batch at or before R, as long as compaction has kept it.
 
+mod claims;
 mod snapshot;
 
 use std::collections::BTreeSet;
@@ -41,6 +42,7 @@ use crate::error::ArchiveError;
 use crate::manifest;
 use crate::overlay::{Overlays, needed};
 
+use claims::Claims;
 pub(crate) use snapshot::Snapshot;
 
 /// The file in the archive's folder that is locked while it is open.
@@ -86,6 +88,7 @@ pub struct Base {
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
     overlays: Overlays,
+    claims: Claims,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
@@ -148,6 +151,7 @@ impl Base {
             directory: RwLock::new(Arc::new(directory)),
             bounds,
             overlays,
+            claims: Claims::default(),
             reach: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
@@ -384,8 +388,7 @@ impl Base {
     /// # Errors
     /// When tables cannot be read or written; the base is what it was then.
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        let due = self.bind(&directory, horizon);
+        let (directory, due) = self.bind(horizon);
         // Levels begin with the size of what comes: else a batch of one entry would
         // have everything merged that fits the largest first level.
         let recent_bytes = self.tree.current_version().level(0).map_or(0, |level| level.size());
@@ -408,8 +411,7 @@ impl Base {
     /// # Errors
     /// As [`Base::compact`].
     pub(crate) fn merge(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        self.bind(&directory, horizon);
+        let (directory, _) = self.bind(horizon);
         self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         self.forget_manifests()
     }
@@ -424,8 +426,7 @@ impl Base {
         horizon: Revision,
         erasures: Vec<Erasure>,
     ) -> Result<(), ArchiveError> {
-        let directory = self.directory();
-        self.bind(&directory, horizon);
+        let (directory, _) = self.bind(horizon);
         let standing = directory.databases.iter().map(|database| database.space).collect();
         self.bounds.erase(Erasures { all: erasures, standing });
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
@@ -446,11 +447,17 @@ impl Base {
         self.forget_manifests()
     }
 
-    /// Tells compactions what may go; answers which spaces may.
-    fn bind(&self, directory: &Directory, horizon: Revision) -> Vec<Left> {
+    /// Tells compactions what may go; answers which spaces may, and the directory
+    /// that says so.
+    fn bind(&self, horizon: Revision) -> (Arc<Directory>, Vec<Left>) {
+        // First: a claim ends when a directory has what it is for.
+        let claimed = self.claims.spaces();
+        let directory = self.directory();
         let tags = tagged(&directory.branches);
-        let (past, left): (Vec<Left>, Vec<Left>) =
-            directory.left.iter().partition(|left| is_past(left, horizon, &tags));
+        let (past, left): (Vec<Left>, Vec<Left>) = directory
+            .left
+            .iter()
+            .partition(|left| is_past(left, horizon, &tags) && !claimed.contains(&left.space));
         // What nobody reads any more pins nothing; what is newer than the
         // directory is read.
         let all = self.overlays.all();
@@ -463,7 +470,7 @@ impl Base {
         let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
-        due
+        (directory, due)
     }
 
     /// Whether nobody may read a space any more that no database has: nobody but
@@ -573,7 +580,9 @@ impl Batch<'_> {
         self.run.finish().map_err(ArchiveError::tree("write", &base.dir))?;
         base.written_bytes.fetch_add(self.bytes, Ordering::Relaxed);
         base.overlays.retain(&directory.overlays, directory.revision);
+        let revision = directory.revision;
         *base.directory.write() = Arc::new(directory);
+        base.claims.reached(revision);
         Ok(())
     }
 }

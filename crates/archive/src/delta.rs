@@ -107,6 +107,7 @@ impl Delta {
         self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
             let keyspace = empty(self.databases, directory.seed);
+            keyspace.evict_to(self.large.clone());
             keyspace.set_past_rules(directory.rules_of(branch));
             for database in &directory.databases {
                 if database.branch == branch && database.db < self.databases {
@@ -258,31 +259,35 @@ impl Delta {
         let before = self.base.directory();
         let mut spaces = Vec::new();
         for keyspace in self.keyspaces.values() {
-            for (db, space, _) in keyspace.spaces() {
+            let stands = keyspace.spaces().into_iter().map(|(_, space, _)| space);
+            // What was flushed and may come back is complete with this batch.
+            let left = keyspace.left().into_iter().map(|(space, _)| space);
+            for space in stands.chain(left) {
                 let mut prefix = Vec::new();
                 codec::put_space(&mut prefix, space);
                 // Of a space that the base knows, what changed since; of a new
                 // one that lies over another, what was not there; else all.
-                let is_known = before.databases.iter().any(|database| database.space == space);
+                let is_known = before.databases.iter().any(|database| database.space == space)
+                    || before.left.iter().any(|left| left.space == space);
                 let below = self.base.overlays().under(space);
                 let since = match below {
                     _ if is_known => before.revision,
                     Some((_, at)) => at,
                     None => Revision::ZERO,
                 };
-                spaces.push((prefix, keyspace, (db, space), since));
+                spaces.push((prefix, keyspace, space, since));
             }
         }
         spaces.sort_by(|a, b| a.0.cmp(&b.0));
         let mut batch = self.base.batch()?;
         let large = self.large.drain();
         let mut run = SortedRun::new(self.newest.0, self.base.large_from());
-        for (prefix, keyspace, (db, space), since) in spaces {
+        for (prefix, keyspace, space, since) in spaces {
             for shard in 0..SHARDS {
-                keyspace.changed_since(db, shard, since, &mut |hash, key, change| {
+                keyspace.changed_in(space, shard, since, &mut |hash, key, change| {
                     run.add(&prefix, hash, key, &change);
                 });
-                large.each(keyspace, db, space, hashes_of(shard), &mut |pending| {
+                large.each(keyspace, space, hashes_of(shard), &mut |pending| {
                     run.add_pending(pending);
                 });
                 run.write(&mut batch)?;
@@ -313,8 +318,16 @@ impl Delta {
                 }
             }
         }
-        let mut left = Vec::new();
+        // As of this batch, whatever was known of them before: they may have had
+        // databases meanwhile.
+        let put_by = self.keyspaces.values().flat_map(Keyspace::left);
+        let mut left: Vec<Left> =
+            put_by.map(|(space, keys)| Left { space, at: self.newest.0, keys }).collect();
+        let anew: BTreeSet<SpaceId> = left.iter().map(|left| left.space).collect();
         for &old in &before.left {
+            if anew.contains(&old.space) {
+                continue;
+            }
             // What lies below one is read through it, although it has nothing.
             let is_read = self.base.overlays().under(old.space).is_some()
                 && !self.base.may_forget(&old, &self.branches);
@@ -325,6 +338,7 @@ impl Delta {
         // A database without keys may not be named, and is not gone for that.
         let is_gone = |old: &&Database| {
             !stood_in.contains(&old.space)
+                && !anew.contains(&old.space)
                 && !databases.iter().any(|database| database.space == old.space)
         };
         let gone = before.databases.iter().filter(is_gone);
@@ -393,6 +407,7 @@ impl Delta {
 fn empty(databases: DbIndex, seed: u64) -> Keyspace {
     let keyspace = Keyspace::new(databases, seed);
     keyspace.remember_removals();
+    keyspace.keep_left();
     keyspace
 }
 

@@ -250,7 +250,6 @@ impl Drained {
     pub(crate) fn each(
         &self,
         keyspace: &Keyspace,
-        db: DbIndex,
         space: SpaceId,
         hashes: RangeInclusive<u64>,
         visit: &mut dyn FnMut(&Pending),
@@ -260,7 +259,7 @@ impl Drained {
             if *of != space || hash > hashes.end() {
                 break;
             }
-            if keyspace.unknown(db, key).is_some() {
+            if keyspace.is_unknown_in(space, key) {
                 visit(pending);
             }
         }
@@ -286,7 +285,7 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
                 touches.push(Touch { db, key, is_blind, removals: 0 });
                 continue;
             }
-            Effect::Flush { .. } | Effect::Swap { .. } => return None,
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. } => return None,
             effect if !effect.is_on_key() => continue,
             _ if !is_named => return None,
             Effect::Rename { db, key, .. } => {

@@ -107,6 +107,7 @@ pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
             | Effect::Rename { .. }
             | Effect::Flush { .. }
             | Effect::Swap { .. }
+            | Effect::Return { .. }
             // The newest of them counts, whatever keys they are about.
             | Effect::Purge { .. } => return None,
             effect if effect.is_about_branches() => return None,

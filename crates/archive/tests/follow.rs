@@ -15,12 +15,14 @@ use keyspace::{Buffers, EncodingLimits, Keyspace};
 use log::Log;
 use testkit::temp_dir;
 
-use random::{DATABASES, Database, contents};
+use random::{DATABASES, Database, Kept, contents};
 
 fn filled_from(base: &Arc<Base>) -> Keyspace {
     let directory = base.directory();
     let keyspace = Keyspace::new(DATABASES, directory.seed);
     let backing = BaseBacking::new(base.clone(), EncodingLimits::default());
+    keyspace.evict_to(backing.clone());
+    keyspace.keep_left();
     for database in &directory.databases {
         keyspace.back(backing.clone(), database.db, database.space, &database.keys);
     }
@@ -39,6 +41,19 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         failed: Box::new(|reason| panic!("{reason}")),
     };
     Follower::start(base.clone(), log.reader(base.revision().next()), options)
+}
+
+/// Keeps spaces that were left in it.
+fn keeper(base: &Arc<Base>) -> random::Keeper {
+    let base = base.clone();
+    Box::new(move |space, kept| match kept {
+        Kept::ForNow => base.claim(space, None),
+        Kept::Upto(revision) => {
+            base.claim(space, Some(revision));
+            base.release(space);
+        }
+        Kept::NoMore => base.release(space),
+    })
 }
 
 /// A base that keeps collections element by element, if it is to, from this
@@ -69,6 +84,7 @@ fn hold_what_the_log_made(seed: u64, mut database: Database, large_from: Option<
     // Small bounds, so that batches end everywhere.
     let pace = Pace { log_bytes: 1500 + 1500 * (seed % 4), ..Pace::default() };
     let mut base = open(folder.path(), seed, large_from);
+    database.take_back(keeper(&base));
     for round in 0..8 {
         let follower = follow(&base, database.log(), pace);
         (0..150).for_each(|_| database.step());
@@ -79,10 +95,12 @@ fn hold_what_the_log_made(seed: u64, mut database: Database, large_from: Option<
         assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} round {round}");
         drop(follower);
         if round % 2 == 1 {
+            database.take_back(Box::new(|_, _| {}));
             drop(base);
             // What was large stays so, whatever is large from now on.
             let is_changed = round % 4 == 3;
             base = open(folder.path(), 0, large_from.filter(|_| !is_changed));
+            database.take_back(keeper(&base));
             assert_eq!(contents(&filled_from(&base)), expected, "seed {seed} reopened");
         }
     }
@@ -94,6 +112,7 @@ fn recovery_is_the_base_and_the_log_behind_it() {
     let mut database = Database::new(77);
     let base = Arc::new(Base::open(folder.path(), 77, 1 << 20).expect("an empty one opens"));
     let follower = follow(&base, database.log(), Pace::default());
+    database.take_back(keeper(&base));
     for _ in 0..10 {
         (0..100).for_each(|_| database.step());
         follower.checkpoint(database.log().newest()).expect("it follows");

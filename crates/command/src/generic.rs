@@ -1,7 +1,7 @@
 //! Commands on keys of any type.
 
 use base::{DbIndex, Reply, glob, number};
-use keyspace::{Txn, Value, ValueRef, class, dump};
+use keyspace::{Value, ValueRef, class, dump};
 
 use crate::args::{Args, integer, is_word};
 use crate::ctx::Ctx;
@@ -249,19 +249,19 @@ fn is_for_good(args: &[&[u8]]) -> Result<bool> {
     }
 }
 
-fn flush(tx: &mut Txn<'_>, db: DbIndex, is_for_good: bool) {
-    if is_for_good { tx.flush(db) } else { tx.flush_undoably(db) }
-}
-
 fn flushdb(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    flush(ctx.tx, ctx.tx.db(), is_for_good(args)?);
+    let db = ctx.tx.db();
+    if is_for_good(args)? {
+        ctx.tx.flush(db)
+    } else {
+        ctx.tx.flush_undoably(db)
+    }
     reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    let is_for_good = is_for_good(args)?;
-    (0..ctx.tx.databases()).for_each(|db| flush(ctx.tx, db, is_for_good));
+    ctx.tx.flush_all(is_for_good(args)?);
     reply.ok();
     Ok(())
 }

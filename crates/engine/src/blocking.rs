@@ -528,6 +528,9 @@ impl Engine {
                 | Effect::ZsetSet { .. }
                 | Effect::Put { .. } => add(db, key),
                 Effect::Rename { db, key, .. } => add(db, key),
+                Effect::Return { db, .. } => {
+                    self.blocking.keys_in(branch, db).iter().for_each(|key| add(db, key));
+                }
                 Effect::Swap { a, b } => {
                     for db in [a, b] {
                         self.blocking.keys_in(branch, db).iter().for_each(|key| add(db, key));

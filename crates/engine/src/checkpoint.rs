@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use base::Revision;
+use base::{Revision, SpaceId};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
@@ -64,6 +64,16 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// Why it never will.
     fn settle(&self, revision: Revision) -> Result<(), String>;
+
+    /// Keeps a space that a flush left, which the past has not let go of, until it
+    /// has reached `upto`, with which a database stands there again, or until it is
+    /// released. Answers whether it can.
+    fn claim(&self, _space: SpaceId, _upto: Option<Revision>) -> bool {
+        false
+    }
+
+    /// Ends a claim without a revision.
+    fn release(&self, _space: SpaceId) {}
 
     /// Bytes of the log that it does not have. Past
     /// `Settings::archive_lag_bytes_max` writers wait, so every write asks.

@@ -265,6 +265,7 @@ impl Engine {
     /// Forgets a client: its subscriptions, its place in queues, its tracking.
     pub fn disconnect(&self, session: &mut Session) {
         session.tally.flush(&self.stats);
+        self.end_turn(session);
         self.pubsub.forget(session);
         self.tracking.forget(session.client.id);
         self.close_watches(&session.client);
@@ -358,7 +359,7 @@ impl Engine {
     /// background. Called after the locks are open.
     pub(crate) fn dispose(&self, garbage: Vec<Garbage>) {
         for piece in garbage {
-            if piece.effort() > 64 {
+            if piece.is_much() {
                 self.reclaimer.drop_later(piece, &self.stats);
             }
         }

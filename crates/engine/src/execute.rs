@@ -8,7 +8,7 @@ use command::flags::{
     ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
 use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
-use keyspace::{Finished, Keyspace, Scope, Txn};
+use keyspace::{Finished, Garbage, Keyspace, Scope, Txn};
 use smallvec::SmallVec;
 
 use crate::blocking::{Answer, Blocked};
@@ -23,6 +23,10 @@ const CONGESTION_MS: u64 = 5;
 /// How long a command waits before it is tried again that asked for what takes
 /// long to read.
 const RETRY_MS: u64 = 2;
+
+/// From so many keys on a flush leaves them to be taken over as they are. Less
+/// come back one by one in no time, and the archive need not have them.
+const LEFT_KEYS_MIN: u64 = 10_000;
 
 /// What a front-end does after a command.
 #[derive(Debug)]
@@ -149,6 +153,14 @@ impl Engine {
             let now_ms = session.now_ms();
             session.client.activity.last_interaction_ms.store(now_ms, Ordering::Relaxed);
             session.tick_ns = 0;
+        }
+    }
+
+    /// Ends a turn, once the replies of its batch are on their way: to drop what
+    /// the batch threw away wakes a thread, and takes its time.
+    pub fn end_turn(&self, session: &mut Session) {
+        if !session.garbage.is_empty() {
+            self.dispose(std::mem::take(&mut session.garbage));
         }
     }
 
@@ -322,7 +334,10 @@ impl Engine {
             txn.originate(command.full_name.as_bytes(), user, address);
             let window_s = live.settings.undo_window_s;
             if window_s > 0 {
-                txn.keep_flushed(txn.now_ms().saturating_add(window_s.saturating_mul(1000)));
+                let until_ms = txn.now_ms().saturating_add(window_s.saturating_mul(1000));
+                // Branches' keys come back one by one.
+                let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
+                txn.keep_flushed(until_ms, left_from);
             }
         }
     }
@@ -424,7 +439,7 @@ impl Engine {
         }
         let garbage = session.buffers.take_garbage();
         if !garbage.is_empty() {
-            self.dispose(garbage);
+            session.garbage.extend(garbage.into_iter().filter(Garbage::is_much));
         }
         if session.buffers.has_events() {
             let events = session.buffers.take_events();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{DbIndex, Revision, SeededRng};
 use command::Command;
-use keyspace::Buffers;
+use keyspace::{Buffers, Garbage};
 
 use crate::client::Client;
 use crate::server::save::Background;
@@ -59,6 +59,8 @@ pub struct Session {
     pub(crate) no_touch: bool,
     pub(crate) rng: SeededRng,
     pub(crate) buffers: Buffers,
+    /// What takes long to drop of what its commands threw away.
+    pub(crate) garbage: Vec<Garbage>,
     /// Monotonic time at the end of the last command, which is the beginning
     /// of the next one in a pipeline; 0 between batches.
     pub(crate) tick_ns: u64,
@@ -139,6 +141,7 @@ impl Session {
             no_touch: false,
             rng: SeededRng::new(seed),
             buffers: Buffers::default(),
+            garbage: Vec::new(),
             tick_ns: 0,
             batch_began: (0, 0),
             tally: crate::stats::Tally::default(),

@@ -77,7 +77,7 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let watched = Watched {
             db: call.session.db,
             key: key.to_vec(),
-            revision: txn.info(key).map_or(Revision::ZERO, |info| info.revision),
+            revision: txn.info(key).map_or(Revision::ZERO, |info| info.revision.max(info.returned)),
         };
         let known = |other: &Watched| other.db == watched.db && other.key == watched.key;
         if !call.session.watched.iter().any(known) {
@@ -230,8 +230,8 @@ impl Engine {
         let unchanged = readable.is_ok()
             && watched.iter().all(|watched| {
                 txn.select(watched.db);
-                let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
-                now == watched.revision
+                let now = txn.info(&watched.key);
+                now.map_or(Revision::ZERO, |now| now.revision.max(now.returned)) == watched.revision
             });
         if !unchanged {
             let finished = txn.finish();

@@ -151,6 +151,7 @@ impl Connection {
             let turn = self.turn().await?;
             self.engine.end_batch(&mut self.session);
             self.flush().await?;
+            self.engine.end_turn(&mut self.session);
             match turn {
                 Turn::Done => {}
                 // What is left of the input runs on without another read.

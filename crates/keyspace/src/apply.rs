@@ -83,7 +83,8 @@ impl Keyspace {
         };
         let scope = self.scope_of(db, effects)?;
         let mut txn = Txn::begin(self, &scope, &journal, buffers, options);
-        let applier = Applier { txn: &mut txn, key: None, is_gone: false, db, number: 0 };
+        let applier =
+            Applier { txn: &mut txn, key: None, is_gone: false, is_left: false, db, number: 0 };
         let result = applier.run(effects);
         txn.finish();
         buffers.take_garbage();
@@ -119,6 +120,10 @@ impl Keyspace {
                     check(number, a.max(b))?;
                     all = true;
                 }
+                Effect::Return { db, .. } => {
+                    check(number, db)?;
+                    all = true;
+                }
                 _ => {}
             }
         }
@@ -138,7 +143,8 @@ impl Txn<'_> {
         self.purge(key);
         self.check_backing()?;
         let db = self.db();
-        Applier { txn: self, key: Some(key), is_gone: false, db, number: 0 }.run(effects)
+        Applier { txn: self, key: Some(key), is_gone: false, is_left: false, db, number: 0 }
+            .run(effects)
     }
 }
 
@@ -174,6 +180,8 @@ struct Applier<'a, 't, 'e> {
     key: Option<&'e [u8]>,
     /// The key went when it was named, since the next effect removes it.
     is_gone: bool,
+    /// What the next flush takes away may come back.
+    is_left: bool,
     db: DbIndex,
     number: usize,
 }
@@ -203,8 +211,16 @@ impl<'e> Applier<'_, '_, 'e> {
                 self.key = Some(key);
                 self.enter(key, existed, fate)?;
             }
-            Effect::Flush { db } => self.txn.flush(db),
+            Effect::Leaves { .. } => self.is_left = true,
+            Effect::Flush { db } => {
+                let is_left = std::mem::take(&mut self.is_left);
+                self.txn.flush_keeping(db, is_left);
+            }
             Effect::Swap { a, b } => self.txn.swap(a, b),
+            Effect::Return { db, space, keys } => {
+                let back = self.txn.stand_again(db, space, keys);
+                back.map_err(|what| ApplyError::Misfit { number: self.number, what })?;
+            }
             // Those who keep the branches read the others.
             Effect::Origin { .. }
             | Effect::Branch { .. }

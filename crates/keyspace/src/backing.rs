@@ -106,7 +106,12 @@ pub(crate) struct Backed {
 }
 
 impl Backed {
-    fn new(backing: Arc<dyn Backing>, unloaded_keys: u64, seed: u64, count: &Arc<Count>) -> Backed {
+    pub(crate) fn new(
+        backing: Arc<dyn Backing>,
+        unloaded_keys: u64,
+        seed: u64,
+        count: &Arc<Count>,
+    ) -> Backed {
         Backed {
             backing,
             loaded: [0; BUCKETS / 64],

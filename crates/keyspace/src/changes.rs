@@ -64,8 +64,24 @@ impl Keyspace {
         since: Revision,
         visit: &mut dyn FnMut(u64, &[u8], Change<'_>),
     ) {
+        let space = self.lock(shard).dbs[usize::from(db)].space;
+        self.changed_in(space, shard, since, visit);
+    }
+
+    /// The same of a space, where a database stands or what was
+    /// [put by](Keyspace::keep_left).
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn changed_in(
+        &self,
+        space: SpaceId,
+        shard: usize,
+        since: Revision,
+        visit: &mut dyn FnMut(u64, &[u8], Change<'_>),
+    ) {
         let shard = self.lock(shard);
-        let db = &shard.dbs[usize::from(db)];
+        let Some(db) = shard.in_space(space) else { return };
         for entry in db.table.iter() {
             let revision = Revision(entry.revision());
             if revision > since {

@@ -22,6 +22,11 @@ impl Keyspace {
                     .map_err(|what| format!("database {number}, shard {index}: {what}"))?;
                 counted_bytes += db.memory_bytes();
             }
+            for db in shard.left.iter().flatten() {
+                self.check_db(index, db)
+                    .map_err(|what| format!("space {}, shard {index}: {what}", db.space))?;
+                counted_bytes += db.memory_bytes();
+            }
             let gauge = self.slot_bytes(index).load(Ordering::Relaxed);
             if gauge != counted_bytes {
                 return Err(format!(

@@ -7,11 +7,11 @@
 
 mod codec;
 
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 
 use crate::past_rules::Keep;
 
-pub use codec::{EffectError, Effects};
+pub use codec::{EffectError, Effects, put_counts, take_counts};
 
 /// Why a key went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,19 @@ pub enum Effect<'a> {
     Undone {
         revision: Revision,
     },
+    /// The flush after it leaves its keys in this space, where they stay as long
+    /// as it can be taken back. How many each shard has: [`put_counts`].
+    Leaves {
+        space: SpaceId,
+        keys: &'a [u8],
+    },
+    /// The database, which is empty, stands again in this space, as a flush left
+    /// it.
+    Return {
+        db: DbIndex,
+        space: SpaceId,
+        keys: &'a [u8],
+    },
     /// One branch has taken what another had: [`crate::Merged::encode`]. What
     /// it did for that comes behind.
     Merged {
@@ -232,6 +245,8 @@ impl Effect<'_> {
                     | Effect::Erased
                     | Effect::Undoable { .. }
                     | Effect::Undone { .. }
+                    | Effect::Leaves { .. }
+                    | Effect::Return { .. }
             )
     }
 

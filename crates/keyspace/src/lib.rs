@@ -13,6 +13,7 @@ mod edit;
 pub mod effect;
 mod event;
 mod evict;
+mod left;
 mod limits;
 pub mod merge;
 mod own;

@@ -83,6 +83,17 @@ impl Keyspace {
         (!is_known).then_some((db.space, hash))
     }
 
+    /// Whether the backing would be asked for a key of a space, where a database
+    /// stands or what was [put by](Keyspace::keep_left).
+    #[must_use]
+    pub fn is_unknown_in(&self, space: SpaceId, key: &[u8]) -> bool {
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        shard
+            .in_space(space)
+            .is_some_and(|db| db.table.get(hash, key).is_none() && !db.knows_missing(hash, key))
+    }
+
     /// The key of `space` as it was at `at`, whoever has the space now. `hash`
     /// is that under this keyspace's seed. Locks the key's shard.
     #[must_use]

@@ -95,19 +95,36 @@ pub enum Garbage {
     Db(DbGarbage),
 }
 
+/// Keys of a flushed database that are dropped at one go.
+const KEYS_AT_ONCE: usize = 256;
+
 /// A flushed database, shard by shard.
 #[derive(Debug)]
 pub struct DbGarbage(Vec<Db>);
 
 impl Garbage {
-    /// An estimate of the pieces to free: Redis frees a value in the
-    /// background when it has more than 64.
+    /// Drops it a few hundred keys at a time, with a pause after each.
+    pub fn drop_in_parts(self, pause: impl Fn()) {
+        let Garbage::Db(DbGarbage(parts)) = self else { return };
+        for mut part in parts {
+            for (number, entry) in (1..).zip(part.drain()) {
+                drop(entry);
+                if number % KEYS_AT_ONCE == 0 {
+                    pause();
+                }
+            }
+        }
+    }
+
+    /// Whether it has so many pieces that it is to be freed in the background:
+    /// more than 64, as in Redis.
     #[must_use]
-    pub fn effort(&self) -> usize {
-        match self {
+    pub fn is_much(&self) -> bool {
+        let pieces: usize = match self {
             Garbage::Value(value) => value.as_ref().as_ref().element_count(),
             Garbage::Db(db) => db.0.iter().map(|part| part.table.len()).sum(),
-        }
+        };
+        pieces > 64
     }
 }
 

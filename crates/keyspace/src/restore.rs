@@ -244,8 +244,9 @@ impl Restoration {
     }
 
     /// Makes the change, once for all, if `is_current` says so when every lock is
-    /// held. Then `see` is shown the effects that [`Restoration::encode`] has put
-    /// together. `expected` is the revision that it probably gets.
+    /// held: from then on nobody else need be held up, who would have to wait for
+    /// a lock anyway. Then `see` is shown the effects that [`Restoration::encode`]
+    /// has put together.
     ///
     /// # Errors
     /// When keys that were put out of memory since cannot be read. Nothing has
@@ -259,13 +260,11 @@ impl Restoration {
         live: &Keyspace,
         journal: &dyn Journal,
         now_ms: u64,
-        expected: Revision,
-        is_current: &dyn Fn() -> bool,
+        is_current: &mut dyn FnMut() -> bool,
         see: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Finished>, BackingError> {
         assert!(self.is_compared(), "keys are compared before they are written");
         assert_eq!(self.wanted.seed(), live.seed(), "entries stand in the order of one hash");
-        self.stamp(expected);
         // Dropped when no lock is held any more.
         let mut replaced = Vec::new();
         let mut guards: Vec<_> = (0..SHARDS).map(|index| live.lock(index)).collect();
@@ -283,9 +282,6 @@ impl Restoration {
         let revision = journal.reserve();
         // Before the first shard opens: what others do there comes later.
         journal.append(revision, now_ms, *db, effects);
-        if revision != expected {
-            self.stamp(revision);
-        }
         for (index, mut shard) in guards.into_iter().enumerate() {
             self.hand_over(live, index, &mut shard, revision, &mut replaced);
         }
@@ -305,8 +301,9 @@ impl Restoration {
         Buffers::of(db, effects, events)
     }
 
-    /// Says of every entry that it is of this revision.
-    fn stamp(&mut self, revision: Revision) {
+    /// Says of every entry that it is of this revision, which the record probably
+    /// gets: else it is said with the locks held.
+    pub fn expect(&mut self, revision: Revision) {
         if self.stamp == Some(revision) {
             return;
         }
@@ -350,10 +347,11 @@ impl Restoration {
         replaced: &mut Vec<Entry<Value>>,
     ) {
         let mut wanted = self.wanted.lock(index);
+        let stamp = (self.stamp != Some(revision)).then_some(revision);
         for (part, wanted) in shard.dbs.iter_mut().zip(&mut wanted.dbs) {
             if !wanted.table.is_empty() {
                 shard.last_revision = revision;
-                part.take_over(wanted, replaced);
+                part.take_over(wanted, stamp, replaced);
                 live.recount(index, part);
             }
         }
@@ -458,18 +456,27 @@ impl Part {
 }
 
 impl Db {
-    /// Takes every entry of another one in its own; what was replaced goes to
-    /// `replaced`.
-    fn take_over(&mut self, other: &mut Db, replaced: &mut Vec<Entry<Value>>) {
+    /// Takes every entry of another one in its own, and says of them that they are
+    /// of the revision `stamp`; what was replaced goes to `replaced`.
+    fn take_over(
+        &mut self,
+        other: &mut Db,
+        stamp: Option<Revision>,
+        replaced: &mut Vec<Entry<Value>>,
+    ) {
         let knows_none = self.removals.as_ref().is_none_or(|removals| removals.is_empty());
         let counts_own = self.own.is_counting();
         if self.table.is_empty() && !self.is_backed() && knows_none && !counts_own {
+            if let Some(revision) = stamp {
+                other.table.iter_mut().for_each(|entry| entry.set_revision(revision.0));
+            }
             std::mem::swap(&mut self.table, &mut other.table);
             std::mem::swap(&mut self.deadlines, &mut other.deadlines);
             std::mem::swap(&mut self.entry_bytes, &mut other.entry_bytes);
             return;
         }
-        for entry in other.drain() {
+        for mut entry in other.drain() {
+            stamp.into_iter().for_each(|revision| entry.set_revision(revision.0));
             let hash = self.table.hash_of(entry.key());
             replaced.extend(self.insert(hash, entry));
         }

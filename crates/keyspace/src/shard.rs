@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
@@ -51,12 +51,16 @@ pub(crate) struct Db {
     pub(crate) removals: Option<Box<Table<Removed>>>,
     /// What a branch has changed itself, and what its own branches may ask.
     pub(crate) own: Own,
+    /// The transaction by which its keys came back that a flush had taken away.
+    pub(crate) returned: Revision,
     /// What the shard's memory gauge counts of this database.
-    counted_bytes: usize,
+    pub(crate) counted_bytes: usize,
+    /// Its place's bit among those that are used.
+    pub(crate) bit: u64,
 }
 
 impl Db {
-    fn new(seed: u64, space: SpaceId) -> Db {
+    pub(crate) fn new(seed: u64, space: SpaceId) -> Db {
         Db {
             table: Table::in_shard(seed, SHARD_BITS),
             deadlines: BTreeSet::new(),
@@ -66,7 +70,9 @@ impl Db {
             forgotten_removal: Revision::ZERO,
             removals: None,
             own: Own::default(),
+            returned: Revision::ZERO,
             counted_bytes: 0,
+            bit: 0,
         }
     }
 
@@ -154,7 +160,7 @@ impl Db {
     }
 
     /// Whether it is as it was made, but for its space.
-    fn is_pristine(&self) -> bool {
+    pub(crate) fn is_pristine(&self) -> bool {
         self.table.is_empty()
             && self.backed.is_none()
             && self.deadlines.is_empty()
@@ -179,6 +185,7 @@ impl Db {
     pub(crate) fn exchange(&mut self, other: &mut Db) {
         std::mem::swap(self, other);
         std::mem::swap(&mut self.counted_bytes, &mut other.counted_bytes);
+        std::mem::swap(&mut self.bit, &mut other.bit);
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -245,8 +252,11 @@ pub struct Shard {
     /// The newest one that took a key away. To see that a key is missing
     /// depends on this.
     pub(crate) last_removal: Revision,
-    /// The newest one by which databases changed places.
+    /// The newest one by which databases changed places, or got keys back.
     pub(crate) last_swap: Revision,
+    /// Databases that were emptied and whose keys may come back, where they are
+    /// kept for that.
+    pub(crate) left: Option<Vec<Db>>,
 }
 
 impl Shard {
@@ -275,23 +285,51 @@ impl Shard {
         space
     }
 
+    /// Lets two databases change places.
+    pub(crate) fn swap(&mut self, a: DbIndex, b: DbIndex) {
+        let (a, b) = (usize::from(a), usize::from(b));
+        self.dbs.swap(a, b);
+        let (of_b, of_a) = (self.dbs[a].bit, self.dbs[b].bit);
+        (self.dbs[a].bit, self.dbs[b].bit) = (of_a, of_b);
+    }
+
     /// Empties one database, which gets that space; answers what stood there, if
-    /// anything, to be dropped elsewhere.
-    pub(crate) fn flush(&mut self, db: DbIndex, seed: u64, space: SpaceId) -> Option<Db> {
+    /// anything, to be dropped elsewhere. If it `keeps` that, it is put by, where
+    /// such things are.
+    pub(crate) fn flush(
+        &mut self,
+        db: DbIndex,
+        seed: u64,
+        space: SpaceId,
+        keeps: bool,
+    ) -> Option<Db> {
+        let keeps = keeps && self.left.is_some();
         let db = &mut self.dbs[usize::from(db)];
-        if db.is_pristine() {
+        if db.is_pristine() && !keeps {
             // Mostly so: there are more databases than anybody uses.
             db.space = space;
             db.own = db.own.anew();
             return None;
         }
-        let fresh = Db { counted_bytes: db.counted_bytes, ..Db::new(seed, space) };
+        let fresh = Db { counted_bytes: db.counted_bytes, bit: db.bit, ..Db::new(seed, space) };
         let mut flushed = std::mem::replace(db, fresh);
-        flushed.backed = None;
         db.own = flushed.own.anew();
         // Nothing was ever removed from the fresh space.
-        db.removals = flushed.removals.take().map(|_| Box::new(Table::in_shard(seed, SHARD_BITS)));
-        Some(flushed)
+        let removals = || Box::new(Table::in_shard(seed, SHARD_BITS));
+        db.removals = flushed.removals.as_ref().map(|_| removals());
+        match &mut self.left {
+            Some(left) if keeps => {
+                // The place counts it until the end of the transaction.
+                (flushed.counted_bytes, flushed.bit) = (0, 0);
+                left.push(flushed);
+                None
+            }
+            _ => {
+                flushed.backed = None;
+                flushed.removals = None;
+                Some(flushed)
+            }
+        }
     }
 }
 
@@ -315,6 +353,9 @@ pub struct Keyspace {
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
     past_rules: RwLock<Arc<PastRules>>,
+    /// Databases that ever took memory, the last bit for all that have none of
+    /// their own.
+    used: AtomicU64,
 }
 
 /// The hash of a key in keyspaces with this seed.
@@ -330,10 +371,13 @@ impl Keyspace {
     #[must_use]
     pub fn new(databases: DbIndex, seed: u64) -> Keyspace {
         let shard = || Shard {
-            dbs: (0..databases).map(|db| Db::new(seed, SpaceId::first_of(db))).collect(),
+            dbs: (0..databases)
+                .map(|db| Db { bit: bit_of(db), ..Db::new(seed, SpaceId::first_of(db)) })
+                .collect(),
             last_revision: Revision::ZERO,
             last_removal: Revision::ZERO,
             last_swap: Revision::ZERO,
+            left: None,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
@@ -346,6 +390,7 @@ impl Keyspace {
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
             past_rules: RwLock::default(),
+            used: AtomicU64::new(0),
         }
     }
 
@@ -452,7 +497,32 @@ impl Keyspace {
         // Only the lock's holder writes, so load and store need no exchange.
         gauge.store(gauge.load(Ordering::Relaxed) + now - db.counted_bytes, Ordering::Relaxed);
         db.counted_bytes = now;
+        if now > 0 && self.used.load(Ordering::Relaxed) & db.bit == 0 {
+            self.used.fetch_or(db.bit, Ordering::Relaxed);
+        }
     }
+
+    /// Takes a part that goes out of the sum.
+    pub(crate) fn uncount(&self, index: usize, db: &Db) {
+        let gauge = &self.slots[index].memory_bytes;
+        gauge.store(gauge.load(Ordering::Relaxed) - db.counted_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a database may have had a key since it was made. To be asked with
+    /// every shard locked.
+    pub(crate) fn is_used(&self, db: DbIndex) -> bool {
+        self.used.load(Ordering::Relaxed) & bit_of(db) != 0
+    }
+
+    /// Takes every database for one that has had keys.
+    pub fn assume_used(&self) {
+        self.used.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// A database's bit among those that are used.
+fn bit_of(db: DbIndex) -> u64 {
+    1 << db.min(63)
 }
 
 /// Counts of all databases, shard by shard.

@@ -93,6 +93,8 @@ pub struct Txn<'t> {
     keeps_due: bool,
     /// Until when what it flushes can be taken back (milliseconds since 1970).
     undo_until_ms: Option<u64>,
+    /// From how many keys on its record tells where they stay.
+    left_from: u64,
     /// It has flushed keys that can be.
     is_undoable: bool,
     reads: ReadCounts,
@@ -210,6 +212,7 @@ impl<'t> Txn<'t> {
             expired: 0,
             keeps_due: false,
             undo_until_ms: None,
+            left_from: u64::MAX,
             is_undoable: false,
             reads: ReadCounts::default(),
             seen: Cell::new(Revision::ZERO),

@@ -59,9 +59,8 @@ impl Fixture {
     fn write(&self, restoration: &mut Restoration) -> Option<Revision> {
         restoration.encode(&[]);
         let (journal, newest) = (&self.journal, self.journal.newest());
-        let is_current = || journal.newest() == newest;
-        let written =
-            restoration.write(&self.live, journal, NOW_MS, newest.next(), &is_current, &mut |_| {});
+        let mut is_current = || journal.newest() == newest;
+        let written = restoration.write(&self.live, journal, NOW_MS, &mut is_current, &mut |_| {});
         written.expect("nothing is evicted").and_then(|finished| finished.written)
     }
 
@@ -231,11 +230,10 @@ fn nothing_happens_when_something_has_come_in_between() {
     restoration.want(0, b"k", Some(stored(&then)));
     restoration.compare(&fixture.live, fixture.how()).expect("nothing is backed");
     restoration.encode(&[]);
+    restoration.expect(Revision(2));
     let journal = &fixture.journal;
-    let refused =
-        restoration.write(&fixture.live, journal, NOW_MS, Revision(2), &|| false, &mut |_| {
-            panic!("nothing is shown")
-        });
+    let refused = restoration
+        .write(&fixture.live, journal, NOW_MS, &mut || false, &mut |_| panic!("nothing is shown"));
     assert_eq!(refused, Ok(None));
     assert_eq!(journal.newest(), Revision(1));
     assert_eq!(described(&fixture.live, 0)[&b"k"[..]], "[110, 111, 119] None 1");
@@ -259,10 +257,9 @@ fn the_record_begins_with_its_head_and_names_databases() {
     restoration.compare(&fixture.live, fixture.how()).expect("nothing is backed");
     let head = Effect::Undone { revision: Revision(1) };
     restoration.encode(&[head]);
-    let newest = fixture.journal.newest();
     let shown = std::cell::RefCell::new(Vec::new());
     restoration
-        .write(&fixture.live, &fixture.journal, NOW_MS, newest.next(), &|| true, &mut |effects| {
+        .write(&fixture.live, &fixture.journal, NOW_MS, &mut || true, &mut |effects| {
             shown.borrow_mut().extend_from_slice(effects);
         })
         .expect("nothing is evicted");
@@ -357,7 +354,7 @@ fn keys_that_stand_elsewhere_are_brought_in_and_evicted_ones_again() {
     restoration.encode(&[]);
     let newest = fixture.journal.newest();
     restoration
-        .write(&fixture.live, &fixture.journal, NOW_MS, newest.next(), &|| true, &mut |_| {})
+        .write(&fixture.live, &fixture.journal, NOW_MS, &mut || true, &mut |_| {})
         .expect_err("the backing cannot be read");
     assert_eq!(fixture.journal.newest(), newest);
     memory.is_broken.store(false, Ordering::Relaxed);

@@ -20,6 +20,10 @@ pub(crate) const WAKE_BYTES: usize = 256 * 1024;
 /// written at once has a bound. One record may be larger.
 const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 
+/// A record of so many bytes is encoded before anybody else has to wait, and is a
+/// batch of its own.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Consecutive records, encoded.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -94,12 +98,33 @@ impl State {
 
     /// Begins another batch if the current one cannot take `len` bytes more.
     fn make_room(&mut self, len: usize) {
-        if self.batch.count > 0 && self.batch.content.len() + len > BATCH_BYTES_MAX {
+        if self.batch.content.len() + len > BATCH_BYTES_MAX {
+            self.end_batch();
+        }
+    }
+
+    /// Puts the current batch to those that are full, unless it is empty.
+    fn end_batch(&mut self) {
+        if self.batch.count > 0 {
             let empty = Batch { first: Revision(self.next), ..Batch::default() };
             let full = std::mem::replace(&mut self.batch, empty);
             self.full_bytes += full.content.len();
             self.full.push_back(full);
         }
+    }
+
+    /// Makes the next record a batch of its own.
+    fn push_large(&mut self, content: Vec<u8>, concern: Concern) {
+        self.end_batch();
+        self.full_bytes += content.len();
+        self.full.push_back(Batch { first: Revision(self.next), count: 1, content, concern });
+        self.next += 1;
+        self.batch.first = Revision(self.next);
+    }
+
+    /// Whether the writer is to write what waits without waiting for more.
+    fn is_much(&self) -> bool {
+        self.batch.content.len() >= WAKE_BYTES || !self.full.is_empty()
     }
 }
 
@@ -158,10 +183,15 @@ impl Queue {
         concern: Concern,
         clock: &dyn Clock,
     ) {
+        let encoded = || {
+            let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + effects.len());
+            put_record(&mut record, header, effects);
+            record
+        };
+        let large = (effects.len() >= LARGE_BYTES).then(encoded);
         let mut state = self.state.lock();
         if revision.0 != state.next {
-            let mut record = Vec::new();
-            put_record(&mut record, header, effects);
+            let record = large.unwrap_or_else(encoded);
             state.early_bytes += record.len();
             let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
@@ -178,12 +208,16 @@ impl Queue {
                 state.newest_ms = Some(time_ms);
             }
         };
-        state.make_room(RECORD_HEADER_BYTES + effects.len());
-        put_record(&mut state.batch.content, header, effects);
         note(&mut state, header.time_ms);
-        state.batch.count += 1;
-        state.batch.concern.add(concern);
-        state.next += 1;
+        if let Some(record) = large {
+            state.push_large(record, concern);
+        } else {
+            state.make_room(RECORD_HEADER_BYTES + effects.len());
+            put_record(&mut state.batch.content, header, effects);
+            state.batch.count += 1;
+            state.batch.concern.add(concern);
+            state.next += 1;
+        }
         while let Some((record, concern)) = {
             let next = state.next;
             state.early.remove(&next)
@@ -198,7 +232,7 @@ impl Queue {
         }
         self.appended.store(state.next - 1, Ordering::Release);
         drop(times);
-        let wakes = state.wants_first || state.batch.content.len() >= WAKE_BYTES;
+        let wakes = state.wants_first || state.is_much();
         if wakes {
             state.wants_first = false;
             drop(state);
@@ -271,7 +305,7 @@ impl Queue {
             state.closing
                 || state.sync_requested
                 || state.is_urgent
-                || state.batch.content.len() >= WAKE_BYTES
+                || state.is_much()
                 || (for_first && state.batch.count > 0)
         };
         if !has_work(&state) {
@@ -314,5 +348,33 @@ mod tests {
         let (mut batch, mut held) = (Batch::default(), VecDeque::new());
         assert!(!queue.take(&mut batch, &mut held));
         assert_eq!((batch.first, batch.count, held.len()), (Revision(5), 2, 0));
+    }
+
+    #[test]
+    fn a_large_record_is_a_batch_of_its_own() {
+        let queue = Queue::new(Revision(1), Times::default());
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        let large = vec![7; LARGE_BYTES];
+        let append = |revision, effects: &[u8]| {
+            queue.append(Revision(revision), &header, effects, Concern::UNASKED, &clock);
+        };
+        append(1, b"a");
+        append(2, &large);
+        // Early or not.
+        append(4, &large);
+        append(3, b"c");
+        append(5, &large);
+        assert_eq!(queue.buffered(), Revision(5));
+        let bytes = 3 * LARGE_BYTES + 2 + 5 * RECORD_HEADER_BYTES;
+        assert_eq!(queue.bytes(), bytes);
+        assert!(!queue.wait(false, Duration::from_secs(1 << 20)), "there is much to write");
+        let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+        queue.take(&mut batch, &mut held);
+        held.push_back(batch);
+        let batches: Vec<_> = held.iter().map(|batch| (batch.first.0, batch.count)).collect();
+        assert_eq!(batches, [(1, 1), (2, 1), (3, 2), (5, 1), (6, 0)]);
+        assert_eq!(held.iter().map(|batch| batch.content.len()).sum::<usize>(), bytes);
+        assert_eq!(queue.bytes(), 0);
     }
 }

@@ -319,7 +319,30 @@ fn transactions_v2() -> Transactions {
         ),
         (Compression::None, (0, 0), vec![effect(100, &[&t(b"v1")])]),
         (Compression::None, (0, 0), vec![effect(98, &[&number(300)])]),
+        (
+            Compression::None,
+            (0, 3),
+            vec![
+                effect(86, &[&number(4), &number(1 << 20), &number(TIME_MS + 60_000)]),
+                effect(88, &[&number(0), &number(3), &counts()]),
+                effect(64, &[&number(3)]),
+            ],
+        ),
+        (
+            Compression::None,
+            (0, 3),
+            vec![
+                effect(66, &[&t(b"undo"), &t(b"default"), &t(b"127.0.0.1:50000")]),
+                effect(89, &[&number(3), &number(0), &number(3), &counts()]),
+                effect(87, &[&number(14)]),
+            ],
+        ),
     ]
+}
+
+/// How many keys each shard has.
+fn counts() -> Vec<u8> {
+    (0..64).flat_map(|shard| number(u64::from(shard < 4))).collect()
 }
 
 /// What is known of a branch.

@@ -22,6 +22,7 @@ mod run;
 mod security;
 mod tier;
 mod undo;
+mod undo_left;
 mod watch;
 mod watch_branches;
 mod wire;

@@ -10,15 +10,15 @@ use crate::ALCID;
 use crate::wire::Wire;
 
 /// Everything is on disk before it is acknowledged, so a kill loses nothing.
-const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+pub const ALWAYS: &[&str] = &["--aof-fsync", "always"];
 
-fn ok(wire: &mut Wire, words: &[&str]) {
+pub fn ok(wire: &mut Wire, words: &[&str]) {
     let answer = wire.call(words);
     assert!(!matches!(answer, Frame::Error(_)), "{words:?}: {answer:?}");
 }
 
 /// Keys of every type, some with a deadline, in two databases.
-fn fill(wire: &mut Wire, round: usize) {
+pub fn fill(wire: &mut Wire, round: usize) {
     let mut sent = 0;
     let mut send = |wire: &mut Wire, words: &[&str]| {
         assert!(wire.send(words));

@@ -40,9 +40,10 @@ pub(super) fn changed(effects: &[u8], mut each: impl FnMut(u32)) -> Result<(), E
     for effect in Effects::new(effects) {
         match effect? {
             Effect::Key { key, .. } | Effect::Rename { key, .. } => each(key_hash(key)),
-            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Undone { .. } => {
-                each(DATABASE_WIDE);
-            }
+            Effect::Flush { .. }
+            | Effect::Swap { .. }
+            | Effect::Return { .. }
+            | Effect::Undone { .. } => each(DATABASE_WIDE),
             _ => {}
         }
     }

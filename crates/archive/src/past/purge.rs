@@ -147,7 +147,9 @@ impl Past {
                     Effect::Swap { a, b } if a == db || b == db => {
                         swapped = Err(PastError::Swapped { a, b, revision: record.revision });
                     }
-                    Effect::Flush { db: flushed } if flushed == db => {
+                    Effect::Flush { db: whole } | Effect::Return { db: whole, .. }
+                        if whole == db =>
+                    {
                         left.push(before(record.revision));
                     }
                     _ => {}

@@ -158,7 +158,7 @@ pub(super) fn concern(effects: &[u8], has: impl Fn(&[u8]) -> bool) -> Result<Con
             Effect::Rename { key, .. } if has(key) && is_ours => {}
             Effect::Rename { key, .. } if has(key) => return Ok(Concern::Moved),
             Effect::Rename { .. } => others = true,
-            Effect::Flush { .. } | Effect::Swap { .. } => any = true,
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. } => any = true,
             _ => {}
         }
     }
@@ -178,9 +178,11 @@ pub(super) fn of_keys(effects: &[u8], has: impl Fn(&[u8]) -> bool) -> Result<Vec
         place.follow(&effect);
         let is_ours = place.key.is_some_and(&has);
         match effect {
-            Effect::Database(_) | Effect::Flush { .. } | Effect::Swap { .. } => {
-                effect.encode(&mut bytes);
-            }
+            Effect::Database(_)
+            | Effect::Leaves { .. }
+            | Effect::Flush { .. }
+            | Effect::Swap { .. }
+            | Effect::Return { .. } => effect.encode(&mut bytes),
             // What others become does not matter.
             Effect::Rename { key, .. } if is_ours && !has(key) => {
                 Effect::Delete(Cause::Client).encode(&mut bytes);
@@ -207,7 +209,7 @@ pub(super) fn touches(
         let effect = effect?;
         if !place.follow(&effect) {
             touches |= match effect {
-                Effect::Flush { db: flushed } => flushed == db,
+                Effect::Flush { db: whole } | Effect::Return { db: whole, .. } => whole == db,
                 Effect::Swap { a, b } => a == db || b == db,
                 Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => true,
                 effect => effect.is_on_key() && (place.db, place.key) == (db, Some(key)),

@@ -51,6 +51,9 @@ impl Batch {
 
     /// Lets `keyspace` be filled from it.
     pub(super) fn back(self: &Arc<Batch>, keyspace: &Keyspace) {
+        // A flush may be taken back behind this state.
+        keyspace.keep_left();
+        keyspace.evict_to(self.clone());
         for database in &self.directory.databases {
             if database.branch == self.branch && database.db < keyspace.databases() {
                 keyspace.back(self.clone(), database.db, database.space, &database.keys);
@@ -160,6 +163,7 @@ pub(super) fn whole(
     if reached != revision {
         return Err(source.compacted(revision));
     }
+    keyspace.forget_left();
     Ok((batch.revision(), keyspace))
 }
 
@@ -228,6 +232,7 @@ pub(super) fn of_names(
     if reached != revision {
         return Err(source.compacted(revision));
     }
+    keyspace.forget_left();
     Ok(Some(keyspace))
 }
 

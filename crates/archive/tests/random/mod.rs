@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
+use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SpaceId, SystemClock};
+use keyspace::effect::{Effect, Effects};
 use keyspace::types::{Hash, List, Set, Zset};
 use keyspace::{
     Buffers, Editor, EncodingLimits, Journal, Keyspace, Scope, Txn, TxnOptions, Value, dump,
@@ -24,7 +25,28 @@ pub struct Database {
     pub now_ms: u64,
     /// Mostly collections are changed, of few keys, so that they grow.
     is_of_collections: bool,
+    /// Told of spaces that are left and may be returned to, and until when they
+    /// are to stay. While nobody is told, there are none.
+    keeper: Option<Keeper>,
+    /// A database that was flushed and not written to since, and what the record
+    /// tells of it.
+    flushed: Option<(DbIndex, SpaceId, Vec<u8>)>,
+    /// Spaces that were returned to.
+    returned: Vec<(SpaceId, Revision)>,
 }
+
+/// How long a space is to be kept that was left.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "not every test keeps any")]
+pub enum Kept {
+    ForNow,
+    /// No longer for now, but until its archive has reached this.
+    Upto(Revision),
+    NoMore,
+}
+
+/// Keeps a space.
+pub type Keeper = Box<dyn Fn(SpaceId, Kept)>;
 
 struct ToLog<'l>(&'l Log);
 
@@ -48,8 +70,19 @@ impl Database {
         let (vfs, rng) = (Arc::new(MemVfs::new()), SeededRng::new(seed));
         let limits = EncodingLimits::default();
         let (now_ms, is_of_collections) = (1_000_000, false);
-        let mut database =
-            Database { keyspace, log: None, vfs, rng, limits, now_ms, is_of_collections };
+        keyspace.keep_left();
+        let mut database = Database {
+            keyspace,
+            log: None,
+            vfs,
+            rng,
+            limits,
+            now_ms,
+            is_of_collections,
+            keeper: None,
+            flushed: None,
+            returned: Vec::new(),
+        };
         database.open_log(Revision::ZERO);
         database
     }
@@ -58,6 +91,74 @@ impl Database {
     #[allow(dead_code, reason = "not every test has one")]
     pub fn of_collections(seed: u64) -> Database {
         Database { is_of_collections: true, ..Database::new(seed) }
+    }
+
+    /// From here on databases are flushed and get their keys back now and then;
+    /// `keeper` keeps the spaces.
+    #[allow(dead_code, reason = "not every test has it")]
+    pub fn take_back(&mut self, keeper: Keeper) {
+        self.flushed.iter().for_each(|(_, space, _)| keeper(*space, Kept::ForNow));
+        for &(space, revision) in &self.returned {
+            keeper(space, Kept::ForNow);
+            keeper(space, Kept::Upto(revision));
+        }
+        self.keeper = Some(keeper);
+    }
+
+    /// A transaction that flushes a database so that its keys may come back, or
+    /// lets them, or changes another one meanwhile.
+    fn step_back(&mut self) -> bool {
+        let Some(keeper) = self.keeper.take() else { return false };
+        let what = self.below(120);
+        let done = match self.flushed.take() {
+            None if what < 4 => {
+                let db = self.below(u64::from(DATABASES)) as DbIndex;
+                let space = self.keyspace.spaces()[usize::from(db)].1;
+                keeper(space, Kept::ForNow);
+                let mut flushed = None;
+                self.change(|txn| {
+                    txn.keep_flushed(u64::MAX, 1);
+                    txn.flush_undoably(db);
+                    for effect in Effects::new(txn.effects()).flatten() {
+                        if let Effect::Leaves { space, keys } = effect {
+                            flushed = Some((db, space, keys.to_vec()));
+                        }
+                    }
+                });
+                if flushed.is_none() {
+                    keeper(space, Kept::NoMore);
+                }
+                self.flushed = flushed;
+                true
+            }
+            None => false,
+            Some((db, space, keys)) if what < 40 => {
+                self.change(|txn| {
+                    assert!(txn.is_untouched(db, Revision(u64::MAX)));
+                    txn.stand_again(db, space, &keys).expect("it was put by");
+                });
+                let revision = self.log().newest();
+                self.returned.push((space, revision));
+                keeper(space, Kept::Upto(revision));
+                true
+            }
+            Some((_, space, _)) if what < 45 => {
+                keeper(space, Kept::NoMore);
+                false
+            }
+            Some(flushed) => {
+                let db = (flushed.0 + 1) % DATABASES;
+                let (key, value) = (self.key(), self.element());
+                self.change(|txn| {
+                    txn.select(db);
+                    txn.set_string(&key, &value, None);
+                });
+                self.flushed = Some(flushed);
+                true
+            }
+        };
+        self.keeper = Some(keeper);
+        done
     }
 
     /// Opens its log anew. An archive has everything up to `base`.
@@ -114,6 +215,9 @@ impl Database {
     /// One random transaction of one to three changes.
     pub fn step(&mut self) {
         self.now_ms += self.below(50);
+        if self.step_back() {
+            return;
+        }
         let changes: Vec<_> = (0..1 + self.below(3))
             .map(|_| {
                 let mut what = self.below(300);

@@ -32,6 +32,8 @@ pub(crate) enum What<'r> {
     Flushed,
     /// Its database changed places with another.
     Swapped,
+    /// Its database has again what a flush took away.
+    Returned,
     /// What it was before is not to be read any more.
     Erased,
 }
@@ -97,6 +99,10 @@ pub(crate) fn read_effects<'r>(
                 visit(Touch { db, key: None, what: What::Flushed, effect })?;
                 continue;
             }
+            Effect::Return { db, .. } => {
+                visit(Touch { db, key: None, what: What::Returned, effect })?;
+                continue;
+            }
             Effect::Swap { a, b } => {
                 for db in [a, b] {
                     visit(Touch { db, key: None, what: What::Swapped, effect })?;
@@ -143,6 +149,7 @@ impl What<'_> {
             What::Gone(_) | What::MovedAway => "removed",
             What::Flushed => "flushed",
             What::Swapped => "swapped",
+            What::Returned => "returned",
             What::Erased => "purged",
         }
     }

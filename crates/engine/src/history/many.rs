@@ -82,7 +82,8 @@ impl Job<'_> {
         }
         // Most of what there is to encode, before anybody waits.
         restoration.encode(&self.head());
-        let _hold = engine.writers_held.hold();
+        restoration.expect(upto.next());
+        let mut hold = Some(engine.writers_held.hold());
         let mut is_told = false;
         for _ in 0..LOOKS_MAX {
             upto = look(&mut restoration)?;
@@ -109,8 +110,13 @@ impl Job<'_> {
                 &branch.keyspace,
                 journal,
                 now_ms,
-                upto.next(),
-                &|| engine.replicator.newest() == upto,
+                &mut || {
+                    let is_current = engine.replicator.newest() == upto;
+                    if is_current {
+                        hold = None;
+                    }
+                    is_current
+                },
                 &mut |effects| told = engine.tracking.changes_of(client, effects),
             )?;
             if let Some(finished) = written {

@@ -249,7 +249,8 @@ impl Request {
         let Some(what) = sum.filter(|_| is_wanted) else { return Ok(None) };
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
         let at = Moment { branch, revision: record.revision, time_ms };
-        if matches!(what, What::Flushed | What::Swapped) && !self.concerns(engine, at)? {
+        let is_wide = matches!(what, What::Flushed | What::Swapped | What::Returned);
+        if is_wide && !self.concerns(engine, at)? {
             return Ok(None);
         }
         let mut row = vec![number(at.revision.0), number(at.time_ms)];

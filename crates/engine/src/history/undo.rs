@@ -10,13 +10,13 @@ use std::ops::ControlFlow;
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::{Args, Error, Result};
-use keyspace::{Keyspace, Restoration};
+use keyspace::{Keyspace, Restoration, ValueRef};
 
 use super::events::{self, What};
 use super::many::{check_bytes, each_shard};
 use super::revert::{Author, Counts, Job};
 use super::undoable::{Deletion, Undoables};
-use super::{Span, count, number};
+use super::{Span, count, left, number};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
@@ -82,7 +82,13 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         let to = Moment { branch, revision: newest, time_ms: 0 };
         let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
         let job = Job { engine, db: 0, to, author: &author, is_dry, report, undoes };
-        let written = if deletions.is_empty() { None } else { take_back(&job, &deletions)?.0 };
+        let written = match deletions.is_empty() {
+            true => None,
+            false => match left::take_over(&job, &deletions)? {
+                Some(revision) => Some(revision),
+                None => take_back(&job, &deletions)?.0,
+            },
+        };
         let rev = written.map_or(Frame::Null, |revision| number(revision.0));
         let row = |deletion: &Deletion| {
             Frame::Array(vec![number(deletion.revision.0), Frame::bulk(&deletion.command)])
@@ -246,6 +252,18 @@ fn look_on(
             };
             match touch.key {
                 Some(key) => add(key),
+                // Keys that came back: those of them that went again were seen to.
+                None if touch.what == What::Returned => {
+                    let branch = job.branch()?;
+                    for (db, key) in restoration.places() {
+                        let is_there = |value: Option<ValueRef<'_>>, _| value.is_some();
+                        if db == touch.db
+                            && job.engine.look_in(&branch.keyspace, 0, db, &key, is_there)?
+                        {
+                            add(&key);
+                        }
+                    }
+                }
                 // Databases changed places: so did all their keys.
                 None => {
                     let places = restoration.places();

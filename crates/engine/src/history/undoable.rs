@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use base::{DbIndex, Revision};
+use base::{DbIndex, Revision, SpaceId};
 use keyspace::effect::{Effect, Effects};
 use log::Record;
 
@@ -18,6 +18,17 @@ pub(super) struct Deletion {
     pub(super) until_ms: u64,
     /// Whose keys it took away.
     pub(super) dbs: Vec<DbIndex>,
+    /// Where it left them, as far as it tells.
+    pub(super) left: Vec<Left>,
+}
+
+/// Keys that a flush left where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) db: DbIndex,
+    pub(super) space: SpaceId,
+    /// How many each shard has, as the record tells.
+    pub(super) keys: Vec<u8>,
 }
 
 /// Mass deletions that can be taken back, as records tell that are seen newest
@@ -40,8 +51,10 @@ impl Undoables {
             bytes: 0,
             until_ms: 0,
             dbs: Vec::new(),
+            left: Vec::new(),
         };
         let mut is_marked = false;
+        let mut place = None;
         for effect in Effects::new(record.effects).flatten() {
             match effect {
                 Effect::Origin { command, user, .. } => {
@@ -53,7 +66,13 @@ impl Undoables {
                     deletion.until_ms = until_ms;
                     is_marked = true;
                 }
-                Effect::Flush { db } if std::mem::take(&mut is_marked) => deletion.dbs.push(db),
+                Effect::Leaves { space, keys } => place = Some((space, keys)),
+                Effect::Flush { db } if std::mem::take(&mut is_marked) => {
+                    deletion.dbs.push(db);
+                    let left = place.take();
+                    let left = left.map(|(space, keys)| Left { db, space, keys: keys.to_vec() });
+                    deletion.left.extend(left);
+                }
                 Effect::Undone { revision } => _ = self.undone.insert(revision),
                 _ => {}
             }

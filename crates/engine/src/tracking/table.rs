@@ -190,7 +190,7 @@ impl Table {
                 Effect::Flush { .. } => is_flushed = true,
                 // Keys are remembered without their database, so which of them
                 // mean another value now cannot be told.
-                Effect::Swap { .. } => is_flushed = true,
+                Effect::Swap { .. } | Effect::Return { .. } => is_flushed = true,
                 effect if !effect.is_on_key() => {}
                 effect => {
                     if !is_known {

@@ -78,6 +78,7 @@ fn on_nothing(call: &mut Call<'_, '_>, step: &Step<'_>) -> Result<(Frame, Vec<To
     let Run::Data(handler) = step.command.spec.run else { unreachable!("it is on data") };
     let engine = call.engine.clone();
     let nothing = engine.keyspace.empty_like();
+    nothing.assume_used();
     let (mut buffers, mut sink) = (Buffers::default(), sink(call));
     let journal = Numbers::after(Revision::ZERO);
     let options = TxnOptions { always_record: true, ..view_options(call.live, call.now_ms) };

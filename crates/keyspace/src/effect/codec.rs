@@ -1,10 +1,11 @@
 //! The bytes of effects, both ways.
 
-use base::{BranchId, DbIndex, Revision, leb128};
+use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
 use thiserror::Error;
 
 use super::{Cause, Effect};
 use crate::past_rules::Keep;
+use crate::shard::SHARDS;
 
 /// Bytes that are no effects. From a log whose checksum holds this means a
 /// newer format or a defect; from elsewhere it means damage.
@@ -65,6 +66,8 @@ mod tag {
     pub const ERASED: u8 = 85;
     pub const UNDOABLE: u8 = 86;
     pub const UNDONE: u8 = 87;
+    pub const LEAVES: u8 = 88;
+    pub const RETURN: u8 = 89;
     pub const MERGED: u8 = 101;
     pub const MERGE_OPEN: u8 = 102;
     pub const MERGE_GONE: u8 = 103;
@@ -217,6 +220,17 @@ impl Effect<'_> {
                 out.push(tag::UNDONE);
                 leb128::put(out, revision.0);
             }
+            Effect::Leaves { space, keys } => {
+                out.push(tag::LEAVES);
+                put_space(out, space);
+                out.extend_from_slice(keys);
+            }
+            Effect::Return { db, space, keys } => {
+                out.push(tag::RETURN);
+                leb128::put(out, u64::from(db));
+                put_space(out, space);
+                out.extend_from_slice(keys);
+            }
             Effect::Merged { row } => put_tagged(out, tag::MERGED, row),
             Effect::MergeOpen { row } => put_tagged(out, tag::MERGE_OPEN, row),
             Effect::MergeGone { id } => {
@@ -340,6 +354,10 @@ impl<'a> Effects<'a> {
                 until_ms: self.number()?,
             },
             tag::UNDONE => Effect::Undone { revision: Revision(self.number()?) },
+            tag::LEAVES => Effect::Leaves { space: self.space()?, keys: self.counts()? },
+            tag::RETURN => {
+                Effect::Return { db: self.db()?, space: self.space()?, keys: self.counts()? }
+            }
             tag::MERGED => Effect::Merged { row: self.slice()? },
             tag::MERGE_OPEN => Effect::MergeOpen { row: self.slice()? },
             tag::MERGE_GONE => Effect::MergeGone { id: self.number()? },
@@ -391,6 +409,18 @@ impl<'a> Effects<'a> {
         self.take(usize::try_from(len).map_err(|_| "it ends early")?)
     }
 
+    fn space(&mut self) -> Result<SpaceId, &'static str> {
+        Ok(SpaceId { born: Revision(self.number()?), db: self.db()? })
+    }
+
+    fn counts(&mut self) -> Result<&'a [u8], &'static str> {
+        let begin = self.offset;
+        for _ in 0..SHARDS {
+            self.number()?;
+        }
+        Ok(&self.bytes[begin..self.offset])
+    }
+
     fn db(&mut self) -> Result<DbIndex, &'static str> {
         DbIndex::try_from(self.number()?).map_err(|_| "a database number exceeds 65535")
     }
@@ -420,6 +450,28 @@ fn put_tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     leb128::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_space(out: &mut Vec<u8>, space: SpaceId) {
+    leb128::put(out, space.born.0);
+    leb128::put(out, u64::from(space.db));
+}
+
+/// Appends how many keys each shard has.
+pub fn put_counts(out: &mut Vec<u8>, keys: &[u64; SHARDS]) {
+    keys.iter().for_each(|&count| leb128::put(out, count));
+}
+
+/// Reads [`put_counts`].
+///
+/// # Errors
+/// When these bytes are something else.
+pub fn take_counts(mut bytes: &[u8]) -> Result<[u64; SHARDS], &'static str> {
+    let mut keys = [0; SHARDS];
+    for count in &mut keys {
+        *count = leb128::take(&mut bytes)?;
+    }
+    Ok(keys)
 }
 
 #[cfg(test)]
@@ -472,6 +524,12 @@ mod tests {
             Effect::Erased,
             Effect::Undoable { keys: 5, bytes: 1 << 33, until_ms: 1_700_000_000_000 },
             Effect::Undone { revision: Revision(300) },
+            Effect::Leaves { space: SpaceId { born: Revision(300), db: 3 }, keys: &[7; SHARDS] },
+            Effect::Return {
+                db: 128,
+                space: SpaceId { born: Revision(0), db: 0 },
+                keys: &[1; SHARDS],
+            },
             Effect::Merged { row: b"m" },
             Effect::MergeOpen { row: b"" },
             Effect::MergeGone { id: u64::MAX },
@@ -501,6 +559,7 @@ mod tests {
                 "64 bits",
             ),
             (&[tag::FLUSH, 0x80, 0x80, 4], 0, "database number"),
+            (&[&[tag::RETURN, 0, 0, 0][..], &[1; SHARDS - 1]].concat(), 0, "early"),
         ] {
             let error = Effects::new(bytes).find_map(Result::err).expect("malformed");
             assert_eq!(error.offset, offset);

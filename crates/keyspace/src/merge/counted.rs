@@ -50,7 +50,9 @@ impl Counted {
             Effect::HashSet { field, .. } | Effect::HashDelete { field } => {
                 self.fields.insert(field.into(), false);
             }
-            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Erased => self.rewrite(),
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. } | Effect::Erased => {
+                self.rewrite()
+            }
             effect if !effect.is_on_key() => {}
             // Nothing counts in these types, and a deadline is no value.
             Effect::Deadline(_)

@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
-use base::{DbIndex, Revision};
+use base::{DbIndex, Revision, SpaceId};
 
 use super::{Locked, Txn};
-use crate::effect::Effect;
+use crate::effect::{Effect, put_counts};
 use crate::past_rules::Keep;
+use crate::shard::SHARDS;
+
+/// What the parts of a database have.
+struct Parts {
+    keys: [u64; SHARDS],
+    bytes: u64,
+    space: SpaceId,
+}
 
 impl Txn<'_> {
     /// Keeps so much of the past of the keys that `glob` matches; this rule
@@ -53,9 +61,11 @@ impl Txn<'_> {
     }
 
     /// What it flushes by [`Txn::flush_undoably`] can be taken back until then
-    /// (milliseconds since 1970).
-    pub fn keep_flushed(&mut self, until_ms: u64) {
-        self.undo_until_ms = Some(until_ms);
+    /// (milliseconds since 1970). Of what has `left_from` keys or more the record
+    /// tells where they stay, so that they can [stand there
+    /// again](Txn::stand_again).
+    pub fn keep_flushed(&mut self, until_ms: u64, left_from: u64) {
+        (self.undo_until_ms, self.left_from) = (Some(until_ms), left_from);
     }
 
     /// As [`Txn::flush`]. If [`Txn::keep_flushed`] says so, and there are any
@@ -64,19 +74,73 @@ impl Txn<'_> {
     /// # Panics
     /// When not all shards are locked.
     pub fn flush_undoably(&mut self, db: DbIndex) {
-        let (mut keys, mut bytes) = (0, 0);
+        let size = self.parts_of(db);
+        self.flush_of(db, &size, size.keys.iter().sum());
+    }
+
+    fn parts_of(&self, db: DbIndex) -> Parts {
+        let mut parts = Parts { keys: [0; SHARDS], bytes: 0, space: SpaceId::first_of(db) };
         if let Locked::All(guards) = &self.locked {
-            for shard in guards {
+            for (shard, keys) in guards.iter().zip(&mut parts.keys) {
                 let db = &shard.dbs[usize::from(db)];
-                keys += db.len() as u64;
-                bytes += db.memory_bytes() as u64;
+                *keys = db.len() as u64;
+                parts.bytes += db.memory_bytes() as u64;
+                parts.space = db.space;
             }
         }
-        if let Some(until_ms) = self.undo_until_ms.filter(|_| keys > 0) {
+        parts
+    }
+
+    /// Flushes a database of this size, one of those that have `of_all` keys
+    /// together.
+    fn flush_of(&mut self, db: DbIndex, parts: &Parts, of_all: u64) {
+        let Parts { keys: counts, bytes, space } = *parts;
+        let keys = counts.iter().sum();
+        let until_ms = self.undo_until_ms.filter(|_| keys > 0);
+        let leaves = until_ms.is_some() && of_all >= self.left_from;
+        if let Some(until_ms) = until_ms {
             self.recorder.on_database(db, &Effect::Undoable { keys, bytes, until_ms });
             self.is_undoable = true;
         }
-        self.flush(db);
+        if leaves {
+            let mut keys = Vec::with_capacity(2 * SHARDS);
+            put_counts(&mut keys, &counts);
+            self.recorder.on_database(db, &Effect::Leaves { space, keys: &keys });
+        }
+        self.flush_keeping(db, leaves);
+    }
+
+    /// Flushes every database that may have keys, and the current one in any
+    /// case; undoably, unless that is `for_good`.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn flush_all(&mut self, for_good: bool) {
+        let mut to_flush = Vec::new();
+        for db in 0..self.databases() {
+            // Most databases are never used, and looking at all their parts takes
+            // longer than all the rest.
+            let is_used = self.keyspace.is_used(db)
+                || self.changed.iter().any(|(_, changed)| *changed == db)
+                || db == self.db();
+            if !is_used {
+                debug_assert!(
+                    (0..SHARDS).all(|index| self.shard(index).dbs[usize::from(db)].is_pristine()),
+                    "database {db} has keys and does not count as used"
+                );
+                continue;
+            }
+            to_flush.push(db);
+        }
+        if for_good {
+            to_flush.into_iter().for_each(|db| self.flush(db));
+            return;
+        }
+        let parts: Vec<Parts> = to_flush.iter().map(|&db| self.parts_of(db)).collect();
+        let of_all = parts.iter().flat_map(|parts| &parts.keys).sum();
+        for (db, parts) in to_flush.into_iter().zip(&parts) {
+            self.flush_of(db, parts, of_all);
+        }
     }
 
     /// Says that this transaction takes back what that one took away.

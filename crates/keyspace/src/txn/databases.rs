@@ -1,10 +1,15 @@
 //! Changes of databases as wholes.
 
-use base::{DbIndex, Revision};
+use base::{DbIndex, Revision, SpaceId};
 
 use super::{Locked, Txn};
-use crate::effect::Effect;
+use crate::effect::{Effect, take_counts};
+use crate::left::filled;
 use crate::shard::{Keyspace, SHARDS, Spaces};
+
+/// Why the keys of a database cannot come back.
+const NOT_EMPTY: &str = "keys stand where those of an emptied database belong";
+const NOWHERE: &str = "there is nothing that has the keys of an emptied database";
 
 impl Txn<'_> {
     /// Removes every key of one database.
@@ -12,6 +17,11 @@ impl Txn<'_> {
     /// # Panics
     /// When not all shards are locked.
     pub fn flush(&mut self, db: DbIndex) {
+        self.flush_keeping(db, false);
+    }
+
+    /// As [`Txn::flush`]; what is flushed is put by, where it is (`left.rs`).
+    pub(crate) fn flush_keeping(&mut self, db: DbIndex, keeps: bool) {
         let revision = self.recorder.on_database(db, &Effect::Flush { db });
         let seed = self.keyspace.seed();
         let Locked::All(guards) = &mut self.locked else {
@@ -20,11 +30,14 @@ impl Txn<'_> {
         // Databases stand in the same spaces in every shard.
         let space = guards[0].fresh_space(db, revision);
         let mut flushed = Vec::new();
-        for shard in guards {
+        for (index, shard) in guards.iter_mut().enumerate() {
             shard.note_removal(revision);
-            flushed.extend(shard.flush(db, seed, space));
+            flushed.extend(shard.flush(db, seed, space, keeps));
+            if let Some(left) = shard.left.as_mut().filter(|_| keeps).and_then(|it| it.last_mut()) {
+                self.keyspace.recount(index, left);
+            }
         }
-        if !flushed.is_empty() {
+        if !flushed.is_empty() || keeps {
             self.recorder.throw_away_db(flushed);
             self.changed_whole(db);
         }
@@ -56,6 +69,8 @@ impl Txn<'_> {
             }
         }
         self.keyspace.set_past_rules(other.past_rules());
+        self.keyspace.assume_used();
+        other.assume_used();
         let backing = other.backing().lock().clone();
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;
@@ -78,9 +93,10 @@ impl Txn<'_> {
         for shard in guards {
             shard.note_removal(revision);
             shard.last_swap = revision;
-            shard.dbs.swap(usize::from(a), usize::from(b));
+            shard.swap(a, b);
         }
         self.absent.clear();
+        self.keyspace.assume_used();
         // What is to be recounted at the end has changed places too.
         let changed = self.changed.iter_mut().map(|(_, db)| db).chain(&mut self.changed_whole);
         for db in changed {
@@ -92,6 +108,53 @@ impl Txn<'_> {
                 *db
             };
         }
+    }
+
+    /// Whether a database is empty and was never written to since it was made or
+    /// flushed, as far as memory knows, nor changed places after `upto`.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    #[must_use]
+    pub fn is_untouched(&self, db: DbIndex, upto: Revision) -> bool {
+        (0..SHARDS).all(|index| {
+            let shard = self.shard(index);
+            shard.last_swap <= upto && shard.dbs[usize::from(db)].is_pristine()
+        })
+    }
+
+    /// Lets a database, which must be empty, stand again in a space that a flush
+    /// left, with so many keys in each shard as [`Effect::Leaves`] told.
+    ///
+    /// # Errors
+    /// When it is not empty, or nothing has the keys. Nothing has changed then.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn stand_again(
+        &mut self,
+        db: DbIndex,
+        space: SpaceId,
+        keys: &[u8],
+    ) -> Result<(), &'static str> {
+        let counts = take_counts(keys)?;
+        if (0..SHARDS).any(|index| self.shard(index).dbs[usize::from(db)].len() > 0) {
+            return Err(NOT_EMPTY);
+        }
+        let keyspace = self.keyspace;
+        let backing = keyspace.backing().lock().clone();
+        let is_put_by = |index| self.shard(index).left.iter().flatten().any(|db| db.space == space);
+        if backing.is_none() && !(0..SHARDS).all(is_put_by) {
+            return Err(NOWHERE);
+        }
+        let revision = self.recorder.on_database(db, &Effect::Return { db, space, keys });
+        for (index, &count) in counts.iter().enumerate() {
+            let fresh = || filled(keyspace, backing.as_ref(), space, count);
+            self.shard_mut(index).put_back(db, space, revision, fresh);
+        }
+        self.changed_whole(db);
+        self.absent.clear();
+        Ok(())
     }
 
     /// Records what is no change of a key: of branches and tags. Answers the

@@ -23,6 +23,8 @@ pub(super) struct ReadCounts {
 pub struct KeyInfo {
     /// Revision of its last change.
     pub revision: Revision,
+    /// The transaction that took back a flush of its database, if one did.
+    pub returned: Revision,
     /// When it expires, in milliseconds since 1970.
     pub deadline: Option<u64>,
     /// Seconds of the clock at its last access, modulo 2^24.
@@ -88,19 +90,21 @@ impl Txn<'_> {
     /// as an access.
     #[must_use]
     pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
-        self.found(self.db, key).map(|entry| self.info_of(entry))
+        self.found(self.db, key).map(|entry| self.info_of(key, entry))
     }
 
     /// The value of a key and what is known besides. Neither an access nor a read
     /// of its own.
     #[must_use]
     pub fn look_closely(&self, key: &[u8]) -> Option<(ValueRef<'_>, KeyInfo)> {
-        self.found(self.db, key).map(|entry| (value_of(entry), self.info_of(entry)))
+        self.found(self.db, key).map(|entry| (value_of(entry), self.info_of(key, entry)))
     }
 
-    fn info_of(&self, entry: &Entry<Value>) -> KeyInfo {
+    fn info_of(&self, key: &[u8], entry: &Entry<Value>) -> KeyInfo {
+        let shard = self.shard(self.keyspace.locate(key).0);
         KeyInfo {
             revision: Revision(entry.revision()),
+            returned: shard.dbs[usize::from(self.db)].returned,
             deadline: entry.deadline(),
             // What came into memory before any clock was read, came just now.
             access_s: match entry.access() {
@@ -205,7 +209,7 @@ impl Txn<'_> {
     }
 
     /// The entry at a key, due or not, of a locked shard. Whoever learns of it
-    /// depends on its last change; whoever learns that there is none, on the
+    /// depends on its last change, and on the last time that databases changed; whoever learns that there is none, on the
     /// last time that the shard lost a key.
     pub(crate) fn lookup(
         &self,
@@ -222,7 +226,9 @@ impl Txn<'_> {
             "key \"{}\" is read before it is loaded",
             key.escape_ascii()
         );
-        self.see(entry.map_or(shard.last_removal, |entry| Revision(entry.revision())));
+        // A key that came with its database says nothing of that.
+        let told = |entry: &Entry<Value>| Revision(entry.revision()).max(shard.last_swap);
+        self.see(entry.map_or(shard.last_removal, told));
         entry
     }
 

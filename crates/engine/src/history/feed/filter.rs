@@ -131,6 +131,7 @@ impl Filter {
             Ok(
                 Effect::Flush { .. }
                 | Effect::Swap { .. }
+                | Effect::Return { .. }
                 | Effect::Fork { .. }
                 | Effect::BranchGone { .. },
             )

@@ -23,14 +23,14 @@ const OPTIONS: &[&str] = &["key", "prefix", "match", "events", "old", "new", "pr
 
 /// The events by name; the place in the list is the bit in [`Events`].
 const EVENTS: &[&str] =
-    &["set", "changed", "deadline", "removed", "expire", "evict", "flushed", "swapped"];
+    &["set", "changed", "deadline", "removed", "expire", "evict", "flushed", "swapped", "returned"];
 
 /// A set of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Events(u8);
+pub(super) struct Events(u16);
 
 impl Events {
-    const ALL: Events = Events(u8::MAX);
+    const ALL: Events = Events(u16::MAX);
 
     pub(super) fn has(self, name: &str) -> bool {
         EVENTS.iter().position(|event| *event == name).is_some_and(|bit| self.0 & (1 << bit) != 0)
@@ -154,7 +154,7 @@ fn names<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>> {
     Ok(names)
 }
 
-fn event_bit(name: &[u8]) -> Result<u8> {
+fn event_bit(name: &[u8]) -> Result<u16> {
     let bit = EVENTS.iter().position(|event| is_word(name, event));
     bit.map(|bit| 1 << bit).ok_or_else(|| {
         Error::new(format!(
@@ -225,6 +225,7 @@ mod tests {
             What::MovedHere,
             What::Flushed,
             What::Swapped,
+            What::Returned,
         ] {
             assert!(Events::ALL.has(event_of(what)), "{what:?}");
         }

@@ -127,7 +127,9 @@ impl Rules {
             let is_touched = match effect {
                 Ok(Effect::Key { key, .. }) => database.is_some_and(|found| found.wants(key)),
                 Ok(Effect::Rename { db: to, key, .. }) => self.wants(branch, to, Some(key)),
-                Ok(Effect::Flush { db }) => self.wants(branch, db, None),
+                Ok(Effect::Flush { db } | Effect::Return { db, .. }) => {
+                    self.wants(branch, db, None)
+                }
                 Ok(Effect::Swap { a, b }) => {
                     self.wants(branch, a, None) || self.wants(branch, b, None)
                 }
