@@ -86,7 +86,10 @@ impl Own {
     pub(crate) fn came(&mut self, hash: u64, revision: u64) {
         if revision >= self.from {
             self.here += 1;
-            self.away.remove(&hash);
+            // Mostly it is empty, and a lookup would go through the motions.
+            if !self.away.is_empty() {
+                self.away.remove(&hash);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::Entry;
 
 use crate::backing::Stored;
-use crate::shard::{Keyspace, Shard, entry_bytes, value_of};
+use crate::shard::{Db, Keyspace, Shard, entry_bytes, value_of};
 use crate::txn::Txn;
 use crate::value::Value;
 
@@ -25,43 +25,54 @@ pub enum Peek<T> {
 /// Bytes of a value that is copied with a shard locked which others wait for.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
-/// A key at an earlier revision; its entry, if it has not changed since.
-fn as_of<'s>(
-    shard: &'s Shard,
-    space: SpaceId,
+/// A key that was looked up in a database.
+pub(crate) struct Looked<'s> {
+    last_removal: Revision,
+    db: &'s Db,
     hash: u64,
-    key: &[u8],
-    at: Revision,
-) -> Peek<Option<&'s Entry<Value>>> {
-    let Some(db) = shard.dbs.iter().find(|db| db.space == space) else { return Peek::Unknown };
-    match db.table.get(hash, key) {
-        Some(entry) if entry.revision() <= at.0 => Peek::Is(Some(entry)),
-        Some(entry) => match db.own.existed(entry, at, shard.last_removal) {
-            Some(true) => Peek::Is(None),
-            Some(false) => Peek::Absent,
+    key: &'s [u8],
+    found: Option<&'s Entry<Value>>,
+}
+
+impl<'s> Looked<'s> {
+    pub(crate) fn up(shard: &'s Shard, db: usize, hash: u64, key: &'s [u8]) -> Looked<'s> {
+        let (last_removal, db) = (shard.last_removal, &shard.dbs[db]);
+        Looked { last_removal, db, hash, key, found: db.table.get(hash, key) }
+    }
+
+    /// As it was at an earlier revision; its entry, if that has not changed since.
+    fn as_of(&self, at: Revision) -> Peek<Option<&'s Entry<Value>>> {
+        let &Looked { last_removal, db, hash, key, found } = self;
+        match found {
+            Some(entry) if entry.revision() <= at.0 => Peek::Is(Some(entry)),
+            Some(entry) => match db.own.existed(entry, at, last_removal) {
+                Some(true) => Peek::Is(None),
+                Some(false) => Peek::Absent,
+                None => Peek::Unknown,
+            },
+            // It may have been there and gone, to come back later.
+            None if db.knows_missing(hash, key) && last_removal <= at => Peek::Absent,
+            None if db.own.lacks(hash) && !db.knows_missing(hash, key) => Peek::Below,
             None => Peek::Unknown,
-        },
-        // It may have been there and gone, to come back later.
-        None if db.knows_missing(hash, key) && shard.last_removal <= at => Peek::Absent,
-        None if db.own.lacks(hash) && !db.knows_missing(hash, key) => Peek::Below,
-        None => Peek::Unknown,
+        }
+    }
+
+    /// Whether it existed then, without a deadline.
+    pub(crate) fn presence(&self, at: Revision) -> Peek<()> {
+        match self.as_of(at) {
+            Peek::Is(Some(entry)) if entry.deadline().is_some() => Peek::Unknown,
+            Peek::Is(_) => Peek::Is(()),
+            Peek::Absent => Peek::Absent,
+            Peek::Below => Peek::Below,
+            Peek::Unknown => Peek::Unknown,
+        }
     }
 }
 
-/// See [`Keyspace::peek_presence`].
-pub(crate) fn presence(
-    shard: &Shard,
-    space: SpaceId,
-    hash: u64,
-    key: &[u8],
-    at: Revision,
-) -> Peek<()> {
-    match as_of(shard, space, hash, key, at) {
-        Peek::Is(Some(entry)) if entry.deadline().is_some() => Peek::Unknown,
-        Peek::Is(_) => Peek::Is(()),
-        Peek::Absent => Peek::Absent,
-        Peek::Below => Peek::Below,
-        Peek::Unknown => Peek::Unknown,
+impl Shard {
+    /// Which database has a space.
+    pub(crate) fn db_in(&self, space: SpaceId) -> Option<usize> {
+        self.dbs.iter().position(|db| db.space == space)
     }
 }
 
@@ -99,7 +110,8 @@ impl Keyspace {
     #[must_use]
     pub fn peek(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<Stored> {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
-        match as_of(&shard, space, hash, key, at) {
+        let Some(db) = shard.db_in(space) else { return Peek::Unknown };
+        match Looked::up(&shard, db, hash, key).as_of(at) {
             Peek::Is(Some(entry)) if entry_bytes(entry) <= COPIED_BYTES_MAX => Peek::Is(Stored {
                 value: value_of(entry).to_value(),
                 deadline: entry.deadline(),
@@ -115,7 +127,8 @@ impl Keyspace {
     #[must_use]
     pub fn peek_presence(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<()> {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
-        presence(&shard, space, hash, key, at)
+        let Some(db) = shard.db_in(space) else { return Peek::Unknown };
+        Looked::up(&shard, db, hash, key).presence(at)
     }
 
     /// Keys may have been removed up to `revision`, and databases have changed

@@ -9,6 +9,7 @@
 //! What a branch does not have is looked up in its parent in the same way, and
 //! what that tells is kept for the commands: it does not change any more.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use base::{DbIndex, Revision, SpaceId};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-use crate::peek::Peek;
+use crate::peek::{Looked, Peek};
 use crate::recorder::Buffers;
 use crate::shard::{Keyspace, SHARDS, Shard};
 
@@ -34,6 +35,9 @@ pub(crate) struct Foreseen {
     /// The hash of each, where its name is, and whether it exists.
     keys: SmallVec<[(u64, Range<usize>, bool); WARM_KEYS_MAX]>,
     names: Vec<u8>,
+    /// The one that is probably asked for next: they are in the order of the
+    /// commands.
+    next: Cell<usize>,
 }
 
 impl Foreseen {
@@ -41,6 +45,7 @@ impl Foreseen {
         self.space = Some(space);
         self.keys.clear();
         self.names.clear();
+        self.next.set(0);
     }
 
     fn add(&mut self, (hash, key): Hashed<'_>, exists: bool) {
@@ -52,7 +57,11 @@ impl Foreseen {
     /// Whether a key exists, without a deadline, that was never changed in its
     /// space.
     pub(crate) fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {
-        let (_, name, exists) = self.keys.iter().find(|(of, ..)| *of == hash)?;
+        let next = self.next.get();
+        let is_it = |at: &usize| self.keys.get(*at).is_some_and(|(of, ..)| *of == hash);
+        let found = (next..self.keys.len()).chain(0..next).find(is_it)?;
+        self.next.set(found + 1);
+        let (_, name, exists) = &self.keys[found];
         (self.space == Some(space) && self.names[name.clone()] == *key).then_some(*exists)
     }
 }
@@ -140,10 +149,17 @@ impl Keyspace {
         found: &mut dyn FnMut((u64, &'k [u8]), bool),
     ) {
         let few = self.lock_few(keys);
-        for &(hash, key) in keys {
-            match few.of(hash).map(|shard| crate::peek::presence(shard, space, hash, key, at)) {
-                Some(Peek::Is(())) => found((hash, key), true),
-                Some(Peek::Absent) => found((hash, key), false),
+        // Databases stand in the same spaces in every shard.
+        let Some(db) = few.guards.first().and_then(|shard| shard.db_in(space)) else { return };
+        // All lookups before the first answer, which would come in between.
+        let looked: SmallVec<[_; WARM_KEYS_MAX]> = keys
+            .iter()
+            .map(|&(hash, key)| few.of(hash).map(|shard| Looked::up(shard, db, hash, key)))
+            .collect();
+        for (key, looked) in keys.iter().zip(looked) {
+            match looked.map(|looked| looked.presence(at)) {
+                Some(Peek::Is(())) => found(*key, true),
+                Some(Peek::Absent) => found(*key, false),
                 _ => {}
             }
         }

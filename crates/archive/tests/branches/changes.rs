@@ -49,6 +49,14 @@ impl Change {
         Change::of(100, db, key, b"")
     }
 
+    pub fn expire(db: DbIndex, key: &[u8], expires: bool) -> Change {
+        Change { n: if expires { 0 } else { 8 }, ..Change::of(190, db, key, b"") }
+    }
+
+    pub fn rename(db: DbIndex, key: &[u8], to: &[u8]) -> Change {
+        Change { n: 0, other: to.to_vec(), ..Change::of(160, db, key, b"") }
+    }
+
     pub fn db(&self) -> DbIndex {
         self.db
     }

@@ -264,6 +264,64 @@ fn an_archive_that_lags_is_waited_for() {
 }
 
 #[test]
+fn to_overwrite_takes_no_look_into_the_archive() {
+    let folder = temp_dir();
+    let mut world = still(&folder);
+    fill(&mut world, MAIN, b"old");
+    let set = |n: u8, value: &[u8]| Change::set(0, &name(n), value);
+    let dev = world.fork(MAIN);
+    let two = world.fork(dev);
+    // Inherited keys, some of which main changes meanwhile, and new ones, some
+    // of which it makes as well.
+    let meanwhile: Vec<Change> =
+        (0..20).chain(50..55).map(|n| set(n, b"main")).chain([set(3, b"again")]).collect();
+    world.change(MAIN, &meanwhile);
+    let first = world.newest();
+    for branch in [two, dev] {
+        (0..60).step_by(2).for_each(|n| world.change(branch, &[set(n, b"own")]));
+        (0..60).step_by(4).for_each(|n| world.change(branch, &[set(n, b"own again")]));
+    }
+    assert_eq!(world.newest().0, first.0 + 2 * (30 + 15));
+    assert_eq!(world.base().revision(), Revision::ZERO, "nobody has waited for it");
+    // What began with a branch knows what that one had.
+    let three = world.fork(dev);
+    (0..60).for_each(|n| world.change(dev, &[set(n, b"later")]));
+    (0..60).step_by(2).for_each(|n| world.change(three, &[set(n, b"own")]));
+    assert_eq!(world.base().revision(), Revision::ZERO, "nobody has waited for it");
+    world.follow();
+    check(&mut world);
+}
+
+#[test]
+fn what_became_of_a_parents_key_does_not_tell_what_it_was() {
+    let folder = temp_dir();
+    let mut world = still(&folder);
+    fill(&mut world, MAIN, b"old");
+    for n in 0..5 {
+        // It has no deadline, it has, and it loses it.
+        world.change(MAIN, &[Change::expire(0, &name(n), n % 2 == 1)]);
+    }
+    let set = |n: u8, value: &[u8]| Change::set(0, &name(n), value);
+    let forks = [world.fork(MAIN), world.fork(MAIN)];
+    world.change(MAIN, &[set(1, b"main"), Change::expire(0, &name(3), false)]);
+    world.change(MAIN, &[Change::delete(0, &name(10)), Change::delete(0, &name(50))]);
+    world.change(MAIN, &[set(10, b"made anew"), set(50, b"new"), set(11, b"main")]);
+    world.change(MAIN, &[Change::rename(0, &name(12), &name(51))]);
+    world.change(MAIN, &[Change::rename(0, &name(13), &name(14)), set(13, b"new")]);
+    for (branch, later_ms) in forks.into_iter().zip([0, 1000]) {
+        // By then, what had a deadline is past it.
+        world.now_ms += later_ms;
+        (0..60).for_each(|n| world.change(branch, &[set(n, b"own")]));
+        world.check_all(branch);
+    }
+    let dev = world.fork(MAIN);
+    world.change(MAIN, &[Change::flush(0), set(0, b"main"), set(20, b"main")]);
+    (0..60).for_each(|n| world.change(dev, &[set(n, b"own")]));
+    world.follow();
+    check(&mut world);
+}
+
+#[test]
 fn a_fork_that_the_archive_has_not_reached_survives() {
     let folder = temp_dir();
     let mut world = still(&folder);
