@@ -118,11 +118,7 @@ impl Db {
                 Ok(old)
             }
             _ => {
-                let mut entry = if is_inline {
-                    Entry::inline(key, value, deadline)
-                } else {
-                    Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
-                };
+                let mut entry = string_of(key, value, deadline);
                 entry.set_revision(revision.0);
                 entry.set_access(access);
                 Ok(self.insert(hash, entry).and_then(Entry::into_boxed))
@@ -167,6 +163,14 @@ impl Db {
         self.table.drain()
     }
 
+    /// Drops every entry, and keeps the memory of a small table for the next
+    /// ones. Nothing is remembered of the keys.
+    pub(crate) fn empty(&mut self) {
+        self.deadlines.clear();
+        self.entry_bytes = 0;
+        self.table.empty();
+    }
+
     /// How many keys there are, in memory or not.
     pub(crate) fn len(&self) -> usize {
         self.table.len() + usize::try_from(self.unloaded_keys()).unwrap_or(usize::MAX)
@@ -198,6 +202,15 @@ pub(crate) struct StringWrite<'a> {
     pub(crate) deadline: Option<u64>,
     pub(crate) access: u32,
     pub(crate) touch: bool,
+}
+
+/// A string and its key.
+pub(crate) fn string_of(key: &[u8], value: &[u8], deadline: Option<u64>) -> Entry<Value> {
+    if value.len() <= entry::INLINE_BYTES_MAX {
+        Entry::inline(key, value, deadline)
+    } else {
+        Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+    }
 }
 
 /// Heap bytes of an entry with its value.

@@ -26,7 +26,7 @@ impl Txn<'_> {
         }
         if !flushed.is_empty() {
             self.recorder.throw_away_db(flushed);
-            self.changed_whole(db);
+            self.changed.note_whole(db);
         }
         self.absent.clear();
     }
@@ -60,7 +60,7 @@ impl Txn<'_> {
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;
         }
-        (0..self.databases()).for_each(|db| self.changed_whole(db));
+        (0..self.databases()).for_each(|db| self.changed.note_whole(db));
     }
 
     /// Lets two databases change places.
@@ -82,16 +82,7 @@ impl Txn<'_> {
         }
         self.absent.clear();
         // What is to be recounted at the end has changed places too.
-        let changed = self.changed.iter_mut().map(|(_, db)| db).chain(&mut self.changed_whole);
-        for db in changed {
-            *db = if *db == a {
-                b
-            } else if *db == b {
-                a
-            } else {
-                *db
-            };
-        }
+        self.changed.swap(a, b);
     }
 
     /// Records what is no change of a key: of branches and tags. Answers the
