@@ -7,6 +7,7 @@ use archive::{Base, PastOptions, Retention};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Engine, PastError, StandaloneLog, Visit};
 use keyspace::{Keyspace, Purge, Stored};
+use log::Record;
 use settings::Settings;
 
 use crate::pins::{pinned, pins};
@@ -156,7 +157,7 @@ impl engine::Past for Past {
     fn key_at_each(
         &self,
         branch: BranchId,
-        revisions: &[Revision],
+        revisions: &[(Revision, Option<Record<'_>>)],
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,

@@ -26,7 +26,7 @@ use crate::large::LargeKeys;
 use crate::overlay::needed;
 use crate::sorted_run::SortedRun;
 use crate::state::{At, State};
-use crate::waiting::{Waiting, only_key};
+use crate::waiting::{OnlyKey, Waiting};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -122,14 +122,23 @@ impl Delta {
     /// Takes a record of the log, which must be the next one. Answers whether
     /// the state that it ends with is to be one of the base's.
     pub(crate) fn add(&mut self, record: &Record<'_>) -> Result<bool, ArchiveError> {
+        self.add_known(record, OnlyKey::of(record))
+    }
+
+    /// As [`Delta::add`], of a record that was looked at already.
+    pub(crate) fn add_known(
+        &mut self,
+        record: &Record<'_>,
+        only: Option<OnlyKey>,
+    ) -> Result<bool, ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
         let mut is_state = false;
         let branch = record.header.branch;
-        match only_key(record) {
+        match only {
             Some(_) if !self.waiting.takes(branch) => self.apply(record)?,
-            Some(key) => {
-                let shard = self.keyspace(branch).shard_of(&record.effects[key.clone()]);
-                self.waiting.push(shard, record, key);
+            Some(only) => {
+                let shard = self.keyspace(branch).shard_of(&record.effects[only.at.clone()]);
+                self.waiting.push(shard, record, only);
                 if self.waiting.bytes() >= self.waiting_bytes_max {
                     self.apply_waiting()?;
                 }

@@ -16,6 +16,7 @@ use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
 use crate::past::{Noting, Past};
+use crate::waiting::OnlyKey;
 
 /// Longest wait for a record: an archive that is never idle looks at its age
 /// that often.
@@ -276,14 +277,16 @@ impl Following {
             let mut failed = None;
             let mut states = 0;
             let read = self.reader.read(idle, &mut |record, place| {
+                let only = OnlyKey::of(&record);
                 if let Some(past) = past {
-                    past.note(&record, place);
+                    let key = only.as_ref().map(|only| &record.effects[only.at.clone()]);
+                    past.note(&record, place, key);
                 }
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());
                 }
                 // A state that others will read becomes one of the base's at once.
-                let added = delta.add(&record).and_then(|is_state| {
+                let added = delta.add_known(&record, only).and_then(|is_state| {
                     states += usize::from(is_state);
                     if is_state { delta.write() } else { Ok(()) }
                 });

@@ -23,7 +23,7 @@ use base::Revision;
 use log::{Place, Record, SegmentInfo, Vfs};
 use parking_lot::Mutex;
 
-use building::Building;
+use building::{Building, Spare};
 pub use entry::{DATABASE_WIDE, key_hash};
 pub use error::HistoryError;
 use index_file::{Files, IndexFile, Unusable};
@@ -40,6 +40,7 @@ pub struct History {
     state: Mutex<State>,
     /// Held while an index is made again, so that it is made once.
     rebuilding: Mutex<()>,
+    spare: Arc<Spare>,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,7 @@ struct State {
     /// The one whose records are being noted.
     writing: Building,
     horizon: Revision,
+    spare: Arc<Spare>,
 }
 
 #[derive(Debug)]
@@ -125,13 +127,17 @@ impl History {
             None => Revision::ZERO.next(),
         };
         let oldest = segments.first().map_or(next, |segment| segment.first);
-        let state = State { sealed, writing: Building::new(next), horizon: Revision(oldest.0 - 1) };
+        let spare = Arc::new(Spare::default());
+        let writing = Building::new(next, &spare);
+        let horizon = Revision(oldest.0 - 1);
+        let state = State { sealed, writing, horizon, spare: spare.clone() };
         Ok(History {
             dir: dir.to_path_buf(),
             log,
             files,
             state: Mutex::new(state),
             rebuilding: Mutex::new(()),
+            spare,
         })
     }
 
@@ -181,7 +187,9 @@ impl History {
         let state = self.state.lock();
         let mut stats = HistoryStats {
             segments: state.sealed.len(),
-            memory_bytes: state.writing.memory_bytes(),
+            memory_bytes: state.writing.memory_bytes()
+                + self.spare.memory_bytes()
+                + self.files.memory_bytes(),
             ..HistoryStats::default()
         };
         for sealed in state.sealed.values() {
@@ -203,6 +211,20 @@ impl History {
     /// When records are missing between the newest known and this one, or its
     /// effects are malformed.
     pub fn note(&self, record: &Record<'_>, place: Place) -> Result<(), HistoryError> {
+        self.note_known(record, place, None)
+    }
+
+    /// As [`History::note`]; `only` is the one key that the record changes, if
+    /// its caller has found that it is one, and no database as a whole.
+    ///
+    /// # Errors
+    /// As [`History::note`].
+    pub(crate) fn note_known(
+        &self,
+        record: &Record<'_>,
+        place: Place,
+        only: Option<&[u8]>,
+    ) -> Result<(), HistoryError> {
         let mut state = self.state.lock();
         let expected = state.writing.last().next();
         if record.revision < expected {
@@ -213,7 +235,7 @@ impl History {
             return Err(HistoryError::Gap { expected, found: record.revision });
         }
         let ended = if is_first { state.begin_segment(expected) } else { None };
-        let noted = state.writing.note(record, place);
+        let noted = state.writing.note(record, place, only);
         drop(state);
         if let Some(first) = ended {
             self.seal(first);
@@ -496,13 +518,13 @@ impl History {
         first: Revision,
         last: Option<Revision>,
     ) -> Result<Building, HistoryError> {
-        let mut building = Building::new(first);
+        let mut building = Building::new(first, &self.spare);
         let mut at = Some(0);
         while let Some(offset) = at {
             let mut noted = Ok(());
             at = self.log.block(first, offset, &mut |record, place| {
                 if noted.is_ok() {
-                    noted = building.note(record, place);
+                    noted = building.note(record, place, None);
                 }
             })?;
             noted?;
@@ -552,7 +574,8 @@ impl State {
                 sealed.index = Index::Missing;
             }
         }
-        let mut ended = std::mem::replace(&mut self.writing, Building::new(first));
+        let next = Building::new(first, &self.spare);
+        let mut ended = std::mem::replace(&mut self.writing, next);
         let (first, last) = (ended.first(), ended.last());
         ended.close_chunk();
         self.sealed.insert(first, Sealed { last, index: Index::Memory(Arc::new(ended)) });

@@ -157,11 +157,11 @@ impl Past {
         Ok(History::discard(&RealVfs, &dir)?)
     }
 
-    /// Takes in the next record of the log, as [`History::note`] does. When
+    /// Takes in the next record of the log, as [`History::note_known`] does. When
     /// that fails, what comes later has no history.
-    pub(crate) fn note(&self, record: &Record<'_>, place: Place) {
+    pub(crate) fn note(&self, record: &Record<'_>, place: Place, only: Option<&[u8]>) {
         let source = &self.source;
-        if let Err(error) = source.history.note(record, place) {
+        if let Err(error) = source.history.note_known(record, place, only) {
             let mut fault = source.fault.lock();
             if fault.is_none() {
                 tracing::error!("{error}; what comes later has no history");
@@ -383,13 +383,13 @@ impl Past {
     pub fn key_at_each(
         &self,
         branch: BranchId,
-        revisions: &[Revision],
+        revisions: &[(Revision, Option<Record<'_>>)],
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
-        let (Some(&oldest), Some(&newest)) = (revisions.first(), revisions.last()) else {
+        let (Some(&(oldest, _)), Some(&(newest, _))) = (revisions.first(), revisions.last()) else {
             return Ok(());
         };
         self.source.reach(oldest)?;

@@ -56,18 +56,20 @@ impl Waiting {
         self.bytes == 0 || self.branch == branch
     }
 
-    /// Puts a record by that changes [only this key](only_key), of that shard.
-    pub(crate) fn push(&mut self, shard: usize, record: &Record<'_>, key: Range<usize>) {
+    /// Puts a record by that changes only this key, of that shard.
+    pub(crate) fn push(&mut self, shard: usize, record: &Record<'_>, only: OnlyKey) {
         debug_assert!(self.takes(record.header.branch));
         self.branch = record.header.branch;
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
         let Shard { records, effects } = &mut self.shards[shard];
-        effects.extend_from_slice(record.effects);
+        let OnlyKey { at, begin } = only;
+        effects.extend_from_slice(&record.effects[begin..]);
+        let key = at.start - begin..at.end - begin;
         let (revision, header, end) = (record.revision, record.header, effects.len());
         records.push(Held { revision, header, end, key });
-        self.bytes += record.effects.len() + size_of::<Held>();
+        self.bytes += record.effects.len() - begin + size_of::<Held>();
     }
 
     /// Hands over all records with their keys, a few at a time.
@@ -95,57 +97,78 @@ impl Waiting {
     }
 }
 
-/// Where in its effects the key is that a record changes, if it changes no other
-/// and no database as a whole.
-pub(crate) fn only_key(record: &Record<'_>) -> Option<Range<usize>> {
-    let mut only = None;
-    for effect in Effects::new(record.effects) {
-        match effect.ok()? {
-            Effect::Key { key, .. } if only.is_none() => only = Some(key),
-            Effect::Key { .. }
-            | Effect::Database(_)
-            | Effect::Rename { .. }
-            | Effect::Flush { .. }
-            | Effect::Swap { .. }
-            | Effect::Return { .. }
-            // The newest of them counts, whatever keys they are about.
-            | Effect::Purge { .. } => return None,
-            effect if effect.is_about_branches() => return None,
-            _ => {}
+/// The one key that a record changes, with where it stands in the effects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OnlyKey {
+    pub(crate) at: Range<usize>,
+    /// Where the effects begin that change something: who made the transaction
+    /// is told before, which is nothing to whoever applies it.
+    begin: usize,
+}
+
+impl OnlyKey {
+    /// The key of a record, if it changes no other and no database as a whole.
+    pub(crate) fn of(record: &Record<'_>) -> Option<OnlyKey> {
+        let (mut only, mut begin) = (None, 0);
+        let mut effects = Effects::new(record.effects);
+        while let Some(effect) = effects.next() {
+            match effect.ok()? {
+                Effect::Key { key, .. } if only.is_none() => only = Some(key),
+                Effect::Origin { .. } if only.is_none() => begin = effects.offset(),
+                Effect::Key { .. }
+                | Effect::Database(_)
+                | Effect::Rename { .. }
+                | Effect::Flush { .. }
+                | Effect::Swap { .. }
+                | Effect::Return { .. }
+                | Effect::Undone { .. }
+                // The newest of them counts, whatever keys they are about.
+                | Effect::Purge { .. } => return None,
+                effect if effect.is_about_branches() => return None,
+                _ => {}
+            }
         }
+        let key = only?;
+        // A slice of the effects, so the distance is its place.
+        let at = key.as_ptr() as usize - record.effects.as_ptr() as usize;
+        Some(OnlyKey { at: at..at + key.len(), begin })
     }
-    let key = only?;
-    // A slice of the effects, so the distance is its place.
-    let begin = key.as_ptr() as usize - record.effects.as_ptr() as usize;
-    Some(begin..begin + key.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(effects: &[Effect<'_>]) -> Option<(Vec<u8>, usize)> {
+        let mut bytes = Vec::new();
+        effects.iter().for_each(|effect| effect.encode(&mut bytes));
+        let header = RecordHeader { time_ms: 0, db: 0, branch: BranchId::MAIN };
+        let record = Record { revision: Revision(1), header, effects: &bytes };
+        OnlyKey::of(&record).map(|only| (bytes[only.at].to_vec(), bytes.len() - only.begin))
+    }
+
     #[test]
-    fn what_overtakes_others_changes_one_key_and_nothing_else() {
-        let only = |effects: &[Effect<'_>]| {
-            let mut bytes = Vec::new();
-            effects.iter().for_each(|effect| effect.encode(&mut bytes));
-            let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
-            let record = Record { revision: Revision(1), header, effects: &bytes };
-            only_key(&record).map(|key| bytes[key].to_vec())
-        };
-        let origin = Effect::Origin { command: b"c", user: b"u", address: b"a" };
-        let (key, add) = (Effect::Key { key: b"key", existed: None }, Effect::StrAdd { delta: 1 });
-        assert_eq!(only(&[origin, key, add, add, Effect::Erased]), Some(b"key".to_vec()));
-        let purge = Effect::Purge { db: 0, key: b"key", is_prefix: false, oldest: Revision::ZERO };
-        for effects in [
-            &[origin][..],
-            &[key, add, key, add],
-            &[Effect::Database(1), key, add],
-            &[key, Effect::Rename { db: 0, key: b"other", replaces: None }],
-            &[key, add, Effect::Flush { db: 1 }],
-            &[origin, purge, key, Effect::Erase],
+    fn records_of_one_key_are_told_from_others() {
+        let key = Effect::Key { key: b"k", existed: Some(true) };
+        let add = Effect::StrAdd { delta: 1 };
+        let origin = Effect::Origin { command: b"incr", user: b"default", address: b"" };
+        let mut alone = Vec::new();
+        [key, add].iter().for_each(|effect| effect.encode(&mut alone));
+        let expected = Some((b"k".to_vec(), alone.len()));
+        assert_eq!(of(&[key, add]), expected);
+        assert_eq!(of(&[origin, key, add]), expected);
+        assert!(of(&[origin, key, add, add]).is_some());
+        assert_eq!(of(&[origin]), None);
+        for wide in [
+            key,
+            Effect::Database(1),
+            Effect::Flush { db: 0 },
+            Effect::Swap { a: 0, b: 1 },
+            Effect::Rename { db: 0, key: b"l", replaces: None },
+            Effect::Undone { revision: Revision(1) },
+            Effect::Purge { db: 0, key: b"k", is_prefix: false, oldest: Revision::ZERO },
         ] {
-            assert_eq!(only(effects), None, "{effects:?}");
+            assert_eq!(of(&[origin, key, add, wide]), None, "{wide:?}");
         }
     }
 }

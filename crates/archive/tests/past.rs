@@ -10,8 +10,9 @@ use std::sync::Arc;
 use archive::{
     Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
 };
-use base::{BranchId, Revision, SystemClock};
+use base::{BranchId, DbIndex, Revision, SystemClock};
 use keyspace::{EncodingLimits, Keyspace, SHARDS, Since, Stored, ValueRef, dump};
+use log::{Record, RecordHeader};
 use testkit::temp_dir;
 
 use random::{DATABASES, Database, Kept, Key, State, contents, look};
@@ -157,10 +158,19 @@ impl Archived {
                     assert_eq!(stored.map(state), expected, "{}:{text} at {revision}", key.0);
                     seen += 1;
                 };
-                let past =
-                    self.past.key_at_each(BranchId::MAIN, &several, key.0, &key.1, None, &mut see);
-                past.expect("they are kept");
-                assert_eq!(seen, several.len());
+                // Whether records are at hand or not.
+                let records = self.records_of(key.0, &key.1, *several.last().expect("not empty"));
+                for is_known in [false, true] {
+                    let known = |at: &Revision| {
+                        let (header, effects) = records.get(at).filter(|_| is_known)?;
+                        Some(Record { revision: *at, header: *header, effects })
+                    };
+                    let several: Vec<_> = several.iter().map(|at| (*at, known(at))).collect();
+                    self.past
+                        .key_at_each(BranchId::MAIN, &several, key.0, &key.1, None, &mut see)
+                        .expect("they are kept");
+                }
+                assert_eq!(seen, 2 * several.len());
             }
             self.check_names(revision);
         }
@@ -214,8 +224,26 @@ impl Archived {
             assert_eq!(parts(stored), parts(whole.as_ref()), "{db}:{text} at {}", several[at]);
         };
         let names = Some(&names[..]);
-        past.key_at_each(BranchId::MAIN, several, *db, key, names, &mut see)
+        let several: Vec<_> = several.iter().map(|at| (*at, None)).collect();
+        past.key_at_each(BranchId::MAIN, &several, *db, key, names, &mut see)
             .expect("they are kept");
+    }
+
+    /// The records that may have changed a key, up to a revision.
+    fn records_of(
+        &self,
+        db: DbIndex,
+        key: &[u8],
+        upto: Revision,
+    ) -> BTreeMap<Revision, (RecordHeader, Vec<u8>)> {
+        let mut records = BTreeMap::new();
+        self.past
+            .of_key(BranchId::MAIN, db, key, self.past.oldest(), upto, &mut |record| {
+                records.insert(record.revision, (record.header, record.effects.to_vec()));
+                ControlFlow::Continue(())
+            })
+            .expect("they are kept");
+        records
     }
 
     /// What a key is now, if that is known to be what it was.

@@ -570,8 +570,17 @@ fn pairs<'a>(args: &'a [&'a [u8]], command: &str) -> Result<std::slice::ChunksEx
     if args.len().is_multiple_of(2) { Ok(args.chunks_exact(2)) } else { Err(Error::arity(command)) }
 }
 
+/// Keys and values of MSET's arguments. All it does is to make each key this
+/// string, one after another, with the event `set`.
+///
+/// # Errors
+/// When a key has no value.
+pub fn mset_pairs<'a>(args: &'a [&'a [u8]]) -> Result<std::slice::ChunksExact<'a, &'a [u8]>> {
+    pairs(args, "mset")
+}
+
 fn mset(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    pairs(args, "mset")?.try_for_each(|pair| store(ctx.tx, pair[0], pair[1], None))?;
+    mset_pairs(args)?.try_for_each(|pair| store(ctx.tx, pair[0], pair[1], None))?;
     reply.ok();
     Ok(())
 }

@@ -120,20 +120,21 @@ pub trait Past: Send + Sync {
     }
 
     /// A key at several revisions, the oldest first, each told to `visit` with
-    /// its place among them. With `names`, as [`Past::key`].
+    /// its place among them. Beside each stands its record, if the caller has
+    /// read it: it is not read again then. With `names`, as [`Past::key`].
     ///
     /// # Errors
     /// As [`Past::view`].
     fn key_at_each(
         &self,
         branch: BranchId,
-        revisions: &[Revision],
+        revisions: &[(Revision, Option<Record<'_>>)],
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
-        for (at, &revision) in revisions.iter().enumerate() {
+        for (at, &(revision, _)) in revisions.iter().enumerate() {
             visit(at, self.key(branch, revision, db, key, names)?.as_ref());
         }
         Ok(())

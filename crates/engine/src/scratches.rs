@@ -1,7 +1,6 @@
 //! Keyspaces for a moment: a few keys of the past, or of the present to try a
 //! command on.
 
-use base::DbIndex;
 use keyspace::Keyspace;
 use parking_lot::Mutex;
 
@@ -23,14 +22,9 @@ impl Scratches {
         self.0.lock().pop().unwrap_or_else(|| like.empty_like())
     }
 
-    /// Takes back a keyspace in which no others than these keys can be, and
-    /// no database was flushed or swapped.
-    pub(crate) fn give_back<'k>(
-        &self,
-        scratch: Keyspace,
-        keys: impl Iterator<Item = (DbIndex, &'k [u8])>,
-    ) {
-        keys.for_each(|(db, key)| scratch.clear_around(db, key));
+    /// Takes back a keyspace from which every key is gone, and in which no
+    /// database was flushed or swapped.
+    pub(crate) fn give_back(&self, scratch: Keyspace) {
         debug_assert_eq!(scratch.statistics(), [], "a key is left in a scratch keyspace");
         let mut kept = self.0.lock();
         if kept.len() < KEPT_MAX && scratch.memory_bytes() <= KEPT_BYTES_MAX {

@@ -215,7 +215,7 @@ impl Engine {
         for key in &keys {
             scratch.take(db, argv[key.index])?;
         }
-        self.scratches.give_back(scratch, std::iter::empty());
+        self.scratches.give_back(scratch);
         done
     }
 

@@ -3,11 +3,13 @@
 
 use base::{DbIndex, Revision};
 use entry::{Content, Entry};
+use smallvec::SmallVec;
 
 use crate::backing::{BackingError, Stored, entry_of};
-use crate::shard::{Keyspace, SHARDS, entry_bytes};
-use crate::txn::Txn;
-use crate::value::Value;
+use crate::event::class;
+use crate::shard::{Keyspace, SHARDS, entry_bytes, string_of};
+use crate::txn::{KeyInfo, Txn, info_bytes};
+use crate::value::{Value, ValueRef};
 
 impl Keyspace {
     /// Puts a key in as it is, over any that is there. No change is recorded:
@@ -59,20 +61,6 @@ impl Keyspace {
 
 /// States as wholes. No change is recorded.
 impl Keyspace {
-    /// Removes every key of a database that stands in one shard with this one.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    pub fn clear_around(&self, db: DbIndex, key: &[u8]) {
-        let index = self.shard_of(key);
-        let mut shard = self.lock(index);
-        let db = &mut shard.dbs[usize::from(db)];
-        if !db.table.is_empty() {
-            drop(db.drain());
-            self.recount(index, db);
-        }
-    }
-
     /// Removes every key of a database, whatever a backing has of it.
     ///
     /// # Panics
@@ -125,16 +113,27 @@ impl Keyspace {
 }
 
 impl Txn<'_> {
-    /// Puts a copy of a key of the current database, if there is one, due or not,
-    /// into the same one of another keyspace, with all that is known of the key.
-    /// Not an access.
+    /// Puts a copy of a key, if there is one, due or not, into the same database
+    /// of another transaction's keyspace, which must be made by
+    /// [`Keyspace::empty_like`], with all that is known of the key. Answers what
+    /// [`Txn::look_closely`] does. Not an access, and recorded by neither. `hash`
+    /// is the key's [`Txn::hash_of`].
     ///
     /// # Errors
-    /// What it takes in memory, if that is more than `left`. Else it is taken off,
-    /// unless a copy was there already.
-    pub fn copy_to(&self, key: &[u8], other: &Keyspace, left: &mut u64) -> Result<(), u64> {
-        let (index, hash) = self.keyspace.locate(key);
-        let Some(entry) = self.lookup(self.db(), index, hash, key) else { return Ok(()) };
+    /// What it takes in memory, if that is more than `left`. Else it is taken off.
+    ///
+    /// # Panics
+    /// When one of the two has not locked the key's shard.
+    pub fn copy_to(
+        &self,
+        db: DbIndex,
+        hash: u64,
+        key: &[u8],
+        other: &mut Txn<'_>,
+        left: &mut u64,
+    ) -> Result<Option<(ValueRef<'_>, KeyInfo)>, u64> {
+        let index = Keyspace::shard_of_hash(hash);
+        let Some(entry) = self.lookup(db, index, hash, key) else { return Ok(None) };
         let bytes = entry_bytes(entry) as u64;
         *left = left.checked_sub(bytes).ok_or(bytes)?;
         let deadline = entry.deadline();
@@ -147,14 +146,42 @@ impl Txn<'_> {
         copy.set_access(entry.access());
         copy.set_marked(entry.marked());
         copy.set_revision(entry.revision());
-        let mut shard = other.lock(index);
-        let theirs = &mut shard.dbs[usize::from(self.db())];
-        if theirs.insert(hash, copy).is_some() {
-            // It was there, and has been taken off before.
-            *left += bytes;
+        other.shard_mut(index).dbs[usize::from(db)].insert(hash, copy);
+        other.changed(index, db);
+        Ok(self.seen_closely(db, hash, entry))
+    }
+
+    /// What [`Txn::set_string`] without a deadline finds at a key of the current
+    /// database, and the bytes of memory that it makes of it. Nothing is changed;
+    /// the events are announced. `hash` is the key's [`Txn::hash_of`].
+    ///
+    /// # Panics
+    /// When the key's shard is not locked.
+    pub fn try_set_string(
+        &self,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> (Option<(ValueRef<'_>, KeyInfo)>, usize) {
+        let entry = self.lookup(self.db(), Keyspace::shard_of_hash(hash), hash, key);
+        let old = entry.and_then(|entry| self.seen_closely(self.db(), hash, entry));
+        if entry.is_some() && old.is_none() {
+            self.notify(class::EXPIRED, "expired", key);
         }
-        other.recount(index, theirs);
-        Ok(())
+        if old.is_none() {
+            self.notify(class::NEW, "new", key);
+        }
+        (old, info_bytes(&string_of(key, value, None)))
+    }
+
+    /// Removes, unrecorded, every key that stands where this transaction has
+    /// changed anything: all there are, if there was none when it began and no
+    /// database was swapped or flushed. The memory of tables is kept.
+    pub fn clear_changed(&mut self) {
+        let changed: SmallVec<[(usize, DbIndex); 8]> = self.changed_parts().collect();
+        for (shard, db) in changed {
+            self.shard_mut(shard).dbs[usize::from(db)].empty();
+        }
     }
 }
 
@@ -218,16 +245,22 @@ mod tests {
         txn.set_string(b"due", b"x", Some(50_000));
         let keys: [&[u8]; 2] = [b"short", b"long"];
         let mut left = 6000;
-        for key in [keys[0], keys[1], keys[0], b"none"] {
-            assert_eq!(txn.copy_to(key, &other, &mut left), Ok(()));
+        let (numbers, mut copied) = (Numbers(AtomicU64::new(70)), Buffers::default());
+        let mut copies = Txn::begin(&other, &Scope::All, &numbers, &mut copied, options);
+        copies.select(1);
+        let copy = |copies: &mut Txn<'_>, key: &[u8], left: &mut u64| {
+            let copied = txn.copy_to(1, txn.hash_of(key), key, copies, left);
+            copied.map(|told| told.map(|(value, info)| (format!("{value:?}"), info)))
+        };
+        for key in [keys[0], keys[1], b"none"] {
+            let told = txn.look_closely(1, key).map(|(value, info)| (format!("{value:?}"), info));
+            assert_eq!(copy(&mut copies, key, &mut left), Ok(told));
         }
         assert!((5000..6000).contains(&(6000 - left)), "{left} bytes are left");
-        let refused = txn.copy_to(b"due", &other, &mut 10).expect_err("10 bytes are too few");
+        let refused = copy(&mut copies, b"due", &mut 10).expect_err("10 bytes are too few");
         assert!((11..100).contains(&refused), "{refused}");
-        assert_eq!(txn.copy_to(b"due", &other, &mut left), Ok(()));
-        let mut looks = Buffers::default();
-        let mut copies = Txn::begin(&other, &Scope::All, &journal, &mut looks, options);
-        copies.select(1);
+        // It is copied, and told of nobody.
+        assert_eq!(copy(&mut copies, b"due", &mut left), Ok(None));
         for key in keys {
             assert!(copies.look(key).expect("copied").is_same(txn.look(key).expect("there")));
             let known = |txn: &Txn<'_>| {
@@ -236,12 +269,23 @@ mod tests {
             };
             assert_eq!(known(&copies), known(&txn));
         }
+        // What was copied and what was made besides go alike, and tell nobody.
         assert!(copies.look(b"due").is_none());
         assert_eq!(copies.size_of(1).1, 3);
         assert_eq!(copies.size_of(0), (0, 0));
         assert_eq!(txn.size_of(1).1, 3);
+        copies.select(0);
+        copies.set_string(b"made", b"x", Some(60_000));
+        let effects = copies.effects().len();
+        copies.clear_changed();
+        assert_eq!((copies.size_of(0).1, copies.size_of(1).1), (0, 0));
+        assert_eq!(copies.effects().len(), effects);
         drop(copies);
-        keys.iter().chain(&[&b"due"[..]]).for_each(|key| other.clear_around(1, key));
-        assert_eq!((other.statistics(), other.memory_bytes()), (Vec::new(), 0));
+        assert_eq!(other.statistics(), []);
+        // It can be used again.
+        let mut copies = Txn::begin(&other, &Scope::All, &numbers, &mut copied, options);
+        copies.select(1);
+        copy(&mut copies, keys[1], &mut 6000).expect("there is room");
+        assert!(copies.look(keys[1]).is_some() && copies.look(keys[0]).is_none());
     }
 }

@@ -176,6 +176,14 @@ impl Db {
         self.table.drain()
     }
 
+    /// Drops every entry, and keeps the memory of a small table for the next
+    /// ones. Nothing is remembered of the keys.
+    pub(crate) fn empty(&mut self) {
+        self.deadlines.clear();
+        self.entry_bytes = 0;
+        self.table.empty();
+    }
+
     /// How many keys there are, in memory or not.
     pub(crate) fn len(&self) -> usize {
         self.table.len() + usize::try_from(self.unloaded_keys()).unwrap_or(usize::MAX)
@@ -214,15 +222,21 @@ pub(crate) struct StringWrite<'a> {
 impl StringWrite<'_> {
     /// As a new entry.
     pub(crate) fn entry(&self, revision: Revision) -> Entry<Value> {
-        let &StringWrite { key, value, deadline, access, .. } = self;
-        let mut entry = if value.len() <= entry::INLINE_BYTES_MAX {
-            Entry::inline(key, value, deadline)
-        } else {
-            Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
-        };
+        let mut entry = string_of(self.key, self.value, self.deadline);
         entry.set_revision(revision.0);
-        entry.set_access(access);
+        entry.set_access(self.access);
         entry
+    }
+}
+
+/// A string and its key.
+pub(crate) fn string_of(key: &[u8], value: &[u8], deadline: Option<u64>) -> Entry<Value> {
+    if value.len() <= entry::INLINE_BYTES_MAX {
+        Entry::inline(key, value, deadline)
+    } else {
+        Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
+    }
+}
     }
 }
 

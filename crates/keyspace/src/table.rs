@@ -22,14 +22,6 @@ pub const POSITION_BITS: u32 = 46;
 /// The position behind the last one.
 pub const POSITION_END: u64 = 1 << POSITION_BITS;
 
-/// Elements of a full segment: what hashbrown keeps in 256 buckets.
-const SEGMENT_LEN_MAX: usize = 224;
-
-/// Two neighbours that hold no more than this together become one. Well below
-/// half of the maximum, so that a table that hovers at a size does not split
-/// and merge by turns.
-const MERGE_LEN_MAX: usize = 64;
-
 /// An element that knows its key.
 pub trait Keyed {
     /// The key, which does not change while the element is in a table.
@@ -40,6 +32,12 @@ pub trait Keyed {
 pub trait Elements<T>: From<HashTable<T>> {
     /// Heap bytes that this takes besides the elements.
     const BYTES: usize;
+    /// Elements of a full segment.
+    const LEN_MAX: usize;
+    /// Two neighbours that hold no more than this together become one. Well
+    /// below half of the maximum, so that a table that hovers at a size does not
+    /// split and merge by turns.
+    const MERGE_LEN_MAX: usize = Self::LEN_MAX * 2 / 7;
     /// The elements.
     fn get(&self) -> &HashTable<T>;
     /// The elements, to change.
@@ -51,6 +49,8 @@ pub trait Elements<T>: From<HashTable<T>> {
 /// In place.
 impl<T> Elements<T> for HashTable<T> {
     const BYTES: usize = 0;
+    /// What hashbrown keeps in 256 buckets.
+    const LEN_MAX: usize = 224;
 
     fn get(&self) -> &HashTable<T> {
         self
@@ -69,6 +69,8 @@ impl<T> Elements<T> for HashTable<T> {
 /// table costs little, and so does its first change.
 impl<T: Clone> Elements<T> for Arc<HashTable<T>> {
     const BYTES: usize = 2 * size_of::<usize>() + size_of::<HashTable<T>>();
+    /// What hashbrown keeps in 64 buckets: so many are copied for a change of one.
+    const LEN_MAX: usize = 56;
 
     fn get(&self) -> &HashTable<T> {
         self
@@ -226,8 +228,7 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         }
         let mut index = self.segment_index(hash).expect("there is a segment");
         // More than one round only when all elements fall on one side.
-        while self.segments[index].elements.get().len() >= SEGMENT_LEN_MAX && self.can_split(index)
-        {
+        while self.segments[index].elements.get().len() >= E::LEN_MAX && self.can_split(index) {
             self.split(index);
             index = self.segment_index(hash).expect("there is a segment");
         }
@@ -257,6 +258,17 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
     /// Removes every element and frees the table's memory.
     pub fn clear(&mut self) {
         *self = Table::in_shard(self.seed, self.skip_bits);
+    }
+
+    /// Removes every element; a table of one segment keeps its memory.
+    pub fn empty(&mut self) {
+        match self.segments.as_mut_slice() {
+            [only] => {
+                only.elements.get_mut().clear();
+                self.len = 0;
+            }
+            _ => self.clear(),
+        }
     }
 
     /// The elements, in no order that means anything.
@@ -306,7 +318,7 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
             let lot = if self.segments.len() == 1 {
                 rng.below(len as u64) as usize
             } else {
-                rng.below(SEGMENT_LEN_MAX.max(len) as u64) as usize
+                rng.below(E::LEN_MAX.max(len) as u64) as usize
             };
             if lot < len {
                 return segment.elements.get().iter().nth(lot);
@@ -439,7 +451,7 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
             let buddy = self.directory[buddy_slot] as usize;
             let len = |index: usize| self.segments[index].elements.get().len();
             let together = len(index) + len(buddy);
-            if self.segments[buddy].depth != depth || together > MERGE_LEN_MAX {
+            if self.segments[buddy].depth != depth || together > E::MERGE_LEN_MAX {
                 return;
             }
             if depth == self.depth {
@@ -518,6 +530,8 @@ mod tests {
             &self.0
         }
     }
+
+    const LEN_MAX: usize = <HashTable<Pair> as Elements<Pair>>::LEN_MAX;
 
     fn key(n: u32) -> Vec<u8> {
         n.to_be_bytes().to_vec()
@@ -628,7 +642,7 @@ mod tests {
                 table.segments.len()
             );
             segments = table.segments.len();
-            assert!(table.segments.last().unwrap().elements.len() <= SEGMENT_LEN_MAX);
+            assert!(table.segments.last().unwrap().elements.len() <= LEN_MAX);
         }
     }
 
@@ -640,7 +654,7 @@ mod tests {
             insert(&mut table, n, n);
         }
         check_structure(&table);
-        assert!(table.segments.len() >= 5000 / SEGMENT_LEN_MAX);
+        assert!(table.segments.len() >= 5000 / LEN_MAX);
         let mut seen = 0;
         assert_eq!(table.scan(0, usize::MAX, &mut |_| seen += 1), 0);
         assert_eq!(seen, 5000);

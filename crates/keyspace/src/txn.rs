@@ -11,13 +11,13 @@ mod databases;
 mod load;
 mod read;
 mod scan;
+mod shards;
 
 use std::cell::Cell;
 use std::convert::Infallible;
 
 use base::{DbIndex, Revision};
 use entry::Entry;
-use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::backing::BackingError;
@@ -25,13 +25,15 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Shard, StringWrite};
+use crate::shard::{Keyspace, SHARD_BITS, Shard, StringWrite};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
+pub(crate) use read::info_bytes;
 pub use scan::Look;
+use shards::{Changed, Locked};
 
 /// Which shards a transaction locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +71,6 @@ pub struct TxnOptions<'t> {
 #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
 pub struct WrongType;
 
-enum Locked<'t> {
-    None,
-    One(usize, MutexGuard<'t, Shard>),
-    /// In ascending order of shard: the order they were locked in.
-    Many(Vec<(usize, MutexGuard<'t, Shard>)>),
-    All(Vec<MutexGuard<'t, Shard>>),
-}
-
 /// A transaction. See the module's documentation.
 pub struct Txn<'t> {
     pub(crate) keyspace: &'t Keyspace,
@@ -84,10 +78,7 @@ pub struct Txn<'t> {
     pub(crate) recorder: Recorder<'t>,
     pub(crate) options: TxnOptions<'t>,
     db: DbIndex,
-    /// Databases changed per shard, whose memory is recounted at the end.
-    changed: SmallVec<[(usize, DbIndex); 4]>,
-    /// Databases changed in every shard.
-    changed_whole: SmallVec<[DbIndex; 16]>,
+    changed: Changed,
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
@@ -159,21 +150,8 @@ impl<'t> Txn<'t> {
     ) -> Txn<'t> {
         let locked = match scope {
             Scope::Sliced => Locked::None,
-            Scope::Shards(shards) => match shards.as_slice() {
-                [] => Locked::None,
-                &[shard] => Locked::One(shard, keyspace.lock(shard)),
-                shards => {
-                    // In ascending order, each once.
-                    let wanted = shards.iter().fold(0_u64, |wanted, shard| wanted | 1 << shard);
-                    if wanted == u64::MAX {
-                        lock_all(keyspace)
-                    } else {
-                        let in_order = (0..SHARDS).filter(|shard| wanted >> shard & 1 == 1);
-                        Locked::Many(in_order.map(|i| (i, keyspace.lock(i))).collect())
-                    }
-                }
-            },
-            Scope::All => lock_all(keyspace),
+            Scope::Shards(shards) => Locked::these(keyspace, shards),
+            Scope::All => Locked::all(keyspace),
         };
         Txn::with(keyspace, locked, journal, buffers, options)
     }
@@ -207,8 +185,7 @@ impl<'t> Txn<'t> {
             recorder,
             options,
             db: 0,
-            changed: SmallVec::new(),
-            changed_whole: SmallVec::new(),
+            changed: Changed::default(),
             expired: 0,
             keeps_due: false,
             undo_until_ms: None,
@@ -304,6 +281,18 @@ impl<'t> Txn<'t> {
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.recorder.buffers.effects
+    }
+
+    /// The database that [`Txn::effects`] begin in.
+    #[must_use]
+    pub fn first_db(&self) -> DbIndex {
+        self.recorder.buffers.first_db()
+    }
+
+    /// The hash of a key in its keyspace.
+    #[must_use]
+    pub fn hash_of(&self, key: &[u8]) -> u64 {
+        self.keyspace.hash_of(key)
     }
 
     /// The seed that new collections and detached values hash with.
@@ -437,7 +426,7 @@ impl<'t> Txn<'t> {
     fn take_out(&mut self, shard: usize, hash: u64, key: &[u8], revision: Revision) {
         let db = usize::from(self.db);
         self.changed(shard, self.db);
-        let shard = Self::locked_mut(&mut self.locked, shard);
+        let shard = self.locked.get_mut(shard);
         shard.note_removal(revision);
         let old = shard.dbs[db].remove(hash, key, revision).expect("just seen");
         self.recorder.throw_away(old.into_boxed());
@@ -452,7 +441,7 @@ impl<'t> Txn<'t> {
         let db = usize::from(self.db);
         let revision = self.note(key, true, &Effect::Deadline(deadline));
         self.changed(shard, self.db);
-        let shard = Self::locked_mut(&mut self.locked, shard);
+        let shard = self.locked.get_mut(shard);
         shard.last_revision = revision;
         let db = &mut shard.dbs[db];
         let entry = db.table.get_mut(hash, key).expect("just seen");
@@ -488,7 +477,7 @@ impl<'t> Txn<'t> {
         let replaces = Some(self.holds(to_db, to));
         let revision = self.note(key, true, &Effect::Rename { db: to_db, key: to, replaces });
         self.changed(shard, self.db);
-        let shard = Self::locked_mut(&mut self.locked, shard);
+        let shard = self.locked.get_mut(shard);
         shard.note_removal(revision);
         let old = shard.dbs[from_db].remove(hash, key, revision).expect("just seen");
         let (deadline, access, marked) = (old.deadline(), old.access(), old.marked());
@@ -596,22 +585,19 @@ impl<'t> Txn<'t> {
         if entry.access() == 0 {
             entry.set_access(access_clock(self.options.now_ms));
         }
-        let shard = Self::locked_mut(&mut self.locked, shard);
+        let shard = self.locked.get_mut(shard);
         shard.last_revision = revision;
         let old = shard.dbs[usize::from(db)].insert(hash, entry);
         self.recorder.throw_away(old.and_then(Entry::into_boxed));
     }
 
     pub(crate) fn changed(&mut self, shard: usize, db: DbIndex) {
-        if self.changed.last() != Some(&(shard, db)) && !self.changed.contains(&(shard, db)) {
-            self.changed.push((shard, db));
-        }
+        self.changed.note(shard, db);
     }
 
-    fn changed_whole(&mut self, db: DbIndex) {
-        if !self.changed_whole.contains(&db) {
-            self.changed_whole.push(db);
-        }
+    /// Shards and databases that were changed so far.
+    pub(crate) fn changed_parts(&self) -> impl Iterator<Item = (usize, DbIndex)> {
+        self.changed.iter()
     }
 
     pub(crate) fn is_due(&self, entry: &Entry<Value>) -> bool {
@@ -619,36 +605,16 @@ impl<'t> Txn<'t> {
     }
 
     pub(crate) fn shard(&self, index: usize) -> &Shard {
-        match &self.locked {
-            Locked::One(at, guard) if *at == index => guard,
-            Locked::Many(guards) => {
-                let at = guards.binary_search_by_key(&index, |(at, _)| *at);
-                &guards[at.unwrap_or_else(|_| not_locked(index))].1
-            }
-            Locked::All(guards) => &guards[index],
-            _ => not_locked(index),
-        }
+        self.locked.get(index)
     }
 
     pub(crate) fn shard_mut(&mut self, index: usize) -> &mut Shard {
-        Self::locked_mut(&mut self.locked, index)
+        self.locked.get_mut(index)
     }
 
     /// The shard and the recorder, which an edit needs at once.
     pub(crate) fn split(&mut self, index: usize) -> (&mut Shard, &mut Recorder<'t>) {
-        (Self::locked_mut(&mut self.locked, index), &mut self.recorder)
-    }
-
-    fn locked_mut<'a>(locked: &'a mut Locked<'t>, index: usize) -> &'a mut Shard {
-        match locked {
-            Locked::One(at, guard) if *at == index => guard,
-            Locked::Many(guards) => {
-                let at = guards.binary_search_by_key(&index, |(at, _)| *at);
-                &mut guards[at.unwrap_or_else(|_| not_locked(index))].1
-            }
-            Locked::All(guards) => &mut guards[index],
-            _ => not_locked(index),
-        }
+        (self.locked.get_mut(index), &mut self.recorder)
     }
 }
 
@@ -658,22 +624,14 @@ impl Drop for Txn<'_> {
     fn drop(&mut self) {
         self.recorder.append(self.options.now_ms);
         let changed = std::mem::take(&mut self.changed);
-        let changed_whole = std::mem::take(&mut self.changed_whole);
-        if !changed.is_empty() || !changed_whole.is_empty() {
+        if !changed.is_empty() {
             self.keyspace.note_access_clock(access_clock(self.options.now_ms));
         }
-        let everywhere = (0..if changed_whole.is_empty() { 0 } else { SHARDS })
-            .flat_map(|shard| changed_whole.iter().map(move |&db| (shard, db)));
-        for (shard, db) in changed.iter().copied().chain(everywhere) {
+        for (shard, db) in changed.iter() {
             let keyspace = self.keyspace;
-            let db = &mut self.shard_mut(shard).dbs[usize::from(db)];
-            keyspace.recount(shard, db);
+            keyspace.recount(shard, &mut self.shard_mut(shard).dbs[usize::from(db)]);
         }
     }
-}
-
-fn lock_all(keyspace: &Keyspace) -> Locked<'_> {
-    Locked::All((0..SHARDS).map(|i| keyspace.lock(i)).collect())
 }
 
 /// Seconds in the 24 bits that an entry keeps of its last access.
@@ -681,10 +639,4 @@ pub(crate) fn access_clock(now_ms: u64) -> u32 {
     (now_ms / 1000) as u32 & 0x00ff_ffff
 }
 
-#[cold]
-fn not_locked(shard: usize) -> ! {
-    panic!("shard {shard} is not locked: the command's row does not declare this key")
-}
-
 const _: () = assert!(SHARD_BITS + POSITION_BITS <= 53, "cursors fit in a double");
-const _: () = assert!(SHARDS == 64, "a set of shards fits in 64 bits");

@@ -212,7 +212,7 @@ fn keys_become_what_they_are_to_be_and_so_does_a_replay() {
                 };
                 let mut txn = Txn::begin_on_key(keyspace, key, &journal, &mut buffers, options);
                 txn.select(*db);
-                txn.look_closely(key).map(|(value, info)| {
+                txn.look_closely(*db, key).map(|(value, info)| {
                     (keyspace::dump::encode_body(value), info.memory_bytes, info.revision)
                 })
             };

@@ -1,9 +1,12 @@
 //! The index of a segment in memory, as its records come.
 
+use std::sync::Arc;
+
 use base::{BranchId, Revision};
 use log::{Place, Record};
+use parking_lot::Mutex;
 
-use super::entry::{DATABASE_WIDE, branch_hash, changed, hash_of, pack, relative_of};
+use super::entry::{DATABASE_WIDE, branch_hash, changed, hash_of, key_hash, pack, relative_of};
 use super::error::HistoryError;
 use super::records::Hit;
 
@@ -27,10 +30,37 @@ impl Block {
     }
 }
 
+/// Buffers of entries, for those of the next segment: memory that is mapped
+/// anew for every chunk costs more than all that is done with it.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Vec<Vec<u64>>>);
+
+/// How many there are at most.
+const SPARE_MAX: usize = 128;
+
+impl Spare {
+    fn take(&self) -> Vec<u64> {
+        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn give(&self, mut buffer: Vec<u64>) {
+        buffer.clear();
+        let mut kept = self.0.lock();
+        // One transaction on very many keys makes a long one.
+        if (CHUNK..=2 * CHUNK).contains(&buffer.capacity()) && kept.len() < SPARE_MAX {
+            kept.push(buffer);
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.lock().iter().map(|buffer| buffer.capacity() * size_of::<u64>()).sum()
+    }
+}
+
 /// Sorted entries.
 #[derive(Debug)]
 struct Chunk {
-    entries: Box<[u64]>,
+    entries: Vec<u64>,
     /// The first and the last revision among them, counted from the segment's.
     revisions: (u32, u32),
 }
@@ -51,12 +81,30 @@ pub(super) struct Building {
     blocks: Vec<Block>,
     /// The newest record's.
     branch: Option<BranchId>,
+    spare: Arc<Spare>,
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.chunks.drain(..).for_each(|chunk| self.spare.give(chunk.entries));
+        self.spare.give(std::mem::take(&mut self.open));
+    }
 }
 
 impl Building {
-    pub(super) fn new(first: Revision) -> Building {
-        let (chunks, open, blocks) = (Vec::new(), Vec::new(), Vec::new());
-        Building { first, next: first, chunks, open, wide: Vec::new(), blocks, branch: None }
+    /// One that begins with the revision `first`, and takes its memory from
+    /// `spare` and gives it back there.
+    pub(super) fn new(first: Revision, spare: &Arc<Spare>) -> Building {
+        Building {
+            first,
+            next: first,
+            chunks: Vec::new(),
+            open: Vec::new(),
+            wide: Vec::new(),
+            blocks: Vec::new(),
+            branch: None,
+            spare: spare.clone(),
+        }
     }
 
     pub(super) fn first(&self) -> Revision {
@@ -77,14 +125,19 @@ impl Building {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.len()).sum();
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.capacity()).sum();
         (entries + self.open.capacity()) * size_of::<u64>()
             + self.wide.capacity() * size_of::<u32>()
             + self.blocks.capacity() * size_of::<Block>()
     }
 
-    /// Takes in the next record.
-    pub(super) fn note(&mut self, record: &Record<'_>, place: Place) -> Result<(), HistoryError> {
+    /// Takes in the next record; see `History::note_known`.
+    pub(super) fn note(
+        &mut self,
+        record: &Record<'_>,
+        place: Place,
+        only: Option<&[u8]>,
+    ) -> Result<(), HistoryError> {
         if record.revision != self.next {
             return Err(HistoryError::Gap { expected: self.next, found: record.revision });
         }
@@ -102,6 +155,9 @@ impl Building {
                 earliest_ms: time_ms,
             }),
         }
+        if self.open.capacity() == 0 {
+            self.open = self.spare.take();
+        }
         let (open, wide) = (&mut self.open, &mut self.wide);
         let branch = record.header.branch;
         if self.branch.replace(branch) != Some(branch) {
@@ -113,8 +169,11 @@ impl Building {
                 wide.push(relative);
             }
         };
-        changed(record.effects, add)
-            .map_err(|source| HistoryError::Malformed { revision: record.revision, source })?;
+        match only {
+            Some(key) => open.push(pack(key_hash(key), relative)),
+            None => changed(record.effects, add)
+                .map_err(|source| HistoryError::Malformed { revision: record.revision, source })?,
+        }
         if self.open.len() >= CHUNK {
             self.close_chunk();
         }
@@ -126,9 +185,10 @@ impl Building {
     pub(super) fn close_chunk(&mut self) {
         if let (Some(&first), Some(&last)) = (self.open.first(), self.open.last()) {
             let revisions = (relative_of(first), relative_of(last));
-            let mut entries = sort_by_hash(&mut self.open);
+            let mut entries = self.spare.take();
+            sort_by_hash(&mut self.open, &mut entries);
             entries.dedup();
-            self.chunks.push(Chunk { entries: entries.into_boxed_slice(), revisions });
+            self.chunks.push(Chunk { entries, revisions });
         }
         self.open.clear();
     }
@@ -139,7 +199,7 @@ impl Building {
         open.sort_unstable();
         let mut rest: Vec<&[u64]> = self.chunks.iter().map(|chunk| &*chunk.entries).collect();
         rest.push(&open);
-        let mut part = Vec::new();
+        let (mut part, mut sorted) = (self.spare.take(), self.spare.take());
         for leading in 0..=u64::from(u8::MAX) {
             part.clear();
             for run in &mut rest {
@@ -148,10 +208,11 @@ impl Building {
                 *run = &run[len..];
             }
             // Entries of one hash stand in order of their revisions already.
-            let mut sorted = sort_by_hash(&mut part);
+            sort_by_hash(&mut part, &mut sorted);
             sorted.dedup();
             each(&sorted);
         }
+        [part, sorted].into_iter().for_each(|buffer| self.spare.give(buffer));
     }
 
     /// See `View::newest`.
@@ -254,21 +315,24 @@ pub(super) fn relative_range(
 
 /// Entries in order of their revisions, sorted. A radix sort by the hash alone
 /// keeps that order among equals; it takes half the time of a comparing one,
-/// and every write of the server pays for it. `entries` is left in disorder.
-fn sort_by_hash(entries: &mut Vec<u64>) -> Vec<u64> {
+/// and every write of the server pays for it. `entries` is left in disorder;
+/// what was in `sorted` goes.
+fn sort_by_hash(entries: &mut Vec<u64>, sorted: &mut Vec<u64>) {
     const BITS: u32 = 11;
     const DIGITS: usize = 1 << BITS;
     // For a few entries the counting costs more than it saves.
     if entries.len() < DIGITS / 8 {
         entries.sort_unstable();
-        return entries.clone();
+        sorted.clone_from(entries);
+        return;
     }
     let digit = |entry: u64, pass: u32| (entry >> (32 + pass * BITS)) as usize % DIGITS;
     let mut counts = [[0u32; DIGITS]; 3];
     for &entry in &*entries {
         (0..3).for_each(|pass| counts[pass as usize][digit(entry, pass)] += 1);
     }
-    let mut sorted = vec![0; entries.len()];
+    sorted.clear();
+    sorted.resize(entries.len(), 0);
     for (pass, counts) in (0..).zip(&mut counts) {
         let mut begin = 0;
         for count in counts.iter_mut() {
@@ -279,10 +343,9 @@ fn sort_by_hash(entries: &mut Vec<u64>) -> Vec<u64> {
             sorted[*at as usize] = entry;
             *at += 1;
         }
-        std::mem::swap(entries, &mut sorted);
+        std::mem::swap(entries, sorted);
     }
-    std::mem::swap(entries, &mut sorted);
-    sorted
+    std::mem::swap(entries, sorted);
 }
 
 #[cfg(test)]
@@ -299,8 +362,13 @@ mod tests {
             let entries: Vec<u64> = (0..count).map(entry).collect();
             let mut expected = entries.clone();
             expected.sort_unstable();
-            assert_eq!(sort_by_hash(&mut entries.clone()), expected);
+            // Whatever was in it before.
+            let mut sorted = vec![7; 3];
+            sort_by_hash(&mut entries.clone(), &mut sorted);
+            assert_eq!(sorted, expected);
         }
-        assert_eq!(sort_by_hash(&mut Vec::new()), Vec::<u64>::new());
+        let mut sorted = vec![7; 3];
+        sort_by_hash(&mut Vec::new(), &mut sorted);
+        assert!(sorted.is_empty());
     }
 }

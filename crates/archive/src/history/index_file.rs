@@ -29,6 +29,9 @@ const BLOCK_PAGE_BYTES: usize = 20;
 /// a page for every thousand records found.
 const DIRECTORIES: usize = 64;
 
+/// Bytes up to which a buffer is kept.
+const BUFFER_BYTES_MAX: usize = 16 << 20;
+
 fn name(first: Revision) -> String {
     format!("{:020}.idx", first.0)
 }
@@ -66,6 +69,8 @@ pub(super) struct Files {
     /// By segment and checksum, so that those of a file that was replaced are
     /// not mistaken for its successor's. The last used is the last.
     directories: Mutex<Vec<(DirectoryKey, Arc<Directory>)>>,
+    /// What files are put together in, kept for the next one.
+    buffer: Mutex<Vec<u8>>,
 }
 
 type DirectoryKey = (Revision, u32);
@@ -221,10 +226,11 @@ fn page_checksum(database: &[u8; 16], first: Revision, offset: u64, content: &[u
     crc32c::crc32c_append(crc, content)
 }
 
-/// The whole of an index file.
-fn encode(building: &Building, database: &[u8; 16]) -> (Vec<u8>, Header) {
+/// Puts the whole of an index file into `out`.
+fn encode(building: &Building, database: &[u8; 16], out: &mut Vec<u8>) -> Header {
     let first = building.first();
-    let mut out = vec![0; HEADER_BYTES];
+    out.clear();
+    out.resize(HEADER_BYTES, 0);
     let mut directory = Directory { entry_pages: Vec::new(), block_pages: Vec::new() };
     let close = |out: &mut Vec<u8>, offset: usize| {
         let checksum = page_checksum(database, first, offset as u64, &out[offset..]);
@@ -242,11 +248,11 @@ fn encode(building: &Building, database: &[u8; 16]) -> (Vec<u8>, Header) {
         entries += part.len() as u64;
         pending.extend_from_slice(part);
         let whole = pending.len() / PAGE * PAGE;
-        pending[..whole].chunks_exact(PAGE).for_each(|page| put_page(&mut out, page));
+        pending[..whole].chunks_exact(PAGE).for_each(|page| put_page(out, page));
         pending.drain(..whole);
     });
     if !pending.is_empty() {
-        put_page(&mut out, &pending);
+        put_page(out, &pending);
     }
     let earliest = |blocks: &[Block]| blocks.iter().map(|block| block.earliest_ms).min();
     for blocks in building.blocks().chunks(PAGE) {
@@ -256,8 +262,8 @@ fn encode(building: &Building, database: &[u8; 16]) -> (Vec<u8>, Header) {
             offset: offset as u64,
             earliest_ms: earliest(blocks).expect("a page is not empty"),
         });
-        page::put_blocks(&mut out, blocks);
-        close(&mut out, offset);
+        page::put_blocks(out, blocks);
+        close(out, offset);
     }
     let offset = out.len();
     out.extend(directory.encode());
@@ -273,12 +279,18 @@ fn encode(building: &Building, database: &[u8; 16]) -> (Vec<u8>, Header) {
         directory_checksum: crc32c::crc32c(&out[offset..]),
     };
     out[..HEADER_BYTES].copy_from_slice(&header.encode(database));
-    (out, header)
+    header
 }
 
 impl Files {
     pub(super) fn new(vfs: Arc<dyn Vfs>, database: [u8; 16]) -> Files {
-        Files { vfs, database, directories: Mutex::new(Vec::new()) }
+        let (directories, buffer) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        Files { vfs, database, directories, buffer }
+    }
+
+    /// Bytes of memory that are kept for the next file.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.buffer.lock().capacity()
     }
 
     /// Opens the index of a segment, if it has a file.
@@ -303,7 +315,8 @@ impl Files {
     /// Writes the index of a segment, whole or not at all, and over any that
     /// is there.
     pub(super) fn write(&self, dir: &Path, building: &Building) -> Result<IndexFile, HistoryError> {
-        let (bytes, header) = encode(building, &self.database);
+        let mut bytes = std::mem::take(&mut *self.buffer.lock());
+        let header = encode(building, &self.database, &mut bytes);
         let path = dir.join(name(building.first()));
         let temporary = dir.join(format!("{:020}{TEMPORARY}", building.first().0));
         if self.vfs.exists(&temporary) {
@@ -314,6 +327,9 @@ impl Files {
         file.append(&bytes).map_err(HistoryError::io("write", &temporary))?;
         file.sync().map_err(HistoryError::io("sync", &temporary))?;
         drop(file);
+        if bytes.capacity() <= BUFFER_BYTES_MAX {
+            *self.buffer.lock() = bytes;
+        }
         self.vfs.rename(&temporary, &path).map_err(HistoryError::io("rename", &temporary))?;
         self.sync_dir(dir)?;
         Ok(IndexFile { path, header, least: OnceLock::new() })

@@ -52,7 +52,7 @@ pub(super) fn read(
     name: &Name<'_>,
 ) -> Result<Option<Stored>, PastError> {
     let _layout = source.layout.read();
-    let found = match own_effects(source, batch, (revision, revision), name)? {
+    let found = match own_effects(source, batch, &[(revision, None)], name)? {
         Some(own) => apply_own(source, batch, name, &own)?,
         None => apply_all(source, batch, revision, name)?,
     };
@@ -63,19 +63,18 @@ pub(super) fn read(
     Ok(found)
 }
 
-/// The key at several revisions, the oldest first; `batch` is not later than
-/// the first.
+/// The key at several revisions, the oldest first, each with its record if that
+/// was read already; `batch` is not later than the first.
 pub(super) fn read_each(
     source: &Source,
     batch: &Arc<Batch>,
-    revisions: &[Revision],
+    revisions: &[(Revision, Option<Record<'_>>)],
     name: &Name<'_>,
     visit: &mut dyn FnMut(usize, Option<&Stored>),
 ) -> Result<(), PastError> {
     let _layout = source.layout.read();
-    let (first, last) = (revisions[0], revisions[revisions.len() - 1]);
-    let Some(own) = own_effects(source, batch, (first, last), name)? else {
-        for (at, &revision) in revisions.iter().enumerate() {
+    let Some(own) = own_effects(source, batch, revisions, name)? else {
+        for (at, &(revision, _)) in revisions.iter().enumerate() {
             visit(at, read(source, batch, revision, name)?.as_ref());
         }
         return Ok(());
@@ -88,7 +87,7 @@ pub(super) fn read_each(
     source.keeps(batch.revision())?;
     let mut buffers = Buffers::default();
     let mut oldest_first = own.effects.iter().rev().peekable();
-    for (at, &revision) in revisions.iter().enumerate() {
+    for (at, &(revision, _)) in revisions.iter().enumerate() {
         while let Some(effects) = oldest_first.next_if(|effects| effects.revision <= revision) {
             if effects.settles {
                 scratch.take(0, name.key)?;
@@ -115,26 +114,40 @@ struct Own {
 }
 
 /// What was done to a key since a state of the base, as far as one needs to
-/// know for two revisions and those between, if it was done under this one
-/// name: `None` if databases changed as a whole, or another key was given its
-/// name.
+/// know for the first and the last of some revisions and those between, if it
+/// was done under this one name: `None` if databases changed as a whole, or
+/// another key was given its name. Records that stand beside the revisions are
+/// not read again.
 fn own_effects(
     source: &Source,
     batch: &Batch,
-    (first, last): (Revision, Revision),
+    revisions: &[(Revision, Option<Record<'_>>)],
     name: &Name<'_>,
 ) -> Result<Option<Own>, PastError> {
+    let (first, last) = (revisions[0].0, revisions[revisions.len() - 1].0);
     let after = batch.revision();
+    let known = |revision: Revision| {
+        let at = revisions.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
+        revisions[at].1.filter(|record| record.revision == revision)
+    };
     if source.history.records(DATABASE_WIDE, after, last).next().transpose()?.is_some() {
         return Ok(None);
     }
     let mut own = Own { effects: Vec::new(), is_settled: false };
     for hit in source.history.records(key_hash(name.key), after, last) {
         let hit = hit?;
-        let part = of_branch(source, batch.branch, hit, &mut |record| {
+        let mut read = |record: &Record<'_>| {
             let part = trace::of_key(record.effects, record.header.db, name);
             part.map(|part| (part, record.header))
-        })?;
+        };
+        let part = match known(hit.revision) {
+            Some(record) if record.header.branch == batch.branch => {
+                let revision = hit.revision;
+                Some(read(&record).map_err(|source| PastError::Malformed { revision, source })?)
+            }
+            Some(_) => None,
+            None => of_branch(source, batch.branch, hit, &mut read)?,
+        };
         let Some((part, header)) = part else { continue };
         match part {
             Part::Nothing => {}

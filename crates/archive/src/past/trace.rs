@@ -57,13 +57,14 @@ pub(super) fn of_key(
         let effect = effect?;
         if place.follow(&effect) {
             if let Effect::Key { existed, .. } = effect
-                && name.named.is_some()
                 && (place.db, place.key) == (db, Some(key))
             {
                 match existed {
                     // It does not tell: nothing can be left out.
-                    None => return Ok(Part::Moved),
-                    Some(existed) => is_made |= !existed,
+                    None if name.named.is_some() => return Ok(Part::Moved),
+                    None | Some(true) => {}
+                    // What was before it is none of what is made here.
+                    Some(false) => (is_made, settles) = (true, true),
                 }
             }
             continue;
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(part(&effects), done(&[set(b"a"), deadline], false));
         assert_eq!(part(&[named(b"k"), Effect::SetAdd { member: b"x" }]), done(&[], false));
         // Whoever makes the collection decides of what type it is.
-        assert_eq!(part(&[made, set(b"x")]), done(&[set(b"x")], false));
+        assert_eq!(part(&[made, set(b"x")]), done(&[set(b"x")], true));
         assert_eq!(part(&[named(b"k"), set(b"x"), gone, set(b"y")]), done(&[set(b"y")], true));
         let unknown = Effect::Key { key: b"k", existed: None };
         assert_eq!(part(&[unknown, set(b"a")]), Part::Moved);

@@ -164,7 +164,7 @@ impl Job<'_> {
             let mut now = begin(&branch.keyspace, &mut ours, now);
             now.load(&key);
             let then = begin(restoration.wanted(), &mut theirs, then);
-            report.note(db, &key, Version::of(&now, &key), Version::of(&then, &key));
+            report.note(db, &key, Version::of(&now, db, &key), Version::of(&then, db, &key));
         }
     }
 

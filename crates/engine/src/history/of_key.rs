@@ -7,7 +7,7 @@ use base::{BranchId, DbIndex, Frame, Reply, Revision};
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Stored, ValueRef};
-use log::Record;
+use log::{Record, RecordHeader};
 
 use super::events::{self, Touch, What, Who};
 use super::{Bounds, Span, count, keep, number};
@@ -105,12 +105,18 @@ pub(super) struct Request {
     values: bool,
 }
 
+/// Bytes of a record up to which it is kept until the values are put together.
+/// A longer one is read again.
+const RECORD_BYTES_MAX: usize = 4 << 10;
+
 /// A transaction that changed the key.
 pub(super) struct Version {
     row: Vec<Frame>,
     at: Moment,
     /// The value, where the record tells it.
     value: Option<Frame>,
+    /// The record, where it does not and somebody wants to know.
+    record: Option<(RecordHeader, Vec<u8>)>,
 }
 
 impl Version {
@@ -211,7 +217,21 @@ impl Request {
         let names = name.as_ref().map(|name| &name[..]);
         for versions in missing.chunk_by_mut(|a, b| a.0.0 == b.0.0) {
             let branch = versions[0].0.0;
-            let revisions: Vec<Revision> = versions.iter().map(|(at, _)| at.1).collect();
+            // What makes the values was read already.
+            let records: Vec<Option<(RecordHeader, Vec<u8>)>> =
+                versions.iter_mut().map(|(_, version)| version.record.take()).collect();
+            let revisions: Vec<(Revision, Option<Record<'_>>)> =
+                std::iter::zip(&*versions, &records)
+                    .map(|((at, version), record)| {
+                        let revision = version.at.revision;
+                        let record = record.as_ref().map(|(header, effects)| Record {
+                            revision,
+                            header: *header,
+                            effects,
+                        });
+                        (at.1, record)
+                    })
+                    .collect();
             let (db, key) = (self.db, &self.key);
             past.key_at_each(branch, &revisions, db, key, names, &mut |at, stored| {
                 let version = &mut *versions[at].1;
@@ -258,7 +278,9 @@ impl Request {
         if self.element.is_some() && value != Some(Frame::Null) {
             value = None;
         }
-        Ok(Some(Version { row, at, value }))
+        let keeps = self.values && value.is_none() && record.effects.len() <= RECORD_BYTES_MAX;
+        let record = keeps.then(|| (record.header, record.effects.to_vec()));
+        Ok(Some(Version { row, at, value, record }))
     }
 
     /// Whether the key was there when its database changed as a whole, before

@@ -402,7 +402,7 @@ impl<'j> Job<'j> {
             let bytes = size_of::<Value>() + value.memory_bytes();
             Version { value: value.as_ref(), deadline, bytes }
         });
-        report.borrow_mut().note(txn.db(), key, Version::of(txn, key), then);
+        report.borrow_mut().note(txn.db(), key, Version::of(txn, txn.db(), key), then);
     }
 }
 

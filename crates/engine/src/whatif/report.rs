@@ -1,7 +1,7 @@
 //! What WHATIF answers.
 
 use base::{DbIndex, Frame, Reply, Revision};
-use keyspace::{Txn, ValueRef};
+use keyspace::{KeyInfo, Txn, ValueRef};
 
 use crate::history::whole;
 
@@ -24,11 +24,25 @@ pub(crate) struct Version<'v> {
 }
 
 impl<'v> Version<'v> {
-    /// A key of the transaction's current database; `None` when there is none.
-    pub(crate) fn of(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {
-        let (value, info) = txn.look_closely(key)?;
-        Some(Version { value, deadline: info.deadline, bytes: info.memory_bytes })
+    /// A key; `None` when there is none.
+    pub(crate) fn of(txn: &'v Txn<'_>, db: DbIndex, key: &[u8]) -> Option<Version<'v>> {
+        txn.look_closely(db, key).map(Version::from)
     }
+}
+
+impl<'v> From<(ValueRef<'v>, KeyInfo)> for Version<'v> {
+    fn from((value, info): (ValueRef<'v>, KeyInfo)) -> Version<'v> {
+        Version { value, deadline: info.deadline, bytes: info.memory_bytes }
+    }
+}
+
+/// What is told of one key.
+#[derive(Debug)]
+struct Row {
+    db: DbIndex,
+    key: Vec<u8>,
+    change: &'static str,
+    values: Option<Box<[Frame; 2]>>,
 }
 
 /// What becomes of keys, told one by one.
@@ -37,7 +51,7 @@ pub(crate) struct Report {
     asked: Asked,
     /// The client's database: keys of others are listed with theirs.
     home: DbIndex,
-    rows: Vec<Frame>,
+    rows: Vec<Row>,
     pub(crate) total: u64,
     pub(crate) bytes_before: u64,
     bytes_after: u64,
@@ -108,15 +122,11 @@ impl Report {
         &mut self,
         db: DbIndex,
         key: &[u8],
-        change: &str,
+        change: &'static str,
         values: Option<[Frame; 2]>,
     ) {
-        let mut row = vec![Frame::bulk(key), Frame::bulk(change)];
-        row.extend(values.into_iter().flatten());
-        if db != self.home {
-            row.push(Frame::Integer(i64::from(db)));
-        }
-        self.rows.push(Frame::Array(row));
+        let (key, values) = (key.to_vec(), values.map(Box::new));
+        self.rows.push(Row { db, key, change, values });
     }
 
     /// Answers, with the reply of the command itself.
@@ -129,7 +139,14 @@ impl Report {
         reply.frame(&number(self.revision.0));
         reply.bulk(b"keys");
         reply.array(self.rows.len());
-        self.rows.iter().for_each(|row| reply.frame(row));
+        for Row { db, key, change, values } in &self.rows {
+            let other_db = (*db != self.home).then(|| Frame::Integer(i64::from(*db)));
+            let values = values.iter().flat_map(|values| values.iter());
+            reply.array(2 + values.clone().count() + usize::from(other_db.is_some()));
+            reply.bulk(key);
+            reply.bulk(change.as_bytes());
+            values.chain(&other_db).for_each(|frame| reply.frame(frame));
+        }
         reply.bulk(b"keys_total");
         reply.frame(&number(self.total));
         reply.bulk(b"bytes_freed");

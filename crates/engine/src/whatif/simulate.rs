@@ -1,13 +1,13 @@
 //! Commands tried on copies of the keys that they name.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 
 use base::{DbIndex, Frame, Reply, Revision};
-use command::{Error, Result, Run};
+use command::{Result, Run};
 use keyspace::{Buffers, Finished, Keyspace, Scope, Txn, TxnOptions, class};
 
+use super::keys::{Keys, Place, is_about_databases, too_much};
 use super::numbers::Numbers;
 use super::queue::{Kept, write_refusal};
 use super::report::{Asked, Report, Version};
@@ -15,12 +15,8 @@ use super::{Step, frame_of, sink};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
 use crate::execute::Outcome;
-use crate::history::events;
 use crate::session::Watched;
 use crate::travel::{Unchanged, view_options};
-
-/// A key and its database.
-type Place<'p> = (DbIndex, Cow<'p, [u8]>);
 
 /// Keys that are read from a whole keyspace at a time.
 const SCAN_KEYS: usize = 1024;
@@ -64,6 +60,39 @@ pub(super) fn read(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Re
 /// DEL and UNLINK: what they remove is seen without copying it, so they can be
 /// tried on keys of any size.
 pub(super) fn remove(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
+    look_at_keys(call, step, asked, |txn, report| {
+        let (db, keys) = (txn.db(), &step.argv[1..]);
+        let mut seen = HashSet::with_capacity(keys.len());
+        for &key in keys {
+            let old = Version::of(txn, db, key);
+            if old.is_some() && seen.insert(key) {
+                report.note(db, key, old, None);
+                txn.notify(class::GENERIC, "del", key);
+            }
+        }
+        Frame::Integer(i64::try_from(report.total).unwrap_or(i64::MAX))
+    })
+}
+
+/// MSET: what it makes of its keys is in its words, so nothing is copied either.
+pub(super) fn overwrite(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
+    let Ok(pairs) = command::mset_pairs(&step.argv[1..]) else {
+        return run(call, std::slice::from_ref(step), asked);
+    };
+    look_at_keys(call, step, asked, |txn, report| {
+        Keys::tell_strings(txn, pairs.map(|pair| (pair[0], pair[1])), report);
+        Frame::Simple("OK".to_owned())
+    })
+}
+
+/// Tries a command whose reply and changes `tell` knows from the keys as they
+/// are.
+fn look_at_keys(
+    call: &mut Call<'_, '_>,
+    step: &Step<'_>,
+    asked: Asked,
+    tell: impl FnOnce(&Txn<'_>, &mut Report) -> Frame,
+) -> Result<Outcome> {
     let engine = call.engine.clone();
     let branch = engine.branch_of(call.session);
     let mut buffers = Buffers::default();
@@ -75,22 +104,13 @@ pub(super) fn remove(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> 
     txn.select(db);
     let mut report = Report::new(asked, db);
     report.revision = engine.replicator.newest();
-    let keys = &step.argv[1..];
-    keys.iter().for_each(|key| txn.load(key));
+    step.command.keys(&step.argv).iter().for_each(|key| txn.load(step.argv[key.index]));
     txn.check_backing()?;
-    let mut seen = HashSet::with_capacity(keys.len());
-    for &key in keys {
-        let old = Version::of(&txn, key);
-        if old.is_some() && seen.insert(key) {
-            report.note(db, key, old, None);
-            txn.notify(class::GENERIC, "del", key);
-        }
-    }
+    let own = tell(&txn, &mut report);
     let finished = txn.finish();
     report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
     settle(call, &finished, report.revision);
-    let removed = Frame::Integer(i64::try_from(report.total).unwrap_or(i64::MAX));
-    report.write(&removed, call.reply);
+    report.write(&own, call.reply);
     Ok(Outcome::Done)
 }
 
@@ -129,37 +149,35 @@ pub(super) fn run_in_scope(
         true => all_places(&mut txn, bytes_max)?,
         false => named_places(steps, call.session.db, txn.databases()),
     };
+    places.iter().for_each(|(db, key)| txn.load_in(*db, key));
+    txn.check_backing()?;
     let scratch = engine.scratches.take(&branch.keyspace);
-    copy(&mut txn, &places, bytes_max, &scratch)?;
-
-    let journal = Numbers::after(report.revision);
-    let mut tried = Buffers::default();
-    let own = try_steps(call, &scratch, &scope, &journal, steps, watched.is_some(), &mut tried);
-
-    let events = tried.take_events();
-    let (touched, is_about_databases) = places_of(&tried, report.revision, &scratch)?;
-    let mut looks = Buffers::default();
-    let mut after = Txn::begin(&scratch, &scope, &Unchanged, &mut looks, still);
-    let touched = match is_about_databases {
-        true => everywhere(&mut after, places.clone(), touched)?,
-        false => touched,
+    let (journal, mut tried) = (Numbers::after(report.revision), Buffers::default());
+    let options = TxnOptions {
+        always_record: true,
+        ..engine.txn_options(call.live, call.now_ms, !call.session.no_touch)
     };
-    for (db, key) in &touched {
-        txn.select(*db);
-        after.select(*db);
-        report.note(*db, key, Version::of(&txn, key), Version::of(&after, key));
+    let mut copies = Txn::begin(&scratch, &scope, &journal, &mut tried, options);
+    let keys = Keys::copy(&txn, &places, bytes_max, &mut copies)?;
+    let own = try_steps(call, &mut copies, steps, watched.is_some());
+    let is_about_databases = is_whole && is_about_databases(&copies, &report)?;
+    match is_about_databases {
+        true => keys.tell_all(&mut copies, &mut report)?,
+        false => keys.tell(&txn, &copies, &mut report)?,
     }
-    drop(after);
     // Copies that share what they hold with the keys themselves go first: who
     // changed such a key meanwhile would have to copy it.
     if is_about_databases {
+        copies.finish();
         drop(scratch);
     } else {
-        let left = places.iter().chain(&touched).map(|(db, key)| (*db, &**key));
-        engine.scratches.give_back(scratch, left);
+        copies.clear_changed();
+        copies.finish();
+        engine.scratches.give_back(scratch);
     }
+    drop(tried.take_garbage());
     let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &events);
+    report.listeners = engine.listeners_to(branch.id, &tried.take_events());
     settle(call, &finished, report.revision);
     report.write(&own, call.reply);
     Ok(Outcome::Done)
@@ -213,57 +231,30 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> 
     Ok(places)
 }
 
-/// Copies those of the keys that exist, due or not.
-fn copy(txn: &mut Txn<'_>, places: &[Place<'_>], bytes_max: u64, scratch: &Keyspace) -> Result {
-    let mut left = bytes_max;
-    for (db, key) in places {
-        txn.select(*db);
-        txn.load(key);
-        let copied = txn.copy_to(key, scratch, &mut left);
-        copied.map_err(|bytes| too_much(bytes_max - left + bytes, bytes_max))?;
-    }
-    Ok(txn.check_backing()?)
-}
-
-fn too_much(bytes: u64, max: u64) -> Error {
-    Error::new(format!(
-        "ERR WHATIF would copy {bytes} bytes or more of values, whatif-max-bytes is {max}; name fewer keys, or raise \
-         it with CONFIG SET"
-    ))
-}
-
 /// Runs the commands on the copies; answers their reply.
 fn try_steps(
     call: &mut Call<'_, '_>,
-    scratch: &Keyspace,
-    scope: &Scope,
-    journal: &Numbers,
+    copies: &mut Txn<'_>,
     steps: &[Step<'_>],
     is_exec: bool,
-    buffers: &mut Buffers,
 ) -> Frame {
     let engine = call.engine.clone();
     let (live, now_ms) = (call.live, call.now_ms);
-    let options = TxnOptions {
-        always_record: true,
-        ..engine.txn_options(live, now_ms, !call.session.no_touch)
-    };
     let mut sink = sink(call);
     let kept = Kept::of(call.session);
     let session = &mut *call.session;
-    let mut txn = Txn::begin(scratch, scope, journal, buffers, options);
     if is_exec {
         sink.array(steps.len());
     }
     let mut failure = None;
     for Step { command, argv } in steps {
-        txn.select(session.db);
+        copies.select(session.db);
         let result = match command.spec.run {
             Run::Data(handler) => engine
-                .run_in(&mut txn, session, live, command, handler, argv, &mut sink, false)
+                .run_in(copies, session, live, command, handler, argv, &mut sink, false)
                 .map(drop),
             _ => engine
-                .run_engine(session, live, command, argv, now_ms, &mut sink, Some(&mut txn))
+                .run_engine(session, live, command, argv, now_ms, &mut sink, Some(&mut *copies))
                 .map(drop),
         };
         match result {
@@ -272,75 +263,8 @@ fn try_steps(
             Ok(()) => {}
         }
     }
-    txn.finish();
     kept.put_back(session);
     frame_of(sink, failure.map_or(Ok(()), Err))
-}
-
-/// The keys that were written, in that order, and whether databases were
-/// flushed or swapped as a whole.
-fn places_of<'t>(
-    tried: &'t Buffers,
-    revision: Revision,
-    scratch: &Keyspace,
-) -> Result<(Vec<Place<'t>>, bool)> {
-    let (mut places, mut is_about_databases) = (Vec::<Place<'t>>::new(), false);
-    // Where each stands, by its hash, or one of the next numbers if another has
-    // the same.
-    let mut known: HashMap<u64, usize, BuildHasherDefault<Hashed>> = HashMap::default();
-    events::read_effects(revision, tried.first_db(), tried.effects(), &mut |touch| {
-        let Some(key) = touch.key else {
-            is_about_databases = true;
-            return Ok(());
-        };
-        let mut at = scratch.hash_of(key);
-        while let Some(&place) = known.get(&at) {
-            if places[place] == (touch.db, Cow::Borrowed(key)) {
-                return Ok(());
-            }
-            at = at.wrapping_add(1);
-        }
-        known.insert(at, places.len());
-        places.push((touch.db, Cow::Borrowed(key)));
-        Ok(())
-    })?;
-    Ok((places, is_about_databases))
-}
-
-/// For numbers that are hashes.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// Every key that was there, is there now, or was in between.
-fn everywhere<'p>(
-    after: &mut Txn<'_>,
-    mut places: Vec<Place<'p>>,
-    touched: Vec<Place<'p>>,
-) -> Result<Vec<Place<'p>>> {
-    places.extend(touched);
-    for db in 0..after.databases() {
-        after.select(db);
-        after.scan(0, usize::MAX, &mut |key, _| {
-            places.push((db, Cow::Owned(key.to_vec())));
-        })?;
-    }
-    places.sort_unstable();
-    places.dedup();
-    Ok(places)
 }
 
 /// The same, with the events that somebody listens to.

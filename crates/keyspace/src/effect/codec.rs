@@ -266,6 +266,12 @@ impl<'a> Effects<'a> {
         Effects { bytes, offset: 0 }
     }
 
+    /// Where the next one begins.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
     fn decode(&mut self) -> Result<Effect<'a>, &'static str> {
         Ok(match self.byte()? {
             tag::DATABASE => Effect::Database(self.db()?),

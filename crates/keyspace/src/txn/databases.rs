@@ -39,7 +39,7 @@ impl Txn<'_> {
         }
         if !flushed.is_empty() || keeps {
             self.recorder.throw_away_db(flushed);
-            self.changed_whole(db);
+            self.changed.note_whole(db);
         }
         self.absent.clear();
     }
@@ -75,7 +75,7 @@ impl Txn<'_> {
         if backing.is_some() {
             *self.keyspace.backing().lock() = backing;
         }
-        (0..self.databases()).for_each(|db| self.changed_whole(db));
+        (0..self.databases()).for_each(|db| self.changed.note_whole(db));
     }
 
     /// Lets two databases change places.
@@ -98,16 +98,7 @@ impl Txn<'_> {
         self.absent.clear();
         self.keyspace.assume_used();
         // What is to be recounted at the end has changed places too.
-        let changed = self.changed.iter_mut().map(|(_, db)| db).chain(&mut self.changed_whole);
-        for db in changed {
-            *db = if *db == a {
-                b
-            } else if *db == b {
-                a
-            } else {
-                *db
-            };
-        }
+        self.changed.swap(a, b);
     }
 
     /// Whether a database is empty and was never written to since it was made or

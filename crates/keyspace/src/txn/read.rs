@@ -7,7 +7,7 @@ use entry::Entry;
 
 use super::{Locked, Txn, WrongType, access_clock};
 use crate::event::class;
-use crate::shard::{Db, SHARDS, Shard, StatisticsSum, value_of};
+use crate::shard::{Db, Keyspace, SHARDS, Shard, StatisticsSum, value_of};
 use crate::value::{Value, ValueRef};
 
 /// Reads counted so far.
@@ -33,6 +33,11 @@ pub struct KeyInfo {
     pub memory_bytes: usize,
     /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
     pub is_raw: bool,
+}
+
+/// What [`KeyInfo::memory_bytes`] is of an entry.
+pub(crate) fn info_bytes(entry: &Entry<Value>) -> usize {
+    crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2
 }
 
 impl Txn<'_> {
@@ -90,28 +95,51 @@ impl Txn<'_> {
     /// as an access.
     #[must_use]
     pub fn info(&self, key: &[u8]) -> Option<KeyInfo> {
-        self.found(self.db, key).map(|entry| self.info_of(key, entry))
+        let hash = self.hash_of(key);
+        self.found(self.db, key).map(|entry| self.info_of(self.db, hash, entry))
     }
 
-    /// The value of a key and what is known besides. Neither an access nor a read
-    /// of its own.
+    /// The value of a key of any database and what is known besides. Neither an
+    /// access nor a read of its own.
     #[must_use]
-    pub fn look_closely(&self, key: &[u8]) -> Option<(ValueRef<'_>, KeyInfo)> {
-        self.found(self.db, key).map(|entry| (value_of(entry), self.info_of(key, entry)))
+    pub fn look_closely(&self, db: DbIndex, key: &[u8]) -> Option<(ValueRef<'_>, KeyInfo)> {
+        self.look_closely_at(db, self.hash_of(key), key)
     }
 
-    fn info_of(&self, key: &[u8], entry: &Entry<Value>) -> KeyInfo {
-        let shard = self.shard(self.keyspace.locate(key).0);
+    /// As [`Txn::look_closely`], with the key's [`Txn::hash_of`].
+    #[must_use]
+    pub fn look_closely_at(
+        &self,
+        db: DbIndex,
+        hash: u64,
+        key: &[u8],
+    ) -> Option<(ValueRef<'_>, KeyInfo)> {
+        let entry = self.lookup(db, Keyspace::shard_of_hash(hash), hash, key)?;
+        self.seen_closely(db, hash, entry)
+    }
+
+    /// What is told of an entry, if its key exists.
+    pub(crate) fn seen_closely<'e>(
+        &self,
+        db: DbIndex,
+        hash: u64,
+        entry: &'e Entry<Value>,
+    ) -> Option<(ValueRef<'e>, KeyInfo)> {
+        (!self.is_due(entry)).then(|| (value_of(entry), self.info_of(db, hash, entry)))
+    }
+
+    fn info_of(&self, db: DbIndex, hash: u64, entry: &Entry<Value>) -> KeyInfo {
+        let shard = self.shard(Keyspace::shard_of_hash(hash));
         KeyInfo {
             revision: Revision(entry.revision()),
-            returned: shard.dbs[usize::from(self.db)].returned,
+            returned: shard.dbs[usize::from(db)].returned,
             deadline: entry.deadline(),
             // What came into memory before any clock was read, came just now.
             access_s: match entry.access() {
                 0 => access_clock(self.options.now_ms),
                 access => access,
             },
-            memory_bytes: crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2,
+            memory_bytes: info_bytes(entry),
             is_raw: entry.marked(),
         }
     }
