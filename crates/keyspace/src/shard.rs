@@ -237,8 +237,6 @@ pub(crate) fn string_of(key: &[u8], value: &[u8], deadline: Option<u64>) -> Entr
         Entry::boxed(key, Box::new(Value::Str(value.to_vec())), deadline)
     }
 }
-    }
-}
 
 /// Heap bytes of an entry with its value.
 pub(crate) fn entry_bytes(entry: &Entry<Value>) -> usize {

@@ -121,7 +121,7 @@ impl Txn<'_> {
             // Most databases are never used, and looking at all their parts takes
             // longer than all the rest.
             let is_used = self.keyspace.is_used(db)
-                || self.changed.iter().any(|(_, changed)| *changed == db)
+                || self.changed.iter().any(|(_, changed)| changed == db)
                 || db == self.db();
             if !is_used {
                 debug_assert!(

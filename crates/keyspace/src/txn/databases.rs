@@ -143,7 +143,7 @@ impl Txn<'_> {
             let fresh = || filled(keyspace, backing.as_ref(), space, count);
             self.shard_mut(index).put_back(db, space, revision, fresh);
         }
-        self.changed_whole(db);
+        self.changed.note_whole(db);
         self.absent.clear();
         Ok(())
     }
