@@ -302,7 +302,7 @@ mod tests {
             is_kept: false,
             is_merge_only: true,
         };
-        // Its parent was made before, and is gone.
+        // Its parent was made before, and is gone, but for what it tells of this.
         let parent = Branch { id: BranchId(2), parent: BranchId::MAIN, ..row.clone() };
         let (name, revision, time_ms) = (b"v1", Revision(70_001), 5);
         let origin = Effect::Origin { command: b"tag|create", user: b"ann", address: b"" };
@@ -328,8 +328,10 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_document() {
-        let numbers = [7, 1, 0xf0, 0xa2, 4, 7, 2, 0xef, 0xa2, 4, 0xac, 2, 0xac, 2, 0, 5];
+        let numbers = [7, 2, 0xf0, 0xa2, 4, 7, 2, 0xef, 0xa2, 4, 0xac, 2, 0xac, 2, 0, 5];
         let branch = [&numbers, &[3][..], b"dev", &[3], b"ann"].concat();
+        let of_gone = [1, 2, 0, 0xef, 0xa2, 4, 0xac, 2, 0xac, 2, 0, 13];
+        let gone = [&of_gone, &[3][..], b"dev", &[3], b"ann"].concat();
         let tag = [&[1, 2], &b"v1"[..], &[7, 0xf1, 0xa2, 4, 5, 3], b"ann"].concat();
         let bytes = with_branches().encode();
         let head =
@@ -338,7 +340,7 @@ mod tests {
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
         // Nothing was merged.
         end.extend_from_slice(
-            &[OVERLAYS, &branch, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat(),
+            &[OVERLAYS, &branch, &gone, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat(),
         );
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
