@@ -344,6 +344,44 @@ fn nothing_counts_and_nobody_hears_of_it() {
     assert_eq!(client.run("DBSIZE"), integer(4));
 }
 
+/// MSET is told from its words; in a queue it runs on copies like any other.
+#[test]
+fn mset_is_told_as_it_would_run() {
+    let server = Server::new();
+    let (mut client, mut listener) = (server.resp3(), server.resp3());
+    client.run("CONFIG SET notify-keyspace-events KEAn");
+    listener.call("PSUBSCRIBE __keyevent@0__:new __keyevent@0__:expired");
+    client.run("MSET same 1 other 1");
+    client.run("SET timed 1 PX 90000");
+    client.run("SET due 1 PX 100");
+    client.run("RPUSH list a b");
+    server.clock.advance_ms(200);
+    let long = "x".repeat(5000);
+    for line in [
+        "MSET same 1",
+        "MSET same 1 other 2 none 3",
+        "MSET timed 1 list 1",
+        "MSET due 1",
+        "MSET a 1 b 2 a 3 same 2 same 1",
+        &format!("MSET same {long} none {long}"),
+    ] {
+        client.run("MULTI");
+        client.run(line);
+        let queued = client.run("WHATIF VALUES EXEC");
+        client.run("DISCARD");
+        let told = client.run(&format!("WHATIF VALUES {line}"));
+        assert_eq!(field(&told, "reply"), &ok(), "{line}");
+        for name in ["keys", "keys_total", "bytes_freed", "subscribers", "truncated", "rev"] {
+            assert_eq!(field(&told, name), field(&queued, name), "{name} of {line}");
+        }
+    }
+    assert_eq!(field(&client.run("WHATIF MSET due 1"), "subscribers"), &integer(1));
+    assert_eq!(field(&client.run("WHATIF MSET same 2"), "subscribers"), &integer(0));
+    let told = client.run("WHATIF MSET a 1 b");
+    let refused = error("ERR wrong number of arguments for 'mset' command");
+    assert_eq!(field(&told, "reply"), &refused);
+}
+
 #[test]
 fn what_is_due_is_in_the_copy_until_a_command_meets_it() {
     let server = Server::new();
