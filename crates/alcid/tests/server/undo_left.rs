@@ -234,8 +234,8 @@ fn several_flushes_and_what_was_written_meanwhile() {
     ok(&mut wire, &["FLUSHDB"]);
     ok(&mut wire, &["SET", "many:1", "x"]);
     let said = wire.text(&["UNDO"]);
-    assert!(said.starts_with("MERGECONFLICT 1 keys changed since "), "{said}");
+    assert!(said.starts_with("MERGECONFLICT 1 key changed since "), "{said}");
     ok(&mut wire, &["DEL", "many:1"]);
     let said = wire.text(&["UNDO"]);
-    assert!(said.starts_with("MERGECONFLICT 1 keys changed since "), "{said}");
+    assert!(said.starts_with("MERGECONFLICT 1 key changed since "), "{said}");
 }
