@@ -166,12 +166,14 @@ impl History {
         self.state.lock().writing.last()
     }
 
-    /// Where the newest record that it knows of is; `None` when a segment
-    /// begins with the next one, as far as it knows.
+    /// The newest revision that it knows of and where its record is; `None` when
+    /// a segment begins with the next one, as far as it knows. Others may note
+    /// more at any time, so the two are asked for at once.
     #[must_use]
-    pub fn newest_place(&self) -> Option<Place> {
+    pub fn newest(&self) -> (Revision, Option<Place>) {
         let state = self.state.lock();
-        state.writing.place(state.writing.last())
+        let last = state.writing.last();
+        (last, state.writing.place(last))
     }
 
     /// The oldest revision whose state can still be read: every record after

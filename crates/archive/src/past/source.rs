@@ -72,12 +72,11 @@ impl Source {
             return Ok(());
         }
         let _one = self.catching_up.lock();
-        let noted = self.history.noted();
-        if noted >= upto {
+        if self.history.noted() >= upto {
             return Ok(());
         }
         let _layout = self.layout.read();
-        let mut reader = self.unnoted(noted)?;
+        let mut reader = self.unnoted()?;
         // What was written just now waits a little for more to come.
         self.log.request_write();
         while self.history.noted() < upto {
@@ -93,17 +92,18 @@ impl Source {
         let upto = self.log.buffered();
         let _one = self.catching_up.lock();
         let _layout = self.layout.read();
-        let mut reader = self.unnoted(self.history.noted())?;
+        let mut reader = self.unnoted()?;
         while self.history.noted() < upto && self.note_next(&mut reader, Duration::ZERO)? > 0 {}
         Ok(())
     }
 
     /// A reader of what follows the newest record that is noted.
-    fn unnoted(&self, noted: Revision) -> Result<LogReader, PastError> {
+    fn unnoted(&self) -> Result<LogReader, PastError> {
+        let (noted, place) = self.history.newest();
         if let Some(reason) = self.fault.lock().clone() {
             return Err(PastError::Stopped { noted, reason });
         }
-        Ok(match self.history.newest_place() {
+        Ok(match place {
             Some(place) => self.log.reader_at(place, noted.next()),
             None => self.log.reader(noted.next()),
         })

@@ -20,7 +20,7 @@ use keyspace::{Branches, Merged, Value};
 use log::{Record, RecordHeader};
 
 use super::line::{Line, Reach};
-use super::values::Kept;
+use super::values::{Keeper, Kept};
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
@@ -40,8 +40,10 @@ type Contents = BTreeMap<Life, Revision>;
 /// A state that two branches have in common.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Common {
-    /// One that the archive keeps: of this branch as of that revision.
+    /// Of this branch as of that revision.
     state: (BranchId, Revision),
+    /// Whether the archive keeps it, or the history has it still.
+    keeper: Keeper,
     /// Its revision.
     pub(super) at: Revision,
     contents: Contents,
@@ -71,14 +73,20 @@ impl Common {
 pub(super) struct Commons {
     pub(super) known: Branches,
     pub(super) lines: [Line; 2],
+    /// As far as the history reaches back.
+    oldest: Option<Revision>,
     /// By which merges of some keys only are about a key.
     found: RefCell<BTreeMap<Vec<bool>, Rc<Common>>>,
 }
 
 impl Commons {
     /// `None` when both are one.
-    pub(super) fn new(known: Branches, lines: [Line; 2]) -> Option<Commons> {
-        let commons = Commons { known, lines, found: RefCell::default() };
+    pub(super) fn new(
+        known: Branches,
+        lines: [Line; 2],
+        oldest: Option<Revision>,
+    ) -> Option<Commons> {
+        let commons = Commons { known, lines, oldest, found: RefCell::default() };
         commons.find(&commons.known.merged().iter().map(|_| false).collect::<Vec<_>>())?;
         Some(commons)
     }
@@ -117,7 +125,7 @@ impl Commons {
         let merges = self.known.merged().iter().zip(about);
         let counts = merges.filter(|(it, is_about)| it.pattern.is_none() || **is_about);
         let merges: Vec<&Merged> = counts.map(|(merged, _)| merged).collect();
-        let common = Rc::new(common(&self.known, &self.lines, &merges)?);
+        let common = Rc::new(common(&self.known, &self.lines, &merges, self.oldest)?);
         self.found.borrow_mut().insert(about.to_vec(), common.clone());
         Some(common)
     }
@@ -127,19 +135,27 @@ fn life(reach: &Reach) -> Life {
     (reach.branch, reach.after)
 }
 
-fn common(known: &Branches, lines: &[Line; 2], merges: &[&Merged]) -> Option<Common> {
+fn common(
+    known: &Branches,
+    lines: &[Line; 2],
+    merges: &[&Merged],
+    oldest: Option<Revision>,
+) -> Option<Common> {
     let [(a, knows_a), (b, knows_b)] = [0, 1].map(|side| contents(known, &lines[side], merges));
     let both = |(life, upto): (&Life, &Revision)| b.get(life).map(|it| (*life, *upto.min(it)));
     let shared: Contents = a.iter().filter_map(both).collect();
     // The newest that can still be read.
     let states = shared.iter().filter_map(|(&(branch, _), &at)| {
-        state_of(known, branch, at).map(|state| (at, branch, state))
+        let kept = state_of(known, branch, at).map(|state| (state, Keeper::Archive));
+        let in_history = || oldest.is_some_and(|oldest| oldest <= at);
+        let state = kept.or_else(|| in_history().then_some(((branch, at), Keeper::History)));
+        state.map(|state| (at, branch, state))
     });
-    let (at, branch, state) = states.max_by_key(|(at, ..)| *at)?;
+    let (at, branch, (state, keeper)) = states.max_by_key(|(at, ..)| *at)?;
     let (contents, _) = contents(known, &Line::up_to(known, branch, at), merges);
     let has_all = shared.iter().all(|(life, at)| contents.get(life) >= Some(at));
     let is_whole = has_all && knows_a && knows_b;
-    Some(Common { state, at, contents, is_whole })
+    Some(Common { state, keeper, at, contents, is_whole })
 }
 
 /// What a line contains, and whether that is all: it may have begun between two
@@ -186,7 +202,7 @@ impl Engine {
     pub(super) fn commons(&self, a: BranchId, b: BranchId) -> Option<Commons> {
         let known = self.branches.known.read().clone();
         let lines = [a, b].map(|branch| Line::of(&known, branch));
-        Commons::new(known, lines)
+        Commons::new(known, lines, self.past().map(|past| past.oldest()))
     }
 
     /// The state of the archive that is a branch's at a revision, if others began
@@ -200,7 +216,7 @@ impl Engine {
 
     /// A state that two branches have in common.
     pub(super) fn common_state(&self, common: &Common) -> Kept {
-        Kept::new(self, common.state)
+        Kept::new(self, common.state, common.keeper)
     }
 }
 
@@ -394,7 +410,7 @@ mod tests {
         fn common(&self, a: u32, b: u32, key: &str) -> (u32, u64, bool) {
             let of = |a, b| {
                 let lines = [a, b].map(|id| Line::of(&self.0, BranchId(id)));
-                Commons::new(self.0.clone(), lines).expect("they are two").of(key.as_bytes())
+                Commons::new(self.0.clone(), lines, None).expect("they are two").of(key.as_bytes())
             };
             let (found, back) = (of(a, b), of(b, a));
             assert_eq!(found, back, "whichever way");
@@ -419,7 +435,7 @@ mod tests {
             assert_eq!(log.common(a, b, "k"), (expected.0, expected.1, true), "{a} {b}");
         }
         let line = Line::of(&log.0, BranchId::MAIN);
-        assert!(Commons::new(log.0.clone(), [line.clone(), line]).is_none());
+        assert!(Commons::new(log.0.clone(), [line.clone(), line], None).is_none());
     }
 
     #[test]
@@ -463,7 +479,7 @@ mod tests {
         log.fork(10, 1, 0, 10);
         log.merge(20, 1, 0, None);
         let lines = [0, 1].map(|id| Line::of(&log.0, BranchId(id)));
-        let common = Commons::new(log.0.clone(), lines.clone()).expect("two").of(b"k");
+        let common = Commons::new(log.0.clone(), lines.clone(), None).expect("two").of(b"k");
         // What main did on its own since 10 is not in it, though main has it.
         assert!(common.lacks(BranchId::MAIN, Revision(11)));
         assert!(!common.lacks(BranchId::MAIN, Revision(10)));

@@ -22,16 +22,26 @@ const NAMED_KEYS_MAX: usize = 1000;
 /// A branch as it is now, and a revision of it that memory may tell of.
 type Near = (Arc<Keyspace>, Revision);
 
-/// A state that the archive keeps, of a branch as of a revision.
+/// Who has a state of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// The archive, as one that others began with or took.
+    Archive,
+    /// The history, as long as it reaches so far back.
+    History,
+}
+
+/// A state of a branch as of a revision that can be read.
 pub(super) struct Kept {
     state: (BranchId, Revision),
+    keeper: Keeper,
     /// Who has the same in memory, where it has not changed since.
     near: Vec<Near>,
     opened: Option<Arc<Keyspace>>,
 }
 
 impl Kept {
-    pub(super) fn new(engine: &Engine, state: (BranchId, Revision)) -> Kept {
+    pub(super) fn new(engine: &Engine, state: (BranchId, Revision), keeper: Keeper) -> Kept {
         let (branch, at) = state;
         let mut near = Vec::from_iter(near(engine, branch, at));
         let row = engine.branches.known.read().get(branch).cloned();
@@ -39,7 +49,7 @@ impl Kept {
         if let Some(row) = row.filter(|row| row.forked == at && row.base == at) {
             near.extend(self::near(engine, row.parent, row.base));
         }
-        Kept { state, near, opened: None }
+        Kept { state, keeper, near, opened: None }
     }
 
     /// All of it. Waits for the archive to have it.
@@ -47,7 +57,11 @@ impl Kept {
         if let Some(opened) = &self.opened {
             return Ok(opened.clone());
         }
-        let opened = engine.needs_branching()?.state(self.state.0, self.state.1)?;
+        let (branch, at) = self.state;
+        let opened = match self.keeper {
+            Keeper::Archive => engine.needs_branching()?.state(branch, at)?,
+            Keeper::History => engine.needs_past()?.view(branch, at)?,
+        };
         self.opened = Some(opened.clone());
         Ok(opened)
     }
@@ -129,7 +143,8 @@ impl<'v> Values<'v> {
         let (branch, at) = engine.line(moment.branch).at(moment.revision);
         let present = near(engine, branch, at);
         let since = since.filter(|(changes, _)| !changes.whole.contains(&db));
-        let since = since.map(|(changes, state)| (changes, Kept::new(engine, state)));
+        let since =
+            since.map(|(changes, state)| (changes, Kept::new(engine, state, Keeper::Archive)));
         Values { engine, db, moment, present, since, past: None, asked: 0 }
     }
 
