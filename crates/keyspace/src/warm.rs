@@ -32,8 +32,9 @@ type Hashed<'k> = (u64, &'k [u8]);
 pub(crate) struct Foreseen {
     /// Of which space they are.
     space: Option<SpaceId>,
-    /// The hash of each, where its name is, and whether it exists.
-    keys: SmallVec<[(u64, Range<usize>, bool); WARM_KEYS_MAX]>,
+    /// The hash of each, where its name is, and whether it exists. On the heap:
+    /// every connection has room for this, and few are on a branch.
+    keys: Vec<(u64, Range<usize>, bool)>,
     names: Vec<u8>,
     /// The one that is probably asked for next: they are in the order of the
     /// commands.
