@@ -55,7 +55,8 @@ pub struct Session {
     pub(crate) channels: BTreeSet<Vec<u8>>,
     pub(crate) patterns: BTreeSet<Vec<u8>>,
     pub(crate) shard_channels: BTreeSet<Vec<u8>>,
-    pub(crate) tracking: crate::tracking::TrackingState,
+    /// Elsewhere, because few clients track.
+    pub(crate) tracking: Box<crate::tracking::TrackingState>,
     pub(crate) no_touch: bool,
     pub(crate) rng: SeededRng,
     pub(crate) buffers: Buffers,
@@ -137,7 +138,7 @@ impl Session {
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),
-            tracking: crate::tracking::TrackingState::default(),
+            tracking: Box::default(),
             no_touch: false,
             rng: SeededRng::new(seed),
             buffers: Buffers::default(),

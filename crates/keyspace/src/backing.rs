@@ -490,14 +490,19 @@ impl Db {
 
     /// Whether a key exists that the table does not hold, as far as that can be
     /// told at once; that it does, only if it has no deadline.
-    pub(crate) fn presence(&self, hash: u64, key: &[u8], foreseen: &Foreseen) -> Option<bool> {
+    pub(crate) fn presence(
+        &self,
+        hash: u64,
+        key: &[u8],
+        foreseen: Option<&Foreseen>,
+    ) -> Option<bool> {
         match &self.backed {
             Some(backed) if !self.knows_missing(hash, key) => {
                 // What was changed here may stand here, whatever was inherited.
                 if !self.own.lacks(hash) {
                     return None;
                 }
-                let presence = foreseen.presence(self.space, hash, key);
+                let presence = foreseen.and_then(|it| it.presence(self.space, hash, key));
                 presence.or_else(|| backed.backing.presence(self.space, hash, key))
             }
             _ => Some(false),

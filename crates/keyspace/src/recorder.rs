@@ -38,8 +38,9 @@ pub struct Buffers {
     first_db: DbIndex,
     pub(crate) events: RefCell<Vec<Event>>,
     pub(crate) garbage: Vec<Garbage>,
-    /// What a look ahead found out for the transactions to come.
-    pub(crate) foreseen: Foreseen,
+    /// What a look ahead found out for the transactions to come. Elsewhere:
+    /// every connection has buffers, and few are on a branch.
+    pub(crate) foreseen: Option<Box<Foreseen>>,
 }
 
 impl Buffers {

@@ -32,8 +32,7 @@ type Hashed<'k> = (u64, &'k [u8]);
 pub(crate) struct Foreseen {
     /// Of which space they are.
     space: Option<SpaceId>,
-    /// The hash of each, where its name is, and whether it exists. On the heap:
-    /// every connection has room for this, and few are on a branch.
+    /// The hash of each, where its name is, and whether it exists.
     keys: Vec<(u64, Range<usize>, bool)>,
     names: Vec<u8>,
     /// The one that is probably asked for next: they are in the order of the
@@ -135,7 +134,7 @@ impl Keyspace {
         drop(few);
         let Some(space) = space else { return };
         let Some(backing) = self.backing().lock().clone() else { return };
-        let foreseen = &mut buffers.foreseen;
+        let foreseen = buffers.foreseen.get_or_insert_default();
         foreseen.begin(space);
         backing.foresee(space, &missing, &mut |key, exists| foreseen.add(key, exists));
     }

@@ -93,7 +93,7 @@ impl Txn<'_> {
         if !part.is_backed() || self.absent.contains(self.db, hash, key) {
             return Ok(Some(false));
         }
-        if let Some(existed) = part.presence(hash, key, &self.recorder.buffers.foreseen) {
+        if let Some(existed) = part.presence(hash, key, self.recorder.buffers.foreseen.as_deref()) {
             return Ok(Some(existed));
         }
         self.load(key);
