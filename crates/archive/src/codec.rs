@@ -278,22 +278,27 @@ pub(crate) fn age(value: &[u8]) -> Result<(Revision, bool), &'static str> {
     Ok((Revision(reader.number()?), reader.byte()? == FORM_GONE))
 }
 
+/// What comes behind the space and the bucket in an entry's key: the name.
+fn named(entry: &[u8]) -> Option<&[u8]> {
+    // The length of a revision, the revision, the database and the bucket.
+    entry.get(1 + usize::from(*entry.first()?) + 2 + 2..)
+}
+
 /// Where a head's key ends in an entry's key, if the entry is an element.
 pub(crate) fn element_at(key: &[u8]) -> Option<usize> {
-    let rest = key.get(usize::from(*key.first()?) + 5..).filter(|_| key[0] <= 8)?;
+    let rest = named(key).filter(|_| key[0] <= 8)?;
     let (_, element) = split_name(rest).ok()?;
     (!element.is_empty()).then(|| key.len() - element.len())
 }
 
 /// Whether a head's key has only a digest of the key it names.
 pub(crate) fn is_digest(head: &[u8]) -> bool {
-    let kind = head.first().and_then(|&len| head.get(usize::from(len) + 5));
-    kind == Some(&NAME_DIGEST)
+    named(head).and_then(<[u8]>::first) == Some(&NAME_DIGEST)
 }
 
 /// The key that an entry is of, unless only a digest of it stands there.
 pub(crate) fn plain_key(entry: &[u8]) -> Option<&[u8]> {
-    match split_name(entry.get(usize::from(*entry.first()?) + 5..)?).ok()? {
+    match split_name(named(entry)?).ok()? {
         (Name::Plain(key), _) => Some(key),
         (Name::Digest, _) => None,
     }

@@ -179,6 +179,9 @@ impl Factory for Judges {
     }
 }
 
+/// The state that every batch belongs to.
+const NOW: Revision = Revision(u64::MAX);
+
 struct Judge {
     bound: Arc<Bound>,
     erasures: Arc<Erasures>,
@@ -310,9 +313,7 @@ impl Judge {
         let hides_nothing = is_oldest && (!is_overlay || element.is_some());
         is_gone && hides_nothing
     }
-}
 
-impl Judge {
     /// Whether an entry tells what was erased. `is_newest` says that none of its
     /// versions is newer.
     fn is_erased(&mut self, entry: &[u8], value: &[u8], at: Revision, is_newest: bool) -> bool {
@@ -338,9 +339,6 @@ impl Judge {
         !is_present
     }
 }
-
-/// The state that every batch belongs to.
-const NOW: Revision = Revision(u64::MAX);
 
 impl CompactionFilter for Judge {
     fn filter_item(

@@ -2,6 +2,8 @@
 //! transactions up to there made, and a keyspace that is filled from it is the
 //! one they made.
 
+#[path = "random/keeping.rs"]
+mod keeping;
 mod random;
 
 use std::ops::ControlFlow;
@@ -15,7 +17,8 @@ use keyspace::{Buffers, EncodingLimits, Keyspace};
 use log::Log;
 use testkit::temp_dir;
 
-use random::{DATABASES, Database, Kept, contents};
+use keeping::keeper;
+use random::{DATABASES, Database, contents};
 
 fn filled_from(base: &Arc<Base>) -> Keyspace {
     let directory = base.directory();
@@ -41,19 +44,6 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         failed: Box::new(|reason| panic!("{reason}")),
     };
     Follower::start(base.clone(), log.reader(base.revision().next()), options)
-}
-
-/// Keeps spaces that were left in it.
-fn keeper(base: &Arc<Base>) -> random::Keeper {
-    let base = base.clone();
-    Box::new(move |space, kept| match kept {
-        Kept::ForNow => base.claim(space, None),
-        Kept::Upto(revision) => {
-            base.claim(space, Some(revision));
-            base.release(space);
-        }
-        Kept::NoMore => base.release(space),
-    })
 }
 
 /// A base that keeps collections element by element, if it is to, from this

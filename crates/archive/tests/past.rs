@@ -1,5 +1,7 @@
 //! Every kept revision answers as the database did then.
 
+#[path = "random/keeping.rs"]
+mod keeping;
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,7 +17,8 @@ use keyspace::{EncodingLimits, Keyspace, SHARDS, Since, Stored, ValueRef, dump};
 use log::{Record, RecordHeader};
 use testkit::temp_dir;
 
-use random::{DATABASES, Database, Kept, Key, State, contents, look};
+use keeping::keeper;
+use random::{DATABASES, Database, Key, State, contents, look};
 
 /// An archive beside a database, and what that database was.
 struct Archived {
@@ -36,19 +39,6 @@ fn open_past(base: &Arc<Base>, database: &Database) -> Arc<Past> {
     let options = PastOptions { databases: DATABASES, limits, is_broken: false };
     let past = Past::open(base.clone(), database.log().clone(), options);
     Arc::new(past.expect("it opens"))
-}
-
-/// Keeps spaces that were left in it.
-fn keeper(base: &Arc<Base>) -> random::Keeper {
-    let base = base.clone();
-    Box::new(move |space, kept| match kept {
-        Kept::ForNow => base.claim(space, None),
-        Kept::Upto(revision) => {
-            base.claim(space, Some(revision));
-            base.release(space);
-        }
-        Kept::NoMore => base.release(space),
-    })
 }
 
 impl Archived {

@@ -106,6 +106,26 @@ const MERGE_ONLY: u64 = 4;
 const GONE: u64 = 8;
 
 impl Branch {
+    /// One that begins with what its parent has when its record is made, without
+    /// limits, that nobody has made at no time.
+    #[must_use]
+    pub fn new(id: BranchId, name: &[u8], parent: BranchId) -> Branch {
+        Branch {
+            id,
+            name: name.to_vec(),
+            parent,
+            base: Revision::ZERO,
+            forked: Revision::ZERO,
+            created_ms: 0,
+            created_by: Vec::new(),
+            deadline_ms: None,
+            quota_bytes: 0,
+            is_readonly: false,
+            is_kept: false,
+            is_merge_only: false,
+        }
+    }
+
     /// The bytes that records and the archive keep of it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -476,18 +496,14 @@ mod tests {
 
     fn branch(id: u32, parent: u32, name: &str) -> Branch {
         Branch {
-            id: BranchId(id),
-            name: name.into(),
-            parent: BranchId(parent),
             base: Revision(300),
-            forked: Revision::ZERO,
             created_ms: 1_700_000_000_000,
             created_by: b"default".to_vec(),
             deadline_ms: Some(0),
             quota_bytes: 1 << 40,
             is_readonly: true,
-            is_kept: false,
             is_merge_only: true,
+            ..Branch::new(BranchId(id), name.as_bytes(), BranchId(parent))
         }
     }
 

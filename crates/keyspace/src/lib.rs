@@ -39,7 +39,7 @@ pub use edit::{Collection, Editor};
 pub use event::{Event, class};
 pub use evict::Evicted;
 pub use limits::EncodingLimits;
-pub use own::OwnKeys;
+pub use own::{AsItIs, OwnKeys};
 pub use past_rules::{Keep, PastRules, Purge, Rule};
 pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Garbage, Journal};

@@ -17,9 +17,9 @@ use entry::Entry;
 use crate::shard::{Keyspace, SHARD_BITS, SHARDS};
 use crate::value::Value;
 
-/// Hashes are hashes already. Those of a shard begin alike.
+/// Hashes keys' hashes, which are hashes already. Those of a shard begin alike.
 #[derive(Debug, Default)]
-pub(crate) struct AsItIs(u64);
+pub struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {

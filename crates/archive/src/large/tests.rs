@@ -366,20 +366,7 @@ fn a_branch_has_large_collections_of_its_own() {
     // Not in the base yet when the branch begins.
     world.run(&[old(b"k"), set(b"c", b"3")]);
     let id = BranchId(1);
-    let branch = keyspace::Branch {
-        id,
-        name: b"branch".to_vec(),
-        parent: BranchId::MAIN,
-        base: Revision::ZERO,
-        forked: Revision::ZERO,
-        created_ms: 1,
-        created_by: Vec::new(),
-        deadline_ms: None,
-        quota_bytes: 0,
-        is_readonly: false,
-        is_kept: false,
-        is_merge_only: false,
-    };
+    let branch = keyspace::Branch::new(id, b"branch", BranchId::MAIN);
     world.run(&[Effect::Fork { row: &branch.encode(), state: None }]);
     let fork = world.write();
     let space = SpaceId { born: fork, db: 0 };

@@ -219,18 +219,9 @@ impl Database {
 
     pub fn fork(&self, id: u32, name: &str) -> Revision {
         let branch = Branch {
-            id: BranchId(id),
-            name: name.into(),
-            parent: BranchId::MAIN,
-            base: Revision::ZERO,
-            forked: Revision::ZERO,
             created_ms: self.now_ms,
             created_by: b"ann".to_vec(),
-            deadline_ms: None,
-            quota_bytes: 0,
-            is_readonly: false,
-            is_kept: false,
-            is_merge_only: false,
+            ..Branch::new(BranchId(id), name.as_bytes(), BranchId::MAIN)
         };
         self.declare(&Effect::Fork { row: &branch.encode(), state: None })
     }

@@ -296,18 +296,10 @@ impl World {
 
     fn row(&self, id: BranchId, parent: BranchId, base: Revision) -> Branch {
         Branch {
-            id,
-            name: format!("branch-{}", id.0).into_bytes(),
-            parent,
             base,
-            forked: Revision::ZERO,
             created_ms: self.now_ms,
             created_by: b"ann".to_vec(),
-            deadline_ms: None,
-            quota_bytes: 0,
-            is_readonly: false,
-            is_kept: false,
-            is_merge_only: false,
+            ..Branch::new(id, format!("branch-{}", id.0).as_bytes(), parent)
         }
     }
 

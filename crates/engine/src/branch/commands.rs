@@ -120,19 +120,14 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
     };
     let turn = engine.branches.turn.lock();
     check_free(engine, name)?;
+    let id = engine.branches.known.read().next_id();
     let row = Branch {
-        id: engine.branches.known.read().next_id(),
-        name: name.to_vec(),
-        parent,
-        base: Revision::ZERO,
-        forked: Revision::ZERO,
         created_ms: call.now_ms,
         created_by: call.session.user.clone().into_bytes(),
         deadline_ms: ttl_ms.map(|ms| call.now_ms.saturating_add(ms)),
         quota_bytes,
         is_readonly,
-        is_kept: false,
-        is_merge_only: false,
+        ..Branch::new(id, name, parent)
     };
     let Some(when) = at else {
         let revision = engine.fork(&call.asker(), &row)?;

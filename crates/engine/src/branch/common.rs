@@ -378,19 +378,10 @@ mod tests {
         }
 
         fn fork(&mut self, at: u64, id: u32, parent: u32, base: u64) {
+            let name = format!("b{id}");
             let branch = Branch {
-                id: BranchId(id),
-                name: format!("b{id}").into_bytes(),
-                parent: BranchId(parent),
                 base: Revision(base),
-                forked: Revision::ZERO,
-                created_ms: 0,
-                created_by: Vec::new(),
-                deadline_ms: None,
-                quota_bytes: 0,
-                is_readonly: false,
-                is_kept: false,
-                is_merge_only: false,
+                ..Branch::new(BranchId(id), name.as_bytes(), BranchId(parent))
             };
             self.note(at, &Effect::Fork { row: &branch.encode(), state: None });
         }

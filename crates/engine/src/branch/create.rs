@@ -119,16 +119,21 @@ impl Engine {
         txn.record_always();
         author.sign(&mut txn);
         let revision = txn.declare(effect);
-        let turn = self.branches.known.write().apply(revision, now_ms, txn.effects());
-        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        self.take_in(revision, now_ms, txn.effects());
         txn.finish();
         self.revision_written(revision);
         revision
     }
 
+    /// Takes in what a record of this node's says of branches.
+    pub(super) fn take_in(&self, revision: Revision, time_ms: u64, effects: &[u8]) -> Option<Turn> {
+        let turn = self.branches.known.write().apply(revision, time_ms, effects);
+        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"))
+    }
+
     /// Runs a transaction that declares one thing about branches, and does what
     /// its record says. Answers its revision.
-    fn declare(
+    pub(super) fn declare(
         self: &Arc<Self>,
         asker: &Asker,
         keyspace: &Keyspace,
@@ -145,8 +150,7 @@ impl Engine {
         }
         run(&mut txn);
         let revision = txn.revision().expect("it declares something");
-        let turn = self.branches.known.write().apply(revision, asker.now_ms, txn.effects());
-        let turn = turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
+        let turn = self.take_in(revision, asker.now_ms, txn.effects());
         txn.finish();
         if let Some(Turn::Gone(id)) = turn {
             self.branches.remove(id);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base::{DbIndex, Revision};
 use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
-use keyspace::{Branch, Buffers, Keyspace, Value, dump};
+use keyspace::{Branch, Buffers, Keyspace, Scope, Value, dump};
 
 use super::LiveBranch;
 use super::create::Asker;
@@ -38,8 +38,7 @@ impl Engine {
         // Everything that is written later waits for this record, so what takes
         // long comes after it. Until the branch is added nobody can be on it.
         self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
-        self.revision_written(revision);
-        self.note_turn(revision, asker, &effects);
+        self.take_in(revision, asker.now_ms, &effects);
         let ancestors = self.ancestors(row.parent);
         let child = branching.fork(ancestors, &spaces, state, revision);
         // From the fork on the archive keeps the state; before, the past did.
@@ -53,21 +52,14 @@ impl Engine {
                 .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
         };
         if let Err(error) = applied {
-            let mut gone = Vec::new();
-            Effect::BranchGone { branch: row.id }.encode(&mut gone);
-            let revision = self.replicator.reserve();
-            self.replicator.append(revision, asker.now_ms, 0, &gone);
-            self.note_turn(revision, asker, &gone);
+            self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
+                txn.declare(&Effect::BranchGone { branch: row.id });
+            });
             return Err(error);
         }
         self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
+        self.revision_written(revision);
         Ok(revision)
-    }
-
-    /// Takes in what a record of this node's says of branches.
-    fn note_turn(&self, revision: Revision, asker: &Asker, effects: &[u8]) {
-        let turn = self.branches.known.write().apply(revision, asker.now_ms, effects);
-        turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
     }
 
     /// What makes the parent's state at `state` that at the row's base.

@@ -53,7 +53,7 @@ fn tracking(call: &mut Call<'_, '_>) -> Result<Outcome> {
                     options.prefixes,
                 );
             }
-            Some(from) => track_from(call, &options, from)?,
+            Some(from) => track_from(call, options, from)?,
         }
     } else {
         call.engine.untrack(call.session);
@@ -63,7 +63,7 @@ fn tracking(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// Tracks by a watch of the log.
-fn track_from(call: &mut Call<'_, '_>, options: &Options, from: Since) -> Result {
+fn track_from(call: &mut Call<'_, '_>, options: Options, from: Since) -> Result {
     let refused = |reason: &str| Err(Error::new(format!("ERR FROM {reason}")));
     if !call.reply.is_resp3() {
         return refused("needs RESP3, where pushes can be told from replies; say HELLO 3 first");
@@ -87,7 +87,7 @@ fn track_from(call: &mut Call<'_, '_>, options: &Options, from: Since) -> Result
         Since::When(when) => Some(when),
     };
     let watch = open_tracking(call, when, options.prefixes.clone())?;
-    call.engine.track_from(call.session, watch, options.prefixes.clone());
+    call.engine.track_from(call.session, watch, options.prefixes);
     Ok(())
 }
 
@@ -114,8 +114,7 @@ fn parse(call: &Call<'_, '_>) -> Result<Options> {
         } else if args.len() > 1 && args.take_word("prefix") {
             options.prefixes.push(args.next()?.to_vec());
         } else if args.len() > 1 && args.take_word("from") {
-            let is_now = args.take_word("now");
-            options.from = Some(match is_now {
+            options.from = Some(match args.take_word("now") {
                 true => Since::Now,
                 false => Since::When(call.engine.parse_when(args.next()?)?),
             });

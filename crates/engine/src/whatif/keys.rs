@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 use base::DbIndex;
 use command::{Error, Result};
-use keyspace::{Txn, ValueRef, class};
+use keyspace::{AsItIs, Txn, ValueRef, class};
 
 use super::report::{Report, Version};
 use crate::history::events;
@@ -21,7 +21,7 @@ pub(super) struct Keys<'k> {
     keys: Vec<Held<'k>>,
     /// Where each stands, by its hash, or one of the next numbers if another has
     /// the same.
-    known: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    known: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
 }
 
 struct Held<'k> {
@@ -178,22 +178,4 @@ pub(super) fn too_much(bytes: u64, max: u64) -> Error {
         "ERR WHATIF would copy {bytes} bytes or more of values, whatif-max-bytes is {max}; name fewer keys, or raise \
          it with CONFIG SET"
     ))
-}
-
-/// For numbers that are hashes.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

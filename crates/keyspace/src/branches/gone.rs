@@ -84,20 +84,7 @@ mod tests {
     }
 
     fn fork(branches: &mut Branches, at: u64, id: u32, parent: u32) {
-        let row = Branch {
-            id: BranchId(id),
-            name: format!("b{id}").into(),
-            parent: BranchId(parent),
-            base: Revision::ZERO,
-            forked: Revision::ZERO,
-            created_ms: 0,
-            created_by: Vec::new(),
-            deadline_ms: None,
-            quota_bytes: 0,
-            is_readonly: false,
-            is_kept: false,
-            is_merge_only: false,
-        };
+        let row = Branch::new(BranchId(id), format!("b{id}").as_bytes(), BranchId(parent));
         note(branches, at, &Effect::Fork { row: &row.encode(), state: None });
     }
 

@@ -237,8 +237,9 @@ impl Txn<'_> {
     }
 
     /// The entry at a key, due or not, of a locked shard. Whoever learns of it
-    /// depends on its last change, and on the last time that databases changed; whoever learns that there is none, on the
-    /// last time that the shard lost a key.
+    /// depends on its last change, and on the last time that databases changed
+    /// places or got keys back; whoever learns that there is none, on the last
+    /// time that the shard lost a key.
     pub(crate) fn lookup(
         &self,
         db: DbIndex,

@@ -145,20 +145,7 @@ mod tests {
     }
 
     fn fork(known: &mut Branches, (id, parent, at): (u32, u32, u64)) {
-        let row = Branch {
-            id: BranchId(id),
-            name: format!("b{id}").into_bytes(),
-            parent: BranchId(parent),
-            base: Revision::ZERO,
-            forked: Revision::ZERO,
-            created_ms: 0,
-            created_by: Vec::new(),
-            deadline_ms: None,
-            quota_bytes: 0,
-            is_readonly: false,
-            is_kept: false,
-            is_merge_only: false,
-        };
+        let row = Branch::new(BranchId(id), format!("b{id}").as_bytes(), BranchId(parent));
         record(known, at, &Effect::Fork { row: &row.encode(), state: None });
     }
 
