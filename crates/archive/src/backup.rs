@@ -14,13 +14,11 @@ mod error;
 mod make;
 mod restore;
 mod rotate;
+mod sums;
 mod verify;
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
-
-use sha2::{Digest, Sha256};
 
 pub use contents::{Contents, FORMAT};
 pub use error::{BackupError, Known};
@@ -43,32 +41,6 @@ pub(crate) const HOLDER: &str = "backup";
 
 /// Locked while a backup is made.
 const LOCK: &str = "LOCK";
-
-/// Bytes read or written at once.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// Reads a file, hands its bytes on and answers their number and SHA-256. No
-/// more than `limit` bytes are read.
-fn digest(
-    path: &Path,
-    limit: u64,
-    each: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
-) -> Result<(u64, String), BackupError> {
-    let mut file = File::open(path).map_err(BackupError::io("read", path))?.take(limit);
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut chunk).map_err(BackupError::io("read", path))? {
-            0 => return Ok((bytes, hex(&hash.finalize()))),
-            count => {
-                hash.update(&chunk[..count]);
-                each(&chunk[..count])?;
-                bytes += count as u64;
-            }
-        }
-    }
-}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

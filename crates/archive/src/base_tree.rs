@@ -124,10 +124,7 @@ impl Base {
             _ => ArchiveError::tree("lock", dir)(error.into()),
         })?;
         let tree_dir = dir.join(TREE);
-        manifest::check(&tree_dir).map_err(|(path, what)| ArchiveError::Damaged {
-            dir: dir.to_owned(),
-            what: format!("{}: {what}", path.display()),
-        })?;
+        check_manifest(dir)?;
         let numbers = SequenceNumberCounter::default();
         let bounds = Arc::new(Bounds::default());
         let tree = Config::new(&tree_dir, numbers.clone(), SequenceNumberCounter::default())
@@ -540,6 +537,14 @@ impl Frozen {
     ) -> Result<(), ArchiveError> {
         (self.0)(range, at.map_or(SeqNo::MAX, |at| at.0.saturating_add(1)), visit)
     }
+}
+
+/// Checks the manifest of the tree in the archive's folder.
+fn check_manifest(dir: &Path) -> Result<(), ArchiveError> {
+    manifest::check(&dir.join(TREE)).map_err(|(path, what)| ArchiveError::Damaged {
+        dir: dir.to_owned(),
+        what: format!("{}: {what}", path.display()),
+    })
 }
 
 fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {

@@ -3,7 +3,7 @@
 //! `current` names the manifest in force: its number (u64), the XXH3-128 of
 //! the file `v<number>` (u128), both little-endian, and a zero byte. Every
 //! table file has a checksum in each block, which the tree checks whenever it
-//! reads one.
+//! reads one, and the manifest has one of the whole file.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -22,12 +22,8 @@ pub(crate) fn check(dir: &Path) -> Result<(), (PathBuf, String)> {
         Err(error) => return Err((current, error.to_string())),
         Ok(bytes) => bytes,
     };
-    let (Some(id), Some(expected)) = (bytes.get(..8), bytes.get(8..24)) else {
-        return Err((current, format!("it has {} bytes instead of 25", bytes.len())));
-    };
-    let id = u64::from_le_bytes(id.try_into().expect("eight bytes"));
-    let expected = u128::from_le_bytes(expected.try_into().expect("sixteen bytes"));
-    let path = dir.join(format!("v{id}"));
+    let (name, expected) = named(&bytes).map_err(|what| (current, what))?;
+    let path = dir.join(name);
     match fs::read(&path) {
         Err(error) => Err((path, error.to_string())),
         Ok(bytes) if xxh3_128(&bytes) != expected => {
@@ -35,4 +31,17 @@ pub(crate) fn check(dir: &Path) -> Result<(), (PathBuf, String)> {
         }
         Ok(_) => Ok(()),
     }
+}
+
+/// The file that `current` names, and the XXH3-128 that it must have.
+///
+/// # Errors
+/// How the bytes of `current` are malformed.
+pub(crate) fn named(current: &[u8]) -> Result<(String, u128), String> {
+    let (Some(id), Some(expected)) = (current.get(..8), current.get(8..24)) else {
+        return Err(format!("it has {} bytes instead of 25", current.len()));
+    };
+    let id = u64::from_le_bytes(id.try_into().expect("eight bytes"));
+    let expected = u128::from_le_bytes(expected.try_into().expect("sixteen bytes"));
+    Ok((format!("v{id}"), expected))
 }

@@ -290,6 +290,27 @@ fn a_flipped_byte_is_found_wherever_it_is() {
 }
 
 #[test]
+fn what_is_damaged_is_not_backed_up() {
+    let shell = Shell::new();
+    let server = shell.server();
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire);
+    wire.call(&["SAVE"]);
+    let first = fs::read_dir(server.data_dir().join("archive/base/tables")).expect("there").next();
+    let table = first.expect("there is one").expect("readable").path();
+    let whole = fs::read(&table).expect("there");
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(&table, &flipped).expect("ours");
+    let said = shell.refused(&format!("backup --to backup -p {}", server.port()));
+    assert!(said.contains(&table.display().to_string()) && said.contains("is damaged"), "{said}");
+    assert!(shell.refused("backup verify backup").contains("there is no backup"));
+    fs::write(&table, &whole).expect("ours");
+    shell.back_up(&server);
+    shell.done("backup verify backup");
+}
+
+#[test]
 fn a_server_that_is_killed_leaves_the_older_backup() {
     let shell = Shell::new();
     let mut server = shell.server();

@@ -38,6 +38,12 @@ pub enum BackupError {
     NoBackup { dir: PathBuf },
     #[error("{} is damaged: {what}; move the folder away and use, or make, another backup", path.display())]
     Damaged { path: PathBuf, what: String },
+    #[error(
+        "{} is damaged: {what}; only the history up to revision {last} needs it: make the backup without the \
+         history (NOHISTORY, `alcid backup --no-history`), or let go of it with HISTORY.COMPACT BEFORE r:{last}",
+        path.display()
+    )]
+    DamagedHistory { path: PathBuf, what: String, last: Revision },
     #[error("{} has format {found}, this version reads up to {known}; use the newer version", path.display())]
     NewerFormat { path: PathBuf, found: u64, known: u64 },
     #[error("{} is not empty: it holds {name:?}; name a folder that is empty, or does not exist", dir.display())]

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use base::{Clock, DbIndex, Revision};
-use log::{Log, RealVfs, SegmentInfo, Vfs, VfsLock};
+use log::{Log, LogError, RealVfs, SegmentInfo, Vfs, VfsLock};
 use sha2::{Digest, Sha256};
 
 use super::contents::StoredFile;
+use super::sums::{Sums, check_segment};
 use super::{
     BackupError, CONTENTS, CONTENTS_NEW, Contents, FILES, FORMAT, HOLDER, LOCK, create_private,
-    digest, hex, is_sha256, make_private_dir, names_in, sync_dir,
+    hex, is_sha256, make_private_dir, names_in, sync_dir,
 };
 use crate::base_tree::{Base, Snapshot};
+use crate::error::ArchiveError;
 use crate::past::Past;
 
 /// Begins the names of files that are not yet whole.
@@ -68,8 +70,8 @@ pub struct Made {
 /// Until it is done, a backup that was there is what it was.
 ///
 /// # Errors
-/// When the folder is not one for a backup of this database, or when files
-/// cannot be read or written.
+/// When the folder is not one for a backup of this database, when files cannot
+/// be read or written, or when one that is to be copied is damaged.
 pub fn make(source: &Source<'_>, to: &Path, clock: &dyn Clock) -> Result<Made, BackupError> {
     make_like(source, to, None, clock)
 }
@@ -338,7 +340,8 @@ impl Copying<'_> {
     ) -> Result<Vec<StoredFile>, BackupError> {
         let mut files = self.archive(source.base.dir(), snapshot)?;
         for segment in segments {
-            files.push(self.segment(source.log.dir(), segment)?);
+            let archived = snapshot.directory.revision;
+            files.push(self.segment(source.log, segment, archived)?);
         }
         sync_dir(&self.folder.files())?;
         Ok(files)
@@ -356,21 +359,15 @@ impl Copying<'_> {
             files.push(StoredFile { path: format!("archive/{name}"), bytes, sha256, xxh3: None });
         }
         for table in &snapshot.tables {
-            let path = format!("archive/{}", table.name);
-            let file = self.table(&dir.join(&table.name), path, format!("{:032x}", table.checksum));
-            files.push(file?);
+            files.push(self.table(dir, &table.name, format!("{:032x}", table.checksum))?);
         }
         Ok(files)
     }
 
     /// A table never changes, and the archive knows a checksum of it: one that
-    /// the backup has is not even read.
-    fn table(
-        &mut self,
-        from: &Path,
-        path: String,
-        xxh3: String,
-    ) -> Result<StoredFile, BackupError> {
+    /// the backup has is not even read, and no other content is copied.
+    fn table(&mut self, dir: &Path, name: &str, xxh3: String) -> Result<StoredFile, BackupError> {
+        let (from, path) = (&dir.join(name), format!("archive/{name}"));
         let len = from.metadata().map_err(BackupError::io("read", from))?.len();
         if let Some(before) = self.folder.before.get(&path) {
             let is_same = before.bytes == len && before.xxh3.as_ref() == Some(&xxh3);
@@ -378,7 +375,12 @@ impl Copying<'_> {
                 return Ok(before.clone());
             }
         }
-        let (bytes, sha256) = digest(from, u64::MAX, &mut |_| Ok(()))?;
+        let sums = Sums::of(from, u64::MAX, &mut |_| Ok(()))?;
+        if let Some(what) = sums.unlike_written(&xxh3) {
+            let what = format!("{}: {what}", from.display());
+            return Err(ArchiveError::Damaged { dir: dir.to_owned(), what }.into());
+        }
+        let Sums { bytes, sha256, .. } = sums;
         if !self.has(&sha256, bytes) {
             let linked = self.unfinished(&sha256);
             if fs::hard_link(from, &linked).is_ok() {
@@ -390,23 +392,46 @@ impl Copying<'_> {
         Ok(StoredFile { path, bytes, sha256, xxh3: Some(xxh3) })
     }
 
-    /// The segment as far as it is known to be written.
-    fn segment(&mut self, dir: &Path, segment: &SegmentInfo) -> Result<StoredFile, BackupError> {
+    /// The segment as far as it is known to be written. Its records are read in
+    /// the copy, for the segment itself may grow meanwhile.
+    fn segment(
+        &mut self,
+        log: &Log,
+        segment: &SegmentInfo,
+        archived: Revision,
+    ) -> Result<StoredFile, BackupError> {
         let name = segment.file_name();
-        let (from, path) = (dir.join(&name), format!("log/{name}"));
+        let (from, path) = (log.dir().join(&name), format!("log/{name}"));
         if let Some(before) = self.folder.before.get(&path) {
             let is_same = segment.is_sealed && before.bytes == segment.bytes;
             if is_same && self.has(&before.sha256, segment.bytes) && self.is_older(&from) {
                 return Ok(before.clone());
             }
         }
-        let (bytes, sha256) = digest(&from, segment.bytes, &mut |_| Ok(()))?;
+        let damaged = |offset, what| match segment.last <= archived {
+            true => {
+                let what = format!("byte {offset}: {what}");
+                BackupError::DamagedHistory { path: from.clone(), what, last: segment.last }
+            }
+            false => LogError::Damaged { path: from.clone(), offset, what }.into(),
+        };
+        let Sums { bytes, sha256, .. } = Sums::of(&from, segment.bytes, &mut |_| Ok(()))?;
         if bytes < segment.bytes {
-            let what = format!("it has {bytes} bytes, {} have been written", segment.bytes);
-            return Err(BackupError::damaged(from, what));
+            let what = format!("it ends there, {} bytes have been written", segment.bytes);
+            return Err(damaged(bytes, what));
         }
         if !self.has(&sha256, bytes) {
             self.copy(&from, &sha256, bytes)?;
+        }
+        let copy = self.folder.files().join(&sha256);
+        match check_segment(&copy, log.id(), segment.first) {
+            Ok(last) if last == segment.last => {}
+            Ok(last) => {
+                let what = format!("its records end with revision {last}, not {}", segment.last);
+                return Err(damaged(bytes, what));
+            }
+            Err(LogError::Damaged { offset, what, .. }) => return Err(damaged(offset, what)),
+            Err(error) => return Err(error.into()),
         }
         Ok(StoredFile { path, bytes, sha256, xxh3: None })
     }
@@ -435,8 +460,7 @@ impl Copying<'_> {
         self.write(sha256, bytes, &mut |file, path| {
             let mut write =
                 |chunk: &[u8]| file.write_all(chunk).map_err(BackupError::io("write", path));
-            let (_, copied) = digest(from, bytes, &mut write)?;
-            if copied != sha256 {
+            if Sums::of(from, bytes, &mut write)?.sha256 != sha256 {
                 return Err(BackupError::damaged(from, "it changed while it was copied"));
             }
             Ok(())

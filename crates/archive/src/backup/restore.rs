@@ -14,8 +14,9 @@ use log::{RealVfs, Record, create_after, read_copy};
 
 use super::contents::{Kind, StoredFile};
 use super::error::Known;
+use super::sums::Sums;
 use super::{
-    BackupError, CONTENTS, Contents, create_private, digest, make_private_dir, names_in, sync_dir,
+    BackupError, CONTENTS, Contents, create_private, make_private_dir, names_in, sync_dir,
 };
 use crate::backing::BaseBacking;
 use crate::base_tree::{Base, TABLES, TREE};
@@ -385,19 +386,25 @@ impl Backup<'_> {
         each: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
     ) -> Result<(), BackupError> {
         let path = file.stored_in(self.dir);
-        let read = digest(&path, file.bytes.saturating_add(1), each);
-        let (bytes, sha256) = read.map_err(|error| match error {
+        let read = Sums::of(&path, file.bytes.saturating_add(1), each);
+        let sums = read.map_err(|error| match error {
             BackupError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 let what = format!("the file is missing that {CONTENTS} names for {}", file.path);
                 BackupError::damaged(&path, what)
             }
             error => error,
         })?;
-        if bytes != file.bytes || sha256 != file.sha256 {
+        if sums.bytes != file.bytes || sums.sha256 != file.sha256 {
             let what = format!("it is not the {} bytes that {} had", file.bytes, file.path);
             return Err(BackupError::damaged(path, what));
         }
-        Ok(())
+        match file.xxh3.as_ref().and_then(|written| sums.unlike_written(written)) {
+            Some(what) => {
+                let what = format!("{}: {what}; it was damaged before it was copied", file.path);
+                Err(BackupError::damaged(path, what))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Brings the base to `upto`, without what was `erased` later.

@@ -3,7 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{BackupError, Contents, FILES, digest, names_in};
+use base::Revision;
+use log::LogError;
+
+use super::contents::{Kind, StoredFile};
+use super::sums::{Sums, check_segment};
+use super::{BackupError, Contents, FILES, names_in};
+use crate::base_tree::{CURRENT, TREE};
+use crate::manifest;
 
 /// What reading a whole backup found.
 #[derive(Debug)]
@@ -17,34 +24,104 @@ pub struct Verified {
     pub unnamed: usize,
 }
 
-/// Reads every file of a backup and compares it with what `BACKUP.json` says.
+/// Reads every file of a backup and compares it with what `BACKUP.json` says,
+/// and with what files say of themselves and each other: what was damaged
+/// before it was copied is found as well.
 ///
 /// # Errors
 /// When there is no backup, or `BACKUP.json` itself is damaged.
 pub fn verify(dir: &Path) -> Result<Verified, BackupError> {
     let contents = Contents::read(dir)?;
+    let mut check = Check { dir, contents: &contents, manifest: None };
     let mut problems = Vec::new();
-    let mut named = BTreeSet::new();
     for file in &contents.files {
-        named.insert(file.sha256.as_str());
-        let path = file.stored_in(dir);
-        let (place, stored) = (&file.path, path.display());
-        // One byte more than it should have tells that it has grown.
-        match digest(&path, file.bytes.saturating_add(1), &mut |_| Ok(())) {
-            Err(error) => problems.push(format!("{place}: {error}")),
-            Ok((bytes, _)) if bytes < file.bytes => {
-                problems.push(format!("{place}: {stored} has {bytes} bytes, not {}", file.bytes));
-            }
-            Ok((bytes, _)) if bytes > file.bytes => {
-                problems.push(format!("{place}: {stored} has more than its {} bytes", file.bytes));
-            }
-            Ok((_, sha256)) if sha256 != file.sha256 => {
-                problems.push(format!("{place}: the content of {stored} has SHA-256 {sha256}"));
-            }
-            Ok(_) => {}
-        }
+        let problem = check.copied(file).and_then(|sums| check.written(file, &sums));
+        problems.extend(problem.err().map(|problem| format!("{}: {problem}", file.path)));
     }
+    let named: BTreeSet<&str> = contents.files.iter().map(|file| file.sha256.as_str()).collect();
     let there = names_in(&dir.join(FILES)).unwrap_or_default();
     let unnamed = there.iter().filter(|name| !named.contains(name.as_str())).count();
     Ok(Verified { contents, problems, unnamed })
+}
+
+struct Check<'c> {
+    dir: &'c Path,
+    contents: &'c Contents,
+    /// The place of the tree's manifest and its XXH3-128, once the file is read
+    /// that says so. It stands before it.
+    manifest: Option<(String, String)>,
+}
+
+impl Check<'_> {
+    /// Whether a file is the one that was copied.
+    fn copied(&self, file: &StoredFile) -> Result<Sums, String> {
+        let path = file.stored_in(self.dir);
+        let stored = path.display();
+        // One byte more than it should have tells that it has grown.
+        let sums = Sums::of(&path, file.bytes.saturating_add(1), &mut |_| Ok(()))
+            .map_err(|error| error.to_string())?;
+        if sums.bytes < file.bytes {
+            return Err(format!("{stored} has {} bytes, not {}", sums.bytes, file.bytes));
+        }
+        if sums.bytes > file.bytes {
+            return Err(format!("{stored} has more than its {} bytes", file.bytes));
+        }
+        if sums.sha256 != file.sha256 {
+            return Err(format!("the content of {stored} has SHA-256 {}", sums.sha256));
+        }
+        Ok(sums)
+    }
+
+    /// Whether the file that was copied is the one that was written.
+    fn written(&mut self, file: &StoredFile, sums: &Sums) -> Result<(), String> {
+        let told = match file.kind() {
+            Some(Kind::Segment(first)) => self.segment(file, first),
+            Some(Kind::Archive) if file.path == in_tree(CURRENT) => self.current(file),
+            _ => {
+                let manifest = self.manifest.as_ref().filter(|(place, _)| *place == file.path);
+                let expected = file.xxh3.as_ref().or(manifest.map(|(_, xxh3)| xxh3));
+                expected.and_then(|expected| sums.unlike_written(expected)).map_or(Ok(()), Err)
+            }
+        };
+        told.map_err(|what| format!("{what}; it was damaged before it was copied"))
+    }
+
+    /// Notes which manifest is in force.
+    fn current(&mut self, file: &StoredFile) -> Result<(), String> {
+        let bytes = std::fs::read(file.stored_in(self.dir)).map_err(|error| error.to_string())?;
+        let (name, xxh3) = manifest::named(&bytes)?;
+        let place = in_tree(&name);
+        if !self.contents.files.iter().any(|file| file.path == place) {
+            return Err(format!("it names {place}, which is not in the backup"));
+        }
+        self.manifest = Some((place, format!("{xxh3:032x}")));
+        Ok(())
+    }
+
+    /// Reads every record of a segment.
+    fn segment(&self, file: &StoredFile, first: Revision) -> Result<(), String> {
+        let id = self.contents.id().expect("checked when it was read");
+        let stored = file.stored_in(self.dir);
+        let last = check_segment(&stored, id, first).map_err(|error| match error {
+            LogError::Damaged { offset, what, .. } => {
+                format!("{} at byte {offset}: {what}", stored.display())
+            }
+            error => error.to_string(),
+        })?;
+        // The next one begins with what follows.
+        let begins = self.contents.files.iter().filter_map(|file| match file.kind() {
+            Some(Kind::Segment(begins)) if begins > first => Some(begins.0 - 1),
+            _ => None,
+        });
+        let expected = begins.min().map_or(self.contents.newest(), Revision);
+        if last != expected {
+            return Err(format!("its records end with revision {last}, not {expected}"));
+        }
+        Ok(())
+    }
+}
+
+/// The place of a file of the tree.
+fn in_tree(name: &str) -> String {
+    format!("archive/{TREE}/{name}")
 }

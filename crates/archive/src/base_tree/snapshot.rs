@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base::Revision;
 use lsm_tree::AbstractTree;
 
-use super::{Base, CURRENT, Frozen, TABLES, TREE, read_directory};
+use super::{Base, CURRENT, Frozen, TABLES, TREE, check_manifest, read_directory};
 use crate::codec::DIRECTORY;
 use crate::directory::Directory;
 use crate::error::ArchiveError;
@@ -56,10 +56,11 @@ impl Base {
     /// Its files as of the newest batch, for a backup.
     ///
     /// # Errors
-    /// When its manifest cannot be read.
+    /// When its manifest cannot be read, or is damaged.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, ArchiveError> {
         let dir = self.dir.join(TREE);
         let _manifest = self.manifest.lock();
+        check_manifest(&self.dir)?;
         let version = self.tree.current_version();
         let manifest = format!("v{}", version.id());
         let read = |name: &str| {
