@@ -5,13 +5,14 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{BranchId, Frame, Revision, Rng, SeededRng, SpaceId};
 use engine::{Branching, Outcome, Past, Replicator};
 use harness::past::MemoryPast;
 use harness::{Gate, Peer, Server, bulk, error, integer, ok};
 use keyspace::{Branches, Keyspace, Spaces};
+use parking_lot::Mutex;
 
 /// Runs a line until no REVERT holds it up.
 fn write(peer: &mut Peer, line: &str) -> Frame {
@@ -312,4 +313,116 @@ fn tags_are_made_while_a_purge_looks_for_its_readers_and_are_seen() {
     assert!(said.starts_with("BRANCHBUSY the tag 'meanwhile' has 'k' from here;"), "{said}");
     assert_eq!(peer.run("TAG DELETE meanwhile"), ok());
     assert_eq!(peer.run("HISTORY.PURGE k CONFIRM"), integer(2));
+}
+
+/// What others do while a branch of the past is read, for the nth time.
+type During = Box<dyn FnMut(u64) + Send>;
+
+/// Keeps nothing: every branch begins with what its first record says.
+#[derive(Default)]
+struct Forks {
+    /// How often somebody has read what a branch of the past begins with.
+    looks: AtomicU64,
+    during: Mutex<Option<During>>,
+}
+
+impl Branching for Forks {
+    fn fork(&self, _: Vec<Arc<Keyspace>>, _: &Spaces, _: Revision, _: Revision) -> Arc<Keyspace> {
+        Arc::new(Keyspace::new(16, 7))
+    }
+
+    fn state_before(&self, _: BranchId, _: Revision) -> command::Result<(Revision, Spaces)> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        self.during.lock().iter_mut().for_each(|during| during(looks));
+        Ok((Revision::ZERO, Keyspace::new(16, 7).spaces()))
+    }
+
+    fn own_keys(&self, _: SpaceId, _: &mut dyn FnMut(u64, Revision)) -> command::Result {
+        unreachable!("nobody counts keys")
+    }
+
+    fn has_reached(&self, _: Revision) -> bool {
+        true
+    }
+
+    fn state(&self, _: BranchId, _: Revision) -> command::Result<Arc<Keyspace>> {
+        unreachable!("nobody merges")
+    }
+}
+
+/// A server with a past that `k` has, and what runs while a branch of it is
+/// read.
+fn forking(during: impl FnOnce(Peer) -> During) -> (Server, Peer, Arc<Forks>) {
+    let (server, _past) = Server::with_past();
+    let forks = Arc::new(Forks::default());
+    server.engine.attach_branches(forks.clone(), Branches::default(), Vec::new());
+    let mut peer = server.connect();
+    for value in 1..=3 {
+        assert_eq!(peer.run(&format!("SET k {value}")), ok());
+    }
+    *forks.during.lock() = Some(during(server.connect()));
+    (server, peer, forks)
+}
+
+fn read_on(peer: &mut Peer, branch: &str, line: &str) -> Frame {
+    assert_eq!(peer.run(&format!("BRANCH USE {branch}")), ok());
+    peer.run(line)
+}
+
+#[test]
+fn others_change_branches_while_one_of_the_past_is_read() {
+    let (_server, mut peer, forks) = forking(|mut another| {
+        Box::new(move |_| {
+            assert_eq!(another.run("TAG CREATE meanwhile AT r:1"), integer(1));
+            assert!(matches!(another.run("BRANCH CREATE now"), Frame::Map(_) | Frame::Array(_)));
+        })
+    });
+    let made = peer.run("BRANCH CREATE then AT r:2");
+    assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
+    assert_eq!(forks.looks.load(Ordering::Relaxed), 1, "it has the same past as before");
+    assert_eq!(read_on(&mut peer, "then", "GET k"), bulk("2"));
+}
+
+#[test]
+fn a_branch_of_the_past_is_read_again_when_that_changes() {
+    let (_server, mut peer, forks) = forking(|mut another| {
+        Box::new(move |looks| {
+            if looks == 1 {
+                assert_eq!(another.run("HISTORY.PURGE k CONFIRM"), integer(3));
+            }
+        })
+    });
+    let made = peer.run("BRANCH CREATE then AT r:2");
+    assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
+    assert_eq!(forks.looks.load(Ordering::Relaxed), 2);
+    assert_eq!(read_on(&mut peer, "then", "GET k"), Frame::Null, "it is erased");
+
+    // Somebody else takes the name.
+    let (_server, mut peer, _) = forking(|mut another| {
+        Box::new(move |_| {
+            let made = another.run("BRANCH CREATE then");
+            assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
+        })
+    });
+    let said = error("BRANCHEXISTS there is a branch named 'then'");
+    assert_eq!(peer.run("BRANCH CREATE then AT r:2"), said);
+}
+
+#[test]
+fn a_past_that_changes_again_and_again_waits_in_the_end() {
+    const LOOKS: u64 = 4;
+    let (_server, mut peer, forks) = forking(|mut another| {
+        Box::new(move |looks| {
+            // With the last look nobody else has a turn.
+            if looks <= LOOKS {
+                assert_eq!(another.run(&format!("SET k{looks} 1")), ok());
+                let purged = another.run(&format!("HISTORY.PURGE k{looks} CONFIRM"));
+                assert!(matches!(purged, Frame::Integer(_)), "{purged:?}");
+            }
+        })
+    });
+    let made = peer.run("BRANCH CREATE then AT r:2");
+    assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
+    assert_eq!(forks.looks.load(Ordering::Relaxed), LOOKS + 1);
+    assert_eq!(read_on(&mut peer, "then", "GET k"), bulk("2"));
 }

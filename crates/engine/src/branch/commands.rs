@@ -67,7 +67,7 @@ fn new_name(name: &[u8]) -> Result<&[u8]> {
     )))
 }
 
-fn check_free(engine: &Engine, name: &[u8]) -> Result {
+pub(super) fn check_free(engine: &Engine, name: &[u8]) -> Result {
     match engine.branches.known.read().named(name) {
         None => Ok(()),
         Some(_) => Err(Error::new(format!(
@@ -146,13 +146,8 @@ fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome
     let asker = call.asker();
     aside::run(call, move |engine, reply| {
         let moment = engine.moment(row.parent, when, asker.now_ms)?;
-        let (parent, base) = engine.line(row.parent).at(moment.revision);
-        let _turn = engine.branches.turn.lock();
-        check_free(engine, &row.name)?;
-        let id = engine.branches.known.read().next_id();
-        let revision = engine.fork_at(&Branch { id, parent, base, ..row }, &asker)?;
-        let made = engine.branches.known.read().get(id).cloned();
-        write_made(engine, &made.expect("just made"), reply);
+        let (made, revision) = engine.fork_at(row, moment.revision, &asker)?;
+        write_made(engine, &made, reply);
         Ok(Aside { depends_on: revision, written: Some(revision) })
     })
 }

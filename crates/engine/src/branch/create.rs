@@ -176,7 +176,7 @@ impl Engine {
     }
 }
 
-fn no_parent() -> Error {
+pub(super) fn no_parent() -> Error {
     Error::new("NOBRANCH the parent was deleted")
 }
 

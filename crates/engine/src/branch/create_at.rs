@@ -3,18 +3,23 @@
 //! It begins with a state of the archive, the newest before that time, and its
 //! first record is also what its parent did from there on: all of it together
 //! is one revision.
+//!
+//! The disk is read for it before those who change branches wait: then it is
+//! seen whether what was read is still what the branch is to be.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision};
 use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
-use keyspace::{Branch, Buffers, Keyspace, Scope, Value, dump};
+use keyspace::{Branch, Buffers, Keyspace, Purge, Scope, Spaces, Value, dump};
+use parking_lot::MutexGuard;
 
-use super::LiveBranch;
-use super::create::Asker;
+use super::commands::check_free;
+use super::create::{Asker, no_parent};
+use super::{Line, LiveBranch};
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
@@ -23,17 +28,50 @@ use crate::travel::Moment;
 /// Bytes of effects that make a branch: they are one record.
 const BYTES_MAX: usize = 1 << 30;
 
+/// How often what a branch begins with is read before others wait for it.
+const LOOKS_MAX: usize = 4;
+
+/// What may change what a branch is at a revision of its past.
+#[derive(PartialEq, Eq)]
+struct Basis {
+    /// Whose state that is.
+    parent: BranchId,
+    /// The revision of it.
+    base: Revision,
+    /// The branch's line and that one's.
+    lines: [Line; 2],
+    /// Whether that one has not been deleted.
+    has_parent: bool,
+    purges: Vec<(BranchId, Purge)>,
+}
+
+/// What a branch begins with.
+struct Beginning {
+    basis: Basis,
+    /// The state of the archive, and where the databases stood then.
+    state: Revision,
+    spaces: Spaces,
+    /// What makes that state the one of the basis.
+    effects: Vec<u8>,
+}
+
 impl Engine {
-    /// Gives `row` its databases, as its parent's were at the row's base. The
-    /// caller holds `branches.turn`. Answers the record's revision.
-    pub(crate) fn fork_at(self: &Arc<Self>, row: &Branch, asker: &Asker) -> Result<Revision> {
-        let branching = self.needs_branching()?;
-        let (state, spaces) = branching.state_before(row.parent, row.base)?;
-        let mut effects = Vec::new();
-        asker.origin().iter().for_each(|origin| origin.encode(&mut effects));
-        Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut effects);
-        self.write_since(row, state, &mut effects)?;
-        let (live, past) = (self.live(), self.needs_past()?);
+    /// Makes a branch that has what the branch `row.parent` had at a revision of
+    /// its line. Answers it, and the record's revision.
+    pub(crate) fn fork_at(
+        self: &Arc<Self>,
+        row: Branch,
+        at: Revision,
+        asker: &Asker,
+    ) -> Result<(Branch, Revision)> {
+        let (_turn, Beginning { basis, state, spaces, mut effects }) = self.begin(&row, at)?;
+        let (branching, live, past) = (self.needs_branching()?, self.live(), self.needs_past()?);
+        let id = self.branches.known.read().next_id();
+        let row = &Branch { id, parent: basis.parent, base: basis.base, ..row };
+        let mut first = Vec::new();
+        asker.origin().iter().for_each(|origin| origin.encode(&mut first));
+        Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut first);
+        effects.splice(..0, first);
         let revision = self.replicator.reserve();
         // Everything that is written later waits for this record, so what takes
         // long comes after it. Until the branch is added nobody can be on it.
@@ -59,21 +97,74 @@ impl Engine {
         }
         self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.revision_written(revision);
-        Ok(revision)
+        let made = self.branches.known.read().get(id).cloned();
+        Ok((made.expect("just made"), revision))
     }
 
-    /// What makes the parent's state at `state` that at the row's base.
-    fn write_since(&self, row: &Branch, state: Revision, effects: &mut Vec<u8>) -> Result {
-        let moment = |revision| Moment { branch: row.parent, revision, time_ms: 0 };
+    /// Reads what a branch begins with, and takes the turn of those who change
+    /// branches. To read may take long, so others have their turns meanwhile,
+    /// unless they come again and again with what makes it another.
+    fn begin(&self, row: &Branch, at: Revision) -> Result<(MutexGuard<'_, ()>, Beginning)> {
+        check_free(self, &row.name)?;
+        let past = self.needs_past()?;
+        for _ in 0..LOOKS_MAX {
+            let found = self.read_beginning(row.parent, at)?;
+            let turn = self.branches.turn.lock();
+            check_free(self, &row.name)?;
+            if self.basis(row.parent, at)? == found.basis && past.oldest() <= found.state {
+                return Ok((turn, found));
+            }
+        }
+        let turn = self.branches.turn.lock();
+        check_free(self, &row.name)?;
+        Ok((turn, self.read_beginning(row.parent, at)?))
+    }
+
+    fn basis(&self, branch: BranchId, at: Revision) -> Result<Basis> {
+        if self.branch(branch).is_none() {
+            return Err(no_parent());
+        }
+        let line = self.line(branch);
+        let (parent, base) = line.at(at);
+        Ok(Basis {
+            parent,
+            base,
+            lines: [line, self.line(parent)],
+            has_parent: self.branch(parent).is_some(),
+            purges: self.purges(),
+        })
+    }
+
+    fn read_beginning(&self, branch: BranchId, at: Revision) -> Result<Beginning> {
+        let basis = self.basis(branch, at)?;
+        let &Basis { parent, base, .. } = &basis;
+        let oldest = self.needs_past()?.oldest();
+        let (state, spaces) = self.needs_branching()?.state_before(parent, base)?;
+        if oldest > state {
+            return Err(PastError::Compacted { asked: base, oldest }.into());
+        }
+        let mut effects = Vec::new();
+        self.write_since((parent, base), state, &mut effects)?;
+        Ok(Beginning { basis, state, spaces, effects })
+    }
+
+    /// What makes a branch's state at `state` that at `base`.
+    fn write_since(
+        &self,
+        (branch, base): (BranchId, Revision),
+        state: Revision,
+        effects: &mut Vec<u8>,
+    ) -> Result {
+        let moment = |revision| Moment { branch, revision, time_ms: 0 };
         let before = self.state_at(moment(state))?;
-        let mut keys = self.erased_since(&before, moment(state), row.base)?;
-        if state == row.base && keys.is_empty() {
+        let mut keys = self.erased_since(&before, moment(state), base)?;
+        if state == base && keys.is_empty() {
             return Ok(());
         }
         let mut whole = BTreeSet::new();
         let mut failure = None;
-        self.needs_past()?.all(state, row.base, &mut |record| {
-            if record.header.branch != row.parent {
+        self.needs_past()?.all(state, base, &mut |record| {
+            if record.header.branch != branch {
                 return ControlFlow::Continue(());
             }
             let read = events::read(&record, &mut |touch| {
@@ -89,12 +180,12 @@ impl Engine {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let then = self.view_at(moment(row.base))?;
+        let then = self.view_at(moment(base))?;
         let mut writer = Writer { engine: self, effects, db: 0 };
         keys.retain(|(db, _)| !whole.contains(db));
         for (db, key) in keys {
             let existed = self.value_in(&before, 0, db, &key)?.is_some();
-            let value = match self.purged_from(row.parent, db, &key) > row.base {
+            let value = match self.purged_from(branch, db, &key) > base {
                 true => None,
                 false => self.value_in(&then, 0, db, &key)?,
             };
