@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{Backing, BackingError, EncodingLimits, Keyspace, Knowing, Peek, Stored};
+use keyspace::{
+    Backing, BackingError, EncodingLimits, Found, Keyspace, Knowing, Peek, Stored, Wanted,
+};
 
 use crate::base_tree::Base;
 use crate::state::{At, Soon, State};
@@ -96,6 +98,22 @@ impl Backing for BaseBacking {
                 self.base.ahead().take(&self.base, self.limits, (space, at), hash, key)
             }
         }
+    }
+
+    fn fetch_wanted(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        wanted: Wanted<'_>,
+        knowing: Knowing,
+    ) -> Result<Option<Found>, BackingError> {
+        if self.state.under(space).is_none() {
+            return self.state.fetch_wanted(space, hash, key, wanted);
+        }
+        // What is inherited may stand in a parent's memory, and nobody waits for
+        // the rest with a lock.
+        Ok(self.fetch_knowing(space, hash, key, knowing)?.map(Found::Whole))
     }
 
     fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{BackingError, EncodingLimits, Peek, Stored};
+use keyspace::{BackingError, EncodingLimits, Found, Peek, Stored, Wanted};
 use lsm_tree::UserValue;
 
 use crate::base_tree::Base;
@@ -110,6 +110,36 @@ impl State {
         named: &Named<'_>,
     ) -> Result<Option<Stored>, BackingError> {
         self.look(space, hash, key, (Some(named), false), &mut |_, _| Peek::Unknown)
+    }
+
+    /// A key of a space that lies over nothing; only the elements that are
+    /// wanted, if it is a collection that stands element by element, each under
+    /// its name.
+    pub(crate) fn fetch_wanted(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Found>, BackingError> {
+        let name = codec::head_key(space, hash, key);
+        let Some(value) = self.head(&name, self.at).map_err(unreadable)? else {
+            return Ok(None);
+        };
+        let mut named = None;
+        if codec::is_large(&value) {
+            let bucket = codec::bucket_of(hash);
+            let head = codec::head(&value, codec::is_digest(&name))
+                .map_err(|what| self.damaged(space, &(bucket..=bucket), &what))?;
+            if let Some(Content::Large(large)) = head.map(|head| head.content)
+                && !large.is_list()
+                && large.count > wanted.whole_upto
+            {
+                named = Some(Named::new(wanted.names));
+            }
+        }
+        let own = self.own_from((&name, &value), space, self.at, hash, named.as_ref())?;
+        Ok(own.flatten().map(if named.is_some() { Found::Part } else { Found::Whole }))
     }
 
     /// Whether a key is a collection that stands element by element, each under

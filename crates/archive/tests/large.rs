@@ -11,11 +11,11 @@ use std::sync::Arc;
 use archive::{Base, BaseBacking, Follower, FollowerOptions, LargeFrom, Pace};
 use base::{Revision, SystemClock};
 use keyspace::types::{Hash, List, Set, Zset};
-use keyspace::{Editor, EncodingLimits, Keyspace, Txn};
+use keyspace::{Editor, EncodingLimits, Keyspace, Txn, ValueRef};
 use parking_lot::Mutex;
 use testkit::temp_dir;
 
-use random::{DATABASES, Database, Key, State, contents};
+use random::{DATABASES, Database, Key, State, contents, look};
 
 fn filled_from(base: &Arc<Base>) -> Keyspace {
     let directory = base.directory();
@@ -122,6 +122,77 @@ fn one_element_is_one_small_write() {
             assert_eq!(recovered, contents(&database.keyspace), "after {name}");
         }
     }
+}
+
+#[test]
+fn one_element_is_read_alone() {
+    const ELEMENTS: u32 = 20_000;
+    let folder = temp_dir();
+    let database = Database::new(2);
+    let base = Arc::new(Base::open(folder.path(), 2, 1 << 20).expect("an empty one opens"));
+    let pace = Pace { idle_ms: u64::MAX, age_ms: u64::MAX, ..Pace::default() };
+    let follower = follow(&base, &database, pace, |_| {});
+    let name = |n: u32| format!("element:{n:06}").into_bytes();
+    // Longer than the tree takes.
+    let long = vec![b'n'; 20_000];
+    database.change(|txn| {
+        _ = txn.update_or_create(b"hash", |hash: &mut Editor<'_, '_, Hash>| {
+            (0..ELEMENTS).for_each(|n| _ = hash.set(&name(n), &name(n + 1)));
+        });
+        _ = txn.update_or_create(b"set", |set: &mut Editor<'_, '_, Set>| {
+            (0..ELEMENTS).for_each(|n| _ = set.add(&name(n)));
+            set.add(&long);
+        });
+        _ = txn.update_or_create(b"zset", |zset: &mut Editor<'_, '_, Zset>| {
+            (0..ELEMENTS).for_each(|n| _ = zset.set(&name(n), f64::from(n)));
+        });
+        _ = txn.update_or_create(b"list", |list: &mut Editor<'_, '_, List>| {
+            (0..ELEMENTS).for_each(|n| list.push_back(&name(n)));
+        });
+    });
+    // Of what was there, and of what came to it.
+    for n in [7, 8] {
+        database.change(|txn| {
+            _ = txn.update(b"hash", |hash: &mut Editor<'_, '_, Hash>| hash.set(&name(n), b"new"));
+            _ = txn.update(b"set", |set: &mut Editor<'_, '_, Set>| set.remove(&name(n)));
+        });
+        follower.checkpoint(database.log().newest()).expect("it follows");
+    }
+    let keyspace = filled_from(&base);
+    let see = |key: &[u8], names: &[&[u8]]| {
+        let each = |found: &dyn Fn(&[u8]) -> String| {
+            names.iter().map(|name| found(name)).collect::<Vec<_>>().join(" ")
+        };
+        look(&keyspace, 0, &mut |txn| {
+            txn.look_at(key, names);
+            assert_eq!(txn.backing_error(), None);
+            match txn.get(key).expect("it is there") {
+                ValueRef::Hash(hash) => each(&|name| {
+                    String::from_utf8_lossy(hash.get(name).unwrap_or(b"-")).into_owned()
+                }),
+                ValueRef::Set(set) => each(&|name| set.contains(name).to_string()),
+                ValueRef::Zset(zset) => each(&|name| format!("{:?}", zset.score(name))),
+                value => value.type_name().to_owned(),
+            }
+        })
+    };
+    let (two, seven, eight, nine) = (name(2), name(7), name(8), name(9));
+    let bytes = keyspace.memory_bytes();
+    assert_eq!(see(b"hash", &[&seven, &eight, &nine, b"none"]), "new new element:000010 -");
+    assert_eq!(see(b"set", &[&seven, &eight, &nine, &long]), "false false true true");
+    assert_eq!(see(b"zset", &[&two, b"none", &two]), "Some(2.0) None Some(2.0)");
+    assert_eq!(keyspace.unloaded(), 4, "they stay where they are");
+    assert_eq!(keyspace.memory_bytes(), bytes);
+    // A list has no names, so it comes whole.
+    assert_eq!((see(b"list", &[b"0"]), keyspace.unloaded()), ("list".to_owned(), 3));
+    // Who asks for much of it has all of it in the end.
+    let looks = (0..ELEMENTS).take_while(|n| {
+        assert_eq!(see(b"zset", &[&name(*n)]), format!("Some({:?})", f64::from(*n)));
+        keyspace.unloaded() == 3
+    });
+    let looks = looks.count() as u32;
+    assert!((ELEMENTS / 50..ELEMENTS / 5).contains(&looks), "{looks}");
+    assert_eq!(contents(&keyspace), contents(&database.keyspace));
 }
 
 /// Copies the files of a tree as they are between two batches.

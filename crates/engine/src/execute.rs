@@ -358,7 +358,9 @@ impl Engine {
         txn.count_reads(counts_reads(command));
         let before = txn.loaded();
         if !command.spec.loads_keys {
-            if command.single_key {
+            if command.spec.by_element {
+                txn.look_at(argv[1], &argv[2..]);
+            } else if command.single_key {
                 txn.purge(argv[1]);
             } else {
                 command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));

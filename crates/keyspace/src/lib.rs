@@ -30,7 +30,7 @@ mod value;
 mod warm;
 
 pub use apply::{ApplyError, OneString};
-pub use backing::{Backing, BackingError, Knowing, Stored};
+pub use backing::{Backing, BackingError, Found, Knowing, Stored, Wanted};
 pub use branches::{
     Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
 };

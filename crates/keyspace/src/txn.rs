@@ -9,6 +9,7 @@
 mod control;
 mod databases;
 mod load;
+mod part;
 mod read;
 mod scan;
 mod shards;
@@ -98,6 +99,8 @@ pub struct Txn<'t> {
     /// One of these was met although it is not.
     has_later: bool,
     absent: load::Absent,
+    /// The one key of which it sees only a part, see [`Txn::look_at`].
+    part: Option<Box<part::Part>>,
     /// Keys brought into memory.
     loaded: u32,
 }
@@ -197,6 +200,7 @@ impl<'t> Txn<'t> {
             is_patient: true,
             has_later: false,
             absent: load::Absent::default(),
+            part: None,
             loaded: 0,
         }
     }

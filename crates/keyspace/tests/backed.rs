@@ -14,7 +14,9 @@ use backing::{
 };
 use base::{DbIndex, Revision, SeededRng, SpaceId};
 use keyspace::types::{Hash, List, Set, Zset};
-use keyspace::{Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions, Value};
+use keyspace::{
+    Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions, Value, ValueRef,
+};
 use proptest::prelude::*;
 
 const KEYS: u8 = 24;
@@ -36,6 +38,8 @@ enum Change {
     Delete,
     Deadline(Option<u64>),
     Rename(DbIndex, u8),
+    /// Changes nothing: looks at one element.
+    Look(u8),
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +94,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => Just(Change::Delete),
         2 => deadline().prop_map(Change::Deadline),
         2 => (0..DATABASES, 0..KEYS).prop_map(|(db, to)| Change::Rename(db, to)),
+        6 => (0..4u8).prop_map(Change::Look),
     ]
 }
 
@@ -186,6 +191,18 @@ fn make(txn: &mut Txn<'_>, name: &[u8], change: &Change) -> String {
         Change::Delete => txn.delete(name).to_string(),
         Change::Deadline(ms) => txn.set_deadline(name, ms.map(|ms| now_ms + ms)).to_string(),
         Change::Rename(db, to) => txn.rename(name, *db, &key(*to)).to_string(),
+        Change::Look(n) => {
+            let element = key(*n);
+            txn.look_at(name, &[&element]);
+            let info = txn.info(name).map(|info| (info.revision, info.deadline));
+            let found = match txn.get(name) {
+                Some(ValueRef::Set(set)) => format!("set {}", set.contains(&element)),
+                Some(ValueRef::Hash(hash)) => format!("hash {:?}", hash.get(&element)),
+                Some(ValueRef::Zset(zset)) => format!("zset {:?}", zset.score(&element)),
+                value => format!("{:?}", value.map(seen)),
+            };
+            format!("{found} {info:?}")
+        }
     }
 }
 

@@ -85,6 +85,65 @@ fn batches(keys: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range
 }
 
 #[test]
+fn an_element_of_what_is_larger_than_memory_is_read_alone() {
+    const ELEMENTS: usize = 60_000;
+    let folder = temp_dir();
+    let config = folder.path().join("alcid.toml");
+    std::fs::write(&config, CONFIG.replace("4MB", "1GB")).expect("the folder is ours");
+    let server = Server::start(ALCID, &["--config", &config.display().to_string()]);
+    let mut wire = Wire::connect(server.addr());
+    let (first, half) = ("x".repeat(100), ELEMENTS / 2);
+    for kind in ["HSET", "SADD", "ZADD"] {
+        let command = |batch: std::ops::Range<usize>| {
+            let mut words = vec![kind.to_owned(), format!("{kind}:big")];
+            for n in batch {
+                match kind {
+                    "HSET" => words.extend([format!("{first}:{n}"), format!("value:{n}")]),
+                    "SADD" => words.push(format!("{first}:{n}")),
+                    _ => words.extend([n.to_string(), format!("{first}:{n}")]),
+                }
+            }
+            words
+        };
+        pipeline(&mut wire, batches(0..ELEMENTS).map(command));
+    }
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(wire.text(&["CONFIG", "SET", "maxmemory", "4mb"]), "OK");
+    eventually("they have left memory", || data_bytes(&mut wire) < LIMIT);
+    let name = |n: usize| format!("{first}:{n}");
+    let loaded = field(&mut wire, "stats", "tier_loaded_keys");
+    let hits = field(&mut wire, "stats", "keyspace_hits");
+    for n in (0..ELEMENTS).step_by(ELEMENTS / 20) {
+        assert_eq!(wire.text(&["HGET", "HSET:big", &name(n)]), format!("value:{n}"));
+        assert_eq!(wire.call(&["SISMEMBER", "SADD:big", &name(n)]), Frame::Integer(1));
+        assert_eq!(wire.text(&["ZSCORE", "ZADD:big", &name(n)]), n.to_string());
+    }
+    assert_eq!(wire.call(&["HEXISTS", "HSET:big", "none"]), Frame::Integer(0));
+    let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    assert_eq!(wire.text(&["HGET", "SADD:big", "none"]), wrong);
+    assert_eq!(field(&mut wire, "stats", "tier_loaded_keys"), loaded, "they stay there");
+    assert_eq!(field(&mut wire, "stats", "keyspace_hits"), hits + 62);
+    assert!(data_bytes(&mut wire) < LIMIT);
+
+    // In one transaction with what needs all of it, and changes it.
+    for words in [
+        &["MULTI"][..],
+        &["HGET", "HSET:big", &name(half)],
+        &["HSET", "HSET:big", &name(half), "changed"],
+        &["HMGET", "HSET:big", &name(half), &name(1)],
+        &["DEL", "HSET:big"],
+        &["HGET", "HSET:big", &name(1)],
+    ] {
+        wire.call(words);
+    }
+    let bulk = |text: &str| Frame::Bulk(text.as_bytes().into());
+    let pair = Frame::Array(vec![bulk("changed"), bulk("value:1")]);
+    let old = bulk(&format!("value:{half}"));
+    let expected = vec![old, Frame::Integer(0), pair, Frame::Integer(1), Frame::Null];
+    assert_eq!(wire.call(&["EXEC"]), Frame::Array(expected));
+}
+
+#[test]
 fn ten_times_the_limit_is_served() {
     let folder = temp_dir();
     let config = folder.path().join("alcid.toml");

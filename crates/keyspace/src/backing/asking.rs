@@ -18,6 +18,25 @@ pub struct Stored {
     pub revision: Revision,
 }
 
+/// Elements of a collection that a [`Backing`] is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted<'n> {
+    /// Their names.
+    pub names: &'n [&'n [u8]],
+    /// A collection of no more elements than this is wanted whole.
+    pub whole_upto: u64,
+}
+
+/// What a backing has of a key of which it was asked for some elements.
+#[derive(Debug)]
+pub enum Found {
+    /// All of it.
+    Whole(Stored),
+    /// Of a collection those elements that it has, and one of another name that
+    /// stands for all others, with deadline and revision of the whole.
+    Part(Stored),
+}
+
 /// Why a backing cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason}")]
@@ -79,6 +98,22 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         _: Knowing,
     ) -> Result<Option<Stored>, BackingError> {
         self.fetch(space, hash, key)
+    }
+
+    /// As [`Backing::fetch_knowing`], for somebody who looks at no more of a
+    /// collection than some elements. All of it is an answer too.
+    ///
+    /// # Errors
+    /// As [`Backing::fetch`].
+    fn fetch_wanted(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        _: Wanted<'_>,
+        knowing: Knowing,
+    ) -> Result<Option<Found>, BackingError> {
+        Ok(self.fetch_knowing(space, hash, key, knowing)?.map(Found::Whole))
     }
 
     /// Whether a key exists that was never changed in its space, as far as that

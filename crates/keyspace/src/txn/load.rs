@@ -23,14 +23,14 @@ impl Absent {
         *self = Absent::default();
     }
 
-    fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8]) {
+    pub(super) fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8]) {
         match self.first {
             None => self.first = Some((db, hash, SmallVec::from_slice(key))),
             Some(_) => drop(self.others.insert((db, hash), key.into())),
         }
     }
 
-    fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
+    pub(super) fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
         let is_first = |(of, known, name): &(DbIndex, u64, SmallVec<[u8; 32]>)| {
             (*of, *known) == (db, hash) && **name == *key
         };
@@ -55,6 +55,7 @@ impl Txn<'_> {
     /// # Panics
     /// When the key's shard is not locked and there is a backing.
     pub fn load_in(&mut self, db: DbIndex, key: &[u8]) {
+        self.part = None;
         if !self.keyspace.is_backed() {
             return;
         }

@@ -249,7 +249,7 @@ impl Txn<'_> {
     ) -> Option<&Entry<Value>> {
         let shard = self.shard(shard);
         let part = &shard.dbs[usize::from(db)];
-        let entry = part.table.get(hash, key);
+        let entry = part.table.get(hash, key).or_else(|| self.part_of(db, key));
         debug_assert!(
             entry.is_some() || self.backing_error.is_some() || self.is_absent(db, part, hash, key),
             "key \"{}\" is read before it is loaded",

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use base::{DbIndex, Revision, SpaceId};
 use keyspace::dump;
 use keyspace::table::Table;
+use keyspace::types::{Hash, Set, Zset};
 use keyspace::{
-    Backing, BackingError, Buffers, EncodingLimits, Journal, Keyspace, SHARDS, Scope, Stored, Txn,
-    TxnOptions, ValueRef,
+    Backing, BackingError, Buffers, EncodingLimits, Found, Journal, Keyspace, Knowing, SHARDS,
+    Scope, Stored, Txn, TxnOptions, Value, ValueRef, Wanted,
 };
 
 pub const SEED: u64 = 5;
@@ -76,7 +77,59 @@ fn stored((body, deadline, revision): &(Vec<u8>, Option<u64>, Revision)) -> Stor
     Stored { value, deadline: *deadline, revision: *revision }
 }
 
+/// The elements of these names, and one that stands for all others.
+fn part_of(value: &Value, names: &[&[u8]]) -> Option<Value> {
+    let limits = EncodingLimits::default();
+    Some(match value {
+        Value::Str(_) | Value::List(_) => return None,
+        Value::Set(whole) => {
+            let mut set = Set::new(SEED);
+            set.add(b"another", &limits);
+            names.iter().filter(|name| whole.contains(name)).for_each(|name| {
+                set.add(name, &limits);
+            });
+            Value::Set(set)
+        }
+        Value::Hash(whole) => {
+            let mut hash = Hash::new(SEED);
+            hash.set(b"another", b"", &limits);
+            for name in names {
+                whole.get(name).into_iter().for_each(|value| {
+                    hash.set(name, &value.to_vec(), &limits);
+                });
+            }
+            Value::Hash(hash)
+        }
+        Value::Zset(whole) => {
+            let mut zset = Zset::new(SEED);
+            zset.insert(b"another", 0.0, &limits);
+            for name in names {
+                whole.score(name).into_iter().for_each(|score| {
+                    zset.insert(name, score, &limits);
+                });
+            }
+            Value::Zset(zset)
+        }
+    })
+}
+
 impl Backing for MemoryBacking {
+    /// Even of small collections a part, unless much of them has been asked for.
+    fn fetch_wanted(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        wanted: Wanted<'_>,
+        _: Knowing,
+    ) -> Result<Option<Found>, BackingError> {
+        let Some(stored) = self.fetch(space, hash, key)? else { return Ok(None) };
+        match part_of(&stored.value, wanted.names).filter(|_| wanted.whole_upto < 100) {
+            Some(value) => Ok(Some(Found::Part(Stored { value, ..stored }))),
+            None => Ok(Some(Found::Whole(stored))),
+        }
+    }
+
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
         self.check()?;
         assert_eq!(hash, hash_of(key));

@@ -1,0 +1,72 @@
+//! Looking at some elements of a collection that stays in its backing.
+
+use base::DbIndex;
+use entry::Entry;
+
+use super::{Txn, access_clock};
+use crate::backing::{Loaded, entry_of};
+use crate::value::Value;
+
+/// A key that is not in memory, with the elements that a command names.
+pub(super) struct Part {
+    db: DbIndex,
+    entry: Entry<Value>,
+}
+
+impl Txn<'_> {
+    /// As [`Txn::purge`], for a command that looks at no elements of a collection
+    /// but those of these names. A large one that is not in memory stays where it
+    /// is, and until the next key is brought into memory the transaction sees
+    /// that part of it: enough to read these elements, and nothing else.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn look_at(&mut self, key: &[u8], names: &[&[u8]]) {
+        if !self.keyspace.is_backed() || !self.load_part(key, names) {
+            self.purge(key);
+        }
+    }
+
+    /// Whether a part of the key is all that the transaction sees of it.
+    fn load_part(&mut self, key: &[u8], names: &[&[u8]]) -> bool {
+        let (index, hash) = self.keyspace.locate(key);
+        let db = self.db;
+        if self.absent.contains(db, hash, key) {
+            return false;
+        }
+        let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
+        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
+        match part.load_wanted(hash, key, names, access, !is_patient) {
+            Ok(Loaded::Known) => false,
+            Ok(Loaded::Whole) => {
+                self.loaded += 1;
+                self.changed(index, db);
+                false
+            }
+            Ok(Loaded::Absent) => {
+                self.absent.insert(db, hash, key);
+                false
+            }
+            Ok(Loaded::Part(stored)) => {
+                let entry = entry_of(key, stored, access);
+                // What is to be removed is brought into memory for that.
+                if self.is_due(&entry) {
+                    return false;
+                }
+                self.part = Some(Box::new(Part { db, entry }));
+                true
+            }
+            Err(error) => {
+                self.has_later |= error.is_later();
+                self.backing_error.get_or_insert(error);
+                true
+            }
+        }
+    }
+
+    /// What there is of a key that is not in its table.
+    pub(super) fn part_of(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
+        let part = self.part.as_ref()?;
+        (part.db == db && part.entry.key() == key).then_some(&part.entry)
+    }
+}
