@@ -17,7 +17,14 @@
 # write-*        CPU of SETs pipelined 16 on a branch beside main (bar: 1.1), of
 #                keys that are new, of inherited ones (on a fresh branch, each for
 #                the first time), and of the same once more. `serving` is what
-#                clients wait for; with it `all` has what the archive does later
+#                clients wait for; with it `all` has what the archive does to take
+#                the keys into a batch. Main and branch take turns, part by part,
+#                each with keys of its own: who came second would find the other
+#                one's near the processor. Before each part the base is merged:
+#                else the merge that every fourth batch makes, of everything, would
+#                fall to one of them by chance. A branch's table grows from nothing
+#                while main's may have just done so, which depends on KEYS: that
+#                is not levelled out
 # diff-*         BRANCH DIFF of a branch with CHANGES changes beside 50 ms: with
 #                main as it was (quiet), and of two such branches after main has
 #                had BUSY more writes (beside); `first` the first time
@@ -36,7 +43,7 @@ READS=${READS:-5000}
 CHANGES=${CHANGES:-1000}
 CREATED=${CREATED:-50}
 BUSY=${BUSY:-$OPERATIONS}
-ROUNDS=${ROUNDS:-3}
+ROUNDS=${ROUNDS:-4}
 
 prepare_server
 launch server alcid
@@ -49,8 +56,7 @@ from resp import Client, bar, finish, median, percentile
 host, port, pid, folder = sys.argv[1:5]
 keys, operations, reads, changes, created, busy, rounds, own = map(int, sys.argv[5:13])
 main, rng = Client(host, port), random.Random(1)
-tick = os.sysconf("SC_CLK_TCK")
-reads, operations, changes = min(reads, keys // 2), min(operations, keys), min(changes, keys)
+reads, operations, changes = min(reads, keys // 2), min(operations, keys // 2), min(changes, keys)
 
 
 def key(n):
@@ -67,12 +73,13 @@ def cpu_seconds(name=None):
     """Of the server, or of its threads of a name."""
     total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/stat") as stat:
-            head, fields = stat.read().rsplit(")", 1)
-        if name is None or head.split("(", 1)[1] == name:
-            fields = fields.split()
-            total += int(fields[11]) + int(fields[12])
-    return total / tick
+        with open(f"/proc/{pid}/task/{task}/comm") as comm:
+            is_it = name is None or comm.read().strip() == name
+        if is_it:
+            # To the nanosecond; `stat` has hundredths of a second.
+            with open(f"/proc/{pid}/task/{task}/schedstat") as schedstat:
+                total += int(schedstat.read().split()[0])
+    return total / 1e9
 
 
 def newest():
@@ -101,10 +108,19 @@ def pipeline(client, commands, at_once=16):
             client.reply()
 
 
+def merge():
+    """Until the base is one run, but for two of one key."""
+    settle()
+    main.call("HISTORY.COMPACT")
+    for _ in range(2):
+        main.call("SET", "tick", time.time())
+        settle()
+
+
 def cpu_of(client, commands):
     """Microseconds of the server's CPU per command: of its serving threads, and
     of all, until the archive has it."""
-    settle()
+    merge()
     before, archive = cpu_seconds(), cpu_seconds("archive")
     pipeline(client, commands)
     serving = cpu_seconds() - before - (cpu_seconds("archive") - archive)
@@ -174,22 +190,25 @@ for depth in readers:
     print(f"GET through {depth} pipelined: first {cpu[0]:.2f} again {cpu[1]:.2f} us of CPU")
 
 # Writes, in turns.
+parts = ("new", "inherited", "again")
 places = {"main": [], "branch": []}
 for turn in range(rounds):
     create(f"write/{turn}")
-    targets = rng.sample(range(keys), operations)
     clients = {"main": main, "branch": on(f"write/{turn}")}
-    figures = {}
-    for place in rng.sample(list(clients), 2):
-        new = [Client.encode("SET", f"new:{turn}:{n:09d}", value % n) for n in range(operations)]
-        old = [Client.encode("SET", key(n), value % n) for n in targets]
-        figures[place] = [cpu_of(clients[place], part) for part in (new, old, old)]
-    for place in places:
-        places[place].append(figures[place])
-    pipeline(main, [Client.encode("DEL", f"new:{turn}:{n:09d}") for n in range(operations)])
+    targets = rng.sample(range(keys), 2 * operations)
+    commands = {}
+    for place, chosen in (("main", targets[:operations]), ("branch", targets[operations:])):
+        new = [Client.encode("SET", f"new:{turn}:{place}:{n:09d}", value % n) for n in range(operations)]
+        old = [Client.encode("SET", key(n), value % n) for n in chosen]
+        commands[place] = (new, old, old)
+        places[place].append([])
+    for at in range(len(parts)):
+        for place in sorted(places, reverse=(turn + at) % 2 == 0):
+            places[place][-1].append(cpu_of(clients[place], commands[place][at]))
+    pipeline(main, [Client.encode("DEL", f"new:{turn}:main:{n:09d}") for n in range(operations)])
     clients["branch"].socket.close()
     main.call("BRANCH", "DELETE", f"write/{turn}", "FORCE")
-for at, part in enumerate(("new", "inherited", "again")):
+for at, part in enumerate(parts):
     for which, name in enumerate(("serving", "all")):
         ours, other = (median([row[at][which] for row in places[place]]) for place in ("branch", "main"))
         print(f"SET {part:10} {name:8} branch {ours:.2f} main {other:.2f} us of CPU")

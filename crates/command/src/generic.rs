@@ -10,7 +10,7 @@ use crate::flags::{DENYOOM, FAST, Flags, LOADING, READONLY, STALE, WRITE, catego
 use crate::keys::{KeySpec, key_flags::*};
 use crate::scan;
 use crate::sort;
-use crate::spec::{CommandSpec, Family, Group, ScopeRule};
+use crate::spec::{CommandSpec, Family, Group, Known, ScopeRule};
 
 type Row = CommandSpec;
 
@@ -20,11 +20,11 @@ pub const FAMILY: Family = Family {
     group: Group::Generic,
     commands: &[
         Row::data("copy", -3, WRITE.with(DENYOOM), &[KeySpec::one(1, RO.with(ACCESS)), KeySpec::one(2, OW.with(UPDATE))], "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copies the value of a key to a new key.", copy),
-        Row::data("del", -2, WRITE, REMOVE, "1.0.0", "key [key ...]", "Deletes one or more keys.", del),
+        Row::data("del", -2, WRITE, REMOVE, "1.0.0", "key [key ...]", "Deletes one or more keys.", del).known(Known::Existence),
         // Alcid's own: what people type.
-        Row::data("delete", -2, WRITE, REMOVE, "1.0.0", "key [key ...]", "Deletes one or more keys, as DEL.", del),
+        Row::data("delete", -2, WRITE, REMOVE, "1.0.0", "key [key ...]", "Deletes one or more keys, as DEL.", del).known(Known::Existence),
         Row::data("dump", 2, READONLY, READ, "2.6.0", "key", "Returns a serialized representation of the value stored at a key.", dump_value),
-        Row::data("exists", -2, READONLY.with(FAST), LOOK_ALL, "1.0.0", "key [key ...]", "Determines whether one or more keys exist.", exists),
+        Row::data("exists", -2, READONLY.with(FAST), LOOK_ALL, "1.0.0", "key [key ...]", "Determines whether one or more keys exist.", exists).known(Known::Existence),
         Row::data("keys", 2, READONLY, &[], "1.0.0", "pattern", "Returns all key names that match a pattern.", keys).categories(category::DANGEROUS),
         Row::data("move", 3, WRITE.with(FAST), &[KeySpec::one(1, RW.with(ACCESS).with(DELETE))], "1.0.0", "key db", "Moves a key to another database.", move_key),
         Row::container("object", Flags(0), "2.2.3", "A container for object introspection commands.", OBJECT),
@@ -37,7 +37,7 @@ pub const FAMILY: Family = Family {
         Row::data("sort_ro", -2, READONLY, sort::READ_KEYS, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]", "Returns the sorted elements of a list, a set, or a sorted set.", sort::sort_ro).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
         Row::data("touch", -2, READONLY.with(FAST), LOOK_ALL, "3.2.1", "key [key ...]", "Returns the number of existing keys out of those specified after updating the time they were last accessed.", touch),
         Row::data("type", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Determines the type of value stored at a key.", type_of),
-        Row::data("unlink", -2, WRITE.with(FAST), REMOVE, "4.0.0", "key [key ...]", "Asynchronously deletes one or more keys.", del),
+        Row::data("unlink", -2, WRITE.with(FAST), REMOVE, "4.0.0", "key [key ...]", "Asynchronously deletes one or more keys.", del).known(Known::Existence),
     ],
 };
 

@@ -40,7 +40,7 @@ pub use ctx::{Block, Ctx, DataLimits, TimeoutReply, WaitFor};
 pub use error::{Error, Result};
 pub use keys::{Begin, Find, KeyRef, KeySpec};
 pub use reference::reference;
-pub use spec::{CommandSpec, Family, Group, Handler, Run, ScopeRule};
+pub use spec::{CommandSpec, Family, Group, Handler, Known, Run, ScopeRule};
 pub use string::mset_pairs;
 pub use table::{Command, Table, table};
 pub use when::{parse_when, time_named};

@@ -92,6 +92,21 @@ impl Group {
     }
 }
 
+/// What is known of a command's keys when its handler begins. What is not in
+/// memory costs the less the less has to be known of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Known {
+    /// What they hold: they are in memory.
+    Value,
+    /// Whether they exist, see [`keyspace::Txn::look_for`].
+    Existence,
+    /// Nothing: its handler sees to that, and needs to know no more than whether
+    /// they exist.
+    Nothing,
+    /// One of these, by the arguments, the command's name excluded.
+    ByArguments(fn(&[&[u8]]) -> Known),
+}
+
 /// A row of the command table.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandSpec {
@@ -108,9 +123,8 @@ pub struct CommandSpec {
     /// It has one key, its first argument; the others name elements of the
     /// collection there, and its reply depends on those elements alone.
     pub by_element: bool,
-    /// Its handler brings keys into memory itself, as far as it has to know what
-    /// they hold. Those of others are there before they begin.
-    pub loads_keys: bool,
+    /// What is known of its keys when its handler begins.
+    pub known: Known,
     /// ACL categories that flags and group do not imply.
     pub categories: Flags,
     /// The version of Redis that brought it; an Alcid command says `alcid 0.1`.
@@ -146,7 +160,7 @@ impl CommandSpec {
             keys,
             scope: if keys.is_empty() { ScopeRule::Sliced } else { ScopeRule::Keys },
             by_element: false,
-            loads_keys: false,
+            known: Known::Value,
             categories: Flags(0),
             since,
             syntax,
@@ -173,7 +187,7 @@ impl CommandSpec {
             keys: &[],
             scope: ScopeRule::Sliced,
             by_element: false,
-            loads_keys: false,
+            known: Known::Value,
             categories: Flags(0),
             since,
             syntax,
@@ -199,7 +213,7 @@ impl CommandSpec {
             keys: &[],
             scope: ScopeRule::Sliced,
             by_element: false,
-            loads_keys: false,
+            known: Known::Value,
             categories: Flags(0),
             since,
             syntax: "subcommand [argument …]",
@@ -223,10 +237,10 @@ impl CommandSpec {
         self
     }
 
-    /// The same row of a command whose handler brings keys into memory itself.
+    /// The same row of a command that needs to know less of its keys.
     #[must_use]
-    pub const fn loads_keys(mut self) -> CommandSpec {
-        self.loads_keys = true;
+    pub const fn known(mut self, known: Known) -> CommandSpec {
+        self.known = known;
         self
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::expire::deadline_from;
 use crate::flags::{DENYOOM, FAST, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 
@@ -156,7 +156,8 @@ pub const FAMILY: Family = Family {
             "key value [key value ...]",
             "Atomically creates or modifies the string values of one or more keys.",
             mset,
-        ),
+        )
+        .known(Known::Existence),
         Row::data(
             "msetnx",
             -3,
@@ -166,7 +167,8 @@ pub const FAMILY: Family = Family {
             "key value [key value ...]",
             "Atomically modifies the string values of one or more keys only when all keys don't exist.",
             msetnx,
-        ),
+        )
+        .known(Known::Existence),
         Row::data(
             "psetex",
             4,
@@ -177,7 +179,7 @@ pub const FAMILY: Family = Family {
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
             psetex,
         )
-        .loads_keys(),
+        .known(Known::Nothing),
         Row::data(
             "set",
             -3,
@@ -188,7 +190,7 @@ pub const FAMILY: Family = Family {
             "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
             set,
         )
-        .loads_keys(),
+        .known(Known::ByArguments(known_by_set)),
         Row::data(
             "setex",
             4,
@@ -199,7 +201,7 @@ pub const FAMILY: Family = Family {
             "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
             setex,
         )
-        .loads_keys(),
+        .known(Known::Nothing),
         Row::data(
             "setnx",
             3,
@@ -209,7 +211,8 @@ pub const FAMILY: Family = Family {
             "key value",
             "Set the string value of a key only when the key doesn't exist.",
             setnx,
-        ),
+        )
+        .known(Known::Existence),
         Row::data(
             "setrange",
             4,
@@ -327,14 +330,9 @@ fn set(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     }
     let options = SetOptions::parse(&args[2..], true)?;
     let mut deadline = options.deadline(ctx.tx.now_ms(), "set")?;
-    let looks =
-        options.get || options.keep_ttl || options.only_if_missing || options.only_if_present;
-    if looks {
-        fetch(ctx.tx, key)?;
-    }
     let old = if options.get { ctx.tx.string(key)?.map(<[u8]>::to_vec) } else { None };
-    let exists = looks && ctx.tx.contains(key);
-    let refused = (options.only_if_missing && exists) || (options.only_if_present && !exists);
+    let refused = (options.only_if_missing && ctx.tx.contains(key))
+        || (options.only_if_present && !ctx.tx.contains(key));
     if !refused {
         if options.keep_ttl {
             deadline = ctx.tx.deadline(key).flatten();
@@ -349,10 +347,17 @@ fn set(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     Ok(())
 }
 
-/// Brings a key into memory, for commands that are not spared it.
-fn fetch(tx: &mut Txn<'_>, key: &[u8]) -> Result {
-    tx.purge(key);
-    Ok(tx.check_backing()?)
+/// What SET has to know of its key.
+fn known_by_set(args: &[&[u8]]) -> Known {
+    let has_any = |words: [&str; 2]| {
+        args[2..].iter().any(|arg| words.iter().any(|word| crate::args::is_word(arg, word)))
+    };
+    match args.len() {
+        2 => Known::Nothing,
+        _ if has_any(["get", "keepttl"]) => Known::Value,
+        _ if has_any(["nx", "xx"]) => Known::Existence,
+        _ => Known::Nothing,
+    }
 }
 
 /// Sets the string and announces it. Nothing need be known of the key.
@@ -371,7 +376,8 @@ fn store_until(
     announce_expire: bool,
 ) -> Result {
     if announce_expire && deadline.is_some_and(|at| at <= tx.now_ms()) {
-        fetch(tx, key)?;
+        tx.look_for(key);
+        tx.check_backing()?;
         // Redis sets and then deletes; what remains is the same.
         if tx.delete(key) {
             tx.notify(class::GENERIC, "del", key);

@@ -2,11 +2,12 @@
 
 use std::sync::OnceLock;
 
+use keyspace::Txn;
 use smallvec::SmallVec;
 
 use crate::flags::{ADMIN, BLOCKING, FAST, Flags, MOVABLE_KEYS, PUBSUB, READONLY, WRITE, category};
 use crate::keys::{Begin, Find, KeyRef};
-use crate::spec::{CommandSpec, Family, Group, ScopeRule};
+use crate::spec::{CommandSpec, Family, Group, Known, ScopeRule};
 
 /// Every family, in the order of `docs/COMMANDS.md`.
 const FAMILIES: &[Family] = &[
@@ -101,6 +102,45 @@ impl Command {
         let mut keys = SmallVec::new();
         self.spec.keys.iter().for_each(|spec| spec.collect(argv, &mut keys));
         keys
+    }
+
+    /// The arguments; `argv` includes the name.
+    #[must_use]
+    pub fn arguments<'a>(&self, argv: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
+        let names = if self.full_name.contains('|') { 2 } else { 1 };
+        &argv[names.min(argv.len())..]
+    }
+
+    /// What is to be known of its keys before its handler runs with these words.
+    #[must_use]
+    pub fn known(&self, argv: &[&[u8]]) -> Known {
+        let mut known = self.spec.known;
+        while let Known::ByArguments(choose) = known {
+            known = choose(self.arguments(argv));
+        }
+        known
+    }
+
+    /// Finds out what is to be known of its keys. Answers whether anything is.
+    ///
+    /// # Panics
+    /// When the shard of one of them is not locked and there is a backing.
+    pub fn learn_keys(&self, txn: &mut Txn<'_>, argv: &[&[u8]]) -> bool {
+        let learn = match self.known(argv) {
+            Known::Value if self.spec.by_element => {
+                txn.look_at(argv[1], &argv[2..]);
+                return true;
+            }
+            Known::Value => Txn::purge,
+            Known::Existence => Txn::look_for,
+            Known::Nothing | Known::ByArguments(_) => return false,
+        };
+        if self.single_key {
+            learn(txn, argv[1]);
+        } else {
+            self.keys(argv).iter().for_each(|key| learn(txn, argv[key.index]));
+        }
+        true
     }
 
     /// First key, last key and step, as `COMMAND INFO` shows them.

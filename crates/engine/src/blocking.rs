@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::engine::Engine;
-use crate::execute::{arguments, borrow};
+use crate::execute::borrow;
 use crate::revisions::as_integer;
 use crate::session::Session;
 use crate::tracking::Invalidations;
@@ -469,7 +469,7 @@ impl Engine {
         let mut sink = FrameBuilder::new(waiter.resp3);
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
         let result = match readable {
-            Ok(()) => handler(&mut ctx, arguments(waiter.command, &argv), &mut sink),
+            Ok(()) => handler(&mut ctx, waiter.command.arguments(&argv), &mut sink),
             Err(error) => Err(error.into()),
         };
         let still_waits = ctx.block.is_some();

@@ -364,14 +364,8 @@ impl Engine {
     ) -> command::Result<Ran> {
         txn.count_reads(counts_reads(command));
         let before = txn.loaded();
-        if !command.spec.loads_keys {
-            if command.spec.by_element {
-                txn.look_at(argv[1], &argv[2..]);
-            } else if command.single_key {
-                txn.purge(argv[1]);
-            } else {
-                command.keys(argv).iter().for_each(|key| txn.purge(argv[key.index]));
-            }
+        let has_learnt = command.learn_keys(txn, argv);
+        if has_learnt {
             self.count_loading(session, before, txn);
             txn.check_backing()?;
             // In the middle of a command nothing can be put off.
@@ -379,9 +373,9 @@ impl Engine {
         }
         let mut ctx =
             Ctx { tx: txn, rng: &mut session.rng, limits: &live.data, can_block, block: None };
-        let ran = handler(&mut ctx, arguments(command, argv), reply);
+        let ran = handler(&mut ctx, command.arguments(argv), reply);
         let block = ctx.block;
-        if command.spec.loads_keys {
+        if !has_learnt {
             self.count_loading(session, before, txn);
         }
         ran?;
@@ -413,7 +407,7 @@ impl Engine {
         open: Option<&mut Txn<'_>>,
     ) -> command::Result<Outcome> {
         let handler = self.handler_of(command);
-        let args = arguments(command, argv);
+        let args = command.arguments(argv);
         let engine = self;
         handler(&mut Call { engine, session, command, args, reply, live, now_ms, open, told: None })
     }
@@ -541,7 +535,7 @@ enum Admitted {
 pub(crate) fn scope_in(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -> Scope {
     let mut rule = command.spec.scope;
     if let ScopeRule::ByArguments(choose) = rule {
-        rule = choose(arguments(command, argv));
+        rule = choose(command.arguments(argv));
     }
     match rule {
         ScopeRule::All => Scope::All,
@@ -621,12 +615,6 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
 
 fn shown(bytes: &[u8], max: usize) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
-}
-
-/// The words after the command's (and subcommand's) name.
-pub(crate) fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
-    let names = if command.full_name.contains('|') { 2 } else { 1 };
-    &argv[names.min(argv.len())..]
 }
 
 fn allowed_while_listening(command: &Command) -> bool {

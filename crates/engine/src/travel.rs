@@ -24,7 +24,7 @@ use crate::aside::{self, Aside};
 use crate::branch::no_tag;
 use crate::call::{Call, Handler};
 use crate::engine::{Engine, Live};
-use crate::execute::{Outcome, arguments, borrow, find, scope_in};
+use crate::execute::{Outcome, borrow, find, scope_in};
 use crate::past::{Past, PastError};
 use crate::session::Session;
 
@@ -250,7 +250,7 @@ impl Engine {
             }
         }
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
-        Some(handler(&mut ctx, arguments(command, argv), reply))
+        Some(handler(&mut ctx, command.arguments(argv), reply))
     }
 
     /// The state at a moment, all of it.
@@ -341,7 +341,7 @@ impl Engine {
         now_ms: u64,
         reply: &mut dyn Reply,
     ) -> Result<Outcome> {
-        let args = arguments(command, argv);
+        let args = command.arguments(argv);
         let (engine, open, told) = (self, None, None);
         let call = &mut Call { engine, session, command, args, reply, live, now_ms, open, told };
         Engine::read_for(call, moment.into(), command, argv)
@@ -376,7 +376,7 @@ fn read_in(
     command.keys(argv).iter().for_each(|key| txn.load(argv[key.index]));
     txn.check_backing()?;
     let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
-    handler(&mut ctx, arguments(command, argv), reply)
+    handler(&mut ctx, command.arguments(argv), reply)
 }
 
 /// Whether the reply depends on more than what a key holds: on how that is

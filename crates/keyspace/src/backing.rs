@@ -180,7 +180,8 @@ impl Backed {
     }
 
     fn forget_removal(&mut self, hash: u64, key: &[u8]) {
-        if self.removed.remove(hash, key).is_some() {
+        // Mostly it is empty, and a lookup would go through the motions.
+        if !self.removed.is_empty() && self.removed.remove(hash, key).is_some() {
             self.removed_bytes -= key.len();
         }
     }
@@ -493,25 +494,19 @@ impl Db {
         Ok(true)
     }
 
-    /// Whether a key exists that the table does not hold, as far as that can be
-    /// told at once; that it does, only if it has no deadline.
+    /// Whether a key exists that the table does not hold and that is not known to
+    /// be missing, as far as the backing can tell at once; that it does, only if
+    /// it has no deadline.
     pub(crate) fn presence(
         &self,
         hash: u64,
         key: &[u8],
         foreseen: Option<&Foreseen>,
     ) -> Option<bool> {
-        match &self.backed {
-            Some(backed) if !self.knows_missing(hash, key) => {
-                // What was changed here may stand here, whatever was inherited.
-                if !self.own.lacks(hash) {
-                    return None;
-                }
-                let presence = foreseen.and_then(|it| it.presence(self.space, hash, key));
-                presence.or_else(|| backed.backing.presence(self.space, hash, key))
-            }
-            _ => Some(false),
-        }
+        // What was changed here may stand here, whatever was inherited.
+        let backed = self.backed.as_ref().filter(|_| self.own.lacks(hash))?;
+        let presence = foreseen.and_then(|it| it.presence(self.space, hash, key));
+        presence.or_else(|| backed.backing.presence(self.space, hash, key))
     }
 
     /// Whether a key without an entry can be overwritten on somebody's word that

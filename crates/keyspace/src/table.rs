@@ -191,6 +191,13 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         self.find(hash, |element| element.key() == key)
     }
 
+    /// An element that probably has this hash, if there is any. No element has
+    /// been looked at for that.
+    #[must_use]
+    pub fn near(&self, hash: u64) -> Option<&T> {
+        self.find(hash, |_| true)
+    }
+
     /// The element with this key, to change. Its key must stay.
     #[must_use]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
@@ -234,9 +241,12 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         }
         let seed = self.seed;
         let elements = self.segments[index].elements.get_mut();
-        let before = elements.allocation_size();
+        let before = (elements.len() == elements.capacity()).then(|| elements.allocation_size());
         elements.insert_unique(spread(hash), element, |e| spread(hash_under(seed, e.key())));
-        self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
+        // It grows only where it was full.
+        if let Some(before) = before {
+            self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
+        }
         self.len += 1;
     }
 
@@ -409,8 +419,10 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         let (depth, prefix) = (segment.depth, segment.prefix);
         let rehash = |e: &T| spread(hash_under(seed, e.key()));
         let old = take(&mut segment.elements);
-        let mut low = HashTable::with_capacity(old.len() / 2);
-        let mut high = HashTable::with_capacity(old.len() / 2);
+        // About as many as a smaller allocation holds: one of the two would be
+        // moved at once, and the other soon.
+        let mut low = HashTable::with_capacity(E::LEN_MAX);
+        let mut high = HashTable::with_capacity(E::LEN_MAX);
         for element in old {
             let hash = hash_under(seed, element.key());
             let goes_high = (hash << skip_bits) >> (64 - depth) & 1 == 1;

@@ -98,7 +98,7 @@ pub struct Txn<'t> {
     is_patient: bool,
     /// One of these was met although it is not.
     has_later: bool,
-    absent: load::Absent,
+    unread: load::Unread,
     /// The one key of which it sees only a part, see [`Txn::look_at`].
     part: Option<Box<part::Part>>,
     /// Keys brought into memory.
@@ -199,7 +199,7 @@ impl<'t> Txn<'t> {
             backing_error: None,
             is_patient: true,
             has_later: false,
-            absent: load::Absent::default(),
+            unread: load::Unread::default(),
             part: None,
             loaded: 0,
         }
@@ -407,8 +407,17 @@ impl<'t> Txn<'t> {
         self.insert(self.db, entry, revision);
     }
 
-    /// Removes a key; answers whether it existed.
+    /// Removes a key; answers whether it existed. After [`Txn::look_for`] it need
+    /// not be in memory.
     pub fn delete(&mut self, key: &[u8]) -> bool {
+        if self.is_unread(self.db, key) {
+            let deleted = self.delete_unread(key);
+            let is_deleted = deleted.is_ok();
+            deleted.err().into_iter().for_each(|error| {
+                self.backing_error.get_or_insert(error);
+            });
+            return is_deleted;
+        }
         self.purge(key);
         self.remove(key, Cause::Client)
     }

@@ -11,6 +11,9 @@ const KEYS: u64 = 40;
 /// Changes below this make a key a string without a look at what it is.
 const OVERWRITES: u64 = 70;
 
+/// Those below this need to know whether the key exists, and no more.
+const EXISTENCE: u64 = 130;
+
 /// One change. Which it is depends on the numbers.
 #[derive(Debug)]
 pub struct Change {
@@ -46,7 +49,12 @@ impl Change {
     }
 
     pub fn delete(db: DbIndex, key: &[u8]) -> Change {
-        Change::of(100, db, key, b"")
+        Change::of(140, db, key, b"")
+    }
+
+    /// Removes a key of which only that it exists need be known.
+    pub fn delete_unread(db: DbIndex, key: &[u8]) -> Change {
+        Change { other: b"none".to_vec(), ..Change::of(120, db, key, b"") }
     }
 
     pub fn expire(db: DbIndex, key: &[u8], expires: bool) -> Change {
@@ -83,25 +91,45 @@ fn element(rng: &mut SeededRng) -> Vec<u8> {
     vec![b'a' + rng.below(20) as u8; len]
 }
 
-/// Makes changes, in one transaction.
-pub fn make(changes: &[Change], txn: &mut Txn<'_>) {
+/// Makes changes, in one transaction. Answers which keys existed, where it asked.
+pub fn make(changes: &[Change], txn: &mut Txn<'_>) -> Vec<bool> {
+    let mut existed = Vec::new();
     for Change { what, n, db, key, other, a, b } in changes {
         let (db, now_ms) = (*db, txn.now_ms());
         let to_db = (db + *n as DbIndex) % DATABASES;
-        txn.select(to_db);
-        txn.purge(other);
         txn.select(db);
         let deadline = (*n == 0).then_some(now_ms + 400);
         if *what < OVERWRITES {
             txn.overwrite(key, a, deadline).expect("the archive can be read");
             continue;
         }
+        if *what < EXISTENCE {
+            for key in [key, other] {
+                txn.look_for(key);
+            }
+            txn.check_backing().expect("the archive can be read");
+            let exists = txn.contains(key);
+            existed.extend([exists, txn.contains(other)]);
+            match n {
+                0 => _ = txn.delete(other),
+                1..4 if exists => txn.overwrite(key, a, None).expect("it is known"),
+                1..4 => {}
+                4 if !exists => txn.overwrite(key, b, deadline).expect("it is known"),
+                4 => {}
+                _ => existed.push(txn.delete(key)),
+            }
+            // What was found out before does not count any more.
+            existed.push(txn.contains(key));
+            txn.purge(key);
+            existed.push(txn.contains(key));
+            continue;
+        }
         txn.purge(key);
         txn.check_backing().expect("the archive can be read");
         // Commands of another type than the key's change nothing.
         match what {
-            0..=99 => txn.set_string(key, a, deadline),
-            100..=159 => _ = txn.delete(key),
+            130..=139 => txn.set_string(key, a, deadline),
+            140..=159 => _ = txn.delete(key),
             160..=189 => _ = txn.rename(key, to_db, other),
             190..=209 => _ = txn.set_deadline(key, deadline),
             210..=249 => {
@@ -136,4 +164,5 @@ pub fn make(changes: &[Change], txn: &mut Txn<'_>) {
             _ => txn.swap(db, (db + 1) % DATABASES),
         }
     }
+    existed
 }

@@ -293,6 +293,34 @@ fn to_overwrite_takes_no_look_into_the_archive() {
 }
 
 #[test]
+fn to_remove_takes_no_look_into_the_archive() {
+    let folder = temp_dir();
+    let mut world = still(&folder);
+    fill(&mut world, MAIN, b"old");
+    let dev = world.fork(MAIN);
+    let two = world.fork(dev);
+    let meanwhile: Vec<Change> = (0..20).map(|n| Change::set(0, &name(n), b"main")).collect();
+    world.change(MAIN, &meanwhile);
+    for branch in [two, dev] {
+        let unloaded = world.unloaded(branch);
+        // Inherited keys, and some that never were.
+        (0..60).step_by(2).for_each(|n| {
+            world.change(branch, &[Change::delete_unread(0, &name(n))]);
+        });
+        // Each left by being removed, none by being brought into memory.
+        assert_eq!(world.unloaded(branch), unloaded - 20);
+        (0..60).step_by(4).for_each(|n| world.change(branch, &[Change::set(0, &name(n), b"own")]));
+    }
+    assert_eq!(world.base().revision(), Revision::ZERO, "nobody has waited for it");
+    // What began with a branch knows what that one had.
+    let three = world.fork(dev);
+    (0..60).step_by(3).for_each(|n| world.change(dev, &[Change::delete_unread(0, &name(n))]));
+    world.follow();
+    (0..60).for_each(|n| world.change(three, &[Change::delete_unread(0, &name(n))]));
+    check(&mut world);
+}
+
+#[test]
 fn what_became_of_a_parents_key_does_not_tell_what_it_was() {
     let folder = temp_dir();
     let mut world = still(&folder);

@@ -250,14 +250,14 @@ impl World {
             live.look_ahead(changes[0].db(), &keys, &mut buffers);
         }
         let mut txn = Txn::begin(live, &Scope::All, &journal, &mut buffers, self.options());
-        make(changes, &mut txn);
+        let existed = make(changes, &mut txn);
         let written = txn.finish().written;
         let effects = buffers.effects().to_vec();
         live.check().expect("what is counted agrees");
         let same = Same(written);
         let model = &self.model[&branch];
         let mut txn = Txn::begin(model, &Scope::All, &same, &mut buffers, self.options());
-        make(changes, &mut txn);
+        assert_eq!(make(changes, &mut txn), existed, "what it finds out is so");
         assert_eq!(txn.finish().written, written, "the model changes too");
         assert_eq!(buffers.effects(), effects, "the record tells what was there");
         self.buffers = buffers;
@@ -412,6 +412,11 @@ impl World {
     pub fn forget_removals(&self) {
         let upto = self.base().revision();
         self.live.values().for_each(|live| live.forget_removals(upto));
+    }
+
+    /// Keys of a branch that are not in memory.
+    pub fn unloaded(&self, branch: BranchId) -> u64 {
+        self.live[&branch].unloaded()
     }
 
     /// main, and the other branches that there are.

@@ -155,7 +155,7 @@ impl Harness {
             Txn::begin(keyspace, &scope, journal, buffers, options)
         };
         tx.select(self.db);
-        command.keys(argv).iter().for_each(|key| tx.purge(argv[key.index]));
+        command.learn_keys(&mut tx, argv);
         let mut sink = FrameBuilder::new(self.resp3);
         let mut ctx = Ctx {
             tx: &mut tx,
@@ -164,7 +164,7 @@ impl Harness {
             can_block: self.can_block,
             block: None,
         };
-        let result = handler(&mut ctx, arguments(command, argv), &mut sink);
+        let result = handler(&mut ctx, command.arguments(argv), &mut sink);
         self.blocked = ctx.block;
         let finished = tx.finish();
         let mut replies = sink.finish();
@@ -194,7 +194,7 @@ impl Harness {
             let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
             let Ok((command, handler)) = find(&argv) else { continue };
             tx.select(*db);
-            command.keys(&argv).iter().for_each(|key| tx.purge(argv[key.index]));
+            command.learn_keys(&mut tx, &argv);
             let mut sink = FrameBuilder::new(self.resp3);
             let mut ctx = Ctx {
                 tx: &mut tx,
@@ -203,7 +203,7 @@ impl Harness {
                 can_block: false,
                 block: None,
             };
-            let result = handler(&mut ctx, arguments(command, &argv), &mut sink);
+            let result = handler(&mut ctx, command.arguments(&argv), &mut sink);
             assert_eq!(sink.finish().len(), usize::from(result.is_ok()), "replies of {argv:?}");
         }
         let written = tx.finish().written;
@@ -288,7 +288,7 @@ impl Harness {
     fn scope(&self, command: &Command, argv: &[&[u8]]) -> Scope {
         let mut rule = command.spec.scope;
         while let ScopeRule::ByArguments(choose) = rule {
-            rule = choose(arguments(command, argv));
+            rule = choose(command.arguments(argv));
         }
         let keys = command.keys(argv);
         match rule {
@@ -412,11 +412,6 @@ fn find(argv: &[&[u8]]) -> Result<(&'static Command, Handler), String> {
         Run::Data(handler) => Ok((command, handler)),
         _ => panic!("{argv:?} is not on data"),
     }
-}
-
-/// The words after the command's (and subcommand's) name.
-fn arguments<'a>(command: &Command, argv: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
-    &argv[if command.full_name.contains('|') { 2 } else { 1 }..]
 }
 
 fn options(now_ms: u64, limits: &EncodingLimits, event_classes: u32) -> TxnOptions<'_> {

@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use base::DbIndex;
-use command::{Command, Run};
+use command::{Command, KeyRef, Known, Run};
 use keyspace::{Buffers, Scope, Txn};
 
 use super::{LiveBranch, Seat};
@@ -37,15 +37,16 @@ impl Engine {
         match (command.spec.run, &session.multi) {
             (Run::Data(_), None) => !self.is_settled(branch) && self.looks_at_all(command, argv),
             (Run::Engine, None) if command.full_name == "watch" => {
-                let keys = argv[1..].iter().map(|key| (session.db, *key));
+                let keys = argv[1..].iter().map(|key| (session.db, *key, Known::Value));
                 !self.brings_in(branch, live, now_ms, &keys.collect::<Vec<_>>())
             }
             (Run::Engine, Some(_)) if matches!(&*command.full_name, "exec" | "whatif") => {
-                self.is_too_early_for_exec(session, branch, live, now_ms)
+                self.is_too_early_for_exec(session, branch, live, command, now_ms)
             }
             (Run::Engine, None) if command.full_name == "whatif" => {
                 let named = command.keys(argv);
-                let keys: Vec<_> = named.iter().map(|it| (session.db, argv[it.index])).collect();
+                let value = |key: &KeyRef| (session.db, argv[key.index], Known::Value);
+                let keys: Vec<_> = named.iter().map(value).collect();
                 // What names no key may look at all.
                 keys.is_empty() && !self.is_settled(branch)
                     || !self.brings_in(branch, live, now_ms, &keys)
@@ -60,10 +61,13 @@ impl Engine {
         session: &Session,
         branch: &LiveBranch,
         live: &Live,
+        command: &Command,
         now_ms: u64,
     ) -> bool {
-        let mut keys: Vec<(DbIndex, &[u8])> =
-            session.watched.iter().map(|it| (it.db, &it.key[..])).collect();
+        // To try a command is to look at what it changes.
+        let looks = command.full_name != "exec";
+        let mut keys: Vec<(DbIndex, &[u8], Known)> =
+            session.watched.iter().map(|it| (it.db, &it.key[..], Known::Value)).collect();
         for queued in session.multi.iter().flat_map(|multi| &multi.queue) {
             let argv = borrow(&queued.argv);
             if matches!(queued.command.spec.run, Run::Data(_)) {
@@ -71,7 +75,9 @@ impl Engine {
                     return true;
                 }
                 let named = queued.command.keys(&argv);
-                keys.extend(named.iter().map(|key| (session.db, &queued.argv[key.index][..])));
+                let known = if looks { Known::Value } else { queued.command.known(&argv) };
+                let of = |key: &KeyRef| (session.db, &queued.argv[key.index][..], known);
+                keys.extend(named.iter().map(of));
             }
         }
         !self.brings_in(branch, live, now_ms, &keys)
@@ -94,21 +100,27 @@ impl Engine {
         !needs_nothing && !matches!(self.scope(command, argv), Scope::Shards(_))
     }
 
-    /// Brings keys into memory; answers whether none takes long. What cannot be
-    /// read is for the command itself to report.
+    /// Brings keys into memory as far as what is to be known of them needs that;
+    /// answers whether none takes long. What cannot be read is for the command
+    /// itself to report.
     fn brings_in(
         &self,
         branch: &LiveBranch,
         live: &Live,
         now_ms: u64,
-        keys: &[(DbIndex, &[u8])],
+        keys: &[(DbIndex, &[u8], Known)],
     ) -> bool {
-        let shards = keys.iter().map(|(_, key)| branch.keyspace.shard_of(key)).collect();
+        let shards = keys.iter().map(|(_, key, _)| branch.keyspace.shard_of(key)).collect();
         let (scope, mut buffers) = (Scope::Shards(shards), Buffers::default());
         let options = self.txn_options(live, now_ms, false);
         let mut txn = Txn::begin(&branch.keyspace, &scope, &Unchanged, &mut buffers, options);
         txn.set_patience(false);
-        keys.iter().for_each(|(db, key)| txn.load_in(*db, key));
+        for (db, key, known) in keys {
+            match known {
+                Known::Value | Known::ByArguments(_) => txn.load_in(*db, key),
+                Known::Existence | Known::Nothing => txn.look_for_in(*db, key),
+            }
+        }
         let has_later = txn.has_later();
         txn.finish();
         !has_later

@@ -6,7 +6,7 @@ use command::{Command, Result};
 
 use super::{Asked, Report, Step, frame_of, sink};
 use crate::call::Call;
-use crate::execute::{Outcome, arguments};
+use crate::execute::Outcome;
 
 const ONLY_LOOK: &[&str] = &[
     "at",
@@ -42,7 +42,7 @@ pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Res
         engine,
         session: &mut *call.session,
         command: step.command,
-        args: arguments(step.command, &step.argv),
+        args: step.command.arguments(&step.argv),
         reply: &mut sink,
         live: call.live,
         now_ms: call.now_ms,

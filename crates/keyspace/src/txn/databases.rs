@@ -40,7 +40,7 @@ impl Txn<'_> {
             self.recorder.throw_away_db(flushed);
             self.changed.note_whole(db);
         }
-        self.absent.clear();
+        self.unread.clear();
     }
 
     /// Puts another keyspace's content in the place of this one's. Nothing is
@@ -94,7 +94,7 @@ impl Txn<'_> {
             shard.last_swap = revision;
             shard.swap(a, b);
         }
-        self.absent.clear();
+        self.unread.clear();
         self.keyspace.assume_used();
         // What is to be recounted at the end has changed places too.
         self.changed.swap(a, b);
@@ -143,7 +143,7 @@ impl Txn<'_> {
             self.shard_mut(index).put_back(db, space, revision, fresh);
         }
         self.changed.note_whole(db);
-        self.absent.clear();
+        self.unread.clear();
         Ok(())
     }
 

@@ -7,35 +7,38 @@ use smallvec::SmallVec;
 
 use super::{Txn, access_clock};
 use crate::backing::BackingError;
+use crate::effect::{Cause, Effect};
 use crate::shard::Db;
 
-/// Keys that the backing said it does not have, by database and hash, so that
-/// a transaction asks for each only once. Mostly there is one.
+/// Of keys that were asked for in a backing and are not in memory, whether they
+/// exist, by database and hash, so that a transaction asks for each only once.
+/// Mostly there is one. An entry, and a removal that is remembered, know better.
 #[derive(Default)]
-pub(super) struct Absent {
-    first: Option<(DbIndex, u64, SmallVec<[u8; 32]>)>,
-    others: BTreeMap<(DbIndex, u64), Box<[u8]>>,
+pub(super) struct Unread {
+    first: Option<(DbIndex, u64, SmallVec<[u8; 32]>, bool)>,
+    others: BTreeMap<(DbIndex, u64), (Box<[u8]>, bool)>,
 }
 
-impl Absent {
+impl Unread {
     /// To be called when databases change as a whole.
     pub(super) fn clear(&mut self) {
-        *self = Absent::default();
+        *self = Unread::default();
     }
 
-    pub(super) fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8]) {
+    pub(super) fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8], exists: bool) {
         match self.first {
-            None => self.first = Some((db, hash, SmallVec::from_slice(key))),
-            Some(_) => drop(self.others.insert((db, hash), key.into())),
+            None => self.first = Some((db, hash, SmallVec::from_slice(key), exists)),
+            Some(_) => drop(self.others.insert((db, hash), (key.into(), exists))),
         }
     }
 
-    pub(super) fn contains(&self, db: DbIndex, hash: u64, key: &[u8]) -> bool {
-        let is_first = |(of, known, name): &(DbIndex, u64, SmallVec<[u8; 32]>)| {
-            (*of, *known) == (db, hash) && **name == *key
-        };
-        self.first.as_ref().is_some_and(is_first)
-            || self.others.get(&(db, hash)).is_some_and(|known| **known == *key)
+    pub(super) fn get(&self, db: DbIndex, hash: u64, key: &[u8]) -> Option<bool> {
+        let (of, known, name, exists) = self.first.as_ref()?;
+        if (*of, *known) == (db, hash) && **name == *key {
+            return Some(*exists);
+        }
+        let (name, exists) = self.others.get(&(db, hash))?;
+        (**name == *key).then_some(*exists)
     }
 }
 
@@ -60,7 +63,7 @@ impl Txn<'_> {
             return;
         }
         let (index, hash) = self.keyspace.locate(key);
-        if self.absent.contains(db, hash, key) {
+        if self.unread.get(db, hash, key) == Some(false) {
             return;
         }
         let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
@@ -72,13 +75,96 @@ impl Txn<'_> {
                 self.changed(index, db);
             }
             Ok(None) => {
-                self.absent.insert(db, hash, key);
+                self.unread.insert(db, hash, key, false);
             }
             Err(error) => {
                 self.has_later |= error.is_later();
                 self.backing_error.get_or_insert(error);
             }
         }
+    }
+
+    /// Finds out whether a key of the current database exists, and removes it if
+    /// its deadline has passed. Mostly it need not be brought into memory for
+    /// that; [`Txn::contains`], [`Txn::overwrite`] and [`Txn::delete`] is all that
+    /// may be done with it then. Errors as of [`Txn::load`].
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn look_for(&mut self, key: &[u8]) {
+        if !self.is_told(self.db, key) {
+            self.purge(key);
+        }
+    }
+
+    /// As [`Txn::look_for`] in another database than the current one, whatever
+    /// the key's deadline is.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn look_for_in(&mut self, db: DbIndex, key: &[u8]) {
+        if !self.is_told(db, key) {
+            self.load_in(db, key);
+        }
+    }
+
+    /// Whether a key is not in memory, and it can be told at once whether it
+    /// exists; this is remembered.
+    fn is_told(&mut self, db: DbIndex, key: &[u8]) -> bool {
+        self.part = None;
+        if !self.keyspace.is_backed() {
+            return false;
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        let part = &self.shard(index).dbs[usize::from(db)];
+        if part.table.get(hash, key).is_some() {
+            return false;
+        }
+        let Some(exists) = self.told(db, part, hash, key) else { return false };
+        self.unread.insert(db, hash, key, exists);
+        true
+    }
+
+    /// Whether a key exists that has no entry, as far as that can be told at
+    /// once; that it does, only if it has no deadline.
+    fn told(&self, db: DbIndex, part: &Db, hash: u64, key: &[u8]) -> Option<bool> {
+        if part.knows_missing(hash, key) {
+            return Some(false);
+        }
+        self.unread
+            .get(db, hash, key)
+            .or_else(|| part.presence(hash, key, self.recorder.buffers.foreseen.as_deref()))
+    }
+
+    /// Whether a key is known to stand in the backing only. Who learns so depends
+    /// on what made its space: it is no newer.
+    pub(super) fn is_unread(&self, db: DbIndex, key: &[u8]) -> bool {
+        if self.unread.first.is_none() {
+            return false;
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        let shard = self.shard(index);
+        let part = &shard.dbs[usize::from(db)];
+        let is_unread = self.unread.get(db, hash, key) == Some(true)
+            && part.table.get(hash, key).is_none()
+            && !part.knows_missing(hash, key);
+        if is_unread {
+            self.see(part.space.born.max(shard.last_swap));
+        }
+        is_unread
+    }
+
+    /// Removes a key that is known to stand in the backing only.
+    pub(super) fn delete_unread(&mut self, key: &[u8]) -> Result<(), BackingError> {
+        let (index, hash) = self.keyspace.locate(key);
+        let db = self.db;
+        self.shard_mut(index).dbs[usize::from(db)].supersede()?;
+        let revision = self.note(key, true, &Effect::Delete(Cause::Client));
+        self.changed(index, db);
+        let shard = self.shard_mut(index);
+        shard.note_removal(revision);
+        shard.dbs[usize::from(db)].note_removed(hash, key, revision);
+        Ok(())
     }
 
     /// Finds out whether a key of the current database exists that has no entry
@@ -91,10 +177,7 @@ impl Txn<'_> {
         key: &[u8],
     ) -> Result<Option<bool>, BackingError> {
         let part = &self.shard(index).dbs[usize::from(self.db)];
-        if !part.is_backed() || self.absent.contains(self.db, hash, key) {
-            return Ok(Some(false));
-        }
-        if let Some(existed) = part.presence(hash, key, self.recorder.buffers.foreseen.as_deref()) {
+        if let Some(existed) = self.told(self.db, part, hash, key) {
             return Ok(Some(existed));
         }
         self.load(key);
@@ -202,6 +285,6 @@ impl Txn<'_> {
 
     /// Whether a key that is not in its table is known not to exist.
     pub(super) fn is_absent(&self, db: DbIndex, part: &Db, hash: u64, key: &[u8]) -> bool {
-        part.knows_missing(hash, key) || self.absent.contains(db, hash, key)
+        part.knows_missing(hash, key) || self.unread.get(db, hash, key) == Some(false)
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Part {
 impl Txn<'_> {
     /// As [`Txn::purge`], for a command that looks at no elements of a collection
     /// but those of these names. A large one that is not in memory stays where it
-    /// is, and until the next key is brought into memory the transaction sees
+    /// is, and until the next key is asked for the transaction sees
     /// that part of it: enough to read these elements, and nothing else.
     ///
     /// # Panics
@@ -31,7 +31,7 @@ impl Txn<'_> {
     fn load_part(&mut self, key: &[u8], names: &[&[u8]]) -> bool {
         let (index, hash) = self.keyspace.locate(key);
         let db = self.db;
-        if self.absent.contains(db, hash, key) {
+        if self.unread.get(db, hash, key) == Some(false) {
             return false;
         }
         let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
@@ -44,7 +44,7 @@ impl Txn<'_> {
                 false
             }
             Ok(Loaded::Absent) => {
-                self.absent.insert(db, hash, key);
+                self.unread.insert(db, hash, key, false);
                 false
             }
             Ok(Loaded::Part(stored)) => {

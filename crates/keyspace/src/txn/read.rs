@@ -59,10 +59,13 @@ impl Txn<'_> {
         self.counted(self.found(self.db, key), key).map(value_of)
     }
 
-    /// Whether a key exists. Not an access.
+    /// Whether a key exists, which after [`Txn::look_for`] need not be in memory.
+    /// Not an access.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.look(key).is_some()
+        let exists = self.is_unread(self.db, key) || self.found(self.db, key).is_some();
+        self.count(exists, key);
+        exists
     }
 
     /// The string at a key. `None` when there is no key.
@@ -209,17 +212,21 @@ impl Txn<'_> {
         self.counted(self.live_in(self.db, key), key)
     }
 
-    /// Counts a read as a hit or a miss.
     fn counted<'e>(&self, entry: Option<&'e Entry<Value>>, key: &[u8]) -> Option<&'e Entry<Value>> {
+        self.count(entry.is_some(), key);
+        entry
+    }
+
+    /// Counts a read as a hit or a miss.
+    fn count(&self, is_hit: bool, key: &[u8]) {
         if self.reads.are_counted {
-            if entry.is_some() {
+            if is_hit {
                 self.reads.hits.set(self.reads.hits.get() + 1);
             } else {
                 self.reads.misses.set(self.reads.misses.get() + 1);
                 self.notify(class::KEY_MISS, "keymiss", key);
             }
         }
-        entry
     }
 
     fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
