@@ -40,7 +40,7 @@ pub enum BackupError {
     Damaged { path: PathBuf, what: String },
     #[error(
         "{} is damaged: {what}; only the history up to revision {last} needs it: make the backup without the \
-         history (NOHISTORY, `alcid backup --no-history`), or let go of it with HISTORY.COMPACT BEFORE r:{last}",
+         history (NOHISTORY, `alcid backup --no-history`), or let go of it with HISTORY.COMPACT BEFORE a later one",
         path.display()
     )]
     DamagedHistory { path: PathBuf, what: String, last: Revision },

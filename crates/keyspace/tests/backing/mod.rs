@@ -95,7 +95,7 @@ fn part_of(value: &Value, names: &[&[u8]]) -> Option<Value> {
             hash.set(b"another", b"", &limits);
             for name in names {
                 whole.get(name).into_iter().for_each(|value| {
-                    hash.set(name, &value.to_vec(), &limits);
+                    hash.set(name, value, &limits);
                 });
             }
             Value::Hash(hash)
