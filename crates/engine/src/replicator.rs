@@ -29,6 +29,18 @@ pub trait Replicator: Journal {
         self.append(revision, time_ms, db, effects);
     }
 
+    /// As [`Replicator::append_on`], without a copy where a log keeps them.
+    fn append_shared_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &Arc<Vec<u8>>,
+    ) {
+        self.append_on(branch, revision, time_ms, db, effects);
+    }
+
     /// Whether replies that depend on `revision` may leave.
     fn is_committed(&self, revision: Revision) -> bool;
 

@@ -352,7 +352,7 @@ fn transactions_v3() -> Transactions {
     let large: Vec<u8> = (0..1500u32).map(|at| (at * at % 251) as u8).collect();
     let mut transactions = transactions_v2();
     transactions.extend([
-        (Compression::None, (1, 2), vec![new_key("large"), effect(4, &[&text(&large)])]),
+        (Compression::None, (0, 2), vec![new_key("large"), effect(4, &[&text(&large)])]),
         (Compression::None, (0, 3), vec![new_key("small"), effect(4, &[&text(b"v")])]),
         (Compression::Zstd, (0, 0), vec![new_key("packed"), effect(4, &[&text(&[b'p'; 1500])])]),
     ]);
