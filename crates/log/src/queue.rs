@@ -253,6 +253,8 @@ impl Queue {
         Revision(self.reserved.load(Ordering::Relaxed))
     }
 
+    /// Answers whether the writer sleeps and is to be [woken](Queue::wake_writer)
+    /// soon; where there is much to write, that is done here.
     pub(crate) fn append(
         &self,
         revision: Revision,
@@ -260,7 +262,7 @@ impl Queue {
         handed: Handed<'_>,
         concern: Concern,
         clock: &dyn Clock,
-    ) {
+    ) -> bool {
         let effects = handed.bytes();
         let ready = || {
             if is_large(effects.len(), self.part_bytes_max) {
@@ -278,7 +280,7 @@ impl Queue {
             state.early_bytes += record.len();
             let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
-            return;
+            return false;
         }
         if state.batch.count == 0 {
             state.oldest_ns = clock.monotonic_ns();
@@ -309,8 +311,19 @@ impl Queue {
         }
         self.appended.store(state.next - 1, Ordering::Release);
         drop(times);
-        let wakes = state.wants_first || state.is_much();
-        if wakes {
+        if state.is_much() {
+            state.wants_first = false;
+            drop(state);
+            self.wake.notify_one();
+            return false;
+        }
+        state.wants_first
+    }
+
+    /// Wakes the writer if it sleeps though there is something to write.
+    pub(crate) fn wake_writer(&self) {
+        let mut state = self.state.lock();
+        if state.wants_first && state.batch.count > 0 {
             state.wants_first = false;
             drop(state);
             self.wake.notify_one();
@@ -396,6 +409,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use base::{BranchId, ManualClock};
 
     use super::*;
@@ -426,6 +441,36 @@ mod tests {
         let (mut batch, mut held) = (Batch::default(), VecDeque::new());
         assert!(!queue.take(&mut batch, &mut held));
         assert_eq!((batch.first, batch.count, held.len()), (Revision(5), 2, 0));
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_is_woken_by_who_appended() {
+        let queue = Queue::new(Revision(1), Times::default(), PART_BYTES_MAX);
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        let (taken, batches) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+                while !queue.wait(true, Duration::from_secs(1 << 20)) {
+                    queue.take(&mut batch, &mut held);
+                    taken.send(batch.first.0 + u64::from(batch.count)).expect("somebody listens");
+                }
+            });
+            // Until then it meets what is appended before it goes to sleep.
+            let slept = (1..).find(|&revision| {
+                std::thread::yield_now();
+                let a = Handed::Lent(b"a");
+                queue.append(Revision(revision), &header, a, Concern::UNASKED, &clock)
+            });
+            queue.wake_writer();
+            let next = slept.expect("it sleeps at last") + 1;
+            // Longer than any wait for a processor.
+            let ends = || batches.recv_timeout(Duration::from_secs(60)).ok();
+            let was_taken = std::iter::from_fn(ends).any(|end| end == next);
+            queue.close();
+            assert!(was_taken);
+        });
     }
 
     #[test]
