@@ -108,8 +108,7 @@ impl Engine {
         }
         self.tell(told, revision);
         if !self.blocking.is_empty() {
-            let effects = buffers.effects().to_vec();
-            self.serve_waiters(branch, buffers.first_db(), &effects);
+            self.serve_waiters(branch, buffers.first_db(), buffers.effects());
         }
     }
 }

@@ -29,6 +29,18 @@ pub trait Replicator: Journal {
         self.append(revision, time_ms, db, effects);
     }
 
+    /// As [`Replicator::append_on`], without a copy where a log keeps them.
+    fn append_shared_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &Arc<Vec<u8>>,
+    ) {
+        self.append_on(branch, revision, time_ms, db, effects);
+    }
+
     /// Lets what was appended be written, where no reply waits for that. To be
     /// called soon afterwards, with no lock held and the client answered: it may
     /// wake a thread, which takes longer than many a command.

@@ -24,7 +24,7 @@ use crate::value::Value;
 use crate::warm::Foreseen;
 
 pub use asking::{Backing, BackingError, Found, Knowing, Stored, Wanted};
-pub(crate) use part::Loaded;
+pub(crate) use part::{Asked, Loaded};
 
 /// Bits of a key's hash that choose its bucket, the shard's included.
 const BUCKET_BITS: u32 = 16;
@@ -99,8 +99,6 @@ pub(crate) struct Backed {
     /// Whether removals are remembered even while everything is loaded, since
     /// keys are evicted now and then.
     evicts: bool,
-    /// Elements that were read of collections which stayed in the backing.
-    asked: part::Asked,
     /// The scan position from which on to look for what to evict.
     pub(crate) hand: u64,
     /// Entries looked at since one was found to evict, and up to which revision
@@ -124,7 +122,6 @@ impl Backed {
             removed_bytes: 0,
             newest_removal: Revision::ZERO,
             evicts: false,
-            asked: part::Asked::default(),
             hand: 0,
             looked_in_vain: (Revision::ZERO, 0),
             counted: Counted::new(count),

@@ -9,7 +9,7 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::backing::{Backed, Backing, Count, Removed};
+use crate::backing::{Asked, Backed, Backing, Count, Removed};
 use crate::own::Own;
 use crate::past_rules::PastRules;
 use crate::table::{Keyed, Table};
@@ -318,6 +318,8 @@ pub struct Shard {
     /// Databases that were emptied and whose keys may come back, where they are
     /// kept for that.
     pub(crate) left: Option<Vec<Db>>,
+    /// Elements that were read of collections which stayed in the backing.
+    pub(crate) asked: Asked,
 }
 
 impl Shard {
@@ -420,6 +422,7 @@ impl Keyspace {
             last_removal: Revision::ZERO,
             last_swap: Revision::ZERO,
             left: None,
+            asked: Asked::default(),
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })

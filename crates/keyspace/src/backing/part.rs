@@ -18,31 +18,36 @@ const ASKED_MAX: usize = 8;
 
 /// How many elements were read of collections which stayed in the backing, by
 /// their keys' hashes; nothing of most.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Asked([(u64, u32); ASKED_MAX]);
+#[derive(Debug, Default)]
+pub(crate) struct Asked(Option<Box<Counts>>);
+
+type Counts = [(u64, u32); ASKED_MAX];
 
 impl Asked {
     fn of(&self, hash: u64) -> u64 {
-        let found = self.0.iter().find(|(of, count)| *of == hash && *count > 0);
+        let mut counts = self.0.iter().flat_map(|counts| counts.iter());
+        let found = counts.find(|(of, count)| *of == hash && *count > 0);
         found.map_or(0, |(_, count)| u64::from(*count))
     }
 
     fn add(&mut self, hash: u64, elements: usize) {
         let elements = u32::try_from(elements).unwrap_or(u32::MAX);
-        let known = self.0.iter().position(|(of, count)| *of == hash && *count > 0);
-        let place = known.or_else(|| self.0.iter().position(|(_, count)| *count == 0));
+        let counts = self.0.get_or_insert_default();
+        let known = counts.iter().position(|(of, count)| *of == hash && *count > 0);
+        let place = known.or_else(|| counts.iter().position(|(_, count)| *count == 0));
         match place {
             Some(place) => {
-                let (of, count) = &mut self.0[place];
+                let (of, count) = &mut counts[place];
                 (*of, *count) = (hash, count.saturating_add(elements));
             }
             // Those that are asked for most stay.
-            None => self.0.iter_mut().for_each(|(_, count)| *count /= 2),
+            None => counts.iter_mut().for_each(|(_, count)| *count /= 2),
         }
     }
 
     fn forget(&mut self, hash: u64) {
-        self.0.iter_mut().filter(|(of, _)| *of == hash).for_each(|(_, count)| *count = 0);
+        let counts = self.0.iter_mut().flat_map(|counts| counts.iter_mut());
+        counts.filter(|(of, _)| *of == hash).for_each(|(_, count)| *count = 0);
     }
 }
 
@@ -66,24 +71,24 @@ impl Db {
         hash: u64,
         key: &[u8],
         names: &[&[u8]],
-        access: u32,
-        is_hasty: bool,
+        asked: &mut Asked,
+        (access, is_hasty): (u32, bool),
     ) -> Result<Loaded, BackingError> {
         if self.table.get(hash, key).is_some() || self.knows_missing(hash, key) {
             return Ok(Loaded::Known);
         }
-        let backed = self.backed.as_mut().expect("else everything is known");
-        let asked = backed.asked.of(hash).saturating_add(names.len() as u64);
-        let wanted = Wanted { names, whole_upto: asked.saturating_mul(ELEMENT_COST) };
+        let backed = self.backed.as_ref().expect("else everything is known");
+        let elements = asked.of(hash).saturating_add(names.len() as u64);
+        let wanted = Wanted { names, whole_upto: elements.saturating_mul(ELEMENT_COST) };
         let knowing = Knowing { is_inherited: self.own.lacks(hash), is_hasty };
         match backed.backing.fetch_wanted(self.space, hash, key, wanted, knowing)? {
             None => Ok(Loaded::Absent),
             Some(Found::Part(stored)) => {
-                backed.asked.add(hash, names.len());
+                asked.add(hash, names.len());
                 Ok(Loaded::Part(stored))
             }
             Some(Found::Whole(stored)) => {
-                backed.asked.forget(hash);
+                asked.forget(hash);
                 self.admit(hash, key, stored, access)?;
                 self.settle();
                 Ok(Loaded::Whole)

@@ -35,8 +35,9 @@ impl Txn<'_> {
             return false;
         }
         let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
-        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
-        match part.load_wanted(hash, key, names, access, !is_patient) {
+        let shard = self.shard_mut(index);
+        let part = &mut shard.dbs[usize::from(db)];
+        match part.load_wanted(hash, key, names, &mut shard.asked, (access, !is_patient)) {
             Ok(Loaded::Known) => false,
             Ok(Loaded::Whole) => {
                 self.loaded += 1;
