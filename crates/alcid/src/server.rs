@@ -299,6 +299,7 @@ async fn background(engine: Arc<Engine>) {
             tokio::task::yield_now().await;
         }
         engine.expire_branches();
+        engine.wake_writer();
         engine.run_backups();
         engine.evict_clients();
         engine.sample_gauges();

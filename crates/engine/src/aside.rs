@@ -77,6 +77,7 @@ pub(crate) fn run(
         if let Some(frame) = frame {
             wait.engine.answer(wait.id, Answer { frame, depends_on, written });
         }
+        wait.engine.wake_writer();
     });
     Ok(Outcome::Blocked(blocked))
 }

@@ -156,12 +156,19 @@ impl Engine {
         }
     }
 
-    /// Ends a turn, once the replies of its batch are on their way: to drop what
-    /// the batch threw away wakes a thread, and takes its time.
+    /// Ends a turn, once the replies of its batch are on their way: to write what
+    /// it changed and to drop what it threw away wakes threads, and takes its time.
     pub fn end_turn(&self, session: &mut Session) {
+        self.wake_writer();
         if !session.garbage.is_empty() {
             self.dispose(std::mem::take(&mut session.garbage));
         }
+    }
+
+    /// Lets what was changed be written, if the log's writer sleeps. Whoever ends
+    /// a turn does it; to be called now and then for what is changed elsewhere.
+    pub fn wake_writer(&self) {
+        self.replicator.wake_writer();
     }
 
     fn refuse(

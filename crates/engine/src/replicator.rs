@@ -29,6 +29,11 @@ pub trait Replicator: Journal {
         self.append(revision, time_ms, db, effects);
     }
 
+    /// Lets what was appended be written, where no reply waits for that. To be
+    /// called soon afterwards, with no lock held and the client answered: it may
+    /// wake a thread, which takes longer than many a command.
+    fn wake_writer(&self) {}
+
     /// Whether replies that depend on `revision` may leave.
     fn is_committed(&self, revision: Revision) -> bool;
 

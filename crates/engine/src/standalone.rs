@@ -112,7 +112,11 @@ impl Replicator for StandaloneLog {
         db: DbIndex,
         effects: &[u8],
     ) {
-        self.log.append(revision, RecordHeader { time_ms, db, branch }, effects);
+        self.log.append_quietly(revision, RecordHeader { time_ms, db, branch }, effects);
+    }
+
+    fn wake_writer(&self) {
+        self.log.wake_writer();
     }
 
     fn is_committed(&self, revision: Revision) -> bool {

@@ -7,7 +7,7 @@ use base::{DbIndex, Revision};
 
 use crate::effect::Effect;
 use crate::event::{Event, class};
-use crate::shard::Db;
+use crate::shard::Emptied;
 use crate::value::Value;
 use crate::warm::Foreseen;
 
@@ -101,14 +101,15 @@ const KEYS_AT_ONCE: usize = 256;
 
 /// A flushed database, shard by shard.
 #[derive(Debug)]
-pub struct DbGarbage(Vec<Db>);
+pub struct DbGarbage(Vec<Emptied>);
 
 impl Garbage {
     /// Drops it a few hundred keys at a time, with a pause after each.
     pub fn drop_in_parts(self, pause: impl Fn()) {
         let Garbage::Db(DbGarbage(parts)) = self else { return };
-        for mut part in parts {
-            for (number, entry) in (1..).zip(part.drain()) {
+        for Emptied { mut table, deadlines } in parts {
+            drop(deadlines);
+            for (number, entry) in (1..).zip(table.drain()) {
                 drop(entry);
                 if number % KEYS_AT_ONCE == 0 {
                     pause();
@@ -190,7 +191,7 @@ impl<'t> Recorder<'t> {
     }
 
     /// Keeps a flushed database for the caller to drop off the locks.
-    pub(crate) fn throw_away_db(&mut self, parts: Vec<Db>) {
+    pub(crate) fn throw_away_db(&mut self, parts: Vec<Emptied>) {
         if !parts.is_empty() {
             self.buffers.garbage.push(Garbage::Db(DbGarbage(parts)));
         }

@@ -69,7 +69,7 @@ impl Keyspace {
         for index in 0..SHARDS {
             let mut shard = self.lock(index);
             let space = shard.fresh_space(db, Revision::ZERO);
-            let cleared = shard.flush(db, self.seed(), space, false);
+            let cleared = shard.flush(db, space, false);
             self.recount(index, &mut shard.dbs[usize::from(db)]);
             drop(shard);
             drop(cleared);

@@ -168,6 +168,48 @@ impl Db {
             && self.forgotten_removal == Revision::ZERO
     }
 
+    /// Takes all keys out and stands in a fresh space from here on, from which
+    /// nothing was ever removed.
+    fn begin_in(&mut self, fresh: SpaceId) -> Emptied {
+        // Where it is not in the processor's cache, what is left alone is not
+        // waited for.
+        let Db {
+            table,
+            deadlines,
+            entry_bytes,
+            space,
+            backed,
+            forgotten_removal,
+            removals,
+            own,
+            returned,
+            counted_bytes: _,
+            bit: _,
+        } = self;
+        (*entry_bytes, *space, *backed) = (0, fresh, None);
+        (*forgotten_removal, *returned) = (Revision::ZERO, Revision::ZERO);
+        *own = own.anew();
+        let seed = table.seed();
+        removals.iter_mut().for_each(|removals| **removals = Table::in_shard(seed, SHARD_BITS));
+        let table = std::mem::replace(table, Table::in_shard(seed, SHARD_BITS));
+        Emptied { table, deadlines: std::mem::take(deadlines) }
+    }
+
+    /// As [`Db::begin_in`]; answers all that stood here, which the place goes on
+    /// to count until the end of the transaction.
+    fn put_by(&mut self, fresh: SpaceId) -> Db {
+        let mut db = Db::new(self.table.seed(), fresh);
+        db.own = self.own.anew();
+        db.removals = self
+            .removals
+            .as_ref()
+            .map(|_| Box::new(Table::in_shard(self.table.seed(), SHARD_BITS)));
+        (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
+        let mut left = std::mem::replace(self, db);
+        (left.counted_bytes, left.bit) = (0, 0);
+        left
+    }
+
     /// Takes every entry out. Nothing is remembered of the keys.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry<Value>> + use<> {
         self.deadlines.clear();
@@ -203,6 +245,13 @@ impl Db {
             + self.backed_bytes()
             + self.own.memory_bytes()
     }
+}
+
+/// The keys that one database's part of a shard had.
+#[derive(Debug)]
+pub(crate) struct Emptied {
+    pub(crate) table: Table<Entry<Value>>,
+    pub(crate) deadlines: BTreeSet<(u64, u64)>,
 }
 
 /// Where databases stand, and how many keys each shard has of them, in memory
@@ -308,39 +357,20 @@ impl Shard {
     /// Empties one database, which gets that space; answers what stood there, if
     /// anything, to be dropped elsewhere. If it `keeps` that, it is put by, where
     /// such things are.
-    pub(crate) fn flush(
-        &mut self,
-        db: DbIndex,
-        seed: u64,
-        space: SpaceId,
-        keeps: bool,
-    ) -> Option<Db> {
-        let keeps = keeps && self.left.is_some();
+    pub(crate) fn flush(&mut self, db: DbIndex, space: SpaceId, keeps: bool) -> Option<Emptied> {
         let db = &mut self.dbs[usize::from(db)];
-        if db.is_pristine() && !keeps {
-            // Mostly so: there are more databases than anybody uses.
-            db.space = space;
-            db.own = db.own.anew();
-            return None;
-        }
-        let fresh = Db { counted_bytes: db.counted_bytes, bit: db.bit, ..Db::new(seed, space) };
-        let mut flushed = std::mem::replace(db, fresh);
-        db.own = flushed.own.anew();
-        // Nothing was ever removed from the fresh space.
-        let removals = || Box::new(Table::in_shard(seed, SHARD_BITS));
-        db.removals = flushed.removals.as_ref().map(|_| removals());
         match &mut self.left {
             Some(left) if keeps => {
-                // The place counts it until the end of the transaction.
-                (flushed.counted_bytes, flushed.bit) = (0, 0);
-                left.push(flushed);
+                left.push(db.put_by(space));
                 None
             }
-            _ => {
-                flushed.backed = None;
-                flushed.removals = None;
-                Some(flushed)
+            _ if db.is_pristine() => {
+                // Mostly so: there are more databases than anybody uses.
+                db.space = space;
+                db.own = db.own.anew();
+                None
             }
+            _ => Some(db.begin_in(space)),
         }
     }
 }

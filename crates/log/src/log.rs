@@ -311,14 +311,39 @@ impl Log {
     /// Hands over a transaction's record. Returns at once; see
     /// [`Log::durable`].
     pub fn append(&self, revision: Revision, header: RecordHeader, effects: &[u8]) {
+        self.append_quietly(revision, header, effects);
+        self.wake_writer();
+    }
+
+    /// As [`Log::append`] for those who hold locks or have a client to answer
+    /// first: a writer that sleeps is only woken where records must be durable
+    /// before anybody is answered. [`Log::wake_writer`] is to follow.
+    pub fn append_quietly(&self, revision: Revision, header: RecordHeader, effects: &[u8]) {
         let concern = match self.shared.tap.get() {
             Some(tap) => tap.concerns(&header, effects),
             None => Concern::UNASKED,
         };
-        self.shared.queue.append(revision, &header, effects, concern, &*self.shared.clock);
+        let clock = &*self.shared.clock;
+        if self.shared.queue.append(revision, &header, effects, concern, clock) {
+            match self.shared.policy() {
+                FsyncPolicy::Always => self.shared.queue.wake_writer(),
+                FsyncPolicy::EverySec | FsyncPolicy::No => {
+                    self.shared.is_asleep.store(true, Ordering::Release);
+                }
+            }
+        }
         if concern.is_wanted {
             // Afterwards: who sees it finds the record.
             self.shared.is_urgent.store(true, Ordering::Release);
+        }
+    }
+
+    /// Wakes the writer if something [waits](Log::append_quietly) for that.
+    #[inline]
+    pub fn wake_writer(&self) {
+        let is_asleep = &self.shared.is_asleep;
+        if is_asleep.load(Ordering::Relaxed) && is_asleep.swap(false, Ordering::Acquire) {
+            self.shared.queue.wake_writer();
         }
     }
 

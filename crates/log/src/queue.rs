@@ -175,6 +175,8 @@ impl Queue {
         Revision(self.reserved.load(Ordering::Relaxed))
     }
 
+    /// Answers whether the writer sleeps and is to be [woken](Queue::wake_writer)
+    /// soon; where there is much to write, that is done here.
     pub(crate) fn append(
         &self,
         revision: Revision,
@@ -182,7 +184,7 @@ impl Queue {
         effects: &[u8],
         concern: Concern,
         clock: &dyn Clock,
-    ) {
+    ) -> bool {
         let encoded = || {
             let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + effects.len());
             put_record(&mut record, header, effects);
@@ -195,7 +197,7 @@ impl Queue {
             state.early_bytes += record.len();
             let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
-            return;
+            return false;
         }
         if state.batch.count == 0 {
             state.oldest_ns = clock.monotonic_ns();
@@ -232,8 +234,19 @@ impl Queue {
         }
         self.appended.store(state.next - 1, Ordering::Release);
         drop(times);
-        let wakes = state.wants_first || state.is_much();
-        if wakes {
+        if state.is_much() {
+            state.wants_first = false;
+            drop(state);
+            self.wake.notify_one();
+            return false;
+        }
+        state.wants_first
+    }
+
+    /// Wakes the writer if it sleeps though there is something to write.
+    pub(crate) fn wake_writer(&self) {
+        let mut state = self.state.lock();
+        if state.wants_first && state.batch.count > 0 {
             state.wants_first = false;
             drop(state);
             self.wake.notify_one();
@@ -319,6 +332,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use base::{BranchId, ManualClock};
 
     use super::*;
@@ -348,6 +363,34 @@ mod tests {
         let (mut batch, mut held) = (Batch::default(), VecDeque::new());
         assert!(!queue.take(&mut batch, &mut held));
         assert_eq!((batch.first, batch.count, held.len()), (Revision(5), 2, 0));
+    }
+
+    #[test]
+    fn a_writer_that_sleeps_is_woken_by_who_appended() {
+        let (queue, clock) = (Queue::new(Revision(1), Times::default()), ManualClock::at_ms(1));
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        let (taken, batches) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+                while !queue.wait(true, Duration::from_secs(1 << 20)) {
+                    queue.take(&mut batch, &mut held);
+                    taken.send(batch.first.0 + u64::from(batch.count)).expect("somebody listens");
+                }
+            });
+            // Until then it meets what is appended before it goes to sleep.
+            let slept = (1..).find(|&revision| {
+                std::thread::yield_now();
+                queue.append(Revision(revision), &header, b"a", Concern::UNASKED, &clock)
+            });
+            queue.wake_writer();
+            let next = slept.expect("it sleeps at last") + 1;
+            // Longer than any wait for a processor.
+            let ends = || batches.recv_timeout(Duration::from_secs(60)).ok();
+            let was_taken = std::iter::from_fn(ends).any(|end| end == next);
+            queue.close();
+            assert!(was_taken);
+        });
     }
 
     #[test]

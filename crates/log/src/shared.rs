@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) tap: OnceLock<Arc<dyn Tap>>,
     /// Something was appended that somebody waits for.
     pub(crate) is_urgent: AtomicBool,
+    /// The writer slept when something was appended, and nobody has woken it yet.
+    pub(crate) is_asleep: AtomicBool,
     /// More is written than those who wait were woken for.
     is_unannounced: AtomicBool,
     /// Held while a file is being synced: a failure is noted before the next
@@ -85,6 +87,7 @@ impl Shared {
             compression: AtomicU8::new(options.compression as u8),
             tap: OnceLock::new(),
             is_urgent: AtomicBool::new(false),
+            is_asleep: AtomicBool::new(false),
             is_unannounced: AtomicBool::new(false),
             sync_turn: Mutex::new(()),
             written: AtomicU64::new(newest.0),

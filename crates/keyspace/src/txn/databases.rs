@@ -23,16 +23,15 @@ impl Txn<'_> {
     /// As [`Txn::flush`]; what is flushed is put by, where it is (`left.rs`).
     pub(crate) fn flush_keeping(&mut self, db: DbIndex, keeps: bool) {
         let revision = self.recorder.on_database(db, &Effect::Flush { db });
-        let seed = self.keyspace.seed();
         let Locked::All(guards) = &mut self.locked else {
             panic!("flush needs every shard locked: the command's scope must be All");
         };
         // Databases stand in the same spaces in every shard.
         let space = guards[0].fresh_space(db, revision);
-        let mut flushed = Vec::new();
+        let mut flushed = Vec::with_capacity(SHARDS);
         for (index, shard) in guards.iter_mut().enumerate() {
             shard.note_removal(revision);
-            flushed.extend(shard.flush(db, seed, space, keeps));
+            flushed.extend(shard.flush(db, space, keeps));
             if let Some(left) = shard.left.as_mut().filter(|_| keeps).and_then(|it| it.last_mut()) {
                 self.keyspace.recount(index, left);
             }
