@@ -40,7 +40,7 @@ pub fn catch_up(
             failed = delta.add(&record).and_then(|is_state| {
                 let is_much = delta.log_bytes() >= pace.log_bytes
                     || delta.memory_bytes() >= pace.memory_bytes;
-                if is_state || is_much { delta.write() } else { Ok(()) }
+                if is_state || is_much { delta.write(true).map(drop) } else { Ok(()) }
             });
             if failed.is_ok() && delta.revision() < upto {
                 ControlFlow::Continue(())
@@ -53,5 +53,5 @@ pub fn catch_up(
             return Err(ArchiveError::Behind { dir: base.dir().to_owned(), asked: upto });
         }
     }
-    if delta.is_empty() { Ok(()) } else { delta.write() }
+    if delta.is_empty() { Ok(()) } else { delta.write(true).map(drop) }
 }

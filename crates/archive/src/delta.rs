@@ -24,9 +24,16 @@ use crate::directory::{Database, Directory, Left};
 use crate::error::ArchiveError;
 use crate::large::LargeKeys;
 use crate::overlay::needed;
-use crate::sorted_run::SortedRun;
+use crate::sorted_run::{SortedRun, write_runs};
 use crate::state::{At, State};
 use crate::waiting::{OnlyKey, Waiting};
+
+/// What a delta had that is in the base by now.
+pub(crate) type Written = BTreeMap<BranchId, Keyspace>;
+
+/// What a batch takes from: the beginning of the entries' keys, whose space that
+/// is, and since when it is to take changes.
+type Part<'d> = (Vec<u8>, &'d Keyspace, SpaceId, Revision);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -262,8 +269,9 @@ impl Delta {
     }
 
     /// Moves the base forward to this delta's revision and leaves the delta
-    /// empty.
-    pub(crate) fn write(&mut self) -> Result<(), ArchiveError> {
+    /// empty; in haste with a thread more. Answers what it had, which takes time
+    /// to drop.
+    pub(crate) fn write(&mut self, in_haste: bool) -> Result<Written, ArchiveError> {
         self.apply_waiting()?;
         let before = self.base.directory();
         let mut spaces = Vec::new();
@@ -290,24 +298,25 @@ impl Delta {
         spaces.sort_by(|a, b| a.0.cmp(&b.0));
         let mut batch = self.base.batch()?;
         let large = self.large.drain();
-        let mut run = SortedRun::new(self.newest.0, self.base.large_from());
-        for (prefix, keyspace, space, since) in spaces {
-            for shard in 0..SHARDS {
-                keyspace.changed_in(space, shard, since, &mut |hash, key, change| {
-                    run.add(&prefix, hash, key, &change);
-                });
-                large.each(keyspace, space, hashes_of(shard), &mut |pending| {
-                    run.add_pending(pending);
-                });
-                run.write(&mut batch)?;
-            }
-        }
+        let (newest, large_from) = (self.newest.0, self.base.large_from());
+        let empty = || SortedRun::new(newest, large_from);
+        let parts = spaces.iter().flat_map(|of| (0..SHARDS).map(move |shard| (of, shard)));
+        let fill = |run: &mut SortedRun,
+                    ((prefix, keyspace, space, since), shard): (&Part<'_>, _)| {
+            keyspace.changed_in(*space, shard, *since, &mut |hash, key, change| {
+                run.add(prefix, hash, key, &change);
+            });
+            large.each(keyspace, *space, hashes_of(shard), &mut |pending| run.add_pending(pending));
+        };
+        write_runs(parts, &empty, &fill, &mut batch, in_haste)?;
+        drop(spaces);
         batch.finish(self.directory(&before)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
         let waiting = std::mem::take(&mut self.waiting);
-        *self = Delta::new(base, backing, self.limits, self.databases, self.waiting_bytes_max);
+        let fresh = Delta::new(base, backing, self.limits, self.databases, self.waiting_bytes_max);
+        let written = std::mem::replace(self, fresh);
         self.waiting = waiting;
-        Ok(())
+        Ok(written.keyspaces)
     }
 
     /// The directory once this delta is written.

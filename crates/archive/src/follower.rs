@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -117,12 +117,30 @@ struct Shared {
     batches: AtomicU64,
     batch_ms_last: AtomicU64,
     lag_bytes: AtomicU64,
-    /// The revision that somebody waits for the base to reach.
+    /// The revision that somebody wants the base to reach.
     wanted: AtomicU64,
+    /// How many do nothing until it has.
+    waiting: AtomicUsize,
     stopping: AtomicBool,
     /// Why the thread has ended.
     ended: Mutex<Option<String>>,
     moved: Condvar,
+}
+
+/// Somebody who does nothing until the base has moved.
+struct Waiter<'s>(&'s Shared);
+
+impl Waiter<'_> {
+    fn on(shared: &Shared) -> Waiter<'_> {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiter(shared)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The thread that follows the log. Stops when dropped; what it has read but
@@ -184,6 +202,7 @@ impl Follower {
     /// # Errors
     /// Why it never will.
     pub fn checkpoint(&self, revision: Revision) -> Result<(), ArchiveError> {
+        let _waiter = Waiter::on(&self.shared);
         self.request(revision);
         let mut ended = self.shared.ended.lock();
         while self.base.revision() < revision {
@@ -288,7 +307,7 @@ impl Following {
                 // A state that others will read becomes one of the base's at once.
                 let added = delta.add_known(&record, only).and_then(|is_state| {
                     states += usize::from(is_state);
-                    if is_state { delta.write() } else { Ok(()) }
+                    if is_state { delta.write(false).map(drop) } else { Ok(()) }
                 });
                 match added {
                     Ok(()) => ControlFlow::Continue(()),
@@ -347,9 +366,13 @@ impl Following {
     fn write(&mut self, delta: &mut Delta) -> Result<(), ArchiveError> {
         let clock = &self.options.clock;
         let began_ns = clock.monotonic_ns();
-        delta.write()?;
+        let in_haste = self.shared.waiting.load(Ordering::Relaxed) > 0;
+        let written = delta.write(in_haste)?;
         let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
-        self.wrote(1, took_ms)
+        // Nobody needs to wait for the memory.
+        let result = self.wrote(1, took_ms);
+        drop(written);
+        result
     }
 
     /// After batches were written.

@@ -1,6 +1,8 @@
 //! The entries of a batch, brought into the order of their keys: a keyspace
 //! visits them in hash order only roughly.
 
+use std::sync::mpsc;
+
 use base::Revision;
 use keyspace::{Change, ValueRef, dump};
 
@@ -9,6 +11,50 @@ use crate::codec;
 use crate::elements::{self, Large, LargeFrom};
 use crate::error::ArchiveError;
 use crate::large::Pending;
+
+/// Runs that may be ready before they are written.
+const RUNS_AHEAD: usize = 2;
+
+/// Fills an empty run for each part, and writes them in the order of the parts,
+/// which must be that of their keys. In haste a thread more works on it: then the
+/// next run is filled and sorted while one is written.
+pub(crate) fn write_runs<P: Send>(
+    parts: impl Iterator<Item = P> + Send,
+    empty: &(dyn Fn() -> SortedRun + Sync),
+    fill: &(dyn Fn(&mut SortedRun, P) + Sync),
+    batch: &mut Batch<'_>,
+    in_haste: bool,
+) -> Result<(), ArchiveError> {
+    if !in_haste {
+        let mut run = empty();
+        for part in parts {
+            fill(&mut run, part);
+            run.write(batch)?;
+        }
+        return Ok(());
+    }
+    let (ready, runs) = mpsc::sync_channel(RUNS_AHEAD);
+    let (written, spent) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for part in parts {
+                let mut run = spent.try_recv().unwrap_or_else(|_| empty());
+                fill(&mut run, part);
+                run.sort();
+                if ready.send(run).is_err() {
+                    // A write has failed.
+                    return;
+                }
+            }
+        });
+        for mut run in runs {
+            run.put(batch)?;
+            // What it allocated serves again, unless that was the last one.
+            let _ = written.send(run);
+        }
+        Ok(())
+    })
+}
 
 /// Entries of one shard.
 pub(crate) struct SortedRun {
@@ -102,13 +148,23 @@ impl SortedRun {
         self.entries.push(Entry { key, value, end: self.bytes.len() });
     }
 
-    /// Writes them, in order, and is empty again.
-    pub(crate) fn write(&mut self, batch: &mut Batch<'_>) -> Result<(), ArchiveError> {
+    /// Brings them into their order.
+    fn sort(&mut self) {
         let bytes = &self.bytes;
         let key = |entry: &Entry| &bytes[entry.key..entry.value];
         self.entries.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-        for entry in &self.entries {
-            batch.put(key(entry), &bytes[entry.value..entry.end])?;
+    }
+
+    /// Writes them, in order, and is empty again.
+    pub(crate) fn write(&mut self, batch: &mut Batch<'_>) -> Result<(), ArchiveError> {
+        self.sort();
+        self.put(batch)
+    }
+
+    /// Writes what is sorted, and is empty again.
+    fn put(&mut self, batch: &mut Batch<'_>) -> Result<(), ArchiveError> {
+        for Entry { key, value, end } in &self.entries {
+            batch.put(&self.bytes[*key..*value], &self.bytes[*value..*end])?;
         }
         self.entries.clear();
         self.bytes.clear();

@@ -94,6 +94,14 @@ impl Journal for BranchJournal {
         }
     }
 
+    fn append_shared(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &Arc<Vec<u8>>) {
+        if self.is_gone.load(Ordering::Acquire) {
+            self.append(revision, time_ms, db, effects);
+        } else {
+            self.replicator.append_shared_on(self.branch, revision, time_ms, db, effects);
+        }
+    }
+
     fn wants_effects(&self) -> bool {
         self.replicator.wants_effects()
     }

@@ -29,6 +29,18 @@ pub trait Replicator: Journal {
         self.append(revision, time_ms, db, effects);
     }
 
+    /// As [`Replicator::append_on`], without a copy where a log keeps them.
+    fn append_shared_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &Arc<Vec<u8>>,
+    ) {
+        self.append_on(branch, revision, time_ms, db, effects);
+    }
+
     /// Lets what was appended be written, where no reply waits for that. To be
     /// called soon afterwards, with no lock held and the client answered: it may
     /// wake a thread, which takes longer than many a command.
@@ -68,6 +80,10 @@ pub trait Replicator: Journal {
 
     /// The newest revision that is on this node's disk.
     fn durable(&self) -> Revision;
+
+    /// Waits until a revision is on this node's disk, whatever the policy, or will
+    /// never be.
+    fn wait_durable(&self, _: Revision) {}
 
     /// Asks for a sync as soon as possible, whatever the policy.
     fn request_sync(&self) {}

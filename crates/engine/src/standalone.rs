@@ -101,6 +101,10 @@ impl Journal for StandaloneLog {
     fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
         self.append_on(BranchId::MAIN, revision, time_ms, db, effects);
     }
+
+    fn append_shared(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &Arc<Vec<u8>>) {
+        self.append_shared_on(BranchId::MAIN, revision, time_ms, db, effects);
+    }
 }
 
 impl Replicator for StandaloneLog {
@@ -117,6 +121,23 @@ impl Replicator for StandaloneLog {
 
     fn wake_writer(&self) {
         self.log.wake_writer();
+    }
+
+    fn append_shared_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &Arc<Vec<u8>>,
+    ) {
+        self.log.append_shared(revision, RecordHeader { time_ms, db, branch }, effects);
+    }
+
+    fn wait_durable(&self, revision: Revision) {
+        self.log.request_sync();
+        // Writers hear of a fault, and so does whoever waits for the reply.
+        let _ = self.log.wait_durable(revision);
     }
 
     fn is_committed(&self, revision: Revision) -> bool {

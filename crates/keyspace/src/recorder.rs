@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use base::{DbIndex, Revision};
 
@@ -24,17 +25,28 @@ pub trait Journal: Send + Sync {
     /// empty when the journal does not [want](Journal::wants_effects) them.
     fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]);
 
+    /// As [`Journal::append`], of effects that the caller goes on reading: who
+    /// keeps many need not copy them.
+    fn append_shared(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &Arc<Vec<u8>>) {
+        self.append(revision, time_ms, db, effects);
+    }
+
     /// Whether anybody reads effects. Without a reader they are not encoded.
     fn wants_effects(&self) -> bool {
         true
     }
 }
 
+/// Bytes of effects from which on they are shared with the journal.
+const SHARED_BYTES: usize = 16 << 20;
+
 /// Buffers of transactions, kept between them so that a write allocates
 /// nothing for its record once they are warm.
 #[derive(Debug, Default)]
 pub struct Buffers {
     pub(crate) effects: Vec<u8>,
+    /// The effects, instead, if they are so many that the journal has the same.
+    shared: Option<Arc<Vec<u8>>>,
     first_db: DbIndex,
     pub(crate) events: RefCell<Vec<Event>>,
     pub(crate) garbage: Vec<Garbage>,
@@ -45,15 +57,16 @@ pub struct Buffers {
 
 impl Buffers {
     /// As they are after a transaction with these effects and events.
-    pub(crate) fn of(first_db: DbIndex, effects: Vec<u8>, events: Vec<Event>) -> Buffers {
-        Buffers { effects, first_db, events: RefCell::new(events), ..Buffers::default() }
+    pub(crate) fn of(first_db: DbIndex, effects: Arc<Vec<u8>>, events: Vec<Event>) -> Buffers {
+        let shared = Some(effects);
+        Buffers { shared, first_db, events: RefCell::new(events), ..Buffers::default() }
     }
 
     /// The last transaction's effects, empty if nobody wanted them. If it made
     /// none, there is at most an origin.
     #[must_use]
     pub fn effects(&self) -> &[u8] {
-        &self.effects
+        self.shared.as_ref().map_or(&self.effects, |shared| shared)
     }
 
     /// The database that the last transaction's effects begin in, which need
@@ -66,6 +79,7 @@ impl Buffers {
     /// Forgets the last transaction.
     pub(crate) fn clear(&mut self) {
         self.effects.clear();
+        self.shared = None;
         self.events.get_mut().clear();
     }
 
@@ -276,7 +290,60 @@ impl<'t> Recorder<'t> {
     pub(crate) fn append(&mut self, time_ms: u64) {
         if let Some(revision) = self.revision {
             let db = self.header_db.unwrap_or(0);
-            self.journal.append(revision, time_ms, db, &self.buffers.effects);
+            let Buffers { effects, shared, .. } = &mut *self.buffers;
+            if effects.len() < SHARED_BYTES {
+                self.journal.append(revision, time_ms, db, effects);
+            } else {
+                let effects = shared.insert(Arc::new(std::mem::take(effects)));
+                self.journal.append_shared(revision, time_ms, db, effects);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Taker {
+        copied: Mutex<Vec<usize>>,
+        shared: Mutex<Vec<Arc<Vec<u8>>>>,
+    }
+
+    impl Journal for Taker {
+        fn reserve(&self) -> Revision {
+            Revision(7)
+        }
+
+        fn append(&self, _: Revision, _: u64, _: DbIndex, effects: &[u8]) {
+            self.copied.lock().push(effects.len());
+        }
+
+        fn append_shared(&self, _: Revision, _: u64, _: DbIndex, effects: &Arc<Vec<u8>>) {
+            self.shared.lock().push(effects.clone());
+        }
+    }
+
+    #[test]
+    fn many_effects_are_shared_with_the_journal() {
+        let (taker, mut buffers) = (Taker::default(), Buffers::default());
+        let large = vec![b'v'; SHARED_BYTES];
+        for value in [b"small", &large[..], b"small"] {
+            let mut recorder = Recorder::new(&taker, &mut buffers, 0, false);
+            let effect = Effect::StrSet { value, deadline: None };
+            recorder.on_key(3, b"k", false, &effect);
+            recorder.append(1);
+            let mut expected = Vec::new();
+            Effect::Key { key: b"k", existed: Some(false) }.encode(&mut expected);
+            effect.encode(&mut expected);
+            assert_eq!((buffers.effects(), buffers.first_db()), (&expected[..], 3));
+            if value.len() > 5 {
+                assert_eq!(buffers.effects().as_ptr(), taker.shared.lock()[0].as_ptr());
+            }
+        }
+        assert_eq!((taker.shared.lock().len(), taker.copied.lock().len()), (1, 2));
     }
 }

@@ -9,6 +9,7 @@
 //! gets in sees all of it, for what it has yet to meet is still locked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base::{DbIndex, Revision};
 use entry::{Content, Entry};
@@ -37,7 +38,7 @@ pub struct Restoration {
     wanted: Keyspace,
     parts: Vec<Mutex<Part>>,
     /// The record's first database and its effects.
-    record: Option<(DbIndex, Vec<u8>)>,
+    record: Option<(DbIndex, Arc<Vec<u8>>)>,
     /// The revision that all wanted entries say they are of.
     stamp: Option<Revision>,
 }
@@ -240,7 +241,7 @@ impl Restoration {
             }
             effects.extend_from_slice(group);
         }
-        self.record = Some((first, effects));
+        self.record = Some((first, Arc::new(effects)));
     }
 
     /// Makes the change, once for all, if `is_current` says so when every lock is
@@ -281,7 +282,7 @@ impl Restoration {
         see(effects);
         let revision = journal.reserve();
         // Before the first shard opens: what others do there comes later.
-        journal.append(revision, now_ms, *db, effects);
+        journal.append_shared(revision, now_ms, *db, effects);
         for (index, mut shard) in guards.into_iter().enumerate() {
             self.hand_over(live, index, &mut shard, revision, &mut replaced);
         }

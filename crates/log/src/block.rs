@@ -12,6 +12,7 @@ use crate::format::{
     self, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockPlace, DatabaseId, RECORD_HEADER_BYTES, Record,
     segment_name, u32_at,
 };
+use crate::parts::Assembly;
 use crate::vfs::{Vfs, VfsRead, at};
 
 /// Bytes to ask for before a block's length is known: with the default
@@ -26,7 +27,8 @@ const OPEN_MAX: usize = 8;
 pub struct Place {
     /// The segment, by its first revision.
     pub segment: Revision,
-    /// Where the record's block begins in the segment.
+    /// Where the record's block begins in the segment; of one that is written
+    /// in parts, the first part's.
     pub offset: u64,
     /// Records before it in the block.
     pub index: u32,
@@ -79,11 +81,65 @@ impl Files {
         self.open.0.lock().retain(|(known, _)| *known != segment);
     }
 
-    /// Reads and checks the block at an offset of a segment.
+    /// Reads and checks the block at an offset of a segment; with all other
+    /// parts where it is the first part of a transaction.
     pub(crate) fn block(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
+        let (begin, mut offset) = (offset, offset);
+        let file = self.open(segment).map_err(LogError::io("read", self.path(segment)))?;
+        let mut assembly = Assembly::default();
+        loop {
+            let damaged =
+                |what: String| LogError::Damaged { path: self.path(segment), offset, what };
+            let bytes = self.bytes_at(&*file, segment, offset)?;
+            let place = BlockPlace { id: self.id, segment, offset };
+            let (header, stored) = format::block_from(&bytes, &place)
+                .map_err(|problem| damaged(problem.to_string()))?;
+            let mut unpacked = Vec::new();
+            let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+            let content =
+                assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
+            let next_offset = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+            let Some(content) = content else {
+                offset = next_offset;
+                continue;
+            };
+            let mut starts = Vec::with_capacity((header.count as usize).min(content.len()));
+            let mut start = 0;
+            for record in format::records(header.first, header.count, content) {
+                let record = record.map_err(|what| damaged(what.to_owned()))?;
+                starts.push(start as u32);
+                start += RECORD_HEADER_BYTES + record.effects.len();
+            }
+            let is_packed = content.as_ptr() != stored.as_ptr();
+            let (mut bytes, content) = match header.part().is_all() {
+                false => (assembly.into_record(), 0),
+                true if is_packed => (unpacked, 0),
+                true => (bytes, BLOCK_HEADER_BYTES),
+            };
+            // Whoever keeps it keeps no more than is in it.
+            bytes.shrink_to_fit();
+            let (first, count) = (header.first, header.count);
+            return Ok(Block {
+                first,
+                count,
+                bytes,
+                content,
+                starts,
+                segment,
+                offset: begin,
+                next_offset,
+            });
+        }
+    }
+
+    /// The bytes of the block at an offset, as far as the file has them.
+    fn bytes_at(
+        &self,
+        file: &dyn VfsRead,
+        segment: Revision,
+        offset: u64,
+    ) -> Result<Vec<u8>, LogError> {
         let unreadable = |error| LogError::io("read", self.path(segment))(error);
-        let damaged = |what: String| LogError::Damaged { path: self.path(segment), offset, what };
-        let file = self.open(segment).map_err(unreadable)?;
         let mut bytes = file.read_at(offset, FIRST_READ_BYTES).map_err(unreadable)?;
         if bytes.len() >= BLOCK_HEADER_BYTES {
             let len = BLOCK_HEADER_BYTES + u32_at(&bytes, 0) as usize;
@@ -94,37 +150,11 @@ impl Files {
             }
             bytes.truncate(len);
         }
-        let place = BlockPlace { id: self.id, segment, offset };
-        let (header, stored) =
-            format::block_from(&bytes, &place).map_err(|problem| damaged(problem.to_string()))?;
-        let mut unpacked = Vec::new();
-        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
-        let mut starts = Vec::with_capacity((header.count as usize).min(content.len()));
-        let mut start = 0;
-        for record in format::records(header.first, header.count, content) {
-            let record = record.map_err(|what| damaged(what.to_owned()))?;
-            starts.push(start as u32);
-            start += RECORD_HEADER_BYTES + record.effects.len();
-        }
-        let is_packed = content.as_ptr() != stored.as_ptr();
-        let (mut bytes, content) =
-            if is_packed { (unpacked, 0) } else { (bytes, BLOCK_HEADER_BYTES) };
-        // Whoever keeps it keeps no more than is in it.
-        bytes.shrink_to_fit();
-        Ok(Block {
-            first: header.first,
-            count: header.count,
-            bytes,
-            content,
-            starts,
-            segment,
-            offset,
-            next_offset: offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len),
-        })
+        Ok(bytes)
     }
 }
 
-/// A block of the log, checked: consecutive transactions.
+/// A block of the log, checked: consecutive transactions, or all parts of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     first: Revision,

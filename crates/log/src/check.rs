@@ -58,7 +58,10 @@ fn mending(error: &LogError, walk: &Walk) -> Option<Cut> {
         LogError::Damaged { path, offset, .. } => {
             let first = parse_segment_name(&path.file_name()?.to_string_lossy())?;
             let has_header = *offset >= SEGMENT_HEADER_BYTES as u64;
-            if has_header { Some(Cut(first, *offset)) } else { before }
+            // All of a transaction goes that has a damaged part.
+            let begin = walk.reading.filter(|(segment, _)| *segment == first);
+            let keep = begin.map_or(*offset, |(_, begin)| begin.min(*offset));
+            if has_header { Some(Cut(first, keep)) } else { before }
         }
         LogError::MissingSegment { .. } => before,
         _ => None,

@@ -12,6 +12,7 @@ use crate::format::{
     check_segment_header,
 };
 use crate::identity::Manifest;
+use crate::parts::Assembly;
 use crate::vfs::Vfs;
 use crate::writer::create_segment;
 
@@ -33,11 +34,12 @@ pub fn read_copy(
     check_segment_header(&bytes, path, &id, first)?;
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     let mut next = first;
-    let mut buffer = Vec::new();
+    let (mut buffer, mut assembly) = (Vec::new(), Assembly::default());
     loop {
-        let damaged = |what| LogError::Damaged { path: path.to_path_buf(), offset, what };
+        let at = offset;
+        let damaged = |what| LogError::Damaged { path: path.to_path_buf(), offset: at, what };
         let place = BlockPlace { id, segment: first, offset };
-        let (header, stored) = match format::block_at(&bytes, &place) {
+        let (header, stored) = match assembly.block_at(&bytes, &place) {
             Ok(found) => found,
             Err(NoBlock::End) => break,
             Err(problem) => return Err(damaged(problem.to_string())),
@@ -49,6 +51,9 @@ pub fn read_copy(
             )));
         }
         let content = format::content(&header, stored, &mut buffer).map_err(damaged)?;
+        let content = assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
+        offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+        let Some(content) = content else { continue };
         for record in format::records(header.first, header.count, content) {
             let record = record.map_err(|what| damaged(what.to_owned()))?;
             next = record.revision.next();
@@ -57,7 +62,6 @@ pub fn read_copy(
             }
         }
         next = header.end().expect("checked with the block");
-        offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
     }
     Ok(Revision(next.0 - 1))
 }

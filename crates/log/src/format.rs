@@ -9,8 +9,8 @@ use base::{BranchId, DbIndex, Revision};
 use crate::error::LogError;
 
 /// The version of the segments this code writes, and the newest it reads.
-/// Version 2 has effects that version 1 has not.
-pub(crate) const VERSION: u32 = 2;
+/// Version 2 has effects that version 1 has not, version 3 records in parts.
+pub(crate) const VERSION: u32 = 3;
 
 /// Names a database: chosen at random when its log is created, and part of
 /// every checksum, so that files of another database never pass for ours.
@@ -20,6 +20,9 @@ const SEGMENT_MAGIC: &[u8; 8] = b"ALCIDLOG";
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
 pub(crate) const RECORD_HEADER_BYTES: usize = 18;
+
+/// As the length of a record: it goes to the end of the content.
+const TO_THE_END: u32 = u32::MAX;
 
 /// Bytes of content that blocks are cut at unless somebody says otherwise. The
 /// less, the less is read and checked for one old record; the more, the fewer
@@ -89,14 +92,23 @@ pub struct Record<'a> {
 
 /// Appends a record to a block's content.
 pub(crate) fn put_record(out: &mut Vec<u8>, header: &RecordHeader, effects: &[u8]) {
-    let len = u32::try_from(effects.len()).expect("a transaction is below 4 GiB");
+    let len = u32::try_from(effects.len()).expect("more than a part takes is put in parts");
+    put_record_header(out, header, len);
+    out.extend_from_slice(effects);
+}
+
+/// Appends what a record begins with whose effects are all that follows.
+pub(crate) fn put_open_record(out: &mut Vec<u8>, header: &RecordHeader) {
+    put_record_header(out, header, TO_THE_END);
+}
+
+fn put_record_header(out: &mut Vec<u8>, header: &RecordHeader, len: u32) {
     let mut bytes = [0; RECORD_HEADER_BYTES];
     bytes[0..4].copy_from_slice(&len.to_le_bytes());
     bytes[4..12].copy_from_slice(&header.time_ms.to_le_bytes());
     bytes[12..14].copy_from_slice(&header.db.to_le_bytes());
     bytes[14..18].copy_from_slice(&header.branch.0.to_le_bytes());
     out.extend_from_slice(&bytes);
-    out.extend_from_slice(effects);
 }
 
 /// The records of a block's content, which its checksum vouches for.
@@ -121,7 +133,10 @@ pub(crate) fn records(
             rest = &[];
             return Some(Err("a record's header ends early"));
         };
-        let len = u32_at(header, 0) as usize;
+        let len = match u32_at(header, 0) {
+            TO_THE_END => tail.len(),
+            len => len as usize,
+        };
         let Some((effects, tail)) = tail.split_at_checked(len) else {
             left = 0;
             rest = &[];
@@ -157,9 +172,39 @@ pub(crate) struct BlockHeader {
     pub(crate) count: u32,
     content_len: u32,
     compression: u8,
+    flags: u8,
+    part_number: u16,
+}
+
+/// Bit of a block's flags: the transaction goes on in the next block.
+const HAS_MORE: u8 = 1;
+
+/// Which part of a transaction a block is; of most, all of one or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) number: u16,
+    /// Another one follows in the next block.
+    pub(crate) has_more: bool,
+}
+
+impl Part {
+    /// Whether a block is no part, but has all of each of its transactions.
+    pub(crate) fn is_all(self) -> bool {
+        self == Part::default()
+    }
 }
 
 impl BlockHeader {
+    /// Which part of a transaction it is.
+    pub(crate) fn part(&self) -> Part {
+        Part { number: self.part_number, has_more: self.flags & HAS_MORE != 0 }
+    }
+
+    /// Whether it says something that nobody knows.
+    pub(crate) fn has_unknown_flags(&self) -> bool {
+        self.flags & !HAS_MORE != 0
+    }
+
     /// How its content is stored; that of an unknown code does not unpack.
     pub(crate) fn compression(&self) -> Compression {
         Compression::from_code(self.compression).unwrap_or_default()
@@ -191,16 +236,24 @@ impl BlockPlace {
     }
 }
 
+/// What a block says of its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Label {
+    pub(crate) first: Revision,
+    pub(crate) durable: Revision,
+    pub(crate) count: u32,
+    pub(crate) part: Part,
+}
+
 /// Appends a block to `out`.
 pub(crate) fn put_block(
     out: &mut Vec<u8>,
     place: &BlockPlace,
-    first: Revision,
-    durable: Revision,
-    count: u32,
+    label: &Label,
     content: &[u8],
     compression: Compression,
 ) {
+    let Label { first, durable, count, part } = label;
     let packed =
         (content.len() <= PACKED_CONTENT_MAX).then(|| compress(compression, content)).flatten();
     // What does not shrink is stored as it is.
@@ -215,6 +268,8 @@ pub(crate) fn put_block(
     header[24..28].copy_from_slice(&count.to_le_bytes());
     header[28..32].copy_from_slice(&(content.len() as u32).to_le_bytes());
     header[32] = code;
+    header[33] = if part.has_more { HAS_MORE } else { 0 };
+    header[34..36].copy_from_slice(&part.number.to_le_bytes());
     let checksum = place.checksum(&header, stored);
     header[4..8].copy_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&header);
@@ -285,6 +340,8 @@ pub(crate) fn block_from<'a>(
         count: u32_at(header_bytes, 24),
         content_len: u32_at(header_bytes, 28),
         compression: header_bytes[32],
+        flags: header_bytes[33],
+        part_number: u16::from_le_bytes([header_bytes[34], header_bytes[35]]),
     };
     let Some(stored) = rest.get(..header.len as usize) else { return Err(NoBlock::Short) };
     if place.checksum(header_bytes, stored) != header.checksum {
@@ -303,7 +360,7 @@ pub(crate) fn looks_like_block(bytes: &[u8], before: Revision) -> bool {
     let (len, count, content_len) = (u32_at(header, 0), u32_at(header, 24), u32_at(header, 28));
     let (first, durable) = (u64_at(header, 8), u64_at(header, 16));
     let least = u64::from(count) * RECORD_HEADER_BYTES as u64;
-    header[33..] == [0; 3]
+    header[33] & !HAS_MORE == 0
         && match Compression::from_code(header[32]) {
             Some(Compression::None) => len == content_len,
             Some(_) => len < content_len,

@@ -13,6 +13,7 @@ mod format;
 mod identity;
 mod log;
 mod mem_vfs;
+mod parts;
 mod queue;
 mod reader;
 mod real_vfs;

@@ -14,6 +14,8 @@ use crate::format::{
     BLOCK_BYTES_MAX, Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
 };
 use crate::identity::Manifest;
+use crate::parts::PART_BYTES_MAX;
+use crate::queue::Handed;
 use crate::reader::LogReader;
 use crate::recovery::{self, RecoveryReport, Walk, Whole};
 use crate::salvage::{self, Unneeded};
@@ -51,6 +53,9 @@ pub struct LogOptions {
     /// times as many where they are compressed. A larger record is a block of
     /// its own.
     pub block_bytes_max: usize,
+    /// A record of more bytes is written in parts of so many, each with a
+    /// checksum of its own.
+    pub part_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
 }
@@ -62,6 +67,7 @@ impl Default for LogOptions {
             compression: Compression::None,
             segment_bytes_max: 64 << 20,
             block_bytes_max: BLOCK_BYTES_MAX,
+            part_bytes_max: PART_BYTES_MAX,
             buffer_bytes_max: 64 << 20,
         }
     }
@@ -319,8 +325,17 @@ impl Log {
     /// first: a writer that sleeps is only woken where records must be durable
     /// before anybody is answered. [`Log::wake_writer`] is to follow.
     pub fn append_quietly(&self, revision: Revision, header: RecordHeader, effects: &[u8]) {
+        self.hand_over(revision, header, Handed::Lent(effects));
+    }
+
+    /// As [`Log::append_quietly`], without a copy of what is large.
+    pub fn append_shared(&self, revision: Revision, header: RecordHeader, effects: &Arc<Vec<u8>>) {
+        self.hand_over(revision, header, Handed::Shared(effects));
+    }
+
+    fn hand_over(&self, revision: Revision, header: RecordHeader, effects: Handed<'_>) {
         let concern = match self.shared.tap.get() {
-            Some(tap) => tap.concerns(&header, effects),
+            Some(tap) => tap.concerns(&header, effects.bytes()),
             None => Concern::UNASKED,
         };
         let clock = &*self.shared.clock;

@@ -1,6 +1,7 @@
 //! Transactions on their way from the threads that make them to the writer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::format::{
     PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at,
 };
+use crate::parts::{Large, is_large};
 use crate::tap::Concern;
 use crate::times::Times;
 
@@ -24,19 +26,27 @@ const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 /// batch of its own.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Consecutive records, encoded.
+/// Consecutive records, encoded, or a large one.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) first: Revision,
     pub(crate) count: u32,
     pub(crate) content: Vec<u8>,
+    /// What is to be written in parts, instead of the content.
+    pub(crate) large: Option<Large>,
     /// Whether anybody waits for one of them.
     pub(crate) concern: Concern,
 }
 
 impl Default for Batch {
     fn default() -> Batch {
-        Batch { first: Revision::ZERO, count: 0, content: Vec::new(), concern: Concern::NONE }
+        Batch {
+            first: Revision::ZERO,
+            count: 0,
+            content: Vec::new(),
+            large: None,
+            concern: Concern::NONE,
+        }
     }
 }
 
@@ -57,6 +67,52 @@ impl Batch {
     }
 }
 
+/// A transaction's effects, on their way to the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Handed<'a> {
+    Lent(&'a [u8]),
+    Shared(&'a Arc<Vec<u8>>),
+}
+
+impl<'a> Handed<'a> {
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Handed::Lent(bytes) => bytes,
+            Handed::Shared(bytes) => bytes,
+        }
+    }
+
+    fn share(self) -> Arc<Vec<u8>> {
+        match self {
+            Handed::Lent(bytes) => Arc::new(bytes.to_vec()),
+            Handed::Shared(bytes) => bytes.clone(),
+        }
+    }
+}
+
+/// A record, ready to wait.
+#[derive(Debug)]
+enum Ready {
+    Encoded(Vec<u8>),
+    Large(Large),
+}
+
+impl Ready {
+    fn len(&self) -> usize {
+        match self {
+            Ready::Encoded(record) => record.len(),
+            Ready::Large(large) => large.len(),
+        }
+    }
+
+    fn time_ms(&self) -> u64 {
+        match self {
+            Ready::Encoded(record) => u64_at(record, 4),
+            Ready::Large(large) => large.header.time_ms,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     /// The revision that goes on the end of `batch`.
@@ -67,7 +123,7 @@ struct State {
     full_bytes: usize,
     /// Records whose predecessors have not been appended yet: another thread
     /// reserved them and is about to. Normally empty, a handful at most.
-    early: BTreeMap<u64, (Vec<u8>, Concern)>,
+    early: BTreeMap<u64, (Ready, Concern)>,
     early_bytes: usize,
     /// The writer sleeps and wants to be woken by the first record.
     wants_first: bool,
@@ -80,11 +136,6 @@ struct State {
     /// Asked to sync whatever the policy.
     sync_requested: bool,
     closing: bool,
-}
-
-/// The stamp of an encoded record.
-fn time_of(record: &[u8]) -> u64 {
-    u64_at(record, 4)
 }
 
 impl State {
@@ -113,13 +164,37 @@ impl State {
         }
     }
 
-    /// Makes the next record a batch of its own.
-    fn push_large(&mut self, content: Vec<u8>, concern: Concern) {
+    /// Takes the next record; what is large becomes a batch of its own.
+    fn push(&mut self, record: Ready, concern: Concern) {
+        let bytes = record.len();
+        let (content, large) = match record {
+            Ready::Encoded(record) if bytes <= LARGE_BYTES => {
+                self.make_room(bytes);
+                self.batch.content.extend_from_slice(&record);
+                self.note_pushed(concern);
+                return;
+            }
+            Ready::Encoded(record) => (record, None),
+            Ready::Large(large) => (Vec::new(), Some(large)),
+        };
         self.end_batch();
-        self.full_bytes += content.len();
-        self.full.push_back(Batch { first: Revision(self.next), count: 1, content, concern });
+        self.full_bytes += bytes;
+        self.full.push_back(Batch {
+            first: Revision(self.next),
+            count: 1,
+            content,
+            large,
+            concern,
+        });
         self.next += 1;
         self.batch.first = Revision(self.next);
+    }
+
+    /// The next record has come to the end of the batch.
+    fn note_pushed(&mut self, concern: Concern) {
+        self.batch.count += 1;
+        self.batch.concern.add(concern);
+        self.next += 1;
     }
 
     /// Whether the writer is to write what waits without waiting for more.
@@ -139,11 +214,13 @@ pub(crate) struct Queue {
     times: RwLock<Times>,
     state: Mutex<State>,
     wake: Condvar,
+    /// What takes more is written in parts.
+    part_bytes_max: usize,
 }
 
 impl Queue {
     /// `times` are those of what came before `next`.
-    pub(crate) fn new(next: Revision, times: Times) -> Queue {
+    pub(crate) fn new(next: Revision, times: Times, part_bytes_max: usize) -> Queue {
         let newest_ms = times.newest_ms();
         Queue {
             reserved: AtomicU64::new(next.0 - 1),
@@ -164,6 +241,7 @@ impl Queue {
                 closing: false,
             }),
             wake: Condvar::new(),
+            part_bytes_max,
         }
     }
 
@@ -181,19 +259,24 @@ impl Queue {
         &self,
         revision: Revision,
         header: &RecordHeader,
-        effects: &[u8],
+        handed: Handed<'_>,
         concern: Concern,
         clock: &dyn Clock,
     ) -> bool {
-        let encoded = || {
+        let effects = handed.bytes();
+        let ready = || {
+            if is_large(effects.len(), self.part_bytes_max) {
+                return Ready::Large(Large { header: *header, effects: handed.share() });
+            }
             let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + effects.len());
             put_record(&mut record, header, effects);
-            record
+            Ready::Encoded(record)
         };
-        let large = (effects.len() >= LARGE_BYTES).then(encoded);
+        let bytes = RECORD_HEADER_BYTES + effects.len();
+        let large = (bytes > LARGE_BYTES.min(self.part_bytes_max)).then(ready);
         let mut state = self.state.lock();
         if revision.0 != state.next {
-            let record = large.unwrap_or_else(encoded);
+            let record = large.unwrap_or_else(ready);
             state.early_bytes += record.len();
             let before = state.early.insert(revision.0, (record, concern));
             assert!(before.is_none(), "revision {revision} was appended twice");
@@ -212,25 +295,19 @@ impl Queue {
         };
         note(&mut state, header.time_ms);
         if let Some(record) = large {
-            state.push_large(record, concern);
+            state.push(record, concern);
         } else {
-            state.make_room(RECORD_HEADER_BYTES + effects.len());
+            state.make_room(bytes);
             put_record(&mut state.batch.content, header, effects);
-            state.batch.count += 1;
-            state.batch.concern.add(concern);
-            state.next += 1;
+            state.note_pushed(concern);
         }
         while let Some((record, concern)) = {
             let next = state.next;
             state.early.remove(&next)
         } {
             state.early_bytes -= record.len();
-            state.make_room(record.len());
-            state.batch.content.extend_from_slice(&record);
-            note(&mut state, time_of(&record));
-            state.batch.count += 1;
-            state.batch.concern.add(concern);
-            state.next += 1;
+            note(&mut state, record.time_ms());
+            state.push(record, concern);
         }
         self.appended.store(state.next - 1, Ordering::Release);
         drop(times);
@@ -337,22 +414,23 @@ mod tests {
     use base::{BranchId, ManualClock};
 
     use super::*;
+    use crate::parts::PART_BYTES_MAX;
 
     #[test]
     fn whoever_asks_for_a_write_ends_the_wait_for_more() {
-        let queue = Queue::new(Revision(5), Times::default());
+        let queue = Queue::new(Revision(5), Times::default(), PART_BYTES_MAX);
         let clock = ManualClock::at_ms(1);
         let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
         // The one before is still on its way.
         queue.append(
             Revision(6),
             &RecordHeader { time_ms: 90, ..header },
-            b"b",
+            Handed::Lent(b"b"),
             Concern::UNASKED,
             &clock,
         );
         assert_eq!((queue.buffered(), queue.at_time(100)), (Revision(4), None));
-        queue.append(Revision(5), &header, b"a", Concern::UNASKED, &clock);
+        queue.append(Revision(5), &header, Handed::Lent(b"a"), Concern::UNASKED, &clock);
         assert_eq!(queue.buffered(), Revision(6));
         let at = [69, 70, 89, 90, u64::MAX].map(|time_ms| queue.at_time(time_ms));
         let [five, six] = [5, 6].map(|revision| Some(Revision(revision)));
@@ -367,7 +445,8 @@ mod tests {
 
     #[test]
     fn a_writer_that_sleeps_is_woken_by_who_appended() {
-        let (queue, clock) = (Queue::new(Revision(1), Times::default()), ManualClock::at_ms(1));
+        let queue = Queue::new(Revision(1), Times::default(), PART_BYTES_MAX);
+        let clock = ManualClock::at_ms(1);
         let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
         let (taken, batches) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -381,7 +460,8 @@ mod tests {
             // Until then it meets what is appended before it goes to sleep.
             let slept = (1..).find(|&revision| {
                 std::thread::yield_now();
-                queue.append(Revision(revision), &header, b"a", Concern::UNASKED, &clock)
+                let a = Handed::Lent(b"a");
+                queue.append(Revision(revision), &header, a, Concern::UNASKED, &clock)
             });
             queue.wake_writer();
             let next = slept.expect("it sleeps at last") + 1;
@@ -395,11 +475,12 @@ mod tests {
 
     #[test]
     fn a_large_record_is_a_batch_of_its_own() {
-        let queue = Queue::new(Revision(1), Times::default());
+        let queue = Queue::new(Revision(1), Times::default(), PART_BYTES_MAX);
         let clock = ManualClock::at_ms(1);
         let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
         let large = vec![7; LARGE_BYTES];
         let append = |revision, effects: &[u8]| {
+            let effects = Handed::Lent(effects);
             queue.append(Revision(revision), &header, effects, Concern::UNASKED, &clock);
         };
         append(1, b"a");
@@ -416,8 +497,32 @@ mod tests {
         queue.take(&mut batch, &mut held);
         held.push_back(batch);
         let batches: Vec<_> = held.iter().map(|batch| (batch.first.0, batch.count)).collect();
-        assert_eq!(batches, [(1, 1), (2, 1), (3, 2), (5, 1), (6, 0)]);
+        assert_eq!(batches, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 0)]);
         assert_eq!(held.iter().map(|batch| batch.content.len()).sum::<usize>(), bytes);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_goes_in_parts_is_not_copied() {
+        let queue = Queue::new(Revision(1), Times::default(), 100);
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        let sizes = [100 - RECORD_HEADER_BYTES, 101 - RECORD_HEADER_BYTES];
+        let effects = sizes.map(|bytes| Arc::new(vec![1; bytes]));
+        // The second one comes early, the third in its turn.
+        for (revision, which) in [(2, 1), (1, 0), (3, 1)] {
+            let effects = Handed::Shared(&effects[which]);
+            queue.append(Revision(revision), &header, effects, Concern::UNASKED, &clock);
+        }
+        assert_eq!(queue.bytes(), 302);
+        let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+        queue.take(&mut batch, &mut held);
+        let large: Vec<_> = held.iter().map(|batch| (batch.content.len(), &batch.large)).collect();
+        let [(100, None), (0, Some(second)), (0, Some(third))] = large[..] else {
+            panic!("{large:?}");
+        };
+        for large in [second, third] {
+            assert!(Arc::ptr_eq(&large.effects, &effects[1]));
+        }
     }
 }

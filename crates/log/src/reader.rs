@@ -13,6 +13,7 @@ use crate::error::LogError;
 use crate::format::{
     self, BLOCK_HEADER_BYTES, BlockHeader, BlockPlace, Record, SEGMENT_HEADER_BYTES, u32_at,
 };
+use crate::parts::Assembly;
 use crate::segments::End;
 use crate::shared::Shared;
 
@@ -187,22 +188,31 @@ impl LogReader {
         visited: &mut usize,
         each: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, LogError> {
-        let Position { segment, offset, .. } = at;
-        let Some(header) = self.fetch(segment, offset)? else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let after = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
-        let end = header.end().expect("checked with the block");
-        if header.first > self.next {
-            return Err(self.not_held(header.first));
-        }
-        if end > self.next {
+        let segment = at.segment;
+        let (mut assembly, mut after) = (Assembly::default(), at.offset);
+        loop {
+            let offset = after;
+            let Some(header) = self.fetch(segment, offset)? else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            after = offset + BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+            let end = header.end().expect("checked with the block");
+            if header.first > self.next {
+                return Err(self.not_held(header.first));
+            }
+            let is_part_of_next = header.first == self.next && !header.part().is_all();
+            if end <= self.next && !is_part_of_next {
+                break;
+            }
             let LogReader { files, chunk, unpacked, next, .. } = self;
             let damaged =
                 |what: String| LogError::Damaged { path: files.path(segment), offset, what };
             let bytes = chunk.from(segment, offset, *next).expect("it was just read");
             let stored = &bytes[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + header.len as usize];
             let content = format::content(&header, stored, unpacked).map_err(damaged)?;
+            let content =
+                assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
+            let Some(content) = content else { continue };
             for (record, index) in format::records(header.first, header.count, content).zip(0..) {
                 let record = record.map_err(|what| damaged(what.to_owned()))?;
                 if record.revision < *next {
@@ -210,10 +220,14 @@ impl LogReader {
                 }
                 *next = record.revision.next();
                 *visited += 1;
-                if each(record, Place { segment, offset, index }).is_break() {
+                if each(record, Place { segment, offset: at.offset, index }).is_break() {
+                    if *next == end {
+                        self.position = Some(Position { offset: after, ..at });
+                    }
                     return Ok(ControlFlow::Break(()));
                 }
             }
+            break;
         }
         self.position = Some(Position { offset: after, ..at });
         Ok(ControlFlow::Continue(()))

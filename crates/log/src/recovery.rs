@@ -11,6 +11,7 @@ use crate::format::{
     VERSION, parse_segment_name, segment_name,
 };
 use crate::identity::Manifest;
+use crate::parts::Assembly;
 use crate::salvage::{Rest, Unneeded};
 use crate::times::Times;
 use crate::vfs::{Vfs, at};
@@ -89,6 +90,9 @@ pub(crate) struct Walk {
     /// nobody needs it.
     pub(crate) rest: Option<Rest>,
     pub(crate) report: RecoveryReport,
+    /// The segment that was read last, and where in it the transaction begins
+    /// at which reading is.
+    pub(crate) reading: Option<(Revision, u64)>,
     /// When the transactions that were read ran.
     pub(crate) times: Times,
 }
@@ -250,7 +254,7 @@ impl Segment<'_> {
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), String>,
     ) -> Result<Revision, LogError> {
         let mut offset = SEGMENT_HEADER_BYTES as u64;
-        let mut buffer = Vec::new();
+        let (mut buffer, mut assembly) = (Vec::new(), Assembly::default());
         let version = match header {
             Ok(version) => version,
             Err(error) => {
@@ -259,23 +263,31 @@ impl Segment<'_> {
                 VERSION
             }
         };
+        // Where the transaction begins that is being read.
+        let mut begin = offset;
         loop {
+            if !assembly.is_open() {
+                begin = offset;
+            }
+            walk.reading = Some((self.first, begin));
             let place = BlockPlace { id: manifest.id, segment: self.first, offset };
-            let (header, stored) = match format::block_at(self.bytes, &place) {
+            let (header, stored) = match assembly.block_at(self.bytes, &place) {
                 Ok(found) => found,
                 Err(NoBlock::End) => break,
                 Err(problem) => match self.judge(&place, next, problem) {
                     Ok(()) => {
                         walk.report.dropped = Some(Dropped {
                             path: self.path.to_path_buf(),
-                            offset,
-                            bytes: self.bytes.len() as u64 - offset,
+                            offset: begin,
+                            bytes: self.bytes.len() as u64 - begin,
                             what: problem.words(),
                         });
+                        offset = begin;
                         break;
                     }
                     Err(error) => {
                         (next, offset) = self.go_on(&place, next, error, walk)?;
+                        assembly = Assembly::default();
                         continue;
                     }
                 },
@@ -288,8 +300,14 @@ impl Segment<'_> {
             }
             let content = format::content(&header, stored, &mut buffer)
                 .map_err(|what| self.damaged(offset, what))?;
+            let content = assembly
+                .take(&header, content)
+                .map_err(|what| self.damaged(offset, what.to_owned()))?;
+            offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+            let Some(content) = content else { continue };
+            let damaged = |what: &str| self.damaged(begin, what.to_owned());
             for record in format::records(header.first, header.count, content) {
-                let record = record.map_err(|what| self.damaged(offset, what.to_owned()))?;
+                let record = record.map_err(damaged)?;
                 walk.times.note(record.revision, record.header.time_ms);
                 if record.revision <= walk.report.base {
                     walk.report.records_skipped += 1;
@@ -301,7 +319,6 @@ impl Segment<'_> {
             }
             next = header.end().expect("checked with the block");
             walk.report.last = walk.report.base.max(Revision(next.0 - 1));
-            offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
         }
         walk.report.bytes += offset;
         if let Some(rest) = walk.rest.as_mut().filter(|rest| rest.segment == self.first) {
@@ -326,7 +343,9 @@ impl Segment<'_> {
         let needed = walk.report.base.next();
         let LogError::Damaged { path, offset, what } = error else { return Err(error) };
         // The segment's own name must not be that of what is left of it.
-        let found = self.blocks_after(place, next).find(|(header, _)| header.first > self.first);
+        let is_whole =
+            |header: &BlockHeader| header.first > self.first && header.part().number == 0;
+        let found = self.blocks_after(place, next).find(|(header, _)| is_whole(header));
         match found.filter(|(header, _)| header.first <= needed) {
             Some((header, at)) => {
                 let (segment, first) = (self.first, header.first);

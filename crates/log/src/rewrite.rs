@@ -7,10 +7,11 @@ use base::Revision;
 use crate::block::Files;
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, NoBlock, Record, SEGMENT_HEADER_BYTES, segment_header,
-    segment_name,
+    self, BLOCK_HEADER_BYTES, BlockPlace, Label, NoBlock, Part, Record, SEGMENT_HEADER_BYTES,
+    segment_header, segment_name,
 };
 use crate::log::Log;
+use crate::parts::{self, Assembly};
 use crate::segments::End;
 use crate::shared::Shared;
 use crate::vfs::at;
@@ -54,28 +55,41 @@ impl Log {
         let mut is_changed = false;
         let (mut offset, mut unpacked, mut content) =
             (SEGMENT_HEADER_BYTES as u64, Vec::new(), Vec::new());
+        let mut assembly = Assembly::default();
         loop {
-            let damaged = |what: String| LogError::Damaged { path: path.clone(), offset, what };
+            let at = offset;
+            let damaged = |what: String| LogError::Damaged { path: path.clone(), offset: at, what };
             let place = BlockPlace { id: files.id, segment, offset };
-            let (header, stored) = match format::block_at(&old, &place) {
+            let (header, stored) = match assembly.block_at(&old, &place) {
                 Ok(found) => found,
                 Err(NoBlock::End) => break,
                 Err(problem) => return Err(damaged(problem.to_string())),
             };
-            let records = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+            let unpacked = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+            let records =
+                assembly.take(&header, unpacked).map_err(|what| damaged(what.to_owned()))?;
+            offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+            let Some(records) = records else { continue };
+            let place = BlockPlace { offset: new.len() as u64, ..place };
+            let compression = header.compression();
+            let (first, durable, count) = (header.first, header.durable, header.count);
             content.clear();
             for record in format::records(header.first, header.count, records) {
                 let record = record.map_err(|what| damaged(what.to_owned()))?;
                 let changed = change(&record);
                 is_changed |= changed.is_some();
                 let effects = changed.as_deref().unwrap_or(record.effects);
-                format::put_record(&mut content, &record.header, effects);
+                if header.part().is_all() {
+                    format::put_record(&mut content, &record.header, effects);
+                } else {
+                    let cut = parts::cut(&record.header, effects, shared.part_bytes_max);
+                    parts::put(&mut new, &place, (first, durable), cut, compression);
+                }
             }
-            let place = BlockPlace { offset: new.len() as u64, ..place };
-            let compression = header.compression();
-            let (first, durable, count) = (header.first, header.durable, header.count);
-            format::put_block(&mut new, &place, first, durable, count, &content, compression);
-            offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
+            if header.part().is_all() {
+                let label = Label { first, durable, count, part: Part::default() };
+                format::put_block(&mut new, &place, &label, &content, compression);
+            }
         }
         if !is_changed {
             return Ok(None);

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::error::LogFault;
 use crate::format::{Compression, SEGMENT_HEADER_BYTES};
 use crate::log::{FsyncPolicy, LogOptions};
+use crate::parts::part_max;
 use crate::queue::Queue;
 use crate::segments::Segments;
 use crate::tap::Tap;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) segment_bytes_max: u64,
     pub(crate) block_bytes_max: usize,
+    /// Bytes of content that one part of a transaction takes.
+    pub(crate) part_bytes_max: usize,
     policy: AtomicU8,
     compression: AtomicU8,
     /// Who hears of records without reading them.
@@ -76,12 +79,14 @@ impl Shared {
         times: Times,
         segments: Segments,
     ) -> Shared {
+        let part_bytes_max = part_max(options.part_bytes_max);
         Shared {
-            queue: Queue::new(newest.next(), times),
+            queue: Queue::new(newest.next(), times, part_bytes_max),
             clock,
             counters: Counters::default(),
             segment_bytes_max: options.segment_bytes_max.max(SEGMENT_HEADER_BYTES as u64 + 1),
             block_bytes_max: options.block_bytes_max,
+            part_bytes_max,
             segments,
             policy: AtomicU8::new(options.fsync as u8),
             compression: AtomicU8::new(options.compression as u8),

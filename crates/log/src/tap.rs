@@ -4,6 +4,7 @@ use base::Revision;
 
 use crate::block::Place;
 use crate::format::{self, Record, RecordHeader};
+use crate::parts::Large;
 
 /// Hears of every record, in order, once, as soon as readers may see it.
 pub trait Tap: Send + Sync {
@@ -50,9 +51,16 @@ pub struct Written<'a> {
     pub count: u32,
     /// What [`Tap::concerns`] said of them and of others written with them.
     pub concern: Concern,
-    pub(crate) content: &'a [u8],
+    pub(crate) content: Content<'a>,
     pub(crate) segment: Revision,
     pub(crate) offset: u64,
+}
+
+/// What records are told from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Content<'a> {
+    Block(&'a [u8]),
+    Large(&'a Large),
 }
 
 impl<'a> Written<'a> {
@@ -70,11 +78,22 @@ impl<'a> Written<'a> {
 
     /// They, and where they stand.
     pub fn records(&self) -> impl Iterator<Item = (Record<'a>, Place)> + use<'a> {
+        let (content, large) = match self.content {
+            Content::Block(content) => (Some(content), None),
+            Content::Large(large) => (None, Some(large)),
+        };
+        let (first, count) = (self.first, self.count);
         // They are as the queue encoded them.
-        let records =
-            format::records(self.first, self.count, self.content).map_while(Result::ok).zip(0..);
+        let records = content
+            .into_iter()
+            .flat_map(move |content| format::records(first, count, content).map_while(Result::ok));
+        let large = large.into_iter().map(move |Large { header, effects }| Record {
+            revision: first,
+            header: *header,
+            effects,
+        });
         let place = self.place();
-        records.map(move |(record, index)| (record, Place { index, ..place }))
+        records.chain(large).zip(0..).map(move |(record, index)| (record, Place { index, ..place }))
     }
 }
 
@@ -84,6 +103,8 @@ impl<'a> Written<'a> {
 pub(crate) struct Untold {
     pub(crate) first: Revision,
     pub(crate) content: Vec<u8>,
+    /// What was written in parts, instead of the content.
+    pub(crate) large: Option<Large>,
     pub(crate) concern: Concern,
     pub(crate) segment: Revision,
     pub(crate) blocks: Vec<WrittenBlock>,
@@ -98,22 +119,54 @@ pub(crate) struct WrittenBlock {
     pub(crate) bytes: usize,
 }
 
-/// Tells a tap of blocks that hold `content`.
-pub(crate) fn tell(
-    tap: &dyn Tap,
-    mut first: Revision,
-    content: &[u8],
-    concern: Concern,
-    segment: Revision,
-    blocks: &[WrittenBlock],
-) -> Revision {
-    let mut at = 0;
-    for block in blocks {
-        let WrittenBlock { offset, count, bytes } = *block;
-        let content = &content[at..at + bytes];
-        tap.tell(&Written { first, count, concern, content, segment, offset });
-        at += bytes;
-        first = Revision(first.0 + u64::from(count));
+/// What a tap is told of what was written at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct News<'a> {
+    pub(crate) first: Revision,
+    pub(crate) content: Content<'a>,
+    pub(crate) concern: Concern,
+    pub(crate) segment: Revision,
+    /// The blocks that hold it; of a large record the first one.
+    pub(crate) blocks: &'a [WrittenBlock],
+}
+
+impl News<'_> {
+    pub(crate) fn tell(&self, tap: &dyn Tap) {
+        let News { mut first, content, concern, segment, .. } = *self;
+        let mut at = 0;
+        for block in self.blocks {
+            let WrittenBlock { offset, count, bytes } = *block;
+            let content = match content {
+                Content::Block(content) => Content::Block(&content[at..at + bytes]),
+                large @ Content::Large(_) => large,
+            };
+            tap.tell(&Written { first, count, concern, content, segment, offset });
+            at += bytes;
+            first = Revision(first.0 + u64::from(count));
+        }
     }
-    first
+}
+
+impl Untold {
+    /// Keeps news for later.
+    pub(crate) fn of(news: &News<'_>) -> Untold {
+        let News { first, content, concern, segment, blocks } = *news;
+        let (content, large) = match content {
+            Content::Block(content) => (content.to_vec(), None),
+            Content::Large(large) => (Vec::new(), Some(large.clone())),
+        };
+        Untold { first, content, large, concern, segment, blocks: blocks.to_vec() }
+    }
+
+    pub(crate) fn news(&self) -> News<'_> {
+        let Untold { first, content, large, concern, segment, blocks } = self;
+        let content = large.as_ref().map_or(Content::Block(content), Content::Large);
+        News { first: *first, content, concern: *concern, segment: *segment, blocks }
+    }
+
+    /// The last revision of it.
+    pub(crate) fn last(&self) -> Revision {
+        let count: u32 = self.blocks.iter().map(|block| block.count).sum();
+        Revision(self.first.0 + u64::from(count) - 1)
+    }
 }

@@ -11,15 +11,16 @@ use base::Revision;
 
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_HEADER_BYTES, BlockPlace, Compression, PACKED_BLOCKS, SEGMENT_HEADER_BYTES, VERSION,
-    put_block, segment_header, segment_name,
+    BLOCK_HEADER_BYTES, BlockPlace, Compression, Label, PACKED_BLOCKS, Part, SEGMENT_HEADER_BYTES,
+    VERSION, put_block, segment_header, segment_name,
 };
 use crate::identity::Manifest;
 use crate::log::FsyncPolicy;
+use crate::parts::{self, Large};
 use crate::queue::Batch;
 use crate::recovery::Whole;
 use crate::shared::Shared;
-use crate::tap::{self, Concern, Tap, Untold, WrittenBlock};
+use crate::tap::{Concern, Content, News, Tap, Untold, WrittenBlock};
 use crate::vfs::{Vfs, VfsFile, at};
 
 /// One second: what `everysec` may lose.
@@ -221,18 +222,17 @@ impl Writer {
         assert!(self.shared.tap.set(tap).is_ok(), "a log has one tap");
     }
 
-    /// Tells the tap of what was just written, or keeps it until readers may
-    /// see it.
-    fn tell(&mut self, first: Revision, content: &[u8], concern: Concern) {
+    /// Tells the tap of what was just written, in `blocks`, or keeps it until
+    /// readers may see it.
+    fn tell(&mut self, first: Revision, content: Content<'_>, concern: Concern) {
         let Some(tap) = self.shared.tap.get() else { return };
-        let blocks = std::mem::take(&mut self.blocks);
+        let (segment, blocks) = (self.segment, &self.blocks);
+        let news = News { first, content, concern, segment, blocks };
         if self.untold.is_empty() && self.shared.policy() != FsyncPolicy::Always {
-            tap::tell(&**tap, first, content, concern, self.segment, &blocks);
-            self.blocks = blocks;
-            return;
+            news.tell(&**tap);
+        } else {
+            self.untold.push_back(Untold::of(&news));
         }
-        let (content, segment) = (content.to_vec(), self.segment);
-        self.untold.push_back(Untold { first, content, concern, segment, blocks });
     }
 
     /// Tells the tap of what readers may see by now.
@@ -240,12 +240,10 @@ impl Writer {
         while let Some(next) = self.untold.front()
             && let Some(tap) = self.shared.tap.get()
         {
-            let count: u32 = next.blocks.iter().map(|block| block.count).sum();
-            if next.first.0 + u64::from(count) > self.shared.readable().0 + 1 {
+            if next.last() > self.shared.readable() {
                 return;
             }
-            let Untold { first, content, concern, segment, blocks } = next;
-            tap::tell(&**tap, *first, content, *concern, *segment, blocks);
+            next.news().tell(&**tap);
             self.untold.pop_front();
         }
     }
@@ -318,6 +316,12 @@ impl Writer {
         if self.written == self.synced {
             self.unsynced_ns = self.shared.clock.monotonic_ns();
         }
+        if let Some(large) = batch.large.take() {
+            return self.write_large(batch.first, &large, batch.concern).map_err(|()| {
+                batch.large = Some(large);
+                batch
+            });
+        }
         let mut done = 0;
         while done < batch.content.len() {
             // A segment without a record is never full: the next one would have
@@ -336,21 +340,61 @@ impl Writer {
             done += bytes;
             batch.first = Revision(first.0 + u64::from(count));
             batch.count -= count;
-            self.written = Revision(batch.first.0 - 1);
-            self.shared.counters.records.fetch_add(u64::from(count), Ordering::Relaxed);
-            match self.is_quiet {
-                true => self.shared.publish_written_quietly(self.written),
-                false => self.shared.publish_written(self.written),
-            }
-            // After readers may see it: who has read to the end of the log has
-            // read what the tap is told.
-            self.tell(first, &batch.content[from..done], batch.concern);
+            self.note_written(count);
+            self.tell(first, Content::Block(&batch.content[from..done]), batch.concern);
         }
         // The buffer goes on living, unless one huge batch made it huge.
         if batch.content.capacity() <= 4 << 20 && self.batch.content.capacity() == 0 {
             batch.content.clear();
             self.batch = Batch { content: batch.content, ..Batch::default() };
         }
+        Ok(())
+    }
+
+    /// So many records more are written. The tap is told afterwards: who has read
+    /// to the end of the log has read what the tap is told.
+    fn note_written(&mut self, count: u32) {
+        self.written = Revision(self.written.0 + u64::from(count));
+        self.shared.counters.records.fetch_add(u64::from(count), Ordering::Relaxed);
+        match self.is_quiet {
+            true => self.shared.publish_written_quietly(self.written),
+            false => self.shared.publish_written(self.written),
+        }
+    }
+
+    /// Writes one record in parts, all of them into one segment. If one fails,
+    /// none counts.
+    fn write_large(
+        &mut self,
+        revision: Revision,
+        large: &Large,
+        concern: Concern,
+    ) -> Result<(), ()> {
+        let part_max = self.shared.part_bytes_max;
+        let Large { header, effects } = large;
+        let is_full = revision != self.segment
+            && (self.is_old || !self.fits(parts::bytes_of(effects.len(), part_max), 0));
+        if is_full {
+            self.rotate(revision)?;
+        }
+        let begin = self.offset;
+        for (part, piece) in parts::cut(header, effects, part_max) {
+            self.out.clear();
+            put_block(
+                &mut self.out,
+                &BlockPlace { id: self.manifest.id, segment: self.segment, offset: self.offset },
+                &parts::label(revision, self.synced, part),
+                &piece,
+                self.shared.compression(),
+            );
+            self.append_out(begin)?;
+        }
+        self.out = Vec::new();
+        self.shared.segments.grew(revision, self.offset);
+        self.note_written(1);
+        self.blocks.clear();
+        self.blocks.push(WrittenBlock { offset: begin, count: 1, bytes: large.len() });
+        self.tell(revision, Content::Large(large), concern);
         Ok(())
     }
 
@@ -380,9 +424,12 @@ impl Writer {
             put_block(
                 &mut self.out,
                 &BlockPlace { id: self.manifest.id, segment: self.segment, offset },
-                Revision(batch.first.0 + u64::from(count)),
-                self.synced,
-                records,
+                &Label {
+                    first: Revision(batch.first.0 + u64::from(count)),
+                    durable: self.synced,
+                    count: records,
+                    part: Part::default(),
+                },
                 &batch.content[at..at + bytes],
                 self.shared.compression(),
             );
@@ -395,38 +442,40 @@ impl Writer {
                 break;
             }
         }
-        self.append_out()?;
+        self.append_out(self.offset)?;
+        if self.out.capacity() > 4 << 20 {
+            self.out = Vec::new();
+        }
         let last = Revision(batch.first.0 + u64::from(count) - 1);
         self.shared.segments.grew(last, self.offset);
         Ok((at - from, count))
     }
 
-    /// Appends the blocks in `out` to the segment.
-    fn append_out(&mut self) -> Result<(), ()> {
+    /// Appends the blocks in `out` to the segment, of which only what is before
+    /// `keep` stays if the disk is full.
+    fn append_out(&mut self, keep: u64) -> Result<(), ()> {
         let len = self.out.len() as u64;
         debug_assert!(len >= BLOCK_HEADER_BYTES as u64);
         if let Err(error) = self.file.append(&self.out) {
-            self.failed_append(&error);
+            self.failed_append(&error, keep);
             return Err(());
         }
         self.offset += len;
         let stats = &self.shared.counters;
         stats.bytes.fetch_add(len, Ordering::Relaxed);
         stats.writes.fetch_add(1, Ordering::Relaxed);
-        if self.out.capacity() > 4 << 20 {
-            self.out = Vec::new();
-        }
         Ok(())
     }
 
-    fn failed_append(&mut self, error: &io::Error) {
+    fn failed_append(&mut self, error: &io::Error, keep: u64) {
         let path = at(&self.dir, &segment_name(self.segment));
         let what = format!("write {} at byte {}: {error}", path.display(), self.offset);
-        // A full disk leaves a part of the block; without it the file is whole
-        // again, and nothing of it was ever promised to anybody.
+        // A full disk leaves a part of what was to be written; without it the file
+        // is whole again, and nothing of it was ever promised to anybody.
         let is_full = error.kind() == io::ErrorKind::StorageFull
             || error.kind() == io::ErrorKind::QuotaExceeded;
-        if is_full && self.file.truncate(self.offset).is_ok() {
+        if is_full && self.file.truncate(keep).is_ok() {
+            self.offset = keep;
             self.shared.fail(LogFault::Full(what));
         } else {
             self.shared.fail(LogFault::Poisoned(what));

@@ -21,6 +21,8 @@ fn options(rng: &mut SeededRng, fsync: FsyncPolicy) -> LogOptions {
         compression: compressions[rng.below(4) as usize],
         segment_bytes_max: 200 + rng.below(2000),
         block_bytes_max: rng.below(300) as usize,
+        // About half of all records are written in parts, or none.
+        part_bytes_max: [25, 60, 16 << 20][rng.below(3) as usize],
         ..LogOptions::default()
     }
 }

@@ -68,7 +68,18 @@ fn refusal(vfs: &MemVfs) -> String {
 
 #[test]
 fn no_flipped_bit_goes_unnoticed() {
-    let vfs = sample(12);
+    no_flipped_bit_goes_unnoticed_in(&sample(12));
+    // Each in several parts.
+    let vfs = MemVfs::new();
+    let parts = LogOptions { part_bytes_max: 22, ..small() };
+    let (log, _, _) = open(&vfs, parts).expect("a new log");
+    append(&log, 3);
+    log.close().expect("memory does not fail");
+    drop(log);
+    no_flipped_bit_goes_unnoticed_in(&vfs);
+}
+
+fn no_flipped_bit_goes_unnoticed_in(vfs: &MemVfs) {
     let (_, _, whole) = open(&vfs.snapshot(), small()).expect("undamaged");
     let files = vfs.files();
     for (path, bytes) in &files {

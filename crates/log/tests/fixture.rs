@@ -21,7 +21,7 @@ use base::{BranchId, ManualClock, Revision, SeededRng};
 const DIR: &str = "/log";
 
 /// The version of the segments that are written now.
-const NEWEST: u32 = 2;
+const NEWEST: u32 = 3;
 
 /// 2001-09-09, in milliseconds.
 const TIME_MS: u64 = 1_000_000_000_000;
@@ -65,7 +65,11 @@ type Place = (u32, u16);
 type Transactions = Vec<(Compression, Place, Vec<Vec<u8>>)>;
 
 fn transactions(version: u32) -> Transactions {
-    if version == 1 { transactions_v1() } else { transactions_v2() }
+    match version {
+        1 => transactions_v1(),
+        2 => transactions_v2(),
+        _ => transactions_v3(),
+    }
 }
 
 /// Long enough that every compression gains by it.
@@ -340,6 +344,21 @@ fn transactions_v2() -> Transactions {
     ]
 }
 
+/// Bytes of content above which a record of version 3 is in parts here.
+const PART_BYTES: usize = 600;
+
+/// As [`transactions_v2`] with records in parts.
+fn transactions_v3() -> Transactions {
+    let large: Vec<u8> = (0..1500u32).map(|at| (at * at % 251) as u8).collect();
+    let mut transactions = transactions_v2();
+    transactions.extend([
+        (Compression::None, (0, 2), vec![new_key("large"), effect(4, &[&text(&large)])]),
+        (Compression::None, (0, 3), vec![new_key("small"), effect(4, &[&text(b"v")])]),
+        (Compression::Zstd, (0, 0), vec![new_key("packed"), effect(4, &[&text(&[b'p'; 1500])])]),
+    ]);
+    transactions
+}
+
 /// How many keys each shard has.
 fn counts() -> Vec<u8> {
     (0..64).flat_map(|shard| number(u64::from(shard < 4))).collect()
@@ -375,7 +394,8 @@ fn committed(version: u32) -> BTreeMap<String, Vec<u8>> {
 fn written() -> BTreeMap<String, Vec<u8>> {
     let vfs = MemVfs::new();
     let disk: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    let options = LogOptions { segment_bytes_max: 300, ..LogOptions::default() };
+    let options =
+        LogOptions { segment_bytes_max: 300, part_bytes_max: PART_BYTES, ..LogOptions::default() };
     let clock = Arc::new(ManualClock::at_ms(TIME_MS));
     let mut rng = SeededRng::new(1);
     let (log, _) = Log::open_manual(
@@ -472,9 +492,13 @@ fn every_version_is_read_whole() {
 /// effects in one of its own.
 #[test]
 fn an_older_log_goes_on_in_a_segment_of_the_newest_version() {
-    let old = committed(1);
+    (1..NEWEST).for_each(goes_on_in_a_segment_of_the_newest_version);
+}
+
+fn goes_on_in_a_segment_of_the_newest_version(version: u32) {
+    let old = committed(version);
     let vfs = disk(&old);
-    let mut records = expected(1);
+    let mut records = expected(version);
     for _ in 0..2 {
         let (log, found) = open(vfs.clone(), LogOptions::default());
         assert_eq!(found, records);
@@ -497,9 +521,9 @@ fn an_older_log_goes_on_in_a_segment_of_the_newest_version() {
     }
     let newer: Vec<_> = files.iter().filter(|(name, _)| !old.contains_key(*name)).collect();
     let [(name, segment)] = newer[..] else { panic!("one segment more, not {newer:?}") };
-    assert_eq!(name, &format!("{:020}.alog", expected(1).len() + 1));
+    assert_eq!(name, &format!("{:020}.alog", expected(version).len() + 1));
     assert_eq!(u32_at(segment, 8), NEWEST, "version");
-    assert_eq!(u64_at(&files["MANIFEST"], 28), expected(1).len() as u64 + 1);
+    assert_eq!(u64_at(&files["MANIFEST"], 28), expected(version).len() as u64 + 1);
 }
 
 /// A log of version 1 that holds no record.
@@ -589,6 +613,8 @@ fn fields_are_where_the_document_says(version: u32) {
     let mut revision = 1;
     let mut newest_segment = 0;
     let (mut compressions, mut marks) = (Vec::new(), 0);
+    // Of a record in parts, how many were read, and their bytes.
+    let (mut parts, mut in_parts) = (0, Vec::new());
     for (name, segment) in files.iter().filter(|(name, _)| name.ends_with(".alog")) {
         assert_eq!(name, &format!("{revision:020}.alog"));
         newest_segment = revision;
@@ -613,7 +639,13 @@ fn fields_are_where_the_document_says(version: u32) {
             assert_eq!(u64_at(block, 8), revision, "first revision");
             assert!(u64_at(block, 16) < revision, "durable");
             let (count, content_len) = (u32_at(block, 24), u32_at(block, 28) as usize);
-            assert_eq!(&block[33..36], &[0; 3], "reserved");
+            let (has_more, number) = (block[33] == 1, u16::from_le_bytes([block[34], block[35]]));
+            if version < 3 {
+                assert_eq!(&block[33..36], &[0; 3], "reserved");
+            } else {
+                assert_eq!((block[33] & !1, number), (0, parts), "part");
+                parts = if has_more { parts + 1 } else { 0 };
+            }
             match block[32] {
                 0 => assert_eq!(content_len, len),
                 compressed => {
@@ -621,7 +653,26 @@ fn fields_are_where_the_document_says(version: u32) {
                     compressions.push(compressed);
                 }
             }
-            if block[32] == 0 && count > 0 {
+            if has_more || number > 0 {
+                assert_eq!(count, u32::from(!has_more), "records");
+                assert!(if has_more {
+                    content_len == PART_BYTES
+                } else {
+                    content_len <= PART_BYTES
+                });
+                if block[32] == 0 {
+                    in_parts.extend(&block[36..36 + len]);
+                }
+            }
+            if block[32] == 0 && count > 0 && number > 0 {
+                let (_, (branch, db), effects) = &transactions[revision as usize - 1];
+                let record = std::mem::take(&mut in_parts);
+                assert_eq!(u32_at(&record, 0), u32::MAX, "to the end");
+                assert_eq!(u64_at(&record, 4), TIME_MS + u64::from(*db));
+                assert_eq!(record[12..14], db.to_le_bytes());
+                assert_eq!(u32_at(&record, 14), *branch, "branch");
+                assert_eq!(record[18..], effects.concat());
+            } else if block[32] == 0 && count > 0 {
                 let record = &block[36..];
                 let (_, (branch, db), effects) = &transactions[revision as usize - 1];
                 assert_eq!(u32_at(record, 0) as usize, effects.concat().len());
@@ -630,7 +681,7 @@ fn fields_are_where_the_document_says(version: u32) {
                 assert_eq!(u32_at(record, 14), *branch, "branch");
                 assert_eq!(record[18..18 + effects.concat().len()], effects.concat());
             }
-            marks += u32::from(count == 0);
+            marks += u32::from(count == 0 && !has_more);
             revision += u64::from(count);
             at += 36 + len;
         }
@@ -638,6 +689,7 @@ fn fields_are_where_the_document_says(version: u32) {
     }
     assert_eq!(u64_at(manifest, 28), newest_segment);
     assert_eq!(revision, transactions.len() as u64 + 1);
-    assert_eq!(compressions, [1, 2, 3]);
+    let packed_parts = if version < 3 { vec![] } else { vec![2; 3] };
+    assert_eq!(compressions, [vec![1, 2, 3], packed_parts].concat());
     assert_eq!(marks, 1, "the closing mark");
 }

@@ -19,7 +19,7 @@ const DIR: &str = "/log";
 const FIRST: &str = "00000000000000000001.alog";
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v2")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3")
 }
 
 fn fixture(name: &str) -> Vec<u8> {

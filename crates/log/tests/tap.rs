@@ -53,7 +53,12 @@ impl Ear {
 }
 
 fn options() -> LogOptions {
-    LogOptions { segment_bytes_max: 2000, block_bytes_max: 200, ..LogOptions::default() }
+    LogOptions {
+        segment_bytes_max: 2000,
+        block_bytes_max: 200,
+        part_bytes_max: 250,
+        ..LogOptions::default()
+    }
 }
 
 fn open(vfs: impl Vfs + 'static, options: LogOptions) -> (Log, Arc<Ear>) {
@@ -124,6 +129,26 @@ fn each_record_once_in_its_place() {
             let record = block.record(place.index).expect("so many records");
             assert_eq!((record.revision.0, record.effects), (*revision, &effects[..]));
         }
+    }
+}
+
+/// Kept until it is durable, as what is small is.
+#[test]
+fn what_is_in_parts_is_told_once_and_whole() {
+    for fsync in [FsyncPolicy::Always, FsyncPolicy::No] {
+        let (log, ear) = open(MemVfs::new(), LogOptions { fsync, ..options() });
+        let large = format!("!{}", "x".repeat(2000));
+        for effects in ["a", &large, "b", "c"] {
+            append(&log, effects);
+            log.hurry();
+        }
+        log.pump();
+        let told = ear.told.lock();
+        let said: Vec<(u64, usize)> = told.iter().map(|it| (it.0, it.2.len())).collect();
+        assert_eq!(said, [(1, 1), (2, 2001), (3, 1), (4, 1)]);
+        let place = told[1].1;
+        let block = log.read_records(place.segment, place.offset).expect("its first part");
+        assert_eq!(block.record(place.index).expect("one").effects, large.as_bytes());
     }
 }
 

@@ -13,6 +13,7 @@ mod guides;
 mod kill9;
 mod limits;
 mod merges;
+mod parts;
 mod patience;
 mod policy;
 mod purge;

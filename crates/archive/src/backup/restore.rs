@@ -419,13 +419,13 @@ impl Backup<'_> {
                     erased.iter().try_for_each(|(of, purge)| delta.forget(*of, purge))?;
                 }
                 if is_state || delta.memory_bytes() > MEMORY_BYTES {
-                    delta.write()?;
+                    delta.write(true)?;
                 }
                 Ok(())
             })?;
         }
         if !delta.is_empty() {
-            delta.write()?;
+            delta.write(true)?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl World {
 
     /// Brings the base to the newest revision.
     fn write(&mut self) -> Revision {
-        self.delta.write().expect("it can be written");
+        self.delta.write(false).expect("it can be written");
         self.base.revision()
     }
 

@@ -107,7 +107,8 @@ impl Blocks {
             kept.ask(at)
         };
         let block = Arc::new(self.log.read_records(segment, offset)?);
-        if is_again {
+        // One that drives most others out is read again.
+        if is_again && bytes_of(&block) <= self.bytes_max / 2 {
             self.kept.lock().put(at, block.clone(), self.bytes_max);
         }
         Ok(block)
@@ -176,15 +177,16 @@ mod tests {
         // Each record is a block of its own.
         let effects = vec![b'x'; 10_000];
         let (count, bytes_max) = (60, 200_000);
-        for _ in 0..count {
+        let huge = vec![b'h'; bytes_max / 2];
+        for n in 0..count + 1 {
             let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
             let revision = log.reserve();
-            log.append(revision, header, &effects);
+            log.append(revision, header, if n < count { &effects } else { &huge });
             log.wait_durable(revision).expect("memory takes everything");
         }
         let mut places = Vec::new();
         let mut reader = log.reader(Revision(1));
-        while places.len() < count {
+        while places.len() < count + 1 {
             let wait = std::time::Duration::from_secs(9);
             reader
                 .read(wait, &mut |record, place| {
@@ -199,6 +201,11 @@ mod tests {
         assert_eq!(get(first).record(first.index).map(|record| record.revision), Some(Revision(1)));
         assert_eq!(blocks.memory_bytes(), 0, "nobody has come back");
         let favourite = get(first);
+        let (_, last) = places.pop().expect("the huge one");
+        for _ in 0..3 {
+            assert_eq!(get(last).record(0).map(|record| record.effects.len()), Some(huge.len()));
+            assert!(Arc::ptr_eq(&get(first), &favourite));
+        }
         for (revision, place) in places {
             drop(get(place));
             let block = get(place);

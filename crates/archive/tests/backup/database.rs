@@ -58,6 +58,7 @@ pub fn open_log(dir: &Path, base: Revision) -> Log {
         fsync: FsyncPolicy::No,
         segment_bytes_max: 4000,
         block_bytes_max: 300,
+        part_bytes_max: 100,
         ..LogOptions::default()
     };
     let (clock, mut rng) = (Arc::new(SystemClock), SeededRng::from_system());

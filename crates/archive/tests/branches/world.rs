@@ -117,6 +117,7 @@ impl World {
             fsync: FsyncPolicy::Always,
             segment_bytes_max: 20_000,
             block_bytes_max: 2_000,
+            part_bytes_max: 300,
             ..LogOptions::default()
         };
         let mut is_unknown = false;

@@ -171,6 +171,7 @@ impl Database {
             fsync: FsyncPolicy::Always,
             segment_bytes_max: 20_000,
             block_bytes_max: 2_000,
+            part_bytes_max: 300,
             ..LogOptions::default()
         };
         let clock = Arc::new(SystemClock);

@@ -20,9 +20,6 @@ use crate::history::events;
 use crate::past::PastError;
 use crate::travel::Moment;
 
-/// Bytes of effects that make a branch: they are one record.
-const BYTES_MAX: usize = 1 << 30;
-
 impl Engine {
     /// Gives `row` its databases, as its parent's were at the row's base. The
     /// caller holds `branches.turn`. Answers the record's revision.
@@ -90,7 +87,8 @@ impl Engine {
             return Err(failure);
         }
         let then = self.view_at(moment(row.base))?;
-        let mut writer = Writer { engine: self, effects, db: 0 };
+        let bytes_max = self.revision_bytes_max();
+        let mut writer = Writer { engine: self, effects, db: 0, bytes_max };
         keys.retain(|(db, _)| !whole.contains(db));
         for (db, key) in keys {
             let existed = self.value_in(&before, 0, db, &key)?.is_some();
@@ -141,6 +139,8 @@ struct Writer<'w> {
     effects: &'w mut Vec<u8>,
     /// The database that they are in.
     db: DbIndex,
+    /// Bytes that they may take.
+    bytes_max: usize,
 }
 
 impl Writer<'_> {
@@ -173,10 +173,11 @@ impl Writer<'_> {
                 Effect::Put { body: &body, deadline }.encode(self.effects);
             }
         }
-        if self.effects.len() > BYTES_MAX {
+        let max = self.bytes_max;
+        if self.effects.len() > max {
             return Err(Error::new(format!(
-                "ERR what the parent did since its last archived state exceeds {BYTES_MAX} bytes, the most that one \
-                 revision takes; choose a revision nearer to a checkpoint"
+                "ERR what the parent did since its last archived state exceeds {max} bytes, the most that one \
+                 revision takes with this memory; choose a revision nearer to a checkpoint"
             )));
         }
         Ok(())

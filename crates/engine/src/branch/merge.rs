@@ -24,9 +24,6 @@ use crate::engine::Engine;
 use crate::history::many::LOOKS_MAX;
 use crate::history::revert::Author;
 
-/// Bytes of effects that one merge may make: it is one record.
-const BYTES_MAX: usize = 1 << 30;
-
 /// Counters up to which each is looked up by itself rather than in everything
 /// that was written.
 const COUNTERS_MAX: usize = 256;
@@ -367,9 +364,11 @@ impl Job<'_> {
             writes.push(Write { place: place.clone(), effects });
         }
         theirs.finish();
-        if bytes > BYTES_MAX {
+        let max = engine.revision_bytes_max();
+        if bytes > max {
             return Err(Error::new(format!(
-                "ERR what changed exceeds {BYTES_MAX} bytes, the most that one revision takes; merge by parts with MATCH"
+                "ERR what changed exceeds {max} bytes, the most that one revision takes with this memory; merge by \
+                 parts with MATCH"
             )));
         }
         if !undecided.is_empty() {

@@ -18,7 +18,7 @@ use command::{Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Buffers, Comparison, Keyspace, Restoration, SHARDS, Stored, Txn};
 
-use super::revert::{BYTES_MAX, Counts, Job, Target};
+use super::revert::{Counts, Job, Target};
 use super::{Span, events};
 use crate::branch::LiveBranch;
 use crate::travel::{Unchanged, view_options};
@@ -241,7 +241,7 @@ impl Job<'_> {
         let engine = self.engine;
         let is_many = places.len() > NAMED_KEYS_MAX;
         let state = is_many.then(|| self.state_of(&mut places)).transpose()?;
-        let mut bytes = restoration.wanted().memory_bytes();
+        let (mut bytes, max) = (restoration.wanted().memory_bytes(), engine.revision_bytes_max());
         for (db, key) in places {
             if self.to.revision < engine.kept_from(self.to.branch, db, &key)? {
                 skipped.insert((db, key));
@@ -259,7 +259,7 @@ impl Job<'_> {
             };
             bytes += then.as_ref().map_or(0, |stored| stored.value.memory_bytes());
             bytes += key.len();
-            check_bytes(bytes, "revert by smaller prefixes")?;
+            check_bytes(bytes, max, "revert by smaller prefixes")?;
             restoration.want(db, &key, then);
         }
         Ok(())
@@ -308,11 +308,12 @@ pub(super) fn each_shard(work: &(dyn Fn(usize) -> Result + Sync)) -> Result {
 }
 
 /// Fails where values are more than one revision brings back.
-pub(super) fn check_bytes(bytes: usize, what_to_do: &str) -> Result {
-    if bytes <= BYTES_MAX {
+pub(super) fn check_bytes(bytes: usize, max: usize, what_to_do: &str) -> Result {
+    if bytes <= max {
         return Ok(());
     }
     Err(Error::new(format!(
-        "ERR the values to bring back exceed {BYTES_MAX} bytes, the most that one revision takes; {what_to_do}"
+        "ERR the values to bring back exceed {max} bytes, the most that one revision takes with this memory; \
+         {what_to_do}"
     )))
 }

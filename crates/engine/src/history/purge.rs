@@ -15,7 +15,7 @@ use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
 use parking_lot::MutexGuard;
 
 use super::many::LOOKS_MAX;
-use super::revert::{Author, BYTES_MAX};
+use super::revert::Author;
 use super::{Span, events, number};
 use crate::aside::{self, Aside};
 use crate::branch::{LiveBranch, no_branch};
@@ -225,10 +225,11 @@ impl Job<'_> {
         names.iter().for_each(|key| txn.load(key));
         txn.check_backing()?;
         let bytes = |key: &Vec<u8>| txn.info(key).map_or(0, |info| info.memory_bytes);
-        if names.iter().map(bytes).sum::<usize>() > BYTES_MAX {
+        let max = engine.revision_bytes_max();
+        if names.iter().map(bytes).sum::<usize>() > max {
             return Err(Error::new(format!(
-                "ERR the values that stay exceed {BYTES_MAX} bytes, the most that one revision takes; purge by \
-                 smaller prefixes"
+                "ERR the values that stay exceed {max} bytes, the most that one revision takes with this memory; \
+                 purge by smaller prefixes"
             )));
         }
         self.author.sign(&mut txn);

@@ -23,13 +23,19 @@ use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
+use crate::server::process::machine_bytes;
 use crate::travel::Moment;
 use crate::whatif::{Asked, Report, Version};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
 
-/// Bytes of values that one revision brings back: a transaction is one record.
-pub(super) const BYTES_MAX: usize = 1 << 30;
+/// Of the memory, one part in so many is what one revision may take. While it is
+/// written its values are there three times, besides those that they replace: as
+/// they are to be, encoded shard by shard, and as the record.
+const MEMORY_SHARE: u64 = 8;
+
+/// What one revision may take however little memory there is.
+const BYTES_LEAST: u64 = 1 << 30;
 
 /// What is to be as it was.
 #[derive(Clone, Debug)]
@@ -85,6 +91,22 @@ impl Author {
         let (user, address) = (self.user.as_bytes(), self.address.as_bytes());
         Effect::Origin { command: &self.command, user, address }
     }
+}
+
+impl Engine {
+    /// Bytes that one revision may bring back or merge. It is in memory as a
+    /// whole; the log takes any.
+    pub(crate) fn revision_bytes_max(&self) -> usize {
+        revision_bytes_max(machine_bytes(), self.live().max_memory)
+    }
+}
+
+/// Of a machine's memory, as far as it is known, and the setting `max_memory`,
+/// which is 0 for none.
+fn revision_bytes_max(machine: Option<u64>, max_memory: u64) -> usize {
+    let limits = [machine, Some(max_memory).filter(|max| *max > 0)];
+    let memory = limits.into_iter().flatten().min().unwrap_or(0);
+    usize::try_from((memory / MEMORY_SHARE).max(BYTES_LEAST)).unwrap_or(usize::MAX)
 }
 
 /// A value with its deadline.
@@ -411,5 +433,27 @@ fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
         (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
         (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
         _ => dump::encode_body(a) == dump::encode_body(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_revision_takes_a_share_of_the_memory() {
+        const GIB: u64 = 1 << 30;
+        for (machine, max_memory, gib) in [
+            (None, 0, 1),
+            (Some(4 * GIB), 0, 1),
+            (Some(32 * GIB), 0, 4),
+            (Some(32 * GIB), 16 * GIB, 2),
+            (Some(32 * GIB), 64 * GIB, 4),
+            (Some(32 * GIB), GIB, 1),
+            (None, 24 * GIB, 3),
+        ] {
+            let bytes = revision_bytes_max(machine, max_memory);
+            assert_eq!(bytes as u64, gib * GIB, "{machine:?}, {max_memory}");
+        }
     }
 }

@@ -192,7 +192,7 @@ fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
             })?;
         }
         wanted.absorb(&state);
-        check_size(&wanted, deletion)?;
+        check_size(&wanted, deletion, job.engine.revision_bytes_max())?;
     }
     Ok((wanted, Since::ByKey(since)))
 }
@@ -201,6 +201,7 @@ fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
 fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
     let before = Revision(deletion.revision.0 - 1);
     let state = job.engine.state_at(Moment { revision: before, ..job.to })?;
+    let max = job.engine.revision_bytes_max();
     for db in 0..state.databases() {
         if !deletion.dbs.contains(&db) {
             state.clear(db);
@@ -208,16 +209,16 @@ fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
         }
         each_shard(&|shard| {
             state.load_shard(db, shard)?;
-            check_size(&state, deletion)
+            check_size(&state, deletion, max)
         })?;
     }
     Ok(state)
 }
 
-fn check_size(state: &Keyspace, deletion: &Deletion) -> Result {
+fn check_size(state: &Keyspace, deletion: &Deletion, max: usize) -> Result {
     let before = Revision(deletion.revision.0 - 1);
     let what_to_do = format!("REVERT PREFIX <p> TO r:{before} brings them back in parts");
-    check_bytes(state.memory_bytes(), &what_to_do)
+    check_bytes(state.memory_bytes(), max, &what_to_do)
 }
 
 /// Keys that were changed after they were taken away, from `upto` to now,
