@@ -36,8 +36,25 @@ pub(crate) struct Looked<'s> {
 
 impl<'s> Looked<'s> {
     pub(crate) fn up(shard: &'s Shard, db: usize, hash: u64, key: &'s [u8]) -> Looked<'s> {
-        let (last_removal, db) = (shard.last_removal, &shard.dbs[db]);
-        Looked { last_removal, db, hash, key, found: db.table.get(hash, key) }
+        Looked::found(shard, db, (hash, key), shard.dbs[db].table.get(hash, key))
+    }
+
+    /// What a lookup has found.
+    pub(crate) fn found(
+        shard: &'s Shard,
+        db: usize,
+        (hash, key): (u64, &'s [u8]),
+        found: Option<&'s Entry<Value>>,
+    ) -> Looked<'s> {
+        Looked { last_removal: shard.last_removal, db: &shard.dbs[db], hash, key, found }
+    }
+
+    pub(crate) fn has_none(&self) -> bool {
+        self.found.is_none()
+    }
+
+    pub(crate) fn space(&self) -> SpaceId {
+        self.db.space
     }
 
     /// As it was at an earlier revision; its entry, if that has not changed since.

@@ -15,12 +15,14 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use base::{DbIndex, Revision, SpaceId};
+use entry::Entry;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::peek::{Looked, Peek};
 use crate::recorder::Buffers;
 use crate::shard::{Keyspace, SHARDS, Shard};
+use crate::value::Value;
 
 /// Keys of one look ahead.
 pub const WARM_KEYS_MAX: usize = 16;
@@ -60,7 +62,8 @@ impl Foreseen {
     pub(crate) fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {
         let next = self.next.get();
         let is_it = |at: &usize| self.keys.get(*at).is_some_and(|(of, ..)| *of == hash);
-        let found = (next..self.keys.len()).chain(0..next).find(is_it)?;
+        let search = || (next..self.keys.len()).chain(0..next).find(is_it);
+        let found = Some(next).filter(is_it).or_else(search)?;
         self.next.set(found + 1);
         let (_, name, exists) = &self.keys[found];
         (self.space == Some(space) && self.names[name.clone()] == *key).then_some(*exists)
@@ -80,14 +83,34 @@ impl Few<'_> {
         self.guards.get(usize::from(place)).map(|guard| &**guard)
     }
 
-    /// Brings what tables have of keys near. Answers which of them surely have no
-    /// entry, or are of shards that are not locked.
-    fn warm(&self, db: usize, keys: &[Hashed<'_>]) -> [bool; WARM_KEYS_MAX] {
+    /// Brings what a database has of keys near, and answers their entries, or
+    /// others where there is none.
+    fn warm(&self, db: usize, keys: &[Hashed<'_>]) -> [Option<&Entry<Value>>; WARM_KEYS_MAX] {
         let mut entries = [None; WARM_KEYS_MAX];
         for (entry, &(hash, _)) in entries.iter_mut().zip(keys) {
             *entry = self.of(hash).and_then(|shard| shard.dbs[db].table.near(hash));
         }
-        entries.map(|entry| entry.map(|entry| black_box(entry.revision())).is_none())
+        for entry in entries.iter().flatten() {
+            black_box(entry.revision());
+        }
+        entries
+    }
+
+    /// As [`Few::warm`], and visits those of the shards that are locked.
+    fn look_up<'k>(
+        &self,
+        db: usize,
+        keys: &[Hashed<'k>],
+        mut each: impl FnMut(Looked<'_>, Hashed<'k>),
+    ) {
+        for (near, &(hash, key)) in self.warm(db, keys).into_iter().zip(keys) {
+            let Some(shard) = self.of(hash) else { continue };
+            let found = match near {
+                Some(entry) if entry.key() != key => shard.dbs[db].table.get(hash, key),
+                near => near,
+            };
+            each(Looked::found(shard, db, (hash, key), found), (hash, key));
+        }
     }
 }
 
@@ -129,15 +152,12 @@ impl Keyspace {
         let mut missing: SmallVec<[Hashed<'_>; WARM_KEYS_MAX]> = SmallVec::new();
         let mut space = None;
         let few = self.lock_few(&keys);
-        let has_none = few.warm(usize::from(db), &keys);
-        for (&(hash, key), has_none) in keys.iter().zip(has_none) {
-            let Some(shard) = few.of(hash) else { continue };
-            let db = &shard.dbs[usize::from(db)];
-            if has_none || db.table.get(hash, key).is_none() {
-                space = Some(db.space);
-                missing.push((hash, key));
+        few.look_up(usize::from(db), &keys, |looked, key| {
+            if looked.has_none() {
+                space = Some(looked.space());
+                missing.push(key);
             }
-        }
+        });
         drop(few);
         let Some(space) = space else { return };
         let Some(backing) = self.backing().lock().clone() else { return };
@@ -158,14 +178,10 @@ impl Keyspace {
         let few = self.lock_few(keys);
         // Databases stand in the same spaces in every shard.
         let Some(db) = few.guards.first().and_then(|shard| shard.db_in(space)) else { return };
-        few.warm(db, keys);
-        for &(hash, key) in keys {
-            let Some(shard) = few.of(hash) else { continue };
-            match Looked::up(shard, db, hash, key).presence(at) {
-                Peek::Is(()) => found((hash, key), true),
-                Peek::Absent => found((hash, key), false),
-                Peek::Below | Peek::Unknown => {}
-            }
-        }
+        few.look_up(db, keys, |looked, key| match looked.presence(at) {
+            Peek::Is(()) => found(key, true),
+            Peek::Absent => found(key, false),
+            Peek::Below | Peek::Unknown => {}
+        });
     }
 }

@@ -15,8 +15,14 @@ use crate::shard::Db;
 /// Mostly there is one. An entry, and a removal that is remembered, know better.
 #[derive(Default)]
 pub(super) struct Unread {
-    first: Option<(DbIndex, u64, SmallVec<[u8; 32]>, bool)>,
-    others: BTreeMap<(DbIndex, u64), (Box<[u8]>, bool)>,
+    first: Option<Told>,
+    others: BTreeMap<(DbIndex, u64), Told>,
+}
+
+struct Told {
+    place: (DbIndex, u64),
+    name: SmallVec<[u8; 32]>,
+    exists: bool,
 }
 
 impl Unread {
@@ -26,19 +32,18 @@ impl Unread {
     }
 
     pub(super) fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8], exists: bool) {
+        let told = Told { place: (db, hash), name: SmallVec::from_slice(key), exists };
         match self.first {
-            None => self.first = Some((db, hash, SmallVec::from_slice(key), exists)),
-            Some(_) => drop(self.others.insert((db, hash), (key.into(), exists))),
+            None => self.first = Some(told),
+            Some(_) => drop(self.others.insert((db, hash), told)),
         }
     }
 
     pub(super) fn get(&self, db: DbIndex, hash: u64, key: &[u8]) -> Option<bool> {
-        let (of, known, name, exists) = self.first.as_ref()?;
-        if (*of, *known) == (db, hash) && **name == *key {
-            return Some(*exists);
-        }
-        let (name, exists) = self.others.get(&(db, hash))?;
-        (**name == *key).then_some(*exists)
+        let first = self.first.as_ref()?;
+        let is_it = |told: &&Told| told.place == (db, hash) && *told.name == *key;
+        let others = || self.others.get(&(db, hash)).filter(is_it);
+        Some(first).filter(is_it).or_else(others).map(|told| told.exists)
     }
 }
 
