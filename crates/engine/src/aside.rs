@@ -86,6 +86,9 @@ fn error_frame(error: &Error) -> Frame {
     Frame::Error(error.text().to_owned())
 }
 
+/// Effects that may take longer to write than a reply may be ahead of the disk.
+const SLOW_BYTES: usize = 16 << 20;
+
 impl Engine {
     /// After a transaction that no session of a client ran, with the locks open.
     pub(crate) fn settle_aside(
@@ -109,6 +112,9 @@ impl Engine {
         self.tell(told, revision);
         if !self.blocking.is_empty() {
             self.serve_waiters(branch, buffers.first_db(), buffers.effects());
+        }
+        if buffers.effects().len() >= SLOW_BYTES {
+            self.replicator.wait_durable(revision);
         }
     }
 }

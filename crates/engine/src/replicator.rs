@@ -81,6 +81,10 @@ pub trait Replicator: Journal {
     /// The newest revision that is on this node's disk.
     fn durable(&self) -> Revision;
 
+    /// Waits until a revision is on this node's disk, whatever the policy, or will
+    /// never be.
+    fn wait_durable(&self, _: Revision) {}
+
     /// Asks for a sync as soon as possible, whatever the policy.
     fn request_sync(&self) {}
 

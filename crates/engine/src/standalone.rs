@@ -134,6 +134,12 @@ impl Replicator for StandaloneLog {
         self.log.append_shared(revision, RecordHeader { time_ms, db, branch }, effects);
     }
 
+    fn wait_durable(&self, revision: Revision) {
+        self.log.request_sync();
+        // Writers hear of a fault, and so does whoever waits for the reply.
+        let _ = self.log.wait_durable(revision);
+    }
+
     fn is_committed(&self, revision: Revision) -> bool {
         self.log.fsync() != FsyncPolicy::Always || revision <= self.log.durable()
     }

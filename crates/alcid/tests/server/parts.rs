@@ -98,6 +98,23 @@ fn a_revert_of_much_is_one_revision() {
     }
 }
 
+/// The policy loses about a second of what was acknowledged, and no more because
+/// that takes long to write.
+#[test]
+fn a_revert_of_much_is_acknowledged_once_it_is_on_the_disk() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "everysec"]);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, b'a');
+    let to = format!("r:{}", last_revision(&mut wire));
+    let digest = wire.text(&["DEBUG", "DIGEST"]);
+    ok(&mut wire, &["FLUSHDB", "NOUNDO"]);
+    let reverted = wire.call(&["REVERT", "PREFIX", "p:", "TO", &to]);
+    server.kill();
+    assert!(matches!(reverted, Frame::Array(_)), "{reverted:?}");
+    server.restart();
+    assert_eq!(Wire::connect(server.addr()).text(&["DEBUG", "DIGEST"]), digest);
+}
+
 /// Who follows hears of it once, as a whole, and goes on behind it.
 #[test]
 fn watches_and_other_transactions_go_on_behind_it() {
