@@ -57,11 +57,18 @@ def fill(server):
             server.reply()
 
 
+def cpu_seconds(server):
+    lines = (line.split(":") for line in server.call("INFO", "cpu").splitlines() if ":" in line)
+    values = {name: value for name, value in lines}
+    return float(values["used_cpu_sys"]) + float(values["used_cpu_user"])
+
+
 def settled(server):
-    """Waits until what the server does in the background does not disturb."""
-    for _ in range(50):
-        server.call("PING")
-    time.sleep(0.3)
+    """Waits until the server has nothing to do in the background, and warms the way to it."""
+    before, now = 0, cpu_seconds(server)
+    while now - before > 0.02:
+        time.sleep(0.3)
+        before, now = now, cpu_seconds(server)
     for _ in range(50):
         server.call("PING")
 

@@ -239,3 +239,27 @@ fn several_flushes_and_what_was_written_meanwhile() {
     let said = wire.text(&["UNDO"]);
     assert!(said.starts_with("MERGECONFLICT 1 key changed since "), "{said}");
 }
+
+/// Of many keys as of few.
+#[test]
+fn what_a_transaction_did_before_it_flushed_does_not_come_back() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for (round, is_much) in [true, false].into_iter().enumerate() {
+        if is_much {
+            fill_much(&mut wire, round)
+        } else {
+            fill(&mut wire, round)
+        }
+        let before = digest(&mut wire);
+        ok(&mut wire, &["MULTI"]);
+        for words in [&["SET", "inside", "1"][..], &["DEL", "set", "many:3"], &["FLUSHALL"]] {
+            assert_eq!(wire.text(words), "QUEUED");
+        }
+        assert!(matches!(wire.call(&["EXEC"]), Frame::Array(_)));
+        let undone = wire.call(&["UNDO"]);
+        assert!(matches!(undone, Frame::Array(_)), "{undone:?}");
+        assert_eq!(digest(&mut wire), before, "much: {is_much}");
+        ok(&mut wire, &["FLUSHALL", "NOUNDO"]);
+    }
+}

@@ -54,9 +54,9 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
         return Ok(None);
     };
     let left: Vec<&Left> = deletions.iter().flat_map(|deletion| &deletion.left).collect();
-    let (newest, oldest) = (deletions[0].revision, deletions[deletions.len() - 1].revision);
-    // From then on it has all that was flushed.
-    if archive.settle(newest).is_err() {
+    let oldest = deletions[deletions.len() - 1].revision;
+    // From then on it has all that was flushed, if not the flush.
+    if archive.settle(Revision(deletions[0].revision.0 - 1)).is_err() {
         return Ok(None);
     }
     let Some(mut claim) = Claim::on(archive, left.iter().map(|left| left.space).collect()) else {
@@ -99,7 +99,9 @@ fn is_possible(job: &Job<'_>, deletions: &[Deletion]) -> bool {
     job.to.branch == BranchId::MAIN
         && !job.is_dry
         && engine.live().event_classes & (class::KEYSPACE | class::KEYEVENT) == 0
-        && deletions.iter().all(|deletion| deletion.left.len() == deletion.dbs.len())
+        && deletions
+            .iter()
+            .all(|deletion| deletion.left.len() == deletion.dbs.len() && !deletion.is_late)
         && deletions.iter().flat_map(|deletion| &deletion.dbs).all(|&db| dbs.insert(db))
         && !engine.purges().iter().any(|(_, purge)| purge.at > oldest)
 }

@@ -20,6 +20,9 @@ pub(super) struct Deletion {
     pub(super) dbs: Vec<DbIndex>,
     /// Where it left them, as far as it tells.
     pub(super) left: Vec<Left>,
+    /// Whether the transaction did anything else before: then it may have left
+    /// keys there that were not there before it.
+    pub(super) is_late: bool,
 }
 
 /// Keys that a flush left where they were.
@@ -52,8 +55,9 @@ impl Undoables {
             until_ms: 0,
             dbs: Vec::new(),
             left: Vec::new(),
+            is_late: false,
         };
-        let mut is_marked = false;
+        let (mut is_marked, mut is_late) = (false, false);
         let mut place = None;
         for effect in Effects::new(record.effects).flatten() {
             match effect {
@@ -69,12 +73,14 @@ impl Undoables {
                 Effect::Leaves { space, keys } => place = Some((space, keys)),
                 Effect::Flush { db } if std::mem::take(&mut is_marked) => {
                     deletion.dbs.push(db);
+                    deletion.is_late = is_late;
                     let left = place.take();
                     let left = left.map(|(space, keys)| Left { db, space, keys: keys.to_vec() });
                     deletion.left.extend(left);
                 }
                 Effect::Undone { revision } => _ = self.undone.insert(revision),
-                _ => {}
+                Effect::Flush { .. } | Effect::Database(_) => {}
+                _ => is_late = true,
             }
         }
         if !deletion.dbs.is_empty() && !self.undone.contains(&record.revision) {
