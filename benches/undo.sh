@@ -58,8 +58,8 @@ def fill(server):
 
 
 def cpu_seconds(server):
-    lines = (line.split(":") for line in server.call("INFO", "cpu").splitlines() if ":" in line)
-    values = {name: value for name, value in lines}
+    lines = server.call("INFO", "cpu").decode().splitlines()
+    values = dict(line.split(":") for line in lines if ":" in line)
     return float(values["used_cpu_sys"]) + float(values["used_cpu_user"])
 
 

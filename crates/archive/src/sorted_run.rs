@@ -37,11 +37,16 @@ pub(crate) fn write_runs<P: Send>(
     let (written, spent) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
+            let mut run = empty();
             for part in parts {
-                let mut run = spent.try_recv().unwrap_or_else(|_| empty());
                 fill(&mut run, part);
+                // Most databases have nothing in most shards.
+                if run.entries.is_empty() {
+                    continue;
+                }
                 run.sort();
-                if ready.send(run).is_err() {
+                let next = spent.try_recv().unwrap_or_else(|_| empty());
+                if ready.send(std::mem::replace(&mut run, next)).is_err() {
                     // A write has failed.
                     return;
                 }
