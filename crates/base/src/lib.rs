@@ -12,6 +12,7 @@ pub mod reply;
 mod revision;
 mod rng;
 mod space;
+mod tape;
 pub mod units;
 pub mod when;
 
@@ -20,6 +21,7 @@ pub use reply::{Frame, FrameBuilder, Reply};
 pub use revision::Revision;
 pub use rng::{Rng, SeededRng};
 pub use space::SpaceId;
+pub use tape::Tape;
 
 /// Number of a logical database inside a branch, as in `SELECT`.
 pub type DbIndex = u16;

@@ -5,6 +5,8 @@
 //! owned tree, for what outlives the command: pushes, replies of blocked
 //! clients, tests.
 
+use crate::tape::Tape;
+
 /// A sink for one reply, written front to back.
 ///
 /// An aggregate call (`array`, `map`, …) announces how many replies follow as
@@ -66,6 +68,11 @@ pub trait Reply {
         self.integer(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
+    /// Writes what was written to a tape.
+    fn tape(&mut self, tape: &Tape) {
+        tape.play(self);
+    }
+
     /// Writes an owned reply.
     fn frame(&mut self, frame: &Frame) {
         match frame {
@@ -76,7 +83,7 @@ pub trait Reply {
             Frame::Null => self.null(),
             Frame::NullArray => self.null_array(),
             Frame::Array(items) => {
-                self.array(items.len());
+                self.array(count_elements(items));
                 items.iter().for_each(|item| self.frame(item));
             }
             Frame::Map(pairs) => {
@@ -87,11 +94,11 @@ pub trait Reply {
                 });
             }
             Frame::Set(items) => {
-                self.set(items.len());
+                self.set(count_elements(items));
                 items.iter().for_each(|item| self.frame(item));
             }
             Frame::Push(items) => {
-                self.push(items.len());
+                self.push(count_elements(items));
                 items.iter().for_each(|item| self.frame(item));
             }
             Frame::Attribute(pairs) => {
@@ -107,6 +114,11 @@ pub trait Reply {
             Frame::Verbatim(format, text) => self.verbatim(format, text),
         }
     }
+}
+
+/// Elements of an aggregate; an attribute stands in front of one and is none.
+fn count_elements(items: &[Frame]) -> usize {
+    items.iter().filter(|item| !matches!(item, Frame::Attribute(_))).count()
 }
 
 /// An owned reply.

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use base::{BranchId, Frame, FrameBuilder, Reply, Revision};
-use command::{Error, Result};
+use base::{BranchId, Frame, Reply, Revision, Tape};
+use command::Result;
 use keyspace::{Buffers, Finished};
 use tokio::runtime::Handle;
 
@@ -62,28 +62,26 @@ pub(crate) fn run(
     let wait = Wait { engine: engine.clone(), id: blocked.id };
     let (is_resp3, told) = (call.reply.is_resp3(), call.told);
     runtime.spawn_blocking(move || {
-        let mut sink = FrameBuilder::new(is_resp3);
-        let result = work(&wait.engine, &mut sink);
-        let (aside, mut frame) = match result {
-            Ok(aside) => (aside, sink.finish().pop()),
-            Err(error) => (Aside::default(), Some(error_frame(&error))),
-        };
+        let mut reply = Tape::new(is_resp3);
+        let aside = work(&wait.engine, &mut reply).unwrap_or_else(|error| {
+            reply = Tape::new(is_resp3);
+            reply.error(error.text());
+            Aside::default()
+        });
         let Aside { mut depends_on, written } = aside;
-        if let Some((asked, own)) = told.zip(frame.as_ref()) {
+        if let Some(asked) = told
+            && let Some(own) = reply.frames().last()
+        {
             let revision = wait.engine.replicator.committed();
             depends_on = depends_on.max(revision);
-            frame = Some(asked.tell(own, revision, is_resp3));
+            reply = Tape::from(&asked.tell(own, revision, is_resp3));
         }
-        if let Some(frame) = frame {
-            wait.engine.answer(wait.id, Answer { frame, depends_on, written });
+        if !reply.is_empty() {
+            wait.engine.answer(wait.id, Answer { reply, depends_on, written });
         }
         wait.engine.wake_writer();
     });
     Ok(Outcome::Blocked(blocked))
-}
-
-fn error_frame(error: &Error) -> Frame {
-    Frame::Error(error.text().to_owned())
 }
 
 /// Effects that may take longer to write than a reply may be ahead of the disk.

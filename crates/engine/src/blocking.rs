@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{BranchId, DbIndex, Frame, FrameBuilder, Reply, Revision, Rng, SeededRng};
+use base::{BranchId, DbIndex, Frame, Reply, Revision, Rng, SeededRng, Tape};
 use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Finished, Scope, Txn, ValueRef};
@@ -40,11 +40,27 @@ pub struct Blocked {
 #[derive(Debug)]
 pub struct Answer {
     /// The reply.
-    pub frame: Frame,
+    pub reply: Tape,
     /// It must not be sent before this is committed.
     pub depends_on: Revision,
     /// What the client's command has written.
     pub written: Option<Revision>,
+}
+
+impl Answer {
+    /// Of a command that has written nothing.
+    fn of(frame: &Frame, depends_on: Revision) -> Answer {
+        Answer { reply: Tape::from(frame), depends_on, written: None }
+    }
+
+    /// The reply as a frame.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        self.reply.frames().pop().expect("a command that does not wait replies")
+    }
 }
 
 /// Everybody who waits.
@@ -287,13 +303,9 @@ impl Engine {
         match waiter.revision {
             Some(_) => {
                 let applied = self.replicator.committed();
-                let frame = Frame::Integer(as_integer(applied));
-                Answer { frame, depends_on: applied, written: None }
+                Answer::of(&Frame::Integer(as_integer(applied)), applied)
             }
-            None => {
-                let frame = std::mem::replace(&mut waiter.on_timeout, Frame::Null);
-                Answer { frame, depends_on: Revision::ZERO, written: None }
-            }
+            None => Answer::of(&waiter.on_timeout, Revision::ZERO),
         }
     }
 
@@ -357,7 +369,7 @@ impl Engine {
 
     /// Answers a plain wait. False when it has ended already.
     pub(crate) fn answer_wait(&self, id: u64, frame: Frame, depends_on: Revision) -> bool {
-        self.answer(id, Answer { frame, depends_on, written: None })
+        self.answer(id, Answer::of(&frame, depends_on))
     }
 
     /// As [`Engine::answer_wait`], for a command that may have written.
@@ -376,7 +388,7 @@ impl Engine {
         let mut answer = self.give_up(id, &mut waiter);
         if with_error {
             let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
-            answer.frame = Frame::Error(text.to_owned());
+            answer.reply = Tape::from(&Frame::Error(text.to_owned()));
         }
         waiter.answer.send(answer).is_ok()
     }
@@ -466,10 +478,10 @@ impl Engine {
             txn.finish();
             return if is_missing { Served::NothingThere } else { Served::StillWaits };
         }
-        let mut sink = FrameBuilder::new(waiter.resp3);
+        let mut reply = Tape::new(waiter.resp3);
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
         let result = match readable {
-            Ok(()) => handler(&mut ctx, waiter.command.arguments(&argv), &mut sink),
+            Ok(()) => handler(&mut ctx, waiter.command.arguments(&argv), &mut reply),
             Err(error) => Err(error.into()),
         };
         let still_waits = ctx.block.is_some();
@@ -496,12 +508,11 @@ impl Engine {
             return Served::StillWaits;
         }
         if let Err(error) = result {
-            sink = FrameBuilder::new(waiter.resp3);
-            sink.error(error.text());
+            reply = Tape::new(waiter.resp3);
+            reply.error(error.text());
         }
-        let frame = sink.finish().pop().expect("a command that does not wait replies");
         let Finished { depends_on, written, .. } = finished;
-        Served::Answered(Answer { frame, depends_on, written }, told)
+        Served::Answered(Answer { reply, depends_on, written }, told)
     }
 
     /// Keys that effects may have filled, in order.

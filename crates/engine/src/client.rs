@@ -1,13 +1,13 @@
 //! What the server knows of each client, shared between its connection and
 //! everybody who asks about it, pushes to it or kills it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use base::Frame;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+
+use crate::outbox::Outbox;
 
 /// A connected client.
 #[derive(Debug)]
@@ -122,138 +122,6 @@ impl Client {
     #[must_use]
     pub fn is_watching(&self) -> bool {
         self.activity.watches.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// Bytes that wait in an outbox from which on no changes are fed to it, and
-/// below which they are again.
-const FEED_BYTES_MAX: usize = 256 * 1024;
-const FEED_BYTES_AGAIN: usize = FEED_BYTES_MAX / 2;
-
-/// Pushes that wait for the client's connection to send them.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    queue: Mutex<Queue>,
-    bytes: AtomicUsize,
-    /// See [`Outbox::take_drained`].
-    drained: AtomicBool,
-    /// Since when more waits than the soft limit allows, in milliseconds since
-    /// 1970; 0: it does not.
-    pub(crate) over_soft_since_ms: AtomicU64,
-    /// Told when something waits, on kill and at the end of the server.
-    pub wake: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Arc<Frame>>,
-    /// Watches wait until there is room again.
-    is_awaited: bool,
-}
-
-impl Outbox {
-    /// Adds a push; answers the bytes that wait now, roughly as they will be on
-    /// the wire.
-    pub fn push(&self, frame: Arc<Frame>) -> usize {
-        let size = frame_bytes(&frame);
-        let mut queue = self.queue.lock();
-        let is_first = queue.frames.is_empty();
-        queue.frames.push_back(frame);
-        let bytes = self.bytes.fetch_add(size, Ordering::Relaxed) + size;
-        drop(queue);
-        // Else somebody has been told, and takes all there is.
-        if is_first {
-            self.wake.notify_one();
-        }
-        bytes
-    }
-
-    /// Whether nothing waits. Cheap enough to ask after every command.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) == 0
-    }
-
-    /// Bytes that wait, roughly as they will be on the wire.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// How many pushes wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.lock().frames.len()
-    }
-
-    /// Whether watches should wait, so that what is queued has a bound.
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes() >= FEED_BYTES_MAX
-    }
-
-    /// Asks to be told by [`Outbox::take_drained`] when there is room again;
-    /// `false` when there is already.
-    pub(crate) fn await_room(&self) -> bool {
-        let mut queue = self.queue.lock();
-        queue.is_awaited = self.bytes() >= FEED_BYTES_AGAIN;
-        queue.is_awaited
-    }
-
-    /// Whether there is room again for which watches wait; says so once.
-    pub(crate) fn take_drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed) && self.drained.swap(false, Ordering::Relaxed)
-    }
-
-    /// Drops the pushes that `is_stale` picks.
-    pub(crate) fn drop_stale(&self, is_stale: impl Fn(&Frame) -> bool) {
-        let mut queue = self.queue.lock();
-        queue.frames.retain(|frame| {
-            let stays = !is_stale(frame);
-            if !stays {
-                self.bytes.fetch_sub(frame_bytes(frame), Ordering::Relaxed);
-            }
-            stays
-        });
-        self.look_for_room(&mut queue);
-    }
-
-    fn look_for_room(&self, queue: &mut Queue) {
-        if queue.is_awaited && self.bytes() < FEED_BYTES_AGAIN {
-            queue.is_awaited = false;
-            self.drained.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Drops what waits: the client is being disconnected.
-    pub(crate) fn clear(&self) {
-        let mut queue = self.queue.lock();
-        queue.frames.clear();
-        self.bytes.store(0, Ordering::Relaxed);
-    }
-
-    /// Takes the oldest push.
-    pub fn pop(&self) -> Option<Arc<Frame>> {
-        let mut queue = self.queue.lock();
-        let frame = queue.frames.pop_front()?;
-        self.bytes.fetch_sub(frame_bytes(&frame), Ordering::Relaxed);
-        self.look_for_room(&mut queue);
-        Some(frame)
-    }
-}
-
-/// About the bytes a frame takes on the wire; never zero.
-fn frame_bytes(frame: &Frame) -> usize {
-    16 + match frame {
-        Frame::Simple(text) | Frame::Error(text) | Frame::BigNumber(text) => text.len(),
-        Frame::Verbatim(_, text) => text.len(),
-        Frame::Bulk(bytes) => bytes.len(),
-        Frame::Array(items) | Frame::Set(items) | Frame::Push(items) => {
-            items.iter().map(frame_bytes).sum()
-        }
-        Frame::Map(pairs) | Frame::Attribute(pairs) => {
-            pairs.iter().map(|(key, value)| frame_bytes(key) + frame_bytes(value)).sum()
-        }
-        _ => 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use base::{Frame, Reply, Revision};
+use base::{Frame, Reply, Revision, Tape};
 use command::flags::{
     ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
@@ -517,11 +517,18 @@ impl Engine {
             session.saw(answer.depends_on);
             session.last_write = answer.written.unwrap_or(session.last_write);
         }
-        let frame = answer.map_or(on_timeout, |answer| &answer.frame);
-        if let Frame::Error(text) = frame {
+        let in_vain;
+        let tape = match answer {
+            Some(answer) => &answer.reply,
+            None => {
+                in_vain = Tape::from(on_timeout);
+                &in_vain
+            }
+        };
+        if let Some(text) = tape.error_text() {
             self.stats.count_error(text);
         }
-        reply.frame(frame);
+        tape.play(reply);
     }
 }
 

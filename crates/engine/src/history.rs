@@ -27,6 +27,7 @@ use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
 
+pub use feed::Changes;
 pub(crate) use feed::{Feeds, open_tracking};
 pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
@@ -147,5 +148,9 @@ pub(crate) fn count(args: &mut Args<'_>) -> Result<usize> {
 }
 
 fn number(value: u64) -> Frame {
-    Frame::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+    Frame::Integer(integer(value))
+}
+
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -223,7 +223,7 @@ fn a_waiter_is_served_with_keys_that_are_not_in_memory() {
     let (mut waiter, mut peer) = (backed.connect(), backed.connect());
     let mut blocked = waiter.block("BLMOVE none l LEFT RIGHT 0");
     assert_eq!(peer.run("RPUSH none x"), integer(1));
-    assert_eq!(blocked.answer.try_recv().expect("it is served").frame, bulk("x"));
+    assert_eq!(blocked.answer.try_recv().expect("it is served").frame(), bulk("x"));
     assert_eq!(peer.run("LLEN l"), integer(4));
 }
 

@@ -349,7 +349,7 @@ fn what_a_blocked_client_does_is_told() {
     let mut blocked = server.connect();
     let mut waits = blocked.block("BLMOVE from to LEFT LEFT 0");
     writer.run("RPUSH from x");
-    assert_eq!(waits.answer.try_recv().expect("it was served").frame, bulk("x"));
+    assert_eq!(waits.answer.try_recv().expect("it was served").frame(), bulk("x"));
     assert_eq!(reader.pushes(), [invalidate(&["to"])]);
 }
 
@@ -444,7 +444,7 @@ fn wait_has_no_replicas_to_wait_for() {
     let mut waits = me.block("WAIT 1 50");
     assert_eq!(waits.deadline_ms, Some(server.clock.now_ms() + 50));
     server.engine.time_out(waits.id);
-    assert_eq!(waits.answer.try_recv().expect("its time is over").frame, integer(0));
+    assert_eq!(waits.answer.try_recv().expect("its time is over").frame(), integer(0));
     let forever = me.block("WAIT 1 0");
     assert_eq!(forever.deadline_ms, None);
     assert!(server.engine.cancel_wait(forever.id));
@@ -456,7 +456,7 @@ fn wait_has_no_replicas_to_wait_for() {
     let mut waits = me.block("WAIT 1 0");
     assert_eq!(server.connect().run(&format!("CLIENT UNBLOCK {} ERROR", me.id())), integer(1));
     let unblocked = error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-    assert_eq!(waits.answer.try_recv().expect("unblocked").frame, unblocked);
+    assert_eq!(waits.answer.try_recv().expect("unblocked").frame(), unblocked);
 }
 
 #[test]
@@ -474,10 +474,10 @@ fn waitaof_ends_when_the_disk_has_the_clients_writes() {
     let mut others = other.block("WAITAOF 1 0 100");
     gate.sync(1);
     server.engine.run_committed();
-    assert_eq!(waits.answer.try_recv().expect("on disk").frame, copies(1));
+    assert_eq!(waits.answer.try_recv().expect("on disk").frame(), copies(1));
     assert!(others.answer.try_recv().is_err(), "its write is later");
     server.engine.time_out(others.id);
-    assert_eq!(others.answer.try_recv().expect("its time is over").frame, copies(0));
+    assert_eq!(others.answer.try_recv().expect("its time is over").frame(), copies(0));
     // Replicas never come; what is on disk by the end of the time is told.
     me.run("SET a w");
     let mut waits = me.block("WAITAOF 0 1 100");
@@ -485,13 +485,13 @@ fn waitaof_ends_when_the_disk_has_the_clients_writes() {
     server.engine.run_committed();
     assert!(waits.answer.try_recv().is_err());
     server.engine.time_out(waits.id);
-    assert_eq!(waits.answer.try_recv().expect("its time is over").frame, copies(1));
+    assert_eq!(waits.answer.try_recv().expect("its time is over").frame(), copies(1));
     // A disk that has failed will never have it.
     me.run("SET a x");
     let mut waits = me.block("WAITAOF 1 0 0");
     gate.fail();
     server.engine.run_committed();
-    assert_eq!(waits.answer.try_recv().expect("no hope").frame, error("MISCONF broken"));
+    assert_eq!(waits.answer.try_recv().expect("no hope").frame(), error("MISCONF broken"));
 }
 
 #[test]

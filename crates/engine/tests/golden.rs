@@ -195,8 +195,14 @@ impl Target for EngineTarget {
         if let Some(reply) = client.ready.pop_front() {
             return Ok(reply);
         }
-        if let Some(push) = client.session.client.outbox.pop() {
-            return Ok(as_seen_by_client(&push, client.protocol));
+        if let Some(pushed) = client.session.client.outbox.pop() {
+            let mut frames = FrameBuilder::new(true);
+            pushed.write(&mut frames);
+            let seen = frames.finish().into_iter();
+            client.ready.extend(seen.map(|push| as_seen_by_client(&push, client.protocol)));
+        }
+        if let Some(push) = client.ready.pop_front() {
+            return Ok(push);
         }
         let Some(blocked) = &mut client.blocked else {
             return Err(io::Error::other("nothing has come and nothing is awaited"));

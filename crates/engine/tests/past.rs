@@ -226,7 +226,7 @@ fn what_may_take_long_runs_beside_a_runtime() {
         ] {
             let blocked = peer.block(line);
             let answer = blocked.answer.await.expect("it is answered");
-            assert_eq!(answer.frame, expected, "{line}");
+            assert_eq!(answer.frame(), expected, "{line}");
             assert!(answer.depends_on >= answer.written.unwrap_or_default());
         }
     });

@@ -94,23 +94,23 @@ fn waitrev_ends_with_the_write_it_waits_for() {
     assert_eq!(third.deadline_ms, Some(server.clock.now_ms() + 500));
     writer.run("SET k v");
     let answer = first.answer.try_recv().expect("revision 1 is there");
-    assert_eq!((answer.frame, answer.depends_on), (integer(1), Revision(1)));
+    assert_eq!((answer.frame(), answer.depends_on), (integer(1), Revision(1)));
     writer.run("SET k w");
     assert!(third.answer.try_recv().is_err(), "its revision is later");
     // A key's expiry is a revision as good as any.
     writer.run("SET k x PX 1");
-    assert_eq!(third.answer.try_recv().expect("revision 3 is there").frame, integer(3));
+    assert_eq!(third.answer.try_recv().expect("revision 3 is there").frame(), integer(3));
     let mut fourth = me.block("WAITREV 4 0");
     server.clock.advance_ms(10);
     assert_eq!(server.engine.expire_cycle(1_000_000), 1);
-    assert_eq!(fourth.answer.try_recv().expect("revision 4 is there").frame, integer(4));
+    assert_eq!(fourth.answer.try_recv().expect("revision 4 is there").frame(), integer(4));
     // So is the pop of a client that waited for a push.
     let mut sixth = me.block("WAITREV 6 0");
     let mut popped = other.block("BLPOP queue 0");
     writer.run("RPUSH queue x");
     let answer = popped.answer.try_recv().expect("fed");
     assert_eq!(answer.written, Some(Revision(6)));
-    assert_eq!(sixth.answer.try_recv().expect("revision 6 is there").frame, integer(6));
+    assert_eq!(sixth.answer.try_recv().expect("revision 6 is there").frame(), integer(6));
 }
 
 #[test]
@@ -120,21 +120,21 @@ fn waitrev_gives_up_at_its_time_or_when_told() {
     let mut waits = me.block("WAITREV 5 50");
     other.run("SET k v");
     server.engine.time_out(waits.id);
-    assert_eq!(waits.answer.try_recv().expect("its time is over").frame, integer(1));
+    assert_eq!(waits.answer.try_recv().expect("its time is over").frame(), integer(1));
     for (line, frame) in [
         ("CLIENT UNBLOCK {}", integer(1)),
         ("CLIENT UNBLOCK {} ERROR", error("UNBLOCKED client unblocked via CLIENT UNBLOCK")),
     ] {
         let mut waits = me.block("WAITREV 5 0");
         assert_eq!(other.run(&line.replace("{}", &me.id().to_string())), integer(1));
-        assert_eq!(waits.answer.try_recv().expect("unblocked").frame, frame, "{line}");
+        assert_eq!(waits.answer.try_recv().expect("unblocked").frame(), frame, "{line}");
     }
     // A wait whose client has left is forgotten, and the next one is not held up.
     let gone = me.block("WAITREV 2 0");
     assert!(server.engine.cancel_wait(gone.id));
     let mut waits = me.block("WAITREV 2 0");
     other.run("SET k w");
-    assert_eq!(waits.answer.try_recv().expect("revision 2 is there").frame, integer(2));
+    assert_eq!(waits.answer.try_recv().expect("revision 2 is there").frame(), integer(2));
     for line in ["MULTI", "WAITREV 9 0"] {
         me.run(line);
     }
@@ -152,11 +152,11 @@ fn waitrev_waits_for_the_commit() {
     assert!(waits.answer.try_recv().is_err(), "a crash could still take it back");
     gate.reach(1);
     server.engine.run_committed();
-    assert_eq!(waits.answer.try_recv().expect("committed").frame, integer(1));
+    assert_eq!(waits.answer.try_recv().expect("committed").frame(), integer(1));
     let mut waits = me.block("WAITREV 2 0");
     gate.fail();
     server.engine.run_committed();
-    assert_eq!(waits.answer.try_recv().expect("no hope").frame, error("MISCONF broken"));
+    assert_eq!(waits.answer.try_recv().expect("no hope").frame(), error("MISCONF broken"));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_write_is_never_missed_by_a_wait_that_begins_beside_it() {
         let answer = match waiter.call(&format!("WAITREV {round} 0")) {
             (mut replies, Outcome::Done) => replies.remove(0),
             (_, Outcome::Blocked(blocked)) => {
-                blocked.answer.blocking_recv().expect("answered by the write").frame
+                blocked.answer.blocking_recv().expect("answered by the write").frame()
             }
             (_, other) => panic!("{other:?}"),
         };

@@ -139,7 +139,7 @@ fn fields(peer: &mut Peer, expected: &[(&str, &str)]) {
 }
 
 fn answer(mut blocked: Blocked) -> Frame {
-    blocked.answer.try_recv().expect("an answer is there").frame
+    blocked.answer.try_recv().expect("an answer is there").frame()
 }
 
 const GONE: &str = "ERR the archive saves no more: the disk is gone; the log still has every change, and a \
@@ -386,12 +386,12 @@ fn a_backup_runs_beside_the_clients_one_at_a_time() {
     ];
     let expected = pairs.map(|(name, value)| (Frame::bulk(name), Frame::Integer(value)));
     let answer = blocked.answer.blocking_recv().expect("an answer comes");
-    assert_eq!(answer.frame, Frame::Map(expected.to_vec()));
+    assert_eq!(answer.frame(), Frame::Map(expected.to_vec()));
 
     let blocked = other.block("BACKUP TO /somewhere");
     saving.backups.send(Err("the disk\nis full")).expect("it waits");
     let answer = blocked.answer.blocking_recv().expect("an answer comes");
-    assert_eq!(answer.frame, error("ERR /somewhere: the disk is full"));
+    assert_eq!(answer.frame(), error("ERR /somewhere: the disk is full"));
 
     assert_eq!(other.run("BACKUP INTO /somewhere"), error("ERR syntax error"));
     other.run("MULTI");

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Frame, Reply, Revision};
+use base::{Reply, Revision};
 use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
@@ -405,18 +405,18 @@ impl Connection {
 
     /// Encodes the pushes that wait.
     fn drain_pushes(&mut self) {
-        while let Some(frame) = self.session.client.outbox.pop() {
+        while let Some(pushed) = self.session.client.outbox.pop() {
+            // What waits for room is made while this is encoded.
+            self.engine.pushes_taken(&self.session.client);
             // CLIENT REPLY OFF is about replies, which MONITOR's stream is to
             // Redis and a push is not.
-            let is_push = matches!(*frame, Frame::Push(_));
-            if is_push || self.session.reply_mode != ReplyMode::Off {
-                self.encoder.frame(&frame);
+            if pushed.is_push() || self.session.reply_mode != ReplyMode::Off {
+                pushed.write(&mut self.encoder);
             }
             if self.encoder.out.len() >= 16 * REPLY_BYTES_PER_BATCH {
                 break;
             }
         }
-        self.engine.pushes_taken(&self.session.client);
     }
 
     /// Sends the replies, once what they depend on is committed.

@@ -80,7 +80,7 @@ pub(super) fn read_each(
         return Ok(());
     };
     let before = if own.is_settled { None } else { own_before(source, batch, name)? };
-    let scratch = Keyspace::new(1, batch.directory.seed);
+    let scratch = source.take_scratch(batch.directory.seed);
     if let Some(stored) = before {
         scratch.give(0, name.key, stored);
     }
@@ -102,6 +102,8 @@ pub(super) fn read_each(
             scratch.give(0, name.key, stored);
         }
     }
+    scratch.take(0, name.key)?;
+    source.give_scratch(scratch);
     Ok(())
 }
 
@@ -191,8 +193,7 @@ fn apply_own(
     if oldest_first.peek().is_none() {
         return Ok(before);
     }
-    let scratch = source.scratch.lock().take();
-    let scratch = scratch.unwrap_or_else(|| Keyspace::new(1, batch.directory.seed));
+    let scratch = source.take_scratch(batch.directory.seed);
     if let Some(stored) = before {
         scratch.give(0, name.key, stored);
     }
@@ -201,8 +202,7 @@ fn apply_own(
         effects.apply_own(source, &scratch, name, &mut buffers)?;
     }
     let found = scratch.take(0, name.key)?;
-    // There is only this one key ever.
-    *source.scratch.lock() = Some(scratch);
+    source.give_scratch(scratch);
     Ok(found)
 }
 

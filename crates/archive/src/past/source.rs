@@ -32,8 +32,7 @@ pub(crate) struct Source {
     pub(super) limits: EncodingLimits,
     /// Held by whoever notes records because the follower has not yet.
     pub(super) catching_up: Mutex<()>,
-    /// A keyspace of one database, with nothing in it, that keys are worked out
-    /// in.
+    /// See [`Source::take_scratch`].
     pub(super) scratch: Mutex<Option<Keyspace>>,
     /// Held for reading while places in the log are looked up and used, which
     /// a segment that is rewritten changes. Who holds it may come again.
@@ -146,6 +145,16 @@ impl Source {
 
     pub(super) fn compacted(&self, asked: Revision) -> PastError {
         PastError::Compacted { asked, oldest: self.oldest() }
+    }
+
+    /// A keyspace of one database, with nothing in it.
+    pub(super) fn take_scratch(&self, seed: u64) -> Keyspace {
+        self.scratch.lock().take().unwrap_or_else(|| Keyspace::new(1, seed))
+    }
+
+    /// Takes one back, with nothing in it again.
+    pub(super) fn give_scratch(&self, scratch: Keyspace) {
+        *self.scratch.lock() = Some(scratch);
     }
 
     /// Visits all records after `after`, up to `upto`, in order.

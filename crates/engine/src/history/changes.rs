@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use base::units::parse_duration_ms;
-use base::{Frame, Revision, glob};
+use base::{Frame, Reply, Revision, Tape, glob};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
 use super::events::{self, Touch, What, Who};
 use super::kept::KeptOfMany;
-use super::{Bounds, count, number};
+use super::{Bounds, count, integer, number};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::execute::Outcome;
@@ -56,7 +56,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve(engine, branch, now_ms)?;
-        let mut rows = Vec::new();
+        let (mut rows, mut len) = (Tape::new(reply.is_resp3()), 0);
         let mut kept = KeptOfMany::new(engine, branch, db);
         let mut is_wanted = |key: Option<&[u8]>, at: Revision| -> Result<bool> {
             // What is about every key is about those that match.
@@ -74,20 +74,20 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
             })?;
             for key in changed.order {
                 let what = changed.what[&key];
-                let mut row = vec![
-                    number(record.revision.0),
-                    number(record.header.time_ms),
-                    key.map_or(Frame::Null, Frame::bulk),
-                ];
-                row.extend(events::origin(what, who.as_ref()));
-                row.push(Frame::bulk(what.word()));
-                rows.push(Frame::Array(row));
+                rows.array(8);
+                rows.integer(integer(record.revision.0));
+                rows.integer(integer(record.header.time_ms));
+                rows.optional_bulk(key);
+                events::write_origin(what, who, &mut rows);
+                rows.bulk(what.word().as_bytes());
+                len += 1;
             }
             // A reader goes on after a revision, so none is cut in two.
-            let is_enough = rows.len() >= count_max;
+            let is_enough = len >= count_max;
             Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        reply.frame(&Frame::Array(rows));
+        reply.array(len);
+        reply.tape(&rows);
         Ok(Aside { depends_on: span.upto, written: None })
     })
 }
@@ -140,7 +140,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 }
                 Ok(())
             })?;
-            for name in names(by, &changed, who.as_ref()) {
+            for name in names(by, &changed, who) {
                 *counts.entry((bucket, name)).or_default() += 1;
             }
             Ok(ControlFlow::Continue(()))
@@ -165,7 +165,7 @@ fn bucket(arg: &[u8]) -> Result<u64> {
 }
 
 /// What a transaction counts under.
-fn names(by: By, changed: &Changed<'_>, who: Option<&Who>) -> Vec<Option<Vec<u8>>> {
+fn names(by: By, changed: &Changed<'_>, who: Option<Who<'_>>) -> Vec<Option<Vec<u8>>> {
     if changed.order.is_empty() {
         return Vec::new();
     }
@@ -182,7 +182,7 @@ fn names(by: By, changed: &Changed<'_>, who: Option<&Who>) -> Vec<Option<Vec<u8>
     };
     match by {
         By::Command => vec![who.map(|who| who.name().to_vec()).or_else(by_itself)],
-        By::User => vec![who.map(|who| who.user.clone())],
+        By::User => vec![who.map(|who| who.user.to_vec())],
         By::Prefix => changed.order.iter().map(|key| key.map(prefix)).collect(),
     }
 }

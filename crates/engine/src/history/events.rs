@@ -1,6 +1,6 @@
 //! What a record did, key by key.
 
-use base::{DbIndex, Frame, Revision};
+use base::{DbIndex, Reply, Revision};
 use command::Result;
 use keyspace::effect::{Cause, Effect, Effects};
 use log::Record;
@@ -8,11 +8,11 @@ use log::Record;
 use crate::past::PastError;
 
 /// Who made a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Who {
-    pub(crate) command: Vec<u8>,
-    pub(crate) user: Vec<u8>,
-    address: Vec<u8>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Who<'r> {
+    pub(crate) command: &'r [u8],
+    pub(crate) user: &'r [u8],
+    address: &'r [u8],
 }
 
 /// What became of a key, or of every key of a database.
@@ -60,7 +60,7 @@ impl Touch<'_> {
 pub(crate) fn read<'r>(
     record: &Record<'r>,
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
-) -> Result<Option<Who>> {
+) -> Result<Option<Who<'r>>> {
     read_effects(record.revision, record.header.db, record.effects, visit)
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn read_effects<'r>(
     mut db: DbIndex,
     effects: &'r [u8],
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
-) -> Result<Option<Who>> {
+) -> Result<Option<Who<'r>>> {
     let (mut key, mut who) = (None, None);
     for effect in Effects::new(effects) {
         let effect = effect
@@ -85,7 +85,6 @@ pub(crate) fn read_effects<'r>(
                 continue;
             }
             Effect::Origin { command, user, address } => {
-                let [command, user, address] = [command, user, address].map(<[u8]>::to_vec);
                 who = Some(Who { command, user, address });
                 continue;
             }
@@ -155,28 +154,25 @@ impl What<'_> {
     }
 }
 
-/// The words for what a change came from: command, user, address and cause.
-/// What the server did by itself is nobody's.
-pub(crate) fn origin(what: What<'_>, who: Option<&Who>) -> [Frame; 4] {
-    let cause = match what {
+/// Writes the words for what a change came from: command, user, address and
+/// cause. What the server did by itself is nobody's.
+pub(crate) fn write_origin(what: What<'_>, who: Option<Who<'_>>, reply: &mut dyn Reply) {
+    let by_itself = match what {
         What::Gone(Cause::Expired) => Some("expire"),
         What::Gone(Cause::Evicted) => Some("evict"),
         _ => None,
     };
-    let text = |bytes: &[u8]| Frame::bulk(bytes);
-    match (who, cause) {
-        (None, None) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk("client")],
-        (_, Some(cause)) => [Frame::Null, Frame::Null, Frame::Null, Frame::bulk(cause)],
-        (Some(who), None) => {
-            let cause = Frame::bulk(who.cause());
-            [text(&who.command), text(&who.user), text(&who.address), cause]
-        }
-    }
+    let who = who.filter(|_| by_itself.is_none());
+    reply.optional_bulk(who.map(|who| who.command));
+    reply.optional_bulk(who.map(|who| who.user));
+    reply.optional_bulk(who.map(|who| who.address));
+    let cause = by_itself.unwrap_or_else(|| who.map_or("client", |who| who.cause()));
+    reply.bulk(cause.as_bytes());
 }
 
-impl Who {
+impl<'r> Who<'r> {
     /// The command's name; a message may follow it in the record.
-    pub(crate) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &'r [u8] {
         self.command.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 

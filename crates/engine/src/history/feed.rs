@@ -34,6 +34,7 @@ mod filter;
 mod group;
 mod hub;
 mod invalidation;
+mod packed;
 mod reading;
 mod request;
 mod rules;
@@ -44,7 +45,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use base::number::parse_i64;
-use base::{BranchId, DbIndex, Frame, Revision};
+use base::{BranchId, DbIndex, Revision};
 use command::args::is_word;
 use command::{Error, Result};
 
@@ -58,6 +59,7 @@ use crate::past::PastError;
 use crate::session::Session;
 use base::when::When;
 use group::Watch;
+pub use packed::Changes;
 use request::{Form, Request};
 use threads::Shared;
 
@@ -243,9 +245,7 @@ impl Engine {
         let Some(shared) = self.feeds.shared.get() else { return 0 };
         let closed = shared.board.hub.lock().close_of(client.id, is_meant);
         if !closed.is_empty() {
-            client
-                .outbox
-                .drop_stale(|frame| watch_of(frame).is_some_and(|id| closed.contains(&id)));
+            client.outbox.drop_stale(|pushed| pushed.is_of_watch(|id| closed.contains(&id)));
             self.pushes_taken(client);
         }
         closed.len()
@@ -274,18 +274,5 @@ impl Engine {
         shared.map_or_else(WatchCounts::default, |shared| {
             shared.board.hub.lock().counts(self.replicator.committed())
         })
-    }
-}
-
-/// The watch that a push is about.
-fn watch_of(frame: &Frame) -> Option<u64> {
-    let Frame::Push(items) = frame else { return None };
-    match &items[..] {
-        [Frame::Bulk(word), Frame::Integer(id), ..]
-            if matches!(&word[..], b"change" | b"progress") =>
-        {
-            u64::try_from(*id).ok()
-        }
-        _ => None,
     }
 }

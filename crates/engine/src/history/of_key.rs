@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use base::{BranchId, DbIndex, Frame, Reply, Revision};
+use base::{BranchId, DbIndex, Frame, Reply, Revision, Tape};
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Stored, ValueRef};
 use log::{Record, RecordHeader};
 
-use super::events::{self, Touch, What, Who};
-use super::{Bounds, Span, count, keep, number};
+use super::events::{self, What};
+use super::{Bounds, Span, count, integer, keep};
 use crate::aside::{self, Aside};
 use crate::branch::Reach;
 use crate::call::{Call, Handler};
@@ -62,16 +62,15 @@ impl Element {
         }
     }
 
-    fn of(&self, value: ValueRef<'_>) -> Frame {
+    fn write_of(&self, value: ValueRef<'_>, reply: &mut Tape) {
         match (self, value) {
-            (Element::Field(name), ValueRef::Hash(hash)) => {
-                hash.get(name).map_or(Frame::Null, Frame::bulk)
-            }
-            (Element::Member(name), ValueRef::Set(set)) if set.contains(name) => Frame::Integer(1),
-            (Element::Member(name), ValueRef::Zset(zset)) => {
-                zset.score(name).map_or(Frame::Null, Frame::Double)
-            }
-            _ => Frame::Null,
+            (Element::Field(name), ValueRef::Hash(hash)) => reply.optional_bulk(hash.get(name)),
+            (Element::Member(name), ValueRef::Set(set)) if set.contains(name) => reply.integer(1),
+            (Element::Member(name), ValueRef::Zset(zset)) => match zset.score(name) {
+                Some(score) => reply.double(score),
+                None => reply.null(),
+            },
+            _ => reply.null(),
         }
     }
 }
@@ -94,6 +93,35 @@ pub(crate) fn whole(value: ValueRef<'_>) -> Frame {
     }
 }
 
+/// As [`whole`], written at once.
+pub(crate) fn write_whole(value: ValueRef<'_>, reply: &mut impl Reply) {
+    match value {
+        ValueRef::Str(bytes) => reply.bulk(bytes),
+        ValueRef::List(list) => {
+            reply.array(list.len());
+            list.iter().for_each(|element| reply.bulk(element));
+        }
+        ValueRef::Set(set) => {
+            reply.set(set.len());
+            set.iter().for_each(|member| reply.bulk(&member));
+        }
+        ValueRef::Hash(hash) => {
+            reply.map(hash.len());
+            hash.iter().for_each(|(field, value)| {
+                reply.bulk(field);
+                reply.bulk(value);
+            });
+        }
+        ValueRef::Zset(zset) => {
+            reply.map(zset.len());
+            zset.iter().for_each(|(member, score)| {
+                reply.bulk(member);
+                reply.double(score);
+            });
+        }
+    }
+}
+
 /// What HISTORY is asked for.
 pub(super) struct Request {
     db: DbIndex,
@@ -109,12 +137,18 @@ pub(super) struct Request {
 /// A longer one is read again.
 const RECORD_BYTES_MAX: usize = 4 << 10;
 
+/// Bytes of what is said of a version, mostly.
+const ROW_BYTES: usize = 128;
+
+/// What is said of a version besides its value.
+const ROW_LEN: usize = 6;
+
 /// A transaction that changed the key.
 pub(super) struct Version {
-    row: Vec<Frame>,
+    row: Tape,
     at: Moment,
     /// The value, where the record tells it.
-    value: Option<Frame>,
+    value: Option<Tape>,
     /// The record, where it does not and somebody wants to know.
     record: Option<(RecordHeader, Vec<u8>)>,
 }
@@ -155,8 +189,7 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     aside::run(call, move |engine, reply| {
         let span = bounds.resolve_for(engine, branch, now_ms, db, &key)?;
         let request = Request { db, key, element, span, count: count_max, oldest_first, values };
-        let rows = request.rows(engine)?;
-        reply.frame(&Frame::Array(rows));
+        request.answer(engine, reply)?;
         Ok(Aside { depends_on: span.upto, written: None })
     })
 }
@@ -180,7 +213,7 @@ impl Request {
         })
     }
 
-    fn rows(&self, engine: &Engine) -> Result<Vec<Frame>> {
+    fn answer(&self, engine: &Engine, reply: &mut dyn Reply) -> Result {
         let mut versions: VecDeque<Version> = VecDeque::new();
         self.visit(engine, &mut |version| {
             versions.push_back(version);
@@ -196,11 +229,14 @@ impl Request {
         if self.values {
             self.fill_in(engine, versions.make_contiguous())?;
         }
-        let rows = versions.into_iter().map(|mut version| {
-            version.row.extend(version.value.filter(|_| self.values));
-            Frame::Array(version.row)
-        });
-        Ok(rows.collect())
+        reply.array(versions.len());
+        for version in versions {
+            let value = version.value.filter(|_| self.values);
+            reply.array(ROW_LEN + usize::from(value.is_some()));
+            reply.tape(&version.row);
+            value.iter().for_each(|value| reply.tape(value));
+        }
+        Ok(())
     }
 
     /// Reads the values that the records do not tell.
@@ -232,18 +268,24 @@ impl Request {
                         (at.1, record)
                     })
                     .collect();
-            let (db, key) = (self.db, &self.key);
+            let (db, key, mut room) = (self.db, &self.key, 0);
             past.key_at_each(branch, &revisions, db, key, names, &mut |at, stored| {
                 let version = &mut *versions[at].1;
                 // What was due by then was not there.
                 let is_seen = |stored: &&Stored| {
                     stored.deadline.is_none_or(|deadline| deadline > version.at.time_ms)
                 };
-                let value = stored.filter(is_seen).map(|stored| stored.value.as_ref());
-                version.value = Some(value.map_or(Frame::Null, |value| match &self.element {
-                    Some(element) => element.of(value),
-                    None => whole(value),
-                }));
+                // Most are about as long as the one before.
+                let mut tape = Tape::with_room(true, room);
+                match (stored.filter(is_seen), &self.element) {
+                    (None, _) => tape.null(),
+                    (Some(stored), Some(element)) => {
+                        element.write_of(stored.value.as_ref(), &mut tape);
+                    }
+                    (Some(stored), None) => write_whole(stored.value.as_ref(), &mut tape),
+                }
+                room = tape.len();
+                version.value = Some(tape);
             })?;
         }
         Ok(())
@@ -251,16 +293,17 @@ impl Request {
 
     fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
         let (mut sum, mut is_wanted): (Option<What<'_>>, bool) = (None, false);
-        let mut value = None;
-        let who = events::read(record, &mut |touch: Touch<'_>| {
+        // None where the record does not tell it, and none in that where it is gone.
+        let mut value: Option<Option<&[u8]>> = None;
+        let who = events::read(record, &mut |touch| {
             if touch.is_about(self.db, &self.key) {
                 let is_mine = |element: &Element| element.is_changed_by(touch.what);
                 is_wanted |= self.element.as_ref().is_none_or(is_mine);
                 sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
                 match touch.effect {
-                    Effect::StrSet { value: bytes, .. } => value = Some(Frame::bulk(bytes)),
+                    Effect::StrSet { value: bytes, .. } => value = Some(Some(bytes)),
                     Effect::Deadline(_) => {}
-                    _ if touch.what.is_removal() => value = Some(Frame::Null),
+                    _ if touch.what.is_removal() => value = Some(None),
                     _ => value = None,
                 }
             }
@@ -273,11 +316,18 @@ impl Request {
         if is_wide && !self.concerns(engine, at)? {
             return Ok(None);
         }
-        let mut row = vec![number(at.revision.0), number(at.time_ms)];
-        row.extend(events::origin(what, who.as_ref()));
-        if self.element.is_some() && value != Some(Frame::Null) {
+        let mut row = Tape::with_room(true, ROW_BYTES);
+        row.integer(integer(at.revision.0));
+        row.integer(integer(at.time_ms));
+        events::write_origin(what, who, &mut row);
+        if self.element.is_some() && value != Some(None) {
             value = None;
         }
+        let value = value.filter(|_| self.values).map(|value| {
+            let mut tape = Tape::new(true);
+            tape.optional_bulk(value);
+            tape
+        });
         let keeps = self.values && value.is_none() && record.effects.len() <= RECORD_BYTES_MAX;
         let record = keeps.then(|| (record.header, record.effects.to_vec()));
         Ok(Some(Version { row, at, value, record }))
@@ -331,8 +381,8 @@ pub(super) fn visit_key(
     Ok(())
 }
 
-/// Who last changed what is there now.
-type Blamed = Option<(Moment, Option<Who>)>;
+/// The user who last changed what is there now, if that is known.
+type Blamed = Option<(Moment, Option<Vec<u8>>)>;
 
 fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
@@ -391,7 +441,8 @@ fn find_blame(
                 // What is there now has come with it, or after it.
                 _ => std::mem::take(&mut open).into_values().collect(),
             };
-            hit.into_iter().for_each(|at| blamed[at] = Some((moment, who.clone())));
+            let user = || who.map(|who| who.user.to_vec());
+            hit.into_iter().for_each(|at| blamed[at] = Some((moment, user())));
         }
         Ok(if open.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
@@ -418,10 +469,10 @@ fn write_blame(elements: &[Option<Vec<u8>>], blamed: &[Blamed], reply: &mut dyn 
         reply.array(4);
         reply.optional_bulk(name.as_deref());
         match blamed {
-            Some((moment, who)) => {
-                reply.frame(&number(moment.revision.0));
-                reply.frame(&number(moment.time_ms));
-                reply.optional_bulk(who.as_ref().map(|who| who.user.as_slice()));
+            Some((moment, user)) => {
+                reply.integer(integer(moment.revision.0));
+                reply.integer(integer(moment.time_ms));
+                reply.optional_bulk(user.as_deref());
             }
             // Older than what is kept.
             None => (0..3).for_each(|_| reply.null()),

@@ -111,7 +111,9 @@ impl Peer {
     /// Takes what was pushed.
     pub fn pushes(&mut self) -> Vec<Frame> {
         let outbox = &self.session.client.outbox;
-        std::iter::from_fn(|| outbox.pop()).map(|frame| (*frame).clone()).collect()
+        let mut frames = FrameBuilder::new(true);
+        std::iter::from_fn(|| outbox.pop()).for_each(|pushed| pushed.write(&mut frames));
+        frames.finish()
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use base::{BranchId, DbIndex, Frame, Revision};
+use base::{BranchId, DbIndex, Reply, Revision, Tape};
 use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
 use log::{Record, RecordHeader};
 
+use smallvec::SmallVec;
+
+use super::packed::{Item, Part};
 use super::reading::Reading;
 use crate::history::events::{self, Touch, What};
-use crate::history::number;
-use crate::history::of_key::whole;
+use crate::history::of_key::write_whole;
 use crate::travel::Moment;
 
 /// What became of a key, or of a database.
@@ -33,8 +35,6 @@ enum After<'r> {
 
 /// Whom a change is told.
 pub(super) struct Telling<'t, 'e> {
-    /// The watch.
-    pub(super) id: u64,
     pub(super) branch: BranchId,
     pub(super) old: bool,
     pub(super) new: bool,
@@ -45,8 +45,8 @@ pub(super) struct Telling<'t, 'e> {
 }
 
 /// How it is told.
-pub(super) enum Told {
-    Push(Frame),
+pub(super) enum Told<'i> {
+    Item(Item<'i>),
     /// Not at all: that is not to be known any more.
     Nothing,
     /// By somebody who can read.
@@ -60,10 +60,13 @@ pub(super) struct Transaction<'r> {
     branch: BranchId,
     time_ms: u64,
     /// Who made it, if it tells.
-    user: Option<Vec<u8>>,
+    user: Option<&'r [u8]>,
     /// In the order in which the keys were first touched.
-    pub(super) changes: Vec<Change<'r>>,
+    pub(super) changes: SmallVec<[Change<'r>; 1]>,
 }
+
+/// Changes up to which one is found by looking at each.
+const FEW: usize = 16;
 
 impl<'r> Transaction<'r> {
     /// Reads what a record says of the keys, or of databases as a whole
@@ -72,7 +75,8 @@ impl<'r> Transaction<'r> {
         record: &Record<'r>,
         is_wanted: &dyn Fn(DbIndex, Option<&[u8]>) -> bool,
     ) -> Result<Transaction<'r>> {
-        let mut changes: Vec<Change<'r>> = Vec::new();
+        let mut changes: SmallVec<[Change<'r>; 1]> = SmallVec::new();
+        // Where each is, once there are more than a few.
         let mut places: BTreeMap<(DbIndex, Option<&'r [u8]>), usize> = BTreeMap::new();
         let who = events::read(record, &mut |touch: Touch<'r>| {
             let Touch { db, key, what, effect } = touch;
@@ -90,15 +94,27 @@ impl<'r> Transaction<'r> {
                 _ if key.is_none() || what.is_removal() => Some(After::Nothing),
                 _ => Some(After::Untold),
             };
-            match places.get(&(db, key)) {
-                Some(&place) => {
+            let known = if changes.len() <= FEW {
+                changes.iter().position(|change| (change.db, change.key) == (db, key))
+            } else {
+                places.get(&(db, key)).copied()
+            };
+            match known {
+                Some(place) => {
                     let change: &mut Change<'r> = &mut changes[place];
                     change.what = change.what.then(what);
                     change.after = after.unwrap_or(change.after);
                 }
                 None => {
-                    places.insert((db, key), changes.len());
                     changes.push(Change { db, key, what, after: after.unwrap_or(After::Untold) });
+                    match changes.len() {
+                        0..=FEW => {}
+                        len if len == FEW + 1 => {
+                            let all = changes.iter().map(|change| (change.db, change.key));
+                            places.extend(all.zip(0..));
+                        }
+                        len => drop(places.insert((db, key), len - 1)),
+                    }
                 }
             }
             Ok(())
@@ -110,12 +126,12 @@ impl<'r> Transaction<'r> {
 
     /// Tells a change, of which `event` is the name. The values are read where
     /// the record does not tell them.
-    pub(super) fn frame(
+    pub(super) fn item(
         &self,
         change: &Change<'r>,
-        event: &str,
+        event: &'static str,
         watch: &Telling<'_, '_>,
-    ) -> Result<Told> {
+    ) -> Result<Told<'r>> {
         // The server's own doing, whoever's command brought it to light.
         let by_itself = matches!(change.what, What::Gone(Cause::Expired | Cause::Evicted));
         let may_tell = |at: Revision| match (change.key, watch.reading) {
@@ -130,34 +146,36 @@ impl<'r> Transaction<'r> {
             Some(false) => return Ok(Told::Nothing),
             Some(true) => {}
         }
-        let mut items = vec![
-            Frame::bulk("change"),
-            number(watch.id),
-            number(self.revision.0),
-            number(self.time_ms),
-            Frame::bulk(event),
-            change.key.map_or(Frame::Null, Frame::bulk),
-            self.user.as_ref().filter(|_| !by_itself).map_or(Frame::Null, Frame::bulk),
-        ];
+        let mut item = Item {
+            revision: self.revision,
+            time_ms: self.time_ms,
+            event,
+            key: change.key.into(),
+            user: self.user.filter(|_| !by_itself).into(),
+            old: Part::Unasked,
+            new: Part::Unasked,
+        };
         if watch.old {
             let before = Revision(self.revision.0 - 1);
             let value = match may_tell(before)? {
-                Some(false) => Some(Frame::Null),
-                _ => self.value_at(watch.reading, change, before)?,
+                Some(false) => Some(Part::Nil),
+                _ => self.value_at(watch.reading, change, before)?.map(Part::Read),
             };
             let Some(value) = value else { return Ok(Told::Unread) };
-            items.push(value);
+            item.old = value;
         }
         if watch.new {
             let value = match change.after {
-                After::Text(bytes) => Some(Frame::bulk(bytes)),
-                After::Nothing => Some(Frame::Null),
-                After::Untold => self.value_at(watch.reading, change, self.revision)?,
+                After::Text(bytes) => Some(Part::Text(bytes)),
+                After::Nothing => Some(Part::Nil),
+                After::Untold => {
+                    self.value_at(watch.reading, change, self.revision)?.map(Part::Read)
+                }
             };
             let Some(value) = value else { return Ok(Told::Unread) };
-            items.push(value);
+            item.new = value;
         }
-        Ok(Told::Push(Frame::Push(items)))
+        Ok(Told::Item(item))
     }
 
     /// The key's value at a revision, deadlines aside: a key that is due stands
@@ -167,9 +185,16 @@ impl<'r> Transaction<'r> {
         reading: Option<&Reading<'_>>,
         change: &Change<'_>,
         revision: Revision,
-    ) -> Result<Option<Frame>> {
-        let Some(key) = change.key else { return Ok(Some(Frame::Null)) };
-        let Some(Reading { engine, .. }) = reading else { return Ok(None) };
+    ) -> Result<Option<Tape>> {
+        let mut tape = Tape::default();
+        let Some(key) = change.key else {
+            tape.null();
+            return Ok(Some(tape));
+        };
+        let Some(reading) = reading else { return Ok(None) };
+        // Nobody who has been told something waits for it.
+        reading.hand_over();
+        let engine = reading.engine;
         let branch = self.branch;
         if engine.branch(branch).is_none() || engine.line(branch).made() > self.revision {
             return Err(Error::new(format!(
@@ -179,7 +204,11 @@ impl<'r> Transaction<'r> {
             )));
         }
         let at = Moment { branch, revision, time_ms: 0 };
-        engine.look_at(at, change.db, key, |value, _| value.map_or(Frame::Null, whole)).map(Some)
+        engine.look_at(at, change.db, key, |value, _| match value {
+            Some(value) => write_whole(value, &mut tape),
+            None => tape.null(),
+        })?;
+        Ok(Some(tape))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::Result;
@@ -15,12 +15,16 @@ use smallvec::SmallVec;
 
 use super::change::{Telling, Told, Transaction};
 use super::invalidation;
+use super::packed::{Changes, Item};
 use super::reading::Reading;
 use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
 use crate::branch::Line;
 use crate::client::Client;
 use crate::history::number;
+
+/// Bytes of changes that are not made to wait for others.
+const GATHERED_BYTES_MAX: usize = 32 * 1024;
 
 /// A WATCHFROM that is open.
 #[derive(Debug)]
@@ -44,8 +48,19 @@ pub(super) struct Watch {
     opened: Revision,
     /// Pushes of that revision that are made.
     told: AtomicU64,
-    /// Nothing is pushed any more. Held while something is.
-    is_closed: Mutex<bool>,
+    /// Nothing is pushed any more.
+    is_closed: AtomicBool,
+    /// Changes that are yet to be handed to the client's connection. Held while
+    /// something is pushed, and to close the watch.
+    gathered: Mutex<Changes>,
+}
+
+/// A change that a watch hears of.
+struct Heard<'g> {
+    watch: &'g Arc<Watch>,
+    /// Which of the transaction's it is.
+    change: usize,
+    event: &'static str,
 }
 
 /// Where a watch goes on after it was offered a transaction.
@@ -53,7 +68,7 @@ pub(super) struct Watch {
 enum Fed {
     /// With the next one.
     On,
-    /// With this one, once its client has taken what waits.
+    /// Once its client has taken what waits: where [`Watch::from`] says.
     Full,
     /// With this one, by somebody who may read values.
     Unread,
@@ -85,7 +100,8 @@ impl Watch {
             from: AtomicU64::new(from.0),
             opened,
             told: AtomicU64::new(0),
-            is_closed: Mutex::new(false),
+            is_closed: AtomicBool::new(false),
+            gathered: Mutex::new(Changes::of(id)),
         })
     }
 
@@ -111,22 +127,59 @@ impl Watch {
     /// Ends it: when this returns, nothing is pushed for it any more. Answers
     /// whether it was open, and leaves a last message.
     pub(super) fn close(&self, last: Option<Frame>) -> bool {
-        let mut is_closed = self.is_closed.lock();
-        if let Some(last) = last.filter(|_| !*is_closed) {
+        let mut gathered = self.gathered.lock();
+        let was_closed = self.is_closed.swap(true, Ordering::Relaxed);
+        let gathered = self.take(&mut gathered);
+        if let Some(last) = last.filter(|_| !was_closed) {
+            if let Some(changes) = gathered {
+                self.client.outbox.push(changes);
+            }
             self.client.outbox.push(Arc::new(last));
         }
-        !std::mem::replace(&mut is_closed, true)
+        !was_closed
     }
 
     pub(super) fn is_over(&self) -> bool {
-        *self.is_closed.lock() || self.client.is_killed()
+        self.is_closed.load(Ordering::Relaxed) || self.client.is_killed()
     }
 
     fn push(&self, frame: Frame) {
-        let is_closed = self.is_closed.lock();
-        if !*is_closed && !self.client.is_killed() {
+        let mut gathered = self.gathered.lock();
+        self.push_gathered(&mut gathered);
+        if !self.is_over() {
             self.client.outbox.push(Arc::new(frame));
         }
+    }
+
+    /// Hands a change over: at once, or with those that follow it in what is
+    /// read to those behind.
+    fn push_change(self: &Arc<Self>, item: Item<'_>, reading: Option<&Reading<'_>>) {
+        let mut gathered = self.gathered.lock();
+        let is_first = gathered.len() == 0;
+        gathered.add(&item);
+        match reading {
+            Some(reading) if gathered.bytes() < GATHERED_BYTES_MAX => {
+                if is_first {
+                    reading.gathers(self);
+                }
+            }
+            _ => self.push_gathered(&mut gathered),
+        }
+    }
+
+    /// Hands over the changes that were gathered.
+    pub(super) fn hand_over(&self) {
+        self.push_gathered(&mut self.gathered.lock());
+    }
+
+    fn push_gathered(&self, gathered: &mut Changes) {
+        if let Some(changes) = self.take(gathered).filter(|_| !self.is_over()) {
+            self.client.outbox.push(changes);
+        }
+    }
+
+    fn take(&self, gathered: &mut Changes) -> Option<Changes> {
+        (gathered.len() > 0).then(|| std::mem::replace(gathered, Changes::of(self.id)))
     }
 
     /// Tells it that nothing up to `revision` is missing, if that is due.
@@ -147,9 +200,9 @@ impl Watch {
 
     /// Tells the changes of a transaction, of which `mine` are this watch's.
     fn feed(
-        &self,
+        self: &Arc<Self>,
         transaction: &Transaction<'_>,
-        mine: &[(usize, &'static str)],
+        mine: &[Heard<'_>],
         reading: Option<&Reading<'_>>,
     ) -> Result<Fed> {
         let revision = transaction.revision;
@@ -160,42 +213,40 @@ impl Watch {
         };
         match self.form {
             Form::Changes { old, new } => {
-                let (id, branch, is_past) = (self.id, self.branch(), revision <= self.opened);
-                let telling = Telling { id, branch, old, new, is_past, reading };
-                self.push_each(skipped, revision, mine, &|(change, event)| {
-                    transaction.frame(&transaction.changes[*change], event, &telling)
-                })
-            }
-            Form::Invalidations => {
-                let keys = mine.iter().map(|(change, _)| transaction.changes[*change].key);
-                let frames = invalidation::of_keys(keys, revision);
-                self.push_each(skipped, revision, &frames, &|frame| Ok(Told::Push(frame.clone())))
-            }
-        }
-    }
-
-    /// Makes the pushes of a revision, but for the first, which are made, until
-    /// the client has enough or one cannot be made.
-    fn push_each<T>(
-        &self,
-        skipped: usize,
-        revision: Revision,
-        each: &[T],
-        frame: &dyn Fn(&T) -> Result<Told>,
-    ) -> Result<Fed> {
-        for (told, one) in each.iter().enumerate().skip(skipped) {
-            if self.client.outbox.is_full() {
-                self.goes_on(revision, told);
-                return Ok(Fed::Full);
-            }
-            match frame(one)? {
-                Told::Push(frame) => self.push(frame),
-                Told::Nothing => {}
-                Told::Unread => {
-                    self.goes_on(revision, told);
-                    return Ok(Fed::Unread);
+                let (branch, is_past) = (self.branch(), revision <= self.opened);
+                let telling = Telling { branch, old, new, is_past, reading };
+                for (told, heard) in mine.iter().enumerate().skip(skipped) {
+                    if self.client.outbox.is_full() {
+                        self.goes_on(revision, told);
+                        return Ok(Fed::Full);
+                    }
+                    let change = &transaction.changes[heard.change];
+                    match transaction.item(change, heard.event, &telling)? {
+                        Told::Item(item) => self.push_change(item, reading),
+                        Told::Nothing => {}
+                        Told::Unread => {
+                            self.goes_on(revision, told);
+                            return Ok(Fed::Unread);
+                        }
+                    }
                 }
             }
+            Form::Invalidations => {
+                let keys = mine.iter().map(|heard| transaction.changes[heard.change].key);
+                let frames = invalidation::of_keys(keys, revision);
+                for (told, frame) in frames.into_iter().enumerate().skip(skipped) {
+                    if self.client.outbox.is_full() {
+                        self.goes_on(revision, told);
+                        return Ok(Fed::Full);
+                    }
+                    self.push(frame);
+                }
+            }
+        }
+        if reading.is_some() && self.client.outbox.is_full() {
+            // Whoever reads to it stands there already.
+            self.goes_on(revision.next(), 0);
+            return Ok(Fed::Full);
         }
         Ok(Fed::On)
     }
@@ -242,7 +293,7 @@ pub(super) struct Group {
 }
 
 /// Those who have left a group, with the place of the transaction that they
-/// stand at.
+/// stand at or behind.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     /// Their clients have to take what waits first.
@@ -253,19 +304,6 @@ pub(super) struct Left {
     pub(super) failed: Vec<(Arc<Watch>, String)>,
     /// There is nothing to watch any more, and why.
     pub(super) ended: Vec<(Arc<Watch>, String)>,
-    /// Somebody was told something.
-    pub(super) is_heard: bool,
-}
-
-impl Left {
-    pub(super) fn add(&mut self, other: Left) {
-        let Left { full, unread, failed, ended, is_heard } = other;
-        self.full.extend(full);
-        self.unread.extend(unread);
-        self.failed.extend(failed);
-        self.ended.extend(ended);
-        self.is_heard |= is_heard;
-    }
 }
 
 impl Group {
@@ -336,21 +374,21 @@ impl Group {
         self.members.into_values()
     }
 
-    /// Offers the next transaction to all. Those who cannot take it leave.
-    /// What the record does not tell is read by `reading`; without it,
-    /// those who want them leave too.
+    /// Offers the next transaction to all; whether it was for anybody. Those who
+    /// cannot take it leave. What the record does not tell is read by `reading`;
+    /// without it, those who want them leave too.
     pub(super) fn offer(
         &mut self,
         record: &Record<'_>,
         place: Place,
         reading: Option<&Reading<'_>>,
-    ) -> Left {
+        left: &mut Left,
+    ) -> bool {
         self.next = record.revision.next();
         self.near = Some(place);
-        let mut left = Left::default();
-        self.tell(record, place, reading, &mut left);
-        self.end_branches(record, &mut left);
-        left
+        let is_heard = self.tell(record, place, reading, left);
+        self.end_branches(record, left);
+        is_heard
     }
 
     /// Passes over the next transactions, of which nobody here hears.
@@ -377,12 +415,12 @@ impl Group {
         place: Place,
         reading: Option<&Reading<'_>>,
         left: &mut Left,
-    ) {
+    ) -> bool {
         let (db, rules) = (record.header.db, &self.rules);
         let mut branches = self.heard_on(record);
         branches.retain(|branch| rules.is_touched_by(*branch, db, record.effects));
         if branches.is_empty() {
-            return;
+            return false;
         }
         let is_wanted = |db: DbIndex, key: Option<&[u8]>| {
             branches.iter().any(|branch| rules.wants(*branch, db, key))
@@ -394,10 +432,10 @@ impl Group {
                 let all: Vec<u64> = self.members.keys().copied().collect();
                 let gone = all.into_iter().filter_map(|id| self.remove(id));
                 left.failed.extend(gone.map(|watch| (watch, reason.clone())));
-                return;
+                return false;
             }
         };
-        let mut listeners: BTreeMap<u64, Vec<(usize, &'static str)>> = BTreeMap::new();
+        let mut heard: SmallVec<[Heard<'_>; 4]> = SmallVec::new();
         for (index, change) in transaction.changes.iter().enumerate() {
             let event = event_of(change.what);
             for branch in &branches {
@@ -407,19 +445,23 @@ impl Group {
                     // before it was made anew.
                     let is_its = watch.line.goes_on(record.revision, record.header);
                     if is_its && watch.events.has(event) {
-                        listeners.entry(id).or_default().push((index, event));
+                        heard.push(Heard { watch, change: index, event });
                     }
                 }
             }
         }
-        left.is_heard = !listeners.is_empty();
-        for (id, mine) in listeners {
-            let watch = &self.members[&id];
-            let fed =
-                if watch.is_over() { None } else { Some(watch.feed(&transaction, &mine, reading)) };
-            if matches!(fed, Some(Ok(Fed::On))) {
-                continue;
+        let is_heard = !heard.is_empty();
+        heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change));
+        let mut gone: SmallVec<[(u64, Option<Result<Fed>>); 1]> = SmallVec::new();
+        for mine in heard.chunk_by(|a, b| a.watch.id == b.watch.id) {
+            let watch = mine[0].watch;
+            let fed = (!watch.is_over()).then(|| watch.feed(&transaction, mine, reading));
+            if !matches!(fed, Some(Ok(Fed::On))) {
+                gone.push((watch.id, fed));
             }
+        }
+        drop(heard);
+        for (id, fed) in gone {
             let watch = self.remove(id).expect("it is a member");
             match fed {
                 None | Some(Ok(Fed::On)) => {}
@@ -428,6 +470,7 @@ impl Group {
                 Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
             }
         }
+        is_heard
     }
 
     /// Ends the watches of branches that are no more what they were.

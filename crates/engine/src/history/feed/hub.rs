@@ -98,7 +98,8 @@ impl Hub {
             return;
         }
         for (record, place) in written.records() {
-            let left = self.head.offer(&record, place, None);
+            let mut left = Left::default();
+            self.head.offer(&record, place, None, &mut left);
             self.settle(left);
         }
     }

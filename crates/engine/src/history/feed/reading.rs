@@ -1,23 +1,37 @@
-//! What those behind are told of that a record does not tell.
+//! A piece of the log that is read to those behind.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision};
 use command::Result;
 
+use super::group::Watch;
 use crate::engine::Engine;
 use crate::history::kept::KeptOfMany;
 
-/// Reads the past for a piece of the log.
+/// What is read of the past for the records of a piece, and who is told of it.
 pub(super) struct Reading<'e> {
     pub(super) engine: &'e Engine,
     kept: RefCell<BTreeMap<(BranchId, DbIndex), KeptOfMany<'e>>>,
+    /// Those who have changes to be handed over.
+    told: RefCell<Vec<Arc<Watch>>>,
 }
 
 impl<'e> Reading<'e> {
     pub(super) fn new(engine: &'e Engine) -> Reading<'e> {
-        Reading { engine, kept: RefCell::default() }
+        Reading { engine, kept: RefCell::default(), told: RefCell::default() }
+    }
+
+    /// A watch has changes that wait for those that come after them.
+    pub(super) fn gathers(&self, watch: &Arc<Watch>) {
+        self.told.borrow_mut().push(watch.clone());
+    }
+
+    /// Hands over what was gathered.
+    pub(super) fn hand_over(&self) {
+        self.told.borrow_mut().drain(..).for_each(|watch| watch.hand_over());
     }
 
     /// Whether a watch of a branch may be told what a key was at a revision,

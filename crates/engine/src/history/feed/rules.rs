@@ -9,6 +9,7 @@ use std::ops::{Bound, Range};
 
 use base::{BranchId, DbIndex, glob};
 use keyspace::effect::{Effect, Effects};
+use smallvec::SmallVec;
 
 /// What a watch is about: keys that any of these names; all keys without any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub(super) struct Rules {
 struct Database {
     watches: BTreeSet<Id>,
     keys: HashMap<Vec<u8>, BTreeSet<Id>>,
+    /// Those that every key has.
+    empty: Beginning,
+    /// All others.
     beginnings: BTreeMap<Vec<u8>, Beginning>,
     /// How many of the beginnings have each first byte: most keys that nobody
     /// watches are known by that, without a search.
@@ -64,6 +68,7 @@ impl Default for Database {
         Database {
             watches: BTreeSet::new(),
             keys: HashMap::new(),
+            empty: Beginning::default(),
             beginnings: BTreeMap::new(),
             by_first_byte: [0; 256],
         }
@@ -76,6 +81,12 @@ struct Beginning {
     /// Who wants every key with it.
     all: BTreeSet<Id>,
     patterns: BTreeMap<Vec<u8>, BTreeSet<Id>>,
+}
+
+impl Beginning {
+    fn is_unused(&self) -> bool {
+        self.all.is_empty() && self.patterns.is_empty()
+    }
 }
 
 impl Rules {
@@ -155,25 +166,30 @@ impl Rules {
         database.is_some_and(|found| key.is_none_or(|key| found.wants(key)))
     }
 
-    /// Who hears of a key, or of the database as a whole.
+    /// Who hears of a key, or of the database as a whole: in order, each once.
     pub(super) fn listeners(
         &self,
         branch: BranchId,
         db: DbIndex,
         key: Option<&[u8]>,
-    ) -> BTreeSet<Id> {
-        let Some(database) = self.databases.get(&(branch, db)) else { return BTreeSet::new() };
-        let Some(key) = key else { return database.watches.clone() };
-        let mut ids = database.keys.get(key).cloned().unwrap_or_default();
-        database.find_beginning(key, &mut |beginning| {
-            ids.extend(&beginning.all);
+    ) -> SmallVec<[Id; 4]> {
+        let Some(database) = self.databases.get(&(branch, db)) else { return SmallVec::new() };
+        let Some(key) = key else { return database.watches.iter().copied().collect() };
+        let mut ids: SmallVec<[Id; 4]> = SmallVec::new();
+        if !database.keys.is_empty() {
+            ids.extend(database.keys.get(key).into_iter().flatten().copied());
+        }
+        database.find_beginning(key, |beginning| {
+            ids.extend(beginning.all.iter().copied());
             for (pattern, watches) in &beginning.patterns {
                 if glob::matches(pattern, key) {
-                    ids.extend(watches);
+                    ids.extend(watches.iter().copied());
                 }
             }
             false
         });
+        ids.sort_unstable();
+        ids.dedup();
         ids
     }
 }
@@ -185,12 +201,15 @@ impl Database {
             self.keys.entry(key.clone()).or_default().insert(id);
         }
         for (prefix, pattern) in selection.beginnings() {
-            if !self.beginnings.contains_key(prefix)
-                && let Some(first) = prefix.first()
-            {
-                self.by_first_byte[usize::from(*first)] += 1;
-            }
-            let beginning = self.beginnings.entry(prefix.to_vec()).or_default();
+            let beginning = match prefix.first() {
+                None => &mut self.empty,
+                Some(first) => {
+                    if !self.beginnings.contains_key(prefix) {
+                        self.by_first_byte[usize::from(*first)] += 1;
+                    }
+                    self.beginnings.entry(prefix.to_vec()).or_default()
+                }
+            };
             match pattern {
                 None => beginning.all.insert(id),
                 Some(pattern) => beginning.patterns.entry(pattern.to_vec()).or_default().insert(id),
@@ -209,7 +228,11 @@ impl Database {
             }
         }
         for (prefix, pattern) in selection.beginnings() {
-            let Some(beginning) = self.beginnings.get_mut(prefix) else { continue };
+            let named = match prefix {
+                [] => Some(&mut self.empty),
+                _ => self.beginnings.get_mut(prefix),
+            };
+            let Some(beginning) = named else { continue };
             beginning.all.remove(&id);
             if let Some(pattern) = pattern
                 && let Some(ids) = beginning.patterns.get_mut(pattern)
@@ -219,35 +242,34 @@ impl Database {
                     beginning.patterns.remove(pattern);
                 }
             }
-            if beginning.all.is_empty() && beginning.patterns.is_empty() {
+            if beginning.is_unused()
+                && let Some(first) = prefix.first()
+            {
                 self.beginnings.remove(prefix);
-                if let Some(first) = prefix.first() {
-                    self.by_first_byte[usize::from(*first)] -= 1;
-                }
+                self.by_first_byte[usize::from(*first)] -= 1;
             }
         }
     }
 
     fn wants(&self, key: &[u8]) -> bool {
         (!self.keys.is_empty() && self.keys.contains_key(key))
-            || self.find_beginning(key, &mut |beginning| {
+            || self.find_beginning(key, |beginning| {
                 !beginning.all.is_empty()
                     || beginning.patterns.keys().any(|pattern| glob::matches(pattern, key))
             })
     }
 
-    /// Visits what stands under each prefix that the key has, the longest
-    /// first, until a visit answers `true`; whether one did.
-    fn find_beginning(&self, key: &[u8], visit: &mut dyn FnMut(&Beginning) -> bool) -> bool {
+    /// Visits what stands under each prefix that the key has, until a visit
+    /// answers `true`; whether one did.
+    fn find_beginning(&self, key: &[u8], mut visit: impl FnMut(&Beginning) -> bool) -> bool {
+        if !self.empty.is_unused() && visit(&self.empty) {
+            return true;
+        }
         let mut bound = match key.first() {
             Some(first) if self.by_first_byte[usize::from(*first)] > 0 => key,
-            // At most the empty prefix.
-            _ => &[],
+            _ => return false,
         };
-        if bound.is_empty() && !self.beginnings.contains_key(bound) {
-            return false;
-        }
-        loop {
+        while !bound.is_empty() {
             let upto = (Bound::Unbounded, Bound::Included(bound));
             let Some((prefix, beginning)) = self.beginnings.range::<[u8], _>(upto).next_back()
             else {
@@ -263,11 +285,9 @@ impl Database {
             if visit(beginning) {
                 return true;
             }
-            match common.checked_sub(1) {
-                Some(shorter) => bound = &key[..shorter],
-                None => return false,
-            }
+            bound = &key[..common - 1];
         }
+        false
     }
 }
 
@@ -311,7 +331,8 @@ mod tests {
                 .filter(|(_, selection)| is_meant(selection, key))
                 .map(|(id, _)| id)
                 .collect();
-            assert_eq!(rules.listeners(MAIN, 3, Some(key)), expected, "{key:?}");
+            let listeners = rules.listeners(MAIN, 3, Some(key));
+            assert_eq!(listeners.into_iter().collect::<BTreeSet<_>>(), expected, "{key:?}");
             assert!(rules.wants(MAIN, 3, Some(key)) && !rules.wants(MAIN, 2, Some(key)));
             assert!(!rules.wants(BranchId(1), 3, Some(key)), "another branch");
         }
@@ -347,7 +368,9 @@ mod tests {
                 .filter(|(_, selection)| is_meant(selection, &key))
                 .map(|(id, _)| *id)
                 .collect();
-            assert_eq!(rules.listeners(MAIN, 0, Some(&key)), expected, "{key:?} {there:?}");
+            let listeners: BTreeSet<Id> =
+                rules.listeners(MAIN, 0, Some(&key)).into_iter().collect();
+            assert_eq!(listeners, expected, "{key:?} {there:?}");
             assert_eq!(rules.wants(MAIN, 0, Some(&key)), !expected.is_empty(), "{key:?} {there:?}");
         }
         for (id, one) in there {

@@ -163,14 +163,13 @@ impl Shared {
             };
             let (mut left, mut heard, reading) = (Left::default(), 0, Reading::new(&engine));
             let read = reader.read(READABLE, &mut |record, place| {
-                let more = group.offer(&record, place, Some(&reading));
-                heard += usize::from(more.is_heard);
-                left.add(more);
+                heard += usize::from(group.offer(&record, place, Some(&reading), &mut left));
                 let is_enough = group.is_empty()
                     || heard >= HEARD_MAX
                     || ahead.is_some_and(|at| at <= group.next);
                 if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
+            reading.hand_over();
             drop(reading);
             drop(engine);
             group.beat(self.now_ms());
