@@ -85,7 +85,7 @@ impl Files {
     /// parts where it is the first part of a transaction.
     pub(crate) fn block(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
         let (begin, mut offset) = (offset, offset);
-        let file = self.open(segment).map_err(LogError::io("read", self.path(segment)))?;
+        let file = self.open(segment).map_err(|error| self.unreadable(segment, error))?;
         let mut assembly = Assembly::default();
         loop {
             let damaged =
@@ -132,6 +132,51 @@ impl Files {
         }
     }
 
+    /// Reads one record and keeps nothing of its block, in `buffer`; whether the
+    /// block, which is checked, has it.
+    pub(crate) fn record(
+        &self,
+        place: Place,
+        buffer: &mut Vec<u8>,
+        read: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<bool, LogError> {
+        let Place { segment, offset, index } = place;
+        let unreadable = |error| self.unreadable(segment, error);
+        let file = self.open(segment).map_err(unreadable)?;
+        if buffer.len() < FIRST_READ_BYTES {
+            buffer.resize(FIRST_READ_BYTES, 0);
+        }
+        let mut there =
+            file.read_into(offset, &mut buffer[..FIRST_READ_BYTES]).map_err(unreadable)?;
+        if there == FIRST_READ_BYTES {
+            let len = BLOCK_HEADER_BYTES + u32_at(buffer, 0) as usize;
+            if len > there {
+                let rest = file.read_at(offset + there as u64, len - there).map_err(unreadable)?;
+                buffer.truncate(there);
+                buffer.extend_from_slice(&rest);
+                there = buffer.len();
+            }
+        }
+        let damaged = |what: String| LogError::Damaged { path: self.path(segment), offset, what };
+        let at = BlockPlace { id: self.id, segment, offset };
+        let (header, stored) = format::block_from(&buffer[..there], &at)
+            .map_err(|problem| damaged(problem.to_string()))?;
+        if !header.part().is_all() {
+            let block = self.block(segment, offset)?;
+            return Ok(block.record(index).as_ref().map(read).is_some());
+        }
+        let mut unpacked = Vec::new();
+        let content = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
+        let mut records = format::records(header.first, header.count, content);
+        let found = records.nth(index as usize).transpose();
+        let found = found.map_err(|what| damaged(what.to_owned()))?;
+        Ok(found.as_ref().map(read).is_some())
+    }
+
+    fn unreadable(&self, segment: Revision, error: io::Error) -> LogError {
+        LogError::io("read", self.path(segment))(error)
+    }
+
     /// The bytes of the block at an offset, as far as the file has them.
     fn bytes_at(
         &self,
@@ -139,7 +184,7 @@ impl Files {
         segment: Revision,
         offset: u64,
     ) -> Result<Vec<u8>, LogError> {
-        let unreadable = |error| LogError::io("read", self.path(segment))(error);
+        let unreadable = |error| self.unreadable(segment, error);
         let mut bytes = file.read_at(offset, FIRST_READ_BYTES).map_err(unreadable)?;
         if bytes.len() >= BLOCK_HEADER_BYTES {
             let len = BLOCK_HEADER_BYTES + u32_at(&bytes, 0) as usize;

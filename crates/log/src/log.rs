@@ -604,13 +604,32 @@ impl Log {
     /// # Errors
     /// When the segment cannot be read, is damaged there or has been removed.
     pub fn read_records(&self, segment: Revision, offset: u64) -> Result<Block, LogError> {
-        self.files.block(segment, offset).map_err(|error| {
-            if self.shared.segments.end(segment) != End::Gone {
-                return error;
-            }
-            let found = self.shared.segments.oldest().unwrap_or_default();
-            LogError::NotHeld { dir: self.files.dir.clone(), revision: segment, found }
-        })
+        self.files.block(segment, offset).map_err(|error| self.unless_gone(segment, error))
+    }
+
+    /// As [`Log::read_records`], for whoever wants one record and nothing else of
+    /// its block: that is read into `buffer`. Answers whether it has the record.
+    ///
+    /// # Errors
+    /// As [`Log::read_records`].
+    pub fn read_record(
+        &self,
+        place: Place,
+        buffer: &mut Vec<u8>,
+        read: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<bool, LogError> {
+        self.files
+            .record(place, buffer, read)
+            .map_err(|error| self.unless_gone(place.segment, error))
+    }
+
+    /// Why a segment cannot be read, if it is there.
+    fn unless_gone(&self, segment: Revision, error: LogError) -> LogError {
+        if self.shared.segments.end(segment) != End::Gone {
+            return error;
+        }
+        let found = self.shared.segments.oldest().unwrap_or_default();
+        LogError::NotHeld { dir: self.files.dir.clone(), revision: segment, found }
     }
 
     /// One turn of the writer, on the caller's thread. Answers whether it did

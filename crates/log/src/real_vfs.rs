@@ -152,6 +152,19 @@ impl VfsRead for RealFile {
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         read_at(&self.0, offset, len)
     }
+
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match read_some(&self.0, offset + read as u64, &mut bytes[read..]) {
+                Ok(0) => break,
+                Ok(some) => read += some,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
 }
 
 impl VfsFile for RealFile {

@@ -127,6 +127,17 @@ pub trait VfsRead: fmt::Debug + Send + Sync {
     /// # Errors
     /// As the system says.
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+
+    /// As [`VfsRead::read_at`], into memory that is there; answers how many bytes
+    /// there were.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.read_at(offset, bytes.len())?;
+        bytes[..read.len()].copy_from_slice(&read);
+        Ok(read.len())
+    }
 }
 
 /// A lock, held until it is dropped.

@@ -28,7 +28,12 @@ pub(super) struct Blocks {
     log: Arc<Log>,
     bytes_max: usize,
     kept: Mutex<Kept>,
+    /// What a block that is not kept was read into last.
+    buffer: Mutex<Vec<u8>>,
 }
+
+/// Bytes of it that are kept for the next one at most.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// A block's place: its segment's first revision, and its offset there.
 type At = (Revision, u64);
@@ -58,12 +63,21 @@ impl Kept {
         Some(slot.block.clone())
     }
 
-    /// Whether a block was asked for before, as far as one remembers.
+    /// Whether a block was asked for before, as far as one remembers; from now
+    /// on it was.
     fn ask(&mut self, at: At) -> bool {
         self.asked.resize(ASKED_MAX, (Revision::ZERO, 0));
+        std::mem::replace(&mut self.asked[Kept::asked_at(at)], at) == at
+    }
+
+    /// Whether a block was asked for before.
+    fn knows(&self, at: At) -> bool {
+        self.asked.get(Kept::asked_at(at)) == Some(&at)
+    }
+
+    fn asked_at(at: At) -> usize {
         let mixed = (at.0.0 ^ at.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let known = &mut self.asked[(mixed >> 32) as usize % ASKED_MAX];
-        std::mem::replace(known, at) == at
+        (mixed >> 32) as usize % ASKED_MAX
     }
 
     fn put(&mut self, at: At, block: Arc<Block>, bytes_max: usize) {
@@ -93,7 +107,7 @@ fn bytes_of(block: &Block) -> usize {
 
 impl Blocks {
     pub(super) fn new(log: Arc<Log>) -> Blocks {
-        Blocks { log, bytes_max: BYTES_MAX, kept: Mutex::default() }
+        Blocks { log, bytes_max: BYTES_MAX, kept: Mutex::default(), buffer: Mutex::default() }
     }
 
     /// One block.
@@ -112,6 +126,33 @@ impl Blocks {
             self.kept.lock().put(at, block.clone(), self.bytes_max);
         }
         Ok(block)
+    }
+
+    /// One record, if its block has it.
+    pub(super) fn record<T>(
+        &self,
+        place: Place,
+        read: &mut dyn FnMut(&Record<'_>) -> T,
+    ) -> Result<Option<T>, LogError> {
+        let Place { segment, offset, index } = place;
+        {
+            let mut kept = self.kept.lock();
+            let block = kept.get((segment, offset));
+            if block.is_some() || kept.knows((segment, offset)) {
+                drop(kept);
+                let block = block.map_or_else(|| self.get(segment, offset), Ok)?;
+                return Ok(block.record(index).as_ref().map(read));
+            }
+            kept.ask((segment, offset));
+        }
+        let mut found = None;
+        // Whoever reads may come again for another meanwhile.
+        let mut buffer = std::mem::take(&mut *self.buffer.lock());
+        self.log.read_record(place, &mut buffer, &mut |record| found = Some(read(record)))?;
+        if buffer.len() <= BUFFER_BYTES_MAX {
+            *self.buffer.lock() = buffer;
+        }
+        Ok(found)
     }
 
     /// Lets go of everything.
@@ -206,8 +247,15 @@ mod tests {
             assert_eq!(get(last).record(0).map(|record| record.effects.len()), Some(huge.len()));
             assert!(Arc::ptr_eq(&get(first), &favourite));
         }
+        let one = |place: Place| blocks.record(place, &mut |record| record.revision);
         for (revision, place) in places {
-            drop(get(place));
+            let before = blocks.memory_bytes();
+            assert_eq!(one(place).expect("it is there"), Some(revision));
+            let none = Place { index: place.index + 1, ..place };
+            if place != first {
+                assert_eq!(blocks.memory_bytes(), before, "nobody has come back for {revision}");
+            }
+            assert_eq!(one(none).expect("its block is there"), None);
             let block = get(place);
             let record = block.record(place.index).expect("it is in its block");
             assert_eq!((record.revision, record.effects), (revision, &effects[..]));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace};
-use log::{Log, LogReader, Place, Record};
+use log::{Log, LogReader, Record};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use super::blocks::Blocks;
@@ -216,10 +216,11 @@ impl Source {
         hit: Hit,
         read: &mut dyn FnMut(&Record<'_>) -> T,
     ) -> Result<T, PastError> {
-        let Place { segment, offset, index } = hit.place;
-        let block = self.blocks.get(segment, offset)?;
-        let record = block.record(index).filter(|record| record.revision == hit.revision);
-        let revision = hit.revision;
-        record.as_ref().map(read).ok_or_else(|| HistoryError::Short { segment, revision }.into())
+        let Hit { revision, place } = hit;
+        let found = self
+            .blocks
+            .record(place, &mut |record| (record.revision == revision).then(|| read(record)))?;
+        let segment = place.segment;
+        found.flatten().ok_or_else(|| HistoryError::Short { segment, revision }.into())
     }
 }
