@@ -273,7 +273,7 @@ impl Building {
             return None;
         }
         let relative = (revision.0 - self.first.0) as u32;
-        let after = self.blocks.partition_point(|block| block.first <= relative);
+        let after = blocks_up_to(&self.blocks, relative);
         Some(self.blocks[after.checked_sub(1)?].place(self.first, relative))
     }
 
@@ -282,6 +282,29 @@ impl Building {
         let block = self.blocks.iter().rev().find(|block| block.earliest_ms <= time_ms)?;
         Some(block.place(self.first, block.first))
     }
+}
+
+/// How many blocks begin at or before a revision. Most blocks have about as many
+/// records, so it is looked for around the place that this would make it: that
+/// is much less memory to touch than halving takes.
+fn blocks_up_to(blocks: &[Block], relative: u32) -> usize {
+    let begins = |at: usize| blocks.get(at).is_some_and(|block| block.first <= relative);
+    let last = blocks.last().map_or(0, |block| u64::from(block.first));
+    let guess = u64::from(relative) * blocks.len() as u64 / (last + 1);
+    let (mut low, mut high) = (0, blocks.len());
+    let (mut at, mut step) = ((guess as usize).min(high), 1);
+    if begins(at) {
+        while begins(at) {
+            (low, at, step) = (at + 1, at + step, step * 2);
+        }
+        high = high.min(at);
+    } else {
+        while at > 0 && !begins(at) {
+            (high, at, step) = (high.min(at), at.saturating_sub(step), step * 2);
+        }
+        low = at;
+    }
+    low + blocks[low..high].partition_point(|block| block.first <= relative)
 }
 
 /// Those of unsorted entries that have this hash. Mostly there is none among
@@ -353,6 +376,29 @@ mod tests {
     use base::{Rng, SeededRng};
 
     use super::*;
+
+    #[test]
+    fn blocks_are_found_however_many_records_they_have() {
+        let mut rng = SeededRng::new(1);
+        for longest in [1, 2, 90, 10_000] {
+            for count in [0, 1, 2, 3, 10, 1000] {
+                let mut first = 0;
+                let blocks: Vec<Block> = (0..count)
+                    .map(|at| {
+                        let block = Block { first, offset: at, earliest_ms: 0 };
+                        // Some are much longer than the others.
+                        let many = if rng.below(50) == 0 { 100 * longest } else { longest };
+                        first += 1 + rng.below(many) as u32;
+                        block
+                    })
+                    .collect();
+                for relative in (0..1000).map(|_| rng.below(u64::from(first) + 2) as u32) {
+                    let expected = blocks.partition_point(|block| block.first <= relative);
+                    assert_eq!(blocks_up_to(&blocks, relative), expected, "{relative} {count}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn entries_are_sorted_as_numbers_are() {
