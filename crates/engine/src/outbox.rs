@@ -20,6 +20,8 @@ const FEED_BYTES_AGAIN: usize = FEED_BYTES_MAX / 2;
 pub struct Outbox {
     queue: Mutex<Queue>,
     bytes: AtomicUsize,
+    /// Bytes of changes that are about to be pushed together.
+    gathering: AtomicUsize,
     /// See [`Outbox::take_drained`].
     drained: AtomicBool,
     /// Since when more waits than the soft limit allows, in milliseconds since
@@ -144,9 +146,20 @@ impl Outbox {
         self.queue.lock().waiting.iter().map(Pushed::len).sum()
     }
 
-    /// Whether watches should wait, so that what is queued has a bound.
+    /// Whether watches should wait, so that what is queued or gathered has a
+    /// bound.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes() >= FEED_BYTES_MAX
+        self.bytes() + self.gathering.load(Ordering::Relaxed) >= FEED_BYTES_MAX
+    }
+
+    /// Changes are gathered to be pushed.
+    pub(crate) fn gather(&self, bytes: usize) {
+        self.gathering.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are pushed, or dropped.
+    pub(crate) fn end_gathering(&self, bytes: usize) {
+        self.gathering.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Asks to be told by [`Outbox::take_drained`] when there is room again;

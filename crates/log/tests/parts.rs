@@ -80,7 +80,13 @@ fn all_readers_have(vfs: &MemVfs, log: &Log, expected: &Seen, rng: &mut SeededRn
     let last = expected.len() as u64;
     let seen = read_on(&mut log.reader(Revision(1)), last);
     assert_eq!(effects_of(&seen), *expected);
+    let mut buffer = Vec::new();
     for (at, (revision, effects, place)) in seen.iter().enumerate() {
+        let each = &mut |record: &Record<'_>| {
+            assert_eq!((record.revision.0, record.effects), (*revision, &effects[..]));
+            assert_eq!(record.header, header(*revision));
+        };
+        assert!(log.read_record(*place, &mut buffer, each).expect("a block is there"));
         let block = log.read_records(place.segment, place.offset).expect("a block is there");
         let record = block.record(place.index).expect("so many records");
         assert_eq!((record.revision.0, record.effects), (*revision, &effects[..]));

@@ -99,6 +99,40 @@ fn a_place_leads_back_to_its_record() {
     }
     let error = log.read_records(Revision(1), 65).expect_err("no block begins there");
     assert!(error.to_string().contains("at byte 65 is damaged"), "{error}");
+    let nowhere = Place { segment: Revision(1), offset: 65, index: 0 };
+    let each = &mut |record: &Record<'_>| panic!("{record:?}");
+    let same = log.read_record(nowhere, &mut Vec::new(), each).expect_err("none there either");
+    assert_eq!(same.to_string(), error.to_string());
+}
+
+#[test]
+fn one_record_is_read_from_a_block_of_any_length() {
+    let log = open(&MemVfs::new(), LogOptions::default());
+    let lengths = [10, 100_000, 8_000, 9_000, 0, 20];
+    for length in lengths {
+        let revision = log.reserve();
+        log.append(revision, HEADER, &vec![length as u8; length]);
+        log.pump();
+    }
+    let mut places = Vec::new();
+    let mut each = |_: Record<'_>, place| {
+        places.push(place);
+        ControlFlow::Continue(())
+    };
+    let mut reader = log.reader(Revision(1));
+    while reader.read(Duration::ZERO, &mut each).expect("a whole log") > 0 {}
+    let mut buffer = Vec::new();
+    for (place, length) in places.into_iter().zip(lengths) {
+        let mut found = 0;
+        let each = &mut |record: &Record<'_>| {
+            assert_eq!(record.effects, vec![length as u8; length]);
+            found += 1;
+        };
+        assert!(log.read_record(place, &mut buffer, each).expect("a whole block"));
+        let beyond = Place { index: place.index + 9, ..place };
+        assert!(!log.read_record(beyond, &mut buffer, each).expect("a whole block"));
+        assert_eq!(found, 1);
+    }
 }
 
 #[test]

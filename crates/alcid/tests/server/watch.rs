@@ -253,6 +253,50 @@ fn figure(wire: &mut Wire, name: &str) -> u64 {
     line.expect("INFO has it").parse().expect("a number")
 }
 
+/// Bytes that the server holds for a client.
+fn held_for(wire: &mut Wire, client: &str) -> u64 {
+    let held = wire.text(&["CLIENT", "LIST", "ID", client]);
+    let fields = held.split(' ').map(str::trim);
+    fields
+        .filter_map(|field| field.strip_prefix("tot-mem=").or(field.strip_prefix("omem=")))
+        .map(|bytes| bytes.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn many_watches_behind_of_one_slow_reader_cost_little_together() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut slow) = (resp3(&server), resp3(&server));
+    let client = slow.text(&["CLIENT", "ID"]);
+    let (count, watches) = (300, 100);
+    for n in 0..count {
+        writer.call(&["SET", "k", &format!("{n}-{}", "x".repeat(2000))]);
+    }
+    for _ in 0..watches {
+        slow.send(&["WATCHFROM", "r:1", "NEW"]);
+    }
+    eventually("they are open", || figure(&mut writer, "watches") == watches);
+    let mut most = 0;
+    eventually("much waits", || {
+        most = most.max(held_for(&mut writer, &client));
+        most >= 200_000
+    });
+    most = most.max(held_for(&mut writer, &client));
+    assert!(most < 8 << 20, "{most} bytes wait for it");
+    // Replies stand between what the first ones are told.
+    let mut heard: BTreeMap<u64, u64> = BTreeMap::new();
+    for _ in 0..watches * (count + 1) {
+        let frame = slow.frame();
+        let Frame::Push(items) = &frame else { continue };
+        let next = heard.entry(number(&items[1])).or_default();
+        let value = text_of(items[7].clone());
+        assert_eq!(value.split('-').next(), Some(next.to_string().as_str()));
+        *next += 1;
+    }
+    assert!(heard.len() as u64 == watches && heard.values().all(|&next| next == count));
+    eventually("they have caught up", || figure(&mut writer, "watches_behind") == 0);
+}
+
 #[test]
 fn a_slow_reader_loses_nothing_and_costs_little() {
     let server = Server::start(ALCID, &["--aof-fsync", "no"]);
@@ -269,13 +313,8 @@ fn a_slow_reader_loses_nothing_and_costs_little() {
     let behind = figure(&mut writer, "watch_lag_revisions");
     assert!(behind > 100, "it is behind: {behind}");
     assert_eq!(figure(&mut writer, "watches_behind"), 1);
-    let held = writer.text(&["CLIENT", "LIST", "ID", &client]);
-    let bytes: u64 = held
-        .split(' ')
-        .filter_map(|field| field.strip_prefix("tot-mem=").or(field.strip_prefix("omem=")))
-        .map(|bytes| bytes.trim().parse::<u64>().expect("a number"))
-        .sum();
-    assert!((200_000..8 << 20).contains(&bytes), "{bytes} bytes wait for it: {held}");
+    let bytes = held_for(&mut writer, &client);
+    assert!((200_000..8 << 20).contains(&bytes), "{bytes} bytes wait for it");
     // Another watch of the server goes on meanwhile.
     writer.send(&["SET", "other", "1"]);
     let frames = [writer.frame(), writer.frame()];

@@ -155,8 +155,9 @@ impl Watch {
     /// read to those behind.
     fn push_change(self: &Arc<Self>, item: Item<'_>, reading: Option<&Reading<'_>>) {
         let mut gathered = self.gathered.lock();
-        let is_first = gathered.len() == 0;
+        let (is_first, before) = (gathered.len() == 0, gathered.bytes());
         gathered.add(&item);
+        self.client.outbox.gather(gathered.bytes() - before);
         match reading {
             Some(reading) if gathered.bytes() < GATHERED_BYTES_MAX => {
                 if is_first {
@@ -179,7 +180,11 @@ impl Watch {
     }
 
     fn take(&self, gathered: &mut Changes) -> Option<Changes> {
-        (gathered.len() > 0).then(|| std::mem::replace(gathered, Changes::of(self.id)))
+        if gathered.len() == 0 {
+            return None;
+        }
+        self.client.outbox.end_gathering(gathered.bytes());
+        Some(std::mem::replace(gathered, Changes::of(self.id)))
     }
 
     /// Tells it that nothing up to `revision` is missing, if that is due.
