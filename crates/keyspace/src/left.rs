@@ -12,8 +12,7 @@ use std::sync::Arc;
 use base::{DbIndex, Revision, SpaceId};
 
 use crate::backing::{Backed, Backing};
-use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, Shard};
-use crate::table::Table;
+use crate::shard::{Db, Keyspace, SHARDS, Shard};
 
 impl Keyspace {
     /// From here on, what a flush takes away that can be taken back is put by, as
@@ -78,7 +77,7 @@ impl Shard {
         back.counted_bytes += place.counted_bytes;
         (back.bit, back.own, back.returned) = (place.bit, own, returned);
         if remembers && back.removals.is_none() {
-            back.removals = Some(Box::new(Table::in_shard(back.table.seed(), SHARD_BITS)));
+            back.remember_removals();
         }
         *place = back;
         self.note_removal(returned);

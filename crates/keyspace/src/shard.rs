@@ -159,6 +159,12 @@ impl Db {
         }
     }
 
+    /// Begins to remember the keys that are removed; see
+    /// [`Keyspace::remember_removals`](super::Keyspace::remember_removals).
+    pub(crate) fn remember_removals(&mut self) {
+        self.removals = Some(Box::new(Table::in_shard(self.table.seed(), SHARD_BITS)));
+    }
+
     /// Whether it is as it was made, but for its space.
     pub(crate) fn is_pristine(&self) -> bool {
         self.table.is_empty()
@@ -200,10 +206,9 @@ impl Db {
     fn put_by(&mut self, fresh: SpaceId) -> Db {
         let mut db = Db::new(self.table.seed(), fresh);
         db.own = self.own.anew();
-        db.removals = self
-            .removals
-            .as_ref()
-            .map(|_| Box::new(Table::in_shard(self.table.seed(), SHARD_BITS)));
+        if self.removals.is_some() {
+            db.remember_removals();
+        }
         (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
         let mut left = std::mem::replace(self, db);
         (left.counted_bytes, left.bit) = (0, 0);
