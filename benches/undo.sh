@@ -13,7 +13,8 @@
 # undo-vs-load-*   UNDO beside redis-server's loading of the same keys from its RDB
 #                  file (bar: 1.0): medians of ROUNDS rounds. Its DEBUG RELOAD
 #                  NOSAVE on an empty server, which loads and does nothing else.
-#                  `fresh`: the keys stand in the log, `saved`: in the archive
+#                  `fresh`: the keys stand in the log, and their memory waits for
+#                  the archive; `freed`: in the log only; `saved`: in the archive
 # Each time the state after UNDO has the digest of the state before FLUSHALL, or
 # the script fails. At the end it shows how long another client waited for a SET
 # while UNDO ran.
@@ -108,13 +109,15 @@ def undo(what):
     client.call("FLUSHALL")
     if client.call("DBSIZE") != 0:
         sys.exit("undo.sh: FLUSHALL has left keys")
+    if what == "freed":
+        client.call("MEMORY", "PURGE")
     us, answer = client.time("UNDO")
     if len(answer[3]) != 1 or client.call("DEBUG", "DIGEST") != before:
         sys.exit(f"undo.sh: UNDO has not brought back what was {what}: {answer}")
     return us
 
 
-for what in ("fresh", "saved"):
+for what in ("fresh", "freed", "saved"):
     took = []
     for _ in range(rounds):
         client.call("FLUSHALL", "NOUNDO")

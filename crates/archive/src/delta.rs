@@ -31,9 +31,15 @@ use crate::waiting::{OnlyKey, Waiting};
 /// What a delta had that is in the base by now.
 pub(crate) type Written = BTreeMap<BranchId, Keyspace>;
 
-/// What a batch takes from: the beginning of the entries' keys, whose space that
-/// is, and since when it is to take changes.
-type Part<'d> = (Vec<u8>, &'d Keyspace, SpaceId, Revision);
+/// A database that a batch takes from.
+struct Source<'d> {
+    /// What its entries' keys begin with.
+    prefix: Vec<u8>,
+    keyspace: &'d Keyspace,
+    space: SpaceId,
+    /// Changes after this revision are new to the base.
+    since: Revision,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -274,7 +280,7 @@ impl Delta {
     pub(crate) fn write(&mut self, in_haste: bool) -> Result<Written, ArchiveError> {
         self.apply_waiting()?;
         let before = self.base.directory();
-        let mut spaces = Vec::new();
+        let mut sources = Vec::new();
         for keyspace in self.keyspaces.values() {
             let stands = keyspace.spaces().into_iter().map(|(_, space, _)| space);
             // What was flushed and may come back is complete with this batch.
@@ -292,24 +298,23 @@ impl Delta {
                     Some((_, at)) => at,
                     None => Revision::ZERO,
                 };
-                spaces.push((prefix, keyspace, space, since));
+                sources.push(Source { prefix, keyspace, space, since });
             }
         }
-        spaces.sort_by(|a, b| a.0.cmp(&b.0));
+        sources.sort_by(|a, b| a.prefix.cmp(&b.prefix));
         let mut batch = self.base.batch()?;
         let large = self.large.drain();
-        let (newest, large_from) = (self.newest.0, self.base.large_from());
-        let empty = || SortedRun::new(newest, large_from);
-        let parts = spaces.iter().flat_map(|of| (0..SHARDS).map(move |shard| (of, shard)));
-        let fill = |run: &mut SortedRun,
-                    ((prefix, keyspace, space, since), shard): (&Part<'_>, _)| {
+        let parts = sources.iter().flat_map(|source| (0..SHARDS).map(move |shard| (source, shard)));
+        let fill = |run: &mut SortedRun, (source, shard): (&Source<'_>, usize)| {
+            let Source { prefix, keyspace, space, since } = source;
             keyspace.changed_in(*space, shard, *since, &mut |hash, key, change| {
                 run.add(prefix, hash, key, &change);
             });
             large.each(keyspace, *space, hashes_of(shard), &mut |pending| run.add_pending(pending));
         };
-        write_runs(parts, &empty, &fill, &mut batch, in_haste)?;
-        drop(spaces);
+        let run = SortedRun::new(self.newest.0, self.base.large_from());
+        write_runs(run, parts, &fill, &mut batch, in_haste)?;
+        drop(sources);
         batch.finish(self.directory(&before)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
         let waiting = std::mem::take(&mut self.waiting);

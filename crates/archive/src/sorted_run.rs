@@ -15,18 +15,17 @@ use crate::large::Pending;
 /// Runs that may be ready before they are written.
 const RUNS_AHEAD: usize = 2;
 
-/// Fills an empty run for each part, and writes them in the order of the parts,
-/// which must be that of their keys. In haste a thread more works on it: then the
-/// next run is filled and sorted while one is written.
+/// Fills runs like this one, which is empty, with a part each, and writes them in
+/// the order of the parts, which must be that of their keys. In haste a thread
+/// more works on it: then the next run is filled and sorted while one is written.
 pub(crate) fn write_runs<P: Send>(
+    mut run: SortedRun,
     parts: impl Iterator<Item = P> + Send,
-    empty: &(dyn Fn() -> SortedRun + Sync),
     fill: &(dyn Fn(&mut SortedRun, P) + Sync),
     batch: &mut Batch<'_>,
     in_haste: bool,
 ) -> Result<(), ArchiveError> {
     if !in_haste {
-        let mut run = empty();
         for part in parts {
             fill(&mut run, part);
             run.write(batch)?;
@@ -37,7 +36,6 @@ pub(crate) fn write_runs<P: Send>(
     let (written, spent) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut run = empty();
             for part in parts {
                 fill(&mut run, part);
                 // Most databases have nothing in most shards.
@@ -45,7 +43,8 @@ pub(crate) fn write_runs<P: Send>(
                     continue;
                 }
                 run.sort();
-                let next = spent.try_recv().unwrap_or_else(|_| empty());
+                let empty = |_| SortedRun::new(run.born, run.large_from);
+                let next = spent.try_recv().unwrap_or_else(empty);
                 if ready.send(std::mem::replace(&mut run, next)).is_err() {
                     // A write has failed.
                     return;

@@ -77,6 +77,7 @@ fn del(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
             deleted += 1;
         }
     }
+    ctx.tx.check_backing()?;
     reply.integer(deleted);
     Ok(())
 }

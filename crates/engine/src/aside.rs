@@ -111,7 +111,12 @@ impl Engine {
         if !self.blocking.is_empty() {
             self.serve_waiters(branch, buffers.first_db(), buffers.effects());
         }
-        if buffers.effects().len() >= SLOW_BYTES {
+        self.outlast(revision, buffers.effects());
+    }
+
+    /// Waits until a revision is on the disk if its effects take long to write.
+    pub(crate) fn outlast(&self, revision: Revision, effects: &[u8]) {
+        if effects.len() >= SLOW_BYTES {
             self.replicator.wait_durable(revision);
         }
     }

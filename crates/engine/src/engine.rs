@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::{Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
-use keyspace::{EncodingLimits, Garbage, Keyspace, TxnOptions};
+use keyspace::{EncodingLimits, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
 use settings::{SelectBranch, Settings};
 
@@ -353,16 +353,6 @@ impl Engine {
     /// Whether blocked clients or tracking clients read effects.
     pub(crate) fn has_effect_readers(&self) -> bool {
         !self.blocking.is_empty() || !self.tracking.is_empty()
-    }
-
-    /// Drops what a transaction threw away: little at once, much in the
-    /// background. Called after the locks are open.
-    pub(crate) fn dispose(&self, garbage: Vec<Garbage>) {
-        for piece in garbage {
-            if piece.is_much() {
-                self.reclaimer.drop_later(piece, &self.stats);
-            }
-        }
     }
 
     /// Bytes that count against `maxmemory`.

@@ -147,7 +147,12 @@ impl Engine {
 
     /// Whether a command that takes memory is to be refused.
     pub(crate) fn is_out_of_memory(&self, live: &Live) -> bool {
-        if live.max_memory == 0 || self.used_memory() <= live.max_memory {
+        if live.max_memory == 0 {
+            return false;
+        }
+        let used = self.used_memory();
+        self.reclaimer.make_room(used, live.max_memory);
+        if used <= live.max_memory {
             return false;
         }
         if !self.tiers(live) {
@@ -175,6 +180,7 @@ impl Engine {
         let live = self.live();
         let Some(marks) = self.marks(&live) else { return };
         let used = self.used_memory();
+        self.reclaimer.make_room(used, live.max_memory);
         if used <= marks.limit {
             return;
         }
@@ -211,6 +217,7 @@ impl Engine {
             let archived = self.archived().revision;
             if archived > forgotten {
                 self.each_keyspace(|keyspace| keyspace.forget_removals(archived));
+                self.reclaimer.let_go(archived.next());
                 forgotten = archived;
             }
             let live = self.live();

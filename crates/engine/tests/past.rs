@@ -271,50 +271,6 @@ fn a_cursor_goes_on_in_a_past_that_stands_still() {
     assert_eq!(seen.len(), KEYS, "some came twice");
 }
 
-/// Where there are tags, and no branches.
-struct TagsOnly;
-
-impl Branching for TagsOnly {
-    fn fork(&self, _: Vec<Arc<Keyspace>>, _: &Spaces, _: Revision, _: Revision) -> Arc<Keyspace> {
-        unreachable!("nobody makes a branch")
-    }
-
-    fn state_before(&self, _: BranchId, _: Revision) -> command::Result<(Revision, Spaces)> {
-        unreachable!("nobody makes a branch")
-    }
-
-    fn own_keys(&self, _: SpaceId, _: &mut dyn FnMut(u64, Revision)) -> command::Result {
-        unreachable!("nobody counts keys")
-    }
-
-    fn has_reached(&self, _: Revision) -> bool {
-        true
-    }
-
-    fn state(&self, _: BranchId, _: Revision) -> command::Result<Arc<Keyspace>> {
-        unreachable!("nobody merges")
-    }
-}
-
-#[test]
-fn tags_are_made_while_a_purge_looks_for_its_readers_and_are_seen() {
-    let (server, past) = Server::with_past();
-    server.engine.attach_branches(Arc::new(TagsOnly), Branches::default(), Vec::new());
-    let mut peer = server.connect();
-    for line in ["SET other 1", "SET k 1", "SET k 2"] {
-        assert_eq!(peer.run(line), ok());
-    }
-    assert_eq!(peer.run("TAG CREATE before AT r:1"), integer(1));
-    let mut another = server.connect();
-    *past.before_key.lock() = Some(Box::new(move || {
-        assert_eq!(another.run("TAG CREATE meanwhile AT r:2"), integer(2));
-    }));
-    let Frame::Error(said) = peer.run("HISTORY.PURGE k CONFIRM") else { panic!("it is read") };
-    assert!(said.starts_with("BRANCHBUSY the tag 'meanwhile' has 'k' from here;"), "{said}");
-    assert_eq!(peer.run("TAG DELETE meanwhile"), ok());
-    assert_eq!(peer.run("HISTORY.PURGE k CONFIRM"), integer(2));
-}
-
 /// What others do while a branch of the past is read, for the nth time.
 type During = Box<dyn FnMut(u64) + Send>;
 
@@ -348,6 +304,27 @@ impl Branching for Forks {
     fn state(&self, _: BranchId, _: Revision) -> command::Result<Arc<Keyspace>> {
         unreachable!("nobody merges")
     }
+}
+
+#[test]
+fn tags_are_made_while_a_purge_looks_for_its_readers_and_are_seen() {
+    let (server, past) = Server::with_past();
+    let forks = Arc::new(Forks::default());
+    server.engine.attach_branches(forks.clone(), Branches::default(), Vec::new());
+    let mut peer = server.connect();
+    for line in ["SET other 1", "SET k 1", "SET k 2"] {
+        assert_eq!(peer.run(line), ok());
+    }
+    assert_eq!(peer.run("TAG CREATE before AT r:1"), integer(1));
+    let mut another = server.connect();
+    *past.before_key.lock() = Some(Box::new(move || {
+        assert_eq!(another.run("TAG CREATE meanwhile AT r:2"), integer(2));
+    }));
+    let Frame::Error(said) = peer.run("HISTORY.PURGE k CONFIRM") else { panic!("it is read") };
+    assert!(said.starts_with("BRANCHBUSY the tag 'meanwhile' has 'k' from here;"), "{said}");
+    assert_eq!(peer.run("TAG DELETE meanwhile"), ok());
+    assert_eq!(peer.run("HISTORY.PURGE k CONFIRM"), integer(2));
+    assert_eq!(forks.looks.load(Ordering::Relaxed), 0, "there was no branch");
 }
 
 /// A server with a past that `k` has, and what runs while a branch of it is

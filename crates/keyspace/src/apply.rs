@@ -218,7 +218,7 @@ impl<'e> Applier<'_, '_, 'e> {
             }
             Effect::Swap { a, b } => self.txn.swap(a, b),
             Effect::Return { db, space, keys } => {
-                let back = self.txn.stand_again(db, space, keys);
+                let back = self.txn.stand_again(db, space, keys, None);
                 back.map_err(|what| ApplyError::Misfit { number: self.number, what })?;
             }
             // Those who keep the branches read the others.

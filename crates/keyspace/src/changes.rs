@@ -3,8 +3,7 @@
 
 use base::{DbIndex, Revision, SpaceId};
 
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS, Spaces, value_of};
-use crate::table::Table;
+use crate::shard::{Keyspace, SHARDS, Spaces, value_of};
 use crate::value::ValueRef;
 
 /// What a key has become.
@@ -37,7 +36,7 @@ impl Keyspace {
     pub fn remember_removals(&self) {
         for index in 0..SHARDS {
             for db in &mut self.lock(index).dbs {
-                db.removals = Some(Box::new(Table::in_shard(self.seed(), SHARD_BITS)));
+                db.remember_removals();
             }
         }
     }

@@ -6,7 +6,7 @@ use base::Revision;
 use entry::Entry;
 
 use crate::backing::Backed;
-use crate::recorder::Garbage;
+use crate::garbage::Garbage;
 use crate::shard::{Db, Keyspace, entry_bytes};
 
 /// Entries looked at together, of which the least recently used ones go.

@@ -3,7 +3,8 @@
 //! A flush gives a database a fresh space, and a backing still has the old one
 //! for as long as the flush can be taken back. So that takes no more than to let
 //! the database stand in the old space again: its keys come from the backing, as
-//! after a start. Where records are applied that the backing does not have yet,
+//! after a start, or from the memory that the flush took from it and that has not
+//! been freed yet ([`FlushedDb`](crate::FlushedDb)). Where records are applied that the backing does not have yet,
 //! it does not have all of the old space either; there, what was flushed is put
 //! by ([`Keyspace::keep_left`]).
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use base::{DbIndex, Revision, SpaceId};
 
 use crate::backing::{Backed, Backing};
-use crate::shard::{Db, Keyspace, SHARD_BITS, SHARDS, Shard};
-use crate::table::Table;
+use crate::garbage::Emptied;
+use crate::shard::{Db, Keyspace, SHARDS, Shard};
 
 impl Keyspace {
     /// From here on, what a flush takes away that can be taken back is put by, as
@@ -78,7 +79,7 @@ impl Shard {
         back.counted_bytes += place.counted_bytes;
         (back.bit, back.own, back.returned) = (place.bit, own, returned);
         if remembers && back.removals.is_none() {
-            back.removals = Some(Box::new(Table::in_shard(back.table.seed(), SHARD_BITS)));
+            back.remember_removals();
         }
         *place = back;
         self.note_removal(returned);
@@ -98,6 +99,15 @@ pub(crate) fn filled(
         let backing = backing.expect("looked at before").clone();
         let backed = Backed::new(backing, keys, keyspace.seed(), keyspace.backed_count());
         db.backed = Some(Box::new(backed));
+    }
+    db
+}
+
+/// A part of a database that has what a flush took from it.
+pub(crate) fn refilled(keyspace: &Keyspace, space: SpaceId, emptied: Option<Emptied>) -> Db {
+    let mut db = Db::new(keyspace.seed(), space);
+    if let Some(Emptied { table, deadlines, entry_bytes, .. }) = emptied {
+        (db.table, db.deadlines, db.entry_bytes) = (table, deadlines, entry_bytes);
     }
     db
 }

@@ -8,7 +8,7 @@ use base::{DbIndex, Revision};
 
 use crate::effect::Effect;
 use crate::event::{Event, class};
-use crate::shard::Emptied;
+use crate::garbage::{FlushedDb, Garbage};
 use crate::value::Value;
 use crate::warm::Foreseen;
 
@@ -101,49 +101,6 @@ impl Buffers {
     }
 }
 
-/// Something removed from the keyspace whose memory is not yet freed.
-#[derive(Debug)]
-pub enum Garbage {
-    /// A value of its own allocation.
-    Value(Box<Value>),
-    /// A whole database.
-    Db(DbGarbage),
-}
-
-/// Keys of a flushed database that are dropped at one go.
-const KEYS_AT_ONCE: usize = 256;
-
-/// A flushed database, shard by shard.
-#[derive(Debug)]
-pub struct DbGarbage(Vec<Emptied>);
-
-impl Garbage {
-    /// Drops it a few hundred keys at a time, with a pause after each.
-    pub fn drop_in_parts(self, pause: impl Fn()) {
-        let Garbage::Db(DbGarbage(parts)) = self else { return };
-        for Emptied { mut table, deadlines } in parts {
-            drop(deadlines);
-            for (number, entry) in (1..).zip(table.drain()) {
-                drop(entry);
-                if number % KEYS_AT_ONCE == 0 {
-                    pause();
-                }
-            }
-        }
-    }
-
-    /// Whether it has so many pieces that it is to be freed in the background:
-    /// more than 64, as in Redis.
-    #[must_use]
-    pub fn is_much(&self) -> bool {
-        let pieces: usize = match self {
-            Garbage::Value(value) => value.as_ref().as_ref().element_count(),
-            Garbage::Db(db) => db.0.iter().map(|part| part.table.len()).sum(),
-        };
-        pieces > 64
-    }
-}
-
 /// The half of a transaction that remembers.
 pub(crate) struct Recorder<'t> {
     journal: &'t dyn Journal,
@@ -205,10 +162,8 @@ impl<'t> Recorder<'t> {
     }
 
     /// Keeps a flushed database for the caller to drop off the locks.
-    pub(crate) fn throw_away_db(&mut self, parts: Vec<Emptied>) {
-        if !parts.is_empty() {
-            self.buffers.garbage.push(Garbage::Db(DbGarbage(parts)));
-        }
+    pub(crate) fn throw_away_db(&mut self, flushed: Option<FlushedDb>) {
+        self.buffers.garbage.extend(flushed.map(Garbage::Db));
     }
 
     /// Notes an effect on a key. `existed` says whether the key did before the

@@ -10,6 +10,7 @@ use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::backing::{Asked, Backed, Backing, Count, Removed};
+use crate::garbage::Emptied;
 use crate::own::Own;
 use crate::past_rules::PastRules;
 use crate::table::{Keyed, Table};
@@ -24,7 +25,7 @@ pub const SHARDS: usize = 1 << SHARD_BITS;
 
 /// Bytes a node of the deadline index costs per key: 16 of payload in B-tree
 /// leaves that are about two thirds full.
-const DEADLINE_BYTES: usize = 24;
+pub(crate) const DEADLINE_BYTES: usize = 24;
 
 impl Keyed for Entry<Value> {
     fn key(&self) -> &[u8] {
@@ -159,6 +160,12 @@ impl Db {
         }
     }
 
+    /// Begins to remember the keys that are removed; see
+    /// [`Keyspace::remember_removals`](super::Keyspace::remember_removals).
+    pub(crate) fn remember_removals(&mut self) {
+        self.removals = Some(Box::new(Table::in_shard(self.table.seed(), SHARD_BITS)));
+    }
+
     /// Whether it is as it was made, but for its space.
     pub(crate) fn is_pristine(&self) -> bool {
         self.table.is_empty()
@@ -186,13 +193,14 @@ impl Db {
             counted_bytes: _,
             bit: _,
         } = self;
-        (*entry_bytes, *space, *backed) = (0, fresh, None);
+        let (entry_bytes, is_whole) = (std::mem::take(entry_bytes), backed.is_none());
+        (*space, *backed) = (fresh, None);
         (*forgotten_removal, *returned) = (Revision::ZERO, Revision::ZERO);
         *own = own.anew();
         let seed = table.seed();
         removals.iter_mut().for_each(|removals| **removals = Table::in_shard(seed, SHARD_BITS));
         let table = std::mem::replace(table, Table::in_shard(seed, SHARD_BITS));
-        Emptied { table, deadlines: std::mem::take(deadlines) }
+        Emptied { table, deadlines: std::mem::take(deadlines), entry_bytes, is_whole }
     }
 
     /// As [`Db::begin_in`]; answers all that stood here, which the place goes on
@@ -200,10 +208,9 @@ impl Db {
     fn put_by(&mut self, fresh: SpaceId) -> Db {
         let mut db = Db::new(self.table.seed(), fresh);
         db.own = self.own.anew();
-        db.removals = self
-            .removals
-            .as_ref()
-            .map(|_| Box::new(Table::in_shard(self.table.seed(), SHARD_BITS)));
+        if self.removals.is_some() {
+            db.remember_removals();
+        }
         (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
         let mut left = std::mem::replace(self, db);
         (left.counted_bytes, left.bit) = (0, 0);
@@ -245,13 +252,6 @@ impl Db {
             + self.backed_bytes()
             + self.own.memory_bytes()
     }
-}
-
-/// The keys that one database's part of a shard had.
-#[derive(Debug)]
-pub(crate) struct Emptied {
-    pub(crate) table: Table<Entry<Value>>,
-    pub(crate) deadlines: BTreeSet<(u64, u64)>,
 }
 
 /// Where databases stand, and how many keys each shard has of them, in memory

@@ -316,7 +316,7 @@ impl<'t> Txn<'t> {
     /// memory before, or sees to [`Txn::backing_error`].
     pub fn set_string(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) {
         if let Err(error) = self.overwrite(key, value, deadline) {
-            self.backing_error.get_or_insert(error);
+            self.fail(error);
         }
     }
 
@@ -408,15 +408,16 @@ impl<'t> Txn<'t> {
     }
 
     /// Removes a key; answers whether it existed. After [`Txn::look_for`] it need
-    /// not be in memory.
+    /// not be in memory. Errors as of [`Txn::load`].
     pub fn delete(&mut self, key: &[u8]) -> bool {
         if self.is_unread(self.db, key) {
-            let deleted = self.delete_unread(key);
-            let is_deleted = deleted.is_ok();
-            deleted.err().into_iter().for_each(|error| {
-                self.backing_error.get_or_insert(error);
-            });
-            return is_deleted;
+            return match self.delete_unread(key) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.fail(error);
+                    false
+                }
+            };
         }
         self.purge(key);
         self.remove(key, Cause::Client)

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use backing::{DATABASES, Journaled, MemoryBacking, NOW_MS, SEED, contents, described};
 use base::{DbIndex, Revision, SpaceId};
-use keyspace::effect::{Effect, Effects, take_counts};
+use keyspace::effect::{Effect, Effects, put_counts, take_counts};
 use keyspace::{
-    ApplyError, Buffers, EncodingLimits, Finished, Journal, Keyspace, Scope, Since, Txn, TxnOptions,
+    ApplyError, Buffers, EncodingLimits, Finished, Flush, FlushedDb, Garbage, Journal, Keyspace,
+    Scope, Since, Txn, TxnOptions,
 };
 
 /// A keyspace with a journal, and a copy that its records are applied to.
@@ -37,6 +38,14 @@ impl Fixture {
     }
 
     fn run<R>(&self, work: impl FnOnce(&mut Txn<'_>) -> R) -> (R, Finished) {
+        self.run_in(&mut Buffers::default(), work)
+    }
+
+    fn run_in<R>(
+        &self,
+        buffers: &mut Buffers,
+        work: impl FnOnce(&mut Txn<'_>) -> R,
+    ) -> (R, Finished) {
         let options = TxnOptions {
             now_ms: NOW_MS,
             limits: &self.limits,
@@ -45,8 +54,7 @@ impl Fixture {
             expire: true,
             touch: true,
         };
-        let mut buffers = Buffers::default();
-        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &self.journal, &mut buffers, options);
+        let mut txn = Txn::begin(&self.keyspace, &Scope::All, &self.journal, buffers, options);
         let result = work(&mut txn);
         let finished = txn.finish();
         self.keyspace.check().expect("sums and indices agree");
@@ -83,8 +91,25 @@ impl Fixture {
         told.0
     }
 
+    /// Flushes a database whose record is to tell, and answers what it took.
+    fn flush_whole(&self, db: DbIndex, is_for_good: bool) -> FlushedDb {
+        let mut buffers = Buffers::default();
+        self.run_in(&mut buffers, |txn| {
+            txn.keep_flushed(NOW_MS + 1, 1);
+            match is_for_good {
+                true => txn.flush(db),
+                false => txn.flush_undoably(db),
+            }
+        });
+        match buffers.take_garbage().pop() {
+            Some(Garbage::Db(flushed)) => flushed,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn take_back(&self, db: DbIndex, space: SpaceId, keys: &[u8]) -> Revision {
-        let run = self.run(|txn| txn.stand_again(db, space, keys).expect("the backing has it"));
+        let run =
+            self.run(|txn| txn.stand_again(db, space, keys, None).expect("the backing has it"));
         run.1.written.expect("it changes much")
     }
 }
@@ -195,7 +220,7 @@ fn a_database_with_keys_is_not_replaced() {
     fixture.run(|txn| txn.set_string(b"key", b"new", None));
     assert!(!untouched(fixture.journal.newest()));
     let before = fixture.journal.newest();
-    let (refused, _) = fixture.run(|txn| txn.stand_again(0, space, &keys));
+    let (refused, _) = fixture.run(|txn| txn.stand_again(0, space, &keys, None));
     assert!(refused.is_err());
     assert_eq!(fixture.journal.newest(), before);
     fixture.run(|txn| txn.delete(b"key"));
@@ -209,4 +234,54 @@ fn a_database_with_keys_is_not_replaced() {
     Effect::Return { db: DATABASES, space, keys: &keys }.encode(&mut effects);
     let applied = apply(&nothing, fixture.journal.reserve(), NOW_MS, 0, &effects);
     assert!(matches!(applied, Err(ApplyError::NoDatabase { .. })), "{applied:?}");
+}
+
+#[test]
+fn keys_come_back_as_the_flush_took_them() {
+    let fixture = Fixture::new();
+    fixture.fill(1, 300);
+    let (set, before) = (fixture.journal.newest(), described(&fixture.keyspace, 1));
+    let (counts, memory) = (fixture.keyspace.spaces()[1].2, fixture.keyspace.memory_bytes());
+    let flushed = fixture.flush_whole(1, false);
+    assert!(fixture.keyspace.memory_bytes() < memory, "it counts no longer");
+    let flush = flushed.flush().expect("it can be taken back");
+    assert_eq!(flush, Flush { space: SpaceId::first_of(1), revision: fixture.journal.newest() });
+    let mut keys = Vec::new();
+    put_counts(&mut keys, &counts);
+    let (returned, finished) = fixture.run(|txn| {
+        txn.stand_again(1, flush.space, &keys, Some(flushed)).expect("it is there");
+        txn.select(1);
+        assert_eq!((txn.len(), txn.unloaded()), (300, 0), "the backing is not asked");
+        txn.info(b"key1").expect("it is there")
+    });
+    let now = finished.written.expect("it changes much");
+    assert_eq!((returned.revision, returned.returned), (set, now));
+    assert_eq!(described(&fixture.keyspace, 1), before);
+    assert_eq!(described(&fixture.copy, 1), before);
+    assert_eq!(fixture.keyspace.spaces(), fixture.copy.spaces());
+    assert_eq!(fixture.keyspace.memory_bytes(), memory);
+    // They are due as before.
+    fixture.run(|txn| {
+        txn.select(1);
+        txn.set_string(b"key0", b"new", None);
+        txn.delete(b"key5");
+    });
+    let statistics = fixture.keyspace.statistics();
+    let (_, of_db) = statistics.iter().find(|(db, _)| *db == 1).expect("it has keys");
+    assert_eq!(of_db.deadlines, 300 / 5 - 2);
+}
+
+#[test]
+fn what_is_not_all_or_is_gone_for_good_does_not_come_back() {
+    let fixture = Fixture::new();
+    fixture.fill(1, 300);
+    assert_eq!(fixture.flush_whole(1, true).flush(), None, "for good");
+    fixture.fill(1, 300);
+    let (space, keys) = fixture.flush(1, 1).expect("it had keys");
+    fixture.take_back(1, space, &keys);
+    fixture.run(|txn| {
+        txn.select(1);
+        txn.load(b"key7");
+    });
+    assert_eq!(fixture.flush_whole(1, false).flush(), None, "most of it is elsewhere");
 }

@@ -221,6 +221,8 @@ impl LogReader {
                 *next = record.revision.next();
                 *visited += 1;
                 if each(record, Place { segment, offset: at.offset, index }).is_break() {
+                    // Who stops at a block's last record does not read it again,
+                    // which of a record in parts would be all of them.
                     if *next == end {
                         self.position = Some(Position { offset: after, ..at });
                     }

@@ -135,7 +135,7 @@ impl Database {
             Some((db, space, keys)) if what < 40 => {
                 self.change(|txn| {
                     assert!(txn.is_untouched(db, Revision(u64::MAX)));
-                    txn.stand_again(db, space, &keys).expect("it was put by");
+                    txn.stand_again(db, space, &keys, None).expect("it was put by");
                 });
                 let revision = self.log().newest();
                 self.returned.push((space, revision));

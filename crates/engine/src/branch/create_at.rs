@@ -61,7 +61,7 @@ impl Engine {
         at: Revision,
         asker: &Asker,
     ) -> Result<(Branch, Revision)> {
-        let (_turn, Beginning { basis, state, spaces, mut effects }) = self.begin(&row, at)?;
+        let (turn, Beginning { basis, state, spaces, mut effects }) = self.begin(&row, at)?;
         let (branching, live, past) = (self.needs_branching()?, self.live(), self.needs_past()?);
         let id = self.branches.known.read().next_id();
         let row = &Branch { id, parent: basis.parent, base: basis.base, ..row };
@@ -95,6 +95,8 @@ impl Engine {
         self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.revision_written(revision);
         let made = self.branches.known.read().get(id).cloned();
+        drop(turn);
+        self.outlast(revision, &effects);
         Ok((made.expect("just made"), revision))
     }
 

@@ -2,8 +2,9 @@
 //!
 //! A flush gives a database a fresh place in the archive. Where nothing has been
 //! written there since, it need only stand in the old one again, whatever the
-//! number of keys; they come into memory as after a start. All else is done key
-//! by key, see [`super::undo`].
+//! number of keys; they come into memory as after a start. What the archive does
+//! not have yet has not been freed yet either, and is put back as it was. All else
+//! is done key by key, see [`super::undo`].
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -11,13 +12,14 @@ use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
 use command::{Error, Result};
-use keyspace::{Buffers, Scope, Txn, class};
+use keyspace::{Buffers, Flush, Scope, Txn, class};
 
 use super::Span;
 use super::events::{self, What};
 use super::revert::Job;
 use super::undoable::{Deletion, Left};
 use crate::checkpoint::Archive;
+use crate::reclaim::TakenBack;
 
 /// Keeps the archive from clearing places up that nobody has.
 struct Claim {
@@ -55,8 +57,9 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
     };
     let left: Vec<&Left> = deletions.iter().flat_map(|deletion| &deletion.left).collect();
     let oldest = deletions[deletions.len() - 1].revision;
-    // From then on it has all that was flushed, if not the flush.
-    if archive.settle(Revision(deletions[0].revision.0 - 1)).is_err() {
+    let mut taken_back = TakenBack::of(engine, &flushes(deletions));
+    // From then on the archive has all that was flushed, if not the flush.
+    if taken_back.is_none() && archive.settle(Revision(deletions[0].revision.0 - 1)).is_err() {
         return Ok(None);
     }
     let Some(mut claim) = Claim::on(archive, left.iter().map(|left| left.space).collect()) else {
@@ -78,7 +81,8 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
     txn.record_always();
     job.author.sign(&mut txn);
     for left in left {
-        let back = txn.stand_again(left.db, left.space, &left.keys);
+        let flushed = taken_back.as_mut().and_then(TakenBack::next);
+        let back = txn.stand_again(left.db, left.space, &left.keys, flushed);
         back.map_err(|what| Error::new(format!("ERR {what}")))?;
     }
     job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
@@ -88,6 +92,14 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
     engine.settle_aside(&mut buffers, &finished, told, branch.id);
     engine.load_anew();
     Ok(finished.written)
+}
+
+fn flushes(deletions: &[Deletion]) -> Vec<Flush> {
+    let of = |deletion: &Deletion| {
+        let revision = deletion.revision;
+        deletion.left.iter().map(move |left| Flush { space: left.space, revision }).collect()
+    };
+    deletions.iter().flat_map::<Vec<Flush>, _>(of).collect()
 }
 
 /// Whether the records say that it can be done, and nobody is to be told of

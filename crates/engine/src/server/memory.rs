@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use base::Revision;
 use command::Result;
 
 use crate::call::{Call, Handler, help};
@@ -146,6 +147,7 @@ fn malloc_stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
 /// The allocator gives free pages back on its own, so there is nothing to ask
 /// it for; Redis answers OK as well where its allocator cannot be asked.
 fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
+    call.engine.reclaimer.let_go(Revision(u64::MAX));
     call.reply.ok();
     Ok(Outcome::Done)
 }

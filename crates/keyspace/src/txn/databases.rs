@@ -4,7 +4,8 @@ use base::{DbIndex, Revision, SpaceId};
 
 use super::{Locked, Txn};
 use crate::effect::{Effect, take_counts};
-use crate::left::filled;
+use crate::garbage::{Flush, FlushedDb};
+use crate::left::{filled, refilled};
 use crate::shard::{Keyspace, SHARDS, Spaces};
 
 /// Why the keys of a database cannot come back.
@@ -28,15 +29,18 @@ impl Txn<'_> {
         };
         // Databases stand in the same spaces in every shard.
         let space = guards[0].fresh_space(db, revision);
-        let mut flushed = Vec::with_capacity(SHARDS);
+        let left = guards[0].dbs[usize::from(db)].space;
+        let mut parts = Vec::with_capacity(SHARDS);
         for (index, shard) in guards.iter_mut().enumerate() {
             shard.note_removal(revision);
-            flushed.extend(shard.flush(db, space, keeps));
+            parts.push(shard.flush(db, space, keeps));
             if let Some(left) = shard.left.as_mut().filter(|_| keeps).and_then(|it| it.last_mut()) {
                 self.keyspace.recount(index, left);
             }
         }
-        if !flushed.is_empty() || keeps {
+        let flush = keeps.then_some(Flush { space: left, revision });
+        let flushed = FlushedDb::new(parts, flush);
+        if flushed.is_some() || keeps {
             self.recorder.throw_away_db(flushed);
             self.changed.note_whole(db);
         }
@@ -114,7 +118,9 @@ impl Txn<'_> {
     }
 
     /// Lets a database, which must be empty, stand again in a space that a flush
-    /// left, with so many keys in each shard as [`Effect::Leaves`] told.
+    /// left, with so many keys in each shard as [`Effect::Leaves`] told. They are
+    /// those of `flushed`, which is whole and of that flush; else what was put by,
+    /// or the backing, has them.
     ///
     /// # Errors
     /// When it is not empty, or nothing has the keys. Nothing has changed then.
@@ -126,6 +132,7 @@ impl Txn<'_> {
         db: DbIndex,
         space: SpaceId,
         keys: &[u8],
+        mut flushed: Option<FlushedDb>,
     ) -> Result<(), &'static str> {
         let counts = take_counts(keys)?;
         if (0..SHARDS).any(|index| self.shard(index).dbs[usize::from(db)].len() > 0) {
@@ -134,12 +141,15 @@ impl Txn<'_> {
         let keyspace = self.keyspace;
         let backing = keyspace.backing().lock().clone();
         let is_put_by = |index| self.shard(index).left.iter().flatten().any(|db| db.space == space);
-        if backing.is_none() && !(0..SHARDS).all(is_put_by) {
+        if flushed.is_none() && backing.is_none() && !(0..SHARDS).all(is_put_by) {
             return Err(NOWHERE);
         }
         let revision = self.recorder.on_database(db, &Effect::Return { db, space, keys });
         for (index, &count) in counts.iter().enumerate() {
-            let fresh = || filled(keyspace, backing.as_ref(), space, count);
+            let fresh = || match &mut flushed {
+                Some(flushed) => refilled(keyspace, space, flushed.take(index)),
+                None => filled(keyspace, backing.as_ref(), space, count),
+            };
             self.shard_mut(index).put_back(db, space, revision, fresh);
         }
         self.changed.note_whole(db);

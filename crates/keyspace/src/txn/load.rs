@@ -83,8 +83,7 @@ impl Txn<'_> {
                 self.unread.insert(db, hash, key, false);
             }
             Err(error) => {
-                self.has_later |= error.is_later();
-                self.backing_error.get_or_insert(error);
+                self.fail(error);
             }
         }
     }
@@ -241,10 +240,17 @@ impl Txn<'_> {
                 true
             }
             Err(error) => {
-                self.backing_error.get_or_insert(error);
+                self.fail(error);
                 false
             }
         }
+    }
+
+    /// Notes why a key is not in memory that should be. The first error is the
+    /// one that [`Txn::backing_error`] tells.
+    pub(super) fn fail(&mut self, error: BackingError) {
+        self.has_later |= error.is_later();
+        self.backing_error.get_or_insert(error);
     }
 
     /// Whether any key of its keyspace may stand in a backing only.

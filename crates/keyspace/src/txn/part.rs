@@ -16,8 +16,8 @@ pub(super) struct Part {
 impl Txn<'_> {
     /// As [`Txn::purge`], for a command that looks at no elements of a collection
     /// but those of these names. A large one that is not in memory stays where it
-    /// is, and until the next key is asked for the transaction sees
-    /// that part of it: enough to read these elements, and nothing else.
+    /// is, and until the next key is asked for the transaction sees that part of
+    /// it: enough to read these elements, and nothing else.
     ///
     /// # Panics
     /// When the key's shard is not locked and there is a backing.
@@ -58,8 +58,7 @@ impl Txn<'_> {
                 true
             }
             Err(error) => {
-                self.has_later |= error.is_later();
-                self.backing_error.get_or_insert(error);
+                self.fail(error);
                 true
             }
         }
