@@ -9,7 +9,6 @@
 //! Elements stand in hash order across segments, which gives [`Table::scan`] a
 //! cursor that stays valid through any change.
 
-use std::hint::black_box;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -423,11 +422,8 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         let (depth, prefix) = (segment.depth, segment.prefix);
         let rehash = |e: &T| spread(hash_under(seed, e.key()));
         let mut low = take(&mut segment.elements);
-        // The keys are scattered: where nothing else is done meanwhile, the
+        // The keys are scattered: where little else is done meanwhile, the
         // processor overlaps the waits for them.
-        for element in low.iter() {
-            black_box(element.key().first());
-        }
         let all: SmallVec<[(u64, T); SPLIT_LEN]> =
             low.drain().map(|element| (hash_under(seed, element.key()), element)).collect();
         // About as many as a smaller allocation holds: one of the two would be
