@@ -140,7 +140,7 @@ def creations(name):
     took = [create(f"{name}/{n}") for n in range(created)]
     records = (newest() - before) / created
     for n in range(created):
-        main.call("BRANCH", "DELETE", f"{name}/{n}")
+        main.call("BRANCH", "DELETE", f"{name}/{n}", "NOUNDO")
     print(f"BRANCH CREATE, {main.call('DBSIZE')} keys: p50 {median(took):.0f} p99 {percentile(took, 0.99):.0f} us")
     bar(f"create-{main.call('DBSIZE')}", median(took) / 1000, "at-most", 1)
     bar("create-records", records, "at-most", 1)
@@ -209,7 +209,7 @@ for turn in range(rounds):
             places[place][-1].append(cpu_of(clients[place], commands[place][at]))
     pipeline(main, [Client.encode("DEL", f"new:{turn}:main:{n:09d}") for n in range(operations)])
     clients["branch"].socket.close()
-    main.call("BRANCH", "DELETE", f"write/{turn}", "FORCE")
+    main.call("BRANCH", "DELETE", f"write/{turn}", "FORCE", "NOUNDO")
 for at, part in enumerate(parts):
     for which, name in enumerate(("serving", "all")):
         ours, other = (median([row[at][which] for row in places[place]]) for place in ("branch", "main"))
@@ -255,7 +255,7 @@ bar("merge-records", newest() - before, "at-most", 1)
 us, answer = main.time("BRANCH", "MERGE", "two", "INTO", "main", "ON", "CONFLICT", "THEIRS")
 print(f"MERGE of {2 * changes} changes into main after {busy} writes there: {us / 1000:.1f} ms")
 for name in ("one", "two", *reversed(chain[1:])):
-    main.call("BRANCH", "DELETE", name, "FORCE")
+    main.call("BRANCH", "DELETE", name, "FORCE", "NOUNDO")
 
 # Space.
 def stand_still():
@@ -280,7 +280,7 @@ create("own")
 pipeline(on("own"), [Client.encode("SET", f"own:{n:09d}", value % n) for n in range(own)], 1000)
 settle()
 during = disk(), memory()
-main.call("BRANCH", "DELETE", "own", "FORCE")
+main.call("BRANCH", "DELETE", "own", "FORCE", "NOUNDO")
 after = stand_still()
 for at, name in enumerate(("disk", "memory")):
     print(f"{name}: {before[at]} bytes, {during[at]} with {own} own keys, {after[at]} after")

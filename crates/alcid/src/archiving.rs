@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use settings::Settings;
 use tokio::sync::watch;
 
-use crate::forest::{back, fork};
+use crate::forest::{back, fork, reopen};
 use crate::lag::{Lag, holders, removable, remove_old};
 use crate::past::Past;
 
@@ -191,6 +191,17 @@ impl engine::Branching for Archiving {
         forked: Revision,
     ) -> Arc<Keyspace> {
         fork(&self.base, self.limits, ancestors, parent, at, forked)
+    }
+
+    fn reopen(
+        &self,
+        branch: BranchId,
+        ancestors: Vec<Arc<Keyspace>>,
+    ) -> command::Result<Arc<Keyspace>> {
+        let directory = self.base.directory();
+        let row = (branch, directory.branches.get(branch));
+        let reopened = reopen(&self.base, self.limits, self.databases, row, ancestors);
+        reopened.map_err(|what| command::Error::new(format!("ERR {what}")))
     }
 
     fn state_before(&self, branch: BranchId, at: Revision) -> command::Result<(Revision, Spaces)> {

@@ -8,7 +8,7 @@ use archive::{Base, BaseBacking};
 use base::{BranchId, DbIndex, Revision};
 use engine::{Branching, Engine};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Backing, Branches, Buffers, EncodingLimits, Keyspace, Spaces, Turn};
+use keyspace::{Backing, Branch, Branches, Buffers, EncodingLimits, Keyspace, Spaces, Turn};
 use log::Record;
 use settings::Settings;
 
@@ -45,14 +45,10 @@ impl Forest {
     }
 
     fn add(&mut self, id: BranchId) -> Result<(), String> {
-        let keyspace = Arc::new(Keyspace::new(self.databases, self.base.directory().seed));
+        let (row, ancestors) = (self.branches.get(id), self.ancestors(id));
+        let keyspace = reopen(&self.base, self.limits, self.databases, (id, row), ancestors)?;
         // The log may tell of flushes that were taken back.
         keyspace.keep_left();
-        let backing = BaseBacking::of_branch(self.base.clone(), self.limits, self.ancestors(id));
-        if let Some(row) = self.branches.get(id) {
-            keyspace.count_own(row.forked.next(), false);
-        }
-        back(&keyspace, id, &self.base, &backing)?;
         self.keyspaces.insert(id, keyspace);
         Ok(())
     }
@@ -136,9 +132,30 @@ impl Forest {
 
     /// Hands the branches over to the engine, which has main already.
     pub fn attach(mut self, engine: &Engine, branching: Arc<dyn Branching>) {
-        self.keyspaces.remove(&BranchId::MAIN);
+        let branches = &self.branches;
+        self.keyspaces.retain(|id, _| *id != BranchId::MAIN && !branches.is_deleted(*id));
         engine.attach_branches(branching, self.branches, self.keyspaces.into_iter().collect());
     }
+}
+
+/// The keyspace of a branch as the archive has it.
+///
+/// # Errors
+/// As [`back`].
+pub fn reopen(
+    base: &Arc<Base>,
+    limits: EncodingLimits,
+    databases: DbIndex,
+    (id, row): (BranchId, Option<&Branch>),
+    ancestors: Vec<Arc<Keyspace>>,
+) -> Result<Arc<Keyspace>, String> {
+    let keyspace = Arc::new(Keyspace::new(databases, base.directory().seed));
+    let backing = BaseBacking::of_branch(base.clone(), limits, ancestors);
+    if let Some(row) = row {
+        keyspace.count_own(row.forked.next(), false);
+    }
+    back(&keyspace, id, base, &backing)?;
+    Ok(keyspace)
 }
 
 /// The keyspace of a branch that the revision `forked` makes; see

@@ -301,6 +301,7 @@ mod tests {
             is_readonly: true,
             is_kept: false,
             is_merge_only: true,
+            undo_until_ms: None,
         };
         // Its parent was made before, and is gone, but for what it tells of this.
         let parent = Branch { id: BranchId(2), parent: BranchId::MAIN, ..row.clone() };

@@ -456,7 +456,8 @@ impl Past {
     }
 
     /// Visits the transactions after `after`, up to `upto`, that changed
-    /// databases as a whole, or took such a change back, newest first.
+    /// databases as a whole, took such a change back, or can be taken back
+    /// themselves, newest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].

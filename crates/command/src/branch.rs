@@ -68,7 +68,7 @@ const BRANCH_COMMANDS: &[CommandSpec] = &[
     Row::engine("conflicts", 3, ASK, "alcid 0.1", "merge", "Lists what a merge cannot decide."),
     Row::engine("create", -3, CHANGE, "alcid 0.1", "name [FROM branch] [AT when] [TTL duration] [QUOTA size] [READONLY]", "Makes a branch, which begins with what its parent has."),
     Row::engine("current", 2, MOVE, "alcid 0.1", "", "Names the connection's branch."),
-    Row::engine("delete", -3, CHANGE, "alcid 0.1", "name [FORCE]", "Deletes a branch and what was written to it.").categories(category::DANGEROUS),
+    Row::engine("delete", -3, CHANGE, "alcid 0.1", "name [FORCE] [NOUNDO]", "Deletes a branch and what was written to it.").categories(category::DANGEROUS),
     Row::engine("diff", -4, ASK, "alcid 0.1", "a[@when] b[@when] [MATCH pattern] [COUNT count] [CURSOR cursor] [VALUES] [SUMMARY]", "Lists the keys in which two branches differ."),
     Row::engine("help", 2, HELP, "alcid 0.1", "", "Returns helpful text about the different subcommands."),
     Row::engine("info", 3, ASK, "alcid 0.1", "name", "Tells what a branch begins with and how far it is from that."),

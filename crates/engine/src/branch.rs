@@ -8,6 +8,7 @@ mod commands;
 mod common;
 mod create;
 mod create_at;
+mod delete;
 mod diff;
 mod early;
 mod info;
@@ -31,6 +32,7 @@ use crate::replicator::Replicator;
 use crate::session::Session;
 
 pub(crate) use commands::{FAMILIES, use_branch};
+pub(crate) use create::Asker;
 pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
@@ -205,6 +207,12 @@ pub trait Branching: Send + Sync {
         forked: Revision,
     ) -> Arc<Keyspace>;
 
+    /// The keyspace of a branch that the archive has all of.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn reopen(&self, branch: BranchId, ancestors: Vec<Arc<Keyspace>>) -> Result<Arc<Keyspace>>;
+
     /// The newest state of the archive at or before `at`, and where a branch's
     /// databases stood then.
     ///
@@ -322,7 +330,8 @@ impl Engine {
     /// A branch's name; of one that is gone, its number.
     pub(crate) fn branch_name(&self, id: BranchId) -> Vec<u8> {
         let known = self.branches.known.read();
-        known.name_of(id).map_or_else(|| format!("#{}", id.0).into_bytes(), <[u8]>::to_vec)
+        let name = known.name_of(id).filter(|_| !known.is_deleted(id));
+        name.map_or_else(|| format!("#{}", id.0).into_bytes(), <[u8]>::to_vec)
     }
 
     /// main, and every other branch.

@@ -92,14 +92,14 @@ impl Engine {
     pub(crate) fn parse_when(&self, arg: &[u8]) -> Result<When> {
         let Some(name) = arg.strip_prefix(b"tag:") else { return parse_when(arg) };
         let known = self.branches.known.read();
-        let tag = known.tags().get(name).ok_or_else(|| no_tag(name))?;
+        let tag = known.tag(name).ok_or_else(|| no_tag(name))?;
         Ok(When::Revision(tag.revision))
     }
 
     /// The branch of the tag that a `<when>` names, if it does.
     fn branch_of_tag(&self, arg: &[u8]) -> Option<BranchId> {
         let known = self.branches.known.read();
-        known.tags().get(arg.strip_prefix(b"tag:")?).map(|tag| tag.branch)
+        known.tag(arg.strip_prefix(b"tag:")?).map(|tag| tag.branch)
     }
 
     /// When a revision ran. That of a tag is known as long as the tag.

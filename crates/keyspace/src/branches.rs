@@ -5,6 +5,7 @@
 //! which it begins with what the parent had. `main` has neither and always
 //! exists; it is not listed.
 
+mod deleted;
 mod gone;
 mod merges;
 
@@ -50,6 +51,9 @@ pub struct Branch {
     pub is_kept: bool,
     /// It is written to by merges only.
     pub is_merge_only: bool,
+    /// It is deleted, and can be brought back until then (milliseconds since
+    /// 1970).
+    pub undo_until_ms: Option<u64>,
 }
 
 /// A name for a revision of a branch.
@@ -104,6 +108,8 @@ const KEPT: u64 = 2;
 const MERGE_ONLY: u64 = 4;
 /// Of rows in the archive only.
 const GONE: u64 = 8;
+/// Behind the flags stands until when it can be brought back.
+const DELETED: u64 = 16;
 
 impl Branch {
     /// One that begins with what its parent has when its record is made, without
@@ -123,6 +129,7 @@ impl Branch {
             is_readonly: false,
             is_kept: false,
             is_merge_only: false,
+            undo_until_ms: None,
         }
     }
 
@@ -134,8 +141,12 @@ impl Branch {
 
     fn encode_with(&self, more_flags: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        let flags =
-            [(self.is_readonly, READONLY), (self.is_kept, KEPT), (self.is_merge_only, MERGE_ONLY)];
+        let flags = [
+            (self.is_readonly, READONLY),
+            (self.is_kept, KEPT),
+            (self.is_merge_only, MERGE_ONLY),
+            (self.is_deleted(), DELETED),
+        ];
         let flags: u64 = flags.iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum();
         let flags = flags | more_flags;
         let deadline = self.deadline_ms.map_or(0, |at| at.saturating_add(1));
@@ -150,6 +161,7 @@ impl Branch {
         ] {
             leb128::put(&mut out, number);
         }
+        self.undo_until_ms.iter().for_each(|&until_ms| leb128::put(&mut out, until_ms));
         put_bytes(&mut out, &self.name);
         put_bytes(&mut out, &self.created_by);
         out
@@ -175,14 +187,16 @@ impl Branch {
             *number = leb128::take(bytes)?;
         }
         let [id, parent, base, created_ms, deadline, quota_bytes, flags] = numbers;
-        if flags >= GONE * 2 {
+        if flags >= DELETED * 2 {
             return Err("a branch has unknown flags");
         }
         let (id, parent) = (branch_id(id)?, branch_id(parent)?);
         if id == BranchId::MAIN || parent >= id {
             return Err("a branch's number does not fit its parent's");
         }
+        let is_deleted = flags & DELETED != 0;
         let branch = Branch {
+            undo_until_ms: is_deleted.then(|| leb128::take(bytes)).transpose()?,
             id,
             parent,
             base: Revision(base),
@@ -216,27 +230,28 @@ impl Branches {
         self.by_id.get(&id)
     }
 
-    /// The id of a name, main's included.
+    /// The id of a name, main's included; no deleted branch has one.
     #[must_use]
     pub fn named(&self, name: &[u8]) -> Option<BranchId> {
         if name == MAIN {
             return Some(BranchId::MAIN);
         }
-        self.by_id.values().find(|branch| branch.name == name).map(|branch| branch.id)
+        let has_it = |branch: &&Branch| branch.name == name && !branch.is_deleted();
+        self.by_id.values().find(has_it).map(|branch| branch.id)
     }
 
-    /// The name of a branch that exists.
+    /// The name of a branch that exists, if only to be brought back.
     #[must_use]
     pub fn name_of(&self, id: BranchId) -> Option<&[u8]> {
         if id == BranchId::MAIN { Some(MAIN) } else { Some(&self.get(id)?.name) }
     }
 
-    /// All of them, oldest first.
+    /// All of them, oldest first, deleted ones that can be brought back among them.
     pub fn iter(&self) -> impl Iterator<Item = &Branch> {
         self.by_id.values()
     }
 
-    /// The tags, by name.
+    /// The tags, by name, those of deleted branches among them.
     #[must_use]
     pub fn tags(&self) -> &BTreeMap<Vec<u8>, Tag> {
         &self.tags
@@ -323,9 +338,7 @@ impl Branches {
             match effect.map_err(|error| error.what)? {
                 Effect::Origin { user: by, .. } => user = by,
                 Effect::Branch { row } => {
-                    let row = Branch::decode(row)?;
-                    let known = self.by_id.get_mut(&row.id).ok_or("there is no such branch")?;
-                    *known = Branch { forked: known.forked, ..row };
+                    self.change(Branch::decode(row)?)?;
                     return Ok(None);
                 }
                 Effect::Fork { row, state } => {

@@ -23,6 +23,7 @@ mod run;
 mod security;
 mod tier;
 mod undo;
+mod undo_branch;
 mod undo_left;
 mod watch;
 mod watch_branches;

@@ -235,7 +235,7 @@ fn what_stood_in_another_database_when_a_branch_was_made_is_left_alone() {
     assert!(matches!(main.call(&["HISTORY.COMPACT"]), Frame::Integer(5..)));
     let said = main.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
     assert!(said.contains("since a state that a branch or a tag keeps"), "{said}");
-    assert_eq!(main.text(&["BRANCH", "DELETE", "dev", "FORCE"]), "OK");
+    assert_eq!(main.text(&["BRANCH", "DELETE", "dev", "FORCE", "NOUNDO"]), "OK");
     assert_eq!(main.text(&["SAVE"]), "OK");
     purged(&mut main, "k");
     assert_eq!(main.text(&["SELECT", "1"]), "OK");

@@ -4,7 +4,8 @@ use base::BranchId;
 use keyspace::effect::{Effect, EffectError, Effects};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Stands where a key's hash stands, for records that change whole databases.
+/// Stands where a key's hash stands, for records that change whole databases, or
+/// can be taken back.
 pub const DATABASE_WIDE: u32 = 0;
 
 /// What the index knows of a key. Neither its database nor its branch are in
@@ -43,6 +44,7 @@ pub(super) fn changed(effects: &[u8], mut each: impl FnMut(u32)) -> Result<(), E
             Effect::Flush { .. }
             | Effect::Swap { .. }
             | Effect::Return { .. }
+            | Effect::Undoable { .. }
             | Effect::Undone { .. } => each(DATABASE_WIDE),
             _ => {}
         }
@@ -65,12 +67,13 @@ mod tests {
             Effect::Flush { db: 1 },
             Effect::Swap { a: 0, b: 1 },
             Effect::Undone { revision: base::Revision(7) },
+            Effect::Undoable { keys: 1, bytes: 2, until_ms: 3 },
         ] {
             effect.encode(&mut bytes);
         }
         let mut hashes = Vec::new();
         changed(&bytes, |hash| hashes.push(hash)).expect("well-formed");
-        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0, 0]);
+        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0, 0, 0]);
         bytes.push(255);
         assert!(changed(&bytes, |_| ()).is_err());
     }

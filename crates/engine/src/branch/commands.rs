@@ -8,7 +8,7 @@ use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
-use super::create::{Asker, busy};
+use super::create::Asker;
 use super::{no_branch, no_tag};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
@@ -17,13 +17,17 @@ use crate::execute::Outcome;
 use crate::history::revert;
 
 /// The handlers, a slice per file.
-pub(crate) const FAMILIES: &[&[(&str, Handler)]] =
-    &[HANDLERS, super::diff::HANDLERS, super::info::HANDLERS, super::merges::HANDLERS];
+pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
+    HANDLERS,
+    super::delete::HANDLERS,
+    super::diff::HANDLERS,
+    super::info::HANDLERS,
+    super::merges::HANDLERS,
+];
 
 const HANDLERS: &[(&str, Handler)] = &[
     ("branch|create", create),
     ("branch|current", current),
-    ("branch|delete", delete),
     ("branch|help", branch_help),
     ("branch|list", list),
     ("branch|protect", protect),
@@ -37,7 +41,7 @@ const HANDLERS: &[(&str, Handler)] = &[
 ];
 
 impl Call<'_, '_> {
-    fn asker(&self) -> Asker {
+    pub(crate) fn asker(&self) -> Asker {
         Asker {
             command: self.command.full_name.clone(),
             user: self.session.user.clone(),
@@ -47,7 +51,7 @@ impl Call<'_, '_> {
     }
 
     /// Replies wait for this revision, as for any write.
-    fn wrote(&mut self, revision: Revision) {
+    pub(super) fn wrote(&mut self, revision: Revision) {
         let session = &mut *self.session;
         session.depends_on = session.depends_on.max(revision);
         session.saw(revision);
@@ -78,7 +82,7 @@ pub(super) fn check_free(engine: &Engine, name: &[u8]) -> Result {
 }
 
 /// A branch that is not main.
-fn named(engine: &Engine, name: &[u8], what: &str) -> Result<Branch> {
+pub(super) fn named(engine: &Engine, name: &[u8], what: &str) -> Result<Branch> {
     let known = engine.branches.known.read();
     match known.named(name) {
         None => Err(no_branch(name)),
@@ -88,7 +92,7 @@ fn named(engine: &Engine, name: &[u8], what: &str) -> Result<Branch> {
     }
 }
 
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(super) fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
@@ -227,41 +231,13 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::SYNTAX);
     }
     let known = call.engine.branches.known.read();
-    let mut names: Vec<&[u8]> = known.iter().map(|branch| &branch.name[..]).collect();
+    let there = known.iter().filter(|branch| !branch.is_deleted());
+    let mut names: Vec<&[u8]> = there.map(|branch| &branch.name[..]).collect();
     names.push(keyspace::MAIN);
     names.retain(|name| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
     names.sort_unstable();
     call.reply.array(names.len());
     names.into_iter().for_each(|name| call.reply.bulk(name));
-    Ok(Outcome::Done)
-}
-
-fn delete(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let mut args = Args::new(call.args);
-    let name = args.next()?;
-    let is_forced = args.take_word("force");
-    if !args.is_empty() {
-        return Err(Error::SYNTAX);
-    }
-    let engine = call.engine;
-    let turn = engine.branches.turn.lock();
-    let row = named(engine, name, "deleted")?;
-    if row.is_kept {
-        return Err(Error::new(format!(
-            "BRANCHBUSY the branch '{}' is protected with NO-DELETE; BRANCH PROTECT {0} takes that away",
-            text(&row.name)
-        )));
-    }
-    if !is_forced && let Some(why) = busy(engine, row.id, call.session) {
-        return Err(Error::new(format!(
-            "BRANCHBUSY {why}; BRANCH DELETE {} FORCE deletes it all the same",
-            text(&row.name)
-        )));
-    }
-    let revision = engine.remove_branch(&call.asker(), row.id)?;
-    drop(turn);
-    call.wrote(revision);
-    call.reply.ok();
     Ok(Outcome::Done)
 }
 
@@ -386,7 +362,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
         None => call.session.branch(),
     };
     let turn = engine.branches.turn.lock();
-    if engine.branches.known.read().tags().contains_key(name) {
+    if engine.branches.known.read().tag(name).is_some() {
         return Err(Error::new(format!("ERR there is a tag named '{}'", text(name))));
     }
     let (revision, time_ms) = match at {
@@ -400,7 +376,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let revision = engine.note_tag(&call.asker(), &effect);
     drop(turn);
     call.wrote(revision);
-    let revision = engine.branches.known.read().tags().get(name).map(|tag| tag.revision);
+    let revision = engine.branches.known.read().tag(name).map(|tag| tag.revision);
     call.reply.integer(number(revision.unwrap_or_default().0));
     Ok(Outcome::Done)
 }
@@ -408,7 +384,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (engine, name) = (call.engine, call.args[0]);
     let turn = engine.branches.turn.lock();
-    if !engine.branches.known.read().tags().contains_key(name) {
+    if engine.branches.known.read().tag(name).is_none() {
         return Err(no_tag(name));
     }
     let revision = engine.note_tag(&call.asker(), &Effect::TagGone { name });
@@ -420,8 +396,8 @@ fn untag(call: &mut Call<'_, '_>) -> Result<Outcome> {
 
 fn tags(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let known = call.engine.branches.known.read();
-    call.reply.array(known.tags().len());
-    for (name, tag) in known.tags() {
+    call.reply.array(known.shown_tags().count());
+    for (name, tag) in known.shown_tags() {
         call.reply.map(5);
         call.reply.bulk(b"name");
         call.reply.bulk(name);

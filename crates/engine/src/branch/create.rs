@@ -1,8 +1,7 @@
-//! Making, changing and removing branches and tags: each is a record of the
+//! Making and changing branches and tags: each is a record of the
 //! log, and is done by what the record says.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use base::{BranchId, Revision};
 use command::{Error, Result};
@@ -12,7 +11,6 @@ use keyspace::{Branch, Buffers, Keyspace, Scope, Turn, Txn};
 use super::{Branching, LiveBranch};
 use crate::engine::Engine;
 use crate::history::revert::Author;
-use crate::session::Session;
 
 /// Who asks, and when.
 #[derive(Clone, Debug, Default)]
@@ -91,18 +89,6 @@ impl Engine {
         revision
     }
 
-    /// Removes a branch. Whoever is on it hears so with the next command.
-    pub(crate) fn remove_branch(self: &Arc<Self>, asker: &Asker, id: BranchId) -> Result<Revision> {
-        let branch =
-            self.branch(id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
-        // With every shard locked nobody is in the middle of a change.
-        let revision = self.declare(asker, &branch.keyspace, &Scope::All, |txn| {
-            branch.journal.close();
-            txn.declare(&Effect::BranchGone { branch: id });
-        });
-        Ok(revision)
-    }
-
     /// Records a tag, or that it is gone.
     pub(crate) fn note_tag(self: &Arc<Self>, asker: &Asker, effect: &Effect<'_>) -> Revision {
         self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
@@ -178,44 +164,4 @@ impl Engine {
 
 pub(super) fn no_parent() -> Error {
     Error::new("NOBRANCH the parent was deleted")
-}
-
-impl Engine {
-    /// Deletes the branches whose time is up. Those who are on one hear so.
-    pub fn expire_branches(self: &Arc<Self>) {
-        let now_ms = self.clock.now_ms();
-        let is_due = |row: &Branch| row.deadline_ms.is_some_and(|at| at <= now_ms) && !row.is_kept;
-        let due: Vec<BranchId> = {
-            let known = self.branches.known.read();
-            known.iter().filter(|row| is_due(row)).map(|row| row.id).collect()
-        };
-        if due.is_empty() {
-            return;
-        }
-        let _turn = self.branches.turn.lock();
-        let asker = Asker { now_ms, ..Asker::default() };
-        for id in due {
-            // It may have been deleted meanwhile.
-            let _ = self.remove_branch(&asker, id);
-        }
-    }
-}
-
-/// Whether a branch may go: nobody is on it, and none begins with it.
-pub(crate) fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
-    let known = engine.branches.known.read();
-    let mut waiting = known.open_merges().values();
-    if let Some(open) = waiting.find(|open| open.from == id || open.into == id) {
-        return Some(format!("the merge m{} waits for decisions", open.id));
-    }
-    let children = known.children(id).count();
-    drop(known);
-    let live = engine.branches.get(id)?;
-    let own = usize::from(except.branch() == id);
-    let sessions = live.sessions.load(Ordering::Relaxed).saturating_sub(own);
-    match (children, sessions) {
-        (0, 0) => None,
-        (0, sessions) => Some(format!("{sessions} connections are on it")),
-        (children, _) => Some(format!("{children} branches begin with it")),
-    }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::{Args, Error, Result};
@@ -18,6 +19,7 @@ use super::revert::{Author, Counts, Job};
 use super::undoable::{Deletion, Undoables};
 use super::{Span, count, left, number};
 use crate::aside::{self, Aside};
+use crate::branch::Asker;
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
@@ -70,12 +72,14 @@ pub(crate) fn try_undo(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Asked) -
 
 fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Outcome> {
     let Order { count_max, user, is_dry } = order;
-    let author = Author::of(call, "undo", None);
+    let (author, asker) = (Author::of(call, "undo", None), call.asker());
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
         let mut deletions = undoable(engine, branch, now_ms)?;
         deletions.retain(|deletion| user.as_ref().is_none_or(|user| deletion.user == *user));
         deletions.truncate(count_max);
+        let undone: Vec<Frame> = deletions.iter().map(Deletion::named).collect();
+        let back = bring_back(engine, &asker, &mut deletions, is_dry)?;
         let undoes = deletions.iter().map(|deletion| deletion.revision).collect();
         let newest = engine.replicator.committed();
         // Deadlines that have passed since are looked at when it is written.
@@ -89,18 +93,46 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
                 None => take_back(&job, &deletions)?.0,
             },
         };
+        let written = written.or(back);
         let rev = written.map_or(Frame::Null, |revision| number(revision.0));
-        let row = |deletion: &Deletion| {
-            Frame::Array(vec![number(deletion.revision.0), Frame::bulk(&deletion.command)])
-        };
-        let undone = Frame::Array(deletions.iter().map(row).collect());
-        let map = Frame::Map(vec![(Frame::bulk("rev"), rev), (Frame::bulk("undone"), undone)]);
+        let undone = (Frame::bulk("undone"), Frame::Array(undone));
+        let map = Frame::Map(vec![(Frame::bulk("rev"), rev), undone]);
         match job.report.map(RefCell::into_inner) {
             Some(report) => report.write(&map, reply),
             None => reply.frame(&map),
         }
         Ok(Aside { depends_on: written.unwrap_or(newest), written })
     })
+}
+
+impl Deletion {
+    fn named(&self) -> Frame {
+        Frame::Array(vec![number(self.revision.0), Frame::bulk(&self.command)])
+    }
+}
+
+/// Brings the branches back that were deleted, each by a revision of its own, and
+/// leaves the other deletions. Answers the last revision.
+fn bring_back(
+    engine: &Arc<Engine>,
+    asker: &Asker,
+    deletions: &mut Vec<Deletion>,
+    is_dry: bool,
+) -> Result<Option<Revision>> {
+    let mut gone = Vec::new();
+    deletions.retain(|deletion| {
+        gone.extend(deletion.branch.clone().map(|row| (row, deletion.revision)));
+        deletion.branch.is_none()
+    });
+    gone.iter().try_for_each(|(row, _)| engine.check_can_return(row))?;
+    if is_dry {
+        return Ok(None);
+    }
+    let mut last = None;
+    for (row, deleted) in &gone {
+        last = Some(engine.bring_back(asker, row, *deleted)?);
+    }
+    Ok(last)
 }
 
 fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -137,7 +169,11 @@ fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deleti
         ControlFlow::Continue(())
     })?;
     let mut deletions = undoables.at(now_ms);
-    deletions.retain(|deletion| deletion.revision > past.oldest());
+    let known = engine.branches.known.read();
+    deletions.retain(|deletion| {
+        deletion.revision > past.oldest()
+            && deletion.branch.as_ref().is_none_or(|row| known.is_deleted(row.id))
+    });
     Ok(deletions)
 }
 

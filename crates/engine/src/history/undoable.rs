@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use base::{DbIndex, Revision, SpaceId};
+use keyspace::Branch;
 use keyspace::effect::{Effect, Effects};
 use log::Record;
 
-/// A transaction that took all keys of databases away.
+/// A transaction that took all keys of databases away, or a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deletion {
     pub(super) revision: Revision,
@@ -20,6 +21,8 @@ pub(super) struct Deletion {
     pub(super) dbs: Vec<DbIndex>,
     /// Where it left them, as far as it tells.
     pub(super) left: Vec<Left>,
+    /// The branch that it deleted instead.
+    pub(super) branch: Option<Branch>,
     /// Whether the transaction did anything else before: then it may have left
     /// keys there that were not there before it.
     pub(super) is_late: bool,
@@ -55,6 +58,7 @@ impl Undoables {
             until_ms: 0,
             dbs: Vec::new(),
             left: Vec::new(),
+            branch: None,
             is_late: false,
         };
         let (mut is_marked, mut is_late) = (false, false);
@@ -78,12 +82,16 @@ impl Undoables {
                     let left = left.map(|(space, keys)| Left { db, space, keys: keys.to_vec() });
                     deletion.left.extend(left);
                 }
+                Effect::Branch { row } => {
+                    deletion.branch = Branch::decode(row).ok().filter(Branch::is_deleted);
+                }
                 Effect::Undone { revision } => _ = self.undone.insert(revision),
                 Effect::Flush { .. } | Effect::Database(_) => {}
                 _ => is_late = true,
             }
         }
-        if !deletion.dbs.is_empty() && !self.undone.contains(&record.revision) {
+        let is_any = !deletion.dbs.is_empty() || deletion.branch.is_some();
+        if is_any && !self.undone.contains(&record.revision) {
             self.found.push(deletion);
         }
     }

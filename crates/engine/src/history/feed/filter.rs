@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use base::BranchId;
+use keyspace::Branch;
 use keyspace::effect::{Effect, Effects};
 use log::{Concern, RecordHeader};
 use parking_lot::RwLock;
@@ -133,6 +134,7 @@ impl Filter {
                 | Effect::Swap { .. }
                 | Effect::Return { .. }
                 | Effect::Fork { .. }
+                | Effect::Branch { .. }
                 | Effect::BranchGone { .. },
             )
             | Err(_) => true,
@@ -204,8 +206,22 @@ fn bits_of(name: &[u8]) -> (usize, u64) {
 
 /// Whether a branch is gone or begins anew by a record.
 fn ends_a_branch(effects: &[u8]) -> bool {
-    Effects::new(effects)
-        .any(|effect| matches!(effect, Ok(Effect::Fork { .. } | Effect::BranchGone { .. })))
+    Effects::new(effects).flatten().any(|effect| ended_by(&effect).is_some())
+}
+
+/// Which branch is no more what it was, and what became of it.
+pub(super) fn ended_by(effect: &Effect<'_>) -> Option<(BranchId, &'static str)> {
+    match effect {
+        Effect::BranchGone { branch } => Some((*branch, "was deleted")),
+        Effect::Branch { row } => {
+            let row = Branch::decode(row).ok().filter(Branch::is_deleted)?;
+            Some((row.id, "was deleted"))
+        }
+        Effect::Fork { row, .. } => {
+            Some((Branch::decode(row).ok()?.id, "was made anew from its parent"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

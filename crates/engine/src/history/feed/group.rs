@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::Result;
-use keyspace::Branch;
-use keyspace::effect::{Effect, Effects};
+use keyspace::effect::Effects;
 use log::{Place, Record, Written};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::change::{Telling, Told, Transaction};
+use super::filter::ended_by;
 use super::invalidation;
 use super::reading::Reading;
 use super::request::{Events, Form, Request, event_of};
@@ -436,14 +436,7 @@ impl Group {
             return;
         }
         for effect in Effects::new(record.effects).flatten() {
-            let (branch, what) = match effect {
-                Effect::BranchGone { branch } => (branch, "was deleted"),
-                Effect::Fork { row, .. } => match Branch::decode(row) {
-                    Ok(row) => (row.id, "was made anew from its parent"),
-                    Err(_) => continue,
-                },
-                _ => continue,
-            };
+            let Some((branch, what)) = ended_by(&effect) else { continue };
             let is_ended =
                 |watch: &Watch| watch.branch() == branch && watch.branch_made() < record.revision;
             let ids: Vec<u64> =

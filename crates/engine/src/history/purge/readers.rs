@@ -34,8 +34,8 @@ impl Job<'_> {
             return Ok(());
         }
         Err(Error::new(format!(
-            "BRANCHBUSY {}; let a branch have its own by HISTORY.PURGE there, or delete it (BRANCH DELETE), and \
-             delete the tags (TAG DELETE)",
+            "BRANCHBUSY {}; let a branch have its own by HISTORY.PURGE there, or delete it for good (BRANCH DELETE \
+             … NOUNDO), and delete the tags (TAG DELETE)",
             found.join(", ")
         )))
     }
@@ -61,7 +61,8 @@ impl Job<'_> {
             }
         }
         for row in heirs() {
-            let name = format!("the branch '{}'", String::from_utf8_lossy(&row.name));
+            let what = if row.is_deleted() { "the deleted branch" } else { "the branch" };
+            let name = format!("{what} '{}'", String::from_utf8_lossy(&row.name));
             readers.push(Reader { name, branch: row.id, at: self.begin(row.id)? });
         }
         Ok(readers)
