@@ -49,8 +49,9 @@ impl<'s> Looked<'s> {
         Looked { last_removal: shard.last_removal, db: &shard.dbs[db], hash, key, found }
     }
 
-    pub(crate) fn has_none(&self) -> bool {
-        self.found.is_none()
+    /// Whether it may stand in the backing only.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.found.is_none() && !self.db.knows_missing(self.hash, self.key)
     }
 
     pub(crate) fn space(&self) -> SpaceId {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use base::Rng;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bits of a scan position.
@@ -21,6 +22,9 @@ pub const POSITION_BITS: u32 = 46;
 
 /// The position behind the last one.
 pub const POSITION_END: u64 = 1 << POSITION_BITS;
+
+/// Elements of a segment that is split, mostly.
+const SPLIT_LEN: usize = <HashTable<()> as Elements<()>>::LEN_MAX;
 
 /// An element that knows its key.
 pub trait Keyed {
@@ -191,11 +195,10 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         self.find(hash, |element| element.key() == key)
     }
 
-    /// An element that probably has this hash, if there is any. No element has
-    /// been looked at for that.
+    /// The elements among which one with this hash is, see [`near`].
     #[must_use]
-    pub fn near(&self, hash: u64) -> Option<&T> {
-        self.find(hash, |_| true)
+    pub fn around(&self, hash: u64) -> Option<&HashTable<T>> {
+        Some(self.segments[self.segment_index(hash)?].elements.get())
     }
 
     /// The element with this key, to change. Its key must stay.
@@ -418,13 +421,15 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         segment.prefix <<= 1;
         let (depth, prefix) = (segment.depth, segment.prefix);
         let rehash = |e: &T| spread(hash_under(seed, e.key()));
-        let old = take(&mut segment.elements);
+        let mut low = take(&mut segment.elements);
+        // The keys are scattered: where little else is done meanwhile, the
+        // processor overlaps the waits for them.
+        let all: SmallVec<[(u64, T); SPLIT_LEN]> =
+            low.drain().map(|element| (hash_under(seed, element.key()), element)).collect();
         // About as many as a smaller allocation holds: one of the two would be
         // moved at once, and the other soon.
-        let mut low = HashTable::with_capacity(E::LEN_MAX);
         let mut high = HashTable::with_capacity(E::LEN_MAX);
-        for element in old {
-            let hash = hash_under(seed, element.key());
+        for (hash, element) in all {
             let goes_high = (hash << skip_bits) >> (64 - depth) & 1 == 1;
             let side = if goes_high { &mut high } else { &mut low };
             side.insert_unique(spread(hash), element, rehash);
@@ -509,6 +514,13 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         let index = u32::try_from(index).expect("fewer than 2^32 segments");
         self.directory[first..first + (1 << width)].fill(index);
     }
+}
+
+/// An element that probably has this hash, if there is any. No element has been
+/// looked at for that.
+#[must_use]
+pub fn near<T>(around: &HashTable<T>, hash: u64) -> Option<&T> {
+    around.find(spread(hash), |_| true)
 }
 
 fn hash_under(seed: u64, key: &[u8]) -> u64 {

@@ -1,6 +1,6 @@
 //! Bringing keys into the processor's cache before their commands run.
 //!
-//! A lookup in a large keyspace waits for memory about three times in a row.
+//! A lookup in a large keyspace waits for memory about four times in a row.
 //! The lookups of a pipeline do not depend on each other, so done together,
 //! with no lock taken in between, the processor overlaps their waits; the
 //! commands that follow find everything near. It does so only as far as it sees
@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 use crate::peek::{Looked, Peek};
 use crate::recorder::Buffers;
 use crate::shard::{Keyspace, SHARDS, Shard};
+use crate::table::near;
 use crate::value::Value;
 
 /// Keys of one look ahead.
@@ -86,9 +87,16 @@ impl Few<'_> {
     /// Brings what a database has of keys near, and answers their entries, or
     /// others where there is none.
     fn warm(&self, db: usize, keys: &[Hashed<'_>]) -> [Option<&Entry<Value>>; WARM_KEYS_MAX] {
+        let mut around = [None; WARM_KEYS_MAX];
+        for (around, &(hash, _)) in around.iter_mut().zip(keys) {
+            *around = self.of(hash).and_then(|shard| shard.dbs[db].table.around(hash));
+        }
+        for around in around.iter().flatten() {
+            black_box(around.len());
+        }
         let mut entries = [None; WARM_KEYS_MAX];
-        for (entry, &(hash, _)) in entries.iter_mut().zip(keys) {
-            *entry = self.of(hash).and_then(|shard| shard.dbs[db].table.near(hash));
+        for ((entry, around), &(hash, _)) in entries.iter_mut().zip(around).zip(keys) {
+            *entry = around.and_then(|around| near(around, hash));
         }
         for entry in entries.iter().flatten() {
             black_box(entry.revision());
@@ -153,7 +161,7 @@ impl Keyspace {
         let mut space = None;
         let few = self.lock_few(&keys);
         few.look_up(usize::from(db), &keys, |looked, key| {
-            if looked.has_none() {
+            if looked.is_unknown() {
                 space = Some(looked.space());
                 missing.push(key);
             }
@@ -183,5 +191,91 @@ impl Keyspace {
             Peek::Absent => found(key, false),
             Peek::Below | Peek::Unknown => {}
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::effect::Effect;
+    use crate::{Backing, BackingError, EncodingLimits, Journal, Stored, Txn, TxnOptions};
+
+    /// Has every key, and remembers of which it was asked how.
+    #[derive(Debug, Default)]
+    struct All {
+        fetched: Mutex<Vec<Vec<u8>>>,
+        foreseen: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl Backing for All {
+        fn fetch(&self, _: SpaceId, _: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
+            self.fetched.lock().push(key.to_vec());
+            let value = Value::Str(b"old".to_vec());
+            Ok(Some(Stored { value, deadline: None, revision: Revision(1) }))
+        }
+
+        fn foresee<'k>(
+            &self,
+            _: SpaceId,
+            keys: &[(u64, &'k [u8])],
+            found: &mut dyn FnMut((u64, &'k [u8]), bool),
+        ) {
+            for &key in keys {
+                self.foreseen.lock().push(key.1.to_vec());
+                found(key, true);
+            }
+        }
+
+        fn bucket(
+            &self,
+            _: SpaceId,
+            _: u16,
+            _: &mut dyn FnMut(&[u8], Stored),
+        ) -> Result<(), BackingError> {
+            unreachable!("only single keys are asked for")
+        }
+    }
+
+    struct Counting;
+
+    impl Journal for Counting {
+        fn reserve(&self) -> Revision {
+            Revision(9)
+        }
+        fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+    }
+
+    #[test]
+    fn only_what_may_be_below_is_asked_for_and_once() {
+        let (keyspace, backing) = (Keyspace::new(1, 1), std::sync::Arc::new(All::default()));
+        keyspace.back(backing.clone(), 0, SpaceId::first_of(0), &[9; SHARDS]);
+        keyspace.count_own(Revision(2), true);
+        let limits = EncodingLimits::default();
+        let options = TxnOptions {
+            now_ms: 0,
+            limits: &limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: false,
+        };
+        let mut buffers = Buffers::default();
+        let change = |key: &[u8], buffers: &mut Buffers, change: &dyn Fn(&mut Txn<'_>)| {
+            change(&mut Txn::begin_on_key(&keyspace, key, &Counting, buffers, options));
+        };
+        change(b"own", &mut buffers, &|txn| txn.set_string(b"own", b"new", None));
+        change(b"gone", &mut buffers, &|txn| _ = txn.delete(b"gone"));
+        backing.fetched.lock().clear();
+        keyspace.look_ahead(0, &[b"own", b"gone", b"below"], &mut buffers);
+        assert_eq!(*backing.foreseen.lock(), [b"below"]);
+
+        let mut expected = Vec::new();
+        Effect::Key { key: b"below", existed: Some(true) }.encode(&mut expected);
+        Effect::StrSet { value: b"new", deadline: None }.encode(&mut expected);
+        change(b"below", &mut buffers, &|txn| txn.set_string(b"below", b"new", None));
+        assert_eq!((buffers.effects(), backing.fetched.lock().len()), (&expected[..], 0));
+        assert_eq!(keyspace.check(), Ok(()));
     }
 }

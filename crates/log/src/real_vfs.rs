@@ -4,9 +4,6 @@ use std::path::Path;
 
 use crate::vfs::{Vfs, VfsFile, VfsLock, VfsRead};
 
-/// Bytes to make room for at once: what is asked for may be more than there is.
-const ROOM_BYTES: usize = 1 << 20;
-
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealVfs;
@@ -123,11 +120,10 @@ impl Vfs for RealVfs {
 
 /// Up to `len` bytes from `offset` on.
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let (mut bytes, mut read) = (vec![0; len.min(ROOM_BYTES)], 0);
-    while read < len {
-        if read == bytes.len() {
-            bytes.resize(len.min(read + ROOM_BYTES), 0);
-        }
+    // What is asked for may be far more than there is.
+    let there = usize::try_from(file.metadata()?.len().saturating_sub(offset));
+    let (mut bytes, mut read) = (vec![0; there.unwrap_or(len).min(len)], 0);
+    while read < bytes.len() {
         match read_some(file, offset + read as u64, &mut bytes[read..]) {
             Ok(0) => break,
             Ok(some) => read += some,
