@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use base::{BranchId, DbIndex, Frame, Reply, Revision, Tape};
+use base::{BranchId, DbIndex, Frame, FrameBuilder, Reply, Revision, Tape};
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Stored, ValueRef};
@@ -78,19 +78,9 @@ impl Element {
 /// A value as a reply: a string, an array, a set, or a map of fields to values
 /// or members to scores.
 pub(crate) fn whole(value: ValueRef<'_>) -> Frame {
-    match value {
-        ValueRef::Str(bytes) => Frame::bulk(bytes),
-        ValueRef::List(list) => Frame::Array(list.iter().map(Frame::bulk).collect()),
-        ValueRef::Set(set) => Frame::Set(set.iter().map(|member| Frame::bulk(&*member)).collect()),
-        ValueRef::Hash(hash) => {
-            let pair = |(field, value)| (Frame::bulk(field), Frame::bulk(value));
-            Frame::Map(hash.iter().map(pair).collect())
-        }
-        ValueRef::Zset(zset) => {
-            let pair = |(member, score)| (Frame::bulk(member), Frame::Double(score));
-            Frame::Map(zset.iter().map(pair).collect())
-        }
-    }
+    let mut frame = FrameBuilder::new(true);
+    write_whole(value, &mut frame);
+    frame.finish().pop().expect("a value is one reply")
 }
 
 /// As [`whole`], written at once.
