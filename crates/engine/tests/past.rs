@@ -407,3 +407,24 @@ fn a_past_that_changes_again_and_again_waits_in_the_end() {
     assert_eq!(forks.looks.load(Ordering::Relaxed), LOOKS + 1);
     assert_eq!(read_on(&mut peer, "then", "GET k"), bulk("2"));
 }
+
+#[test]
+fn what_takes_long_to_write_is_on_the_disk_before_the_reply() {
+    let (server, past) = Server::with_past();
+    server.engine.attach_branches(Arc::new(Forks::default()), Branches::default(), Vec::new());
+    let mut peer = server.connect();
+    let large = "x".repeat(17 << 20);
+    for line in ["SET k small", &format!("SET k {large}"), "SET k last"] {
+        assert_eq!(peer.run(line), ok());
+    }
+    let awaited = || past.awaited.load(Ordering::SeqCst) as i64;
+    peer.run("REVERT k TO r:1");
+    assert_eq!(awaited(), 0, "the writer is as quick as that");
+    peer.run("REVERT k TO r:2");
+    assert_eq!(peer.run("LASTREV"), integer(awaited()));
+    assert_eq!(awaited(), 5);
+    peer.run("BRANCH CREATE small AT r:1");
+    assert_eq!(awaited(), 5);
+    peer.run("BRANCH CREATE large AT r:2");
+    assert_eq!(awaited(), 7);
+}

@@ -27,6 +27,8 @@ pub struct MemoryPast {
     records: Mutex<BTreeMap<u64, Kept>>,
     appended: Condvar,
     oldest: AtomicU64,
+    /// The last revision that somebody has awaited on the disk.
+    pub awaited: AtomicU64,
     /// How many views were made.
     pub views: AtomicU64,
     /// Runs when a key is asked for next.
@@ -107,6 +109,10 @@ impl Journal for MemoryPast {
 }
 
 impl Replicator for MemoryPast {
+    fn wait_durable(&self, revision: Revision) {
+        self.awaited.store(revision.0, Ordering::SeqCst);
+    }
+
     fn is_committed(&self, _: Revision) -> bool {
         true
     }
