@@ -272,9 +272,8 @@ fn many_watches_behind_of_one_slow_reader_cost_little_together() {
     for n in 0..count {
         writer.call(&["SET", "k", &format!("{n}-{}", "x".repeat(2000))]);
     }
-    for _ in 0..watches {
-        slow.send(&["WATCHFROM", "r:1", "NEW"]);
-    }
+    // At one go: once its socket is full no command of it is read any more.
+    slow.raw("WATCHFROM r:1 NEW\r\n".repeat(watches as usize).as_bytes());
     eventually("they are open", || figure(&mut writer, "watches") == watches);
     let mut most = 0;
     eventually("much waits", || {
