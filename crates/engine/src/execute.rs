@@ -336,17 +336,22 @@ impl Engine {
         session: &Session,
         command: &Command,
     ) {
-        if self.past().is_some() {
-            let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
-            txn.originate(command.full_name.as_bytes(), user, address);
-            let window_s = live.settings.undo_window_s;
-            if window_s > 0 {
-                let until_ms = txn.now_ms().saturating_add(window_s.saturating_mul(1000));
-                // Branches' keys come back one by one.
-                let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
-                txn.keep_flushed(until_ms, left_from);
-            }
+        if self.past().is_none() {
+            return;
         }
+        let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
+        txn.originate(command.full_name.as_bytes(), user, address);
+        if let Some(until_ms) = self.undo_until_ms(live, txn.now_ms()) {
+            // Branches' keys come back one by one.
+            let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
+            txn.keep_flushed(until_ms, left_from);
+        }
+    }
+
+    /// Until when a deletion of now can be taken back, if it can.
+    pub(crate) fn undo_until_ms(&self, live: &Live, now_ms: u64) -> Option<u64> {
+        let window_ms = live.settings.undo_window_s.saturating_mul(1000);
+        (window_ms > 0 && self.past().is_some()).then(|| now_ms.saturating_add(window_ms))
     }
 
     /// Runs a data handler inside a transaction that is open already.

@@ -507,6 +507,13 @@ fn take_name<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
 mod tests {
     use super::*;
 
+    /// Applies an effect as the record of the revision `at` would.
+    pub(super) fn note(branches: &mut Branches, at: u64, effect: &Effect<'_>) {
+        let mut bytes = Vec::new();
+        effect.encode(&mut bytes);
+        branches.apply(Revision(at), 5, &bytes).expect("it fits");
+    }
+
     fn branch(id: u32, parent: u32, name: &str) -> Branch {
         Branch {
             base: Revision(300),

@@ -67,6 +67,21 @@ pub struct TxnOptions<'t> {
     pub touch: bool,
 }
 
+#[cfg(test)]
+impl<'t> TxnOptions<'t> {
+    /// At the beginning of 1970, with nobody who listens.
+    pub(crate) fn quiet(limits: &'t EncodingLimits) -> TxnOptions<'t> {
+        TxnOptions {
+            now_ms: 0,
+            limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: false,
+        }
+    }
+}
+
 /// The operation is against a key that holds another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]

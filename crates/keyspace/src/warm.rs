@@ -253,14 +253,7 @@ mod tests {
         keyspace.back(backing.clone(), 0, SpaceId::first_of(0), &[9; SHARDS]);
         keyspace.count_own(Revision(2), true);
         let limits = EncodingLimits::default();
-        let options = TxnOptions {
-            now_ms: 0,
-            limits: &limits,
-            event_classes: 0,
-            always_record: false,
-            expire: true,
-            touch: false,
-        };
+        let options = TxnOptions::quiet(&limits);
         let mut buffers = Buffers::default();
         let change = |key: &[u8], buffers: &mut Buffers, change: &dyn Fn(&mut Txn<'_>)| {
             change(&mut Txn::begin_on_key(&keyspace, key, &Counting, buffers, options));
