@@ -161,18 +161,23 @@ impl LiveBranch {
 
 /// A place on a branch that counts as a session there.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<LiveBranch>);
+pub(crate) struct Seat {
+    branch: Arc<LiveBranch>,
+    /// The same once more, for the session's transactions: to count another one
+    /// waits for all that was written before.
+    spare: Option<Arc<LiveBranch>>,
+}
 
 impl Seat {
     fn take(branch: Arc<LiveBranch>) -> Seat {
         branch.sessions.fetch_add(1, Ordering::Relaxed);
-        Seat(branch)
+        Seat { spare: Some(branch.clone()), branch }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.branch.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -304,7 +309,15 @@ impl Engine {
     pub(crate) fn branch_of(&self, session: &Session) -> Held<'_> {
         match &session.seat {
             None => Held::Main(&self.main),
-            Some(seat) => Held::Other(seat.0.clone()),
+            Some(seat) => Held::Other(seat.branch.clone()),
+        }
+    }
+
+    /// As [`Engine::branch_of`], until [`Session::give_back`].
+    pub(crate) fn borrow_branch(&self, session: &mut Session) -> Held<'_> {
+        match session.seat.as_mut().and_then(|seat| seat.spare.take()) {
+            None => self.branch_of(session),
+            Some(branch) => Held::Other(branch),
         }
     }
 
@@ -342,7 +355,7 @@ impl Engine {
 
     /// Whether a session's branch lets it do what it asks.
     pub(crate) fn check_branch(&self, session: &Session, command: &Command) -> Result {
-        let Some(Seat(branch)) = &session.seat else { return Ok(()) };
+        let Some(Seat { branch, .. }) = &session.seat else { return Ok(()) };
         if matches!(command.group, Group::Branches | Group::Connection) {
             return Ok(());
         }
@@ -370,7 +383,7 @@ impl Engine {
 
     /// Puts a session whose branch began anew on what it is now.
     pub(crate) fn renew_seat(&self, session: &mut Session) {
-        let Some(Seat(branch)) = &session.seat else { return };
+        let Some(Seat { branch, .. }) = &session.seat else { return };
         if branch.is_gone()
             && let Some(branch) = self.branch(branch.id)
         {
@@ -394,7 +407,16 @@ impl Engine {
 impl Session {
     /// The branch it is on.
     pub(crate) fn branch(&self) -> BranchId {
-        self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.0.id)
+        self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.branch.id)
+    }
+
+    /// Takes back what [`Engine::borrow_branch`] gave.
+    pub(crate) fn give_back(&mut self, held: Held<'_>) {
+        if let (Held::Other(branch), Some(seat)) = (held, &mut self.seat)
+            && Arc::ptr_eq(&branch, &seat.branch)
+        {
+            seat.spare = Some(branch);
+        }
     }
 }
 

@@ -284,36 +284,39 @@ impl Engine {
     ) -> command::Result<Outcome> {
         let options = self.txn_options(live, now_ms, !session.no_touch);
         let mut buffers = std::mem::take(&mut session.buffers);
-        let branch = self.branch_of(session);
+        let branch = self.borrow_branch(session);
         let (keyspace, journal) = (&*branch.keyspace, self.journal_of(&branch));
-        let mut txn = if command.single_key {
-            Txn::begin_on_key(keyspace, argv[1], journal, &mut buffers, options)
-        } else {
-            let scope = self.scope(command, argv);
-            Txn::begin(keyspace, &scope, journal, &mut buffers, options)
-        };
-        // What is shared by all clients of main is read where it stands.
-        txn.set_patience(session.seat.is_none());
-        if self.has_effect_readers() {
-            txn.record_always();
-        }
-        if command.flags.has(WRITE) {
-            self.originate(&mut txn, live, session, command);
-        } else if self.pause.is_active(now_ms) {
-            txn.keep_due();
-        }
-        txn.select(session.db);
-        let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
-        let waits = match &ran {
-            // Registered under the locks: whoever pushes next will see it.
-            Ok(Ran::Wants(block)) => {
-                Some(self.blocking.register(self, session, command, argv, block, now_ms))
+        let (ran, waits, has_later, finished) = {
+            let mut txn = if command.single_key {
+                Txn::begin_on_key(keyspace, argv[1], journal, &mut buffers, options)
+            } else {
+                let scope = self.scope(command, argv);
+                Txn::begin(keyspace, &scope, journal, &mut buffers, options)
+            };
+            // What is shared by all clients of main is read where it stands.
+            txn.set_patience(session.seat.is_none());
+            if self.has_effect_readers() {
+                txn.record_always();
             }
-            _ => None,
+            if command.flags.has(WRITE) {
+                self.originate(&mut txn, live, session, command);
+            } else if self.pause.is_active(now_ms) {
+                txn.keep_due();
+            }
+            txn.select(session.db);
+            let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
+            let waits = match &ran {
+                // Registered under the locks: whoever pushes next will see it.
+                Ok(Ran::Wants(block)) => {
+                    Some(self.blocking.register(self, session, command, argv, block, now_ms))
+                }
+                _ => None,
+            };
+            self.observe(session, live, &txn, command, argv);
+            // It is dropped where it stands, see [`Txn::finished`].
+            (ran, waits, txn.has_later(), txn.finished())
         };
-        self.observe(session, live, &txn, command, argv);
-        let has_later = txn.has_later();
-        let finished = txn.finish();
+        session.give_back(branch);
         session.buffers = buffers;
         self.settle(session, &finished, command.flags.has(WRITE));
         if has_later && ran.is_err() {

@@ -243,6 +243,14 @@ impl<'t> Txn<'t> {
 
     /// Ends the transaction: its record goes to the journal, its locks open.
     pub fn finish(self) -> Finished {
+        self.finished()
+    }
+
+    /// What it has done, for who ends it by dropping it. To move it costs: the
+    /// copy waits until what was just written has reached the processor's cache,
+    /// and a new entry's memory is mostly not there.
+    #[must_use]
+    pub fn finished(&self) -> Finished {
         let written = self.recorder.reserved();
         Finished {
             written,

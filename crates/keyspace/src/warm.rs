@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::peek::{Looked, Peek};
 use crate::recorder::Buffers;
 use crate::shard::{Keyspace, SHARDS, Shard};
-use crate::table::near;
+use crate::table::{beside, near};
 use crate::value::Value;
 
 /// Keys of one look ahead.
@@ -96,7 +96,12 @@ impl Few<'_> {
         }
         let mut entries = [None; WARM_KEYS_MAX];
         for ((entry, around), &(hash, _)) in entries.iter_mut().zip(around).zip(keys) {
-            *entry = around.and_then(|around| near(around, hash));
+            let Some(around) = around else { continue };
+            *entry = near(around, hash);
+            // Mostly it is about to come, and the place for it is to be near.
+            if entry.is_none() {
+                black_box(beside(around, hash).map(Entry::address));
+            }
         }
         for entry in entries.iter().flatten() {
             black_box(entry.revision());
