@@ -160,8 +160,10 @@ fn a_branch_that_does_not_exist_is_not_main() {
     ok(&mut dev, &["AUTH", "default", "any"]);
     ok(&mut dev, &["SELECT", "2"]);
     assert_eq!((current(&mut dev), dev.text(&["DBSIZE"])), ("dev".into(), missing.clone()));
-    let tracking = dev.text(&["CLIENT", "TRACKING", "ON", "BCAST", "FROM", "r:1"]);
-    assert!(!tracking.starts_with("OK"), "{tracking}");
+    let mut cache = by(ports.dev);
+    cache.call(&["HELLO", "3"]);
+    let tracking = cache.text(&["CLIENT", "TRACKING", "ON", "BCAST", "FROM", "r:1"]);
+    assert!(tracking.starts_with("NOBRANCH "), "{tracking}");
     // A pipeline, which looks ahead, neither.
     (0..20).for_each(|n| assert!(dev.send(&["GET", &n.to_string()])));
     (0..20).for_each(|_| assert_eq!(dev.frame(), Frame::Error(missing.clone())));
