@@ -11,6 +11,7 @@ mod create_at;
 mod delete;
 mod diff;
 mod early;
+mod home;
 mod info;
 mod line;
 mod merge;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, DbIndex, NAME_BYTES_MAX, Revision, SpaceId};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
@@ -33,6 +34,7 @@ use crate::session::Session;
 
 pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use create::Asker;
+pub use home::Home;
 pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
@@ -255,6 +257,8 @@ pub(crate) struct LiveBranches {
     live: RwLock<BTreeMap<BranchId, Arc<LiveBranch>>>,
     /// Whether there is any.
     any: AtomicBool,
+    /// Where sessions are whose branch does not exist.
+    nowhere: OnceLock<Arc<LiveBranch>>,
     pub(crate) branching: OnceLock<Arc<dyn Branching>>,
     reports: Mutex<merges::Reports>,
 }
@@ -360,10 +364,7 @@ impl Engine {
             return Ok(());
         }
         if branch.is_gone() {
-            return Err(Error::new(format!(
-                "NOBRANCH the branch '{}' of this connection was deleted; BRANCH USE another",
-                String::from_utf8_lossy(&session.branch_name)
-            )));
+            return Err(home::gone(session, branch));
         }
         let writes = command.flags.has(WRITE) || session.exec_writes(command);
         if !writes || !branch.is_guarded.load(Ordering::Acquire) {
@@ -379,17 +380,6 @@ impl Engine {
             }));
         }
         check_quota(row, &branch.keyspace)
-    }
-
-    /// Puts a session whose branch began anew on what it is now.
-    pub(crate) fn renew_seat(&self, session: &mut Session) {
-        let Some(Seat { branch, .. }) = &session.seat else { return };
-        if branch.is_gone()
-            && let Some(branch) = self.branch(branch.id)
-        {
-            session.forget_watched();
-            self.take_seat(session, &branch);
-        }
     }
 
     /// Puts a session on a branch.
@@ -438,14 +428,13 @@ fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
 
 /// The error for a name that no tag has.
 pub(crate) fn no_tag(name: &[u8]) -> Error {
-    let name = String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]);
+    let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_MAX)]);
     Error::new(format!("ERR no tag is named '{name}'; TAG LIST names those that there are"))
 }
 
 /// The error for a name that no branch has.
 pub(crate) fn no_branch(name: &[u8]) -> Error {
-    let name =
-        String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]).into_owned();
+    let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_MAX)]).into_owned();
     Error::new(format!(
         "NOBRANCH no branch is named '{name}'; BRANCH LIST names those that there are"
     ))
