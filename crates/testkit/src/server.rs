@@ -194,6 +194,12 @@ fn free_port() -> u16 {
 fn launch(binary: &Path, arguments: &[String], folder: &Path, port: u16) -> Result<Child, String> {
     let failed = |error: io::Error| format!("{}: {error}", binary.display());
     let log = File::options().create(true).append(true).open(log_in(folder)).map_err(failed)?;
+    let before = log.metadata().map_err(failed)?.len() as usize;
+    // Else one of another test may answer that came to the port first.
+    let listens = || {
+        let log = fs::read(log_in(folder)).unwrap_or_default();
+        String::from_utf8_lossy(&log[before..]).contains(&format!(":{port}\n"))
+    };
     let mut child = Command::new(binary)
         .arg("server")
         .args(["--port", &port.to_string()])
@@ -206,7 +212,7 @@ fn launch(binary: &Path, arguments: &[String], folder: &Path, port: u16) -> Resu
         .spawn()
         .map_err(failed)?;
     let ready = wait_for(|| match child.try_wait() {
-        Ok(None) if answers(port) => Some(true),
+        Ok(None) if listens() && answers(port) => Some(true),
         Ok(None) => None,
         Ok(Some(_)) | Err(_) => Some(false),
     });
@@ -276,7 +282,7 @@ if "refuse" in sys.argv:
     sys.exit("refused: as asked")
 port = int(sys.argv[sys.argv.index("--port") + 1])
 s = socket.create_server(("127.0.0.1", port))
-print("started with", *sys.argv[1:], flush=True)
+print("started with", *sys.argv[1:], f"on 127.0.0.1:{port}", flush=True)
 while True:
     c, _ = s.accept()
     c.recv(64)
