@@ -7,6 +7,7 @@ mod config_cmd;
 mod descriptors;
 mod forest;
 mod lag;
+mod listeners;
 mod logging;
 mod past;
 mod pins;

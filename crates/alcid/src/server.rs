@@ -1,14 +1,13 @@
 //! `alcid server`: wiring. Opens the log, fills the keyspace from it, starts
 //! the listeners and the background turns, and ends everything in order.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Clock, Rng, SeededRng, SystemClock};
 use engine::{Engine, Hooks, Identity, NoLog, Replicator};
-use front_resp::{Listener, Shutdown};
+use front_resp::Shutdown;
 use keyspace::Keyspace;
 use settings::{LogLevel, Settings};
 use tokio::sync::watch;
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 use crate::archiving::Archiving;
 use crate::config_cmd::Found;
 use crate::descriptors;
+use crate::listeners::{self, Bound};
 use crate::logging::{self, LogHandle};
 use crate::signals::{LoadAgain, Reloader, Signals, watch_signals};
 use crate::storage::Storage;
@@ -56,9 +56,9 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     let runtime = runtime(&settings).map_err(|error| format!("start the runtime: {error}"))?;
     let listeners = {
         let _inside = runtime.enter();
-        bind(&settings)?
+        listeners::bind(&settings)?
     };
-    let is_open = listeners.iter().any(|(address, _)| !address.ip().is_loopback());
+    let is_open = listeners.iter().any(|bound| !bound.address.ip().is_loopback());
     if is_open && settings.requirepass.is_empty() {
         tracing::warn!(
             "other machines can reach the server and there is no password: whoever does owns the data"
@@ -85,7 +85,7 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         executable: std::env::current_exe()
             .map(|path| path.display().to_string())
             .unwrap_or_default(),
-        tcp_port: listeners.first().map_or(0, |(address, _)| address.port()),
+        tcp_port: listeners.first().map_or(0, |bound| bound.address.port()),
     };
     let archiving = Arc::new(OnceLock::new());
     let hooks =
@@ -148,39 +148,8 @@ fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
     builder.worker_threads(threads).enable_all().build()
 }
 
-fn bind(settings: &Settings) -> Result<Vec<(SocketAddr, Listener)>, String> {
-    let mut listeners = Vec::new();
-    let mut port = settings.port;
-    for host in &settings.bind {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = (bare, port)
-            .to_socket_addrs()
-            .map_err(|error| format!("resolve the address {host:?} to bind: {error}"))?;
-        for address in addresses {
-            let listener = Listener::bind(address).map_err(|error| {
-                let advice = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        "choose another port with --port, or stop what uses it"
-                    }
-                    std::io::ErrorKind::PermissionDenied => "choose a port above 1023 with --port",
-                    _ => "choose an address of this machine with --bind",
-                };
-                format!("listen on {address}: {error}; {advice}")
-            })?;
-            let bound =
-                listener.address().map_err(|error| format!("listen on {address}: {error}"))?;
-            // With port 0 the system chooses once, for every address.
-            port = bound.port();
-            listeners.push((bound, listener));
-        }
-    }
-    Ok(listeners)
-}
-
-fn announce(listeners: &[(SocketAddr, Listener)], settings: &Settings) {
-    for (address, _) in listeners {
-        println!("Listening for the Redis protocol on {address}");
-    }
+fn announce(listeners: &[Bound], settings: &Settings) {
+    listeners.iter().for_each(Bound::announce);
     if settings.log_enabled {
         println!("Data folder {}", settings.data_dir.display());
         let promise = match settings.fsync {
@@ -236,7 +205,7 @@ fn hooks(
 
 async fn serve(
     engine: Arc<Engine>,
-    listeners: Vec<(SocketAddr, Listener)>,
+    listeners: Vec<Bound>,
     signals: Signals,
     reloader: Reloader,
     stop: Arc<watch::Sender<bool>>,
@@ -244,7 +213,7 @@ async fn serve(
 ) {
     let serving: Vec<_> = listeners
         .into_iter()
-        .map(|(_, listener)| tokio::spawn(listener.serve(engine.clone(), shutdown.clone())))
+        .map(|bound| tokio::spawn(bound.listener.serve(engine.clone(), shutdown.clone())))
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));

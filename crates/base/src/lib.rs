@@ -7,6 +7,7 @@
 mod clock;
 pub mod glob;
 pub mod leb128;
+mod name;
 pub mod number;
 pub mod reply;
 mod revision;
@@ -17,6 +18,7 @@ pub mod units;
 pub mod when;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use name::{NAME_BYTES_MAX, is_name};
 pub use reply::{Frame, FrameBuilder, Reply};
 pub use revision::Revision;
 pub use rng::{Rng, SeededRng};

@@ -11,6 +11,7 @@ mod create_at;
 mod delete;
 mod diff;
 mod early;
+mod home;
 mod info;
 mod line;
 mod merge;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, DbIndex, NAME_BYTES_MAX, Revision, SpaceId};
 use command::flags::WRITE;
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
@@ -33,6 +34,7 @@ use crate::session::Session;
 
 pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use create::Asker;
+pub use home::Home;
 pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
@@ -161,18 +163,23 @@ impl LiveBranch {
 
 /// A place on a branch that counts as a session there.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<LiveBranch>);
+pub(crate) struct Seat {
+    branch: Arc<LiveBranch>,
+    /// The same once more, for the session's transactions: to count another one
+    /// waits for all that was written before.
+    spare: Option<Arc<LiveBranch>>,
+}
 
 impl Seat {
     fn take(branch: Arc<LiveBranch>) -> Seat {
         branch.sessions.fetch_add(1, Ordering::Relaxed);
-        Seat(branch)
+        Seat { spare: Some(branch.clone()), branch }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.branch.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -250,6 +257,8 @@ pub(crate) struct LiveBranches {
     live: RwLock<BTreeMap<BranchId, Arc<LiveBranch>>>,
     /// Whether there is any.
     any: AtomicBool,
+    /// Where sessions are whose branch does not exist.
+    nowhere: OnceLock<Arc<LiveBranch>>,
     pub(crate) branching: OnceLock<Arc<dyn Branching>>,
     reports: Mutex<merges::Reports>,
 }
@@ -304,7 +313,15 @@ impl Engine {
     pub(crate) fn branch_of(&self, session: &Session) -> Held<'_> {
         match &session.seat {
             None => Held::Main(&self.main),
-            Some(seat) => Held::Other(seat.0.clone()),
+            Some(seat) => Held::Other(seat.branch.clone()),
+        }
+    }
+
+    /// As [`Engine::branch_of`], until [`Session::give_back`].
+    pub(crate) fn borrow_branch(&self, session: &mut Session) -> Held<'_> {
+        match session.seat.as_mut().and_then(|seat| seat.spare.take()) {
+            None => self.branch_of(session),
+            Some(branch) => Held::Other(branch),
         }
     }
 
@@ -342,15 +359,12 @@ impl Engine {
 
     /// Whether a session's branch lets it do what it asks.
     pub(crate) fn check_branch(&self, session: &Session, command: &Command) -> Result {
-        let Some(Seat(branch)) = &session.seat else { return Ok(()) };
+        let Some(Seat { branch, .. }) = &session.seat else { return Ok(()) };
         if matches!(command.group, Group::Branches | Group::Connection) {
             return Ok(());
         }
         if branch.is_gone() {
-            return Err(Error::new(format!(
-                "NOBRANCH the branch '{}' of this connection was deleted; BRANCH USE another",
-                String::from_utf8_lossy(&session.branch_name)
-            )));
+            return Err(home::gone(session, branch));
         }
         let writes = command.flags.has(WRITE) || session.exec_writes(command);
         if !writes || !branch.is_guarded.load(Ordering::Acquire) {
@@ -368,17 +382,6 @@ impl Engine {
         check_quota(row, &branch.keyspace)
     }
 
-    /// Puts a session whose branch began anew on what it is now.
-    pub(crate) fn renew_seat(&self, session: &mut Session) {
-        let Some(Seat(branch)) = &session.seat else { return };
-        if branch.is_gone()
-            && let Some(branch) = self.branch(branch.id)
-        {
-            session.forget_watched();
-            self.take_seat(session, &branch);
-        }
-    }
-
     /// Puts a session on a branch.
     pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
         session.branch_name = self.branch_name(branch.id);
@@ -394,7 +397,16 @@ impl Engine {
 impl Session {
     /// The branch it is on.
     pub(crate) fn branch(&self) -> BranchId {
-        self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.0.id)
+        self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.branch.id)
+    }
+
+    /// Takes back what [`Engine::borrow_branch`] gave.
+    pub(crate) fn give_back(&mut self, held: Held<'_>) {
+        if let (Held::Other(branch), Some(seat)) = (held, &mut self.seat)
+            && Arc::ptr_eq(&branch, &seat.branch)
+        {
+            seat.spare = Some(branch);
+        }
     }
 }
 
@@ -416,14 +428,13 @@ fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
 
 /// The error for a name that no tag has.
 pub(crate) fn no_tag(name: &[u8]) -> Error {
-    let name = String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]);
+    let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_MAX)]);
     Error::new(format!("ERR no tag is named '{name}'; TAG LIST names those that there are"))
 }
 
 /// The error for a name that no branch has.
 pub(crate) fn no_branch(name: &[u8]) -> Error {
-    let name =
-        String::from_utf8_lossy(&name[..name.len().min(keyspace::NAME_BYTES_MAX)]).into_owned();
+    let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_MAX)]).into_owned();
     Error::new(format!(
         "NOBRANCH no branch is named '{name}'; BRANCH LIST names those that there are"
     ))

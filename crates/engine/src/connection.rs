@@ -2,9 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use base::BranchId;
 use command::{Args, Error, Result};
-use settings::SelectBranch;
+use settings::MappedBranch;
 
 use crate::branch::use_branch;
 use crate::call::{Call, Handler};
@@ -55,18 +54,18 @@ fn quit(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn select(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let number = command::args::integer(call.args[0])?;
     let is_database = |db: &u16| *db < call.engine.databases();
-    call.session.db = match u16::try_from(number).ok().filter(is_database) {
+    let db = match u16::try_from(number).ok().filter(is_database) {
         Some(db) => db,
         None => select_on_branch(call, number)?,
     };
-    call.session.client.activity.db.store(usize::from(call.session.db), Ordering::Relaxed);
+    call.session.select(db);
     call.reply.ok();
     Ok(Outcome::Done)
 }
 
 /// A number that the settings give to a database of a branch.
 fn select_on_branch(call: &mut Call<'_, '_>, number: i64) -> Result<u16> {
-    let is_it = |mapped: &&SelectBranch| i64::from(mapped.number) == number;
+    let is_it = |mapped: &&MappedBranch| i64::from(mapped.number) == number;
     let mapped = call.live.select_branches.iter().find(is_it).ok_or(Error::DB_OUT_OF_RANGE)?;
     if call.open.is_some() {
         return Err(Error::new(format!(
@@ -92,11 +91,9 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     session.reply_mode = ReplyMode::On;
     session.set_shows_revisions(false);
     session.set_travel(None);
-    call.engine.take_seat(session, &call.engine.branch(BranchId::MAIN).expect("main exists"));
-    session.db = 0;
+    call.engine.go_home(session);
     session.authenticated = call.live.settings.requirepass.is_empty();
     let activity = &session.client.activity;
-    activity.db.store(0, Ordering::Relaxed);
     for flag in [&activity.resp3, &activity.monitor, &activity.no_evict, &activity.no_touch] {
         flag.store(false, Ordering::Relaxed);
     }

@@ -7,10 +7,10 @@ use base::{Clock, DbIndex, Rng, SeededRng};
 use command::{Command, DataLimits, Run, table};
 use keyspace::{EncodingLimits, Keyspace, TxnOptions};
 use parking_lot::{Mutex, RwLock};
-use settings::{SelectBranch, Settings};
+use settings::{MappedBranch, Settings};
 
 use crate::blocking::Blocking;
-use crate::branch::{LiveBranch, LiveBranches};
+use crate::branch::{Home, LiveBranch, LiveBranches};
 use crate::call::Handler;
 use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
@@ -140,7 +140,7 @@ pub struct Live {
     /// Nanoseconds from which LATENCY samples an event; `u64::MAX` never.
     pub latency_threshold_ns: u64,
     /// Numbers that SELECT takes for databases of branches.
-    pub select_branches: Vec<SelectBranch>,
+    pub select_branches: Vec<MappedBranch>,
     /// The settings themselves.
     pub settings: Settings,
 }
@@ -183,7 +183,7 @@ impl Live {
                 0 => u64::MAX,
                 ms => ms.saturating_mul(1_000_000),
             },
-            select_branches: settings::select_branches(&settings.select_branches)
+            select_branches: settings::mapped_branches(&settings.select_branches)
                 .expect("the settings table checks it"),
             settings: settings.clone(),
         }
@@ -256,13 +256,15 @@ impl Engine {
         }
     }
 
-    /// A session for a new client.
-    pub fn connect(&self, addr: String, laddr: String) -> Session {
+    /// A session for a new client, which begins at `home`.
+    pub fn connect(&self, addr: String, laddr: String, home: Arc<Home>) -> Session {
         let client = self.clients.connect(addr, laddr, self.clock.now_ms());
         self.stats.connections_received.fetch_add(1, Ordering::Relaxed);
         let needs_password = !self.settings.read().requirepass.is_empty();
         let seed = self.rng.lock().next_u64();
-        Session::new(client, !needs_password, seed)
+        let mut session = Session::new(client, home, !needs_password, seed);
+        self.go_home(&mut session);
+        session
     }
 
     /// Forgets a client: its subscriptions, its place in queues, its tracking.

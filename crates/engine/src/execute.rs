@@ -284,36 +284,39 @@ impl Engine {
     ) -> command::Result<Outcome> {
         let options = self.txn_options(live, now_ms, !session.no_touch);
         let mut buffers = std::mem::take(&mut session.buffers);
-        let branch = self.branch_of(session);
+        let branch = self.borrow_branch(session);
         let (keyspace, journal) = (&*branch.keyspace, self.journal_of(&branch));
-        let mut txn = if command.single_key {
-            Txn::begin_on_key(keyspace, argv[1], journal, &mut buffers, options)
-        } else {
-            let scope = self.scope(command, argv);
-            Txn::begin(keyspace, &scope, journal, &mut buffers, options)
-        };
-        // What is shared by all clients of main is read where it stands.
-        txn.set_patience(session.seat.is_none());
-        if self.has_effect_readers() {
-            txn.record_always();
-        }
-        if command.flags.has(WRITE) {
-            self.originate(&mut txn, live, session, command);
-        } else if self.pause.is_active(now_ms) {
-            txn.keep_due();
-        }
-        txn.select(session.db);
-        let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
-        let waits = match &ran {
-            // Registered under the locks: whoever pushes next will see it.
-            Ok(Ran::Wants(block)) => {
-                Some(self.blocking.register(self, session, command, argv, block, now_ms))
+        let (ran, waits, has_later, finished) = {
+            let mut txn = if command.single_key {
+                Txn::begin_on_key(keyspace, argv[1], journal, &mut buffers, options)
+            } else {
+                let scope = self.scope(command, argv);
+                Txn::begin(keyspace, &scope, journal, &mut buffers, options)
+            };
+            // What is shared by all clients of main is read where it stands.
+            txn.set_patience(session.seat.is_none());
+            if self.has_effect_readers() {
+                txn.record_always();
             }
-            _ => None,
+            if command.flags.has(WRITE) {
+                self.originate(&mut txn, live, session, command);
+            } else if self.pause.is_active(now_ms) {
+                txn.keep_due();
+            }
+            txn.select(session.db);
+            let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
+            let waits = match &ran {
+                // Registered under the locks: whoever pushes next will see it.
+                Ok(Ran::Wants(block)) => {
+                    Some(self.blocking.register(self, session, command, argv, block, now_ms))
+                }
+                _ => None,
+            };
+            self.observe(session, live, &txn, command, argv);
+            // It is dropped where it stands, see [`Txn::finished`].
+            (ran, waits, txn.has_later(), txn.finished())
         };
-        self.observe(session, live, &txn, command, argv);
-        let has_later = txn.has_later();
-        let finished = txn.finish();
+        session.give_back(branch);
         session.buffers = buffers;
         self.settle(session, &finished, command.flags.has(WRITE));
         if has_later && ran.is_err() {
@@ -336,17 +339,22 @@ impl Engine {
         session: &Session,
         command: &Command,
     ) {
-        if self.past().is_some() {
-            let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
-            txn.originate(command.full_name.as_bytes(), user, address);
-            let window_s = live.settings.undo_window_s;
-            if window_s > 0 {
-                let until_ms = txn.now_ms().saturating_add(window_s.saturating_mul(1000));
-                // Branches' keys come back one by one.
-                let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
-                txn.keep_flushed(until_ms, left_from);
-            }
+        if self.past().is_none() {
+            return;
         }
+        let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
+        txn.originate(command.full_name.as_bytes(), user, address);
+        if let Some(until_ms) = self.undo_until_ms(live, txn.now_ms()) {
+            // Branches' keys come back one by one.
+            let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };
+            txn.keep_flushed(until_ms, left_from);
+        }
+    }
+
+    /// Until when a deletion of now can be taken back, if it can.
+    pub(crate) fn undo_until_ms(&self, live: &Live, now_ms: u64) -> Option<u64> {
+        let window_ms = live.settings.undo_window_s.saturating_mul(1000);
+        (window_ms > 0 && self.past().is_some()).then(|| now_ms.saturating_add(window_ms))
     }
 
     /// Runs a data handler inside a transaction that is open already.

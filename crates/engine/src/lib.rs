@@ -54,7 +54,7 @@ mod waiting;
 mod whatif;
 
 pub use blocking::{Answer, Blocked};
-pub use branch::{Branching, LiveBranch};
+pub use branch::{Branching, Home, LiveBranch};
 pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};

@@ -104,6 +104,8 @@ impl Session {
     /// reply turns it on by itself.
     pub fn set_shows_revisions(&mut self, is_on: bool) {
         self.shows_revisions = is_on;
+        // Of commands before it.
+        (self.shown_view, self.shown_undo) = (None, None);
         self.client.activity.shows_revisions.store(is_on, Ordering::Relaxed);
     }
 

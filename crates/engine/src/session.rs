@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base::{DbIndex, Revision, SeededRng};
 use command::Command;
 use keyspace::{Buffers, Garbage};
 
+use crate::branch::{Home, Seat};
 use crate::client::Client;
 use crate::server::save::Background;
 use crate::travel::Moment;
@@ -16,10 +18,12 @@ use crate::travel::Moment;
 pub struct Session {
     /// The part of it that others see.
     pub client: Arc<Client>,
+    /// Where it begins, and where RESET puts it back.
+    pub(crate) home: Arc<Home>,
     /// The database of SELECT.
     pub(crate) db: DbIndex,
     /// The branch of BRANCH USE; `None`: main.
-    pub(crate) seat: Option<crate::branch::Seat>,
+    pub(crate) seat: Option<Seat>,
     /// Its name when the session came to it.
     pub(crate) branch_name: Vec<u8>,
     /// Whether the client may run commands.
@@ -114,9 +118,15 @@ pub(crate) struct Watched {
 }
 
 impl Session {
-    pub(crate) fn new(client: Arc<Client>, authenticated: bool, seed: u64) -> Session {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        home: Arc<Home>,
+        authenticated: bool,
+        seed: u64,
+    ) -> Session {
         Session {
             client,
+            home,
             db: 0,
             seat: None,
             branch_name: keyspace::MAIN.to_vec(),
@@ -153,6 +163,12 @@ impl Session {
     pub(crate) fn now_ms(&self) -> u64 {
         let (wall_us, monotonic_ns) = self.batch_began;
         (wall_us + self.tick_ns.saturating_sub(monotonic_ns) / 1000) / 1000
+    }
+
+    /// Commands are about this database from here on.
+    pub(crate) fn select(&mut self, db: DbIndex) {
+        self.db = db;
+        self.client.activity.db.store(usize::from(db), Ordering::Relaxed);
     }
 
     /// Whether it is subscribed to anything.

@@ -454,7 +454,7 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let moment = match call.args[0] {
         word if command::args::is_word(word, "off") => None,
         when => {
-            let branch = call.session.branch();
+            let branch = call.engine.existing_branch_of(call.session)?;
             let moment = call.engine.moment(branch, call.engine.parse_when(when)?, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
             call.engine.view_of_keys_at(moment)?;

@@ -84,14 +84,15 @@ impl EngineTarget {
     fn open(&mut self, name: &str) -> &mut Client {
         let engine = &self.engine;
         let client = self.clients.entry(name.to_owned()).or_insert_with(|| Client {
-            session: engine.connect("script".to_owned(), "engine".to_owned()),
+            session: engine.connect("script".to_owned(), "engine".to_owned(), Arc::default()),
             protocol: Protocol::Resp2,
             blocked: None,
             ready: VecDeque::new(),
             is_closed: false,
         });
         if client.is_closed {
-            client.session = engine.connect("script".to_owned(), "engine".to_owned());
+            client.session =
+                engine.connect("script".to_owned(), "engine".to_owned(), Arc::default());
             (client.protocol, client.is_closed) = (Protocol::Resp2, false);
         }
         client

@@ -130,6 +130,12 @@ impl<V> Entry<V> {
         Entry::build(key, Body::Boxed(leak(value)), meta)
     }
 
+    /// Where it stands in memory, which is not looked at.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.ptr.as_ptr().addr()
+    }
+
     /// The key.
     #[must_use]
     pub fn key(&self) -> &[u8] {

@@ -13,3 +13,4 @@ mod scratch;
 mod unauthenticated;
 
 pub use listener::{Listener, Shutdown};
+pub use unauthenticated::Unauthenticated;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::Engine;
+use engine::{Engine, Home};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -47,20 +47,25 @@ impl Shutdown {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    home: Arc<Home>,
     unauthenticated: Unauthenticated,
 }
 
 impl Listener {
-    /// Binds an address.
+    /// Binds an address, whose clients begin at `home`. Listeners of one server
+    /// share what counts those without a password.
     ///
     /// # Errors
     /// When it is taken or not ours.
-    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+    pub fn bind(
+        address: SocketAddr,
+        home: Arc<Home>,
+        unauthenticated: Unauthenticated,
+    ) -> io::Result<Listener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        let unauthenticated = Unauthenticated::default();
-        Ok(Listener { socket: socket.listen(BACKLOG)?, unauthenticated })
+        Ok(Listener { socket: socket.listen(BACKLOG)?, home, unauthenticated })
     }
 
     /// The address bound, with the port the system chose for port 0.
@@ -129,7 +134,7 @@ impl Listener {
             tracing::debug!(%peer, %error, "cannot set socket options");
         }
         let local = stream.local_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
-        let session = engine.connect(peer.to_string(), local);
+        let session = engine.connect(peer.to_string(), local, self.home.clone());
         let connection = Connection::new(stream, session, engine.clone(), shutdown.clone(), place);
         let alive = alive.clone();
         tokio::spawn(async move {

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SHARE: usize = 8;
 const LEAST: usize = 16;
 
-/// Counts connections that have not authenticated, by address.
+/// Counts connections that have not authenticated, by the client's address.
+/// Clones count together, so that an address has one share of all listeners.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unauthenticated {
+pub struct Unauthenticated {
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 

@@ -11,7 +11,7 @@ mod merges;
 
 use std::collections::BTreeMap;
 
-use base::{BranchId, Revision, leb128};
+use base::{BranchId, Revision, is_name, leb128};
 
 use crate::effect::{Effect, Effects};
 use gone::Life;
@@ -19,9 +19,6 @@ pub use merges::{Merged, OpenMerge, Settled, Verdict};
 
 /// The name of the branch that always exists.
 pub const MAIN: &[u8] = b"main";
-
-/// Longest name of a branch or a tag, in bytes.
-pub const NAME_BYTES_MAX: usize = 128;
 
 /// What is known of a branch besides its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,15 +209,6 @@ impl Branch {
         };
         Ok((branch, flags & GONE != 0))
     }
-}
-
-/// Whether a branch or tag may have this name: letters, digits and `-_./`, of
-/// which a digit or letter comes first.
-#[must_use]
-pub fn is_name(name: &[u8]) -> bool {
-    name.len() <= NAME_BYTES_MAX
-        && name.first().is_some_and(u8::is_ascii_alphanumeric)
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(byte))
 }
 
 impl Branches {
@@ -507,6 +495,13 @@ fn take_name<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
 mod tests {
     use super::*;
 
+    /// Applies an effect as the record of the revision `at` would.
+    pub(super) fn note(branches: &mut Branches, at: u64, effect: &Effect<'_>) {
+        let mut bytes = Vec::new();
+        effect.encode(&mut bytes);
+        branches.apply(Revision(at), 5, &bytes).expect("it fits");
+    }
+
     fn branch(id: u32, parent: u32, name: &str) -> Branch {
         Branch {
             base: Revision(300),
@@ -656,16 +651,6 @@ mod tests {
         assert!(rest.is_empty());
         for end in 0..bytes.len() {
             assert!(Branches::take(&mut &bytes[..end]).is_err(), "{end}");
-        }
-    }
-
-    #[test]
-    fn names_are_what_no_grammar_confuses() {
-        for name in ["a", "0", "feature/x-1_2.3"] {
-            assert!(is_name(name.as_bytes()), "{name}");
-        }
-        for name in ["", "-a", ".", "a b", "a@b", "ä", &"x".repeat(NAME_BYTES_MAX + 1)] {
-            assert!(!is_name(name.as_bytes()), "{name}");
         }
     }
 }

@@ -32,9 +32,7 @@ mod warm;
 
 pub use apply::{ApplyError, OneString};
 pub use backing::{Backing, BackingError, Found, Knowing, Stored, Wanted};
-pub use branches::{
-    Branch, Branches, MAIN, Merged, NAME_BYTES_MAX, OpenMerge, Settled, Tag, Turn, Verdict, is_name,
-};
+pub use branches::{Branch, Branches, MAIN, Merged, OpenMerge, Settled, Tag, Turn, Verdict};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};

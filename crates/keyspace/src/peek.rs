@@ -217,14 +217,7 @@ mod tests {
         keyspace.give(0, b"k", Stored { value, deadline: Some(9), revision: Revision(5) });
         let since = |key: &[u8], at: u64| {
             let limits = EncodingLimits::default();
-            let options = TxnOptions {
-                now_ms: 0,
-                limits: &limits,
-                event_classes: 0,
-                always_record: false,
-                expire: true,
-                touch: false,
-            };
+            let options = TxnOptions::quiet(&limits);
             let mut buffers = Buffers::default();
             let txn = Txn::begin(&keyspace, &Scope::All, &Unchanged, &mut buffers, options);
             txn.since(key, Revision(at))

@@ -230,14 +230,7 @@ mod tests {
         let (keyspace, journal, limits) =
             (Keyspace::new(2, 1), Numbers(AtomicU64::new(6)), EncodingLimits::default());
         let (other, mut buffers) = (keyspace.empty_like(), Buffers::default());
-        let options = TxnOptions {
-            now_ms: 50_000,
-            limits: &limits,
-            event_classes: 0,
-            always_record: false,
-            expire: true,
-            touch: true,
-        };
+        let options = TxnOptions { now_ms: 50_000, touch: true, ..TxnOptions::quiet(&limits) };
         let mut txn = Txn::begin(&keyspace, &Scope::All, &journal, &mut buffers, options);
         txn.select(1);
         txn.set_string(b"short", b"x", Some(90_000));

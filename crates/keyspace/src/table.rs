@@ -9,7 +9,9 @@
 //! Elements stand in hash order across segments, which gives [`Table::scan`] a
 //! cursor that stays valid through any change.
 
+use std::hint::black_box;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use base::Rng;
@@ -422,8 +424,9 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         let (depth, prefix) = (segment.depth, segment.prefix);
         let rehash = |e: &T| spread(hash_under(seed, e.key()));
         let mut low = take(&mut segment.elements);
-        // The keys are scattered: where little else is done meanwhile, the
+        // The keys are scattered: where nothing else is done meanwhile, the
         // processor overlaps the waits for them.
+        low.iter().for_each(|element| _ = black_box(element.key().len()));
         let all: SmallVec<[(u64, T); SPLIT_LEN]> =
             low.drain().map(|element| (hash_under(seed, element.key()), element)).collect();
         // About as many as a smaller allocation holds: one of the two would be
@@ -523,6 +526,21 @@ pub fn near<T>(around: &HashTable<T>, hash: u64) -> Option<&T> {
     around.find(spread(hash), |_| true)
 }
 
+/// An element beside the place that one with this hash would take. No element
+/// has been looked at for that.
+#[must_use]
+pub fn beside<T>(around: &HashTable<T>, hash: u64) -> Option<&T> {
+    line_of(around, hash).find_map(|at| around.get_bucket(at))
+}
+
+/// The buckets that share a line of the processor's cache with the first one that
+/// hashbrown tries for a hash.
+fn line_of<T>(around: &HashTable<T>, hash: u64) -> Range<usize> {
+    let home = spread(hash) as usize & (around.num_buckets() - 1);
+    let line = home & !7;
+    line..line + 8
+}
+
 fn hash_under(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
@@ -579,6 +597,21 @@ mod tests {
             let segment = &table.segments[index as usize];
             assert_eq!(slot as u64 >> (table.depth - segment.depth), segment.prefix);
         }
+    }
+
+    #[test]
+    fn a_new_element_mostly_comes_to_where_it_is_expected() {
+        let mut table = HashTable::new();
+        assert_eq!(beside::<Pair>(&table, 1), None);
+        table.reserve(LEN_MAX, |_| unreachable!("there is none"));
+        let mut expected = 0;
+        for n in 0..LEN_MAX as u32 {
+            let hash = hash_under(1, &key(n));
+            table.insert_unique(spread(hash), Pair(key(n), n), |_| unreachable!("there is room"));
+            let at = table.find_bucket_index(spread(hash), |pair| pair.1 == n).expect("it is in");
+            expected += usize::from(line_of(&table, hash).contains(&at));
+        }
+        assert!(expected > LEN_MAX / 2, "{expected} of {LEN_MAX}");
     }
 
     proptest! {

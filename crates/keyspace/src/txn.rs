@@ -69,6 +69,21 @@ pub struct TxnOptions<'t> {
     pub touch: bool,
 }
 
+#[cfg(test)]
+impl<'t> TxnOptions<'t> {
+    /// At the beginning of 1970, with nobody who listens.
+    pub(crate) fn quiet(limits: &'t EncodingLimits) -> TxnOptions<'t> {
+        TxnOptions {
+            now_ms: 0,
+            limits,
+            event_classes: 0,
+            always_record: false,
+            expire: true,
+            touch: false,
+        }
+    }
+}
+
 /// The operation is against a key that holds another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
@@ -231,6 +246,14 @@ impl<'t> Txn<'t> {
 
     /// Ends the transaction: its record goes to the journal, its locks open.
     pub fn finish(self) -> Finished {
+        self.finished()
+    }
+
+    /// What it has done, for who ends it by dropping it. To move it costs: the
+    /// copy waits until what was just written has reached the processor's cache,
+    /// and a new entry's memory is mostly not there.
+    #[must_use]
+    pub fn finished(&self) -> Finished {
         let written = self.recorder.reserved();
         Finished {
             written,

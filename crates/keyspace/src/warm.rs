@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::peek::{Looked, Peek};
 use crate::recorder::Buffers;
 use crate::shard::{Keyspace, SHARDS, Shard};
-use crate::table::near;
+use crate::table::{beside, near};
 use crate::value::Value;
 
 /// Keys of one look ahead.
@@ -96,7 +96,12 @@ impl Few<'_> {
         }
         let mut entries = [None; WARM_KEYS_MAX];
         for ((entry, around), &(hash, _)) in entries.iter_mut().zip(around).zip(keys) {
-            *entry = around.and_then(|around| near(around, hash));
+            let Some(around) = around else { continue };
+            *entry = near(around, hash);
+            // Mostly it is about to come, and the place for it is to be near.
+            if entry.is_none() {
+                black_box(beside(around, hash).map(Entry::address));
+            }
         }
         for entry in entries.iter().flatten() {
             black_box(entry.revision());
@@ -253,14 +258,7 @@ mod tests {
         keyspace.back(backing.clone(), 0, SpaceId::first_of(0), &[9; SHARDS]);
         keyspace.count_own(Revision(2), true);
         let limits = EncodingLimits::default();
-        let options = TxnOptions {
-            now_ms: 0,
-            limits: &limits,
-            event_classes: 0,
-            always_record: false,
-            expire: true,
-            touch: false,
-        };
+        let options = TxnOptions::quiet(&limits);
         let mut buffers = Buffers::default();
         let change = |key: &[u8], buffers: &mut Buffers, change: &dyn Fn(&mut Txn<'_>)| {
             change(&mut Txn::begin_on_key(&keyspace, key, &Counting, buffers, options));

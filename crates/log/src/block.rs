@@ -90,7 +90,9 @@ impl Files {
         loop {
             let damaged =
                 |what: String| LogError::Damaged { path: self.path(segment), offset, what };
-            let bytes = self.bytes_at(&*file, segment, offset)?;
+            let mut bytes = Vec::new();
+            let there = self.bytes_at(&*file, segment, offset, &mut bytes)?;
+            bytes.truncate(there);
             let place = BlockPlace { id: self.id, segment, offset };
             let (header, stored) = format::block_from(&bytes, &place)
                 .map_err(|problem| damaged(problem.to_string()))?;
@@ -141,22 +143,8 @@ impl Files {
         read: &mut dyn FnMut(&Record<'_>),
     ) -> Result<bool, LogError> {
         let Place { segment, offset, index } = place;
-        let unreadable = |error| self.unreadable(segment, error);
-        let file = self.open(segment).map_err(unreadable)?;
-        if buffer.len() < FIRST_READ_BYTES {
-            buffer.resize(FIRST_READ_BYTES, 0);
-        }
-        let mut there =
-            file.read_into(offset, &mut buffer[..FIRST_READ_BYTES]).map_err(unreadable)?;
-        if there == FIRST_READ_BYTES {
-            let len = BLOCK_HEADER_BYTES + u32_at(buffer, 0) as usize;
-            if len > there {
-                let rest = file.read_at(offset + there as u64, len - there).map_err(unreadable)?;
-                buffer.truncate(there);
-                buffer.extend_from_slice(&rest);
-                there = buffer.len();
-            }
-        }
+        let file = self.open(segment).map_err(|error| self.unreadable(segment, error))?;
+        let there = self.bytes_at(&*file, segment, offset, buffer)?;
         let damaged = |what: String| LogError::Damaged { path: self.path(segment), offset, what };
         let at = BlockPlace { id: self.id, segment, offset };
         let (header, stored) = format::block_from(&buffer[..there], &at)
@@ -177,25 +165,31 @@ impl Files {
         LogError::io("read", self.path(segment))(error)
     }
 
-    /// The bytes of the block at an offset, as far as the file has them.
+    /// Reads the block at an offset to the beginning of `buffer`; answers how many
+    /// of its bytes the file has.
     fn bytes_at(
         &self,
         file: &dyn VfsRead,
         segment: Revision,
         offset: u64,
-    ) -> Result<Vec<u8>, LogError> {
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, LogError> {
         let unreadable = |error| self.unreadable(segment, error);
-        let mut bytes = file.read_at(offset, FIRST_READ_BYTES).map_err(unreadable)?;
-        if bytes.len() >= BLOCK_HEADER_BYTES {
-            let len = BLOCK_HEADER_BYTES + u32_at(&bytes, 0) as usize;
-            if len > bytes.len() {
-                let more = offset + bytes.len() as u64;
-                let rest = file.read_at(more, len - bytes.len()).map_err(unreadable)?;
-                bytes.extend_from_slice(&rest);
-            }
-            bytes.truncate(len);
+        if buffer.len() < FIRST_READ_BYTES {
+            buffer.resize(FIRST_READ_BYTES, 0);
         }
-        Ok(bytes)
+        let there = file.read_into(offset, &mut buffer[..FIRST_READ_BYTES]).map_err(unreadable)?;
+        if there < BLOCK_HEADER_BYTES {
+            return Ok(there);
+        }
+        let len = BLOCK_HEADER_BYTES + u32_at(buffer, 0) as usize;
+        if len <= there {
+            return Ok(len);
+        }
+        let rest = file.read_at(offset + there as u64, len - there).map_err(unreadable)?;
+        buffer.truncate(there);
+        buffer.extend_from_slice(&rest);
+        Ok(buffer.len())
     }
 }
 

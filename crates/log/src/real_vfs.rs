@@ -122,7 +122,15 @@ impl Vfs for RealVfs {
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     // What is asked for may be far more than there is.
     let there = usize::try_from(file.metadata()?.len().saturating_sub(offset));
-    let (mut bytes, mut read) = (vec![0; there.unwrap_or(len).min(len)], 0);
+    let mut bytes = vec![0; there.unwrap_or(len).min(len)];
+    let read = read_into(file, offset, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// As many of the bytes from `offset` on as there are.
+fn read_into(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
     while read < bytes.len() {
         match read_some(file, offset + read as u64, &mut bytes[read..]) {
             Ok(0) => break,
@@ -131,8 +139,7 @@ fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(read);
-    Ok(bytes)
+    Ok(read)
 }
 
 /// Reads from a place without moving to it: many threads read one file.
@@ -150,16 +157,7 @@ impl VfsRead for RealFile {
     }
 
     fn read_into(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut read = 0;
-        while read < bytes.len() {
-            match read_some(&self.0, offset + read as u64, &mut bytes[read..]) {
-                Ok(0) => break,
-                Ok(some) => read += some,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(read)
+        read_into(&self.0, offset, bytes)
     }
 }
 

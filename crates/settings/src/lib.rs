@@ -38,6 +38,6 @@ pub use reference::reference;
 pub use reload::{Reloaded, reload};
 pub use schedule::{Cron, Schedule};
 pub use setting::{Change, Setting};
-pub use special::{OutputLimit, OutputLimits, SelectBranch, is_loopback, select_branches};
+pub use special::{MappedBranch, OutputLimit, OutputLimits, is_loopback, mapped_branches};
 pub use table::{SETTINGS, find};
 pub use value::{Kind, Value};

@@ -8,7 +8,7 @@ use toml_edit::{Document, Item, TableLike};
 use crate::model::{EvictionPolicy, Settings};
 use crate::nearest::nearest;
 use crate::setting::Setting;
-use crate::special;
+use crate::special::{self, MappedBranch};
 use crate::table::SETTINGS;
 use crate::value::Kind;
 
@@ -284,6 +284,26 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
                  say --insecure-no-auth"
             ),
         ));
+    }
+    let branch_ports = special::mapped_branches(&settings.branch_ports);
+    for MappedBranch { number, branch, db } in branch_ports.expect("checked by the row's kind") {
+        let row = index("server", "branch_ports");
+        if number == u32::from(settings.port) {
+            let conflict = format!(
+                "server.branch_ports gives port {number} to the branch {branch:?}, and server.port is {number}: \
+                 choose another for one of them"
+            );
+            found.push((row, conflict));
+        }
+        if db >= settings.databases {
+            let conflict = format!(
+                "server.branch_ports has {number}={branch}:{db}, and server.databases is {}: give a database from \
+                 0 to {}",
+                settings.databases,
+                settings.databases - 1
+            );
+            found.push((row, conflict));
+        }
     }
     if settings.policy == EvictionPolicy::Tier && !settings.log_enabled {
         found.push((

@@ -207,8 +207,11 @@ pub struct Settings {
     /// Databases `SELECT` can reach.
     pub databases: u16,
     /// Numbers for SELECT and the branches that they mean, as
-    /// [`crate::select_branches`] reads them.
+    /// [`crate::mapped_branches`] reads them.
     pub select_branches: String,
+    /// Ports beside `port` and the branches that they stand for, in the same
+    /// words.
+    pub branch_ports: String,
     /// Threads that serve clients; 0 takes half of the cores.
     pub threads: u32,
     /// Runs of the background cycle per second.
@@ -329,6 +332,7 @@ impl Default for Settings {
             tcp_keepalive_s: 300,
             databases: 16,
             select_branches: String::new(),
+            branch_ports: String::new(),
             threads: 0,
             hz: 10,
             active_expire_effort: 1,

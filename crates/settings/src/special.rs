@@ -112,12 +112,13 @@ pub(crate) fn canonical_events(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// A number that SELECT takes for a database of a branch.
+/// A number that stands for a database of a branch: a port, or what `SELECT`
+/// takes beyond the numbers of databases.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelectBranch {
-    /// What the client says. Numbers of databases keep their meaning.
+pub struct MappedBranch {
+    /// The number.
     pub number: u32,
-    /// The branch's name. It need not exist yet.
+    /// The branch's name. It need not exist.
     pub branch: String,
     /// The branch's database.
     pub db: u16,
@@ -126,8 +127,8 @@ pub struct SelectBranch {
 /// Reads `number=branch` and `number=branch:database`, separated by spaces or
 /// commas. `None` when one is neither, or a number comes twice.
 #[must_use]
-pub fn select_branches(text: &str) -> Option<Vec<SelectBranch>> {
-    let mut found: Vec<SelectBranch> = Vec::new();
+pub fn mapped_branches(text: &str) -> Option<Vec<MappedBranch>> {
+    let mut found: Vec<MappedBranch> = Vec::new();
     for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
         let (number, place) = word.split_once('=')?;
         let (branch, db) = match place.split_once(':') {
@@ -135,12 +136,11 @@ pub fn select_branches(text: &str) -> Option<Vec<SelectBranch>> {
             None => (place, 0),
         };
         let number = number.parse().ok()?;
-        let is_name = branch.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
         let is_new = found.iter().all(|other| other.number != number);
-        if branch.is_empty() || !is_name || !is_new {
+        if !base::is_name(branch.as_bytes()) || !is_new {
             return None;
         }
-        found.push(SelectBranch { number, branch: branch.to_owned(), db });
+        found.push(MappedBranch { number, branch: branch.to_owned(), db });
     }
     Some(found)
 }
@@ -249,6 +249,38 @@ mod tests {
         assert!(is_loopback("127.8.8.8") && is_loopback("::1") && is_loopback("LocalHost"));
         assert!(is_loopback("::ffff:127.0.0.1"));
         assert!(!is_loopback("0.0.0.0") && !is_loopback("localhost.example.org"));
+    }
+
+    #[test]
+    fn numbers_of_branches() {
+        let mapped = |number, branch: &str, db| MappedBranch { number, branch: branch.into(), db };
+        assert_eq!(mapped_branches(""), Some(Vec::new()));
+        assert_eq!(
+            mapped_branches("100=dev, 101=dev:1 4294967295=a/b-c_1.2"),
+            Some(vec![
+                mapped(100, "dev", 0),
+                mapped(101, "dev", 1),
+                mapped(u32::MAX, "a/b-c_1.2", 0)
+            ])
+        );
+        let long = format!("1={}", "x".repeat(base::NAME_BYTES_MAX + 1));
+        for bad in [
+            "dev",
+            "1=",
+            "=dev",
+            "x=dev",
+            "-1=dev",
+            "4294967296=dev",
+            "1=dev:",
+            "1=dev:65536",
+            "1=-dev",
+            "1=d ev",
+            "1=d@v",
+            "1=a 1=b",
+            &long,
+        ] {
+            assert_eq!(mapped_branches(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
     row(
         "server",
         "select_branches",
-        Kind::SelectBranches,
+        Kind::MappedBranches { number: "number", min: 0, max: u32::MAX },
         (
             |s| Value::Text(s.select_branches.clone()),
             |s, v| s.select_branches = v.text().to_owned(),
@@ -176,6 +176,15 @@ pub static SETTINGS: &[Setting] = &[
         "Numbers beyond the databases that SELECT takes for branches, as \"100=dev 101=dev:1\".",
     )
     .redis(&["select-branches"]),
+    row(
+        "server",
+        "branch_ports",
+        Kind::MappedBranches { number: "port", min: 1, max: 65_535 },
+        (|s| Value::Text(s.branch_ports.clone()), |s, v| s.branch_ports = v.text().to_owned()),
+        "Further ports, on every bind address, whose clients begin on a branch, as \"7001=dev 7002=dev:1\".",
+    )
+    .redis(&["branch-ports"])
+    .change(Change::Restart),
     row(
         "server",
         "threads",

@@ -93,8 +93,16 @@ pub enum Kind {
     Secret,
     /// IP addresses and host names to bind.
     Addresses,
-    /// Numbers for SELECT and the branches that they mean.
-    SelectBranches,
+    /// Numbers and the databases of branches that they stand for, as
+    /// [`crate::mapped_branches`] reads them.
+    MappedBranches {
+        /// What the numbers are.
+        number: &'static str,
+        /// The least number.
+        min: u32,
+        /// The greatest number.
+        max: u32,
+    },
     /// A [`Schedule`], or nothing.
     Schedule,
     /// Letters of `notify-keyspace-events`.
@@ -137,9 +145,10 @@ impl Kind {
             Kind::Text | Kind::Secret => "text without control characters".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Addresses => "IP addresses or host names".to_owned(),
-            Kind::SelectBranches => {
-                "number=branch or number=branch:database, with spaces in between".to_owned()
-            }
+            Kind::MappedBranches { number, min, max } => format!(
+                "{number}=branch or {number}=branch:database, with spaces in between and each {number} from {min} \
+                 to {max} once"
+            ),
             Kind::Schedule => {
                 "an empty text, a duration such as \"6h\", a cron line of five fields such as \"30 3 * * *\", \
                  or @hourly, @daily, @weekly, @monthly"
@@ -197,9 +206,10 @@ impl Kind {
                 (!text.chars().any(char::is_control)).then(|| Value::Text(text.to_owned()))
             }
             Kind::Addresses => Some(Value::Text(special::addresses(text)?.join(" "))),
-            Kind::SelectBranches => {
-                special::select_branches(text)?;
-                Some(Value::Text(text.to_owned()))
+            Kind::MappedBranches { min, max, .. } => {
+                let mapped = special::mapped_branches(text)?;
+                let are_in_range = mapped.iter().all(|one| (min..=max).contains(&one.number));
+                are_in_range.then(|| Value::Text(text.to_owned()))
             }
             Kind::Schedule => {
                 let words: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -256,7 +266,7 @@ impl Kind {
             | Kind::Path
             | Kind::Secret
             | Kind::Addresses
-            | Kind::SelectBranches
+            | Kind::MappedBranches { .. }
             | Kind::Schedule => {
                 self.parse(text).ok_or_else(|| format!("expected {}", self.expected()))
             }

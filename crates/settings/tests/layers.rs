@@ -61,7 +61,7 @@ fn every_key_can_come_from_its_variable() {
                 _ if setting.key == "archive_lag_max" => "0",
                 settings::Kind::Size { .. } => "2MB",
                 settings::Kind::Addresses => "127.0.0.7",
-                settings::Kind::SelectBranches => "100=dev",
+                settings::Kind::MappedBranches { .. } => "100=dev",
                 // Any other needs a folder.
                 settings::Kind::Schedule => "",
                 _ => "7",
@@ -185,6 +185,35 @@ fn errors_of_environment_and_flags() {
             "ALCID_SERVER_PROT: unknown variable \"ALCID_SERVER_PROT\"; did you mean \"ALCID_SERVER_PORT\"?"
         ]
     );
+}
+
+#[test]
+fn ports_of_branches_are_ports_and_nobody_elses() {
+    let with = |value: &str| format!("[server]\nport = 7000\nbranch_ports = \"{value}\"\n");
+    for value in ["", "7001=dev", "7001=dev,7002=dev:15 7003=main:1"] {
+        let loaded = load(&file(&with(value))).unwrap();
+        assert_eq!(loaded.settings.branch_ports, value);
+    }
+    for value in ["0=dev", "65536=dev", "7001=dev 7001=main", "7001=-dev", "dev", "dev=7001"] {
+        let expected = format!(
+            "alcid.toml:3: server.branch_ports = \"{value}\": expected port=branch or port=branch:database, with \
+             spaces in between and each port from 1 to 65535 once"
+        );
+        assert_eq!(errors(&file(&with(value))), [expected]);
+    }
+    assert_eq!(
+        errors(&file(&with("7001=dev:16 7000=dev"))),
+        [
+            "alcid.toml:3: server.branch_ports has 7001=dev:16, and server.databases is 16: give a database from 0 to 15",
+            "alcid.toml:3: server.branch_ports gives port 7000 to the branch \"dev\", and server.port is 7000: choose \
+             another for one of them",
+        ]
+    );
+    // Wherever the two come from.
+    let text = with("7001=dev");
+    let mut layers = file(&text);
+    layers.flags = vec![("port", "7001".to_owned())];
+    assert_eq!(errors(&layers).len(), 1);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //!   a server over a socket ([`SocketTarget`]), a real Redis. `UPDATE_EXPECT=1`
 //!   rewrites the replies; the diff is then reviewed like code. The form of a
 //!   script is described in [`script`].
-//! * [`Server`]: an Alcid process that a test starts, kills and starts again.
+//! * [`Server`]: an Alcid process that a test starts, kills and starts again;
+//!   [`free_ports`] for whatever else is to listen.
 //! * [`temp_dir`]: a folder that goes away with its guard.
 //! * [`fuzz`]: a bounded fuzzer that runs in the ordinary toolchain.
 
@@ -21,7 +22,7 @@ mod temp;
 /// What a client of a target speaks, for [`as_seen_by_client`].
 pub use resp::Protocol;
 pub use runner::{Difference, Summary, run_dir, run_script, try_run_dir};
-pub use server::{Server, write_program};
+pub use server::{Server, free_ports, write_program};
 pub use socket::SocketTarget;
 pub use target::{After, Outcome, Target, as_seen_by_client};
 pub use temp::{TempDir, temp_dir};

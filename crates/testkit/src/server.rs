@@ -174,10 +174,20 @@ fn read_log(folder: &Path) -> String {
     )
 }
 
-/// A port nobody listens on right now.
+/// Ports nobody listens on right now, all different.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    // All are held until the last is found.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
+}
+
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let [port] = free_ports();
+    port
 }
 
 /// Starts the process and waits until it answers; its log when it does not.

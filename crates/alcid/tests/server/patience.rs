@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base::SystemClock;
 use engine::{Engine, Hooks, Identity, NoLog};
-use front_resp::{Listener, Shutdown};
+use front_resp::{Listener, Shutdown, Unauthenticated};
 use keyspace::Keyspace;
 use settings::{SecretString, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +38,12 @@ fn serve(settings: Settings) -> Served {
         Hooks::default(),
     ));
     let (stop, shutdown) = Shutdown::new();
-    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let listener = Listener::bind(
+        SocketAddr::from(([127, 0, 0, 1], 0)),
+        Arc::default(),
+        Unauthenticated::default(),
+    )
+    .expect("a free port");
     let address = listener.address().expect("bound");
     tokio::spawn(listener.serve(engine, shutdown));
     Served { address, _stop: stop, _holds_time: holds_time }

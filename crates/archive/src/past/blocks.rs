@@ -67,17 +67,8 @@ impl Kept {
     /// on it was.
     fn ask(&mut self, at: At) -> bool {
         self.asked.resize(ASKED_MAX, (Revision::ZERO, 0));
-        std::mem::replace(&mut self.asked[Kept::asked_at(at)], at) == at
-    }
-
-    /// Whether a block was asked for before.
-    fn knows(&self, at: At) -> bool {
-        self.asked.get(Kept::asked_at(at)) == Some(&at)
-    }
-
-    fn asked_at(at: At) -> usize {
         let mixed = (at.0.0 ^ at.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize % ASKED_MAX
+        std::mem::replace(&mut self.asked[(mixed >> 32) as usize % ASKED_MAX], at) == at
     }
 
     fn put(&mut self, at: At, block: Arc<Block>, bytes_max: usize) {
@@ -138,12 +129,11 @@ impl Blocks {
         {
             let mut kept = self.kept.lock();
             let block = kept.get((segment, offset));
-            if block.is_some() || kept.knows((segment, offset)) {
+            if block.is_some() || kept.ask((segment, offset)) {
                 drop(kept);
                 let block = block.map_or_else(|| self.get(segment, offset), Ok)?;
                 return Ok(block.record(index).as_ref().map(read));
             }
-            kept.ask((segment, offset));
         }
         let mut found = None;
         // Whoever reads may come again for another meanwhile.

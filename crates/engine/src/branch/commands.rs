@@ -2,11 +2,11 @@
 
 use base::units::{parse_duration_ms, parse_size};
 use base::when::When;
-use base::{Reply, Revision, glob};
+use base::{NAME_BYTES_MAX, Reply, Revision, glob, is_name};
 use command::args::is_word;
 use command::{Args, Error, Result};
+use keyspace::Branch;
 use keyspace::effect::Effect;
-use keyspace::{Branch, NAME_BYTES_MAX, is_name};
 
 use super::create::Asker;
 use super::{no_branch, no_tag};
@@ -120,7 +120,7 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
     engine.needs_branching()?;
     let parent = match from {
         Some(parent) => engine.branch_named(parent)?.id,
-        None => call.session.branch(),
+        None => engine.existing_branch_of(call.session)?,
     };
     let turn = engine.branches.turn.lock();
     check_free(engine, name)?;
@@ -359,7 +359,7 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
     engine.needs_branching()?;
     let branch = match branch {
         Some(branch) => engine.branch_named(branch)?.id,
-        None => call.session.branch(),
+        None => engine.existing_branch_of(call.session)?,
     };
     let turn = engine.branches.turn.lock();
     if engine.branches.known.read().tag(name).is_some() {

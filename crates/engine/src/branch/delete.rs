@@ -46,7 +46,7 @@ fn delete(call: &mut Call<'_, '_>) -> Result<Outcome> {
         engine.forget_branch(&call.asker(), row.id)
     } else {
         check_may_go(call, &row, is_forced)?;
-        let undo_until_ms = engine.undo_until_ms(call).filter(|_| !is_for_good);
+        let undo_until_ms = engine.undo_until_ms(call.live, call.now_ms).filter(|_| !is_for_good);
         call.session.shown_undo = undo_until_ms;
         engine.remove_branch(&call.asker(), Branch { undo_until_ms, ..row })?
     };
@@ -95,12 +95,6 @@ impl Engine {
     /// The branch of this name that was put away last.
     fn deleted(&self, name: &[u8]) -> Option<Branch> {
         self.branches.known.read().deleted(name).cloned()
-    }
-
-    /// Until when a deletion of now can be taken back, if it can.
-    fn undo_until_ms(&self, call: &Call<'_, '_>) -> Option<u64> {
-        let window_ms = call.live.settings.undo_window_s.saturating_mul(1000);
-        (window_ms > 0 && self.past().is_some()).then(|| call.now_ms.saturating_add(window_ms))
     }
 
     /// Removes a branch, or puts it away if its row says that it can be brought

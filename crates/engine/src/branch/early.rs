@@ -30,7 +30,7 @@ impl Engine {
         argv: &[&[u8]],
         now_ms: u64,
     ) -> bool {
-        let Some(Seat(branch)) = &session.seat else { return false };
+        let Some(Seat { branch, .. }) = &session.seat else { return false };
         if session.travel.is_some() || !branch.keyspace.is_backed() {
             return false;
         }

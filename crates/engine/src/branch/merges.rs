@@ -49,11 +49,11 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine;
     engine.needs_branching()?;
     let from = engine.branch_named(args.next()?)?.id;
-    let (mut into, mut policy) = (call.session.branch(), Policy::Fail);
+    let (mut into, mut policy) = (None, Policy::Fail);
     let (mut pattern, mut is_dry, mut message) = (None, false, None);
     while !args.is_empty() {
         if args.take_word("into") {
-            into = engine.branch_named(args.next()?)?.id;
+            into = Some(engine.branch_named(args.next()?)?.id);
         } else if args.take_word("match") {
             pattern = Some(args.next()?.to_vec());
         } else if args.take_word("dryrun") {
@@ -66,6 +66,7 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             return Err(Error::SYNTAX);
         }
     }
+    let into = into.map_or_else(|| engine.existing_branch_of(call.session), Ok)?;
     let author = Author::of(call, "branch|merge", message);
     let message = message.unwrap_or_default().to_vec();
     let asked = Asked { from, into, pattern, policy, settled: Vec::new(), ends: 0 };

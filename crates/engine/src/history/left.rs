@@ -95,11 +95,13 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<
 }
 
 fn flushes(deletions: &[Deletion]) -> Vec<Flush> {
-    let of = |deletion: &Deletion| {
-        let revision = deletion.revision;
-        deletion.left.iter().map(move |left| Flush { space: left.space, revision }).collect()
-    };
-    deletions.iter().flat_map::<Vec<Flush>, _>(of).collect()
+    deletions
+        .iter()
+        .flat_map(|deletion| {
+            let revision = deletion.revision;
+            deletion.left.iter().map(move |left| Flush { space: left.space, revision })
+        })
+        .collect()
 }
 
 /// Whether the records say that it can be done, and nobody is to be told of

@@ -121,6 +121,7 @@ fn server(source: &Source<'_>, out: &mut Fields) {
     out.add("process_supervised", "no");
     out.add("run_id", &identity.run_id);
     out.add("tcp_port", identity.tcp_port);
+    out.add("branch_ports", &settings.branch_ports);
     out.add("server_time_usec", engine.clock.now_us());
     out.add("uptime_in_seconds", uptime_s);
     out.add("uptime_in_days", uptime_s / 86_400);

@@ -52,7 +52,7 @@ impl Server {
     pub fn connect(&self) -> Peer {
         let number = self.engine.clients.len() + 1;
         let addr = format!("127.0.0.1:{}", 1000 + number);
-        let session = self.engine.connect(addr, "127.0.0.1:6379".to_owned());
+        let session = self.engine.connect(addr, "127.0.0.1:6379".to_owned(), Arc::default());
         Peer { engine: self.engine.clone(), session }
     }
 

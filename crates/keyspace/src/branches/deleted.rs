@@ -52,15 +52,10 @@ impl Branches {
 mod tests {
     use base::Revision;
 
+    use super::super::tests::note;
     use super::*;
     use crate::OpenMerge;
     use crate::effect::Effect;
-
-    fn note(branches: &mut Branches, at: u64, effect: &Effect<'_>) {
-        let mut bytes = Vec::new();
-        effect.encode(&mut bytes);
-        branches.apply(Revision(at), 5, &bytes).expect("it fits");
-    }
 
     fn row(id: u32, undo_until_ms: Option<u64>) -> Branch {
         Branch { undo_until_ms, ..Branch::new(BranchId(id), b"dev", BranchId::MAIN) }

@@ -73,15 +73,10 @@ impl Branches {
 mod tests {
     use base::Revision;
 
+    use super::super::tests::note;
     use super::*;
     use crate::Merged;
     use crate::effect::Effect;
-
-    fn note(branches: &mut Branches, at: u64, effect: &Effect<'_>) {
-        let mut bytes = Vec::new();
-        effect.encode(&mut bytes);
-        branches.apply(Revision(at), 5, &bytes).expect("it fits");
-    }
 
     fn fork(branches: &mut Branches, at: u64, id: u32, parent: u32) {
         let row = Branch::new(BranchId(id), format!("b{id}").as_bytes(), BranchId(parent));

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::change::{Telling, Told, Transaction};
 use super::filter::ended_by;
 use super::invalidation;
-use super::packed::{Changes, Item};
+use super::packed::Changes;
 use super::reading::Reading;
 use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
@@ -151,12 +151,12 @@ impl Watch {
         }
     }
 
-    /// Hands a change over: at once, or with those that follow it in what is
+    /// Hands over what `add` tells: at once, or with what follows it in what is
     /// read to those behind.
-    fn push_change(self: &Arc<Self>, item: Item<'_>, reading: Option<&Reading<'_>>) {
+    fn gather(self: &Arc<Self>, reading: Option<&Reading<'_>>, add: impl FnOnce(&mut Changes)) {
         let mut gathered = self.gathered.lock();
         let (is_first, before) = (gathered.len() == 0, gathered.bytes());
-        gathered.add(&item);
+        add(&mut gathered);
         self.client.outbox.gather(gathered.bytes() - before);
         match reading {
             Some(reading) if gathered.bytes() < GATHERED_BYTES_MAX => {
@@ -227,7 +227,7 @@ impl Watch {
                     }
                     let change = &transaction.changes[heard.change];
                     match transaction.item(change, heard.event, &telling)? {
-                        Told::Item(item) => self.push_change(item, reading),
+                        Told::Item(item) => self.gather(reading, |changes| changes.add(&item)),
                         Told::Nothing => {}
                         Told::Unread => {
                             self.goes_on(revision, told);
@@ -244,7 +244,7 @@ impl Watch {
                         self.goes_on(revision, told);
                         return Ok(Fed::Full);
                     }
-                    self.push(frame);
+                    self.gather(reading, |changes| changes.add_frame(&frame));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Changes on their way to a client: those of one watch that are pushed
 //! together, in one piece of memory.
 
-use base::{Reply, Revision, Tape};
+use base::{Frame, Reply, Revision, Tape};
 
 use crate::history::integer;
 
@@ -69,6 +69,12 @@ impl Changes {
         self.count += 1;
     }
 
+    /// Adds a push of another form.
+    pub(super) fn add_frame(&mut self, push: &Frame) {
+        self.tape.frame(push);
+        self.count += 1;
+    }
+
     /// The watch that they are told to.
     pub(crate) fn watch(&self) -> u64 {
         self.watch
@@ -90,7 +96,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use base::{Frame, FrameBuilder};
+    use base::FrameBuilder;
 
     use super::*;
 
@@ -110,6 +116,9 @@ mod tests {
         changes.add(&item(7, Part::Unasked, Part::Text(b"")));
         changes.add(&item(8, Part::Nil, Part::Read(Tape::from(&list))));
         changes.add(&item(9, Part::Text(b"old"), Part::Text(b"new")));
+        let invalidate =
+            Frame::Push(vec![Frame::bulk("invalidate"), Frame::Null, Frame::Integer(9)]);
+        changes.add_frame(&invalidate);
         let row = |revision, values: Vec<Frame>| {
             let mut items = vec![Frame::bulk("change"), Frame::Integer(3)];
             items.extend([Frame::Integer(revision), Frame::Integer(5), Frame::bulk("set")]);
@@ -123,9 +132,10 @@ mod tests {
             row(7, vec![Frame::bulk("")]),
             row(8, vec![Frame::Null, list]),
             row(9, vec![Frame::bulk("old"), Frame::bulk("new")]),
+            invalidate,
         ];
         assert_eq!(written.finish(), expected);
-        assert_eq!((changes.len(), changes.watch()), (3, 3));
+        assert_eq!((changes.len(), changes.watch()), (4, 3));
         assert!(changes.bytes() > 3 * "change set".len());
     }
 }
