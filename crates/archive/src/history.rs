@@ -24,7 +24,7 @@ use log::{Place, Record, SegmentInfo, Vfs};
 use parking_lot::Mutex;
 
 use building::{Building, Spare};
-pub use entry::{DATABASE_WIDE, key_hash};
+pub use entry::{DATABASE_WIDE, TAKEN_BACK, key_hash};
 pub use error::HistoryError;
 use index_file::{Files, IndexFile, Unusable};
 pub use records::{Hit, Records};
@@ -246,7 +246,7 @@ impl History {
     }
 
     /// Records that may have changed a key with this [`key_hash`], or a whole
-    /// database ([`DATABASE_WIDE`]), newest first: those after `after`, up to
+    /// database ([`DATABASE_WIDE`]), or can be [`TAKEN_BACK`], newest first: those after `after`, up to
     /// and with `upto`, as far as they are known and later than the horizon.
     /// Other keys, and the same key of other databases and branches, may have
     /// the same hash: whoever reads the records compares.

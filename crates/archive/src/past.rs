@@ -35,7 +35,7 @@ use log::{Hold, Log, Place, RealVfs, Record};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::{DATABASE_WIDE, History};
+use crate::history::{History, TAKEN_BACK};
 use batches::Batches;
 use blocks::Blocks;
 use cache::{Cache, Wanted};
@@ -485,7 +485,8 @@ impl Past {
         let source = &self.source;
         source.keeps(after)?;
         let _layout = source.layout.read();
-        for hit in source.history.records(DATABASE_WIDE, after, upto) {
+        // Older indexes have all of them as changes of databases.
+        for hit in source.with_wide(TAKEN_BACK, after, upto) {
             if source.record(hit?, &mut |record| visit(*record))?.is_break() {
                 break;
             }

@@ -121,6 +121,8 @@ impl OnlyKey {
                 | Effect::Flush { .. }
                 | Effect::Swap { .. }
                 | Effect::Return { .. }
+                // The index must name them as what they are.
+                | Effect::Undoable { .. }
                 | Effect::Undone { .. }
                 // The newest of them counts, whatever keys they are about.
                 | Effect::Purge { .. } => return None,
@@ -165,6 +167,7 @@ mod tests {
             Effect::Flush { db: 0 },
             Effect::Swap { a: 0, b: 1 },
             Effect::Rename { db: 0, key: b"l", replaces: None },
+            Effect::Undoable { keys: 1, bytes: 1, until_ms: 1 },
             Effect::Undone { revision: Revision(1) },
             Effect::Purge { db: 0, key: b"k", is_prefix: false, oldest: Revision::ZERO },
         ] {

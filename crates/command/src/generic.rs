@@ -8,6 +8,7 @@ use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{DENYOOM, FAST, Flags, LOADING, READONLY, STALE, WRITE, category};
 use crate::keys::{KeySpec, key_flags::*};
+use crate::remove;
 use crate::scan;
 use crate::sort;
 use crate::spec::{CommandSpec, Family, Group, Known, ScopeRule};
@@ -29,6 +30,7 @@ pub const FAMILY: Family = Family {
         Row::data("move", 3, WRITE.with(FAST), &[KeySpec::one(1, RW.with(ACCESS).with(DELETE))], "1.0.0", "key db", "Moves a key to another database.", move_key),
         Row::container("object", Flags(0), "2.2.3", "A container for object introspection commands.", OBJECT),
         Row::data("randomkey", 1, READONLY, &[], "1.0.0", "", "Returns a random key name from the database.", randomkey),
+        Row::container("remove", Flags(0), "alcid 0.1", "A container for commands that remove the keys that have a name in common.", remove::COMMANDS),
         Row::data("rename", 3, WRITE, &[KeySpec::one(1, RW.with(ACCESS).with(DELETE)), KeySpec::one(2, OW.with(UPDATE))], "1.0.0", "key newkey", "Renames a key and overwrites the destination.", rename),
         Row::data("renamenx", 3, WRITE.with(FAST), &[KeySpec::one(1, RW.with(ACCESS).with(DELETE)), KeySpec::one(2, OW.with(INSERT))], "1.0.0", "key newkey", "Renames a key only when the target key name doesn't exist.", renamenx),
         Row::data("restore", -4, WRITE.with(DENYOOM), &[KeySpec::one(1, OW.with(UPDATE))], "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Creates a key from the serialized representation of a value.", restore).categories(category::DANGEROUS),

@@ -24,6 +24,7 @@ mod list;
 mod object;
 mod pubsub;
 mod reference;
+pub mod remove;
 mod scan;
 mod server;
 mod set;

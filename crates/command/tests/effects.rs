@@ -84,7 +84,7 @@ impl Round {
                 listpack_lists_and_sets: true,
             };
         }
-        harness.data = DataLimits { string_bytes_max: 20_000 };
+        harness.data = DataLimits { string_bytes_max: 20_000, ..DataLimits::default() };
         harness.resp3 = seed.is_multiple_of(2);
         let commands: Vec<_> = data_commands().collect();
         let writes = commands.iter().copied().filter(|c| c.flags.has(WRITE)).collect();
@@ -96,7 +96,7 @@ impl Round {
         loop {
             let from = if self.generator.one_in(4) { &self.commands } else { &self.writes };
             let command = from[self.generator.below(from.len())];
-            let clears = command.full_name.starts_with("flush");
+            let clears = ["flush", "remove"].iter().any(|it| command.full_name.starts_with(it));
             if !clears || self.generator.one_in(20) {
                 return self.call_of(command);
             }

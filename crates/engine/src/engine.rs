@@ -170,7 +170,10 @@ impl Live {
     fn new(settings: &Settings) -> Live {
         Live {
             encoding: encoding_limits(settings),
-            data: DataLimits { string_bytes_max: saturating(settings.bulk_length_max) },
+            data: DataLimits {
+                string_bytes_max: saturating(settings.bulk_length_max),
+                ..DataLimits::default()
+            },
             event_classes: crate::notify::parse_classes(&settings.notify_keyspace_events)
                 .expect("the settings table checks the letters"),
             max_memory: settings.max_memory,

@@ -71,6 +71,7 @@ fn whatif(call: &mut Call<'_, '_>) -> Result<Outcome> {
         (Run::Engine, "undo") => try_undo(call, &argv[1..], asked),
         (Run::Engine, _) if look::only_looks(command) => look::run(call, &step, asked),
         (Run::Data(_), "del" | "unlink") => simulate::remove(call, &step, asked),
+        (Run::Data(_), "remove|match" | "remove|prefix") => whole::remove(call, &step, asked),
         (Run::Data(_), "mset") => simulate::overwrite(call, &step, asked),
         (Run::Data(_), _) if check_may_read(command).is_ok() => simulate::read(call, &step, asked),
         (Run::Data(_), _) if whole::is_about_databases(&step) => whole::run(call, &step, asked),

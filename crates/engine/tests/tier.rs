@@ -310,6 +310,30 @@ fn a_look_at_every_key_brings_none_into_memory() {
 }
 
 #[test]
+fn keys_go_that_are_not_in_memory_and_none_of_them_expires_later() {
+    let (tiered, mut peer) = Tiered::new();
+    (0..3000).for_each(|n| drop(tiered.run(&mut peer, &made(n).0)));
+    (0..3000).step_by(7).for_each(|n| drop(peer.run(&format!("EXPIRE k{n} 100"))));
+    tiered.make_room();
+    let left = (0..3000).filter(|n| !n.to_string().starts_with('1')).collect::<Vec<_>>();
+    let (used, loaded) = (tiered.used(), tiered.loaded());
+    assert_eq!(peer.run("REMOVE PREFIX k1 DRYRUN"), integer(1111));
+    assert_eq!(peer.run("REMOVE PREFIX k1"), integer(1111));
+    assert!(tiered.used() < used, "their names are remembered, and no value has come in");
+    assert_eq!(tiered.loaded(), loaded);
+    assert_eq!(peer.run("DBSIZE"), integer(left.len() as i64));
+    assert_eq!(peer.run("REMOVE MATCH k1*"), integer(0));
+    assert_eq!(peer.run("EXISTS k1 k17 k1999"), integer(0));
+    assert_eq!(tiered.engine().keyspace.check(), Ok(()));
+    tiered.make_room();
+    tiered.server.clock.advance_ms(200_000);
+    let due = left.iter().filter(|&n| n % 7 == 0).count();
+    while tiered.engine().expire_cycle(1_000_000) > 0 {}
+    assert_eq!(peer.run("DBSIZE"), integer((left.len() - due) as i64));
+    assert_eq!(tiered.engine().keyspace.check(), Ok(()));
+}
+
+#[test]
 fn writers_wait_while_the_archive_lags_and_others_do_not() {
     let (tiered, mut peer) = Tiered::new();
     let paused = (0..).find(|&n| matches!(peer.call(&made(n).0).1, Outcome::Paused(_)));

@@ -96,7 +96,8 @@ impl Round {
     fn call(&mut self) -> (&'static Command, Vec<Vec<u8>>) {
         let from = if self.generator.one_in(4) { &self.commands } else { &self.writes };
         let command = from[self.generator.below(from.len())];
-        if command.full_name.starts_with("flush") && !self.generator.one_in(20) {
+        let clears = ["flush", "remove"].iter().any(|it| command.full_name.starts_with(it));
+        if clears && !self.generator.one_in(20) {
             return self.call();
         }
         let group = match command.group {

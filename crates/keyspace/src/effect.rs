@@ -6,12 +6,14 @@
 //! a hundred fields is written once. `docs/FORMAT.md` describes every byte.
 
 mod codec;
+mod marked;
 
 use base::{BranchId, DbIndex, Revision, SpaceId};
 
 use crate::past_rules::Keep;
 
 pub use codec::{EffectError, Effects, put_counts, take_counts};
+pub use marked::Marked;
 
 /// Why a key went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,8 +189,9 @@ pub enum Effect<'a> {
     Erase,
     /// Stands in the place of effects on a key that were erased.
     Erased,
-    /// The flush after it takes away so many keys of so many bytes, and can be
-    /// taken back until then (milliseconds since 1970).
+    /// What comes after it takes away so many keys of so many bytes, and can be
+    /// taken back until then (milliseconds since 1970): a flush, or so many
+    /// deletions of single keys. Behind a branch's row it speaks of that branch.
     Undoable {
         keys: u64,
         bytes: u64,

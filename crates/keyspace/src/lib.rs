@@ -45,6 +45,6 @@ pub use peek::{Peek, Since};
 pub use recorder::{Buffers, Journal};
 pub use restore::{Comparison, Restoration};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};
-pub use txn::{Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
+pub use txn::{Chosen, Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
 pub use warm::WARM_KEYS_MAX;

@@ -11,6 +11,7 @@ mod databases;
 mod load;
 mod part;
 mod read;
+mod removal;
 mod scan;
 mod shards;
 
@@ -33,6 +34,7 @@ use crate::value::Value;
 pub use read::KeyInfo;
 use read::ReadCounts;
 pub(crate) use read::info_bytes;
+pub use removal::Chosen;
 pub use scan::Look;
 use shards::{Changed, Locked};
 
@@ -98,11 +100,12 @@ pub struct Txn<'t> {
     /// Keys removed because their deadline had passed.
     expired: u32,
     keeps_due: bool,
-    /// Until when what it flushes can be taken back (milliseconds since 1970).
+    /// Until when what it flushes, or removes by name, can be taken back
+    /// (milliseconds since 1970).
     undo_until_ms: Option<u64>,
     /// From how many keys on its record tells where they stay.
     left_from: u64,
-    /// It has flushed keys that can be.
+    /// It has taken keys away that can be brought back.
     is_undoable: bool,
     reads: ReadCounts,
     /// The newest change that what it read can depend on.
@@ -136,7 +139,7 @@ pub struct Finished {
     pub misses: u32,
     /// Keys it had to bring into memory, see [`Txn::loaded`].
     pub loaded: u32,
-    /// Until when the keys that it flushed can be brought back, if so, in
+    /// Until when the keys that it took away can be brought back, if so, in
     /// milliseconds since 1970.
     pub undo_until_ms: Option<u64>,
 }

@@ -13,6 +13,7 @@ use backing::{
     spaces_of,
 };
 use base::{DbIndex, Revision, SeededRng, SpaceId};
+use keyspace::effect::{Cause, Effect, Effects};
 use keyspace::types::{Hash, List, Set, Zset};
 use keyspace::{
     Buffers, EncodingLimits, Keyspace, SHARDS, Scope, Txn, TxnOptions, Value, ValueRef,
@@ -48,19 +49,28 @@ enum Step {
     Together(DbIndex, Vec<(u8, Change)>),
     Read(DbIndex, u8),
     Flush(DbIndex),
+    /// Every key goes whose number has this remainder.
+    Remove(DbIndex, u8),
     Swap(DbIndex, DbIndex),
     Advance(u64),
-    ExpireDue { by_index: bool },
+    ExpireDue {
+        by_index: bool,
+    },
     LoadBucket(DbIndex, u8),
     Evict(u8, usize),
     Snapshot,
     CatchUp,
-    Recover { in_place: bool },
+    Recover {
+        in_place: bool,
+    },
     ScanPage(DbIndex, usize),
     RandomKey(DbIndex, u64),
     Statistics,
     Broken(DbIndex, u8),
 }
+
+/// A removal of many takes one key in so many.
+const REMAINDERS: u8 = 3;
 
 /// Names that crowd in a few buckets of two shards, where they make a
 /// difference to each other.
@@ -107,6 +117,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(db, changes)| Step::Together(db, changes)),
         8 => (db(), number()).prop_map(|(db, key)| Step::Read(db, key)),
         1 => db().prop_map(Step::Flush),
+        2 => (db(), 0..REMAINDERS).prop_map(|(db, remainder)| Step::Remove(db, remainder)),
         1 => (db(), db()).prop_map(|(a, b)| Step::Swap(a, b)),
         2 => (1..2000u64).prop_map(Step::Advance),
         2 => any::<bool>().prop_map(|by_index| Step::ExpireDue { by_index }),
@@ -120,6 +131,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Statistics),
         3 => (db(), number()).prop_map(|(db, key)| Step::Broken(db, key)),
     ]
+}
+
+/// The keys that a record removes.
+fn gone(effects: &[u8]) -> BTreeSet<Vec<u8>> {
+    let (mut gone, mut name) = (BTreeSet::new(), Vec::new());
+    for effect in Effects::new(effects) {
+        match effect.expect("our own bytes") {
+            Effect::Key { key, existed } => {
+                assert_eq!(existed, Some(true));
+                name = key.to_vec();
+            }
+            Effect::Delete(Cause::Client) => assert!(gone.insert(name.clone()), "{name:?}"),
+            Effect::Database(_) => {}
+            other => panic!("{other:?} removes nothing"),
+        }
+    }
+    gone
 }
 
 /// Makes a change and says what it answered.
@@ -292,6 +320,16 @@ impl World {
     /// The same transaction here and on the twin; the record goes to the
     /// replica.
     fn both(&mut self, scope: &Scope, act: impl Fn(&mut Txn<'_>) -> String) {
+        self.both_alike(scope, &|here, twin| here == twin, act);
+    }
+
+    /// The same, with records that need not be equal.
+    fn both_alike(
+        &mut self,
+        scope: &Scope,
+        are_alike: &dyn Fn(&[u8], &[u8]) -> bool,
+        act: impl Fn(&mut Txn<'_>) -> String,
+    ) {
         let run = |keyspace: &Keyspace, journal: &Journaled| {
             let mut buffers = Buffers::default();
             let mut txn = Txn::begin(keyspace, scope, journal, &mut buffers, self.options());
@@ -304,7 +342,7 @@ impl World {
         let twin = run(&self.twin, &self.twin_journal);
         assert_eq!(here.0, twin.0, "answers");
         assert_eq!((here.1, here.2), (twin.1, twin.2), "revisions and expired keys");
-        assert_eq!(here.3, twin.3, "records");
+        assert!(are_alike(&here.3, &twin.3), "records: {:?}, {:?}", here.3, twin.3);
         if let Some(revision) = here.1 {
             let db = self.here_journal.records.lock().unwrap().last().unwrap().2;
             let buffers = &mut Buffers::default();
@@ -341,6 +379,19 @@ impl World {
                 });
                 self.spaces[usize::from(*db)] = SpaceId { born: self.newest(), db: *db };
                 self.scans[usize::from(*db)] = Scan::default();
+            }
+            Step::Remove(db, remainder) => {
+                let names: BTreeSet<Vec<u8>> =
+                    (*remainder..KEYS).step_by(REMAINDERS.into()).map(key).collect();
+                // In the order in which each of the two finds them.
+                let is_alike = |here: &[u8], twin: &[u8]| gone(here) == gone(twin);
+                self.both_alike(&Scope::All, &is_alike, |txn| {
+                    txn.select(*db);
+                    let chosen = txn.choose(&|name| names.contains(name), usize::MAX);
+                    let chosen = chosen.expect("the backing is well").expect("there are few");
+                    txn.remove_chosen(&chosen, false).expect("they are there");
+                    chosen.len().to_string()
+                });
             }
             Step::Swap(a, b) => {
                 self.both(&Scope::All, |txn| {

@@ -411,7 +411,7 @@ pub static SETTINGS: &[Setting] = &[
         "undo_window",
         Kind::Seconds { max: INT },
         integer!(undo_window_s),
-        "Time in which UNDO brings back what FLUSHALL or FLUSHDB has taken away, whatever else is kept of the past; 0 turns that off. It takes a history: see history_keep.",
+        "Time in which UNDO brings back what FLUSHALL, FLUSHDB, REMOVE or BRANCH DELETE has taken away, whatever else is kept of the past; 0 turns that off. It takes a history: see history_keep.",
     )
     .redis(&["undo-window"]),
     row(

@@ -26,6 +26,7 @@ mod tier;
 mod undo;
 mod undo_branch;
 mod undo_left;
+mod undo_removed;
 mod watch;
 mod watch_branches;
 mod wire;

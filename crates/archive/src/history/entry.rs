@@ -4,9 +4,13 @@ use base::BranchId;
 use keyspace::effect::{Effect, EffectError, Effects};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Stands where a key's hash stands, for records that change whole databases, or
-/// can be taken back.
+/// Stands where a key's hash stands, for records that change whole databases.
 pub const DATABASE_WIDE: u32 = 0;
+
+/// The same for records that can be taken back, or take another back. They say
+/// nothing of keys by that: who reads a key need not read them. A key may have the
+/// same.
+pub const TAKEN_BACK: u32 = 1;
 
 /// What the index knows of a key. Neither its database nor its branch are in
 /// it.
@@ -41,11 +45,10 @@ pub(super) fn changed(effects: &[u8], mut each: impl FnMut(u32)) -> Result<(), E
     for effect in Effects::new(effects) {
         match effect? {
             Effect::Key { key, .. } | Effect::Rename { key, .. } => each(key_hash(key)),
-            Effect::Flush { .. }
-            | Effect::Swap { .. }
-            | Effect::Return { .. }
-            | Effect::Undoable { .. }
-            | Effect::Undone { .. } => each(DATABASE_WIDE),
+            Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. } => {
+                each(DATABASE_WIDE);
+            }
+            Effect::Undoable { .. } | Effect::Undone { .. } => each(TAKEN_BACK),
             _ => {}
         }
     }
@@ -73,7 +76,7 @@ mod tests {
         }
         let mut hashes = Vec::new();
         changed(&bytes, |hash| hashes.push(hash)).expect("well-formed");
-        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0, 0, 0]);
+        assert_eq!(hashes, [key_hash(b"a"), key_hash(b"b"), key_hash(b"c"), 0, 0, 1, 1]);
         bytes.push(255);
         assert!(changed(&bytes, |_| ()).is_err());
     }

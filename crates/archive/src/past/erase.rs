@@ -1,7 +1,7 @@
 //! Records without what they did to some keys.
 
 use base::DbIndex;
-use keyspace::effect::{Cause, Effect, EffectError, Effects};
+use keyspace::effect::{Cause, Effect, EffectError, Effects, Marked};
 use keyspace::{Purge, Stored, dump};
 
 /// What a key was after a record: `dump`'s body of its value, and its deadline.
@@ -27,9 +27,19 @@ pub(super) fn without(
     let (mut is_erased, mut is_heir, mut is_changed) = (false, false, false);
     let mut heirs: Vec<(DbIndex, &[u8])> = Vec::new();
     let mut out = Vec::with_capacity(effects.len());
+    // Where marks belong, and how many of their deletions are left out.
+    let (mut marks, mut marked): (Vec<(usize, Effect<'_>, u64)>, _) =
+        (Vec::new(), Marked::default());
     for effect in Effects::new(effects) {
         let effect = effect?;
+        if marked.see(&effect)
+            && (is_erased || is_heir)
+            && let Some((_, _, left_out)) = marks.last_mut()
+        {
+            *left_out += 1;
+        }
         match effect {
+            Effect::Undoable { .. } => marks.push((out.len(), effect, 0)),
             Effect::Database(other) => {
                 db = other;
                 effect.encode(&mut out);
@@ -65,6 +75,7 @@ pub(super) fn without(
     if !is_changed {
         return Ok(None);
     }
+    put_marks(&mut out, &marks);
     Effect::Erased.encode(&mut out);
     for (db, key) in heirs {
         Effect::Database(db).encode(&mut out);
@@ -75,6 +86,20 @@ pub(super) fn without(
         }
     }
     Ok(Some(out))
+}
+
+/// Puts marks in their places. They speak of as many deletions as there are still;
+/// one of which there is none says nothing.
+fn put_marks(out: &mut Vec<u8>, marks: &[(usize, Effect<'_>, u64)]) {
+    for &(at, mark, left_out) in marks.iter().rev() {
+        let Effect::Undoable { keys, bytes, until_ms } = mark else { continue };
+        let keys = keys.saturating_sub(left_out);
+        if keys > 0 {
+            let mut encoded = Vec::new();
+            Effect::Undoable { keys, bytes, until_ms }.encode(&mut encoded);
+            out.splice(at..at, encoded);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +151,24 @@ mod tests {
         check(
             &[named(b"x"), to(b"k"), named(b"k"), ADD],
             Some(&[named(b"x"), gone, Effect::Erased]),
+        );
+    }
+
+    #[test]
+    fn marks_speak_of_the_deletions_that_are_left() {
+        let mark = |keys| Effect::Undoable { keys, bytes: 300, until_ms: 9 };
+        let gone = Effect::Delete(Cause::Client);
+        let three = [mark(3), named(b"a"), gone, named(b"k"), gone, named(b"x"), gone];
+        let two = [mark(2), named(b"a"), gone, named(b"x"), gone];
+        let other = [named(b"q"), gone];
+        check(
+            &[&three[..], &other, &[mark(1), named(b"k"), gone]].concat(),
+            Some(&[&two[..], &other, &[Effect::Erased]].concat()),
+        );
+        let flush = [mark(5), Effect::Flush { db: 0 }];
+        check(
+            &[&[named(b"k"), ADD][..], &flush, &two].concat(),
+            Some(&[&flush[..], &two, &[Effect::Erased]].concat()),
         );
     }
 

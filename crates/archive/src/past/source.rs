@@ -187,7 +187,17 @@ impl Source {
         after: Revision,
         upto: Revision,
     ) -> impl Iterator<Item = Result<Hit, HistoryError>> {
-        let mut one = self.history.records(key_hash(key), after, upto).peekable();
+        self.with_wide(key_hash(key), after, upto)
+    }
+
+    /// Records with this hash in the index, or of whole databases, newest first.
+    pub(super) fn with_wide(
+        &self,
+        hash: u32,
+        after: Revision,
+        upto: Revision,
+    ) -> impl Iterator<Item = Result<Hit, HistoryError>> {
+        let mut one = self.history.records(hash, after, upto).peekable();
         let mut wide = self.history.records(DATABASE_WIDE, after, upto).peekable();
         std::iter::from_fn(move || {
             let revision = |hit: Option<&Result<Hit, HistoryError>>| {

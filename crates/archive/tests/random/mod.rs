@@ -244,7 +244,15 @@ impl Database {
                     0..=99 => txn.set_string(&key, &a, deadline),
                     100..=119 => _ = txn.delete(&key),
                     120..=129 => _ = txn.rename(&key, (db + n as DbIndex) % DATABASES, &other),
-                    130..=139 => _ = txn.set_deadline(&key, deadline),
+                    130..=138 => _ = txn.set_deadline(&key, deadline),
+                    // Many at one go, told apart from others by a mark.
+                    139 => {
+                        txn.keep_flushed(u64::MAX, u64::MAX);
+                        let is_wanted = |name: &[u8]| name.last() == key.last();
+                        let chosen = txn.choose(&is_wanted, usize::MAX).expect("all is in memory");
+                        let chosen = chosen.expect("there are few");
+                        txn.remove_chosen(&chosen, n == 0).expect("they are there");
+                    }
                     140..=169 => {
                         _ = txn.update_or_create(&key, |hash: &mut Editor<'_, '_, Hash>| match n {
                             0..3 => _ = hash.remove(&a),

@@ -295,6 +295,7 @@ impl Generator {
             "timeout" => self.pick(&["0", "0.01", "5", "-1", "x"]).into(),
             "cursor" => self.pick(&["0", "0", "0", "5", "-1", "x"]).into(),
             "type" => self.pick(&["string", "list", "zset", "none"]).into(),
+            "prefix" => self.pick(&["", "s", "h0", "z1", "none"]).into(),
             "pattern" => self.pick(&["*", "s*", "h0->*", "#", "s*->a", "none", "[", "*->a"]).into(),
             "numkeys" => {
                 let count = 1 + self.below(3);

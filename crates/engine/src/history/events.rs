@@ -2,7 +2,7 @@
 
 use base::{DbIndex, Reply, Revision};
 use command::Result;
-use keyspace::effect::{Cause, Effect, Effects};
+use keyspace::effect::{Cause, Effect, Effects, Marked};
 use log::Record;
 
 use crate::past::PastError;
@@ -47,6 +47,8 @@ pub(crate) struct Touch<'r> {
     pub(crate) what: What<'r>,
     /// The effect itself, for those who want its operands.
     pub(crate) effect: Effect<'r>,
+    /// The key goes, and the record says that this can be taken back.
+    pub(crate) is_undoable: bool,
 }
 
 impl Touch<'_> {
@@ -71,10 +73,12 @@ pub(crate) fn read_effects<'r>(
     effects: &'r [u8],
     visit: &mut dyn FnMut(Touch<'r>) -> Result,
 ) -> Result<Option<Who<'r>>> {
-    let (mut key, mut who) = (None, None);
+    let (mut key, mut who, mut marked) = (None, None, Marked::default());
     for effect in Effects::new(effects) {
         let effect = effect
             .map_err(|error| PastError::Unreadable(format!("revision {revision}: {error}")))?;
+        let is_undoable = marked.see(&effect);
+        let touch = |db, key, what| Touch { db, key, what, effect, is_undoable };
         let what = match effect {
             Effect::Database(other) => {
                 db = other;
@@ -95,29 +99,28 @@ pub(crate) fn read_effects<'r>(
             Effect::StrSet { .. } | Effect::Put { .. } => What::Set,
             Effect::Deadline(_) => What::Deadline,
             Effect::Flush { db } => {
-                visit(Touch { db, key: None, what: What::Flushed, effect })?;
+                visit(touch(db, None, What::Flushed))?;
                 continue;
             }
             Effect::Return { db, .. } => {
-                visit(Touch { db, key: None, what: What::Returned, effect })?;
+                visit(touch(db, None, What::Returned))?;
                 continue;
             }
             Effect::Swap { a, b } => {
                 for db in [a, b] {
-                    visit(Touch { db, key: None, what: What::Swapped, effect })?;
+                    visit(touch(db, None, What::Swapped))?;
                 }
                 continue;
             }
             Effect::Rename { db: to_db, key: to, .. } => {
-                visit(Touch { db, key, what: What::MovedAway, effect })?;
-                let to = Touch { db: to_db, key: Some(to), what: What::MovedHere, effect };
-                visit(to)?;
+                visit(touch(db, key, What::MovedAway))?;
+                visit(touch(to_db, Some(to), What::MovedHere))?;
                 continue;
             }
             effect if !effect.is_on_key() => continue,
             _ => What::Part(effect),
         };
-        visit(Touch { db, key, what, effect })?;
+        visit(touch(db, key, what))?;
     }
     Ok(who)
 }

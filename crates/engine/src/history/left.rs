@@ -113,9 +113,7 @@ fn is_possible(job: &Job<'_>, deletions: &[Deletion]) -> bool {
     job.to.branch == BranchId::MAIN
         && !job.is_dry
         && engine.live().event_classes & (class::KEYSPACE | class::KEYEVENT) == 0
-        && deletions
-            .iter()
-            .all(|deletion| deletion.left.len() == deletion.dbs.len() && !deletion.is_late)
+        && deletions.iter().all(|it| it.left.len() == it.dbs.len() && !it.has_named && !it.is_late)
         && deletions.iter().flat_map(|deletion| &deletion.dbs).all(|&db| dbs.insert(db))
         && !engine.purges().iter().any(|(_, purge)| purge.at > oldest)
 }

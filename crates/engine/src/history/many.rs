@@ -21,7 +21,8 @@ use keyspace::{Buffers, Comparison, Keyspace, Restoration, SHARDS, Stored, Txn};
 use super::revert::{Counts, Job, Target};
 use super::{Span, events};
 use crate::branch::LiveBranch;
-use crate::travel::{Unchanged, view_options};
+use crate::engine::Engine;
+use crate::travel::{Moment, Unchanged, view_options};
 use crate::whatif::Version;
 
 /// Keys up to which each is read by itself rather than from the whole state.
@@ -47,11 +48,17 @@ const THREADS_MAX: usize = 4;
 /// Keys from which on it is worth while to begin threads.
 const MANY_KEYS: usize = 10_000;
 
+/// A key and its database.
+pub(super) type Place = (DbIndex, Vec<u8>);
+
 /// Names of keys, by database.
 type Names = BTreeMap<DbIndex, HashSet<Vec<u8>>>;
 
 /// Brings a restoration up to now, and answers the revision that is now.
 type Look<'l> = dyn FnMut(&mut Restoration) -> Result<Revision> + 'l;
+
+/// Hears what a key was.
+type Tell<'t> = dyn FnMut(DbIndex, &[u8], Option<Stored>) -> Result + 't;
 
 impl Job<'_> {
     pub(super) fn revert_many(&self, target: &Target) -> Result<(Option<Revision>, Counts)> {
@@ -182,7 +189,7 @@ impl Job<'_> {
         &self,
         target: &Target,
         restoration: &mut Restoration,
-        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        skipped: &mut BTreeSet<Place>,
         upto: &mut Revision,
     ) -> Result {
         let engine = self.engine;
@@ -234,52 +241,68 @@ impl Job<'_> {
     /// Adds what keys were.
     fn add_values(
         &self,
-        mut places: Vec<(DbIndex, Vec<u8>)>,
+        places: Vec<Place>,
         restoration: &mut Restoration,
-        skipped: &mut BTreeSet<(DbIndex, Vec<u8>)>,
+        skipped: &mut BTreeSet<Place>,
     ) -> Result {
         let engine = self.engine;
-        let is_many = places.len() > NAMED_KEYS_MAX;
-        let state = is_many.then(|| self.state_of(&mut places)).transpose()?;
-        let (mut bytes, max) = (restoration.wanted().memory_bytes(), engine.revision_bytes_max());
+        let mut readable = Vec::with_capacity(places.len());
         for (db, key) in places {
             if self.to.revision < engine.kept_from(self.to.branch, db, &key)? {
                 skipped.insert((db, key));
-                continue;
+            } else {
+                readable.push((db, key));
             }
-            let then = match &state {
-                Some(state) => state
-                    .take(db, &key)?
-                    .filter(|stored| stored.deadline.is_none_or(|at| at > self.to.time_ms)),
-                None => engine.value_at(self.to, db, &key)?.map(|(value, deadline)| Stored {
-                    value,
-                    deadline,
-                    revision: Revision::ZERO,
-                }),
-            };
-            bytes += then.as_ref().map_or(0, |stored| stored.value.memory_bytes());
-            bytes += key.len();
+        }
+        let (mut bytes, max) = (restoration.wanted().memory_bytes(), engine.revision_bytes_max());
+        each_value(engine, self.to, readable, &mut |db, key, then| {
+            bytes += then.as_ref().map_or(0, |stored| stored.value.memory_bytes()) + key.len();
             check_bytes(bytes, max, "revert by smaller prefixes")?;
-            restoration.want(db, &key, then);
-        }
-        Ok(())
+            restoration.want(db, key, then);
+            Ok(())
+        })
     }
+}
 
-    /// The state that has what these keys were. They are put in the order in
-    /// which it has them.
-    fn state_of(&self, places: &mut Vec<(DbIndex, Vec<u8>)>) -> Result<Keyspace> {
-        let names: HashSet<Vec<u8>> = places.iter().map(|(_, key)| key.clone()).collect();
-        let state = self.engine.state_of_at(self.to, &names)?;
-        places.retain(|(db, _)| *db < state.databases());
-        places.sort_by_cached_key(|(db, key)| (*db, state.hash_of(key)));
-        for of_db in places.chunk_by(|a, b| a.0 == b.0) {
-            let db = of_db[0].0;
-            if state.unloaded_of(db) <= of_db.len() as u64 * READ_ALL_SHARE {
-                each_shard(&|shard| Ok(state.load_shard(db, shard)?))?;
-            }
-        }
-        Ok(state)
+/// Tells what each of some keys was, whatever the rules on the past say.
+pub(super) fn each_value(
+    engine: &Engine,
+    at: Moment,
+    mut places: Vec<Place>,
+    tell: &mut Tell<'_>,
+) -> Result {
+    let is_many = places.len() > NAMED_KEYS_MAX;
+    let state = is_many.then(|| state_of(engine, at, &mut places)).transpose()?;
+    for (db, key) in places {
+        let then = match &state {
+            Some(state) => state
+                .take(db, &key)?
+                .filter(|stored| stored.deadline.is_none_or(|due| due > at.time_ms)),
+            None => engine.value_at(at, db, &key)?.map(|(value, deadline)| Stored {
+                value,
+                deadline,
+                revision: Revision::ZERO,
+            }),
+        };
+        tell(db, &key, then)?;
     }
+    Ok(())
+}
+
+/// The state that has what these keys were. They are put in the order in which
+/// it has them.
+fn state_of(engine: &Engine, at: Moment, places: &mut Vec<Place>) -> Result<Keyspace> {
+    let names: HashSet<Vec<u8>> = places.iter().map(|(_, key)| key.clone()).collect();
+    let state = engine.state_of_at(at, &names)?;
+    places.retain(|(db, _)| *db < state.databases());
+    places.sort_by_cached_key(|(db, key)| (*db, state.hash_of(key)));
+    for of_db in places.chunk_by(|a, b| a.0 == b.0) {
+        let db = of_db[0].0;
+        if state.unloaded_of(db) <= of_db.len() as u64 * READ_ALL_SHARE {
+            each_shard(&|shard| Ok(state.load_shard(db, shard)?))?;
+        }
+    }
+    Ok(state)
 }
 
 /// Does something for each shard, on as many threads as the machine has, up to a

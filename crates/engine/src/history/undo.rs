@@ -14,7 +14,7 @@ use command::{Args, Error, Result};
 use keyspace::{Keyspace, Restoration, ValueRef};
 
 use super::events::{self, What};
-use super::many::{check_bytes, each_shard};
+use super::many::{Place, check_bytes, each_shard, each_value};
 use super::revert::{Author, Counts, Job};
 use super::undoable::{Deletion, Undoables};
 use super::{Span, count, left, number};
@@ -182,7 +182,7 @@ fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deleti
 enum Since {
     /// There is but one.
     Only(Revision),
-    ByKey(BTreeMap<(DbIndex, Vec<u8>), Revision>),
+    ByKey(BTreeMap<Place, Revision>),
 }
 
 impl Since {
@@ -222,21 +222,41 @@ fn collect(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Keyspace, Since)> {
     let mut since = BTreeMap::new();
     for deletion in deletions {
         let state = state_before(job, deletion)?;
-        for &db in &deletion.dbs {
+        for db in 0..state.databases() {
             job.engine.each_key(&state, db, &mut |key| {
                 since.entry((db, key.to_vec())).or_insert(deletion.revision);
             })?;
         }
         wanted.absorb(&state);
-        check_size(&wanted, deletion, job.engine.revision_bytes_max())?;
+        check_size(wanted.memory_bytes(), deletion, job.engine.revision_bytes_max())?;
     }
     Ok((wanted, Since::ByKey(since)))
 }
 
-/// The databases that a deletion emptied, as they were.
+/// What a deletion took away, as it was before its transaction.
 fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
-    let before = Revision(deletion.revision.0 - 1);
-    let state = job.engine.state_at(Moment { revision: before, ..job.to })?;
+    let before = Moment { revision: Revision(deletion.revision.0 - 1), ..job.to };
+    let state = match deletion.dbs.is_empty() {
+        true => job.branch()?.keyspace.empty_like(),
+        false => emptied_by(job, deletion, before)?,
+    };
+    if deletion.has_named {
+        let (mut bytes, max) = (state.memory_bytes(), job.engine.revision_bytes_max());
+        let named = named_by(job, deletion)?;
+        each_value(job.engine, before, named, &mut |db, key, then| {
+            let Some(stored) = then else { return Ok(()) };
+            bytes += key.len() + stored.value.memory_bytes();
+            check_size(bytes, deletion, max)?;
+            state.give(db, key, stored);
+            Ok(())
+        })?;
+    }
+    Ok(state)
+}
+
+/// The databases that a deletion emptied, as they were.
+fn emptied_by(job: &Job<'_>, deletion: &Deletion, before: Moment) -> Result<Keyspace> {
+    let state = job.engine.state_at(before)?;
     let max = job.engine.revision_bytes_max();
     for db in 0..state.databases() {
         if !deletion.dbs.contains(&db) {
@@ -245,16 +265,32 @@ fn state_before(job: &Job<'_>, deletion: &Deletion) -> Result<Keyspace> {
         }
         each_shard(&|shard| {
             state.load_shard(db, shard)?;
-            check_size(&state, deletion, max)
+            check_size(state.memory_bytes(), deletion, max)
         })?;
     }
     Ok(state)
 }
 
-fn check_size(state: &Keyspace, deletion: &Deletion, max: usize) -> Result {
+/// The keys that a deletion took away by their names; one may come again.
+fn named_by(job: &Job<'_>, deletion: &Deletion) -> Result<Vec<Place>> {
+    let after = Revision(deletion.revision.0 - 1);
+    let span = Span { branch: job.to.branch, after, upto: deletion.revision };
+    let mut named = Vec::new();
+    span.visit(job.engine, |record| {
+        events::read(&record, &mut |touch| {
+            let key = touch.key.filter(|_| touch.is_undoable);
+            named.extend(key.map(|key| (touch.db, key.to_vec())));
+            Ok(())
+        })?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(named)
+}
+
+fn check_size(bytes: usize, deletion: &Deletion, max: usize) -> Result {
     let before = Revision(deletion.revision.0 - 1);
     let what_to_do = format!("REVERT PREFIX <p> TO r:{before} brings them back in parts");
-    check_bytes(state.memory_bytes(), max, &what_to_do)
+    check_bytes(bytes, max, &what_to_do)
 }
 
 /// Keys that were changed after they were taken away, from `upto` to now,
@@ -265,7 +301,7 @@ fn look_on(
     since: &Since,
     restoration: &Restoration,
     upto: &mut Revision,
-) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
+) -> Result<BTreeSet<Place>> {
     let newest = job.engine.replicator.newest();
     let mut changed = BTreeSet::new();
     let span = Span { branch: job.to.branch, after: *upto, upto: newest };
@@ -279,6 +315,10 @@ fn look_on(
                 return Ok(());
             }
             if to_come.contains(&touch.db) {
+                return Ok(());
+            }
+            if let Some(key) = touch.key.filter(|_| touch.is_undoable && is_own.is_some()) {
+                changed.remove(&(touch.db, key.to_vec()));
                 return Ok(());
             }
             let mut add = |key: &[u8]| {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use base::{DbIndex, Revision, SpaceId};
 use keyspace::Branch;
-use keyspace::effect::{Effect, Effects};
+use keyspace::effect::{Effect, Effects, Marked};
 use log::Record;
 
-/// A transaction that took all keys of databases away, or a branch.
+/// A transaction that took all keys of databases away, keys by their names, or a
+/// branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deletion {
     pub(super) revision: Revision,
@@ -17,8 +18,10 @@ pub(super) struct Deletion {
     pub(super) keys: u64,
     pub(super) bytes: u64,
     pub(super) until_ms: u64,
-    /// Whose keys it took away.
+    /// The databases that it emptied.
     pub(super) dbs: Vec<DbIndex>,
+    /// Whether it took single keys away.
+    pub(super) has_named: bool,
     /// Where it left them, as far as it tells.
     pub(super) left: Vec<Left>,
     /// The branch that it deleted instead.
@@ -57,13 +60,18 @@ impl Undoables {
             bytes: 0,
             until_ms: 0,
             dbs: Vec::new(),
+            has_named: false,
             left: Vec::new(),
             branch: None,
             is_late: false,
         };
         let (mut is_marked, mut is_late) = (false, false);
-        let mut place = None;
+        let (mut place, mut marked) = (None, Marked::default());
         for effect in Effects::new(record.effects).flatten() {
+            if marked.see(&effect) {
+                (deletion.has_named, is_marked, is_late) = (true, false, true);
+                continue;
+            }
             match effect {
                 Effect::Origin { command, user, .. } => {
                     (deletion.command, deletion.user) = (command.to_vec(), user.to_vec());
@@ -90,7 +98,7 @@ impl Undoables {
                 _ => is_late = true,
             }
         }
-        let is_any = !deletion.dbs.is_empty() || deletion.branch.is_some();
+        let is_any = !deletion.dbs.is_empty() || deletion.has_named || deletion.branch.is_some();
         if is_any && !self.undone.contains(&record.revision) {
             self.found.push(deletion);
         }

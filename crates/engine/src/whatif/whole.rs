@@ -1,15 +1,16 @@
 //! FLUSHALL, FLUSHDB and SWAPDB: they are answered from counters, and list
-//! some keys for all.
+//! some keys for all. REMOVE: of the keys that it finds some are looked at.
 
 use base::{DbIndex, Frame, Revision};
 use command::flags::WRITE;
+use command::remove::Removal;
 use command::{Result, Run};
 use keyspace::effect::Effect;
-use keyspace::{Buffers, Keyspace, Scope, Txn, TxnOptions, ValueRef};
+use keyspace::{Buffers, Keyspace, Scope, Txn, TxnOptions, ValueRef, class};
 
 use super::numbers::Numbers;
 use super::report::{Asked, Report};
-use super::simulate::settle;
+use super::simulate::{settle, with_events};
 use super::{Step, frame_of, sink};
 use crate::call::Call;
 use crate::execute::Outcome;
@@ -70,6 +71,55 @@ pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Res
     }
     report.write(&own, call.reply);
     Ok(Outcome::Done)
+}
+
+/// REMOVE: nothing is copied, and only keys that are listed with their values are
+/// brought into memory.
+pub(super) fn remove(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
+    let engine = call.engine.clone();
+    let (branch, db) = (engine.branch_of(call.session), call.session.db);
+    let options = with_events(call.live, view_options(call.live, call.now_ms));
+    let mut buffers = Buffers::default();
+    let mut txn = Txn::begin(&branch.keyspace, &Scope::All, &Unchanged, &mut buffers, options);
+    txn.keep_due();
+    txn.select(db);
+    let mut report = Report::about(asked, db, engine.replicator.newest());
+    let removal = Removal::read(&step.argv);
+    let chosen = removal.and_then(|removal| {
+        let chosen = removal.choose(&mut txn, &call.live.data)?;
+        Ok((chosen, removal.is_dry))
+    });
+    let own = match chosen {
+        Err(error) => Frame::Error(error.text().to_owned()),
+        Ok((chosen, is_dry)) => {
+            let count = Frame::Integer(i64::try_from(chosen.len()).unwrap_or(i64::MAX));
+            if !is_dry {
+                report.total = chosen.len() as u64;
+                report.bytes_before = txn.bytes_of(&chosen);
+                let listed = chosen.names().take(report.room());
+                for key in listed.collect::<Vec<_>>() {
+                    let values = match asked.values {
+                        true => Some([value_of(&mut txn, key)?, Frame::Null]),
+                        false => None,
+                    };
+                    report.list(db, key, "removed", values);
+                }
+                chosen.names().for_each(|key| txn.notify(class::GENERIC, "del", key));
+            }
+            count
+        }
+    };
+    let finished = txn.finish();
+    report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
+    settle(call, &finished, report.revision);
+    report.write(&own, call.reply);
+    Ok(Outcome::Done)
+}
+
+fn value_of(txn: &mut Txn<'_>, key: &[u8]) -> Result<Frame> {
+    txn.load(key);
+    txn.check_backing()?;
+    Ok(txn.look(key).map_or(Frame::Null, whole))
 }
 
 /// Runs the command on an empty keyspace: its reply, and the databases it is

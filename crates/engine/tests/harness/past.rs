@@ -227,7 +227,13 @@ impl Past for MemoryPast {
         self.check(after)?;
         self.check(upto)?;
         let is_wide = |effect: Effect<'_>| {
-            matches!(effect, Effect::Flush { .. } | Effect::Swap { .. } | Effect::Undone { .. })
+            matches!(
+                effect,
+                Effect::Flush { .. }
+                    | Effect::Swap { .. }
+                    | Effect::Undoable { .. }
+                    | Effect::Undone { .. }
+            )
         };
         self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
             let mut effects = Effects::new(record.effects).map(|effect| effect.expect("ours"));

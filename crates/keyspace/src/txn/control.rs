@@ -60,8 +60,9 @@ impl Txn<'_> {
         }
     }
 
-    /// What it flushes by [`Txn::flush_undoably`] can be taken back until then
-    /// (milliseconds since 1970). Of what has `left_from` keys or more the record
+    /// What it flushes by [`Txn::flush_undoably`], or removes by
+    /// [`Txn::remove_chosen`], can be taken back until then (milliseconds since
+    /// 1970). Of a flush of what has `left_from` keys or more the record
     /// tells where they stay, so that they can [stand there
     /// again](Txn::stand_again).
     pub fn keep_flushed(&mut self, until_ms: u64, left_from: u64) {

@@ -79,7 +79,7 @@ impl<'r> Transaction<'r> {
         // Where each is, once there are more than a few.
         let mut places: BTreeMap<(DbIndex, Option<&'r [u8]>), usize> = BTreeMap::new();
         let who = events::read(record, &mut |touch: Touch<'r>| {
-            let Touch { db, key, what, effect } = touch;
+            let Touch { db, key, what, effect, .. } = touch;
             if key.is_none() {
                 // Whatever was told of its keys so far may not be so any more.
                 let of_it = changes.iter_mut().filter(|change| change.db == db);
