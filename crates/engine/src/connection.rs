@@ -67,12 +67,6 @@ fn select(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn select_on_branch(call: &mut Call<'_, '_>, number: i64) -> Result<u16> {
     let is_it = |mapped: &&MappedBranch| i64::from(mapped.number) == number;
     let mapped = call.live.select_branches.iter().find(is_it).ok_or(Error::DB_OUT_OF_RANGE)?;
-    if call.open.is_some() {
-        return Err(Error::new(format!(
-            "ERR SELECT {number} is on the branch '{}', and a transaction is on one branch",
-            mapped.branch
-        )));
-    }
     if mapped.db >= call.engine.databases() {
         return Err(Error::DB_OUT_OF_RANGE);
     }
@@ -138,8 +132,7 @@ fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result
         return Err(Error::new("WRONGPASS invalid username-password pair or user is disabled."));
     }
     if let Some(name) = branch {
-        let branch = call.engine.branch_named(name)?;
-        call.engine.take_seat(call.session, &branch);
+        use_branch(call, name)?;
     }
     call.session.authenticated = true;
     "default".clone_into(&mut call.session.user);

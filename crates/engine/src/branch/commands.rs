@@ -196,18 +196,17 @@ pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     if branch.id == call.session.branch() {
         return Ok(());
     }
-    if !call.session.watched.is_empty() {
-        return Err(Error::new(
-            "ERR keys of this branch are watched; EXEC, or UNWATCH, before BRANCH USE",
-        ));
-    }
-    if call.session.tracking.watch.is_some() {
-        return Err(Error::new(
-            "ERR this connection tracks keys of its branch FROM a revision; CLIENT TRACKING OFF before BRANCH USE",
-        ));
-    }
-    call.engine.take_seat(call.session, &branch);
-    Ok(())
+    let why_not = if call.open.is_some() {
+        "a transaction is on one branch; EXEC"
+    } else if !call.session.watched.is_empty() {
+        "keys of this branch are watched; EXEC, or UNWATCH,"
+    } else if call.session.tracking.watch.is_some() {
+        "this connection tracks keys of its branch FROM a revision; CLIENT TRACKING OFF"
+    } else {
+        call.engine.take_seat(call.session, &branch);
+        return Ok(());
+    };
+    Err(Error::new(format!("ERR {why_not} before you go to the branch '{}'", text(name))))
 }
 
 fn move_to(call: &mut Call<'_, '_>) -> Result<Outcome> {
