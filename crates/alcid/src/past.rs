@@ -205,6 +205,16 @@ impl engine::Past for Past {
         self.past.wide(after, upto, visit).map_err(told)
     }
 
+    fn taken_back(
+        &self,
+        after: Revision,
+        upto: Revision,
+        is_known: &dyn Fn(Revision) -> bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.past.taken_back(after, upto, is_known, visit).map_err(told)
+    }
+
     fn check_erasable(&self, branch: BranchId, db: DbIndex) -> Result<(), PastError> {
         self.past.check_erasable(branch, db).map_err(told)
     }

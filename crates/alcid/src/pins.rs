@@ -1,23 +1,19 @@
 //! Who keeps the past from going, besides the settings.
 
-use std::ops::ControlFlow;
-
 use base::Revision;
-use engine::{Engine, Undoables};
+use engine::Engine;
 use keyspace::Keep;
 
 /// Who needs the past, and the revision above which they need all of it.
 pub fn pins(engine: &Engine, past: &archive::Past) -> Vec<(String, Revision)> {
     let now_ms = engine.clock.now_ms();
     let mut pins = Vec::new();
-    let mut undoables = Undoables::default();
-    let seen = past.noted_wide(past.oldest(), past.noted(), &mut |record| {
-        undoables.see(&record);
-        ControlFlow::Continue(())
+    let oldest = past.oldest();
+    let needed = engine.undo_marks.oldest_needed(now_ms, oldest, |is_known, visit| {
+        past.noted_taken_back(oldest, past.noted(), is_known, visit)
     });
-    match seen {
-        Ok(()) => {
-            let needed = undoables.oldest_needed(now_ms);
+    match needed {
+        Ok(needed) => {
             pins.extend(needed.map(|from| ("undo".to_owned(), from.max(past.oldest()))));
         }
         // Then nobody knows, and nothing goes.

@@ -35,7 +35,7 @@ use log::{Hold, Log, Place, RealVfs, Record};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::{History, TAKEN_BACK};
+use crate::history::{DATABASE_WIDE, History, TAKEN_BACK};
 use batches::Batches;
 use blocks::Blocks;
 use cache::{Cache, Wanted};
@@ -456,8 +456,7 @@ impl Past {
     }
 
     /// Visits the transactions after `after`, up to `upto`, that changed
-    /// databases as a whole, took such a change back, or can be taken back
-    /// themselves, newest first.
+    /// databases as a whole, newest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].
@@ -468,18 +467,43 @@ impl Past {
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let upto = self.begin_visits(after, upto)?;
-        self.noted_wide(after, upto, visit)
+        let source = &self.source;
+        let _layout = source.layout.read();
+        for hit in source.history.records(DATABASE_WIDE, after, upto) {
+            if source.record(hit?, &mut |record| visit(*record))?.is_break() {
+                break;
+            }
+        }
+        source.keeps(after)
     }
 
-    /// As [`Past::wide`], of the transactions that are noted, without waiting
-    /// for others.
+    /// Visits the transactions after `after`, up to `upto`, that can be taken back
+    /// or took others back, newest first, and maybe others; those that `is_known`
+    /// are not read.
     ///
     /// # Errors
-    /// As [`Past::wide`].
-    pub fn noted_wide(
+    /// As [`Past::of_key`].
+    pub fn taken_back(
         &self,
         after: Revision,
         upto: Revision,
+        is_known: &dyn Fn(Revision) -> bool,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PastError> {
+        let upto = self.begin_visits(after, upto)?;
+        self.noted_taken_back(after, upto, is_known, visit)
+    }
+
+    /// As [`Past::taken_back`], of the transactions that are noted, without
+    /// waiting for others.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    pub fn noted_taken_back(
+        &self,
+        after: Revision,
+        upto: Revision,
+        is_known: &dyn Fn(Revision) -> bool,
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<(), PastError> {
         let source = &self.source;
@@ -487,7 +511,10 @@ impl Past {
         let _layout = source.layout.read();
         // Older indexes have all of them as changes of databases.
         for hit in source.with_wide(TAKEN_BACK, after, upto) {
-            if source.record(hit?, &mut |record| visit(*record))?.is_break() {
+            let hit = hit?;
+            if !is_known(hit.revision)
+                && source.record(hit, &mut |record| visit(*record))?.is_break()
+            {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
-use crate::history::{Feeds, WritersHeld};
+use crate::history::{Feeds, UndoMarks, WritersHeld};
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -83,6 +83,8 @@ pub struct Engine {
     pub(crate) tier: Tier,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
+    /// What can be taken back.
+    pub undo_marks: UndoMarks,
     pub(crate) scratches: Scratches,
 }
 
@@ -252,6 +254,7 @@ impl Engine {
             tier: Tier::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
+            undo_marks: UndoMarks::default(),
             scratches: Scratches::default(),
         }
     }

@@ -31,7 +31,7 @@ pub use feed::Changes;
 pub(crate) use feed::{Feeds, open_tracking};
 pub(crate) use of_key::whole;
 pub(crate) use revert::WritersHeld;
-pub use undoable::Undoables;
+pub use undoable::UndoMarks;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[

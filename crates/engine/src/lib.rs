@@ -59,7 +59,7 @@ pub use checkpoint::{Archive, BackedUp, Checkpointed};
 pub use client::{Activity, Client, Clients, Identity as ClientIdentity};
 pub use engine::{Engine, Hooks, Identity, Live, ReloadHook, encoding_limits};
 pub use execute::Outcome;
-pub use history::{Changes, Undoables};
+pub use history::{Changes, UndoMarks};
 pub use keyspace::WARM_KEYS_MAX;
 pub use outbox::{Outbox, Pushed};
 pub use past::{Past, PastError, Visit};

@@ -194,13 +194,26 @@ pub trait Past: Send + Sync {
     }
 
     /// Visits the transactions after `after`, up to `upto`, that changed
-    /// databases as a whole, took such a change back, or can be taken back
-    /// themselves, newest first.
+    /// databases as a whole, newest first.
     ///
     /// # Errors
     /// As [`Past::of_key`].
     fn wide(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>)
     -> Result<(), PastError>;
+
+    /// Visits the transactions after `after`, up to `upto`, that can be taken back
+    /// or took others back, newest first, and maybe others; those that `is_known`
+    /// are not read.
+    ///
+    /// # Errors
+    /// As [`Past::of_key`].
+    fn taken_back(
+        &self,
+        after: Revision,
+        upto: Revision,
+        is_known: &dyn Fn(Revision) -> bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError>;
 
     /// Fails when [`Past::purge`] could not erase what keys of a branch's database
     /// were.

@@ -57,6 +57,7 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             .needs_past()?
             .purge(branch, &Purge { db, key, is_prefix, at })
             .map_err(|error| unfinished(at, &error.to_string()))?;
+        engine.undo_marks.forget();
         reply.frame(&number(erased));
         Ok(Aside { depends_on: at, written: Some(at) })
     })

@@ -16,7 +16,7 @@ use keyspace::{Keyspace, Restoration, ValueRef};
 use super::events::{self, What};
 use super::many::{Place, check_bytes, each_shard, each_value};
 use super::revert::{Author, Counts, Job};
-use super::undoable::{Deletion, Undoables};
+use super::undoable::Deletion;
 use super::{Span, count, left, number};
 use crate::aside::{self, Aside};
 use crate::branch::Asker;
@@ -161,17 +161,14 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
 /// Deletions of a branch that can be taken back, newest first.
 fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deletion>> {
     let past = engine.needs_past()?;
-    let mut undoables = Undoables::default();
-    past.wide(past.oldest(), engine.replicator.committed(), &mut |record| {
-        if record.header.branch == branch {
-            undoables.see(&record);
-        }
-        ControlFlow::Continue(())
+    let (oldest, newest) = (past.oldest(), engine.replicator.committed());
+    let mut deletions = engine.undo_marks.undoable(now_ms, oldest, |is_known, visit| {
+        past.taken_back(oldest, newest, is_known, visit)
     })?;
-    let mut deletions = undoables.at(now_ms);
     let known = engine.branches.known.read();
     deletions.retain(|deletion| {
-        deletion.revision > past.oldest()
+        deletion.on == branch
+            && deletion.revision > past.oldest()
             && deletion.branch.as_ref().is_none_or(|row| known.is_deleted(row.id))
     });
     Ok(deletions)

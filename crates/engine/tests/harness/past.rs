@@ -79,6 +79,24 @@ impl MemoryPast {
             }
         }
     }
+
+    /// Visits those with such an effect, newest first.
+    fn visit_with(
+        &self,
+        is_it: &dyn Fn(&Effect<'_>) -> bool,
+        after: Revision,
+        upto: Revision,
+        visit: &mut Visit<'_>,
+    ) {
+        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
+            let mut effects = Effects::new(record.effects).map(|effect| effect.expect("ours"));
+            if effects.any(|effect| is_it(&effect)) {
+                visit(record)
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+    }
 }
 
 fn touches(record: &Record<'_>, db: DbIndex, key: &[u8]) -> bool {
@@ -226,18 +244,26 @@ impl Past for MemoryPast {
     ) -> Result<(), PastError> {
         self.check(after)?;
         self.check(upto)?;
-        let is_wide = |effect: Effect<'_>| {
-            matches!(
-                effect,
-                Effect::Flush { .. }
-                    | Effect::Swap { .. }
-                    | Effect::Undoable { .. }
-                    | Effect::Undone { .. }
-            )
-        };
-        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
-            let mut effects = Effects::new(record.effects).map(|effect| effect.expect("ours"));
-            if effects.any(is_wide) { visit(record) } else { ControlFlow::Continue(()) }
+        let is_wide =
+            |effect: &Effect<'_>| matches!(effect, Effect::Flush { .. } | Effect::Swap { .. });
+        self.visit_with(&is_wide, after, upto, visit);
+        Ok(())
+    }
+
+    fn taken_back(
+        &self,
+        after: Revision,
+        upto: Revision,
+        is_known: &dyn Fn(Revision) -> bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), PastError> {
+        self.check(after)?;
+        self.check(upto)?;
+        let is_mark =
+            |effect: &Effect<'_>| matches!(effect, Effect::Undoable { .. } | Effect::Undone { .. });
+        self.visit_with(&is_mark, after, upto, &mut |record| match is_known(record.revision) {
+            true => ControlFlow::Continue(()),
+            false => visit(record),
         });
         Ok(())
     }
