@@ -155,7 +155,9 @@ impl UndoMarks {
         Ok(deletions.filter(|it| it.until_ms > now_ms && !undone.contains(&it.revision)).collect())
     }
 
-    /// The state that the oldest of them needs. See [`UndoMarks::undoable`].
+    /// The state that the oldest mass deletion needs which can be taken back now.
+    /// `visit` is to show every record after `oldest` that may say something,
+    /// newest first, but for those that are known.
     ///
     /// # Errors
     /// Those of `visit`.
