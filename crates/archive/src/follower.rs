@@ -23,8 +23,9 @@ use crate::waiting::OnlyKey;
 const LOOK_AGAIN_MS: u64 = 1000;
 
 /// Of the memory for changes, one part in so many is for records that wait to
-/// be applied together.
-const WAITING_SHARE: usize = 4;
+/// be applied together. More than the processor's cache takes costs more to write
+/// and read again than it saves.
+const WAITING_SHARE: usize = 32;
 
 /// How often [`FollowerOptions::turn`] is called.
 const TURN_MS: u64 = 5000;
