@@ -9,13 +9,13 @@ use smallvec::SmallVec;
 pub struct DataLimits {
     /// `proto-max-bulk-len`: the longest string, in bytes.
     pub string_bytes_max: usize,
-    /// The longest record of the removal of keys that no command names, in bytes.
-    pub removal_bytes_max: usize,
+    /// Bytes that one revision may bring back, merge, or take to tell what goes.
+    pub revision_bytes_max: usize,
 }
 
 impl Default for DataLimits {
     fn default() -> DataLimits {
-        DataLimits { string_bytes_max: 512 << 20, removal_bytes_max: 1 << 30 }
+        DataLimits { string_bytes_max: 512 << 20, revision_bytes_max: 1 << 30 }
     }
 }
 

@@ -68,7 +68,7 @@ impl<'a> Removal<'a> {
     /// # Errors
     /// When the backing cannot be read, or they are too many for one record.
     pub fn choose(&self, txn: &mut Txn<'_>, limits: &DataLimits) -> Result<Chosen> {
-        let max = limits.removal_bytes_max;
+        let max = limits.revision_bytes_max;
         let chosen = txn.choose(
             &|key| match self.names {
                 Names::Prefix(prefix) => key.starts_with(prefix),
@@ -78,7 +78,7 @@ impl<'a> Removal<'a> {
         )?;
         chosen.ok_or_else(|| {
             Error::new(format!(
-                "ERR the record of so many keys would exceed {max} bytes, the most that one removal takes; remove \
+                "ERR the record of so many keys would exceed {max} bytes, the most that one revision takes; remove \
                  them by longer prefixes"
             ))
         })

@@ -20,14 +20,14 @@ fn an_event_comes_for_each_key() {
 fn more_than_a_record_takes_is_refused_and_stays() {
     let mut harness = Harness::new();
     // Names of 10 bytes, with 16 more for each.
-    harness.data = DataLimits { removal_bytes_max: 3 * 26, ..DataLimits::default() };
+    harness.data = DataLimits { revision_bytes_max: 3 * 26, ..DataLimits::default() };
     for n in 0..4 {
         harness.line(&format!("SET key:00000{n} v"));
     }
     for line in ["REMOVE PREFIX key:", "REMOVE MATCH *", "REMOVE PREFIX k DRYRUN"] {
         assert_eq!(
             text(&harness.line(line)),
-            "!ERR the record of so many keys would exceed 78 bytes, the most that one removal takes; remove \
+            "!ERR the record of so many keys would exceed 78 bytes, the most that one revision takes; remove \
              them by longer prefixes"
         );
     }

@@ -16,7 +16,7 @@ use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
 use crate::gauges::Gauges;
-use crate::history::{Feeds, UndoMarks, WritersHeld};
+use crate::history::{Feeds, UndoMarks, WritersHeld, revision_bytes_max};
 use crate::past::Past;
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
@@ -26,6 +26,7 @@ use crate::revisions::RevisionWaits;
 use crate::scratches::Scratches;
 use crate::server::backups::Backups;
 use crate::server::latency::Latency;
+use crate::server::process::machine_bytes;
 use crate::server::save::Saves;
 use crate::server::slowlog::SlowLog;
 use crate::session::Session;
@@ -174,7 +175,7 @@ impl Live {
             encoding: encoding_limits(settings),
             data: DataLimits {
                 string_bytes_max: saturating(settings.bulk_length_max),
-                ..DataLimits::default()
+                revision_bytes_max: revision_bytes_max(machine_bytes(), settings.max_memory),
             },
             event_classes: crate::notify::parse_classes(&settings.notify_keyspace_events)
                 .expect("the settings table checks the letters"),

@@ -30,7 +30,7 @@ use crate::past::PastError;
 pub use feed::Changes;
 pub(crate) use feed::{Feeds, open_tracking};
 pub(crate) use of_key::whole;
-pub(crate) use revert::WritersHeld;
+pub(crate) use revert::{WritersHeld, revision_bytes_max};
 pub use undoable::UndoMarks;
 
 /// The handlers, a slice per file.

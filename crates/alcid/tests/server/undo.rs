@@ -17,6 +17,30 @@ pub fn ok(wire: &mut Wire, words: &[&str]) {
     assert!(!matches!(answer, Frame::Error(_)), "{words:?}: {answer:?}");
 }
 
+pub fn number(wire: &mut Wire, words: &[&str]) -> i64 {
+    match wire.call(words) {
+        Frame::Integer(number) => number,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+pub fn digest(wire: &mut Wire) -> String {
+    wire.text(&["DEBUG", "DIGEST"])
+}
+
+/// Stops a server the hard way, or lets it write its archive.
+pub fn pass(server: &mut Server, wire: &mut Wire, how: &str) {
+    match how {
+        "SAVE" => ok(wire, &["SAVE"]),
+        "kill" => {
+            server.kill();
+            server.restart();
+            *wire = Wire::connect(server.addr());
+        }
+        _ => {}
+    }
+}
+
 /// Keys of every type, some with a deadline, in two databases.
 pub fn fill(wire: &mut Wire, round: usize) {
     let mut sent = 0;
@@ -62,30 +86,24 @@ fn undo_brings_back_the_same_state_wherever_it_stands() {
             ok(&mut wire, &["HDEL", &format!("large:{round}"), "7"]);
             ok(&mut wire, &["DEL", "long:5"]);
         }
-        let digest = wire.text(&["DEBUG", "DIGEST"]);
+        let state = digest(&mut wire);
         ok(&mut wire, &["FLUSHALL"]);
         assert_eq!(wire.call(&["DBSIZE"]), Frame::Integer(0));
         ok(&mut wire, &["SET", "new", "stays"]);
-        if after == "kill" {
-            server.kill();
-            server.restart();
-            wire = Wire::connect(server.addr());
-        } else if !after.is_empty() {
-            ok(&mut wire, &[after]);
-        }
+        pass(&mut server, &mut wire, after);
         let Frame::Array(map) = wire.call(&["UNDO"]) else { panic!("no map") };
         let Frame::Integer(revision) = map[1] else { panic!("{map:?}") };
         assert_eq!(wire.text(&["GETDEL", "new"]), "stays");
-        assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest, "round {round}");
+        assert_eq!(digest(&mut wire), state, "round {round}");
         let at = format!("r:{revision}");
         assert_eq!(wire.call(&["AT", &at, "EXISTS", "new", "zset"]), Frame::Integer(2));
         server.kill();
         server.restart();
         wire = Wire::connect(server.addr());
-        assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest, "round {round}, after a start");
+        assert_eq!(digest(&mut wire), state, "round {round}, after a start");
     }
     // Back to the middle of it, and forth.
-    let digest = wire.text(&["DEBUG", "DIGEST"]);
+    let state = digest(&mut wire);
     let Frame::Integer(keys) = wire.call(&["DBSIZE"]) else { panic!("no number") };
     ok(&mut wire, &["FLUSHALL", "NOUNDO"]);
     ok(&mut wire, &["SET", "long:7", "other"]);
@@ -93,7 +111,7 @@ fn undo_brings_back_the_same_state_wherever_it_stands() {
     let to = format!("r:{}", flushed - 2);
     let Frame::Array(map) = wire.call(&["REVERT", "ALL", "TO", &to]) else { panic!("no map") };
     assert!(matches!(map[3], Frame::Integer(restored) if restored > 2 * keys - 10), "{map:?}");
-    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), digest);
+    assert_eq!(digest(&mut wire), state);
 }
 
 #[test]

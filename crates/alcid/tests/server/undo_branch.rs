@@ -4,17 +4,13 @@ use base::Frame;
 use testkit::Server;
 
 use crate::ALCID;
-use crate::undo::{ALWAYS, fill, ok};
+use crate::undo::{ALWAYS, digest, fill, ok, pass};
 use crate::wire::{Wire, eventually};
 
 fn on(server: &Server, branch: &str) -> Wire {
     let mut wire = Wire::connect(server.addr());
     ok(&mut wire, &["BRANCH", "USE", branch]);
     wire
-}
-
-fn digest(wire: &mut Wire) -> String {
-    wire.text(&["DEBUG", "DIGEST"])
 }
 
 fn figure(wire: &mut Wire, section: &str, name: &str) -> u64 {
@@ -35,15 +31,6 @@ fn it_is_what_it_was_wherever_it_stands() {
             .into_iter()
             .enumerate()
     {
-        let pass = |server: &mut Server, main: &mut Wire, how: &str| match how {
-            "SAVE" => ok(main, &["SAVE"]),
-            "kill" => {
-                server.kill();
-                server.restart();
-                *main = Wire::connect(server.addr());
-            }
-            _ => {}
-        };
         let mut dev = on(&server, "dev");
         fill(&mut dev, round + 1);
         ok(&mut dev, &["DEL", "string:0:7"]);

@@ -4,7 +4,7 @@ use base::Frame;
 use testkit::Server;
 
 use crate::ALCID;
-use crate::undo::{ALWAYS, fill, ok};
+use crate::undo::{ALWAYS, digest, fill, number, ok};
 use crate::wire::{Wire, eventually};
 
 /// More than are brought back one by one.
@@ -20,17 +20,6 @@ fn fill_much(wire: &mut Wire, round: usize) {
         let words: Vec<&str> = ["MSET"].into_iter().chain(pairs).collect();
         assert_eq!(wire.text(&words), "OK");
     }
-}
-
-fn number(wire: &mut Wire, words: &[&str]) -> i64 {
-    match wire.call(words) {
-        Frame::Integer(number) => number,
-        other => panic!("{words:?}: {other:?}"),
-    }
-}
-
-fn digest(wire: &mut Wire) -> String {
-    wire.text(&["DEBUG", "DIGEST"])
 }
 
 fn flush(wire: &mut Wire) -> i64 {

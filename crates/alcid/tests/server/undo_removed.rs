@@ -5,32 +5,8 @@ use base::Frame;
 use testkit::Server;
 
 use crate::ALCID;
-use crate::undo::{ALWAYS, fill, ok};
+use crate::undo::{ALWAYS, digest, fill, number, ok, pass};
 use crate::wire::Wire;
-
-/// Stops a server the hard way, or lets it write its archive.
-fn pass(server: &mut Server, wire: &mut Wire, how: &str) {
-    match how {
-        "SAVE" => ok(wire, &["SAVE"]),
-        "kill" => {
-            server.kill();
-            server.restart();
-            *wire = Wire::connect(server.addr());
-        }
-        _ => {}
-    }
-}
-
-fn digest(wire: &mut Wire) -> String {
-    wire.text(&["DEBUG", "DIGEST"])
-}
-
-fn number(wire: &mut Wire, words: &[&str]) -> i64 {
-    match wire.call(words) {
-        Frame::Integer(number) => number,
-        other => panic!("{words:?}: {other:?}"),
-    }
-}
 
 /// The revision of an answer of UNDO.
 fn undo(wire: &mut Wire, words: &[&str]) -> i64 {

@@ -196,17 +196,21 @@ pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
     if branch.id == call.session.branch() {
         return Ok(());
     }
-    let why_not = if call.open.is_some() {
-        "a transaction is on one branch; EXEC"
-    } else if !call.session.watched.is_empty() {
-        "keys of this branch are watched; EXEC, or UNWATCH,"
-    } else if call.session.tracking.watch.is_some() {
-        "this connection tracks keys of its branch FROM a revision; CLIENT TRACKING OFF"
-    } else {
-        call.engine.take_seat(call.session, &branch);
-        return Ok(());
-    };
-    Err(Error::new(format!("ERR {why_not} before you go to the branch '{}'", text(name))))
+    let (is_open, session) = (call.open.is_some(), &mut *call.session);
+    let obstacles = [
+        (is_open, "a transaction is on one branch; EXEC"),
+        (!session.watched.is_empty(), "keys of this branch are watched; EXEC, or UNWATCH,"),
+        (
+            session.tracking.watch.is_some(),
+            "this connection tracks keys of its branch FROM a revision; CLIENT TRACKING OFF",
+        ),
+    ];
+    if let Some((_, what)) = obstacles.into_iter().find(|(is_there, _)| *is_there) {
+        let name = text(name);
+        return Err(Error::new(format!("ERR {what} before you go to the branch '{name}'")));
+    }
+    call.engine.take_seat(session, &branch);
+    Ok(())
 }
 
 fn move_to(call: &mut Call<'_, '_>) -> Result<Outcome> {

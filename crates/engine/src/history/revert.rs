@@ -23,7 +23,6 @@ use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
-use crate::server::process::machine_bytes;
 use crate::travel::Moment;
 use crate::whatif::{Asked, Report, Version};
 
@@ -94,16 +93,16 @@ impl Author {
 }
 
 impl Engine {
-    /// Bytes that one revision may bring back or merge. It is in memory as a
-    /// whole; the log takes any.
+    /// Bytes that one revision may bring back or merge.
     pub(crate) fn revision_bytes_max(&self) -> usize {
-        revision_bytes_max(machine_bytes(), self.live().max_memory)
+        self.live().data.revision_bytes_max
     }
 }
 
-/// Of a machine's memory, as far as it is known, and the setting `max_memory`,
-/// which is 0 for none.
-fn revision_bytes_max(machine: Option<u64>, max_memory: u64) -> usize {
+/// What one revision may take of a machine's memory, as far as that is known, and
+/// of the setting `max_memory`, which is 0 for none. It is in memory as a whole;
+/// the log takes any.
+pub(crate) fn revision_bytes_max(machine: Option<u64>, max_memory: u64) -> usize {
     let limits = [machine, Some(max_memory).filter(|max| *max > 0)];
     let memory = limits.into_iter().flatten().min().unwrap_or(0);
     usize::try_from((memory / MEMORY_SHARE).max(BYTES_LEAST)).unwrap_or(usize::MAX)
