@@ -13,6 +13,7 @@ use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
 use crate::follower::Pace;
+use crate::waiting::Waiting;
 
 /// Longest wait for a record that is known to be there.
 const WAIT: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ pub fn catch_up(
 ) -> Result<(), ArchiveError> {
     let pace = Pace::default();
     let backing = BaseBacking::new(base.clone(), limits);
-    let mut delta = Delta::new(base.clone(), backing, limits, databases, 0);
+    let mut delta = Delta::new(base.clone(), backing, limits, databases, Waiting::new(0));
     while delta.revision() < upto {
         let mut failed = Ok(());
         let read = reader.read(WAIT, &mut |record, _| {

@@ -13,7 +13,7 @@ use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::effect::Effect;
 use keyspace::{
     Backing, Branches, Buffers, EncodingLimits, Keyspace, OneString, PastRules, Purge, SHARDS,
-    Turn, WARM_KEYS_MAX,
+    StringRecord, Turn, WARM_KEYS_MAX,
 };
 use log::{Record, RecordHeader};
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ use crate::large::LargeKeys;
 use crate::overlay::needed;
 use crate::sorted_run::{SortedRun, write_runs};
 use crate::state::{At, State};
-use crate::waiting::{OnlyKey, Waiting};
+use crate::waiting::{Few, OnlyKey, Waiting};
 
 /// What a delta had that is in the base by now.
 pub(crate) type Written = BTreeMap<BranchId, Keyspace>;
@@ -49,6 +49,8 @@ pub(crate) struct Delta {
     large: Arc<LargeKeys>,
     limits: EncodingLimits,
     databases: DbIndex,
+    /// Of the hashes of all its keyspaces.
+    seed: u64,
     keyspaces: BTreeMap<BranchId, Keyspace>,
     /// The branches that there are at its revision.
     branches: Branches,
@@ -60,18 +62,16 @@ pub(crate) struct Delta {
     log_bytes: u64,
     /// Records that are part of it and not yet in `keyspaces`.
     waiting: Waiting,
-    waiting_bytes_max: usize,
 }
 
 impl Delta {
-    /// An empty one on top of the base as it is now. Records of up to
-    /// `waiting_bytes_max` wait to be applied together.
+    /// An empty one on top of the base as it is now.
     pub(crate) fn new(
         base: Arc<Base>,
         backing: Arc<dyn Backing>,
         limits: EncodingLimits,
         databases: DbIndex,
-        waiting_bytes_max: usize,
+        waiting: Waiting,
     ) -> Delta {
         let directory = base.directory();
         let newest = (directory.revision, directory.time_ms);
@@ -82,14 +82,14 @@ impl Delta {
             large,
             limits,
             databases,
+            seed: directory.seed,
             keyspaces: BTreeMap::new(),
             branches: directory.branches.clone(),
             ended: Vec::new(),
             buffers: Buffers::default(),
             newest,
             log_bytes: 0,
-            waiting: Waiting::default(),
-            waiting_bytes_max,
+            waiting,
         };
         delta.keyspace(BranchId::MAIN);
         delta
@@ -119,7 +119,7 @@ impl Delta {
     fn keyspace(&mut self, branch: BranchId) -> &mut Keyspace {
         self.keyspaces.entry(branch).or_insert_with(|| {
             let directory = self.base.directory();
-            let keyspace = empty(self.databases, directory.seed);
+            let keyspace = empty(self.databases, self.seed);
             keyspace.evict_to(self.large.clone());
             keyspace.set_past_rules(directory.rules_of(branch));
             for database in &directory.databases {
@@ -142,17 +142,20 @@ impl Delta {
     pub(crate) fn add_known(
         &mut self,
         record: &Record<'_>,
-        only: Option<OnlyKey>,
+        only: Option<OnlyKey<'_>>,
     ) -> Result<bool, ArchiveError> {
         debug_assert_eq!(record.revision, self.newest.0.next());
         let mut is_state = false;
         let branch = record.header.branch;
         match only {
             Some(_) if !self.waiting.takes(branch) => self.apply(record)?,
+            Some(_) if self.waiting.is_too_large(record) => {
+                self.apply_waiting()?;
+                self.apply(record)?;
+            }
             Some(only) => {
-                let shard = self.keyspace(branch).shard_of(&record.effects[only.at.clone()]);
-                self.waiting.push(shard, record, only);
-                if self.waiting.bytes() >= self.waiting_bytes_max {
+                self.waiting.push(record, &only, keyspace::hash_of(self.seed, only.key));
+                if self.waiting.is_full() {
                     self.apply_waiting()?;
                 }
             }
@@ -202,14 +205,20 @@ impl Delta {
     }
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
-        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::replace(&mut self.waiting, Waiting::new(0));
         let branch = waiting.branch();
-        waiting.drain(|records| {
-            let db = records[0].0.header.db;
-            let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> =
-                records.iter().filter(|(r, _)| r.header.db == db).map(|(_, key)| *key).collect();
-            self.keyspace(branch).warm(db, &keys);
-            records.iter().try_for_each(|(record, _)| self.apply(record))
+        waiting.drain(|few| match few {
+            Few::Strings(strings) => {
+                let applied = self.keyspace(branch).apply_strings(strings);
+                applied.map_err(|(revision, error)| self.misfit(revision, error.to_string()))
+            }
+            Few::Others(records) => {
+                let db = records[0].0.header.db;
+                let of_db = records.iter().filter(|(record, _)| record.header.db == db);
+                let keys: SmallVec<[&[u8]; WARM_KEYS_MAX]> = of_db.map(|(_, key)| *key).collect();
+                self.keyspace(branch).warm(db, &keys);
+                records.iter().try_for_each(|(record, _)| self.apply(record))
+            }
         })?;
         // What it allocated serves again.
         self.waiting = waiting;
@@ -233,7 +242,7 @@ impl Delta {
                     None => (self.keyspace(branch.parent).spaces(), revision),
                     Some(at) => (self.base.spaces_at(branch.parent, self.databases, at)?, at),
                 };
-                let child = empty(self.databases, self.base.directory().seed);
+                let child = empty(self.databases, self.seed);
                 let backing: Arc<dyn Backing> = self.large.clone();
                 self.base.fork(&child, &backing, &spaces, at, revision);
                 self.end(branch.id);
@@ -258,7 +267,9 @@ impl Delta {
         let (revision, RecordHeader { time_ms, db, branch, .. }) = (record.revision, record.header);
         // Most records: nothing in them is for a large collection.
         if let Some(string) = OneString::of(record.effects) {
-            let applied = self.keyspace(branch).apply_string(revision, time_ms, db, &string);
+            let hash = keyspace::hash_of(self.seed, string.key);
+            let string = StringRecord { revision, time_ms, db, hash, string };
+            let applied = self.keyspace(branch).apply_string(&string);
             return applied.map_err(|error| self.misfit(revision, error.to_string()));
         }
         let large = self.large.clone();
@@ -317,10 +328,9 @@ impl Delta {
         drop(sources);
         batch.finish(self.directory(&before)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
-        let waiting = std::mem::take(&mut self.waiting);
-        let fresh = Delta::new(base, backing, self.limits, self.databases, self.waiting_bytes_max);
+        let waiting = std::mem::replace(&mut self.waiting, Waiting::new(0));
+        let fresh = Delta::new(base, backing, self.limits, self.databases, waiting);
         let written = std::mem::replace(self, fresh);
-        self.waiting = waiting;
         Ok(written.keyspaces)
     }
 

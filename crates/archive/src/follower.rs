@@ -16,16 +16,11 @@ use crate::base_tree::Base;
 use crate::delta::Delta;
 use crate::error::ArchiveError;
 use crate::past::{Noting, Past};
-use crate::waiting::OnlyKey;
+use crate::waiting::{OnlyKey, WAITING_BYTES, Waiting};
 
 /// Longest wait for a record: an archive that is never idle looks at its age
 /// that often.
 const LOOK_AGAIN_MS: u64 = 1000;
-
-/// Of the memory for changes, one part in so many is for records that wait to
-/// be applied together. More than the processor's cache takes costs more to write
-/// and read again than it saves.
-const WAITING_SHARE: usize = 32;
 
 /// How often [`FollowerOptions::turn`] is called.
 const TURN_MS: u64 = 5000;
@@ -281,7 +276,7 @@ impl Following {
             self.backing.clone(),
             self.options.limits,
             self.options.databases,
-            self.options.pace.memory_bytes / WAITING_SHARE,
+            Waiting::new(WAITING_BYTES),
         );
         let idle = Duration::from_millis(self.options.pace.idle_ms.clamp(1, LOOK_AGAIN_MS));
         let noting = self.options.past.clone().map(Noting::start);
@@ -299,8 +294,7 @@ impl Following {
             let read = self.reader.read(idle, &mut |record, place| {
                 let only = OnlyKey::of(&record);
                 if let Some(past) = past {
-                    let key = only.as_ref().map(|only| &record.effects[only.at.clone()]);
-                    past.note(&record, place, key);
+                    past.note(&record, place, only.map(|only| only.key));
                 }
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());

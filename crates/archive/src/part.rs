@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, SpaceId};
-use keyspace::{Branches, Change, EncodingLimits, SHARDS};
+use keyspace::{Branches, Change, EncodingLimits, Keyspace, SHARDS};
 
 use crate::base_tree::Base;
 use crate::codec;
@@ -45,7 +45,7 @@ pub(crate) fn write_part(
             let mut add = |key: &[u8], stored: keyspace::Stored| {
                 if is_wanted(db, key) {
                     let hash = keyspace::hash_of(directory.seed, key);
-                    keys[shard_of(hash)] += 1;
+                    keys[Keyspace::shard_of_hash(hash)] += 1;
                     let value = stored.value.as_ref();
                     let (deadline, revision) = (stored.deadline, stored.revision);
                     run.add(&place, hash, key, &Change::Is { value, deadline, revision });
@@ -84,11 +84,6 @@ fn buckets(keys: u64) -> impl Iterator<Item = RangeInclusive<u16>> {
     })
 }
 
-/// The leading six bits of the hash.
-fn shard_of(hash: u64) -> usize {
-    (hash >> (u64::BITS - SHARDS.trailing_zeros())) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +99,5 @@ mod tests {
             assert_eq!(next, 1 << 16, "{keys} keys");
         }
         assert_eq!(buckets(5000).count(), 2);
-        assert_eq!((shard_of(0), shard_of(u64::MAX)), (0, 63));
     }
 }

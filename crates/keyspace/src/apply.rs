@@ -5,7 +5,7 @@ mod one_string;
 use base::{DbIndex, Revision};
 use thiserror::Error;
 
-pub use self::one_string::OneString;
+pub use self::one_string::{OneString, StringRecord};
 
 use crate::EncodingLimits;
 use crate::backing::BackingError;
@@ -67,9 +67,10 @@ impl Keyspace {
         limits: &EncodingLimits,
         buffers: &mut Buffers,
     ) -> Result<(), ApplyError> {
-        if let Some(record) = OneString::of(effects) {
+        if let Some(string) = OneString::of(effects) {
             buffers.clear();
-            return self.apply_string(revision, time_ms, db, &record);
+            let hash = self.hash_of(string.key);
+            return self.apply_string(&StringRecord { revision, time_ms, db, hash, string });
         }
         let journal = Replayed(revision);
         let options = TxnOptions {

@@ -30,7 +30,7 @@ pub mod types;
 mod value;
 mod warm;
 
-pub use apply::{ApplyError, OneString};
+pub use apply::{ApplyError, OneString, StringRecord};
 pub use backing::{Backing, BackingError, Found, Knowing, Stored, Wanted};
 pub use branches::{Branch, Branches, MAIN, Merged, OpenMerge, Settled, Tag, Turn, Verdict};
 pub use changes::Change;

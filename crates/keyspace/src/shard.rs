@@ -511,7 +511,9 @@ impl Keyspace {
         (Keyspace::shard_of_hash(hash), hash)
     }
 
-    pub(crate) fn shard_of_hash(hash: u64) -> usize {
+    /// The shard of a key with this [hash](Keyspace::hash_of), `0..SHARDS`.
+    #[must_use]
+    pub fn shard_of_hash(hash: u64) -> usize {
         (hash >> (64 - SHARD_BITS)) as usize
     }
 

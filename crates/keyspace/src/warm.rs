@@ -71,6 +71,35 @@ impl Foreseen {
     }
 }
 
+/// Brings what a database has of keys with these hashes near, and answers their
+/// entries, or others where there is none.
+pub(crate) fn bring_near<'s>(
+    db: usize,
+    hashes: impl Iterator<Item = u64> + Clone,
+    shard_of: impl Fn(u64) -> Option<&'s Shard>,
+) -> [Option<&'s Entry<Value>>; WARM_KEYS_MAX] {
+    let mut around = [None; WARM_KEYS_MAX];
+    for (around, hash) in around.iter_mut().zip(hashes.clone()) {
+        *around = shard_of(hash).and_then(|shard| shard.dbs.get(db)?.table.around(hash));
+    }
+    for around in around.iter().flatten() {
+        black_box(around.len());
+    }
+    let mut entries = [None; WARM_KEYS_MAX];
+    for ((entry, around), hash) in entries.iter_mut().zip(around).zip(hashes) {
+        let Some(around) = around else { continue };
+        *entry = near(around, hash);
+        // Mostly it is about to come, and the place for it is to be near.
+        if entry.is_none() {
+            black_box(beside(around, hash).map(Entry::address));
+        }
+    }
+    for entry in entries.iter().flatten() {
+        black_box(entry.revision());
+    }
+    entries
+}
+
 /// Some shards of a keyspace, locked.
 struct Few<'s> {
     place_of: [u8; SHARDS],
@@ -84,29 +113,9 @@ impl Few<'_> {
         self.guards.get(usize::from(place)).map(|guard| &**guard)
     }
 
-    /// Brings what a database has of keys near, and answers their entries, or
-    /// others where there is none.
+    /// See [`bring_near`].
     fn warm(&self, db: usize, keys: &[Hashed<'_>]) -> [Option<&Entry<Value>>; WARM_KEYS_MAX] {
-        let mut around = [None; WARM_KEYS_MAX];
-        for (around, &(hash, _)) in around.iter_mut().zip(keys) {
-            *around = self.of(hash).and_then(|shard| shard.dbs[db].table.around(hash));
-        }
-        for around in around.iter().flatten() {
-            black_box(around.len());
-        }
-        let mut entries = [None; WARM_KEYS_MAX];
-        for ((entry, around), &(hash, _)) in entries.iter_mut().zip(around).zip(keys) {
-            let Some(around) = around else { continue };
-            *entry = near(around, hash);
-            // Mostly it is about to come, and the place for it is to be near.
-            if entry.is_none() {
-                black_box(beside(around, hash).map(Entry::address));
-            }
-        }
-        for entry in entries.iter().flatten() {
-            black_box(entry.revision());
-        }
-        entries
+        bring_near(db, keys.iter().map(|&(hash, _)| hash), |hash| self.of(hash))
     }
 
     /// As [`Few::warm`], and visits those of the shards that are locked.

@@ -10,8 +10,8 @@ use base::{DbIndex, Revision, Rng, SeededRng, SpaceId};
 use keyspace::effect::{Cause, Effect};
 use keyspace::table::{Keyed, Table};
 use keyspace::{
-    ApplyError, Backing, BackingError, Buffers, EncodingLimits, Journal, Keyspace, SHARDS, Scope,
-    Stored, Txn, TxnOptions, Value,
+    ApplyError, Backing, BackingError, Buffers, EncodingLimits, Journal, Keyspace, OneString,
+    SHARDS, Scope, Stored, StringRecord, Txn, TxnOptions, Value,
 };
 
 const DATABASES: DbIndex = 2;
@@ -258,4 +258,44 @@ fn both_paths_take_the_same_from_a_backing() {
         pair.compare(&format!("seed {seed}"));
     }
     assert!(settled > 300, "{settled} keys left the archive");
+}
+
+/// What does not fit ends a run of records where the same records one by one end.
+#[test]
+fn strings_in_runs_leave_what_they_leave_one_by_one() {
+    let mut refused = 0;
+    for seed in 1..=100 {
+        let mut rng = SeededRng::new(seed);
+        let (Pair { special: runs, general: single, .. }, _archives) = Pair::backed(seed);
+        let mut revision = Revision(1);
+        for _ in 0..20 {
+            let mut texts = Vec::new();
+            // Few shards, so that there are several keys of one.
+            let shard = runs.shard_of(&name(rng.below(KEYS)));
+            for _ in 0..=rng.below(20) {
+                let key = (0..).map(name).filter(|key| runs.shard_of(key) == shard);
+                let key = key.take(4).nth(rng.below(4) as usize).expect("names never end");
+                let value = vec![rng.below(256) as u8; rng.below(90) as usize];
+                texts.push((key, value));
+            }
+            let mut records = Vec::new();
+            for (key, value) in &texts {
+                revision = revision.next();
+                let existed = [None, None, None, Some(true)][rng.below(4) as usize];
+                let deadline = [None, Some(NOW_MS + 5)][rng.below(2) as usize];
+                let string = OneString { key, existed, value, deadline };
+                let (time_ms, hash) = (NOW_MS + rng.below(3) * 1000, runs.hash_of(key));
+                let db = rng.below(16).saturating_sub(13) as DbIndex;
+                records.push(StringRecord { revision, time_ms, db, hash, string });
+            }
+            let one_by_one = records.iter().try_for_each(|record| {
+                single.apply_string(record).map_err(|error| (record.revision, error.to_string()))
+            });
+            let in_a_run = runs.apply_strings(&records);
+            assert_eq!(in_a_run.map_err(|(at, error)| (at, error.to_string())), one_by_one);
+            refused += u32::from(one_by_one.is_err());
+        }
+        assert_eq!(seen(&runs), seen(&single), "seed {seed}");
+    }
+    assert!(refused > 100, "{refused} refused");
 }

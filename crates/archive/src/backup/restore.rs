@@ -22,6 +22,7 @@ use crate::backing::BaseBacking;
 use crate::base_tree::{Base, TABLES, TREE};
 use crate::delta::Delta;
 use crate::part::write_part;
+use crate::waiting::{WAITING_BYTES, Waiting};
 
 /// The folder in the data folder where everything is made. It gets its place
 /// when all of it is whole.
@@ -29,9 +30,6 @@ const STAGE: &str = "restoring";
 
 /// Bytes of memory that changes may take before they are written.
 const MEMORY_BYTES: usize = 128 << 20;
-
-/// Bytes of records that may wait to be applied together.
-const WAITING_BYTES: usize = 1 << 20;
 
 /// Bytes of tables kept in memory meanwhile.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -417,7 +415,8 @@ impl Backup<'_> {
         let limits = EncodingLimits::default();
         let backing = BaseBacking::new(base.clone(), limits);
         let databases = self.contents.databases;
-        let mut delta = Delta::new(base.clone(), backing, limits, databases, WAITING_BYTES);
+        let mut delta =
+            Delta::new(base.clone(), backing, limits, databases, Waiting::new(WAITING_BYTES));
         if upto > delta.revision() {
             self.replay((delta.revision(), upto), &mut |record| {
                 // What a branch begins with is read from the base.

@@ -15,6 +15,7 @@ use super::*;
 use crate::backing::BaseBacking;
 use crate::delta::Delta;
 use crate::elements::LargeFrom;
+use crate::waiting::Waiting;
 
 const SPACE: SpaceId = SpaceId { born: Revision::ZERO, db: 0 };
 
@@ -57,7 +58,7 @@ impl World {
         let limits = EncodingLimits::default();
         let reading = BaseBacking::new(base.clone(), limits);
         let backing = Arc::new(Counting(reading, AtomicUsize::new(0)));
-        let delta = Delta::new(base.clone(), backing.clone(), limits, 2, 0);
+        let delta = Delta::new(base.clone(), backing.clone(), limits, 2, Waiting::new(0));
         World { base, backing, delta, _folder: folder }
     }
 

@@ -1,20 +1,41 @@
 //! The commonest record: one string is set. It needs no transaction around it.
 
 use base::{DbIndex, Revision};
+use smallvec::SmallVec;
 
 use super::{ApplyError, TOUCH, check_presence};
 use crate::effect::{Effect, Effects};
-use crate::shard::{Db, Keyspace, StringWrite};
+use crate::shard::{Db, Keyspace, Shard, StringWrite};
 use crate::txn::access_clock;
 use crate::value::Value;
+use crate::warm::bring_near;
 
-/// A record that sets one string and does nothing else.
-#[derive(Clone, Copy, Debug)]
+/// What a record does that sets one string and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneString<'a> {
-    pub(super) key: &'a [u8],
-    existed: Option<bool>,
-    value: &'a [u8],
-    deadline: Option<u64>,
+    /// The string's name.
+    pub key: &'a [u8],
+    /// Whether there was a key of that name, if the record says so.
+    pub existed: Option<bool>,
+    /// The string.
+    pub value: &'a [u8],
+    /// When it expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+}
+
+/// A record that sets one string.
+#[derive(Clone, Copy, Debug)]
+pub struct StringRecord<'a> {
+    /// The record's revision.
+    pub revision: Revision,
+    /// Its time, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The database it is about.
+    pub db: DbIndex,
+    /// The [hash](Keyspace::hash_of) of the string's name.
+    pub hash: u64,
+    /// The string.
+    pub string: OneString<'a>,
 }
 
 impl<'a> OneString<'a> {
@@ -75,29 +96,59 @@ impl Keyspace {
     ///
     /// # Errors
     /// When it does not fit; nothing is changed then.
-    pub fn apply_string(
-        &self,
-        revision: Revision,
-        time_ms: u64,
-        db: DbIndex,
-        record: &OneString<'_>,
-    ) -> Result<(), ApplyError> {
-        let databases = self.databases();
-        if db >= databases {
-            return Err(ApplyError::NoDatabase { number: 0, db, databases });
-        }
-        let (index, hash) = self.locate(record.key);
-        let access = access_clock(time_ms);
+    pub fn apply_string(&self, record: &StringRecord<'_>) -> Result<(), ApplyError> {
+        let index = Keyspace::shard_of_hash(record.hash);
         let mut shard = self.lock(index);
-        let place = &mut shard.dbs[usize::from(db)];
-        let result = record.apply(place, hash, revision, access);
-        self.recount(index, place);
-        let old = result?;
-        self.note_access_clock(access);
-        shard.last_revision = revision;
+        let old = self.set_string(&mut shard, index, record)?;
         // What may take long to free is freed off the lock.
         drop(shard);
         drop(old);
         Ok(())
+    }
+
+    /// As [`Keyspace::apply_string`], of up to [`WARM_KEYS_MAX`](crate::WARM_KEYS_MAX) records one after
+    /// the other whose names are all of one shard: their waits for memory overlap.
+    ///
+    /// # Errors
+    /// Which one does not fit. Those before it are applied.
+    pub fn apply_strings(
+        &self,
+        records: &[StringRecord<'_>],
+    ) -> Result<(), (Revision, ApplyError)> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let index = Keyspace::shard_of_hash(first.hash);
+        debug_assert!(records.iter().all(|it| Keyspace::shard_of_hash(it.hash) == index));
+        let mut old: SmallVec<[Box<Value>; 1]> = SmallVec::new();
+        let mut shard = self.lock(index);
+        let near = records.iter().filter(|it| it.db == first.db).map(|it| it.hash);
+        bring_near(usize::from(first.db), near, |_| Some(&*shard));
+        for record in records {
+            let set = self.set_string(&mut shard, index, record);
+            old.extend(set.map_err(|error| (record.revision, error))?);
+        }
+        drop(shard);
+        drop(old);
+        Ok(())
+    }
+
+    /// Answers what stood there in an allocation of its own.
+    fn set_string(
+        &self,
+        shard: &mut Shard,
+        index: usize,
+        record: &StringRecord<'_>,
+    ) -> Result<Option<Box<Value>>, ApplyError> {
+        let &StringRecord { revision, time_ms, db, hash, ref string } = record;
+        let access = access_clock(time_ms);
+        let databases = self.databases();
+        let Some(place) = shard.dbs.get_mut(usize::from(db)) else {
+            return Err(ApplyError::NoDatabase { number: 0, db, databases });
+        };
+        let result = string.apply(place, hash, revision, access);
+        self.recount(index, place);
+        let old = result?;
+        self.note_access_clock(access);
+        shard.last_revision = revision;
+        Ok(old)
     }
 }
