@@ -14,7 +14,9 @@
 #                  file (bar: 1.0): medians of ROUNDS rounds. Its DEBUG RELOAD
 #                  NOSAVE on an empty server, which loads and does nothing else.
 #                  `fresh`: the keys stand in the log, and their memory waits for
-#                  the archive; `freed`: in the log only; `saved`: in the archive
+#                  the archive; `freed`: in the log only; `saved`: in the archive;
+#                  `beside`: as saved, and clients have written NEW other keys
+#                  since, which stay
 # Each time the state after UNDO has the digest of the state before FLUSHALL, or
 # the script fails. At the end it shows how long another client waited for a SET
 # while UNDO ran.
@@ -25,18 +27,19 @@
 KEYS=${KEYS:-200000}
 ROUNDS=${ROUNDS:-3}
 FLUSH_ROUNDS=${FLUSH_ROUNDS:-9}
+NEW=${NEW:-10000}
 
 need redis-server redis-cli
 prepare_server
 launch server alcid
 launch redis redis
-python3 - "$HOST" "$server_port" "$redis_port" "$KEYS" "$ROUNDS" "$FLUSH_ROUNDS" <<'PY'
+python3 - "$HOST" "$server_port" "$redis_port" "$KEYS" "$ROUNDS" "$FLUSH_ROUNDS" "$NEW" <<'PY'
 import sys, threading, time
 
 from resp import Client, bar, finish, median
 
 host, port, redis_port = sys.argv[1:4]
-keys, rounds, flush_rounds = map(int, sys.argv[4:7])
+keys, rounds, flush_rounds, new = map(int, sys.argv[4:8])
 client, redis = Client(host, port), Client(host, redis_port)
 
 
@@ -111,18 +114,25 @@ def undo(what):
         sys.exit("undo.sh: FLUSHALL has left keys")
     if what == "freed":
         client.call("MEMORY", "PURGE")
+    written = range(new if what == "beside" else 0)
+    for n in written:
+        client.call("SET", f"new:{n:012d}", f"value:{n:026d}")
     us, answer = client.time("UNDO")
+    if client.call("DBSIZE") != keys + len(written):
+        sys.exit(f"undo.sh: UNDO has lost keys that were written since the flush: {answer}")
+    for n in written:
+        client.call("DEL", f"new:{n:012d}")
     if len(answer[3]) != 1 or client.call("DEBUG", "DIGEST") != before:
         sys.exit(f"undo.sh: UNDO has not brought back what was {what}: {answer}")
     return us
 
 
-for what in ("fresh", "freed", "saved"):
+for what in ("fresh", "freed", "saved", "beside"):
     took = []
     for _ in range(rounds):
         client.call("FLUSHALL", "NOUNDO")
         fill(client)
-        if what == "saved":
+        if what in ("saved", "beside"):
             client.call("SAVE")
         took.append(undo(what))
     print(f"UNDO of {keys} keys, {what}: {median(took) / 1e6:.3f} s")

@@ -6,6 +6,7 @@ mod changes;
 pub(crate) mod events;
 mod feed;
 mod kept;
+mod late;
 mod left;
 pub(crate) mod many;
 pub(crate) mod of_key;

@@ -160,6 +160,11 @@ impl TakenBack<'_> {
         Some(TakenBack { engine, dbs: engine.reclaimer.take(flushes)?.into_iter() })
     }
 
+    /// What the flushes took that are still to come, in their order.
+    pub(crate) fn dbs(&self) -> &[FlushedDb] {
+        self.dbs.as_slice()
+    }
+
     /// What the next of the flushes took.
     pub(crate) fn next(&mut self) -> Option<FlushedDb> {
         self.dbs.next()

@@ -148,6 +148,32 @@ fn what_the_archive_lacks_comes_back_from_memory() {
 }
 
 #[test]
+fn what_was_written_meanwhile_is_looked_up_in_memory_too() {
+    let (server, archive, mut peer) = behind();
+    fill(&mut peer);
+    let flushed = flush(&server, &mut peer);
+    assert_eq!(peer.run("SET new 1"), ok());
+    assert_eq!(peer.run("SET k:5 1"), ok());
+    let conflict = format!("MERGECONFLICT 1 key changed since r:{flushed}, nothing done");
+    assert_eq!(peer.run("UNDO"), Frame::Error(conflict.clone()));
+    // To remove it again does not make it what it was.
+    assert_eq!(peer.run("DEL k:5"), integer(1));
+    assert_eq!(peer.run("UNDO"), Frame::Error(conflict.clone()));
+    assert_eq!(peer.run("FLUSHALL NOUNDO"), ok());
+    assert!(waiting(&mut peer));
+    fill(&mut peer);
+    flush(&server, &mut peer);
+    assert_eq!(peer.run("SET new 2"), ok());
+    assert_eq!(peer.run("MSET gone 1 new:2 3"), ok());
+    assert_eq!(peer.run("DEL gone"), integer(1));
+    assert!(matches!(peer.run("UNDO"), Frame::Map(_) | Frame::Array(_)));
+    assert_eq!(peer.run("DBSIZE"), integer(KEYS + 2));
+    let now = ["GET new", "GET new:2", "GET gone", "GET k:5"].map(|line| peer.run(line));
+    assert_eq!(now, [Frame::bulk("2"), Frame::bulk("3"), Frame::Null, Frame::bulk("5")]);
+    assert_eq!(archive.waited.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn what_the_archive_has_is_freed() {
     let (server, archive, mut peer) = behind();
     fill(&mut peer);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use base::{Revision, SpaceId};
 use entry::Entry;
 
-use crate::shard::DEADLINE_BYTES;
+use crate::shard::{DEADLINE_BYTES, Keyspace};
 use crate::table::Table;
 use crate::value::Value;
 
@@ -100,6 +100,14 @@ impl FlushedDb {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.parts.iter().flatten().map(Emptied::memory_bytes).sum()
+    }
+
+    /// Whether it had a key, which has this [hash](crate::Keyspace::hash_of), in
+    /// memory.
+    #[must_use]
+    pub fn has(&self, hash: u64, key: &[u8]) -> bool {
+        let part = self.parts.get(Keyspace::shard_of_hash(hash)).and_then(Option::as_ref);
+        part.is_some_and(|part| part.table.get(hash, key).is_some())
     }
 
     /// What one shard had of it.

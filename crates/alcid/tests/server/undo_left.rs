@@ -1,10 +1,12 @@
 //! Flushes of many keys: what they leave in the archive is taken over as it is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base::Frame;
 use testkit::Server;
 
 use crate::ALCID;
-use crate::undo::{ALWAYS, digest, fill, number, ok};
+use crate::undo::{ALWAYS, digest, fill, number, ok, pass};
 use crate::wire::{Wire, eventually};
 
 /// More than are brought back one by one.
@@ -124,6 +126,146 @@ fn what_a_flush_left_is_taken_over_wherever_it_stands() {
         assert_eq!(digest(&mut wire), state, "round {round}, the second time");
         for &(revision, keys) in &moments {
             assert_eq!(keys_at(&mut wire, revision), keys, "round {round} at {revision}, later");
+        }
+    }
+}
+
+/// Keys that were not there before a flush, of every type, in two databases.
+fn write_meanwhile(wire: &mut Wire) -> Vec<(&'static str, &'static str)> {
+    let mut keys = Vec::new();
+    for db in ["3", "0"] {
+        ok(wire, &["SELECT", db]);
+        ok(wire, &["SET", "mean:string", db]);
+        ok(wire, &["SET", "mean:long", &"y".repeat(20_000)]);
+        ok(wire, &["SET", "mean:due", "v", "EX", "5000"]);
+        ok(wire, &["ZADD", "mean:zset", "1", "a", "2", "b"]);
+        ok(wire, &["SADD", "mean:set", "a", "b", db]);
+        ok(wire, &["RPUSH", "mean:list", "a", "b"]);
+        for n in 0..600 {
+            ok(wire, &["HSET", "mean:hash", &n.to_string(), db]);
+        }
+        ok(wire, &["SET", "mean:gone", "v"]);
+        ok(wire, &["DEL", "mean:gone"]);
+        for key in ["string", "long", "due", "zset", "set", "list", "hash"] {
+            keys.push((db, key));
+        }
+    }
+    keys
+}
+
+fn values(wire: &mut Wire, keys: &[(&str, &str)]) -> Vec<Frame> {
+    keys.iter()
+        .map(|(db, key)| {
+            ok(wire, &["SELECT", db]);
+            wire.call(&["DEBUG", "DIGEST-VALUE", &format!("mean:{key}")])
+        })
+        .collect()
+}
+
+#[test]
+fn keys_written_meanwhile_stay_beside_what_comes_back() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    let mut moments = Vec::new();
+    for (round, [before, between, later, after]) in [
+        ["", "", "", "kill"],
+        ["SAVE", "", "SAVE", "kill"],
+        ["SAVE", "SAVE", "SAVE", "SAVE"],
+        ["", "kill", "kill", "kill"],
+        ["SAVE", "SAVE", "kill", ""],
+        ["", "SAVE", "", "SAVE"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fill_much(&mut wire, round);
+        pass(&mut server, &mut wire, before);
+        ok(&mut wire, &["DEL", "many:5"]);
+        let (state, keys) = (digest(&mut wire), number(&mut wire, &["DBSIZE"]));
+        let flushed = flush(&mut wire);
+        pass(&mut server, &mut wire, between);
+        let names = write_meanwhile(&mut wire);
+        let kept = values(&mut wire, &names);
+        let late = number(&mut wire, &["DBSIZE"]);
+        assert_eq!(late, 7);
+        ok(&mut wire, &["BRANCH", "CREATE", &format!("between{round}")]);
+        pass(&mut server, &mut wire, later);
+        let Frame::Array(map) = wire.call(&["UNDO", "DRYRUN"]) else { panic!("no map") };
+        assert_eq!(map[1], Frame::Null);
+        assert_eq!(number(&mut wire, &["DBSIZE"]), late);
+        let undone = undo(&mut wire, 1);
+        let check = |wire: &mut Wire, when: &str| {
+            assert_eq!(values(wire, &names), kept, "round {round}, {when}");
+            assert_eq!(number(wire, &["DBSIZE"]), keys + late, "round {round}, {when}");
+            assert!(number(wire, &["TTL", "mean:due"]) > 4000, "round {round}, {when}");
+            let gone = ["EXISTS", "many:5", "mean:gone"];
+            assert_eq!(number(wire, &gone), 0, "round {round}, {when}");
+            assert_eq!(number(wire, &["OBJECT", "REVISION", "mean:zset"]), undone, "{when}");
+        };
+        check(&mut wire, "at once");
+        moments.extend([
+            (flushed - 1, keys, 0),
+            (flushed, 0, 0),
+            (undone - 1, late, 600),
+            (undone, keys + late, 600),
+        ]);
+        pass(&mut server, &mut wire, after);
+        check(&mut wire, "later");
+        for &(revision, keys, fields) in &moments {
+            assert_eq!(keys_at(&mut wire, revision), keys, "round {round} at {revision}");
+            let words = ["AT", &format!("r:{revision}"), "HLEN", "mean:hash"];
+            assert_eq!(number(&mut wire, &words), fields, "round {round} at {revision}");
+        }
+        // What comes back is what it was, and lives on beside the others.
+        for (db, key) in &names {
+            ok(&mut wire, &["SELECT", db]);
+            ok(&mut wire, &["DEL", &format!("mean:{key}")]);
+        }
+        assert_eq!(digest(&mut wire), state, "round {round}");
+        wire = again(&mut server);
+        assert_eq!(digest(&mut wire), state, "round {round}, after a start");
+    }
+    for round in 0..6 {
+        ok(&mut wire, &["BRANCH", "USE", &format!("between{round}")]);
+        assert_eq!(number(&mut wire, &["DBSIZE"]), 7);
+        assert_eq!(number(&mut wire, &["HLEN", "mean:hash"]), 600);
+    }
+}
+
+/// Whoever writes new keys all the while finds each of them, whether the flush took
+/// it or it came after that.
+#[test]
+fn who_writes_meanwhile_loses_nothing() {
+    let server = Server::start(ALCID, &[]);
+    let mut wire = Wire::connect(server.addr());
+    fill_much(&mut wire, 1);
+    let keys = number(&mut wire, &["DBSIZE"]);
+    let is_over = AtomicBool::new(false);
+    let written: Vec<i64> = std::thread::scope(|scope| {
+        let write = |name: &'static str| {
+            let (server, is_over) = (&server, &is_over);
+            move || {
+                let (mut wire, mut count) = (Wire::connect(server.addr()), 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    ok(&mut wire, &["SET", &format!("{name}:{count}"), &count.to_string()]);
+                    count += 1;
+                }
+                count
+            }
+        };
+        let writers = ["one", "two"].map(|name| scope.spawn(write(name)));
+        for _ in 0..8 {
+            flush(&mut wire);
+            undo(&mut wire, 1);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writers.map(|writer| writer.join().expect("it writes")).into()
+    });
+    assert_eq!(number(&mut wire, &["DBSIZE"]), keys + written.iter().sum::<i64>());
+    for (name, count) in ["one", "two"].into_iter().zip(written) {
+        for number in 0..count {
+            let value = wire.text(&["GET", &format!("{name}:{number}")]);
+            assert_eq!(value, number.to_string());
         }
     }
 }

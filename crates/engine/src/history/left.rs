@@ -1,21 +1,20 @@
 //! UNDO of flushes that left all their keys where they stood.
 //!
-//! A flush gives a database a fresh place in the archive. Where nothing has been
-//! written there since, it need only stand in the old one again, whatever the
-//! number of keys; they come into memory as after a start. What the archive does
-//! not have yet has not been freed yet either, and is put back as it was. All else
-//! is done key by key, see [`super::undo`].
+//! A flush gives a database a fresh place in the archive. It need only stand in the
+//! old one again, whatever the number of keys; they come into memory as after a
+//! start. What the archive does not have yet has not been freed yet either, and is
+//! put back as it was. Some keys that were written meanwhile are written there once
+//! more. All else is done key by key, see [`super::undo`].
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, Revision, SpaceId};
 use command::{Error, Result};
-use keyspace::{Buffers, Flush, Scope, Txn, class};
+use keyspace::{Buffers, Flush, FlushedDb, Scope, Txn, class};
 
-use super::Span;
-use super::events::{self, What};
+use super::late::{self, Kept, Late};
+use super::many::LOOKS_MAX;
 use super::revert::Job;
 use super::undoable::{Deletion, Left};
 use crate::checkpoint::Archive;
@@ -48,50 +47,96 @@ impl Drop for Claim {
     }
 }
 
+/// What became of deletions.
+pub(super) enum TakenOver {
+    /// They cannot be taken over, and nothing is done.
+    Not,
+    /// They could be, and it was only asked.
+    Could,
+    As(Revision),
+}
+
 /// Takes deletions back, newest first, by giving databases the places that they
-/// had. Answers the revision; `None` where that does not do, and nothing is done.
-pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<Revision>> {
+/// had.
+///
+/// # Errors
+/// Where keys have changed since; nothing is done then.
+pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<TakenOver> {
     let engine = job.engine;
     let Some(archive) = engine.archive().filter(|_| is_possible(job, deletions)) else {
-        return Ok(None);
+        return Ok(TakenOver::Not);
     };
     let left: Vec<&Left> = deletions.iter().flat_map(|deletion| &deletion.left).collect();
     let oldest = deletions[deletions.len() - 1].revision;
     let mut taken_back = TakenBack::of(engine, &flushes(deletions));
     // From then on the archive has all that was flushed, if not the flush.
     if taken_back.is_none() && archive.settle(Revision(deletions[0].revision.0 - 1)).is_err() {
-        return Ok(None);
+        return Ok(TakenOver::Not);
     }
     let Some(mut claim) = Claim::on(archive, left.iter().map(|left| left.space).collect()) else {
-        return Ok(None);
+        return Ok(TakenOver::Not);
     };
     // What merges take for past is older than what can be read.
     if engine.needs_past()?.oldest() >= oldest {
-        return Ok(None);
+        return Ok(TakenOver::Not);
     }
-    let Some(upto) = untouched_until(job, deletions)? else { return Ok(None) };
-    let (live, now_ms, branch) = (engine.live(), engine.clock.now_ms(), job.branch()?);
-    let options = engine.txn_options(&live, now_ms, false);
-    let (journal, mut buffers) = (engine.journal_of(&branch), Buffers::default());
-    let mut txn = Txn::begin(&branch.keyspace, &Scope::All, journal, &mut buffers, options);
-    // What was done after the last look is in memory.
-    if !left.iter().all(|left| txn.is_untouched(left.db, upto)) {
-        return Ok(None);
+    let (mut late, mut hold) = (Late::new(job, deletions), None);
+    for _ in 0..LOOKS_MAX {
+        let flushed = taken_back.as_ref().map_or(&[][..], TakenBack::dbs);
+        let Some(upto) = late.look_on(flushed)? else { return Ok(TakenOver::Not) };
+        if job.is_dry {
+            return Ok(TakenOver::Could);
+        }
+        let (live, now_ms, branch) = (engine.live(), engine.clock.now_ms(), job.branch()?);
+        let options = engine.txn_options(&live, now_ms, false);
+        let (journal, mut buffers) = (engine.journal_of(&branch), Buffers::default());
+        let mut txn = Txn::begin(&branch.keyspace, &Scope::All, journal, &mut buffers, options);
+        // What was done after the last look to databases that nobody else has written
+        // to is in memory.
+        let is_current = left.iter().all(|left| txn.is_untouched(left.db, upto))
+            || engine.replicator.newest() == upto;
+        if !is_current {
+            drop(txn);
+            hold.get_or_insert_with(|| engine.writers_held.hold());
+            continue;
+        }
+        let mut kept = Vec::new();
+        for left in &left {
+            let Some(keys) = late::keys_of(&mut txn, left.db)? else { return Ok(TakenOver::Not) };
+            kept.push(keys);
+        }
+        txn.record_always();
+        job.author.sign(&mut txn);
+        for (left, kept) in left.iter().zip(kept) {
+            let flushed = taken_back.as_mut().and_then(TakenBack::next);
+            stand_again(&mut txn, left, flushed, kept)?;
+        }
+        job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
+        let told = engine.tracking.changes(job.author.client, &txn);
+        let finished = txn.finish();
+        claim.upto = finished.written;
+        engine.settle_aside(&mut buffers, &finished, told, branch.id);
+        engine.load_anew();
+        return Ok(finished.written.map_or(TakenOver::Not, TakenOver::As));
     }
-    txn.record_always();
-    job.author.sign(&mut txn);
-    for left in left {
-        let flushed = taken_back.as_mut().and_then(TakenBack::next);
-        let back = txn.stand_again(left.db, left.space, &left.keys, flushed);
-        back.map_err(|what| Error::new(format!("ERR {what}")))?;
+    Ok(TakenOver::Not)
+}
+
+/// Lets a database stand where a flush left its keys, with those that it has now.
+fn stand_again(txn: &mut Txn<'_>, left: &Left, flushed: Option<FlushedDb>, kept: Kept) -> Result {
+    txn.select(left.db);
+    // Where it stands now is cleared up as after any flush.
+    if !txn.is_pristine(left.db) {
+        txn.flush(left.db);
     }
-    job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
-    let told = engine.tracking.changes(job.author.client, &txn);
-    let finished = txn.finish();
-    claim.upto = finished.written;
-    engine.settle_aside(&mut buffers, &finished, told, branch.id);
-    engine.load_anew();
-    Ok(finished.written)
+    let back = txn.stand_again(left.db, left.space, &left.keys, flushed);
+    back.map_err(|what| Error::new(format!("ERR {what}")))?;
+    for (key, value, deadline) in kept {
+        // It was looked up there, and would be in conflict.
+        txn.note_missing(&key);
+        txn.put(&key, value, deadline);
+    }
+    Ok(())
 }
 
 fn flushes(deletions: &[Deletion]) -> Vec<Flush> {
@@ -111,37 +156,9 @@ fn is_possible(job: &Job<'_>, deletions: &[Deletion]) -> bool {
     let oldest = deletions.last().map_or(Revision::ZERO, |deletion| deletion.revision);
     let mut dbs = BTreeSet::new();
     job.to.branch == BranchId::MAIN
-        && !job.is_dry
+        && job.report.is_none()
         && engine.live().event_classes & (class::KEYSPACE | class::KEYEVENT) == 0
         && deletions.iter().all(|it| it.left.len() == it.dbs.len() && !it.has_named && !it.is_late)
         && deletions.iter().flat_map(|deletion| &deletion.dbs).all(|&db| dbs.insert(db))
         && !engine.purges().iter().any(|(_, purge)| purge.at > oldest)
-}
-
-/// The revision up to which nothing was done to the databases since they were
-/// flushed; `None` if something was.
-fn untouched_until(job: &Job<'_>, deletions: &[Deletion]) -> Result<Option<Revision>> {
-    // All up to there can be read; a later one that is under way is met in memory.
-    let newest = job.engine.replicator.committed();
-    let oldest = deletions.last().map_or(newest, |deletion| deletion.revision);
-    let mut flushed: BTreeSet<DbIndex> = BTreeSet::new();
-    let mut is_touched = false;
-    let span = Span { branch: job.to.branch, after: Revision(oldest.0 - 1), upto: newest };
-    span.visit(job.engine, |record| {
-        let own = deletions.iter().find(|deletion| deletion.revision == record.revision);
-        events::read(&record, &mut |touch| {
-            match (touch.what, own) {
-                // Before that it does not count.
-                (What::Flushed, Some(own)) if own.dbs.contains(&touch.db) => {
-                    flushed.insert(touch.db);
-                }
-                // What is empty may well be emptied.
-                (What::Flushed, _) => {}
-                _ => is_touched |= flushed.contains(&touch.db),
-            }
-            Ok(())
-        })?;
-        Ok(if is_touched { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    Ok((!is_touched).then_some(newest))
 }

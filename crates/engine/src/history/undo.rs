@@ -14,10 +14,11 @@ use command::{Args, Error, Result};
 use keyspace::{Keyspace, Restoration, ValueRef};
 
 use super::events::{self, What};
+use super::left::{self, TakenOver};
 use super::many::{Place, check_bytes, each_shard, each_value};
 use super::revert::{Author, Counts, Job};
 use super::undoable::Deletion;
-use super::{Span, count, left, number};
+use super::{Span, count, number};
 use crate::aside::{self, Aside};
 use crate::branch::Asker;
 use crate::call::{Call, Handler};
@@ -89,8 +90,9 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         let written = match deletions.is_empty() {
             true => None,
             false => match left::take_over(&job, &deletions)? {
-                Some(revision) => Some(revision),
-                None => take_back(&job, &deletions)?.0,
+                TakenOver::As(revision) => Some(revision),
+                TakenOver::Could => None,
+                TakenOver::Not => take_back(&job, &deletions)?.0,
             },
         };
         let written = written.or(back);
@@ -199,12 +201,16 @@ fn take_back(job: &Job<'_>, deletions: &[Deletion]) -> Result<(Option<Revision>,
         let changed = look_on(job, deletions, &since, restoration, &mut upto)?;
         match changed.len() {
             0 => Ok(upto),
-            count => Err(Error::new(format!(
-                "MERGECONFLICT {count} key{} changed since r:{oldest}, nothing done",
-                if count == 1 { "" } else { "s" }
-            ))),
+            count => Err(conflict(count, deletions)),
         }
     })
+}
+
+/// Why deletions, newest first, are not taken back: so many keys are others now.
+pub(super) fn conflict(keys: usize, deletions: &[Deletion]) -> Error {
+    let oldest = deletions.last().map_or(Revision::ZERO, |deletion| deletion.revision);
+    let s = if keys == 1 { "" } else { "s" };
+    Error::new(format!("MERGECONFLICT {keys} key{s} changed since r:{oldest}, nothing done"))
 }
 
 /// What deletions took away, newest first. What a later one took away is what

@@ -104,17 +104,24 @@ impl Txn<'_> {
         self.changed.swap(a, b);
     }
 
-    /// Whether a database is empty and was never written to since it was made or
-    /// flushed, as far as memory knows, nor changed places after `upto`.
+    /// Whether a database is [pristine](Txn::is_pristine) and did not change places
+    /// after `upto`.
     ///
     /// # Panics
     /// When not all shards are locked.
     #[must_use]
     pub fn is_untouched(&self, db: DbIndex, upto: Revision) -> bool {
-        (0..SHARDS).all(|index| {
-            let shard = self.shard(index);
-            shard.last_swap <= upto && shard.dbs[usize::from(db)].is_pristine()
-        })
+        self.is_pristine(db) && (0..SHARDS).all(|index| self.shard(index).last_swap <= upto)
+    }
+
+    /// Whether a database is empty and was never written to since it was made or
+    /// flushed, as far as memory knows.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    #[must_use]
+    pub fn is_pristine(&self, db: DbIndex) -> bool {
+        (0..SHARDS).all(|index| self.shard(index).dbs[usize::from(db)].is_pristine())
     }
 
     /// Lets a database, which must be empty, stand again in a space that a flush
