@@ -86,6 +86,10 @@ pub struct RestoreArgs {
     /// tag's, or main.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+
+    /// Leave the history out: then nothing before the restored state can be read.
+    #[arg(long)]
+    no_history: bool,
 }
 
 /// What `--at` names.
@@ -197,7 +201,8 @@ pub fn restore(args: &RestoreArgs) -> Result<(), String> {
         Some(At::Tag(name)) => Goal::Tag(name.clone().into_bytes()),
     };
     let bytes = |text: &Option<String>| text.clone().map(String::into_bytes);
-    let wanted = Wanted { goal, branch: bytes(&args.branch), prefix: bytes(&args.prefix) };
+    let (branch, prefix) = (bytes(&args.branch), bytes(&args.prefix));
+    let wanted = Wanted { goal, branch, prefix, history: !args.no_history };
     let mut rng = SeededRng::from_system();
     let restored = backup::restore(&args.from, &args.data_dir, &wanted, &SystemClock, &mut rng)
         .map_err(|error| error.to_string())?;
@@ -214,6 +219,10 @@ pub fn restore(args: &RestoreArgs) -> Result<(), String> {
         "Restored revision {}{of}, {time}: {} keys in {seconds:.1} s.",
         restored.revision, restored.keys
     );
+    match restored.oldest == restored.revision {
+        true => println!("Nothing before it can be read."),
+        false => println!("Every state from revision {} on can be read.", restored.oldest),
+    }
     println!("Serve it with `alcid server --data-dir {}`.", args.data_dir.display());
     Ok(())
 }

@@ -25,17 +25,17 @@ mod view;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace, Stored};
-use log::{Hold, Log, Place, RealVfs, Record};
+use log::{Hold, Log, Place, RealVfs, Record, Vfs};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
-use crate::history::{DATABASE_WIDE, History, TAKEN_BACK};
+use crate::history::{DATABASE_WIDE, History, HistoryError, TAKEN_BACK};
 use batches::Batches;
 use blocks::Blocks;
 use cache::{Cache, Wanted};
@@ -142,6 +142,22 @@ impl Past {
             wants_merge: AtomicBool::new(false),
             purging: Mutex::new(()),
         })
+    }
+
+    /// Says of an archive that is being made of the database `id` that every state
+    /// from `oldest` on can be read, which is one of its own: its log has all that
+    /// came after.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    pub(crate) fn begin_with(
+        archive: &Path,
+        id: [u8; 16],
+        oldest: Revision,
+    ) -> Result<(), HistoryError> {
+        let dir = archive.join(HISTORY);
+        RealVfs.create_dir_all(&dir).map_err(HistoryError::io("create", &dir))?;
+        horizon::write(&HORIZON, &RealVfs, &dir, id, oldest)
     }
 
     /// Removes what is kept of the past with `base`: without somebody who

@@ -2,18 +2,18 @@
 //! where a restored archive ends.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base::{Clock, Revision};
 
 use crate::error::LogError;
 use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, NoBlock, Record, SEGMENT_HEADER_BYTES,
-    check_segment_header,
+    self, BLOCK_HEADER_BYTES, BlockPlace, Label, NoBlock, Part, Record, SEGMENT_HEADER_BYTES,
+    check_segment_header, segment_name,
 };
 use crate::identity::Manifest;
 use crate::parts::Assembly;
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, at};
 use crate::writer::create_segment;
 
 /// Visits the transactions of a segment's copy, whatever its file is called,
@@ -66,40 +66,128 @@ pub fn read_copy(
     Ok(Revision(next.0 - 1))
 }
 
-/// Makes an empty log in an empty folder: that of the database `id`, which goes
-/// on after `base`. An archive holds what comes before.
+/// A segment's copy, whatever its file is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentCopy {
+    /// The segment's first revision.
+    pub first: Revision,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Makes a log in an empty folder: that of the database `id`, which has what
+/// copies of its segments have up to a revision, and goes on after it. The copies
+/// follow each other; without any, an archive holds what comes before.
 ///
 /// # Errors
-/// When files cannot be made there, or are there already.
-pub fn create_after(
+/// When files cannot be made there, or are there already; when a copy is not
+/// whole, or they end earlier.
+pub fn create_from(
     vfs: &dyn Vfs,
     dir: &Path,
     id: [u8; 16],
-    base: Revision,
+    copies: &[SegmentCopy],
+    upto: Revision,
     clock: &dyn Clock,
 ) -> Result<(), LogError> {
     vfs.create_dir_all(dir).map_err(LogError::io("create the folder", dir))?;
-    let first = base.next();
+    let mut next = None;
+    for copy in copies.iter().filter(|copy| copy.first <= upto) {
+        if let Some(missing) = next.filter(|next| *next != copy.first) {
+            let (dir, found) = (dir.to_path_buf(), segment_name(copy.first));
+            return Err(LogError::MissingSegment { dir, revision: missing, found });
+        }
+        next = Some(copy_upto(vfs, copy, dir, id, upto)?);
+    }
+    let first = upto.next();
+    if let Some(missing) = next.filter(|next| *next != first) {
+        let (dir, found) = (dir.to_path_buf(), "no more".to_owned());
+        return Err(LogError::MissingSegment { dir, revision: missing, found });
+    }
     let manifest = Manifest { id, newest_segment: first };
-    create_segment(vfs, dir, &manifest, first, clock.now_ms(), first > Revision(1))?;
+    let begins_anew = first > Revision(1) && next.is_none();
+    create_segment(vfs, dir, &manifest, first, clock.now_ms(), begins_anew)?;
     manifest.write(vfs, dir)
+}
+
+/// Copies a segment into a folder under its own name, durably but for that;
+/// answers the revision that comes after.
+fn copy_upto(
+    vfs: &dyn Vfs,
+    copy: &SegmentCopy,
+    dir: &Path,
+    id: [u8; 16],
+    upto: Revision,
+) -> Result<Revision, LogError> {
+    let SegmentCopy { first, path } = copy;
+    let bytes = vfs.read(path).map_err(LogError::io("read", path))?;
+    check_segment_header(&bytes, path, &id, *first)?;
+    // Of the block in which it ends, some transactions.
+    let (mut whole, mut rest) = (SEGMENT_HEADER_BYTES, Vec::new());
+    let mut next = *first;
+    let (mut buffer, mut assembly) = (Vec::new(), Assembly::default());
+    while next <= upto {
+        let damaged = |what| LogError::Damaged { path: path.clone(), offset: whole as u64, what };
+        let place = BlockPlace { id, segment: *first, offset: whole as u64 };
+        let (header, stored) = match assembly.block_at(&bytes, &place) {
+            Ok(found) => found,
+            Err(NoBlock::End) => break,
+            Err(problem) => return Err(damaged(problem.to_string())),
+        };
+        let content = format::content(&header, stored, &mut buffer).map_err(damaged)?;
+        let content = assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
+        let end = header.end().expect("checked with the block");
+        if let Some(records) = content.filter(|_| end > upto.next()) {
+            let mut kept = Vec::new();
+            for record in format::records(header.first, header.count, records) {
+                let record = record.map_err(|what| damaged(what.to_owned()))?;
+                if record.revision <= upto {
+                    format::put_record(&mut kept, &record.header, record.effects);
+                }
+            }
+            let (durable, part) = (header.durable, Part::default());
+            let count = (upto.next().0 - header.first.0) as u32;
+            let label = Label { first: header.first, durable, count, part };
+            format::put_block(&mut rest, &place, &label, &kept, header.compression());
+            next = upto.next();
+            break;
+        }
+        whole += BLOCK_HEADER_BYTES + header.len as usize;
+        if content.is_some() {
+            next = end;
+        }
+    }
+    let to = at(dir, &segment_name(*first));
+    let mut file = vfs.create(&to).map_err(LogError::io("create", &to))?;
+    for bytes in [&bytes[..whole], &rest] {
+        file.append(bytes).map_err(LogError::io("write", &to))?;
+    }
+    file.sync().map_err(LogError::io("sync", &to))?;
+    Ok(next)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use base::{BranchId, ManualClock, SeededRng};
+    use base::{BranchId, ManualClock, Rng, SeededRng};
 
     use super::*;
-    use crate::{Log, LogOptions, MemVfs, RecordHeader};
+    use crate::{Compression, Log, LogOptions, MemVfs, RecordHeader};
 
     const DIR: &str = "/log";
 
     fn open(vfs: &MemVfs, base: u64) -> Log {
+        open_packed(vfs, base, Compression::None)
+    }
+
+    fn open_packed(vfs: &MemVfs, base: u64, compression: Compression) -> Log {
         let replay = &mut |_: Record<'_>| Ok(());
         let (vfs, clock) = (Arc::new(vfs.clone()), Arc::new(ManualClock::at_ms(5)));
-        let options = LogOptions { block_bytes_max: 100, ..LogOptions::default() };
+        let (block_bytes_max, part_bytes_max) = (100, 200);
+        let options =
+            LogOptions { block_bytes_max, part_bytes_max, compression, ..LogOptions::default() };
         let mut rng = SeededRng::new(1);
         let opened =
             Log::open_manual(vfs, Path::new(DIR), options, Revision(base), clock, &mut rng, replay);
@@ -158,13 +246,89 @@ mod tests {
         for base in [0, 41] {
             let vfs = MemVfs::new();
             let clock = ManualClock::at_ms(5);
-            create_after(&vfs, Path::new(DIR), [7; 16], Revision(base), &clock).expect("empty");
+            create_from(&vfs, Path::new(DIR), [7; 16], &[], Revision(base), &clock).expect("empty");
             let log = open(&vfs, base);
             assert_eq!((log.id(), log.newest()), ([7; 16], Revision(base)));
             append(&log, 1);
             assert_eq!(log.segments()[0].last, Revision(base + 1));
-            create_after(&vfs, Path::new(DIR), [7; 16], Revision(base), &clock)
+            create_from(&vfs, Path::new(DIR), [7; 16], &[], Revision(base), &clock)
                 .expect_err("there is one");
+        }
+    }
+
+    #[test]
+    fn a_log_has_what_copies_have_up_to_any_revision() {
+        const LAST: u64 = 34;
+        for compression in [Compression::None, Compression::Zstd] {
+            let vfs = MemVfs::new();
+            let log = open_packed(&vfs, 0, compression);
+            append(&log, 20);
+            // In parts, if it is packed or not.
+            let revision = log.reserve();
+            let header = RecordHeader { time_ms: 21, db: 0, branch: BranchId::MAIN };
+            let mut rng = SeededRng::new(3);
+            let large: Vec<u8> = (0..900).map(|_| rng.below(256) as u8).collect();
+            log.append(revision, header, &large);
+            log.pump();
+            append(&log, 4);
+            log.roll().expect("room");
+            append(&log, 9);
+            let copies: Vec<SegmentCopy> = log
+                .segments()
+                .iter()
+                .map(|it| SegmentCopy { first: it.first, path: log.dir().join(it.file_name()) })
+                .collect();
+            let id = log.id();
+            let read = |log: &Log| {
+                let mut all = Vec::new();
+                let mut reader = log.reader(Revision(1));
+                while reader.next_revision() <= log.newest() {
+                    let each = &mut |record: Record<'_>, _| {
+                        all.push((record.revision.0, record.header, record.effects.to_vec()));
+                        ControlFlow::Continue(())
+                    };
+                    reader.read(Duration::ZERO, each).expect("whole");
+                }
+                all
+            };
+            let before = read(&log);
+            assert_eq!(before.len() as u64, LAST);
+            log.close().expect("memory");
+            drop(log);
+            for upto in 0..=LAST {
+                let other = MemVfs::new();
+                for copy in &copies {
+                    let bytes = vfs.read(&copy.path).expect("there");
+                    other.create_dir_all(Path::new("/from")).expect("memory");
+                    let to = Path::new("/from").join(copy.path.file_name().expect("named"));
+                    other.create(&to).expect("new").append(&bytes).expect("room");
+                }
+                let copies: Vec<SegmentCopy> = copies
+                    .iter()
+                    .map(|it| {
+                        let name = it.path.file_name().expect("named");
+                        SegmentCopy { first: it.first, path: Path::new("/from").join(name) }
+                    })
+                    .collect();
+                let (dir, clock) = (Path::new(DIR), ManualClock::at_ms(5));
+                let make = |copies: &[_], dir| {
+                    create_from(&other, dir, id, copies, Revision(upto), &clock)
+                };
+                make(&copies, dir).expect("whole");
+                let log = open_packed(&other, upto, compression);
+                assert_eq!((log.id(), log.newest()), (id, Revision(upto)));
+                assert_eq!(log.unbroken_from(), Revision(1), "{upto}");
+                assert_eq!(read(&log), before[..upto as usize], "{upto}");
+                append(&log, 2);
+                assert_eq!(read(&log)[..upto as usize], before[..upto as usize]);
+                assert_eq!(read(&log).len() as u64, upto + 2);
+                // What is missing is said.
+                let missing = match upto {
+                    0..=25 => make(&copies[1..], Path::new("/less")).is_ok(),
+                    _ => make(&copies[..1], Path::new("/less")).is_err(),
+                };
+                assert!(missing, "{upto}");
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ mod writer;
 
 pub use block::{Block, Place};
 pub use check::{CheckReport, Finding, check, repair};
-pub use copy::{create_after, read_copy};
+pub use copy::{SegmentCopy, create_from, read_copy};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
 pub use format::{Compression, Record, RecordHeader};

@@ -242,6 +242,81 @@ fn every_revision_and_any_part_can_be_restored() {
 }
 
 #[test]
+fn a_restored_server_has_its_past() {
+    let shell = Shell::new();
+    let server = shell.server();
+    let mut wire = Wire::connect(server.addr());
+    let done = |wire: &mut Wire, line: &str| {
+        let answer = wire.call(&line.split(' ').collect::<Vec<_>>());
+        assert!(!matches!(answer, Frame::Error(_)), "{line}: {answer:?}");
+        answer
+    };
+    let mut all = |lines: &str| lines.split(", ").for_each(|line| drop(done(&mut wire, line)));
+    all("SET k a, SET k b, HSET h f 1 g 2, TAG CREATE v1, BRANCH CREATE dev, SAVE");
+    all("HINCRBY h f 4, SET due x EX 1000, BRANCH USE dev, SET k dev, DEL h, BRANCH USE main");
+    all("FLUSHALL, SET after 1");
+    let asked: Vec<&str> = concat!(
+        "HISTORY k VALUES, HISTORY h VALUES, HISTORY h FIELD f VALUES, CHANGES FROM r:0, BLAME h, ",
+        "TIMELINE FROM r:0 BY COMMAND BUCKET 365d, AT r:2 GET k, AT r:1 HGETALL h, AT tag:v1 HGETALL h, ",
+        "AT r:5 BRANCH dev GET k, TAG LIST, BRANCH DIFF main dev, UNDO LIST, AT r:7 TTL due, ",
+        "AT r:0 DBSIZE, AT r:8 BRANCH dev HGETALL h, DEBUG DIGEST",
+    )
+    .split(", ")
+    .collect();
+    let answers = |wire: &mut Wire| asked.iter().map(|line| done(wire, line)).collect::<Vec<_>>();
+    let before = answers(&mut wire);
+    let newest: u64 = newest(&mut wire).parse().expect("a number");
+    shell.back_up(&server);
+    let (mut restored, said) = shell.restored("");
+    assert!(said.contains("Every state from revision 0 on can be read.\n"), "{said}");
+    let mut wire = Wire::connect(restored.addr());
+    for round in 0..2 {
+        for (line, (before, now)) in asked.iter().zip(before.iter().zip(answers(&mut wire))) {
+            assert_eq!(before, &now, "{line} in round {round}");
+        }
+        restored.kill();
+        restored.restart();
+        wire = Wire::connect(restored.addr());
+    }
+    // What was done before the backup can be taken back after it.
+    done(&mut wire, "UNDO");
+    assert_eq!(wire.text(&["GET", "k"]), "b");
+    assert_eq!(wire.call(&["LASTREV"]), Frame::Integer(newest as i64 + 1));
+    // It is backed up, and restored, in turn.
+    let again = Shell::new();
+    again.back_up(&restored);
+    again.done("backup verify backup");
+    let (other, _) = again.restored("");
+    let mut other = Wire::connect(other.addr());
+    assert_eq!(other.text(&["AT", &format!("r:{newest}"), "GET", "k"]), "(nil)");
+    assert_eq!(other.text(&["AT", "r:2", "GET", "k"]), "b");
+
+    // What came after a state that is restored has not happened.
+    let (server, said) = shell.restored(" --at r:2");
+    assert!(said.starts_with("Restored revision 2, "), "{said}");
+    let mut wire = Wire::connect(server.addr());
+    done(&mut wire, "SET k c");
+    assert_eq!(wire.call(&["LASTREV"]), Frame::Integer(3));
+    let Frame::Array(rows) = wire.call(&["HISTORY", "k", "VALUES"]) else { panic!("no rows") };
+    let values: Vec<Frame> = rows
+        .iter()
+        .map(|row| match row {
+            Frame::Array(row) => row[6].clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(values, ["c", "b", "a"].map(Frame::bulk));
+    assert_eq!(wire.call(&["HISTORY", "h"]), Frame::Array(Vec::new()));
+    assert_eq!(wire.call(&["UNDO", "LIST"]), Frame::Array(Vec::new()));
+
+    let (server, said) = shell.restored(" --no-history");
+    assert!(said.contains("Nothing before it can be read.\n"), "{said}");
+    let mut wire = Wire::connect(server.addr());
+    let refused = wire.text(&["AT", "r:2", "GET", "k"]);
+    assert!(refused.starts_with("COMPACTED "), "{refused}");
+}
+
+#[test]
 fn a_flipped_byte_is_found_wherever_it_is() {
     let shell = Shell::new();
     let server = shell.server();

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::CONTENTS;
 use crate::error::ArchiveError;
+use crate::history::HistoryError;
 
 /// Why there is no backup, or nothing restored from one.
 #[derive(Debug, Error)]
@@ -44,6 +45,8 @@ pub enum BackupError {
         path.display()
     )]
     DamagedHistory { path: PathBuf, what: String, last: Revision },
+    #[error("{0}; only the history needs it: `alcid restore --no-history` goes on without it")]
+    NoHistory(#[source] Box<BackupError>),
     #[error("{} has format {found}, this version reads up to {known}; use the newer version", path.display())]
     NewerFormat { path: PathBuf, found: u64, known: u64 },
     #[error("{} is not empty: it holds {name:?}; name a folder that is empty, or does not exist", dir.display())]
@@ -66,6 +69,8 @@ pub enum BackupError {
     Unsound { dir: PathBuf, problems: String },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
     #[error(transparent)]
     Log(#[from] log::LogError),
     #[error("the log takes nothing more: {0}")]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use base::{BranchId, Clock, Revision, Rng};
 use keyspace::{Branches, EncodingLimits, Purge, Tag};
-use log::{RealVfs, Record, create_after, read_copy};
+use log::{RealVfs, Record, SegmentCopy, create_from, read_copy};
 
 use super::contents::{Kind, StoredFile};
 use super::error::Known;
@@ -22,6 +22,7 @@ use crate::backing::BaseBacking;
 use crate::base_tree::{Base, TABLES, TREE};
 use crate::delta::Delta;
 use crate::part::write_part;
+use crate::past::Past;
 use crate::waiting::{WAITING_BYTES, Waiting};
 
 /// The folder in the data folder where everything is made. It gets its place
@@ -58,13 +59,19 @@ pub struct Wanted {
     /// Only keys that begin with this, of one branch: that which is named, or
     /// the tag's, or main.
     pub prefix: Option<Vec<u8>>,
+    /// With what came before, if it is everything.
+    pub history: bool,
 }
 
 impl Wanted {
     /// Everything.
     #[must_use]
     pub fn all(goal: Goal) -> Wanted {
-        Wanted { goal, branch: None, prefix: None }
+        Wanted { goal, branch: None, prefix: None, history: true }
+    }
+
+    fn is_all(&self) -> bool {
+        self.branch.is_none() && self.prefix.is_none()
     }
 }
 
@@ -79,6 +86,9 @@ pub struct Restored {
     pub branch: Option<String>,
     /// Keys of all databases.
     pub keys: u64,
+    /// Every state from this on can be read: that which was restored, where it has
+    /// no history.
+    pub oldest: Revision,
 }
 
 /// Makes a data folder in `to`, which must be empty or not exist. Every file of
@@ -105,6 +115,9 @@ pub fn restore(
     let (archived, newest) = (backup.contents.archived(), backup.contents.newest());
     let replayed = upto.map_or((archived, newest), |upto| (archived.min(upto), upto));
     backup.check_log(replayed)?;
+    if let Some(upto) = upto.filter(|_| wanted.history && wanted.is_all()) {
+        backup.check_history(upto)?;
+    }
     if is_new {
         make_private_dir(to)?;
     }
@@ -202,6 +215,12 @@ impl Backup<'_> {
         Ok(())
     }
 
+    /// As [`Backup::check_log`], of what only the history up to a revision needs.
+    fn check_history(&self, upto: Revision) -> Result<(), BackupError> {
+        let checked = self.check_log((self.contents.oldest().min(upto), upto));
+        checked.map_err(|error| BackupError::NoHistory(Box::new(error)))
+    }
+
     /// Makes `archive` and `log` in the folder.
     fn restore(
         &self,
@@ -260,10 +279,35 @@ impl Backup<'_> {
             drop((base, chosen));
             base = self.replace(&archive, &part, rng)?;
         }
-        create_after(&RealVfs, &stage.join("log"), self.id(), upto, clock)?;
+        // The states before have names that were erased later.
+        let has_history = wanted.history && wanted.is_all() && erased.is_empty();
+        let oldest = self.make_log(stage, upto, has_history, clock)?;
         let directory = base.directory();
         let (revision, time_ms, keys) = (directory.revision, directory.time_ms, directory.keys());
-        Ok(Restored { revision, time_ms, branch: restored_branch, keys })
+        Ok(Restored { revision, time_ms, branch: restored_branch, keys, oldest })
+    }
+
+    /// Makes `log`; answers the oldest state that can be read with it.
+    fn make_log(
+        &self,
+        stage: &Path,
+        upto: Revision,
+        has_history: bool,
+        clock: &dyn Clock,
+    ) -> Result<Revision, BackupError> {
+        let (dir, oldest) = (stage.join("log"), self.contents.oldest());
+        if !has_history || oldest >= upto {
+            create_from(&RealVfs, &dir, self.id(), &[], upto, clock)?;
+            return Ok(upto);
+        }
+        self.check_history(upto)?;
+        let segments = self.segments_with((oldest, upto)).into_iter();
+        let copies: Vec<SegmentCopy> = segments
+            .map(|(first, file)| SegmentCopy { first, path: file.stored_in(self.dir) })
+            .collect();
+        create_from(&RealVfs, &dir, self.id(), &copies, upto, clock)?;
+        Past::begin_with(&stage.join("archive"), self.id(), oldest)?;
+        Ok(oldest)
     }
 
     /// Puts another archive in the place of the one that was made first.

@@ -244,7 +244,29 @@ impl Database {
         prefix: Option<&str>,
     ) -> Result<(TempDir, Restored), BackupError> {
         let prefix = prefix.map(|prefix| prefix.as_bytes().to_vec());
-        self.restore_as(&Wanted { goal, branch: None, prefix })
+        self.restore_as(&Wanted { prefix, ..Wanted::all(goal) })
+    }
+
+    /// Checks every so many of the states before the one that was restored, from the
+    /// oldest on, and that no others can be read.
+    pub fn check_past(&self, folder: &Path, restored: &Restored, step: usize) {
+        let base = Base::open(&folder.join("archive"), 5, 1 << 20).expect("it is whole");
+        let log = Arc::new(open_log(&folder.join("log"), base.revision()));
+        let limits = EncodingLimits::default();
+        let options = PastOptions { databases: DATABASES, limits, is_broken: false };
+        let past = Past::open(Arc::new(base), log.clone(), options).expect("it reads well");
+        let (oldest, revision) = (restored.oldest, restored.revision);
+        assert_eq!((past.oldest(), log.newest()), (oldest, revision));
+        for revision in (oldest.0..=revision.0).rev().step_by(step).chain([oldest.0]) {
+            let revision = Revision(revision);
+            let view = past.view(BranchId::MAIN, revision).expect("it is kept");
+            assert_eq!(&contents_of(&view), &self.states[&revision], "{revision} in {folder:?}");
+        }
+        if oldest > Revision::ZERO {
+            let early = Revision(oldest.0 - 1);
+            past.view(BranchId::MAIN, early).expect_err("it is not there");
+        }
+        assert!(past.view(BranchId::MAIN, revision.next()).is_err());
     }
 
     /// What a server would find in a restored folder.
@@ -276,15 +298,20 @@ impl Journal for NoJournal {
 pub fn contents(base: &Arc<Base>) -> State {
     let directory = base.directory();
     let keyspace = Keyspace::new(DATABASES, directory.seed);
-    let limits = EncodingLimits::default();
-    let backing = BaseBacking::new(base.clone(), limits);
+    let backing = BaseBacking::new(base.clone(), EncodingLimits::default());
     let mut keys = 0;
     for database in directory.databases.iter().filter(|it| it.branch == BranchId::MAIN) {
         keys += database.keys.iter().sum::<u64>();
         keyspace.back(backing.clone(), database.db, database.space, &database.keys);
     }
-    let mut buffers = Buffers::default();
-    let mut txn = Txn::begin(&keyspace, &Scope::All, &NoJournal, &mut buffers, options(0, &limits));
+    let found = contents_of(&keyspace);
+    assert_eq!(keys, found.len() as u64);
+    found
+}
+
+fn contents_of(keyspace: &Keyspace) -> State {
+    let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
+    let mut txn = Txn::begin(keyspace, &Scope::All, &NoJournal, &mut buffers, options(0, &limits));
     let mut found = State::new();
     for db in 0..DATABASES {
         txn.select(db);
@@ -301,7 +328,6 @@ pub fn contents(base: &Arc<Base>) -> State {
             found.insert((db, key), (value, deadline));
         }
     }
-    assert_eq!(keys, found.len() as u64);
     found
 }
 

@@ -69,7 +69,7 @@ fn what_main_erased_is_what_a_branch_has() {
     purge(&database, BranchId::MAIN, b"b", b"!");
     database.backup();
     for goal in [Goal::Revision(at), Goal::Newest] {
-        let wanted = Wanted { goal, branch: Some(b"dev".to_vec()), prefix: None };
+        let wanted = Wanted { goal, branch: Some(b"dev".to_vec()), prefix: None, history: true };
         check(&database, &wanted, &expected);
     }
 }
@@ -102,7 +102,7 @@ fn what_was_erased_is_in_no_earlier_state() {
             [(None, &on_main), (Some("main"), &on_main), (Some("dev"), on_dev)]
         {
             let branch = branch.map(|name| name.as_bytes().to_vec());
-            let wanted = Wanted { goal: Goal::Revision(at), branch, prefix: None };
+            let wanted = Wanted { goal: Goal::Revision(at), branch, prefix: None, history: true };
             check(&database, &wanted, expected);
         }
     }

@@ -38,6 +38,8 @@ fn every_state_of_the_past_that_is_kept_can_be_restored() {
                 let expected = &database.states[&revision];
                 assert_eq!(&database.read(folder.path(), revision), expected, "{seed} {revision}");
                 assert_eq!(restored.time_ms, database.times[&revision]);
+                assert_eq!(restored.oldest, oldest);
+                database.check_past(folder.path(), &restored, 29);
                 let time_ms = (database.times[&revision] + 9).min(database.now_ms);
                 let by_time = database.restore(Goal::Time(time_ms), Some("user:"));
                 let (_, by_time) = by_time.expect("it is there");
@@ -58,8 +60,22 @@ fn the_past_begins_with_nothing() {
     database.checkpoint();
     assert_eq!(database.backup().oldest, Revision::ZERO);
     for revision in [Revision(0), Revision(1), Revision(30), database.log.newest()] {
-        let (folder, _) = database.restore(Goal::Revision(revision), None).expect("it is there");
+        let (folder, restored) =
+            database.restore(Goal::Revision(revision), None).expect("it is there");
         assert_eq!(database.read(folder.path(), revision), database.states[&revision]);
+        assert_eq!(restored.oldest, Revision::ZERO);
+        database.check_past(folder.path(), &restored, 1);
+    }
+    // Unless it is not wanted, or it is a part.
+    let all = Wanted::all(Goal::Newest);
+    for wanted in [
+        Wanted { history: false, ..all.clone() },
+        Wanted { prefix: Some(b"".to_vec()), ..all.clone() },
+        Wanted { branch: Some(b"main".to_vec()), ..all },
+    ] {
+        let (folder, restored) = database.restore_as(&wanted).expect("it is there");
+        assert_eq!((restored.revision, restored.oldest), (restored.oldest, database.log.newest()));
+        database.check_past(folder.path(), &restored, 1);
     }
 }
 
@@ -99,6 +115,7 @@ fn tags_and_branches_are_restored_by_name() {
         goal,
         branch: Some(branch.into()),
         prefix: (!prefix.is_empty()).then(|| prefix.into()),
+        history: true,
     };
     let tag = Goal::Tag(b"v1".to_vec());
     for (goal, branch, prefix, revision, at) in [
