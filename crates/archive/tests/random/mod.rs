@@ -28,9 +28,10 @@ pub struct Database {
     /// Told of spaces that are left and may be returned to, and until when they
     /// are to stay. While nobody is told, there are none.
     keeper: Option<Keeper>,
-    /// A database that was flushed and not written to since, and what the record
-    /// tells of it.
+    /// A database that was flushed, and what the record tells of it.
     flushed: Option<(DbIndex, SpaceId, Vec<u8>)>,
+    /// New keys that were written to such a database since.
+    late: u64,
     /// Spaces that were returned to.
     returned: Vec<(SpaceId, Revision)>,
 }
@@ -81,6 +82,7 @@ impl Database {
             is_of_collections,
             keeper: None,
             flushed: None,
+            late: 0,
             returned: Vec::new(),
         };
         database.open_log(Revision::ZERO);
@@ -134,8 +136,21 @@ impl Database {
             None => false,
             Some((db, space, keys)) if what < 40 => {
                 self.change(|txn| {
-                    assert!(txn.is_untouched(db, Revision(u64::MAX)));
+                    // What was written meanwhile stays.
+                    let mut kept = Vec::new();
+                    txn.select(db);
+                    txn.visit_all(&mut |key, value, deadline| {
+                        kept.push((key.to_vec(), value.to_value(), deadline));
+                    })
+                    .expect("memory");
+                    if !txn.is_pristine(db) {
+                        txn.flush(db);
+                    }
                     txn.stand_again(db, space, &keys, None).expect("it was put by");
+                    for (key, value, deadline) in kept {
+                        txn.note_missing(&key);
+                        txn.put(&key, value, deadline);
+                    }
                 });
                 let revision = self.log().newest();
                 self.returned.push((space, revision));
@@ -147,8 +162,12 @@ impl Database {
                 false
             }
             Some(flushed) => {
-                let db = (flushed.0 + 1) % DATABASES;
-                let (key, value) = (self.key(), self.element());
+                let (mut db, mut key) = ((flushed.0 + 1) % DATABASES, self.key());
+                if self.below(4) == 0 {
+                    self.late += 1;
+                    (db, key) = (flushed.0, format!("late:{}", self.late).into_bytes());
+                }
+                let value = self.element();
                 self.change(|txn| {
                     txn.select(db);
                     txn.set_string(&key, &value, None);

@@ -68,7 +68,7 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<TakenOv
     };
     let left: Vec<&Left> = deletions.iter().flat_map(|deletion| &deletion.left).collect();
     let oldest = deletions[deletions.len() - 1].revision;
-    let mut taken_back = TakenBack::of(engine, &flushes(deletions));
+    let taken_back = TakenBack::of(engine, &flushes(deletions));
     // From then on the archive has all that was flushed, if not the flush.
     if taken_back.is_none() && archive.settle(Revision(deletions[0].revision.0 - 1)).is_err() {
         return Ok(TakenOver::Not);
@@ -100,18 +100,9 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<TakenOv
             hold.get_or_insert_with(|| engine.writers_held.hold());
             continue;
         }
-        let mut kept = Vec::new();
-        for left in &left {
-            let Some(keys) = late::keys_of(&mut txn, left.db)? else { return Ok(TakenOver::Not) };
-            kept.push(keys);
+        if !put_back(job, &mut txn, &left, taken_back)? {
+            return Ok(TakenOver::Not);
         }
-        txn.record_always();
-        job.author.sign(&mut txn);
-        for (left, kept) in left.iter().zip(kept) {
-            let flushed = taken_back.as_mut().and_then(TakenBack::next);
-            stand_again(&mut txn, left, flushed, kept)?;
-        }
-        job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
         let told = engine.tracking.changes(job.author.client, &txn);
         let finished = txn.finish();
         claim.upto = finished.written;
@@ -120,6 +111,28 @@ pub(super) fn take_over(job: &Job<'_>, deletions: &[Deletion]) -> Result<TakenOv
         return Ok(finished.written.map_or(TakenOver::Not, TakenOver::As));
     }
     Ok(TakenOver::Not)
+}
+
+/// Lets databases stand where flushes left their keys, with those that they have
+/// now. Answers whether those are few enough; else nothing is done.
+fn put_back(
+    job: &Job<'_>,
+    txn: &mut Txn<'_>,
+    left: &[&Left],
+    mut taken_back: Option<TakenBack<'_>>,
+) -> Result<bool> {
+    let mut kept = Vec::new();
+    for left in left {
+        let Some(keys) = late::keys_of(txn, left.db)? else { return Ok(false) };
+        kept.push(keys);
+    }
+    txn.record_always();
+    job.author.sign(txn);
+    for (left, kept) in left.iter().zip(kept) {
+        stand_again(txn, left, taken_back.as_mut().and_then(TakenBack::next), kept)?;
+    }
+    job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
+    Ok(true)
 }
 
 /// Lets a database stand where a flush left its keys, with those that it has now.
