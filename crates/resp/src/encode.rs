@@ -3,6 +3,8 @@
 use base::number::format_f64;
 use base::{Frame, Reply};
 
+use crate::attribute::Latest;
+
 /// The protocol version a connection speaks, chosen by `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -30,13 +32,14 @@ pub struct Encoder {
     pub out: Vec<u8>,
     /// How replies are encoded from now on.
     pub protocol: Protocol,
+    latest: Latest,
 }
 
 impl Encoder {
     /// An encoder with an empty buffer.
     #[must_use]
     pub fn new(protocol: Protocol) -> Encoder {
-        Encoder { out: Vec::new(), protocol }
+        Encoder { protocol, ..Encoder::default() }
     }
 
     #[inline]
@@ -59,7 +62,16 @@ impl Encoder {
     /// # Panics
     /// On RESP2, as [`Reply::attribute`].
     pub fn put_attributes_before(&mut self, start: usize, pairs: &[(&str, i64)]) {
+        assert!(self.resp3(), "attributes are written to RESP3 connections only");
         let end = self.out.len();
+        if let [(name, value)] = pairs {
+            let attribute = self.latest.of(name, *value);
+            let len = attribute.len();
+            self.out.extend_from_slice(attribute);
+            self.out.copy_within(start..end, start + len);
+            self.out[start..start + len].copy_from_slice(attribute);
+            return;
+        }
         self.attribute(pairs.len());
         for (name, value) in pairs {
             self.bulk(name.as_bytes());

@@ -17,6 +17,7 @@
 //!   costs time in proportion to the bytes, not to their square;
 //! * give the same answer however the bytes are split.
 
+mod attribute;
 mod encode;
 mod inline;
 mod peek;

@@ -257,3 +257,32 @@ proptest! {
         decode_any_way(&input);
     }
 }
+
+#[test]
+fn attributes_come_before_replies_of_any_length() {
+    let mut encoder = Encoder::new(Protocol::Resp3);
+    let mut expected = Vec::new();
+    let two: &[_] = &[("rev", 7), ("undo", -1)];
+    let mut put = |pairs: &[(&str, i64)], len: usize| {
+        let start = encoder.out.len();
+        let reply = "abcdefghij".repeat(len / 10 + 1)[..len].to_owned();
+        encoder.bulk(reply.as_bytes());
+        encoder.put_attributes_before(start, pairs);
+        expected.extend(format!("|{}\r\n", pairs.len()).into_bytes());
+        for (name, value) in pairs {
+            expected.extend(format!("${}\r\n{name}\r\n:{value}\r\n", name.len()).into_bytes());
+        }
+        expected.extend(format!("${len}\r\n{reply}\r\n").into_bytes());
+        assert_eq!(encoder.out, expected, "{pairs:?} {len}");
+    };
+    // Numbers that count up, stay, jump and go back, over all lengths of them.
+    let counting = (0..120).chain([119, 120, 998, 999, 1000, 1001, 1001, 7]);
+    let edges = [i64::MAX - 1, i64::MAX, i64::MIN, -10, -9, -1, 0, 9, 10, 99_999, 100_000];
+    for (len, value) in counting.chain(edges).enumerate() {
+        put(&[("rev", value)], len);
+        if len % 7 == 0 {
+            put(two, len);
+            put(&[("other", value + i64::from(value < i64::MAX))], len);
+        }
+    }
+}
