@@ -137,6 +137,33 @@ fn a_backup_without_the_history_does_without_what_is_damaged_of_it() {
     assert_eq!(database.read(folder.path(), made.newest), database.states[&made.newest]);
 }
 
+#[test]
+fn a_state_is_restored_without_a_history_that_is_damaged() {
+    let mut database = Database::new(16);
+    database.remember();
+    database.steps(150);
+    database.checkpoint();
+    database.steps(50);
+    let made = database.backup();
+    let contents = Contents::read(&database.path("backup")).expect("whole");
+    let oldest = format!("log/{}", database.log.segments()[0].file_name());
+    let stored = contents.files.iter().find(|file| file.path == oldest).expect("the history");
+    let path = database.path("backup").join("files").join(&stored.sha256);
+    flip(&path, stored.bytes as usize / 2);
+    let all = Wanted::all(Goal::Newest);
+    let error = database.restore_as(&all).expect_err("damaged").to_string();
+    assert!(error.contains(&path.display().to_string()), "{error}");
+    assert!(error.contains("`alcid restore --no-history` goes on without it"), "{error}");
+    for wanted in
+        [Wanted { history: false, ..all.clone() }, Wanted { branch: Some(b"main".to_vec()), ..all }]
+    {
+        let (folder, restored) = database.restore_as(&wanted).expect("it needs none of it");
+        assert_eq!((restored.revision, restored.oldest), (made.newest, made.newest));
+        let expected = &database.states[&made.newest];
+        assert_eq!(&database.read(folder.path(), made.newest), expected);
+    }
+}
+
 /// Makes a backup say of a file that it was `content` when it was copied, as
 /// one does that took it as it was.
 fn copy_damaged(dir: &Path, sha256: &str, content: &[u8]) -> String {
