@@ -9,7 +9,7 @@ use crate::encode::{Encoder, Protocol};
 /// every reply.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest {
-    name: String,
+    name: &'static str,
     value: i64,
     /// Encoded; empty where there was none.
     bytes: Vec<u8>,
@@ -17,15 +17,16 @@ pub(crate) struct Latest {
 
 impl Latest {
     /// The attribute of this number, encoded.
-    pub(crate) fn of(&mut self, name: &str, value: i64) -> &[u8] {
-        let is_alike = !self.bytes.is_empty() && self.name == name;
+    pub(crate) fn of(&mut self, name: &'static str, value: i64) -> &[u8] {
+        // Where one name stands in two places, it is encoded again.
+        let is_alike = !self.bytes.is_empty() && std::ptr::eq(self.name, name);
         let is_it = is_alike && (value == self.value || self.counts_up_to(value));
         if !is_it {
             let mut encoder = Encoder::new(Protocol::Resp3);
             encoder.attribute(1);
             encoder.bulk(name.as_bytes());
             encoder.integer(value);
-            (self.name, self.bytes) = (name.to_owned(), encoder.out);
+            (self.name, self.bytes) = (name, encoder.out);
         }
         self.value = value;
         &self.bytes

@@ -61,7 +61,7 @@ impl Encoder {
     ///
     /// # Panics
     /// On RESP2, as [`Reply::attribute`].
-    pub fn put_attributes_before(&mut self, start: usize, pairs: &[(&str, i64)]) {
+    pub fn put_attributes_before(&mut self, start: usize, pairs: &[(&'static str, i64)]) {
         assert!(self.resp3(), "attributes are written to RESP3 connections only");
         let end = self.out.len();
         if let [(name, value)] = pairs {

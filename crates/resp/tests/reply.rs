@@ -262,8 +262,8 @@ proptest! {
 fn attributes_come_before_replies_of_any_length() {
     let mut encoder = Encoder::new(Protocol::Resp3);
     let mut expected = Vec::new();
-    let two: &[_] = &[("rev", 7), ("undo", -1)];
-    let mut put = |pairs: &[(&str, i64)], len: usize| {
+    let two: &[(&'static str, i64)] = &[("rev", 7), ("undo", -1)];
+    let mut put = |pairs: &[(&'static str, i64)], len: usize| {
         let start = encoder.out.len();
         let reply = "abcdefghij".repeat(len / 10 + 1)[..len].to_owned();
         encoder.bulk(reply.as_bytes());
