@@ -87,7 +87,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
 
-    /// Leave the history out: then nothing before the restored state can be read.
+    /// Leave the history out: then of what came before only states that tags and branches keep can be read.
     #[arg(long)]
     no_history: bool,
 }
@@ -220,7 +220,9 @@ pub fn restore(args: &RestoreArgs) -> Result<(), String> {
         restored.revision, restored.keys
     );
     match restored.oldest == restored.revision {
-        true => println!("Nothing before it can be read."),
+        true => {
+            println!("Of what came before, only states that tags and branches keep can be read.")
+        }
         false => println!("Every state from revision {} on can be read.", restored.oldest),
     }
     println!("Serve it with `alcid server --data-dir {}`.", args.data_dir.display());

@@ -34,7 +34,7 @@ pub fn catch_up(
 ) -> Result<(), ArchiveError> {
     let pace = Pace::default();
     let backing = BaseBacking::new(base.clone(), limits);
-    let mut delta = Delta::new(base.clone(), backing, limits, databases, Waiting::new(0));
+    let mut delta = Delta::new(base.clone(), backing, limits, databases, Waiting::default());
     while delta.revision() < upto {
         let mut failed = Ok(());
         let read = reader.read(WAIT, &mut |record, _| {

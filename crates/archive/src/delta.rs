@@ -205,7 +205,7 @@ impl Delta {
     }
 
     fn apply_waiting(&mut self) -> Result<(), ArchiveError> {
-        let mut waiting = std::mem::replace(&mut self.waiting, Waiting::new(0));
+        let mut waiting = std::mem::take(&mut self.waiting);
         let branch = waiting.branch();
         waiting.drain(|few| match few {
             Few::Strings(strings) => {
@@ -328,7 +328,7 @@ impl Delta {
         drop(sources);
         batch.finish(self.directory(&before)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
-        let waiting = std::mem::replace(&mut self.waiting, Waiting::new(0));
+        let waiting = std::mem::take(&mut self.waiting);
         let fresh = Delta::new(base, backing, self.limits, self.databases, waiting);
         let written = std::mem::replace(self, fresh);
         Ok(written.keyspaces)

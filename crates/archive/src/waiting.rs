@@ -18,8 +18,8 @@ use smallvec::SmallVec;
 /// the follower's time at 4 MiB.
 pub(crate) const WAITING_BYTES: usize = 256 << 10;
 
-/// See the module's documentation.
-#[derive(Debug)]
+/// See the module's documentation. By default none waits.
+#[derive(Debug, Default)]
 pub(crate) struct Waiting {
     shards: Vec<Shard>,
     bytes: usize,
@@ -75,7 +75,7 @@ impl Waiting {
     pub(crate) fn new(bytes_max: usize) -> Waiting {
         // Places in a shard's bytes have 32 bits, and the last record comes on top.
         let bytes_max = bytes_max.min(u32::MAX as usize / 2);
-        Waiting { shards: Vec::new(), bytes: 0, bytes_max, branch: BranchId::MAIN }
+        Waiting { bytes_max, ..Waiting::default() }
     }
 
     /// Bytes of memory they take.
@@ -199,13 +199,13 @@ impl Held {
 }
 
 /// The one key that a record changes, and what it does to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct OnlyKey<'a> {
     pub(crate) key: &'a [u8],
     change: Change<'a>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Change<'a> {
     String(OneString<'a>),
     /// The effects that change something, and where the key is in them: who made

@@ -69,10 +69,6 @@ impl Wanted {
     pub fn all(goal: Goal) -> Wanted {
         Wanted { goal, branch: None, prefix: None, history: true }
     }
-
-    fn is_all(&self) -> bool {
-        self.branch.is_none() && self.prefix.is_none()
-    }
 }
 
 /// What was restored.
@@ -115,9 +111,6 @@ pub fn restore(
     let (archived, newest) = (backup.contents.archived(), backup.contents.newest());
     let replayed = upto.map_or((archived, newest), |upto| (archived.min(upto), upto));
     backup.check_log(replayed)?;
-    if let Some(upto) = upto.filter(|_| wanted.history && wanted.is_all()) {
-        backup.check_history(upto)?;
-    }
     if is_new {
         make_private_dir(to)?;
     }
@@ -215,12 +208,6 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// As [`Backup::check_log`], of what only the history up to a revision needs.
-    fn check_history(&self, upto: Revision) -> Result<(), BackupError> {
-        let checked = self.check_log((self.contents.oldest().min(upto), upto));
-        checked.map_err(|error| BackupError::NoHistory(Box::new(error)))
-    }
-
     /// Makes `archive` and `log` in the folder.
     fn restore(
         &self,
@@ -262,7 +249,8 @@ impl Backup<'_> {
         base = self.go_back(base, &archive, upto, !erased.is_empty(), rng)?;
         self.apply(&base, upto, &erased)?;
         let mut restored_branch = None;
-        if wanted.branch.is_some() || wanted.prefix.is_some() {
+        let is_part = wanted.branch.is_some() || wanted.prefix.is_some();
+        if is_part {
             let id = match (&wanted.branch, &newest) {
                 (Some(name), Some(newest)) => branch_named(&base, newest, name)?,
                 _ => tagged.unwrap_or(BranchId::MAIN),
@@ -280,7 +268,7 @@ impl Backup<'_> {
             base = self.replace(&archive, &part, rng)?;
         }
         // The states before have names that were erased later.
-        let has_history = wanted.history && wanted.is_all() && erased.is_empty();
+        let has_history = wanted.history && !is_part && erased.is_empty();
         let oldest = self.make_log(stage, upto, has_history, clock)?;
         let directory = base.directory();
         let (revision, time_ms, keys) = (directory.revision, directory.time_ms, directory.keys());
@@ -300,7 +288,9 @@ impl Backup<'_> {
             create_from(&RealVfs, &dir, self.id(), &[], upto, clock)?;
             return Ok(upto);
         }
-        self.check_history(upto)?;
+        // What the state itself needs was checked when it was made.
+        let checked = self.check_log((oldest, upto));
+        checked.map_err(|error| BackupError::NoHistory(Box::new(error)))?;
         let segments = self.segments_with((oldest, upto)).into_iter();
         let copies: Vec<SegmentCopy> = segments
             .map(|(first, file)| SegmentCopy { first, path: file.stored_in(self.dir) })

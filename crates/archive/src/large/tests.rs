@@ -58,7 +58,7 @@ impl World {
         let limits = EncodingLimits::default();
         let reading = BaseBacking::new(base.clone(), limits);
         let backing = Arc::new(Counting(reading, AtomicUsize::new(0)));
-        let delta = Delta::new(base.clone(), backing.clone(), limits, 2, Waiting::new(0));
+        let delta = Delta::new(base.clone(), backing.clone(), limits, 2, Waiting::default());
         World { base, backing, delta, _folder: folder }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use archive::backup::{BackupError, CONTENTS, Contents, Goal, Wanted, restore, verify};
-use base::SeededRng;
+use base::{Revision, SeededRng};
 use log::SegmentInfo;
 use sha2::{Digest, Sha256};
 
@@ -150,6 +150,13 @@ fn a_state_is_restored_without_a_history_that_is_damaged() {
     let stored = contents.files.iter().find(|file| file.path == oldest).expect("the history");
     let path = database.path("backup").join("files").join(&stored.sha256);
     flip(&path, stored.bytes as usize / 2);
+    // A state before the archive's is made of it, so nothing goes on without it.
+    let early = Wanted::all(Goal::Revision(Revision(100)));
+    for wanted in [Wanted { history: false, ..early.clone() }, early] {
+        let error = database.restore_as(&wanted).expect_err("damaged").to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(!error.contains("--no-history"), "{error}");
+    }
     let all = Wanted::all(Goal::Newest);
     let error = database.restore_as(&all).expect_err("damaged").to_string();
     assert!(error.contains(&path.display().to_string()), "{error}");

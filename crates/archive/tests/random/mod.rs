@@ -143,14 +143,9 @@ impl Database {
                         kept.push((key.to_vec(), value.to_value(), deadline));
                     })
                     .expect("memory");
-                    if !txn.is_pristine(db) {
-                        txn.flush(db);
-                    }
-                    txn.stand_again(db, space, &keys, None).expect("it was put by");
-                    for (key, value, deadline) in kept {
-                        txn.note_missing(&key);
-                        txn.put(&key, value, deadline);
-                    }
+                    assert_eq!(txn.is_untouched(db, Revision(u64::MAX)), kept.is_empty());
+                    let back = txn.stand_again_beside(db, space, &keys, None, kept);
+                    back.expect("it was put by");
                 });
                 let revision = self.log().newest();
                 self.returned.push((space, revision));

@@ -32,7 +32,6 @@ pub(super) struct Late<'j> {
     emptied: BTreeSet<DbIndex>,
     /// Every key that was written or removed since.
     names: BTreeSet<Place>,
-    conflicts: usize,
     /// All before this was looked at.
     next: Revision,
 }
@@ -43,7 +42,7 @@ impl<'j> Late<'j> {
     pub(super) fn new(job: &'j Job<'j>, deletions: &'j [Deletion]) -> Late<'j> {
         let next = deletions.last().map_or(Revision::ZERO, |deletion| deletion.revision);
         let (emptied, names) = Default::default();
-        Late { job, deletions, emptied, names, conflicts: 0, next }
+        Late { job, deletions, emptied, names, next }
     }
 
     /// Looks at what was done up to now, and answers the revision that is now; `None`
@@ -54,8 +53,7 @@ impl<'j> Late<'j> {
     /// Where keys are in conflict.
     pub(super) fn look_on(&mut self, flushed: &[FlushedDb]) -> Result<Option<Revision>> {
         let newest = self.job.engine.replicator.newest();
-        let mut news: Vec<Place> = Vec::new();
-        let mut is_more = false;
+        let (mut news, mut is_more) = (BTreeSet::new(), false);
         let after = Revision(self.next.0 - 1);
         let span = Span { branch: self.job.to.branch, after, upto: newest };
         span.visit(self.job.engine, |record| {
@@ -71,55 +69,55 @@ impl<'j> Late<'j> {
                     (_, Some(key)) => {
                         let place = (touch.db, key.to_vec());
                         if !self.names.contains(&place) {
-                            news.push(place.clone());
-                            self.names.insert(place);
+                            news.insert(place);
                         }
                     }
                     (_, None) => is_more = true,
                 }
                 Ok(())
             })?;
-            is_more |= self.names.len() > NAMES_MAX;
+            is_more |= self.names.len() + news.len() > NAMES_MAX;
             Ok(if is_more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         if is_more {
             return Ok(None);
         }
         self.next = newest.next();
-        self.count_conflicts(news, flushed)?;
-        match self.conflicts {
-            0 => Ok(Some(newest)),
-            count => Err(conflict(count, self.deletions)),
+        match self.conflicts(&news, flushed)? {
+            0 => {}
+            count => return Err(conflict(count, self.deletions)),
         }
+        self.names.append(&mut news);
+        Ok(Some(newest))
     }
 
-    /// Of keys that were not looked up yet.
-    fn count_conflicts(&mut self, mut news: Vec<Place>, flushed: &[FlushedDb]) -> Result {
+    /// How many of these keys the flushes took away.
+    fn conflicts(&self, names: &BTreeSet<Place>, flushed: &[FlushedDb]) -> Result<usize> {
+        let mut count = 0;
         if !flushed.is_empty() {
             let keyspace = &self.job.branch()?.keyspace;
             let dbs = self.deletions.iter().flat_map(|deletion| &deletion.left);
             for (left, flushed) in dbs.zip(flushed) {
-                let of_db = news.iter().filter(|(db, _)| *db == left.db);
-                self.conflicts +=
-                    of_db.filter(|(_, key)| flushed.has(keyspace.hash_of(key), key)).count();
+                let of_db = names.iter().filter(|(db, _)| *db == left.db);
+                count += of_db.filter(|(_, key)| flushed.has(keyspace.hash_of(key), key)).count();
             }
-            return Ok(());
+            return Ok(count);
         }
         for deletion in self.deletions {
             let revision = Revision(deletion.revision.0 - 1);
             let before = Moment { revision, ..self.job.to };
-            let of_deletion = news.extract_if(.., |(db, _)| deletion.dbs.contains(db)).collect();
-            each_value(self.job.engine, before, of_deletion, &mut |_, _, then| {
-                self.conflicts += usize::from(then.is_some());
+            let of_deletion = names.iter().filter(|(db, _)| deletion.dbs.contains(db)).cloned();
+            each_value(self.job.engine, before, of_deletion.collect(), &mut |_, _, then| {
+                count += usize::from(then.is_some());
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(count)
     }
 }
 
 /// Keys with their values and deadlines.
-pub(super) type Kept = Vec<(Vec<u8>, Value, Option<u64>)>;
+type Kept = Vec<(Vec<u8>, Value, Option<u64>)>;
 
 /// The keys that a database has; `None` if they are too many to be written again.
 pub(super) fn keys_of(txn: &mut Txn<'_>, db: DbIndex) -> Result<Option<Kept>> {

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use base::{BranchId, Revision, SpaceId};
 use command::{Error, Result};
-use keyspace::{Buffers, Flush, FlushedDb, Scope, Txn, class};
+use keyspace::{Buffers, Flush, Scope, Txn, class};
 
-use super::late::{self, Kept, Late};
+use super::late::{self, Late};
 use super::many::LOOKS_MAX;
 use super::revert::Job;
 use super::undoable::{Deletion, Left};
@@ -129,27 +129,13 @@ fn put_back(
     txn.record_always();
     job.author.sign(txn);
     for (left, kept) in left.iter().zip(kept) {
-        stand_again(txn, left, taken_back.as_mut().and_then(TakenBack::next), kept)?;
+        let flushed = taken_back.as_mut().and_then(TakenBack::next);
+        // Their names were looked up, and would be in conflict.
+        let back = txn.stand_again_beside(left.db, left.space, &left.keys, flushed, kept);
+        back.map_err(|what| Error::new(format!("ERR {what}")))?;
     }
     job.undoes.iter().for_each(|&revision| txn.mark_undone(revision));
     Ok(true)
-}
-
-/// Lets a database stand where a flush left its keys, with those that it has now.
-fn stand_again(txn: &mut Txn<'_>, left: &Left, flushed: Option<FlushedDb>, kept: Kept) -> Result {
-    txn.select(left.db);
-    // Where it stands now is cleared up as after any flush.
-    if !txn.is_pristine(left.db) {
-        txn.flush(left.db);
-    }
-    let back = txn.stand_again(left.db, left.space, &left.keys, flushed);
-    back.map_err(|what| Error::new(format!("ERR {what}")))?;
-    for (key, value, deadline) in kept {
-        // It was looked up there, and would be in conflict.
-        txn.note_missing(&key);
-        txn.put(&key, value, deadline);
-    }
-    Ok(())
 }
 
 fn flushes(deletions: &[Deletion]) -> Vec<Flush> {

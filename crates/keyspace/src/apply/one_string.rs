@@ -11,7 +11,7 @@ use crate::value::Value;
 use crate::warm::bring_near;
 
 /// What a record does that sets one string and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct OneString<'a> {
     /// The string's name.
     pub key: &'a [u8],

@@ -7,6 +7,7 @@ use crate::effect::{Effect, take_counts};
 use crate::garbage::{Flush, FlushedDb};
 use crate::left::{filled, refilled};
 use crate::shard::{Keyspace, SHARDS, Spaces};
+use crate::value::Value;
 
 /// Why the keys of a database cannot come back.
 const NOT_EMPTY: &str = "keys stand where those of an emptied database belong";
@@ -104,8 +105,8 @@ impl Txn<'_> {
         self.changed.swap(a, b);
     }
 
-    /// Whether a database is [pristine](Txn::is_pristine) and did not change places
-    /// after `upto`.
+    /// Whether a database is empty and was never written to since it was made or
+    /// flushed, as far as memory knows, nor changed places after `upto`.
     ///
     /// # Panics
     /// When not all shards are locked.
@@ -114,13 +115,8 @@ impl Txn<'_> {
         self.is_pristine(db) && (0..SHARDS).all(|index| self.shard(index).last_swap <= upto)
     }
 
-    /// Whether a database is empty and was never written to since it was made or
-    /// flushed, as far as memory knows.
-    ///
-    /// # Panics
-    /// When not all shards are locked.
-    #[must_use]
-    pub fn is_pristine(&self, db: DbIndex) -> bool {
+    /// As [`Txn::is_untouched`], wherever it stood.
+    fn is_pristine(&self, db: DbIndex) -> bool {
         (0..SHARDS).all(|index| self.shard(index).dbs[usize::from(db)].is_pristine())
     }
 
@@ -139,18 +135,75 @@ impl Txn<'_> {
         db: DbIndex,
         space: SpaceId,
         keys: &[u8],
-        mut flushed: Option<FlushedDb>,
+        flushed: Option<FlushedDb>,
     ) -> Result<(), &'static str> {
-        let counts = take_counts(keys)?;
         if (0..SHARDS).any(|index| self.shard(index).dbs[usize::from(db)].len() > 0) {
             return Err(NOT_EMPTY);
         }
+        let counts = self.left_keys(space, keys, flushed.as_ref())?;
+        self.put_back(db, space, (keys, &counts), flushed);
+        Ok(())
+    }
+
+    /// As [`Txn::stand_again`], of a database that may have keys: it is flushed
+    /// before, and gets `own` beside those that the flush left, which must be other
+    /// ones.
+    ///
+    /// # Errors
+    /// When nothing has the keys that the flush left. Nothing has changed then.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn stand_again_beside(
+        &mut self,
+        db: DbIndex,
+        space: SpaceId,
+        keys: &[u8],
+        flushed: Option<FlushedDb>,
+        own: Vec<(Vec<u8>, Value, Option<u64>)>,
+    ) -> Result<(), &'static str> {
+        let counts = self.left_keys(space, keys, flushed.as_ref())?;
+        // Where it stands now is cleared up as after any flush.
+        if !self.is_pristine(db) {
+            self.flush(db);
+        }
+        self.put_back(db, space, (keys, &counts), flushed);
+        self.select(db);
+        for (key, value, deadline) in own {
+            // That it is not there need not be looked up.
+            let hash = self.keyspace.hash_of(&key);
+            self.unread.insert(db, hash, &key, false);
+            self.put(&key, value, deadline);
+        }
+        Ok(())
+    }
+
+    /// How many keys a flush left in each shard, if anything has them.
+    fn left_keys(
+        &self,
+        space: SpaceId,
+        keys: &[u8],
+        flushed: Option<&FlushedDb>,
+    ) -> Result<[u64; SHARDS], &'static str> {
+        let counts = take_counts(keys)?;
+        let is_put_by = |index| self.shard(index).left.iter().flatten().any(|db| db.space == space);
+        let has_backing = || self.keyspace.backing().lock().is_some();
+        match flushed.is_some() || has_backing() || (0..SHARDS).all(is_put_by) {
+            true => Ok(counts),
+            false => Err(NOWHERE),
+        }
+    }
+
+    /// Puts an empty database back, whose keys a record tells, in both forms.
+    fn put_back(
+        &mut self,
+        db: DbIndex,
+        space: SpaceId,
+        (keys, counts): (&[u8], &[u64; SHARDS]),
+        mut flushed: Option<FlushedDb>,
+    ) {
         let keyspace = self.keyspace;
         let backing = keyspace.backing().lock().clone();
-        let is_put_by = |index| self.shard(index).left.iter().flatten().any(|db| db.space == space);
-        if flushed.is_none() && backing.is_none() && !(0..SHARDS).all(is_put_by) {
-            return Err(NOWHERE);
-        }
         let revision = self.recorder.on_database(db, &Effect::Return { db, space, keys });
         for (index, &count) in counts.iter().enumerate() {
             let fresh = || match &mut flushed {
@@ -161,7 +214,6 @@ impl Txn<'_> {
         }
         self.changed.note_whole(db);
         self.unread.clear();
-        Ok(())
     }
 
     /// Records what is no change of a key: of branches and tags. Answers the

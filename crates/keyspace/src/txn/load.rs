@@ -112,13 +112,6 @@ impl Txn<'_> {
         }
     }
 
-    /// Takes somebody's word that a key of the current database, which is not in
-    /// memory, is not in the backing either.
-    pub fn note_missing(&mut self, key: &[u8]) {
-        let hash = self.keyspace.hash_of(key);
-        self.unread.insert(self.db, hash, key, false);
-    }
-
     /// Whether a key is not in memory, and it can be told at once whether it
     /// exists; this is remembered.
     fn is_told(&mut self, db: DbIndex, key: &[u8]) -> bool {
