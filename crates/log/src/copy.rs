@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use base::{Clock, Revision};
 
 use crate::error::LogError;
-use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, Label, NoBlock, Part, Record, SEGMENT_HEADER_BYTES,
-    check_segment_header, segment_name,
-};
+use crate::format::{self, Label, Part, Record, SEGMENT_HEADER_BYTES, segment_name};
 use crate::identity::Manifest;
-use crate::parts::Assembly;
 use crate::vfs::{Vfs, at};
+use crate::whole::WholeBlocks;
 use crate::writer::create_segment;
 
 /// Visits the transactions of a segment's copy, whatever its file is called,
@@ -31,39 +28,18 @@ pub fn read_copy(
     each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<Revision, LogError> {
     let bytes = vfs.read(path).map_err(LogError::io("read", path))?;
-    check_segment_header(&bytes, path, &id, first)?;
-    let mut offset = SEGMENT_HEADER_BYTES as u64;
-    let mut next = first;
-    let (mut buffer, mut assembly) = (Vec::new(), Assembly::default());
-    loop {
-        let at = offset;
-        let damaged = |what| LogError::Damaged { path: path.to_path_buf(), offset: at, what };
-        let place = BlockPlace { id, segment: first, offset };
-        let (header, stored) = match assembly.block_at(&bytes, &place) {
-            Ok(found) => found,
-            Err(NoBlock::End) => break,
-            Err(problem) => return Err(damaged(problem.to_string())),
-        };
-        if header.first != next {
-            return Err(damaged(format!(
-                "it holds revision {} where {next} belongs",
-                header.first
-            )));
-        }
-        let content = format::content(&header, stored, &mut buffer).map_err(damaged)?;
-        let content = assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
-        offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
-        let Some(content) = content else { continue };
-        for record in format::records(header.first, header.count, content) {
-            let record = record.map_err(|what| damaged(what.to_owned()))?;
-            next = record.revision.next();
+    let mut blocks = WholeBlocks::of(&bytes, path, id, first)?;
+    let mut last = Revision(first.0 - 1);
+    while let Some(block) = blocks.next()? {
+        for record in block.records() {
+            let record = record?;
+            last = record.revision;
             if each(record).is_break() {
-                return Ok(Revision(next.0 - 1));
+                return Ok(last);
             }
         }
-        next = header.end().expect("checked with the block");
     }
-    Ok(Revision(next.0 - 1))
+    Ok(last)
 }
 
 /// A segment's copy, whatever its file is called.
@@ -121,45 +97,35 @@ fn copy_upto(
 ) -> Result<Revision, LogError> {
     let SegmentCopy { first, path } = copy;
     let bytes = vfs.read(path).map_err(LogError::io("read", path))?;
-    check_segment_header(&bytes, path, &id, *first)?;
+    let mut blocks = WholeBlocks::of(&bytes, path, id, *first)?;
     // Of the block in which it ends, some transactions.
-    let (mut whole, mut rest) = (SEGMENT_HEADER_BYTES, Vec::new());
-    let mut next = *first;
-    let (mut buffer, mut assembly) = (Vec::new(), Assembly::default());
-    while next <= upto {
-        let damaged = |what| LogError::Damaged { path: path.clone(), offset: whole as u64, what };
-        let place = BlockPlace { id, segment: *first, offset: whole as u64 };
-        let (header, stored) = match assembly.block_at(&bytes, &place) {
-            Ok(found) => found,
-            Err(NoBlock::End) => break,
-            Err(problem) => return Err(damaged(problem.to_string())),
-        };
-        let content = format::content(&header, stored, &mut buffer).map_err(damaged)?;
-        let content = assembly.take(&header, content).map_err(|what| damaged(what.to_owned()))?;
+    let (mut whole, mut rest, mut next) = (SEGMENT_HEADER_BYTES as u64, Vec::new(), *first);
+    while next <= upto
+        && let Some(block) = blocks.next()?
+    {
+        let (header, place) = (&block.header, &block.place);
         let end = header.end().expect("checked with the block");
-        if let Some(records) = content.filter(|_| end > upto.next()) {
+        if block.is_complete() && end > upto.next() {
             let mut kept = Vec::new();
-            for record in format::records(header.first, header.count, records) {
-                let record = record.map_err(|what| damaged(what.to_owned()))?;
+            for record in block.records() {
+                let record = record?;
                 if record.revision <= upto {
                     format::put_record(&mut kept, &record.header, record.effects);
                 }
             }
-            let (durable, part) = (header.durable, Part::default());
             let count = (upto.next().0 - header.first.0) as u32;
-            let label = Label { first: header.first, durable, count, part };
-            format::put_block(&mut rest, &place, &label, &kept, header.compression());
+            let (first, durable, part) = (header.first, header.durable, Part::default());
+            let label = Label { first, durable, count, part };
+            format::put_block(&mut rest, place, &label, &kept, header.compression());
             next = upto.next();
-            break;
-        }
-        whole += BLOCK_HEADER_BYTES + header.len as usize;
-        if content.is_some() {
-            next = end;
+        } else {
+            whole = block.end();
+            next = if block.is_complete() { end } else { next };
         }
     }
     let to = at(dir, &segment_name(*first));
     let mut file = vfs.create(&to).map_err(LogError::io("create", &to))?;
-    for bytes in [&bytes[..whole], &rest] {
+    for bytes in [&bytes[..whole as usize], &rest] {
         file.append(bytes).map_err(LogError::io("write", &to))?;
     }
     file.sync().map_err(LogError::io("sync", &to))?;

@@ -25,6 +25,7 @@ mod shared;
 mod tap;
 mod times;
 mod vfs;
+mod whole;
 mod writer;
 
 pub use block::{Block, Place};

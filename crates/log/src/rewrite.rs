@@ -6,15 +6,13 @@ use base::Revision;
 
 use crate::block::Files;
 use crate::error::LogError;
-use crate::format::{
-    self, BLOCK_HEADER_BYTES, BlockPlace, Label, NoBlock, Part, Record, SEGMENT_HEADER_BYTES,
-    segment_header, segment_name,
-};
+use crate::format::{self, BlockPlace, Label, Part, Record, segment_header, segment_name};
 use crate::log::Log;
-use crate::parts::{self, Assembly};
+use crate::parts;
 use crate::segments::End;
 use crate::shared::Shared;
 use crate::vfs::at;
+use crate::whole::WholeBlocks;
 
 /// Ends the name of a segment that is being written anew.
 const TEMPORARY: &str = ".rewrite";
@@ -49,33 +47,18 @@ impl Log {
         }
         let path = files.path(segment);
         let old = files.vfs.read(&path).map_err(LogError::io("read", &path))?;
-        format::check_segment_header(&old, &path, &files.id, segment)?;
+        let mut blocks = WholeBlocks::of(&old, &path, files.id, segment)?;
         let (created_ms, begins_anew) = format::segment_origin(&old);
         let mut new = segment_header(&files.id, segment, created_ms, begins_anew);
-        let mut is_changed = false;
-        let (mut offset, mut unpacked, mut content) =
-            (SEGMENT_HEADER_BYTES as u64, Vec::new(), Vec::new());
-        let mut assembly = Assembly::default();
-        loop {
-            let at = offset;
-            let damaged = |what: String| LogError::Damaged { path: path.clone(), offset: at, what };
-            let place = BlockPlace { id: files.id, segment, offset };
-            let (header, stored) = match assembly.block_at(&old, &place) {
-                Ok(found) => found,
-                Err(NoBlock::End) => break,
-                Err(problem) => return Err(damaged(problem.to_string())),
-            };
-            let unpacked = format::content(&header, stored, &mut unpacked).map_err(damaged)?;
-            let records =
-                assembly.take(&header, unpacked).map_err(|what| damaged(what.to_owned()))?;
-            offset += BLOCK_HEADER_BYTES as u64 + u64::from(header.len);
-            let Some(records) = records else { continue };
-            let place = BlockPlace { offset: new.len() as u64, ..place };
+        let (mut is_changed, mut content) = (false, Vec::new());
+        while let Some(block) = blocks.next()? {
+            let header = &block.header;
+            let place = BlockPlace { offset: new.len() as u64, ..block.place };
             let compression = header.compression();
             let (first, durable, count) = (header.first, header.durable, header.count);
             content.clear();
-            for record in format::records(header.first, header.count, records) {
-                let record = record.map_err(|what| damaged(what.to_owned()))?;
+            for record in block.records() {
+                let record = record?;
                 let changed = change(&record);
                 is_changed |= changed.is_some();
                 let effects = changed.as_deref().unwrap_or(record.effects);
