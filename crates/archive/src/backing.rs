@@ -9,7 +9,7 @@ use keyspace::{
 };
 
 use crate::base_tree::Base;
-use crate::state::{At, Soon, State};
+use crate::state::{At, Sought, State};
 
 /// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
@@ -70,11 +70,35 @@ impl BaseBacking {
             None => Peek::Unknown,
         }
     }
+
+    fn ask(
+        &self,
+        space: SpaceId,
+        hash: u64,
+        key: &[u8],
+        wanted: Option<Wanted<'_>>,
+        knowing: Knowing,
+    ) -> Result<Option<Found>, BackingError> {
+        let peek = &mut self.peek(hash, key);
+        match self.state.seek(space, hash, key, wanted, knowing, peek)? {
+            Sought::Is(found) => Ok(found),
+            // Which the follower sees to.
+            Sought::NotReached(at) => {
+                Err(BackingError::later(format!("the archive has not reached revision {at}")))
+            }
+            Sought::Long(space, at) => {
+                let ahead = self.base.ahead();
+                let read = ahead.take(&self.base, self.limits, (space, at), hash, key)?;
+                Ok(read.map(Found::Whole))
+            }
+        }
+    }
 }
 
 impl Backing for BaseBacking {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        self.state.fetch_peeking(space, hash, key, false, &mut self.peek(hash, key))
+        let knowing = Knowing { is_inherited: false, is_hasty: false };
+        self.fetch_knowing(space, hash, key, knowing)
     }
 
     fn fetch_knowing(
@@ -82,22 +106,13 @@ impl Backing for BaseBacking {
         space: SpaceId,
         hash: u64,
         key: &[u8],
-        Knowing { is_inherited, is_hasty }: Knowing,
+        knowing: Knowing,
     ) -> Result<Option<Stored>, BackingError> {
-        let peek = &mut self.peek(hash, key);
-        if !is_hasty {
-            return self.state.fetch_peeking(space, hash, key, is_inherited, peek);
-        }
-        match self.state.fetch_soon(space, hash, key, is_inherited, peek)? {
-            Soon::Now(stored) => Ok(stored),
-            // Which the follower sees to.
-            Soon::NotReached(at) => {
-                Err(BackingError::later(format!("the archive has not reached revision {at}")))
-            }
-            Soon::Long(space, at) => {
-                self.base.ahead().take(&self.base, self.limits, (space, at), hash, key)
-            }
-        }
+        let found = self.ask(space, hash, key, None, knowing)?;
+        Ok(found.map(|found| match found {
+            Found::Whole(stored) => stored,
+            Found::Part(_) => unreachable!("no elements were named"),
+        }))
     }
 
     fn fetch_wanted(
@@ -108,12 +123,7 @@ impl Backing for BaseBacking {
         wanted: Wanted<'_>,
         knowing: Knowing,
     ) -> Result<Option<Found>, BackingError> {
-        if self.state.under(space).is_none() {
-            return self.state.fetch_wanted(space, hash, key, wanted);
-        }
-        // What is inherited may stand in a parent's memory, and nobody waits for
-        // the rest with a lock.
-        Ok(self.fetch_knowing(space, hash, key, knowing)?.map(Found::Whole))
+        self.ask(space, hash, key, Some(wanted), knowing)
     }
 
     fn presence(&self, space: SpaceId, hash: u64, key: &[u8]) -> Option<bool> {

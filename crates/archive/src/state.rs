@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{BackingError, EncodingLimits, Found, Peek, Stored, Wanted};
+use keyspace::{BackingError, EncodingLimits, Found, Knowing, Peek, Stored, Wanted};
 use lsm_tree::UserValue;
 
 use crate::base_tree::Base;
@@ -61,13 +61,13 @@ enum Fetched {
     Large,
 }
 
-/// Bytes of a value that is read without further ado.
+/// Bytes of a value that is read while somebody holds a lock.
 const SOON_BYTES_MAX: usize = 64 << 10;
 
-/// What [`State::fetch_soon`] finds.
-pub(crate) enum Soon {
-    /// That, and it was there at once.
-    Now(Option<Stored>),
+/// What [`State::seek`] finds.
+pub(crate) enum Sought {
+    /// That.
+    Is(Option<Found>),
     /// The base has not reached this revision.
     NotReached(Revision),
     /// It takes long to read, in this space as of that revision.
@@ -97,7 +97,7 @@ impl State {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Stored>, BackingError> {
-        self.fetch_peeking(space, hash, key, false, &mut |_, _| Peek::Unknown)
+        self.look(space, hash, key, None)
     }
 
     /// As [`State::fetch`]; of a collection that stands element by element, only
@@ -109,37 +109,7 @@ impl State {
         key: &[u8],
         named: &Named<'_>,
     ) -> Result<Option<Stored>, BackingError> {
-        self.look(space, hash, key, (Some(named), false), &mut |_, _| Peek::Unknown)
-    }
-
-    /// A key of a space that lies over nothing; only the elements that are
-    /// wanted, if it is a collection that stands element by element, each under
-    /// its name.
-    pub(crate) fn fetch_wanted(
-        &self,
-        space: SpaceId,
-        hash: u64,
-        key: &[u8],
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Found>, BackingError> {
-        let name = codec::head_key(space, hash, key);
-        let Some(value) = self.head(&name, self.at).map_err(unreadable)? else {
-            return Ok(None);
-        };
-        let mut named = None;
-        if codec::is_large(&value) {
-            let bucket = codec::bucket_of(hash);
-            let head = codec::head(&value, codec::is_digest(&name))
-                .map_err(|what| self.damaged(space, &(bucket..=bucket), &what))?;
-            if let Some(Content::Large(large)) = head.map(|head| head.content)
-                && !large.is_list()
-                && large.count > wanted.whole_upto
-            {
-                named = Some(Named::new(wanted.names));
-            }
-        }
-        let own = self.own_from((&name, &value), space, self.at, hash, named.as_ref())?;
-        Ok(own.flatten().map(if named.is_some() { Found::Part } else { Found::Whole }))
+        self.look(space, hash, key, Some(named))
     }
 
     /// Whether a key is a collection that stands element by element, each under
@@ -168,88 +138,94 @@ impl State {
         }
     }
 
-    /// As [`State::fetch`], but before a space below is read, `peek` is asked
-    /// whether memory knows the key as it was there. If it `is_inherited`, the
-    /// first space has nothing of it.
-    pub(crate) fn fetch_peeking(
-        &self,
-        space: SpaceId,
-        hash: u64,
-        key: &[u8],
-        is_inherited: bool,
-        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
-    ) -> Result<Option<Stored>, BackingError> {
-        self.look(space, hash, key, (None, is_inherited), peek)
-    }
-
     fn look(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
-        (named, is_inherited): (Option<&Named<'_>>, bool),
-        peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
+        named: Option<&Named<'_>>,
     ) -> Result<Option<Stored>, BackingError> {
-        let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
+        let (mut space, mut at) = (space, self.at);
         loop {
-            if !std::mem::take(&mut is_below)
-                && let Some(found) = self.own(space, at, hash, key, named)?
-            {
+            if let Some(found) = self.own(space, at, hash, key, named)? {
                 return Ok(found);
             }
             let Some(below) = self.below(space, at) else { return Ok(None) };
-            match peek(below.0, below.1) {
-                Peek::Is(stored) => return Ok(Some(stored)),
-                Peek::Absent => return Ok(None),
-                Peek::Below => {
-                    (space, at, is_below) = (below.0, At::Revision(below.1), true);
-                    continue;
-                }
-                Peek::Unknown => {}
-            }
             (space, at) = self.reached(below)?;
         }
     }
 
-    /// As [`State::fetch_peeking`], for those who do not want to wait: what takes
-    /// long is only named.
-    pub(crate) fn fetch_soon(
+    /// A key, and what it holds; of a collection that stands element by element,
+    /// each under its name, only the elements that are wanted. Before a space
+    /// below is read, `peek` is asked whether memory knows the key as it was
+    /// there.
+    pub(crate) fn seek(
         &self,
         space: SpaceId,
         hash: u64,
         key: &[u8],
-        is_inherited: bool,
+        wanted: Option<Wanted<'_>>,
+        Knowing { is_inherited, is_hasty }: Knowing,
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
-    ) -> Result<Soon, BackingError> {
-        if !is_inherited && let Some(found) = self.own(space, self.at, hash, key, None)? {
-            return Ok(Soon::Now(found));
-        }
-        let (mut space, mut at) = (space, self.at);
-        while let Some(below) = self.below(space, at) {
-            match peek(below.0, below.1) {
-                Peek::Is(stored) => return Ok(Soon::Now(Some(stored))),
-                Peek::Absent => return Ok(Soon::Now(None)),
-                Peek::Below => {
-                    (space, at) = (below.0, At::Revision(below.1));
-                    continue;
+    ) -> Result<Sought, BackingError> {
+        let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
+        // What is below does not change any more, so it can be read by somebody
+        // else meanwhile.
+        let mut may_wait = false;
+        loop {
+            if !std::mem::take(&mut is_below) {
+                let name = codec::head_key(space, hash, key);
+                if let Some(head) = self.head(&name, at).map_err(unreadable)? {
+                    let head = (&name[..], &head[..]);
+                    return self.seek_own(head, space, at, hash, wanted, may_wait);
                 }
-                Peek::Unknown => {}
             }
-            if self.base.revision() < below.1 {
-                return Ok(Soon::NotReached(below.1));
+            let Some((under, fork)) = self.below(space, at) else { return Ok(Sought::Is(None)) };
+            match peek(under, fork) {
+                Peek::Is(stored) => return Ok(Sought::Is(Some(Found::Whole(stored)))),
+                Peek::Absent => return Ok(Sought::Is(None)),
+                Peek::Below => is_below = true,
+                Peek::Unknown if is_hasty && self.base.revision() < fork => {
+                    return Ok(Sought::NotReached(fork));
+                }
+                Peek::Unknown => self.base.await_revision(fork).map_err(unreadable)?,
             }
-            (space, at) = (below.0, At::Revision(below.1));
-            let name = codec::head_key(space, hash, key);
-            let head = self.base.get_at(&name, below.1).map_err(unreadable)?;
-            let Some(head) = head else { continue };
-            if head.len() > SOON_BYTES_MAX || codec::is_large(&head) {
-                return Ok(Soon::Long(space, below.1));
-            }
-            if let Some(found) = self.own_from((&name, &head), space, at, hash, None)? {
-                return Ok(Soon::Now(found));
+            (space, at, may_wait) = (under, At::Revision(fork), is_hasty);
+        }
+    }
+
+    /// As [`State::seek`], once it is known which space has the key's head.
+    fn seek_own(
+        &self,
+        (name, value): (&[u8], &[u8]),
+        space: SpaceId,
+        at: At,
+        hash: u64,
+        wanted: Option<Wanted<'_>>,
+        may_wait: bool,
+    ) -> Result<Sought, BackingError> {
+        let is_large = codec::is_large(value);
+        if is_large && let Some(wanted) = wanted {
+            let bucket = codec::bucket_of(hash);
+            let head = codec::head(value, codec::is_digest(name))
+                .map_err(|what| self.damaged(space, &(bucket..=bucket), &what))?;
+            if let Some(Content::Large(large)) = head.map(|head| head.content)
+                && !large.is_list()
+                && large.count > wanted.whole_upto
+            {
+                let named = Named::new(wanted.names);
+                let own = self.own_from((name, value), space, at, hash, Some(&named))?;
+                return Ok(Sought::Is(own.flatten().map(Found::Part)));
             }
         }
-        Ok(Soon::Now(None))
+        if let At::Revision(at) = at
+            && may_wait
+            && (is_large || value.len() > SOON_BYTES_MAX)
+        {
+            return Ok(Sought::Long(space, at));
+        }
+        let own = self.own_from((name, value), space, at, hash, None)?;
+        Ok(Sought::Is(own.flatten().map(Found::Whole)))
     }
 
     /// Whether a key exists that its space has nothing of, as far as `peek` tells.

@@ -5,9 +5,9 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::Entry;
 
 use crate::backing::Stored;
-use crate::shard::{Db, Keyspace, Shard, entry_bytes, value_of};
+use crate::shard::{Db, Keyspace, Shard, value_of};
 use crate::txn::Txn;
-use crate::value::Value;
+use crate::value::{Value, ValueRef};
 
 /// What memory can tell of a key, of which `T` is asked.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub enum Peek<T> {
     Unknown,
 }
 
-/// Bytes of a value that is copied with a shard locked which others wait for.
+/// Bytes of a string that is copied with a shard locked which others wait for.
+/// Collections share what they have in common.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
 /// A key that was looked up in a database.
@@ -123,22 +124,29 @@ impl Keyspace {
             .is_some_and(|db| db.table.get(hash, key).is_none() && !db.knows_missing(hash, key))
     }
 
-    /// The key of `space` as it was at `at`, whoever has the space now. `hash`
-    /// is that under this keyspace's seed. Locks the key's shard.
+    /// The key of `space` as it was at `at`, whoever has the space now, as a
+    /// [shared copy](ValueRef::to_shared). `hash` is that under this keyspace's
+    /// seed. Locks the key's shard.
     #[must_use]
     pub fn peek(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<Stored> {
         let shard = self.lock(Keyspace::shard_of_hash(hash));
         let Some(db) = shard.db_in(space) else { return Peek::Unknown };
-        match Looked::up(&shard, db, hash, key).as_of(at) {
-            Peek::Is(Some(entry)) if entry_bytes(entry) <= COPIED_BYTES_MAX => Peek::Is(Stored {
-                value: value_of(entry).to_value(),
-                deadline: entry.deadline(),
-                revision: Revision(entry.revision()),
-            }),
-            Peek::Absent => Peek::Absent,
-            Peek::Below => Peek::Below,
-            Peek::Is(_) | Peek::Unknown => Peek::Unknown,
-        }
+        let mut stored = match Looked::up(&shard, db, hash, key).as_of(at) {
+            Peek::Is(Some(entry)) => match value_of(entry) {
+                ValueRef::Str(bytes) if bytes.len() > COPIED_BYTES_MAX => return Peek::Unknown,
+                value => Stored {
+                    value: value.to_shared(),
+                    deadline: entry.deadline(),
+                    revision: Revision(entry.revision()),
+                },
+            },
+            Peek::Absent => return Peek::Absent,
+            Peek::Below => return Peek::Below,
+            Peek::Is(None) | Peek::Unknown => return Peek::Unknown,
+        };
+        drop(shard);
+        stored.value.own_outline();
+        Peek::Is(stored)
     }
 
     /// As [`Keyspace::peek`], of whether it existed without a deadline.

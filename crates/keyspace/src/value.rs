@@ -35,6 +35,19 @@ impl Value {
         }
     }
 
+    /// Of a [shared copy](ValueRef::to_shared), makes the outline its own: where
+    /// the pieces are, some bytes for each of them. What it is a copy of has
+    /// nothing to copy then but the pieces that it changes.
+    pub fn own_outline(&mut self) {
+        match self {
+            // A list's copy has one.
+            Value::Str(_) | Value::List(_) => {}
+            Value::Set(set) => set.own_outline(),
+            Value::Hash(hash) => hash.own_outline(),
+            Value::Zset(zset) => zset.own_outline(),
+        }
+    }
+
     /// Borrows the value.
     #[must_use]
     pub fn as_ref(&self) -> ValueRef<'_> {
@@ -66,7 +79,8 @@ impl ValueRef<'_> {
     pub fn to_value(self) -> Value {
         let mut copy = self.to_shared();
         match &mut copy {
-            Value::Str(_) | Value::List(_) => {}
+            Value::Str(_) => {}
+            Value::List(list) => list.unshare(),
             Value::Set(set) => set.unshare(),
             Value::Hash(hash) => hash.unshare(),
             Value::Zset(zset) => zset.unshare(),
@@ -74,9 +88,9 @@ impl ValueRef<'_> {
         copy
     }
 
-    /// A copy that costs little, however large a set, hash or sorted set is:
-    /// what it has is copied only when one of the two changes. For copies that
-    /// live shortly.
+    /// A copy that costs little, however large a collection is: of what the two
+    /// have in common, a piece is copied when one of them changes it. The first
+    /// change of either copies the outline too, see [`Value::own_outline`].
     #[must_use]
     pub fn to_shared(self) -> Value {
         match self {

@@ -2,7 +2,7 @@
 
 use base::{DbIndex, Rng, SeededRng};
 use keyspace::types::{Hash, List, Set, Zset};
-use keyspace::{Editor, Txn, Value};
+use keyspace::{Editor, Txn, Value, ValueRef};
 
 use crate::random::DATABASES;
 
@@ -13,6 +13,9 @@ const OVERWRITES: u64 = 70;
 
 /// Those below this need to know whether the key exists, and no more.
 const EXISTENCE: u64 = 130;
+
+/// Those from here on only look at elements of a collection by their names.
+const LOOKS: u64 = 400;
 
 /// One change. Which it is depends on the numbers.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub struct Change {
 impl Change {
     pub fn random(rng: &mut SeededRng) -> Change {
         Change {
-            what: rng.below(400),
+            what: rng.below(440),
             n: rng.below(9),
             db: rng.below(DATABASES.into()) as DbIndex,
             key: random_key(rng),
@@ -122,6 +125,18 @@ pub fn make(changes: &[Change], txn: &mut Txn<'_>) -> Vec<bool> {
             existed.push(txn.contains(key));
             txn.purge(key);
             existed.push(txn.contains(key));
+            continue;
+        }
+        if *what >= LOOKS {
+            txn.look_at(key, &[a, b]);
+            txn.check_backing().expect("the archive can be read");
+            existed.push(match txn.look(key) {
+                Some(ValueRef::Hash(hash)) => hash.get(a).is_some_and(|value| value == b),
+                Some(ValueRef::Set(set)) => set.contains(a),
+                Some(ValueRef::Zset(zset)) => zset.score(a) == Some(*n as f64 / 3.0),
+                Some(ValueRef::Str(_) | ValueRef::List(_)) => true,
+                None => false,
+            });
             continue;
         }
         txn.purge(key);

@@ -78,6 +78,21 @@ impl Journal for Same {
     fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
 }
 
+/// Half of the worlds have no compact collections, whose copies share nothing.
+fn limits_of(seed: u64) -> EncodingLimits {
+    if seed % 4 < 2 {
+        return EncodingLimits::default();
+    }
+    EncodingLimits {
+        hash_max_listpack_entries: 1,
+        list_max_listpack_size: 2,
+        set_max_intset_entries: 1,
+        set_max_listpack_entries: 1,
+        zset_max_listpack_entries: 1,
+        ..EncodingLimits::default()
+    }
+}
+
 impl World {
     /// An empty one, whose archive does not follow the log yet: it is brought
     /// to a revision when somebody needs it there.
@@ -88,7 +103,7 @@ impl World {
             vfs: Arc::new(MemVfs::new()),
             rng: SeededRng::new(seed),
             now_ms: 1_000_000,
-            limits: EncodingLimits::default(),
+            limits: limits_of(seed),
             pace,
             large_from,
             log: None,

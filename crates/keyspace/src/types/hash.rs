@@ -227,6 +227,13 @@ impl Hash {
         }
     }
 
+    /// See `Value::own_outline`.
+    pub(crate) fn own_outline(&mut self) {
+        if let Form::Table(fields) = &mut self.form {
+            Arc::make_mut(fields);
+        }
+    }
+
     /// Makes what it has its own, if it is a copy.
     pub(crate) fn unshare(&mut self) {
         if let Form::Table(fields) = &mut self.form {

@@ -1,5 +1,7 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use super::SHARED_BYTES;
 use super::packed::Packed;
 use crate::limits::EncodingLimits;
 
@@ -10,11 +12,30 @@ use crate::limits::EncodingLimits;
 /// has shrunk to half of them, so that it does not change back and forth.
 #[derive(Clone, Debug, Default)]
 pub struct List {
-    nodes: VecDeque<Packed>,
+    nodes: VecDeque<Node>,
     len: usize,
     /// Heap bytes of the nodes.
     node_bytes: usize,
     is_quicklist: bool,
+}
+
+/// A piece of a list.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Shared with copies of the list until one of them changes it.
+    elements: Arc<Packed>,
+    /// How many there are: whoever looks for a place in a long list walks over
+    /// nodes without touching what they hold.
+    len: usize,
+}
+
+impl Node {
+    /// Heap bytes besides those of the elements.
+    const BYTES: usize = SHARED_BYTES + size_of::<Packed>();
+
+    fn new(elements: Packed) -> Node {
+        Node { len: elements.len(), elements: Arc::new(elements) }
+    }
 }
 
 /// How much one node holds.
@@ -74,7 +95,8 @@ impl List {
     /// Heap bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Packed>() + self.node_bytes
+        let of_nodes = self.nodes.len() * Node::BYTES + self.node_bytes;
+        self.nodes.capacity() * size_of::<Node>() + of_nodes
     }
 
     /// How many nodes hold the elements.
@@ -86,8 +108,8 @@ impl List {
     /// Adds an element before the first.
     pub fn push_front(&mut self, element: &[u8], limits: &EncodingLimits) {
         let limit = NodeLimit::of(limits);
-        if !self.nodes.front().is_some_and(|node| limit.admits(node, element.len())) {
-            self.nodes.push_front(Packed::new());
+        if !self.nodes.front().is_some_and(|node| limit.admits(&node.elements, element.len())) {
+            self.nodes.push_front(Node::default());
         }
         self.edit(0, |node| node.push_front(element));
         self.grew(limit);
@@ -96,8 +118,8 @@ impl List {
     /// Adds an element after the last.
     pub fn push_back(&mut self, element: &[u8], limits: &EncodingLimits) {
         let limit = NodeLimit::of(limits);
-        if !self.nodes.back().is_some_and(|node| limit.admits(node, element.len())) {
-            self.nodes.push_back(Packed::new());
+        if !self.nodes.back().is_some_and(|node| limit.admits(&node.elements, element.len())) {
+            self.nodes.push_back(Node::default());
         }
         self.edit(self.nodes.len() - 1, |node| node.push_back(element));
         self.grew(limit);
@@ -105,7 +127,7 @@ impl List {
 
     /// Removes the first element.
     pub fn pop_front(&mut self, limits: &EncodingLimits) -> Option<Vec<u8>> {
-        let element = self.nodes.front()?.get(0)?.to_vec();
+        let element = self.nodes.front()?.elements.get(0)?.to_vec();
         self.cut(0, 0, 1);
         self.shrank(limits);
         Some(element)
@@ -114,8 +136,8 @@ impl List {
     /// Removes the last element.
     pub fn pop_back(&mut self, limits: &EncodingLimits) -> Option<Vec<u8>> {
         let last = self.nodes.back()?;
-        let index = last.len().checked_sub(1)?;
-        let element = last.get(index)?.to_vec();
+        let index = last.len.checked_sub(1)?;
+        let element = last.elements.get(index)?.to_vec();
         self.cut(self.nodes.len() - 1, index, 1);
         self.shrank(limits);
         Some(element)
@@ -125,7 +147,7 @@ impl List {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         let (node, offset) = self.locate(index)?;
-        self.nodes[node].get(offset)
+        self.nodes[node].elements.get(offset)
     }
 
     /// Replaces the element at `index`.
@@ -135,10 +157,10 @@ impl List {
     pub fn set(&mut self, index: usize, element: &[u8], limits: &EncodingLimits) {
         let (node, offset) = self.locate(index).expect("the element exists");
         let limit = NodeLimit::of(limits);
-        let old = self.nodes[node].get(offset).map_or(0, <[u8]>::len);
-        let size = self.nodes[node].size() - Packed::size_of_element(old)
+        let old = self.nodes[node].elements.get(offset).map_or(0, <[u8]>::len);
+        let size = self.nodes[node].elements.size() - Packed::size_of_element(old)
             + Packed::size_of_element(element.len());
-        if size <= limit.bytes || self.nodes[node].len() == 1 {
+        if size <= limit.bytes || self.nodes[node].len == 1 {
             self.edit(node, |node| node.replace(offset, element));
         } else {
             self.cut(node, offset, 1);
@@ -160,22 +182,22 @@ impl List {
         }
         let limit = NodeLimit::of(limits);
         let (node, offset) = self.locate(index).expect("the index is within the list");
-        if limit.admits(&self.nodes[node], element.len()) {
+        if limit.admits(&self.nodes[node].elements, element.len()) {
             self.edit(node, |node| node.insert(offset, element));
         } else {
             // Split where the element goes, and give it the first half or a
             // node of its own.
             let tail = self.edit(node, |node| node.split_off(offset));
             let mut at = node;
-            let head = &self.nodes[node];
+            let head = &self.nodes[node].elements;
             if !head.is_empty() && !limit.admits(head, element.len()) {
                 at += 1;
-                self.nodes.insert(at, Packed::new());
+                self.nodes.insert(at, Node::default());
             }
             self.edit(at, |node| node.push_back(element));
             self.node_bytes += tail.memory_bytes();
             self.len += tail.len();
-            self.nodes.insert(at + 1, tail);
+            self.nodes.insert(at + 1, Node::new(tail));
         }
         self.grew(limit);
     }
@@ -197,14 +219,14 @@ impl List {
         let mut drop_back = self.len - end;
         while drop_back > 0 {
             let last = self.nodes.len() - 1;
-            let count = drop_back.min(self.nodes[last].len());
-            let offset = self.nodes[last].len() - count;
+            let count = drop_back.min(self.nodes[last].len);
+            let offset = self.nodes[last].len - count;
             self.cut(last, offset, count);
             drop_back -= count;
         }
         let mut drop_front = start;
         while drop_front > 0 {
-            let count = drop_front.min(self.nodes[0].len());
+            let count = drop_front.min(self.nodes[0].len);
             self.cut(0, 0, count);
             drop_front -= count;
         }
@@ -213,13 +235,13 @@ impl List {
 
     /// The elements from first to last.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
-        self.nodes.iter().flat_map(Packed::iter)
+        self.nodes.iter().flat_map(|node| node.elements.iter())
     }
 
     /// The elements from `index` on.
     pub fn iter_from(&self, index: usize) -> impl Iterator<Item = &[u8]> + Clone {
         let (node, offset) = self.locate(index).unwrap_or((self.nodes.len(), 0));
-        let rest = self.nodes.range(node..).flat_map(Packed::iter);
+        let rest = self.nodes.range(node..).flat_map(|node| node.elements.iter());
         rest.skip(offset)
     }
 
@@ -231,15 +253,15 @@ impl List {
         if index < self.len / 2 {
             let mut before = 0;
             for (at, node) in self.nodes.iter().enumerate() {
-                if index < before + node.len() {
+                if index < before + node.len {
                     return Some((at, index - before));
                 }
-                before += node.len();
+                before += node.len;
             }
         } else {
             let mut before = self.len;
             for (at, node) in self.nodes.iter().enumerate().rev() {
-                before -= node.len();
+                before -= node.len;
                 if index >= before {
                     return Some((at, index - before));
                 }
@@ -248,31 +270,43 @@ impl List {
         unreachable!("the nodes hold as many elements as the list")
     }
 
-    /// Changes a node and keeps the sums right.
+    /// Makes what it has its own, if it is a copy.
+    pub(crate) fn unshare(&mut self) {
+        (0..self.nodes.len()).for_each(|at| self.edit(at, |_| ()));
+    }
+
+    /// Changes a node, whose elements are its own from here on, and keeps the
+    /// sums right.
     fn edit<R>(&mut self, at: usize, change: impl FnOnce(&mut Packed) -> R) -> R {
         let node = &mut self.nodes[at];
-        let (bytes, len) = (node.memory_bytes(), node.len());
-        let result = change(node);
-        self.node_bytes = self.node_bytes - bytes + node.memory_bytes();
-        self.len = self.len - len + node.len();
+        let (bytes, len) = (node.elements.memory_bytes(), node.len);
+        let elements = Arc::make_mut(&mut node.elements);
+        let result = change(elements);
+        node.len = elements.len();
+        self.node_bytes = self.node_bytes - bytes + elements.memory_bytes();
+        self.len = self.len - len + node.len;
         result
     }
 
-    fn cut(&mut self, node: usize, offset: usize, count: usize) {
-        self.edit(node, |node| node.remove_range(offset, count));
-        if self.nodes[node].is_empty() {
-            self.node_bytes -= self.nodes[node].memory_bytes();
-            self.nodes.remove(node);
-            if self.nodes.len() * 4 < self.nodes.capacity() {
-                self.nodes.shrink_to(self.nodes.len() * 2);
-            }
+    /// Takes elements out of a node, and a node that has no others.
+    fn cut(&mut self, at: usize, offset: usize, count: usize) {
+        let node = &self.nodes[at];
+        if count < node.len {
+            self.edit(at, |elements| elements.remove_range(offset, count));
+            return;
+        }
+        self.node_bytes -= node.elements.memory_bytes();
+        self.len -= count;
+        self.nodes.remove(at);
+        if self.nodes.len() * 4 < self.nodes.capacity() {
+            self.nodes.shrink_to(self.nodes.len() * 2);
         }
     }
 
     fn grew(&mut self, limit: NodeLimit) {
         let beyond = match self.nodes.front() {
             Some(node) if self.nodes.len() == 1 => {
-                node.size() > limit.bytes || node.len() > limit.count
+                node.elements.size() > limit.bytes || node.len > limit.count
             }
             Some(_) => true,
             None => false,
@@ -285,7 +319,7 @@ impl List {
         match self.nodes.front() {
             None => self.is_quicklist = false,
             Some(node) if self.nodes.len() == 1 => {
-                if node.size() <= half.bytes && node.len() <= half.count {
+                if node.elements.size() <= half.bytes && node.len <= half.count {
                     self.is_quicklist = false;
                 }
             }
@@ -317,6 +351,8 @@ mod tests {
         Insert(usize, Vec<u8>),
         Remove(usize),
         Trim(usize, usize),
+        /// Keeps a copy, and goes on with an older one.
+        Copy(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -333,6 +369,7 @@ mod tests {
             4 => (any::<usize>(), bytes).prop_map(|(i, b)| Step::Insert(i, b)),
             2 => any::<usize>().prop_map(Step::Remove),
             1 => (0usize..3, 20usize..200).prop_map(|(s, l)| Step::Trim(s, l)),
+            2 => any::<usize>().prop_map(Step::Copy),
         ]
     }
 
@@ -345,6 +382,7 @@ mod tests {
             let limits = EncodingLimits { list_max_listpack_size: size, ..EncodingLimits::default() };
             let mut list = List::new();
             let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+            let mut copies = Vec::new();
             for step in steps {
                 let len = model.len();
                 match step {
@@ -362,12 +400,23 @@ mod tests {
                         list.trim(start, keep, &limits);
                         model = model.into_iter().skip(start).take(keep).collect();
                     }
+                    Step::Copy(older) => {
+                        copies.push((list.clone(), model.clone()));
+                        let older = older % copies.len();
+                        (list, model) = copies[older].clone();
+                    }
                     _ => {}
                 }
                 prop_assert_eq!(list.len(), model.len());
-                prop_assert!(list.nodes.iter().all(|node| !node.is_empty()));
-                let bytes: usize = list.nodes.iter().map(Packed::memory_bytes).sum();
+                prop_assert!(list.nodes.iter().all(|node| node.len > 0 && node.len == node.elements.len()));
+                let bytes: usize = list.nodes.iter().map(|node| node.elements.memory_bytes()).sum();
                 prop_assert_eq!(list.node_bytes, bytes);
+            }
+            for (copy, model) in &mut copies {
+                prop_assert!(copy.iter().eq(model.iter().map(Vec::as_slice)));
+                copy.unshare();
+                let bytes: usize = copy.nodes.iter().map(|node| node.elements.memory_bytes()).sum();
+                prop_assert_eq!(copy.node_bytes, bytes);
             }
             prop_assert!(list.iter().eq(model.iter().map(Vec::as_slice)));
             prop_assert!(list.iter().rev().eq(model.iter().rev().map(Vec::as_slice)));

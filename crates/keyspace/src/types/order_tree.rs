@@ -10,12 +10,18 @@
 //! brings those up to date on its way back up, so no item number in the tree
 //! outlives its member.
 //!
+//! A copy of a tree shares every node that neither of the two changes, but for
+//! leaves, which stand in their parents: there is less to look up so.
+//!
 //! Left out: borrowing between siblings. A node is merged into a neighbour when
 //! both together fill at most three quarters of one, so two siblings always
 //! hold more than that, and the average sibling is three eighths full or more.
 //! Items added in ascending or descending order leave full nodes behind.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::SHARED_BYTES;
 
 /// Items of a full leaf.
 const LEAF_MAX: usize = 64;
@@ -31,7 +37,7 @@ pub(super) struct Item {
 }
 
 /// Items in two columns: 12 bytes each instead of 16.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Leaf {
     scores: Vec<f64>,
     ids: Vec<u32>,
@@ -39,7 +45,7 @@ struct Leaf {
 
 /// Invariant: the columns are equally long, and never empty except while the
 /// last child is on its way out.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Inner {
     /// The first item below each child.
     firsts: Vec<Item>,
@@ -51,7 +57,30 @@ struct Inner {
 #[derive(Clone, Debug)]
 enum Node {
     Leaf(Leaf),
-    Inner(Box<Inner>),
+    Inner(Arc<Inner>),
+}
+
+/// A copy with the room that this has, so that both count the same bytes.
+fn copy_of<T: Clone>(items: &Vec<T>) -> Vec<T> {
+    let mut copy = Vec::with_capacity(items.capacity());
+    copy.extend_from_slice(items);
+    copy
+}
+
+impl Clone for Leaf {
+    fn clone(&self) -> Leaf {
+        Leaf { scores: copy_of(&self.scores), ids: copy_of(&self.ids) }
+    }
+}
+
+impl Clone for Inner {
+    fn clone(&self) -> Inner {
+        Inner {
+            firsts: copy_of(&self.firsts),
+            counts: copy_of(&self.counts),
+            children: copy_of(&self.children),
+        }
+    }
 }
 
 /// The number of leading positions of `0..len` for which `before` holds.
@@ -111,7 +140,8 @@ impl Leaf {
 
 impl Inner {
     fn heap_bytes(&self) -> usize {
-        size_of::<Inner>()
+        SHARED_BYTES
+            + size_of::<Inner>()
             + self.firsts.capacity() * size_of::<Item>()
             + self.counts.capacity() * size_of::<u32>()
             + self.children.capacity() * size_of::<Node>()
@@ -150,7 +180,7 @@ impl Inner {
         item: Item,
         before: &impl Fn(Item) -> bool,
         bytes: &mut usize,
-    ) -> Option<Box<Inner>> {
+    ) -> Option<Inner> {
         let at = partition(self.firsts.len(), |at| before(self.firsts[at])).saturating_sub(1);
         let Some(child) = self.children[at].insert(item, before, bytes) else {
             self.counts[at] += 1;
@@ -164,11 +194,11 @@ impl Inner {
         let right = (len > FANOUT).then(|| {
             // A node that grows at its end is left full.
             let keep = if at + 2 == len { len - 1 } else { len / 2 };
-            Box::new(Inner {
+            Inner {
                 firsts: self.firsts.split_off(keep),
                 counts: self.counts.split_off(keep),
                 children: self.children.split_off(keep),
-            })
+            }
         });
         *bytes += self.heap_bytes();
         *bytes += right.as_ref().map_or(0, |right| right.heap_bytes());
@@ -206,7 +236,8 @@ impl Inner {
                 left.scores.append(&mut right.scores);
                 left.ids.append(&mut right.ids);
             }
-            (Node::Inner(left), Node::Inner(mut right)) => {
+            (Node::Inner(left), Node::Inner(right)) => {
+                let (left, mut right) = (Arc::make_mut(left), Arc::unwrap_or_clone(right));
                 left.firsts.append(&mut right.firsts);
                 left.counts.append(&mut right.counts);
                 left.children.append(&mut right.children);
@@ -263,12 +294,20 @@ impl Node {
     }
 
     /// Bytes of this node and all below.
+    #[cfg(test)]
     fn heap_bytes_deep(&self) -> usize {
         let below = match self {
             Node::Leaf(_) => 0,
             Node::Inner(inner) => inner.children.iter().map(Node::heap_bytes_deep).sum(),
         };
         self.heap_bytes() + below
+    }
+
+    /// Makes every node below this one's own.
+    fn unshare(&mut self) {
+        if let Node::Inner(inner) = self {
+            Arc::make_mut(inner).children.iter_mut().for_each(Node::unshare);
+        }
     }
 
     /// Gives back the room of a leaf that has become mostly empty but finds no
@@ -298,14 +337,17 @@ impl Node {
                 *bytes += leaf.heap_bytes() + right.as_ref().map_or(0, Leaf::heap_bytes);
                 right.map(Node::Leaf)
             }
-            Node::Inner(inner) => inner.insert(item, before, bytes).map(Node::Inner),
+            Node::Inner(inner) => {
+                let right = Arc::make_mut(inner).insert(item, before, bytes);
+                right.map(|right| Node::Inner(Arc::new(right)))
+            }
         }
     }
 
     fn remove(&mut self, rank: usize, bytes: &mut usize) -> Item {
         match self {
             Node::Leaf(leaf) => Item { score: leaf.scores.remove(rank), id: leaf.ids.remove(rank) },
-            Node::Inner(inner) => inner.remove(rank, bytes),
+            Node::Inner(inner) => Arc::make_mut(inner).remove(rank, bytes),
         }
     }
 
@@ -316,6 +358,7 @@ impl Node {
                 leaf.ids[rank] = item.id;
             }
             Node::Inner(inner) => {
+                let inner = Arc::make_mut(inner);
                 let (at, rank) = inner.child_of_rank(rank);
                 inner.children[at].replace(rank, item);
                 inner.firsts[at] = inner.children[at].first();
@@ -325,21 +368,12 @@ impl Node {
 }
 
 /// The tree. See the module's description.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OrderTree {
     root: Node,
     len: usize,
     /// Heap bytes of all nodes.
     bytes: usize,
-}
-
-impl Clone for OrderTree {
-    fn clone(&self) -> OrderTree {
-        let root = self.root.clone();
-        // A copied vector has no spare room, so the copy's sum is its own.
-        let bytes = root.heap_bytes_deep();
-        OrderTree { root, len: self.len, bytes }
-    }
 }
 
 impl OrderTree {
@@ -349,6 +383,11 @@ impl OrderTree {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Makes what it has its own, if it is a copy.
+    pub(super) fn unshare(&mut self) {
+        self.root.unshare();
     }
 
     /// How many items stand before the place that `before` describes.
@@ -377,7 +416,7 @@ impl OrderTree {
             root.put(0, std::mem::take(&mut self.root));
             root.put(1, right);
             self.bytes += root.heap_bytes();
-            self.root = Node::Inner(Box::new(root));
+            self.root = Node::Inner(Arc::new(root));
         }
         self.len += 1;
     }
@@ -391,7 +430,7 @@ impl OrderTree {
             && inner.children.len() == 1
         {
             self.bytes -= inner.heap_bytes();
-            self.root = inner.take(0);
+            self.root = Arc::make_mut(inner).take(0);
         }
         self.root.trim(&mut self.bytes);
         item

@@ -259,6 +259,13 @@ impl Set {
         }
     }
 
+    /// See `Value::own_outline`.
+    pub(crate) fn own_outline(&mut self) {
+        if let Form::Table(members) = &mut self.form {
+            Arc::make_mut(members);
+        }
+    }
+
     /// Makes what it has its own, if it is a copy.
     pub(crate) fn unshare(&mut self) {
         if let Form::Table(members) = &mut self.form {

@@ -130,10 +130,17 @@ impl Zset {
         }
     }
 
+    /// See `Value::own_outline`.
+    pub(crate) fn own_outline(&mut self) {
+        if let Form::Indexed(indexed) = &mut self.0 {
+            Arc::make_mut(indexed);
+        }
+    }
+
     /// Makes what it has its own, if it is a copy.
     pub(crate) fn unshare(&mut self) {
         if let Form::Indexed(indexed) = &mut self.0 {
-            Arc::make_mut(indexed);
+            Arc::make_mut(indexed).unshare();
         }
     }
 

@@ -4,7 +4,11 @@
 //! tables, one table is split, so no insertion ever moves more than one
 //! table's numbers, however large the set is.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
+
+use crate::types::SHARED_BYTES;
 
 /// Members per table, on average, above which a table is split. A table half
 /// of which has just moved away then fits 2048 buckets.
@@ -13,27 +17,20 @@ const SPLIT_AT: usize = 1750;
 /// Members per table, on average, below which two tables become one.
 const MERGE_AT: usize = SPLIT_AT / 4;
 
-/// Numbers by hash. Whoever calls knows how to hash and compare them.
-#[derive(Debug)]
+/// Numbers by hash. Whoever calls knows how to hash and compare them. Copies
+/// share the tables that none of them has changed.
+#[derive(Clone, Debug)]
 pub(super) struct Index {
     /// Table `t` of `n` holds the hashes that [`table_of`] gives `t`.
-    tables: Vec<HashTable<u32>>,
+    tables: Vec<Arc<HashTable<u32>>>,
     len: usize,
-    /// Heap bytes of the tables.
+    /// Heap bytes of the tables' allocations, which a copy of one has as well.
     bytes: usize,
 }
 
 impl Default for Index {
     fn default() -> Index {
-        Index { tables: vec![HashTable::new()], len: 0, bytes: 0 }
-    }
-}
-
-impl Clone for Index {
-    fn clone(&self) -> Index {
-        let tables = self.tables.clone();
-        let bytes = tables.iter().map(HashTable::allocation_size).sum();
-        Index { tables, len: self.len, bytes }
+        Index { tables: vec![Arc::default()], len: 0, bytes: 0 }
     }
 }
 
@@ -53,13 +50,21 @@ fn parent_of(new: usize) -> usize {
 
 impl Index {
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.tables.capacity() * size_of::<HashTable<u32>>()
+        let of_table = SHARED_BYTES + size_of::<HashTable<u32>>();
+        self.bytes
+            + self.tables.len() * of_table
+            + self.tables.capacity() * size_of::<Arc<HashTable<u32>>>()
+    }
+
+    /// Makes every table this index's own.
+    pub(super) fn unshare(&mut self) {
+        self.tables.iter_mut().for_each(|table| _ = Arc::make_mut(table));
     }
 
     #[cfg(test)]
     pub(super) fn check(&self, hash_of: impl Fn(u32) -> u64) {
-        assert_eq!(self.bytes, self.tables.iter().map(HashTable::allocation_size).sum::<usize>());
-        assert_eq!(self.len, self.tables.iter().map(HashTable::len).sum::<usize>());
+        assert_eq!(self.bytes, self.tables.iter().map(|table| table.allocation_size()).sum::<usize>());
+        assert_eq!(self.len, self.tables.iter().map(|table| table.len()).sum::<usize>());
         for (at, table) in self.tables.iter().enumerate() {
             assert!(table.iter().all(|&id| table_of(hash_of(id), self.tables.len()) == at));
         }
@@ -76,7 +81,7 @@ impl Index {
             self.split(&hash_of);
         }
         let at = table_of(hash, self.tables.len());
-        let table = &mut self.tables[at];
+        let table = Arc::make_mut(&mut self.tables[at]);
         self.bytes -= table.allocation_size();
         table.insert_unique(hash, id, |&id| hash_of(id));
         self.bytes += table.allocation_size();
@@ -86,7 +91,7 @@ impl Index {
     /// Takes out a number that is there.
     pub(super) fn remove(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
         let at = table_of(hash, self.tables.len());
-        let table = &mut self.tables[at];
+        let table = Arc::make_mut(&mut self.tables[at]);
         self.bytes -= table.allocation_size();
         table.find_entry(hash, |&other| other == id).expect("the member is indexed").remove();
         if table.capacity() > 8 * table.len().max(4) {
@@ -102,14 +107,14 @@ impl Index {
     /// A member that was number `from` is number `to` from now on.
     pub(super) fn renumber(&mut self, hash: u64, from: u32, to: u32) {
         let at = table_of(hash, self.tables.len());
-        let id = self.tables[at].find_mut(hash, |&id| id == from);
+        let id = Arc::make_mut(&mut self.tables[at]).find_mut(hash, |&id| id == from);
         *id.expect("the member is indexed") = to;
     }
 
     fn split(&mut self, hash_of: impl Fn(u32) -> u64) {
         let new = self.tables.len();
         let count = new + 1;
-        let old = &mut self.tables[parent_of(new)];
+        let old = Arc::make_mut(&mut self.tables[parent_of(new)]);
         self.bytes -= old.allocation_size();
         let moves = |&mut id: &mut u32| table_of(hash_of(id), count) == new;
         let moved: Vec<u32> = old.extract_if(moves).collect();
@@ -119,15 +124,15 @@ impl Index {
             table.insert_unique(hash_of(id), id, |&id| hash_of(id));
         }
         self.bytes += old.allocation_size() + table.allocation_size();
-        self.tables.push(table);
+        self.tables.push(Arc::new(table));
     }
 
     fn merge(&mut self, hash_of: impl Fn(u32) -> u64) {
         let last = self.tables.pop().expect("there are two tables at least");
         let parent = parent_of(self.tables.len());
-        let table = &mut self.tables[parent];
+        let table = Arc::make_mut(&mut self.tables[parent]);
         self.bytes -= last.allocation_size() + table.allocation_size();
-        for id in last {
+        for &id in last.iter() {
             table.insert_unique(hash_of(id), id, |&id| hash_of(id));
         }
         self.bytes += table.allocation_size();

@@ -14,6 +14,7 @@ use super::index::Index;
 use super::members::Members;
 use crate::types::order_tree::{Item, Items, OrderTree};
 
+/// A copy shares what neither of the two has changed since.
 #[derive(Clone, Debug)]
 pub(super) struct Indexed {
     seed: u64,
@@ -34,6 +35,13 @@ impl Indexed {
 
     pub(super) fn len(&self) -> usize {
         self.tree.len()
+    }
+
+    /// Makes what it has its own, if it is a copy.
+    pub(super) fn unshare(&mut self) {
+        self.members.unshare();
+        self.index.unshare();
+        self.tree.unshare();
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -1,5 +1,9 @@
 //! The members of a large sorted set: dense numbers, scores, bytes.
 
+use std::sync::Arc;
+
+use crate::types::SHARED_BYTES;
+
 /// Longest member kept inside its slot.
 const INLINE_MAX: usize = 22;
 
@@ -44,77 +48,78 @@ struct Member {
 /// Members of a page; a power of two.
 const PAGE: usize = 256;
 
-/// Numbered members. The numbers in use are always `0..len`: a removed
-/// member's number goes to the one that had the last.
-///
-/// Pages keep growth from copying everything and from holding twice the room.
+/// A page, with the room that it has.
 #[derive(Debug, Default)]
-pub(super) struct Members {
-    /// Every page but the last is full.
-    pages: Vec<Vec<Member>>,
-    /// Heap bytes of pages and names.
-    bytes: usize,
-}
+struct Page(Vec<Member>);
 
-impl Clone for Members {
-    fn clone(&self) -> Members {
-        let mut pages = Vec::with_capacity(self.pages.len());
-        pages.extend(self.pages.iter().map(|page| copy_of(page)));
-        // A copied page has no room to spare; the names are the same.
-        let of_pages = |pages: &[Vec<Member>]| pages.iter().map(page_bytes).sum::<usize>();
-        let bytes = self.bytes - of_pages(&self.pages) + of_pages(&pages);
-        Members { pages, bytes }
+impl Page {
+    /// Heap bytes of the page itself, the names' not included.
+    fn bytes(&self) -> usize {
+        SHARED_BYTES + size_of::<Page>() + self.0.capacity() * size_of::<Member>()
     }
 }
 
 /// Member for member into their places: a clone of each is put together
 /// elsewhere first, in pieces that the processor has to wait for.
-fn copy_of(page: &[Member]) -> Vec<Member> {
-    let empty = || Member { score: 0.0, name: Name::Inline { len: 0, bytes: [0; INLINE_MAX] } };
-    let mut copy = Vec::with_capacity(page.len());
-    copy.resize_with(page.len(), empty);
-    for (to, from) in copy.iter_mut().zip(page) {
-        to.score = from.score;
-        match (&mut to.name, &from.name) {
-            (Name::Inline { len, bytes }, Name::Inline { len: of, bytes: from }) => {
-                *len = *of;
-                *bytes = *from;
+impl Clone for Page {
+    fn clone(&self) -> Page {
+        let empty = || Member { score: 0.0, name: Name::Inline { len: 0, bytes: [0; INLINE_MAX] } };
+        let mut copy = Vec::with_capacity(self.0.capacity());
+        copy.resize_with(self.0.len(), empty);
+        for (to, from) in copy.iter_mut().zip(&self.0) {
+            to.score = from.score;
+            match (&mut to.name, &from.name) {
+                (Name::Inline { len, bytes }, Name::Inline { len: of, bytes: from }) => {
+                    *len = *of;
+                    *bytes = *from;
+                }
+                (to, from) => *to = from.clone(),
             }
-            (to, from) => *to = from.clone(),
         }
+        Page(copy)
     }
-    copy
 }
 
-fn page_bytes(page: &Vec<Member>) -> usize {
-    page.capacity() * size_of::<Member>()
+/// Numbered members. The numbers in use are always `0..len`: a removed
+/// member's number goes to the one that had the last.
+///
+/// Pages keep growth from copying everything and from holding twice the room.
+/// Copies of the set share those that none of them has changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Members {
+    /// Every page but the last is full.
+    pages: Vec<Arc<Page>>,
+    /// Heap bytes of pages and names.
+    bytes: usize,
 }
 
 impl Members {
     pub(super) fn len(&self) -> usize {
-        self.pages.last().map_or(0, |last| (self.pages.len() - 1) * PAGE + last.len())
+        self.pages.last().map_or(0, |last| (self.pages.len() - 1) * PAGE + last.0.len())
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.pages.capacity() * size_of::<Vec<Member>>()
+        self.bytes + self.pages.capacity() * size_of::<Arc<Page>>()
     }
 
     #[cfg(test)]
     fn count_bytes(&self) -> usize {
-        let names = self.pages.iter().flatten().map(|member| member.name.heap_bytes());
-        names.sum::<usize>() + self.pages.iter().map(page_bytes).sum::<usize>()
+        let names = |page: &Arc<Page>| -> usize {
+            page.0.iter().map(|member| member.name.heap_bytes()).sum()
+        };
+        self.pages.iter().map(|page| names(page) + page.bytes()).sum()
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.bytes, self.count_bytes());
         let full = self.pages.split_last().map_or(&[][..], |(_, full)| full);
-        assert!(full.iter().all(|page| page.len() == PAGE));
-        assert!(self.pages.iter().all(|page| !page.is_empty()));
+        assert!(full.iter().all(|page| page.0.len() == PAGE));
+        assert!(self.pages.iter().all(|page| !page.0.is_empty()));
     }
 
     fn member(&self, id: u32) -> &Member {
-        &self.pages[id as usize / PAGE][id as usize % PAGE]
+        &self.pages[id as usize / PAGE].0[id as usize % PAGE]
     }
 
     pub(super) fn name(&self, id: u32) -> &[u8] {
@@ -126,39 +131,52 @@ impl Members {
     }
 
     pub(super) fn set_score(&mut self, id: u32, score: f64) {
-        self.pages[id as usize / PAGE][id as usize % PAGE].score = score;
+        self.member_mut(id).score = score;
+    }
+
+    /// A member to change, for which its page becomes this set's own.
+    fn member_mut(&mut self, id: u32) -> &mut Member {
+        &mut Arc::make_mut(&mut self.pages[id as usize / PAGE]).0[id as usize % PAGE]
+    }
+
+    /// Makes every page this set's own.
+    pub(super) fn unshare(&mut self) {
+        self.pages.iter_mut().for_each(|page| _ = Arc::make_mut(page));
     }
 
     /// Adds a member and answers its number.
     pub(super) fn push(&mut self, name: &[u8], score: f64) -> u32 {
         // 2^32 members take more than 200 GiB before this could fail.
         let id = u32::try_from(self.len()).expect("a sorted set has fewer than 2^32 members");
-        if self.pages.last().is_none_or(|last| last.len() == PAGE) {
-            self.pages.push(Vec::new());
+        if self.pages.last().is_none_or(|last| last.0.len() == PAGE) {
+            let page = Page::default();
+            self.bytes += page.bytes();
+            self.pages.push(Arc::new(page));
         }
         let page = self.pages.last_mut().expect("pushed when there was none");
-        self.bytes -= page_bytes(page);
-        if page.len() == page.capacity() {
-            page.reserve_exact(page.len().clamp(8, PAGE - page.len()));
+        self.bytes -= page.bytes();
+        let Page(members) = Arc::make_mut(page);
+        if members.len() == members.capacity() {
+            members.reserve_exact(members.len().clamp(8, PAGE - members.len()));
         }
         let member = Member { score, name: Name::new(name) };
         self.bytes += member.name.heap_bytes();
-        page.push(member);
-        self.bytes += page_bytes(page);
+        members.push(member);
+        self.bytes += page.bytes();
         id
     }
 
     /// Removes a member. The one with the last number takes over its number.
     pub(super) fn swap_remove(&mut self, id: u32) {
         let page = self.pages.last_mut().expect("the member is there");
-        let mut gone = page.pop().expect("the last page is not empty");
-        if page.is_empty() {
-            self.bytes -= page_bytes(page);
+        let Page(members) = Arc::make_mut(page);
+        let mut gone = members.pop().expect("the last page is not empty");
+        if members.is_empty() {
+            self.bytes -= page.bytes();
             self.pages.pop();
         }
         if (id as usize) < self.len() {
-            let slot = &mut self.pages[id as usize / PAGE][id as usize % PAGE];
-            std::mem::swap(slot, &mut gone);
+            std::mem::swap(self.member_mut(id), &mut gone);
         }
         self.bytes -= gone.name.heap_bytes();
         if self.pages.capacity() > 4 * self.pages.len() {

@@ -50,6 +50,45 @@ fn parts_agree_while_a_set_swells_and_shrinks() {
 }
 
 #[test]
+fn copies_share_and_do_not_notice_each_other() {
+    let pairs = |zset: &Zset| -> Vec<(Vec<u8>, f64)> {
+        zset.iter().map(|(member, score)| (member.to_vec(), score)).collect()
+    };
+    let mut rng = SeededRng::new(6);
+    let mut zset = Zset::new(9);
+    let mut copies: Vec<(Zset, Vec<(Vec<u8>, f64)>)> = Vec::new();
+    for round in 0u64..60 {
+        let grows = round % 10 < 7;
+        for _ in 0..600 {
+            let name = rng.below(9000).to_string();
+            if grows || rng.below(8) == 0 {
+                zset.insert(name.as_bytes(), rng.below(50) as f64, &TINY);
+            } else if zset.remove(name.as_bytes()).is_none() && !zset.is_empty() {
+                let rank = rng.below(zset.len() as u64) as usize;
+                zset.remove_rank_range(rank..rank + 2, |_, _| ());
+            }
+        }
+        check(&zset);
+        let mut copy = zset.clone();
+        if rng.below(2) == 0 {
+            copy.own_outline();
+        }
+        copies.push((copy, pairs(&zset)));
+        if rng.below(4) == 0 {
+            // On with an older one.
+            zset = copies[rng.below(copies.len() as u64) as usize].0.clone();
+        }
+    }
+    for (copy, then) in &mut copies {
+        check(copy);
+        assert_eq!(pairs(copy), *then);
+        copy.unshare();
+        check(copy);
+        assert_eq!(pairs(copy), *then);
+    }
+}
+
+#[test]
 fn many_short_members_stay_small() {
     let count = 200_000;
     let mut rng = SeededRng::new(3);
