@@ -154,6 +154,16 @@ impl engine::Past for Past {
         self.past.is_large(branch, revision, db, key).map_err(told)
     }
 
+    fn lies_over(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Vec<Revision>, PastError> {
+        self.past.lies_over(branch, revision, db, key).map_err(told)
+    }
+
     fn key_at_each(
         &self,
         branch: BranchId,

@@ -38,6 +38,7 @@ pub(crate) const FORM_GONE: u8 = 2;
 pub(crate) const FORM_DIRECTORY: u8 = 3;
 pub(crate) const FORM_LARGE: u8 = 4;
 pub(crate) const FORM_ELEMENT: u8 = 5;
+pub(crate) const FORM_LARGE_OVER: u8 = 6;
 
 /// The part of the hash range that is loaded at once.
 pub(crate) fn bucket_of(hash: u64) -> u16 {
@@ -86,6 +87,15 @@ pub(crate) fn head_key(space: SpaceId, hash: u64, key: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The key of the head that another space has of the same key.
+pub(crate) fn in_space(head: &[u8], space: SpaceId) -> Vec<u8> {
+    let own = head.first().map_or(0, |&len| 1 + usize::from(len) + 2);
+    let mut out = Vec::with_capacity(head.len() + 8);
+    put_space(&mut out, space);
+    out.extend_from_slice(head.get(own..).unwrap_or_default());
+    out
+}
+
 /// What an entry says of the key that it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name<'a> {
@@ -117,7 +127,7 @@ pub(crate) fn split_name(rest: &[u8]) -> Result<(Name<'_>, &[u8]), &'static str>
 /// ```text
 /// revision  LEB128: of the key's last change
 /// form      0: a string, 1: a whole value in DUMP's form, 2: the key is gone,
-///           4: a collection whose elements follow
+///           4: a collection whose elements follow, 6: one that lies over another
 /// deadline  LEB128: 0 for none, else milliseconds since 1970 and one more
 /// key       only where the head's key has a digest: length LEB128, the key
 /// content   the string, DUMP's body, or what `elements.rs` says
@@ -184,7 +194,8 @@ pub(crate) struct Head<'a> {
 
 /// Whether the elements of a head have entries of their own, if it is well-formed.
 pub(crate) fn is_large(mut head: &[u8]) -> bool {
-    leb128::take(&mut head).is_ok() && head.first() == Some(&FORM_LARGE)
+    leb128::take(&mut head).is_ok()
+        && head.first().is_some_and(|form| [FORM_LARGE, FORM_LARGE_OVER].contains(form))
 }
 
 /// What a key holds.
@@ -259,8 +270,8 @@ pub(crate) fn head(bytes: &[u8], has_key: bool) -> Result<Option<Head<'_>>, Stri
     let content = match form {
         FORM_STRING => Content::Str(reader.0),
         FORM_WHOLE => Content::Whole(reader.0),
-        FORM_LARGE => {
-            let large = Large::read(&mut reader)?;
+        FORM_LARGE | FORM_LARGE_OVER => {
+            let large = Large::read(&mut reader, form == FORM_LARGE_OVER)?;
             if !reader.0.is_empty() {
                 return Err("bytes after what a collection's head says".to_owned());
             }

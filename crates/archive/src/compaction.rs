@@ -267,6 +267,18 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// Whether the collection of the element that was looked at last may lie over
+    /// another at a state.
+    fn may_lie_over(&self, state: Revision) -> bool {
+        match self.head_at.get(&state) {
+            Some(Head::Large(large)) => large.is_over,
+            Some(Head::Other) => false,
+            Some(Head::Unknown) | None => true,
+        }
+    }
+}
+
 impl Bound {
     fn head_at(&self, head: &[u8], state: Revision) -> Head {
         let Some(heads) = &self.heads else { return Head::Unknown };
@@ -309,9 +321,12 @@ impl Judge {
         {
             return true;
         }
-        // An element hides nothing of a space below: its head does.
-        let hides_nothing = is_oldest && (!is_overlay || element.is_some());
-        is_gone && hides_nothing
+        if !is_gone || !is_oldest {
+            return false;
+        }
+        // What is gone hides what is below; so does an element, if its collection
+        // lies over another.
+        !is_overlay || element.is_some() && !self.may_lie_over(seen)
     }
 
     /// Whether an entry tells what was erased. `is_newest` says that none of its

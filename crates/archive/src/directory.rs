@@ -12,8 +12,8 @@ use crate::overlay::Overlay;
 
 /// The version this code writes, and the newest it reads. Version 2 has the
 /// branches and the rules on the past, which version 1 has not; version 3 what
-/// was erased on branches.
-pub(crate) const FORMAT: u64 = 3;
+/// was erased on branches; beside version 4 collections may lie over others.
+pub(crate) const FORMAT: u64 = 4;
 
 /// The first version that has branches.
 const FORMAT_OF_BRANCHES: u64 = 2;
@@ -336,7 +336,7 @@ mod tests {
         let tag = [&[1, 2], &b"v1"[..], &[7, 0xf1, 0xa2, 4, 5, 3], b"ann"].concat();
         let bytes = with_branches().encode();
         let head =
-            [&[128, 128, 128, 128, 128, 32, 3, 3][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
+            [&[128, 128, 128, 128, 128, 32, 3, 4][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
         assert_eq!(bytes[..14], head.concat());
         let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
         // Nothing was merged.
@@ -366,11 +366,15 @@ mod tests {
 
     #[test]
     fn the_versions_before_are_read() {
+        let mut bytes = with_branches().encode();
+        // The revision takes six bytes, the form one.
+        assert_eq!(bytes[7], 4);
+        bytes[7] = 3;
+        assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
+
         let second = Directory { purged: BTreeMap::new(), ..with_branches() };
         let mut bytes = second.encode();
         assert_eq!(bytes.pop(), Some(0));
-        // The revision takes six bytes, the form one.
-        assert_eq!(bytes[7], 3);
         bytes[7] = 2;
         assert_eq!(Directory::decode(&bytes), Ok(second));
 

@@ -23,7 +23,7 @@ use keyspace::types::{Hash, List, Set, Zset};
 use keyspace::{EncodingLimits, Value, ValueRef};
 use sha2::{Digest, Sha256};
 
-use crate::codec::{FORM_ELEMENT, FORM_GONE, FORM_LARGE, Reader, put_beginning};
+use crate::codec::{FORM_ELEMENT, FORM_GONE, FORM_LARGE, FORM_LARGE_OVER, Reader, put_beginning};
 
 /// Longest name of an element that stands in the LSM as it is. With the longest
 /// name of a head before it, it fits what the LSM takes.
@@ -79,6 +79,9 @@ pub(crate) struct Large {
     pub(crate) count: u64,
     /// The position of a list's first element; else 0.
     pub(crate) first: i64,
+    /// Whether elements without an entry are those of the key in the space below,
+    /// see `layers.rs`.
+    pub(crate) is_over: bool,
 }
 
 impl Large {
@@ -86,7 +89,7 @@ impl Large {
     /// for a string.
     pub(crate) fn of(value: ValueRef<'_>, born: Revision) -> Option<Large> {
         let count = value.element_count() as u64;
-        Kind::of(value).map(|kind| Large { kind, born, count, first: 0 })
+        Kind::of(value).map(|kind| Large { kind, born, count, first: 0, is_over: false })
     }
 
     pub(crate) fn is_list(&self) -> bool {
@@ -103,7 +106,7 @@ impl Large {
         (i128::from(position) - i128::from(self.first)) as u128
     }
 
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Large, &'static str> {
+    pub(crate) fn read(reader: &mut Reader<'_>, is_over: bool) -> Result<Large, &'static str> {
         let kind = match reader.byte()? {
             1 => Kind::List,
             2 => Kind::Set,
@@ -117,7 +120,7 @@ impl Large {
         if count == 0 || i128::from(first) + i128::from(count) > i128::from(i64::MAX) {
             return Err("a collection's count cannot be");
         }
-        Ok(Large { kind, born, count, first })
+        Ok(Large { kind, born, count, first, is_over })
     }
 
     /// Appends the value of its head.
@@ -128,7 +131,8 @@ impl Large {
         revision: Revision,
         deadline: Option<u64>,
     ) {
-        put_beginning(out, key, revision, FORM_LARGE, deadline);
+        let form = if self.is_over { FORM_LARGE_OVER } else { FORM_LARGE };
+        put_beginning(out, key, revision, form, deadline);
         out.push(self.kind as u8);
         leb128::put(out, self.born.0);
         leb128::put(out, self.count);
@@ -413,11 +417,15 @@ mod tests {
             large.put_head(&mut out, b"k", Revision(300), deadline);
             out
         };
-        let hash = Large { kind: Kind::Hash, born: Revision(258), count: 200, first: 0 };
+        let hash =
+            Large { kind: Kind::Hash, born: Revision(258), count: 200, first: 0, is_over: false };
         assert_eq!(head(&hash, None), b"\xac\x02\x04\x00\x04\x82\x02\xc8\x01");
-        let list = Large { kind: Kind::List, born: Revision(1), count: 3, first: -2 };
+        let list =
+            Large { kind: Kind::List, born: Revision(1), count: 3, first: -2, is_over: false };
         assert_eq!(head(&list, Some(127)), b"\xac\x02\x04\x80\x01\x01\x01\x03\x03");
-        for (large, deadline) in [(hash, None), (list, Some(127))] {
+        let over = Large { is_over: true, ..hash };
+        assert_eq!(head(&over, None), b"\xac\x02\x06\x00\x04\x82\x02\xc8\x01");
+        for (large, deadline) in [(hash, None), (list, Some(127)), (over, None)] {
             let bytes = head(&large, deadline);
             let read = codec::head(&bytes, false).expect("whole").expect("it exists");
             assert_eq!((read.revision, read.deadline), (Revision(300), deadline));
@@ -471,7 +479,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_together_is_refused() {
-        let set = |count| Large { kind: Kind::Set, born: Revision(7), count, first: 0 };
+        let set =
+            |count| Large { kind: Kind::Set, born: Revision(7), count, first: 0, is_over: false };
         let (a, b): (&[u8], &[u8]) = (b"\x01\x07\x00a", b"\x01\x07\x00b");
         let (there, gone): (&[u8], &[u8]) = (b"\x09\x05", b"\x09\x02");
         assert!(matches!(assemble(set(1), &[(a, there), (b, gone)]), Ok(Value::Set(_))));

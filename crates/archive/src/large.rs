@@ -4,7 +4,7 @@
 //! one element of it. What a record does to such a key stands here: the newest
 //! of each element that it names, and what the head becomes. Whether an element
 //! was there before, which the count depends on, takes one read of that
-//! element.
+//! element. One that a branch has from its parent comes to lie over that so.
 //!
 //! What cannot be done so (the key gets another name or value, an element comes
 //! into the middle of a list, the last element goes) is left to the delta's
@@ -28,12 +28,17 @@ use crate::base_tree::Base;
 use crate::codec::{self, Content};
 use crate::elements::{self, Kind, Large, position_name};
 use crate::error::ArchiveError;
+use crate::layers::Layer;
 
 /// Bytes of memory that an element takes besides its name and content, about.
 const ELEMENT_BYTES: usize = 96;
 
 /// Bytes of memory that a key takes besides its elements, about.
 const KEY_BYTES: usize = 256;
+
+/// The generation of a collection that the base does not have yet: the batch to
+/// come.
+const UNBORN: Revision = Revision::ZERO;
 
 /// Where a key stands: its space, hash and name.
 type Place = (SpaceId, u64, Box<[u8]>);
@@ -66,7 +71,9 @@ pub(crate) struct Pending {
     pub(crate) head: Vec<u8>,
     /// As the base has it.
     before: Large,
-    pub(crate) large: Large,
+    /// Where its elements stand there.
+    layers: Vec<Layer>,
+    large: Large,
     pub(crate) deadline: Option<u64>,
     pub(crate) revision: Revision,
     pub(crate) elements: BTreeMap<Box<[u8]>, Element>,
@@ -207,7 +214,16 @@ impl LargeKeys {
         }
         let (space, hash, key) = place;
         let head = codec::head_key(*space, *hash, key);
-        let Some(value) = self.base.get(&head)? else { return Ok(None) };
+        let (found, value) = match self.base.get(&head)? {
+            Some(value) => (None, value),
+            // What the space itself has nothing of it has from below.
+            None => match self.base.lower(&head, None)? {
+                Some(lower) if lower.at <= self.base.revision() => {
+                    (Some((lower.head, lower.at)), lower.value)
+                }
+                _ => return Ok(None),
+            },
+        };
         let read = codec::head(&value, key.len() > codec::NAME_BYTES_MAX);
         let read = read.map_err(|what| ArchiveError::Damaged {
             dir: self.base.dir().to_owned(),
@@ -218,12 +234,21 @@ impl LargeKeys {
             state.read = Some((place.clone(), value));
             return Ok(None);
         };
+        let layers = match &found {
+            None => self.base.layers(&head, None, &large)?,
+            Some((head, at)) => self.base.layers(head, Some(*at), &large)?,
+        };
+        let own = match found {
+            None => large,
+            Some(_) => Large { born: UNBORN, is_over: true, ..large },
+        };
         let pending = Pending {
             key: key.clone(),
             bytes: KEY_BYTES + 2 * key.len() + head.len(),
             head,
             before: large,
-            large,
+            layers,
+            large: own,
             deadline: read.deadline,
             revision: read.revision,
             elements: BTreeMap::new(),
@@ -334,6 +359,12 @@ fn touches<'r>(record: &Record<'r>) -> Option<SmallVec<[Touch<'r>; 2]>> {
 }
 
 impl Pending {
+    /// What its head says, in the batch of this revision.
+    pub(crate) fn large_born(&self, batch: Revision) -> Large {
+        let born = if self.large.born == UNBORN { batch } else { self.large.born };
+        Large { born, ..self.large }
+    }
+
     fn apply(&mut self, base: &Base, revision: Revision, effect: &Effect<'_>) -> Result<(), Wrong> {
         self.revision = revision;
         match *effect {
@@ -457,16 +488,15 @@ impl Pending {
         if let Some(element) = self.elements.get(name) {
             return Ok(element.content.as_deref().map(Cow::Borrowed));
         }
-        let mut key = self.head.clone();
-        elements::put_born(&mut key, self.before.born);
-        elements::put_name(&mut key, name);
-        let Some(value) = base.get(&key)? else { return Ok(None) };
         let has_name = name.len() > elements::ELEMENT_NAME_BYTES_MAX;
-        let found = elements::element(&value, has_name).map_err(|what| ArchiveError::Damaged {
-            dir: base.dir().to_owned(),
-            what: what.to_owned(),
-        })?;
-        Ok(found.map(|element| Cow::Owned(element.content.to_vec())))
+        for layer in &self.layers {
+            let Some(value) = layer.get(base, name)? else { continue };
+            let found = elements::element(&value, has_name).map_err(|what| {
+                ArchiveError::Damaged { dir: base.dir().to_owned(), what: what.to_owned() }
+            })?;
+            return Ok(found.map(|element| Cow::Owned(element.content.to_vec())));
+        }
+        Ok(None)
     }
 
     /// Whether an element is there, and whether the base has it.

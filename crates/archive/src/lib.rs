@@ -21,6 +21,7 @@ mod error;
 mod follower;
 pub mod history;
 mod large;
+mod layers;
 mod manifest;
 mod overlay;
 mod part;

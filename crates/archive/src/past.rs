@@ -35,6 +35,7 @@ use log::{Hold, Log, Place, RealVfs, Record, Vfs};
 use parking_lot::{Mutex, RecursiveRwLock};
 
 use crate::base_tree::Base;
+use crate::codec;
 use crate::history::{DATABASE_WIDE, History, HistoryError, TAKEN_BACK};
 use batches::Batches;
 use blocks::Blocks;
@@ -388,6 +389,34 @@ impl Past {
         let name = Name::new(batch.directory.seed, db, key);
         let Some(space) = batch.space_of(db) else { return Ok(false) };
         Ok(batch.has_named(space, name.hash, name.key)?)
+    }
+
+    /// Of the collections whose elements are some of a branch's key, the
+    /// revisions of their last changes: none of them is the branch's own. Of a
+    /// key that the branch has not changed some may be told, too.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn lies_over(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Vec<Revision>, PastError> {
+        self.source.reach(revision)?;
+        let batch = self.batch_at(branch, revision)?;
+        let hash = keyspace::hash_of(batch.directory.seed, key);
+        // Since then it may have come from another database.
+        let wide = self.source.history.records(DATABASE_WIDE, batch.revision(), revision);
+        let may_have_moved = wide.into_iter().next().transpose()?.is_some();
+        let mut found = Vec::new();
+        let databases = batch.directory.databases.iter().filter(|it| it.branch == branch);
+        for database in databases.filter(|it| it.db == db || may_have_moved) {
+            let head = codec::head_key(database.space, hash, key);
+            found.extend(self.source.base.lies_over(&head, batch.revision())?);
+        }
+        Ok(found)
     }
 
     /// A key at several revisions, the oldest first, each told to `visit` with

@@ -123,7 +123,8 @@ impl SortedRun {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&pending.head);
         let at = self.bytes.len();
-        let Pending { key, large, deadline, revision, .. } = pending;
+        let Pending { key, deadline, revision, .. } = pending;
+        let large = pending.large_born(self.born);
         large.put_head(&mut self.bytes, key, *revision, *deadline);
         self.push(start, at);
         let mut beginning = pending.head.clone();

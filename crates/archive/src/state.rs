@@ -10,8 +10,9 @@ use lsm_tree::UserValue;
 
 use crate::base_tree::Base;
 use crate::codec::{self, Content, Name};
-use crate::elements::{self, Assembly, Named};
+use crate::elements::{Assembly, Large, Named};
 use crate::error::ArchiveError;
+use crate::layers;
 
 /// Which state of the base is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +26,22 @@ pub(crate) enum At {
 
 /// An entry of a bucket.
 enum Entry<'e> {
-    /// A key, unless only a digest of it stands there, and the head's value.
-    Head(Option<&'e [u8]>, &'e [u8]),
+    Head(HeadEntry<'e>),
     /// What follows the head's key in the key of an element of the head before,
     /// and its value.
     Element(&'e [u8], &'e [u8]),
+}
+
+/// The head of a key.
+#[derive(Clone, Copy)]
+struct HeadEntry<'e> {
+    /// Its own key.
+    name: &'e [u8],
+    /// As of when.
+    at: At,
+    /// The key that it is of, unless only a digest of it stands there.
+    key: Option<&'e [u8]>,
+    value: &'e [u8],
 }
 
 /// Sees the entries of a bucket.
@@ -362,24 +374,19 @@ impl State {
             let value = head.content.value(self.seed, &self.limits);
             return Ok(value.map(|value| value.map(|value| Stored { value, deadline, revision })));
         };
-        let mut first = name.to_vec();
-        elements::put_born(&mut first, large.born);
+        let layers = self.base.layers(name, at, &large)?;
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
         let mut add = |key: &[u8], value: &[u8]| {
             // What was wrong with one element is wrong with all of it.
             if added.is_ok() {
-                added = assembly.add(&key[name.len()..], value, &self.limits);
+                added = assembly.add(key, value, &self.limits);
             }
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let value = match named.filter(|_| !large.is_list()) {
             Some(named) => {
-                for element in named.names() {
-                    let mut entry = first.clone();
-                    elements::put_name(&mut entry, element);
-                    frozen.range(&(&entry[..]..=&entry[..]), at, &mut add)?;
-                }
+                layers::each_named(&frozen, &layers, named.names(), &mut add)?;
                 let part = added.map(|()| assembly.part());
                 part.map_err(str::to_owned).map(|mut value| {
                     named.stand_in(&mut value, &self.limits);
@@ -387,8 +394,7 @@ impl State {
                 })
             }
             None => {
-                let last = [&first[..], &[elements::AFTER_NAMES]].concat();
-                frozen.range(&(&first[..]..=&last[..]), at, &mut add)?;
+                layers::each(&frozen, &layers, &mut add)?;
                 added.map_err(str::to_owned).and_then(|()| assembly.finish())
             }
         };
@@ -404,7 +410,7 @@ impl State {
     ) -> Result<(), BackingError> {
         let mut open: Option<Open> = None;
         self.entries(space, buckets, &mut |entry| {
-            let (plain, value) = match entry {
+            let HeadEntry { name, at, key: plain, value } = match entry {
                 Entry::Element(key, value) => {
                     return match &mut open {
                         Some(open) => Ok(open.elements.add(key, value, &self.limits)?),
@@ -412,7 +418,7 @@ impl State {
                         None => Ok(()),
                     };
                 }
-                Entry::Head(plain, value) => (plain, value),
+                Entry::Head(head) => head,
             };
             if let Some(complete) = open.take() {
                 let (key, stored) = complete.finish()?;
@@ -421,7 +427,13 @@ impl State {
             let Some(head) = codec::head(value, plain.is_none())? else { return Ok(()) };
             let key = plain.or(head.key).ok_or("a key has no name")?;
             let (deadline, revision) = (head.deadline, head.revision);
-            if let Content::Large(large) = head.content {
+            if let Content::Large(Large { is_over: true, .. }) = head.content {
+                // Some of its elements are elsewhere.
+                let read = self.own_large(name, at, plain.is_none(), None);
+                if let Some(stored) = read.map_err(|error| error.to_string())?? {
+                    each(key, stored);
+                }
+            } else if let Content::Large(large) = head.content {
                 let elements = Assembly::new(large, self.seed);
                 open = Some(Open { key: key.to_vec(), deadline, revision, elements });
             } else if let Some(value) = head.content.value(self.seed, &self.limits)? {
@@ -445,7 +457,7 @@ impl State {
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<(), BackingError> {
         self.entries(space, buckets, &mut |entry| {
-            let Entry::Head(plain, value) = entry else { return Ok(()) };
+            let Entry::Head(HeadEntry { key: plain, value, .. }) = entry else { return Ok(()) };
             if let Some(codec::Due { at, key }) = codec::deadline(value, plain.is_none())? {
                 each(plain.or(key).ok_or("a key has no name")?, at);
             }
@@ -512,7 +524,7 @@ impl State {
                         Name::Plain(key) => Some(key),
                         Name::Digest => None,
                     };
-                    visit(rest, Entry::Head(plain, value))
+                    visit(rest, Entry::Head(HeadEntry { name: key, at, key: plain, value }))
                 }
                 Ok((_, element)) if head == key[..key.len() - element.len()] => {
                     visit(&rest[..rest.len() - element.len()], Entry::Element(element, value))

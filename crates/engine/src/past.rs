@@ -105,6 +105,20 @@ pub trait Past: Send + Sync {
         names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError>;
 
+    /// Of the collections whose elements are some of a branch's key, the
+    /// revisions of their last changes: none of them is the branch's own. Of a
+    /// key that the branch has not changed some may be told, too.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn lies_over(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Vec<Revision>, PastError>;
+
     /// Whether [`Past::key`] reads less with names than without.
     ///
     /// # Errors

@@ -170,6 +170,38 @@ fn what_no_state_of_a_branch_shows_any_more_may_go() {
 }
 
 #[test]
+fn what_elements_of_a_branch_come_from_stays_until_it_has_its_own() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    let members: Vec<String> = (0..2000).map(|n| format!("member-{n}-perilune")).collect();
+    let add: Vec<&str> =
+        ["SADD", "large"].into_iter().chain(members.iter().map(|m| &m[..])).collect();
+    assert_eq!(main.call(&add), Frame::Integer(2000));
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    // One element is the branch's own; no state shows any more that it began
+    // with main's.
+    assert_eq!(dev.call(&["SREM", "large", "member-1-perilune"]), Frame::Integer(1));
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert_eq!(main.text(&["SET", "k", "v"]), "OK");
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert!(matches!(main.call(&["HISTORY.COMPACT"]), Frame::Integer(4..)));
+    assert_eq!(main.call(&["DEL", "large"]), Frame::Integer(1));
+    let said = refused(&mut main, &["large"]);
+    assert!(said.contains("the branch 'dev' has 'large' from here"), "{said}");
+    assert_eq!(dev.call(&["SCARD", "large"]), Frame::Integer(1999));
+
+    purged(&mut dev, "large");
+    purged(&mut main, "large");
+    server.kill();
+    server.restart();
+    let mut dev = on(&server, "dev");
+    assert_eq!(dev.call(&["SCARD", "large"]), Frame::Integer(1999));
+    assert_eq!(dev.call(&["SISMEMBER", "large", "member-1-perilune"]), Frame::Integer(0));
+    assert_eq!(dev.call(&["SISMEMBER", "large", "member-2-perilune"]), Frame::Integer(1));
+}
+
+#[test]
 fn a_tag_keeps_what_it_names() {
     let server = Server::start(ALCID, ALWAYS);
     let mut main = Wire::connect(server.addr());

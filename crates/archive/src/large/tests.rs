@@ -78,6 +78,18 @@ impl World {
         self.try_run(effects).expect("it fits");
     }
 
+    fn run_on(&mut self, branch: u32, effects: &[Effect<'_>]) {
+        self.try_run_on(BranchId(branch), effects).expect("it fits");
+    }
+
+    /// Makes a branch, and answers where its first database stands.
+    fn fork(&mut self, id: u32, parent: u32) -> SpaceId {
+        let name = format!("branch-{id}");
+        let row = keyspace::Branch::new(BranchId(id), name.as_bytes(), BranchId(parent));
+        self.run(&[Effect::Fork { row: &row.encode(), state: None }]);
+        SpaceId { born: self.write(), db: 0 }
+    }
+
     /// Brings the base to the newest revision.
     fn write(&mut self) -> Revision {
         self.delta.write(false).expect("it can be written");
@@ -118,8 +130,12 @@ impl World {
 
     /// Entries of the database, dead ones included.
     fn entries(&self) -> usize {
+        self.entries_of(SPACE)
+    }
+
+    fn entries_of(&self, space: SpaceId) -> usize {
         let mut prefix = Vec::new();
-        codec::put_space(&mut prefix, SPACE);
+        codec::put_space(&mut prefix, space);
         let mut count = 0;
         let mut each = |_: &[u8], _: &[u8]| {
             count += 1;
@@ -381,7 +397,7 @@ fn a_branch_has_large_collections_of_its_own() {
     };
     run(&mut world, &[old(b"k"), set(b"d", b"4")]);
     run(&mut world, &[old(b"gone"), GONE]);
-    assert_eq!(world.reads(), 1, "what the parent has is read once");
+    assert_eq!(world.reads(), 0, "what the parent has is not read");
     let second = world.write();
     world.reads();
     run(&mut world, &[old(b"k"), Effect::HashDelete { field: b"b" }]);
@@ -403,6 +419,104 @@ fn a_branch_has_large_collections_of_its_own() {
         assert_eq!(there(&world, third, b"same").as_deref(), Some("x"));
         assert_eq!(main(&world, third, b"gone").as_deref(), Some("m n"));
     }
+}
+
+#[test]
+fn what_a_branch_changes_of_a_collection_lies_over_the_parents() {
+    let mut world = World::new();
+    let fields: Vec<Vec<u8>> = (0..20).map(|n: u8| vec![b'a' + n]).collect();
+    let all: Vec<_> = fields.iter().map(|field| set(field, b"v")).collect();
+    world.run(&[&[new(b"hash")], &all[..]].concat());
+    let all: Vec<_> = fields.iter().map(|field| push(field)).collect();
+    world.run(&[&[new(b"list")], &all[..]].concat());
+    world.run(&[old(b"list"), Effect::ListPopFront { count: 3 }]);
+    let long = vec![b'l'; 20_000];
+    world.run(&[new(b"set"), add(b"a"), add(b"b"), add(&long)]);
+    let score = |member, score| Effect::ZsetSet { member, score };
+    world.run(&[new(b"zset"), score(b"a", 1.0), score(b"b", 2.0), score(b"c", 3.0)]);
+    world.write();
+    let one = world.fork(1, 0);
+    world.reads();
+    let gone = |field| Effect::HashDelete { field };
+    world.run_on(1, &[old(b"hash"), gone(b"b"), set(b"c", b"1"), set(b"z", b"")]);
+    // What comes and goes between two batches leaves no trace; what was there does.
+    world.run_on(1, &[old(b"hash"), set(b"d", b"x"), set(b"y", b"x"), gone(b"y")]);
+    world.run_on(1, &[old(b"hash"), gone(b"d")]);
+    world.run_on(1, &[old(b"list"), Effect::ListPopBack { count: 1 }, push(b"T")]);
+    world.run_on(1, &[old(b"list"), Effect::ListPushFront { value: b"C" }]);
+    world.run_on(1, &[old(b"list"), Effect::ListSet { index: 2, value: b"E" }]);
+    world.run_on(1, &[old(b"set"), Effect::SetRemove { member: &long }, add(b"c")]);
+    world.run_on(1, &[old(b"zset"), score(b"b", 9.0), Effect::ZsetRemove { member: b"c" }]);
+    let first = world.write();
+    assert_eq!(world.reads(), 0);
+    // Heads; then b, c, d and z; C, E and T; the long one and c; b and c.
+    assert_eq!(world.entries_of(one), 4 + 4 + 3 + 2 + 2);
+    // The parent goes on.
+    world.run(&[old(b"hash"), set(b"a", b"later"), gone(b"e"), old(b"set"), GONE]);
+    world.run(&[old(b"list"), Effect::ListPopFront { count: 10 }, old(b"zset"), GONE]);
+    world.write();
+    let two = world.fork(2, 1);
+    world.run_on(2, &[old(b"hash"), set(b"b", b"back"), gone(b"c"), gone(b"f")]);
+    world.run_on(2, &[old(b"list"), Effect::ListPopFront { count: 2 }, push(b"U")]);
+    // One that begins with a branch that has changed nothing of its own of the set.
+    let three = world.fork(3, 2);
+    world.run_on(3, &[old(b"hash"), set(b"z", b"3"), old(b"set"), add(b"d")]);
+    let second = world.write();
+
+    let there = |world: &World, space, at, key: &[u8]| {
+        world.in_space(space, at, key).as_ref().map(text).unwrap_or_default()
+    };
+    let tail = "g=v h=v i=v j=v k=v l=v m=v n=v o=v p=v q=v r=v s=v t=v";
+    for (is_merged, states) in [(false, &[first, second][..]), (true, &[second])] {
+        if is_merged {
+            world.base.merge(second).expect("it can be merged");
+        }
+        for &at in states {
+            assert_eq!(there(&world, one, at, b"hash"), format!("a=v c=1 e=v f=v {tail} z="));
+            let list = "C d E g h i j k l m n o p q r s T".replace("E g", "E f g");
+            assert_eq!(there(&world, one, at, b"list"), list);
+            assert_eq!(there(&world, one, at, b"set"), "a b c");
+            assert_eq!(there(&world, one, at, b"zset"), "a=1 b=9");
+        }
+        let hash = |z| format!("a=v b=back e=v {tail} z={z}");
+        assert_eq!(there(&world, two, second, b"hash"), hash(""));
+        assert_eq!(there(&world, three, second, b"hash"), hash("3"));
+        for space in [two, three] {
+            let list = "E f g h i j k l m n o p q r s T U";
+            assert_eq!(there(&world, space, second, b"list"), list);
+        }
+        assert_eq!(there(&world, two, second, b"set"), "a b c");
+        assert_eq!(there(&world, three, second, b"set"), "a b c d");
+    }
+    // What has to be whole is the branch's own from then on.
+    world.reads();
+    let to = |key| Effect::Rename { db: 0, key, replaces: Some(false) };
+    world.run_on(2, &[old(b"hash"), to(b"moved")]);
+    world.run_on(2, &[old(b"list"), Effect::ListInsert { index: 1, value: b"x" }]);
+    assert_eq!(world.reads(), 2);
+    let third = world.write();
+    world.base.merge(third).expect("it can be merged");
+    assert_eq!(there(&world, two, third, b"moved"), format!("a=v b=back e=v {tail} z="));
+    assert_eq!(there(&world, two, third, b"hash"), "");
+    assert!(there(&world, two, third, b"list").starts_with("E x f g"));
+    assert_eq!(there(&world, three, third, b"hash"), format!("a=v b=back e=v {tail} z=3"));
+    // Who has elements from whom: the set's of the third are main's and the first's.
+    let under = |space, at, key: &[u8]| {
+        let head = codec::head_key(space, keyspace::hash_of(1, key), key);
+        world.base.lies_over(&head, at).expect("it can be read")
+    };
+    assert_eq!(under(three, third, b"set").len(), 2);
+    assert_eq!(under(two, third, b"set").len(), 2, "as if it had one of its own");
+    assert!(under(two, third, b"list").is_empty() && under(one, third, b"none").is_empty());
+    assert_eq!(under(SPACE, third, b"list"), []);
+    // What the first has lost stays lost to those that come from it.
+    world.run(&[Effect::BranchGone { branch: BranchId(1) }, Effect::Database(0)]);
+    let fourth = world.write();
+    world.base.merge(fourth).expect("it can be merged");
+    assert_eq!(there(&world, three, fourth, b"hash"), format!("a=v b=back e=v {tail} z=3"));
+    assert_eq!(there(&world, three, fourth, b"set"), "a b c d");
+    world.base.merge(fourth).expect("it can be merged again");
+    assert_eq!(there(&world, two, fourth, b"set"), "a b c");
 }
 
 #[test]

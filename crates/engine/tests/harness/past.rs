@@ -212,6 +212,16 @@ impl Past for MemoryPast {
         Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }
 
+    fn lies_over(
+        &self,
+        _: BranchId,
+        _: Revision,
+        _: DbIndex,
+        _: &[u8],
+    ) -> Result<Vec<Revision>, PastError> {
+        Ok(Vec::new())
+    }
+
     fn of_key(
         &self,
         _: BranchId,

@@ -4,7 +4,8 @@
 //! A branch reads on through its fork until it has something of its own, be it
 //! that the key is gone. So the oldest state of it that may still be read tells:
 //! what stands there by a revision of its own, or does not stand there, never
-//! comes from below again.
+//! comes from below again. But a large collection may have elements from below
+//! as long as the branch has not written all of it.
 
 use base::{BranchId, Revision};
 use command::{Error, Result};
@@ -96,8 +97,11 @@ impl Job<'_> {
             return Ok(false);
         }
         let (branch, at) = self.engine.line(reader.branch).at(reader.at);
-        let stored = self.engine.needs_past()?.key(branch, at, self.db, key, None)?;
-        Ok(stored.is_some_and(|it| is_from(known, reader.branch, it.revision, self.branch.id)))
+        let past = self.engine.needs_past()?;
+        let is_ours = |revision| is_from(known, reader.branch, revision, self.branch.id);
+        let Some(stored) = past.key(branch, at, self.db, key, None)? else { return Ok(false) };
+        Ok(is_ours(stored.revision)
+            || past.lies_over(branch, at, self.db, key)?.into_iter().any(is_ours))
     }
 }
 

@@ -63,7 +63,10 @@ impl Index {
 
     #[cfg(test)]
     pub(super) fn check(&self, hash_of: impl Fn(u32) -> u64) {
-        assert_eq!(self.bytes, self.tables.iter().map(|table| table.allocation_size()).sum::<usize>());
+        assert_eq!(
+            self.bytes,
+            self.tables.iter().map(|table| table.allocation_size()).sum::<usize>()
+        );
         assert_eq!(self.len, self.tables.iter().map(|table| table.len()).sum::<usize>());
         for (at, table) in self.tables.iter().enumerate() {
             assert!(table.iter().all(|&id| table_of(hash_of(id), self.tables.len()) == at));
