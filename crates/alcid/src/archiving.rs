@@ -116,6 +116,13 @@ impl Archiving {
             Some(archiving) => archiving.follower.checkpoint(at),
             None => Err(ArchiveError::Stopped("the server ends".to_owned())),
         }));
+        if let Some(past) = &archiving.past {
+            let past = Arc::downgrade(past);
+            // What cannot be told so is read as ever, and its error told.
+            archiving.base.set_remake(Arc::new(move |space, at, key, present| {
+                past.upgrade()?.key_of_space(space, at, key, present).ok().flatten()
+            }));
+        }
         *archiving.tier.lock() = Some(keep_tier(engine, archiving.goes_on.clone()));
         archiving
     }

@@ -154,6 +154,18 @@ impl engine::Past for Past {
         self.past.is_large(branch, revision, db, key).map_err(told)
     }
 
+    fn key_from(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        present: Stored,
+    ) -> Result<Option<Stored>, PastError> {
+        let max = archive::changes_max(&present);
+        self.past.key_from(branch, revision, db, key, present, max).map_err(told)
+    }
+
     fn lies_over(
         &self,
         branch: BranchId,

@@ -43,7 +43,8 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// The key, if it has been read, which it is from here on if not.
+    /// The key, if it has been read, which it is from here on if not. `present`
+    /// tells what memory has of it, changed since, if that may be of use.
     pub(crate) fn take(
         self: &Arc<Ahead>,
         base: &Arc<Base>,
@@ -51,6 +52,7 @@ impl Ahead {
         (space, at): (SpaceId, Revision),
         hash: u64,
         key: &[u8],
+        present: &dyn Fn() -> Option<Stored>,
     ) -> Result<Option<Stored>, BackingError> {
         let mut held = self.slots.lock();
         let Slots { slots, last } = &mut *held;
@@ -78,11 +80,13 @@ impl Ahead {
         let place: Place = (space, at, key.into());
         let (state, of) = (State::new(base.clone(), At::Newest, limits), place.clone());
         slots.push(Slot { number: *last, place, read: None });
-        // If there is no thread, its place has to be taken back.
+        // If there is no thread, its place has to be taken back; and memory is asked
+        // with locks that others hold who come here.
         drop(held);
+        let (base, present) = (base.clone(), present());
         let reader = std::thread::Builder::new()
             .name("fetch".to_owned())
-            .spawn(move || reading.run(state, of, hash));
+            .spawn(move || reading.run(base, state, of, hash, present));
         match reader {
             Ok(_) => Err(later()),
             Err(error) => Err(BackingError::new(format!("no thread can be started: {error}"))),
@@ -97,10 +101,21 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(self, state: State, (space, at, key): Place, hash: u64) {
-        let read = state.fetch_own(space, at, hash, &key);
+    fn run(
+        self,
+        base: Arc<Base>,
+        state: State,
+        (space, at, key): Place,
+        hash: u64,
+        present: Option<Stored>,
+    ) {
+        let made = present.and_then(|present| base.remake(space, at, &key, present));
+        let read = match made {
+            Some(made) => Ok(Some(made)),
+            None => state.fetch_own(space, at, hash, &key),
+        };
         // Nobody need wait for this one to close the base.
-        drop(state);
+        drop((base, state));
         let mut held = self.ahead.slots.lock();
         if let Some(slot) = held.slots.iter_mut().find(|slot| slot.number == self.number) {
             slot.read = Some(read);
@@ -139,7 +154,7 @@ mod tests {
         let limits = EncodingLimits::default();
         let take = |key: &[u8]| {
             let place = (SpaceId::first_of(0), Revision::ZERO);
-            ahead.take(&base, limits, place, 1, key)
+            ahead.take(&base, limits, place, 1, key, &|| None)
         };
         assert!(take(b"left").expect_err("it is being read").is_later());
         // Whoever comes back gets it, once.

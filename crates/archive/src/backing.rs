@@ -11,6 +11,9 @@ use keyspace::{
 use crate::base_tree::Base;
 use crate::state::{At, Sought, State};
 
+/// Of collections with more elements, what memory has of them now may be of use.
+const PRESENT_ELEMENTS: usize = 4096;
+
 /// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
 pub struct BaseBacking {
@@ -87,8 +90,12 @@ impl BaseBacking {
                 Err(BackingError::later(format!("the archive has not reached revision {at}")))
             }
             Sought::Long(space, at) => {
+                let present = &|| {
+                    let mut ancestors = self.ancestors.iter();
+                    ancestors.find_map(|it| it.copy_large(space, key, PRESENT_ELEMENTS))
+                };
                 let ahead = self.base.ahead();
-                let read = ahead.take(&self.base, self.limits, (space, at), hash, key)?;
+                let read = ahead.take(&self.base, self.limits, (space, at), hash, key, present)?;
                 Ok(read.map(Found::Whole))
             }
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Revision, SpaceId};
-use keyspace::Branches;
+use keyspace::{Branches, Stored};
 use log::{RealVfs, Vfs, VfsLock};
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::CompressionPolicy;
@@ -80,6 +80,10 @@ pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 /// Waits until the base has reached a revision.
 pub type Reach = Arc<dyn Fn(Revision) -> Result<(), ArchiveError> + Send + Sync>;
 
+/// Makes a key of a space what it was at a revision from what it is, if that is
+/// less work than to read all of it.
+pub type Remake = Arc<dyn Fn(SpaceId, Revision, &[u8], Stored) -> Option<Stored> + Send + Sync>;
+
 /// See the module's documentation.
 pub struct Base {
     dir: PathBuf,
@@ -91,6 +95,8 @@ pub struct Base {
     claims: Claims,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
+    /// See [`Base::set_remake`].
+    remake: RwLock<Option<Remake>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
@@ -150,6 +156,7 @@ impl Base {
             overlays,
             claims: Claims::default(),
             reach: RwLock::new(None),
+            remake: RwLock::new(None),
             manifest: Mutex::new(()),
             large_from: LargeFrom::default(),
             ahead: Arc::default(),
@@ -206,6 +213,24 @@ impl Base {
     /// waits for `reach`, which must not wait for anybody who reads.
     pub fn set_reach(&self, reach: Reach) {
         *self.reach.write() = Some(reach);
+    }
+
+    /// From here on, who reads a large value that memory has otherwise asks this
+    /// first.
+    pub fn set_remake(&self, remake: Remake) {
+        *self.remake.write() = Some(remake);
+    }
+
+    /// See [`Base::set_remake`].
+    pub(crate) fn remake(
+        &self,
+        space: SpaceId,
+        at: Revision,
+        key: &[u8],
+        present: Stored,
+    ) -> Option<Stored> {
+        let remake = self.remake.read().clone()?;
+        remake(space, at, key, present)
     }
 
     /// Waits until it has reached `at`.

@@ -159,7 +159,7 @@ pub(crate) fn each(
     visit: &mut Visit<'_>,
 ) -> Result<(), ArchiveError> {
     let (lowest, upper) = layers.split_last().expect("there is one");
-    let all = |layer: &Layer, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>| {
+    let all = |layer: &Layer, visit: &mut Visit<'_>| {
         let first = layer.beginning();
         let last = [&first[..], &[elements::AFTER_NAMES]].concat();
         frozen.range(&(&first[..]..=&last[..]), layer.at, &mut |key, value| {

@@ -31,11 +31,11 @@ mod state;
 mod waiting;
 
 pub use backing::BaseBacking;
-pub use base_tree::{Base, Reach};
+pub use base_tree::{Base, Reach, Remake};
 pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use elements::LargeFrom;
 pub use error::ArchiveError;
 pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use overlay::Overlay;
-pub use past::{Past, PastError, PastOptions, PastStats, Retention};
+pub use past::{Past, PastError, PastOptions, PastStats, Retention, changes_max};

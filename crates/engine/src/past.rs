@@ -105,6 +105,23 @@ pub trait Past: Send + Sync {
         names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError>;
 
+    /// As [`Past::key`], of a key of which a branch has `present` now, best as a
+    /// shared copy: it is made from that. `None` if that would take longer, or
+    /// cannot be done.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_from(
+        &self,
+        _branch: BranchId,
+        _revision: Revision,
+        _db: DbIndex,
+        _key: &[u8],
+        _present: Stored,
+    ) -> Result<Option<Stored>, PastError> {
+        Ok(None)
+    }
+
     /// Of the collections whose elements are some of a branch's key, the
     /// revisions of their last changes: none of them is the branch's own. Of a
     /// key that the branch has not changed some may be told, too.

@@ -18,7 +18,9 @@ use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
-use keyspace::{Buffers, Journal, Keyspace, Scope, Since, Txn, TxnOptions, Value, ValueRef};
+use keyspace::{
+    Buffers, Journal, Keyspace, Scope, Since, Stored, Txn, TxnOptions, Value, ValueRef,
+};
 
 use crate::aside::{self, Aside};
 use crate::branch::no_tag;
@@ -55,6 +57,10 @@ impl From<Moment> for At {
         At { branch, revision, time_ms: Some(time_ms) }
     }
 }
+
+/// Collections of more elements are made from the present, where that is less
+/// work.
+const NEAR_ELEMENTS: usize = 4096;
 
 /// What the clock says where no key has a deadline.
 const ANY_TIME: u64 = 0;
@@ -202,7 +208,14 @@ impl Engine {
         let mut has_deadline = false;
         for key in &keys {
             let name = argv[key.index];
-            if let Some(stored) = past.key(branch, revision, db, name, names)? {
+            let mut found = None;
+            if names.is_none() && !needs_time {
+                found = self.key_near(past, branch, revision, db, name)?;
+            }
+            if found.is_none() {
+                found = past.key(branch, revision, db, name, names)?;
+            }
+            if let Some(stored) = found {
                 has_deadline |= stored.deadline.is_some();
                 scratch.give(db, name, stored);
             }
@@ -251,6 +264,24 @@ impl Engine {
         }
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
         Some(handler(&mut ctx, command.arguments(argv), reply))
+    }
+
+    /// A key as it was, made from what its branch has now, if that is a large
+    /// collection of which little has changed since.
+    fn key_near(
+        &self,
+        past: &Arc<dyn Past>,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Stored>> {
+        let Some(live) = self.branch(branch) else { return Ok(None) };
+        let space = live.keyspace.space_of(db);
+        match live.keyspace.copy_large(space, key, NEAR_ELEMENTS) {
+            Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
+            None => Ok(None),
+        }
     }
 
     /// The state at a moment, all of it.

@@ -149,6 +149,35 @@ impl Keyspace {
         Peek::Is(stored)
     }
 
+    /// A [shared copy](ValueRef::to_shared) of a key of `space` as it is, due or
+    /// not, if it is in memory and a collection of more than so many elements.
+    /// Locks the key's shard.
+    #[must_use]
+    pub fn copy_large(&self, space: SpaceId, key: &[u8], more_than: usize) -> Option<Stored> {
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        let db = shard.db_in(space)?;
+        let entry = shard.dbs[db].table.get(hash, key)?;
+        let value = value_of(entry);
+        if value.element_count() <= more_than {
+            return None;
+        }
+        let (deadline, revision) = (entry.deadline(), Revision(entry.revision()));
+        let mut stored = Stored { value: value.to_shared(), deadline, revision };
+        drop(shard);
+        stored.value.own_outline();
+        Some(stored)
+    }
+
+    /// Where a database stands.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn space_of(&self, db: DbIndex) -> SpaceId {
+        self.lock(0).dbs[usize::from(db)].space
+    }
+
     /// As [`Keyspace::peek`], of whether it existed without a deadline.
     #[must_use]
     pub fn peek_presence(&self, space: SpaceId, hash: u64, key: &[u8], at: Revision) -> Peek<()> {

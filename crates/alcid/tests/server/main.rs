@@ -6,6 +6,7 @@ mod backup;
 mod backups;
 mod branch_ports;
 mod branches;
+mod collections;
 mod config;
 mod faults;
 mod forks;

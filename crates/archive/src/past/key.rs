@@ -255,7 +255,7 @@ fn apply_all(
 }
 
 /// Reads a record, if it is one of a branch.
-fn of_branch<T>(
+pub(super) fn of_branch<T>(
     source: &Source,
     branch: BranchId,
     hit: Hit,

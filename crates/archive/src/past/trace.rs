@@ -1,5 +1,7 @@
 //! What a record does to some keys only.
 
+use std::collections::BTreeSet;
+
 use base::DbIndex;
 use keyspace::effect::{Cause, Effect, EffectError, Effects};
 
@@ -112,6 +114,35 @@ fn element_of<'e>(effect: &Effect<'e>) -> Option<&'e [u8]> {
         | Effect::ZsetRemove { member } => Some(member),
         _ => None,
     }
+}
+
+/// Adds the names of the elements that effects change of a key. Answers whether
+/// nothing else is done to it, but for its deadline.
+pub(super) fn elements(
+    effects: &[u8],
+    first_db: DbIndex,
+    (db, key): (DbIndex, &[u8]),
+    names: &mut BTreeSet<Vec<u8>>,
+) -> Result<bool, EffectError> {
+    let mut place = Place { db: first_db, key: None };
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        let is_named = place.follow(&effect);
+        let is_ours = (place.db, place.key) == (db, Some(key));
+        match effect {
+            Effect::Key { existed, .. } if is_ours && existed != Some(true) => return Ok(false),
+            Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => {
+                return Ok(false);
+            }
+            effect if is_ours && !is_named && effect.is_on_key() => match element_of(&effect) {
+                Some(name) => _ = names.insert(name.to_vec()),
+                None if matches!(effect, Effect::Deadline(_)) => {}
+                None => return Ok(false),
+            },
+            _ => {}
+        }
+    }
+    Ok(true)
 }
 
 /// Adds the keys whose names effects change to `to`, in any database.

@@ -50,6 +50,8 @@ pub struct World {
     /// What every branch held after each revision that changed it; `None` when
     /// it was gone.
     states: BTreeMap<BranchId, BTreeMap<Revision, Option<Snapshot>>>,
+    /// Keys of the past that were made from the present.
+    pub remade_keys: usize,
 }
 
 struct ToLog<'l> {
@@ -106,6 +108,7 @@ impl World {
             limits: limits_of(seed),
             pace,
             large_from,
+            remade_keys: 0,
             log: None,
             base: None,
             past: None,
@@ -510,6 +513,7 @@ impl World {
         if self.state(branch, revision).is_some() {
             self.check_at(branch, revision);
         }
+        self.check_remade();
     }
 
     /// Compares a revision of a branch, as a whole and key by key.
@@ -527,6 +531,37 @@ impl World {
             let expected = expected.get(&key).map(state_of);
             assert_eq!(key_of(&view, &key), expected, "{branch:?} {}:{text} at {revision}", key.0);
         }
+    }
+
+    /// Compares collections of a moment ago, made from what a branch has now.
+    fn check_remade(&mut self) {
+        let branch = self.any_branch();
+        let revision = Revision(self.newest().0.saturating_sub(self.below(12)));
+        let Some(expected) = self.state(branch, revision) else { return };
+        for key in expected.keys() {
+            if let Some(found) = self.remade(branch, revision, key) {
+                let text = String::from_utf8_lossy(&key.1).into_owned();
+                let expected = state_of(&expected[key]);
+                assert_eq!(found, expected, "{branch:?} {}:{text} at {revision} from now", key.0);
+                self.remade_keys += 1;
+            }
+        }
+    }
+
+    /// A collection as it was, made from what the branch has now.
+    fn remade(&self, branch: BranchId, revision: Revision, key: &Key) -> Option<State> {
+        let live = self.live.get(&branch)?;
+        // Before that it was another one's.
+        if self.known.get(branch).is_some_and(|row| revision < row.forked) {
+            return None;
+        }
+        let (db, name) = key;
+        let present = live.copy_large(live.space_of(*db), name, 0)?;
+        let found = self.past().key_from(branch, revision, *db, name, present, usize::MAX);
+        found.expect("it is kept").map(|found| {
+            let Stored { value, deadline, revision } = found;
+            state_of(&Kept { value, deadline, revision })
+        })
     }
 
     /// Compares what tags name, however old it is.

@@ -51,12 +51,13 @@ fn parts_agree_while_a_set_swells_and_shrinks() {
 
 #[test]
 fn copies_share_and_do_not_notice_each_other() {
-    let pairs = |zset: &Zset| -> Vec<(Vec<u8>, f64)> {
+    type Pairs = Vec<(Vec<u8>, f64)>;
+    let pairs = |zset: &Zset| -> Pairs {
         zset.iter().map(|(member, score)| (member.to_vec(), score)).collect()
     };
     let mut rng = SeededRng::new(6);
     let mut zset = Zset::new(9);
-    let mut copies: Vec<(Zset, Vec<(Vec<u8>, f64)>)> = Vec::new();
+    let mut copies: Vec<(Zset, Pairs)> = Vec::new();
     for round in 0u64..60 {
         let grows = round % 10 < 7;
         for _ in 0..600 {
