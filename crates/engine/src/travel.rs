@@ -277,6 +277,9 @@ impl Engine {
         key: &[u8],
     ) -> Result<Option<Stored>> {
         let Some(live) = self.branch(branch) else { return Ok(None) };
+        if db >= live.keyspace.databases() || revision < past.oldest() {
+            return Ok(None);
+        }
         let space = live.keyspace.space_of(db);
         match live.keyspace.copy_large(space, key, NEAR_ELEMENTS) {
             Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
@@ -549,8 +552,30 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<(Value, Option<u64>)>> {
+        let (branch, revision) = self.line(at.branch).at(at.revision);
+        if let Some(near) = self.value_near(branch, revision, at.time_ms, db, key)? {
+            return Ok(near);
+        }
         let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_at(at, db, key, copy)
+    }
+
+    /// As [`Engine::value_at`] of a revision of a branch's own, if the key can be
+    /// made from what the branch has now; `None` if it has to be read.
+    pub(crate) fn value_near(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Result<Option<Option<(Value, Option<u64>)>>> {
+        let Some(past) = self.past() else { return Ok(None) };
+        let near = self.key_near(past, branch, revision, db, key)?;
+        Ok(near.map(|Stored { value, deadline, .. }| {
+            let is_due = deadline.is_some_and(|at| at <= time_ms);
+            (!is_due).then_some((value, deadline))
+        }))
     }
 
     /// As [`Engine::value_at`], in a view that is there already.

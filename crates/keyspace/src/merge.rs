@@ -358,7 +358,7 @@ fn merged_deadline(
 fn is_same_value(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     match (a, b) {
         (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
-        (ValueRef::List(a), ValueRef::List(b)) => a.len() == b.len() && a.iter().eq(b.iter()),
+        (ValueRef::List(a), ValueRef::List(b)) => a == b,
         (ValueRef::Hash(a), ValueRef::Hash(b)) => elements::is_same::<&Hash>(a, b),
         (ValueRef::Set(a), ValueRef::Set(b)) => elements::is_same::<&Set>(a, b),
         (ValueRef::Zset(a), ValueRef::Zset(b)) => elements::is_same::<&Zset>(a, b),

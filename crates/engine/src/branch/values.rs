@@ -75,8 +75,12 @@ impl Kept {
         key: &[u8],
     ) -> Result<Then> {
         let mut known = self.near.iter().map(|near| from_memory(engine, near, time_ms, db, key));
-        match known.find_map(|known| known) {
-            Some(then) => Ok(then),
+        if let Some(then) = known.find_map(|known| known) {
+            return Ok(then);
+        }
+        let (branch, at) = self.state;
+        match engine.value_near(branch, at, time_ms, db, key)? {
+            Some(near) => Ok(near),
             None => engine.value_in(&*self.open(engine)?, time_ms, db, key),
         }
     }
@@ -108,8 +112,13 @@ fn from_memory(
     txn.select(db);
     match txn.since(key, *at) {
         Since::Unchanged(_) => {
-            let value = txn.look(key).map(|value| value.to_value());
-            Some(value.map(|value| (value, txn.deadline(key).flatten())))
+            let value = txn.look(key).map(|value| value.to_shared());
+            let deadline = txn.deadline(key).flatten();
+            drop(txn);
+            Some(value.map(|mut value| {
+                value.own_outline();
+                (value, deadline)
+            }))
         }
         Since::Absent => Some(None),
         Since::Unknown => None,
@@ -159,6 +168,10 @@ impl<'v> Values<'v> {
             && !changes.keys.contains_key(&(db, key.to_vec()))
         {
             return kept.value(engine, time_ms, db, key);
+        }
+        let (branch, at) = engine.line(self.moment.branch).at(self.moment.revision);
+        if let Some(near) = engine.value_near(branch, at, time_ms, db, key)? {
+            return Ok(near);
         }
         self.asked += 1;
         if self.past.is_none() || self.asked == NAMED_KEYS_MAX {

@@ -14,6 +14,8 @@ pub(super) trait Elements<'a>: Copy {
 
     fn len(self) -> usize;
     fn entries(self) -> impl Iterator<Item = (Self::Name, Self::Held)>;
+    /// The elements, but for some that another collection has as well.
+    fn unshared(self, other: Self) -> impl Iterator<Item = (Self::Name, Self::Held)>;
     fn find(self, name: &[u8]) -> Option<Self::Held>;
     fn encoding(self) -> &'static str;
 
@@ -49,6 +51,10 @@ impl<'a> Elements<'a> for &'a Hash {
 
     fn entries(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.iter()
+    }
+
+    fn unshared(self, other: &'a Hash) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.iter_unshared(other)
     }
 
     fn find(self, name: &[u8]) -> Option<&'a [u8]> {
@@ -98,6 +104,10 @@ impl<'a> Elements<'a> for &'a Set {
         self.iter().map(|member| (member, ()))
     }
 
+    fn unshared(self, other: &'a Set) -> impl Iterator<Item = (Member<'a>, ())> {
+        self.iter_unshared(other).map(|member| (member, ()))
+    }
+
     fn find(self, name: &[u8]) -> Option<()> {
         self.contains(name).then_some(())
     }
@@ -129,6 +139,10 @@ impl<'a> Elements<'a> for &'a Zset {
 
     fn entries(self) -> impl Iterator<Item = (&'a [u8], f64)> {
         self.iter()
+    }
+
+    fn unshared(self, other: &'a Zset) -> impl Iterator<Item = (&'a [u8], f64)> {
+        self.iter_unshared(other)
     }
 
     fn find(self, name: &[u8]) -> Option<f64> {
@@ -192,7 +206,7 @@ pub(super) fn is_same<'a, C: Elements<'a>>(a: C, b: C) -> bool {
         return false;
     }
     let index = Index::new(Some(b));
-    a.entries().all(|(name, held)| index.find(&name) == Some(held))
+    a.unshared(b).all(|(name, held)| index.find(&name) == Some(held))
 }
 
 /// Effects on elements of ours. Those that put something go before those that
@@ -301,13 +315,17 @@ pub(super) fn merge<'a, C: Elements<'a>>(
             Step::Conflict => conflicts.push(C::conflict(name, base, ours, theirs)),
         }
     };
-    for (name, held) in theirs.entries() {
-        let before = in_base.find(&name);
-        visit(name, before, Some(held));
+    match base {
+        // What the two share nobody has changed.
+        Some(base) => theirs.unshared(base).for_each(|(name, held)| {
+            let before = in_base.find(&name);
+            visit(name, before, Some(held));
+        }),
+        None => theirs.entries().for_each(|(name, held)| visit(name, None, Some(held))),
     }
     if let Some(base) = base {
         let in_theirs = Index::new(Some(theirs));
-        for (name, held) in base.entries() {
+        for (name, held) in base.unshared(theirs) {
             if in_theirs.find(&name).is_none() {
                 visit(name, Some(held), None);
             }

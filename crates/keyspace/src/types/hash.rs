@@ -197,6 +197,20 @@ impl Hash {
         }
     }
 
+    /// The fields and their values, but for some that another hash has as well
+    /// because one is a copy of the other.
+    pub(crate) fn iter_unshared<'a>(
+        &'a self,
+        other: &'a Hash,
+    ) -> Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a> {
+        match (&self.form, &other.form) {
+            (Form::Table(fields), Form::Table(others)) => {
+                Box::new(fields.table.iter_unshared(&others.table).map(Field::pair))
+            }
+            _ => self.iter(),
+        }
+    }
+
     /// A field chosen uniformly, with its value.
     #[must_use]
     pub fn random(&self, rng: &mut dyn Rng) -> Option<(&[u8], &[u8])> {
@@ -261,13 +275,7 @@ impl Hash {
 impl PartialEq for Hash {
     fn eq(&self, other: &Hash) -> bool {
         let is_there = |(field, value)| other.get(field) == Some(value);
-        self.len() == other.len()
-            && match (&self.form, &other.form) {
-                (Form::Table(a), Form::Table(b)) => {
-                    a.table.iter_unshared(&b.table).map(Field::pair).all(is_there)
-                }
-                _ => self.iter().all(is_there),
-            }
+        self.len() == other.len() && self.iter_unshared(other).all(is_there)
     }
 }
 

@@ -215,6 +215,20 @@ impl Set {
         }
     }
 
+    /// The members, but for some that another set has as well because one is a
+    /// copy of the other.
+    pub(crate) fn iter_unshared<'a>(
+        &'a self,
+        other: &'a Set,
+    ) -> Box<dyn Iterator<Item = Member<'a>> + 'a> {
+        match (&self.form, &other.form) {
+            (Form::Table(members), Form::Table(others)) => {
+                Box::new(members.table.iter_unshared(&others.table).map(|m| Member::bytes(m)))
+            }
+            _ => self.iter(),
+        }
+    }
+
     /// A member chosen uniformly.
     #[must_use]
     pub fn random(&self, rng: &mut dyn Rng) -> Option<Member<'_>> {
@@ -292,13 +306,7 @@ impl Set {
 /// Equal members, whatever the encoding.
 impl PartialEq for Set {
     fn eq(&self, other: &Set) -> bool {
-        self.len() == other.len()
-            && match (&self.form, &other.form) {
-                (Form::Table(a), Form::Table(b)) => {
-                    a.table.iter_unshared(&b.table).all(|member| other.contains(member))
-                }
-                _ => self.iter().all(|member| other.contains(&member)),
-            }
+        self.len() == other.len() && self.iter_unshared(other).all(|member| other.contains(&member))
     }
 }
 

@@ -149,6 +149,15 @@ impl Indexed {
         self.members.swap_remove(id);
     }
 
+    /// Members and scores in the order of their numbers, but for those in pages
+    /// that are shared with another one: it has them under the same numbers.
+    pub(super) fn iter_unshared<'a>(
+        &'a self,
+        other: &'a Indexed,
+    ) -> impl Iterator<Item = (&'a [u8], f64)> {
+        self.members.iter_unshared(&other.members)
+    }
+
     /// A member, each equally likely. There must be one.
     pub(super) fn random(&self, rng: &mut dyn Rng) -> (&[u8], f64) {
         let id = rng.below(self.members.len() as u64) as u32;

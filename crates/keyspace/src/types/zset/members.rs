@@ -144,6 +144,19 @@ impl Members {
         self.pages.iter_mut().for_each(|page| _ = Arc::make_mut(page));
     }
 
+    /// Names and scores of the members in pages that another one does not share.
+    pub(super) fn iter_unshared<'a>(
+        &'a self,
+        other: &'a Members,
+    ) -> impl Iterator<Item = (&'a [u8], f64)> {
+        let is_own = |(at, page): &(usize, &Arc<Page>)| {
+            other.pages.get(*at).is_none_or(|theirs| !Arc::ptr_eq(page, theirs))
+        };
+        let own = self.pages.iter().enumerate().filter(is_own);
+        let members = own.flat_map(|(_, page)| page.0.iter());
+        members.map(|member| (member.name.as_bytes(), member.score))
+    }
+
     /// Adds a member and answers its number.
     pub(super) fn push(&mut self, name: &[u8], score: f64) -> u32 {
         // 2^32 members take more than 200 GiB before this could fail.
