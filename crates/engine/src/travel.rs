@@ -65,6 +65,9 @@ const NEAR_ELEMENTS: usize = 4096;
 /// What the clock says where no key has a deadline.
 const ANY_TIME: u64 = 0;
 
+/// What a key held, with its deadline, if it existed.
+pub(crate) type Then = Option<(Value, Option<u64>)>;
+
 /// Nobody writes to the past.
 pub(crate) struct Unchanged;
 
@@ -546,12 +549,7 @@ impl Engine {
     }
 
     /// A copy of a key's value as it was, with its deadline.
-    pub(crate) fn value_at(
-        &self,
-        at: Moment,
-        db: DbIndex,
-        key: &[u8],
-    ) -> Result<Option<(Value, Option<u64>)>> {
+    pub(crate) fn value_at(&self, at: Moment, db: DbIndex, key: &[u8]) -> Result<Then> {
         let (branch, revision) = self.line(at.branch).at(at.revision);
         if let Some(near) = self.value_near(branch, revision, at.time_ms, db, key)? {
             return Ok(near);
@@ -569,7 +567,7 @@ impl Engine {
         time_ms: u64,
         db: DbIndex,
         key: &[u8],
-    ) -> Result<Option<Option<(Value, Option<u64>)>>> {
+    ) -> Result<Option<Then>> {
         let Some(past) = self.past() else { return Ok(None) };
         let near = self.key_near(past, branch, revision, db, key)?;
         Ok(near.map(|Stored { value, deadline, .. }| {
@@ -585,7 +583,7 @@ impl Engine {
         time_ms: u64,
         db: DbIndex,
         key: &[u8],
-    ) -> Result<Option<(Value, Option<u64>)>> {
+    ) -> Result<Then> {
         let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
         self.look_in(view, time_ms, db, key, copy)
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::merge::Counted;
-use keyspace::{Branches, Merged, Value};
+use keyspace::{Branches, Merged};
 use log::{Record, RecordHeader};
 
 use super::line::{Line, Reach};
@@ -24,12 +24,10 @@ use super::values::{Keeper, Kept};
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
+pub(super) use crate::travel::Then;
 
 /// A key of a database.
 pub(super) type Place = (DbIndex, Vec<u8>);
-
-/// A value with its deadline.
-pub(super) type Then = Option<(Value, Option<u64>)>;
 
 /// A branch from one of its beginnings on, which is after this revision.
 type Life = (BranchId, Revision);

@@ -23,7 +23,7 @@ use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
-use crate::travel::Moment;
+use crate::travel::{Moment, Then};
 use crate::whatif::{Asked, Report, Version};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
@@ -107,9 +107,6 @@ pub(crate) fn revision_bytes_max(machine: Option<u64>, max_memory: u64) -> usize
     let memory = limits.into_iter().flatten().min().unwrap_or(0);
     usize::try_from((memory / MEMORY_SHARE).max(BYTES_LEAST)).unwrap_or(usize::MAX)
 }
-
-/// A value with its deadline.
-type Then = Option<(Value, Option<u64>)>;
 
 /// What a write did, or would do.
 #[derive(Clone, Copy, Debug, Default)]
