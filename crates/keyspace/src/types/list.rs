@@ -10,7 +10,7 @@ use crate::limits::EncodingLimits;
 /// A list that fits in one node is in Redis's terms a listpack; past the
 /// limits it becomes a quicklist, and becomes a listpack again only when it
 /// has shrunk to half of them, so that it does not change back and forth.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct List {
     nodes: VecDeque<Node>,
     len: usize,
@@ -20,21 +20,85 @@ pub struct List {
 }
 
 /// A piece of a list.
-#[derive(Clone, Debug, Default)]
-struct Node {
-    /// Shared with copies of the list until one of them changes it.
-    elements: Arc<Packed>,
-    /// How many there are: whoever looks for a place in a long list walks over
-    /// nodes without touching what they hold.
-    len: usize,
+#[derive(Clone, Debug)]
+enum Node {
+    /// In place, as the first and the last mostly are, which are changed all the
+    /// time. A copy of the list copies them.
+    Own(Packed),
+    /// Shared with copies of the list until one of them changes it. Its length
+    /// stands beside: whoever looks for a place in a long list walks over nodes
+    /// without touching what they hold.
+    Shared { elements: Arc<Packed>, len: usize },
 }
 
 impl Node {
-    /// Heap bytes besides those of the elements.
-    const BYTES: usize = SHARED_BYTES + size_of::<Packed>();
+    /// Heap bytes that sharing takes.
+    const SHARED_BYTES: usize = SHARED_BYTES + size_of::<Packed>();
 
-    fn new(elements: Packed) -> Node {
-        Node { len: elements.len(), elements: Arc::new(elements) }
+    fn len(&self) -> usize {
+        match self {
+            Node::Own(elements) => elements.len(),
+            Node::Shared { len, .. } => *len,
+        }
+    }
+
+    fn elements(&self) -> &Packed {
+        match self {
+            Node::Own(elements) => elements,
+            Node::Shared { elements, .. } => elements,
+        }
+    }
+
+    /// Changes what it holds, which is its list's own from here on.
+    fn edit<R>(&mut self, change: impl FnOnce(&mut Packed) -> R) -> R {
+        match self {
+            Node::Own(elements) => change(elements),
+            Node::Shared { elements, len } => {
+                let elements = Arc::make_mut(elements);
+                let result = change(elements);
+                *len = elements.len();
+                result
+            }
+        }
+    }
+
+    /// It is not at an end of the list any more.
+    fn settle(&mut self) {
+        if let Node::Own(elements) = self {
+            let len = elements.len();
+            *self = Node::Shared { elements: Arc::new(std::mem::take(elements)), len };
+        }
+    }
+
+    fn is_shared_with(&self, other: &Node) -> bool {
+        match (self, other) {
+            (Node::Shared { elements: a, .. }, Node::Shared { elements: b, .. }) => {
+                Arc::ptr_eq(a, b)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node::Own(Packed::new())
+    }
+}
+
+impl Clone for List {
+    fn clone(&self) -> List {
+        let nodes = self.nodes.clone();
+        // What is copied has no room to spare.
+        let own = |nodes: &VecDeque<Node>| -> usize {
+            let own = nodes.iter().map(|node| match node {
+                Node::Own(elements) => elements.memory_bytes(),
+                Node::Shared { .. } => 0,
+            });
+            own.sum()
+        };
+        let node_bytes = self.node_bytes - own(&self.nodes) + own(&nodes);
+        List { nodes, node_bytes, ..*self }
     }
 }
 
@@ -95,8 +159,8 @@ impl List {
     /// Heap bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let of_nodes = self.nodes.len() * Node::BYTES + self.node_bytes;
-        self.nodes.capacity() * size_of::<Node>() + of_nodes
+        let sharing = self.nodes.len().saturating_sub(2) * Node::SHARED_BYTES;
+        self.nodes.capacity() * size_of::<Node>() + sharing + self.node_bytes
     }
 
     /// How many nodes hold the elements.
@@ -108,7 +172,8 @@ impl List {
     /// Adds an element before the first.
     pub fn push_front(&mut self, element: &[u8], limits: &EncodingLimits) {
         let limit = NodeLimit::of(limits);
-        if !self.nodes.front().is_some_and(|node| limit.admits(&node.elements, element.len())) {
+        if !self.nodes.front().is_some_and(|node| limit.admits(node.elements(), element.len())) {
+            self.nodes.front_mut().into_iter().for_each(Node::settle);
             self.nodes.push_front(Node::default());
         }
         self.edit(0, |node| node.push_front(element));
@@ -118,7 +183,8 @@ impl List {
     /// Adds an element after the last.
     pub fn push_back(&mut self, element: &[u8], limits: &EncodingLimits) {
         let limit = NodeLimit::of(limits);
-        if !self.nodes.back().is_some_and(|node| limit.admits(&node.elements, element.len())) {
+        if !self.nodes.back().is_some_and(|node| limit.admits(node.elements(), element.len())) {
+            self.nodes.back_mut().into_iter().for_each(Node::settle);
             self.nodes.push_back(Node::default());
         }
         self.edit(self.nodes.len() - 1, |node| node.push_back(element));
@@ -127,7 +193,7 @@ impl List {
 
     /// Removes the first element.
     pub fn pop_front(&mut self, limits: &EncodingLimits) -> Option<Vec<u8>> {
-        let element = self.nodes.front()?.elements.get(0)?.to_vec();
+        let element = self.nodes.front()?.elements().get(0)?.to_vec();
         self.cut(0, 0, 1);
         self.shrank(limits);
         Some(element)
@@ -136,8 +202,8 @@ impl List {
     /// Removes the last element.
     pub fn pop_back(&mut self, limits: &EncodingLimits) -> Option<Vec<u8>> {
         let last = self.nodes.back()?;
-        let index = last.len.checked_sub(1)?;
-        let element = last.elements.get(index)?.to_vec();
+        let index = last.len().checked_sub(1)?;
+        let element = last.elements().get(index)?.to_vec();
         self.cut(self.nodes.len() - 1, index, 1);
         self.shrank(limits);
         Some(element)
@@ -147,7 +213,7 @@ impl List {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         let (node, offset) = self.locate(index)?;
-        self.nodes[node].elements.get(offset)
+        self.nodes[node].elements().get(offset)
     }
 
     /// Replaces the element at `index`.
@@ -157,10 +223,10 @@ impl List {
     pub fn set(&mut self, index: usize, element: &[u8], limits: &EncodingLimits) {
         let (node, offset) = self.locate(index).expect("the element exists");
         let limit = NodeLimit::of(limits);
-        let old = self.nodes[node].elements.get(offset).map_or(0, <[u8]>::len);
-        let size = self.nodes[node].elements.size() - Packed::size_of_element(old)
+        let old = self.nodes[node].elements().get(offset).map_or(0, <[u8]>::len);
+        let size = self.nodes[node].elements().size() - Packed::size_of_element(old)
             + Packed::size_of_element(element.len());
-        if size <= limit.bytes || self.nodes[node].len == 1 {
+        if size <= limit.bytes || self.nodes[node].len() == 1 {
             self.edit(node, |node| node.replace(offset, element));
         } else {
             self.cut(node, offset, 1);
@@ -182,14 +248,14 @@ impl List {
         }
         let limit = NodeLimit::of(limits);
         let (node, offset) = self.locate(index).expect("the index is within the list");
-        if limit.admits(&self.nodes[node].elements, element.len()) {
+        if limit.admits(self.nodes[node].elements(), element.len()) {
             self.edit(node, |node| node.insert(offset, element));
         } else {
             // Split where the element goes, and give it the first half or a
             // node of its own.
             let tail = self.edit(node, |node| node.split_off(offset));
             let mut at = node;
-            let head = &self.nodes[node].elements;
+            let head = self.nodes[node].elements();
             if !head.is_empty() && !limit.admits(head, element.len()) {
                 at += 1;
                 self.nodes.insert(at, Node::default());
@@ -197,7 +263,7 @@ impl List {
             self.edit(at, |node| node.push_back(element));
             self.node_bytes += tail.memory_bytes();
             self.len += tail.len();
-            self.nodes.insert(at + 1, Node::new(tail));
+            self.nodes.insert(at + 1, Node::Own(tail));
         }
         self.grew(limit);
     }
@@ -219,14 +285,14 @@ impl List {
         let mut drop_back = self.len - end;
         while drop_back > 0 {
             let last = self.nodes.len() - 1;
-            let count = drop_back.min(self.nodes[last].len);
-            let offset = self.nodes[last].len - count;
+            let count = drop_back.min(self.nodes[last].len());
+            let offset = self.nodes[last].len() - count;
             self.cut(last, offset, count);
             drop_back -= count;
         }
         let mut drop_front = start;
         while drop_front > 0 {
-            let count = drop_front.min(self.nodes[0].len);
+            let count = drop_front.min(self.nodes[0].len());
             self.cut(0, 0, count);
             drop_front -= count;
         }
@@ -235,13 +301,13 @@ impl List {
 
     /// The elements from first to last.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
-        self.nodes.iter().flat_map(|node| node.elements.iter())
+        self.nodes.iter().flat_map(|node| node.elements().iter())
     }
 
     /// The elements from `index` on.
     pub fn iter_from(&self, index: usize) -> impl Iterator<Item = &[u8]> + Clone {
         let (node, offset) = self.locate(index).unwrap_or((self.nodes.len(), 0));
-        let rest = self.nodes.range(node..).flat_map(|node| node.elements.iter());
+        let rest = self.nodes.range(node..).flat_map(|node| node.elements().iter());
         rest.skip(offset)
     }
 
@@ -253,15 +319,15 @@ impl List {
         if index < self.len / 2 {
             let mut before = 0;
             for (at, node) in self.nodes.iter().enumerate() {
-                if index < before + node.len {
+                if index < before + node.len() {
                     return Some((at, index - before));
                 }
-                before += node.len;
+                before += node.len();
             }
         } else {
             let mut before = self.len;
             for (at, node) in self.nodes.iter().enumerate().rev() {
-                before -= node.len;
+                before -= node.len();
                 if index >= before {
                     return Some((at, index - before));
                 }
@@ -279,23 +345,21 @@ impl List {
     /// sums right.
     fn edit<R>(&mut self, at: usize, change: impl FnOnce(&mut Packed) -> R) -> R {
         let node = &mut self.nodes[at];
-        let (bytes, len) = (node.elements.memory_bytes(), node.len);
-        let elements = Arc::make_mut(&mut node.elements);
-        let result = change(elements);
-        node.len = elements.len();
-        self.node_bytes = self.node_bytes - bytes + elements.memory_bytes();
-        self.len = self.len - len + node.len;
+        let (bytes, len) = (node.elements().memory_bytes(), node.len());
+        let result = node.edit(change);
+        self.node_bytes = self.node_bytes - bytes + node.elements().memory_bytes();
+        self.len = self.len - len + node.len();
         result
     }
 
     /// Takes elements out of a node, and a node that has no others.
     fn cut(&mut self, at: usize, offset: usize, count: usize) {
         let node = &self.nodes[at];
-        if count < node.len {
+        if count < node.len() {
             self.edit(at, |elements| elements.remove_range(offset, count));
             return;
         }
-        self.node_bytes -= node.elements.memory_bytes();
+        self.node_bytes -= node.elements().memory_bytes();
         self.len -= count;
         self.nodes.remove(at);
         if self.nodes.len() * 4 < self.nodes.capacity() {
@@ -306,7 +370,7 @@ impl List {
     fn grew(&mut self, limit: NodeLimit) {
         let beyond = match self.nodes.front() {
             Some(node) if self.nodes.len() == 1 => {
-                node.elements.size() > limit.bytes || node.len > limit.count
+                node.elements().size() > limit.bytes || node.len() > limit.count
             }
             Some(_) => true,
             None => false,
@@ -319,7 +383,7 @@ impl List {
         match self.nodes.front() {
             None => self.is_quicklist = false,
             Some(node) if self.nodes.len() == 1 => {
-                if node.elements.size() <= half.bytes && node.len <= half.count {
+                if node.elements().size() <= half.bytes && node.len() <= half.count {
                     self.is_quicklist = false;
                 }
             }
@@ -331,15 +395,15 @@ impl List {
 /// Equal elements in equal order, whatever the nodes.
 impl PartialEq for List {
     fn eq(&self, other: &List) -> bool {
-        let is_shared = |(a, b): (&Node, &Node)| Arc::ptr_eq(&a.elements, &b.elements);
+        let is_shared = |(a, b): (&Node, &Node)| a.is_shared_with(b);
         // What both begin and end with because one is a copy of the other.
         let pairs = || self.nodes.iter().zip(&other.nodes);
         let begin = pairs().take_while(|pair| is_shared(*pair)).count();
-        let skipped: usize = self.nodes.range(..begin).map(|node| node.len).sum();
+        let skipped: usize = self.nodes.range(..begin).map(Node::len).sum();
         let back = self.nodes.iter().rev().zip(other.nodes.iter().rev());
         let rest = self.nodes.len().min(other.nodes.len()) - begin;
         let end = back.take_while(|pair| is_shared(*pair)).take(rest).count();
-        let left: usize = self.nodes.range(self.nodes.len() - end..).map(|node| node.len).sum();
+        let left: usize = self.nodes.range(self.nodes.len() - end..).map(Node::len).sum();
         let between = self.len - skipped - left;
         self.len == other.len
             && self.iter_from(skipped).take(between).eq(other.iter_from(skipped).take(between))
@@ -419,14 +483,14 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(list.len(), model.len());
-                prop_assert!(list.nodes.iter().all(|node| node.len > 0 && node.len == node.elements.len()));
-                let bytes: usize = list.nodes.iter().map(|node| node.elements.memory_bytes()).sum();
+                prop_assert!(list.nodes.iter().all(|node| node.len() > 0 && node.len() == node.elements().len()));
+                let bytes: usize = list.nodes.iter().map(|node| node.elements().memory_bytes()).sum();
                 prop_assert_eq!(list.node_bytes, bytes);
             }
             for (copy, model) in &mut copies {
                 prop_assert!(copy.iter().eq(model.iter().map(Vec::as_slice)));
                 copy.unshare();
-                let bytes: usize = copy.nodes.iter().map(|node| node.elements.memory_bytes()).sum();
+                let bytes: usize = copy.nodes.iter().map(|node| node.elements().memory_bytes()).sum();
                 prop_assert_eq!(copy.node_bytes, bytes);
             }
             prop_assert!(list.iter().eq(model.iter().map(Vec::as_slice)));

@@ -39,7 +39,7 @@ impl Name {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     score: f64,
     name: Name,
@@ -48,78 +48,75 @@ struct Member {
 /// Members of a page; a power of two.
 const PAGE: usize = 256;
 
-/// A page, with the room that it has.
-#[derive(Debug, Default)]
-struct Page(Vec<Member>);
-
-impl Page {
-    /// Heap bytes of the page itself, the names' not included.
-    fn bytes(&self) -> usize {
-        SHARED_BYTES + size_of::<Page>() + self.0.capacity() * size_of::<Member>()
-    }
-}
-
-/// Member for member into their places: a clone of each is put together
-/// elsewhere first, in pieces that the processor has to wait for.
-impl Clone for Page {
-    fn clone(&self) -> Page {
-        let empty = || Member { score: 0.0, name: Name::Inline { len: 0, bytes: [0; INLINE_MAX] } };
-        let mut copy = Vec::with_capacity(self.0.capacity());
-        copy.resize_with(self.0.len(), empty);
-        for (to, from) in copy.iter_mut().zip(&self.0) {
-            to.score = from.score;
-            match (&mut to.name, &from.name) {
-                (Name::Inline { len, bytes }, Name::Inline { len: of, bytes: from }) => {
-                    *len = *of;
-                    *bytes = *from;
-                }
-                (to, from) => *to = from.clone(),
-            }
-        }
-        Page(copy)
-    }
-}
-
 /// Numbered members. The numbers in use are always `0..len`: a removed
 /// member's number goes to the one that had the last.
 ///
 /// Pages keep growth from copying everything and from holding twice the room.
 /// Copies of the set share those that none of them has changed.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Members {
-    /// Every page but the last is full.
-    pages: Vec<Arc<Page>>,
+    full: Vec<Arc<[Member]>>,
+    /// The members behind the full pages, up to a page.
+    last: Vec<Member>,
     /// Heap bytes of pages and names.
     bytes: usize,
 }
 
+impl Clone for Members {
+    fn clone(&self) -> Members {
+        // With the room that it has, so that both count the same bytes.
+        let mut last = Vec::with_capacity(self.last.capacity());
+        last.extend_from_slice(&self.last);
+        Members { full: self.full.clone(), last, bytes: self.bytes }
+    }
+}
+
+/// Heap bytes of a full page.
+const PAGE_BYTES: usize = SHARED_BYTES + PAGE * size_of::<Member>();
+
 impl Members {
     pub(super) fn len(&self) -> usize {
-        self.pages.last().map_or(0, |last| (self.pages.len() - 1) * PAGE + last.0.len())
+        self.full.len() * PAGE + self.last.len()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.pages.capacity() * size_of::<Arc<Page>>()
+        self.bytes + self.full.capacity() * size_of::<Arc<[Member]>>()
     }
 
     #[cfg(test)]
     fn count_bytes(&self) -> usize {
-        let names = |page: &Arc<Page>| -> usize {
-            page.0.iter().map(|member| member.name.heap_bytes()).sum()
-        };
-        self.pages.iter().map(|page| names(page) + page.bytes()).sum()
+        let members = self.full.iter().flat_map(|page| page.iter()).chain(&self.last);
+        let names: usize = members.map(|member| member.name.heap_bytes()).sum();
+        names + self.full.len() * PAGE_BYTES + self.last_bytes()
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.bytes, self.count_bytes());
-        let full = self.pages.split_last().map_or(&[][..], |(_, full)| full);
-        assert!(full.iter().all(|page| page.0.len() == PAGE));
-        assert!(self.pages.iter().all(|page| !page.0.is_empty()));
+        assert!(self.full.iter().all(|page| page.len() == PAGE));
+        assert!(self.last.len() <= PAGE);
+    }
+
+    /// Heap bytes of the last members.
+    fn last_bytes(&self) -> usize {
+        self.last.capacity() * size_of::<Member>()
     }
 
     fn member(&self, id: u32) -> &Member {
-        &self.pages[id as usize / PAGE].0[id as usize % PAGE]
+        let (page, at) = (id as usize / PAGE, id as usize % PAGE);
+        match self.full.get(page) {
+            Some(page) => &page[at],
+            None => &self.last[at],
+        }
+    }
+
+    /// A member to change, for which its page becomes this set's own.
+    fn member_mut(&mut self, id: u32) -> &mut Member {
+        let (page, at) = (id as usize / PAGE, id as usize % PAGE);
+        match self.full.get_mut(page) {
+            Some(page) => &mut Arc::make_mut(page)[at],
+            None => &mut self.last[at],
+        }
     }
 
     pub(super) fn name(&self, id: u32) -> &[u8] {
@@ -134,14 +131,9 @@ impl Members {
         self.member_mut(id).score = score;
     }
 
-    /// A member to change, for which its page becomes this set's own.
-    fn member_mut(&mut self, id: u32) -> &mut Member {
-        &mut Arc::make_mut(&mut self.pages[id as usize / PAGE]).0[id as usize % PAGE]
-    }
-
     /// Makes every page this set's own.
     pub(super) fn unshare(&mut self) {
-        self.pages.iter_mut().for_each(|page| _ = Arc::make_mut(page));
+        self.full.iter_mut().for_each(|page| _ = Arc::make_mut(page));
     }
 
     /// Names and scores of the members in pages that another one does not share.
@@ -149,51 +141,47 @@ impl Members {
         &'a self,
         other: &'a Members,
     ) -> impl Iterator<Item = (&'a [u8], f64)> {
-        let is_own = |(at, page): &(usize, &Arc<Page>)| {
-            other.pages.get(*at).is_none_or(|theirs| !Arc::ptr_eq(page, theirs))
+        let is_own = |(at, page): &(usize, &Arc<[Member]>)| {
+            other.full.get(*at).is_none_or(|theirs| !Arc::ptr_eq(page, theirs))
         };
-        let own = self.pages.iter().enumerate().filter(is_own);
-        let members = own.flat_map(|(_, page)| page.0.iter());
-        members.map(|member| (member.name.as_bytes(), member.score))
+        let own = self.full.iter().enumerate().filter(is_own).flat_map(|(_, page)| page.iter());
+        own.chain(&self.last).map(|member| (member.name.as_bytes(), member.score))
     }
 
     /// Adds a member and answers its number.
     pub(super) fn push(&mut self, name: &[u8], score: f64) -> u32 {
         // 2^32 members take more than 200 GiB before this could fail.
         let id = u32::try_from(self.len()).expect("a sorted set has fewer than 2^32 members");
-        if self.pages.last().is_none_or(|last| last.0.len() == PAGE) {
-            let page = Page::default();
-            self.bytes += page.bytes();
-            self.pages.push(Arc::new(page));
+        self.bytes -= self.last_bytes();
+        if self.last.len() == PAGE {
+            self.full.push(Arc::from(std::mem::take(&mut self.last)));
+            self.bytes += PAGE_BYTES;
         }
-        let page = self.pages.last_mut().expect("pushed when there was none");
-        self.bytes -= page.bytes();
-        let Page(members) = Arc::make_mut(page);
-        if members.len() == members.capacity() {
-            members.reserve_exact(members.len().clamp(8, PAGE - members.len()));
+        if self.last.len() == self.last.capacity() {
+            self.last.reserve_exact(self.last.len().clamp(8, PAGE - self.last.len()));
         }
         let member = Member { score, name: Name::new(name) };
         self.bytes += member.name.heap_bytes();
-        members.push(member);
-        self.bytes += page.bytes();
+        self.last.push(member);
+        self.bytes += self.last_bytes();
         id
     }
 
     /// Removes a member. The one with the last number takes over its number.
     pub(super) fn swap_remove(&mut self, id: u32) {
-        let page = self.pages.last_mut().expect("the member is there");
-        let Page(members) = Arc::make_mut(page);
-        let mut gone = members.pop().expect("the last page is not empty");
-        if members.is_empty() {
-            self.bytes -= page.bytes();
-            self.pages.pop();
+        if self.last.is_empty() {
+            let page = self.full.pop().expect("the member is there");
+            self.bytes -= PAGE_BYTES + self.last_bytes();
+            self.last.extend_from_slice(&page);
+            self.bytes += self.last_bytes();
         }
+        let mut gone = self.last.pop().expect("it is not empty");
         if (id as usize) < self.len() {
             std::mem::swap(self.member_mut(id), &mut gone);
         }
         self.bytes -= gone.name.heap_bytes();
-        if self.pages.capacity() > 4 * self.pages.len() {
-            self.pages.shrink_to(2 * self.pages.len());
+        if self.full.capacity() > 4 * self.full.len() {
+            self.full.shrink_to(2 * self.full.len());
         }
     }
 }
