@@ -92,7 +92,7 @@ impl BaseBacking {
             Sought::Long(space, at) => {
                 let present = &|| {
                     let mut ancestors = self.ancestors.iter();
-                    ancestors.find_map(|it| it.copy_large(space, key, PRESENT_ELEMENTS))
+                    ancestors.find_map(|it| it.copy_large_in(space, key, PRESENT_ELEMENTS))
                 };
                 let ahead = self.base.ahead();
                 let read = ahead.take(&self.base, self.limits, (space, at), hash, key, present)?;

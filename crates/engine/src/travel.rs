@@ -280,11 +280,14 @@ impl Engine {
         key: &[u8],
     ) -> Result<Option<Stored>> {
         let Some(live) = self.branch(branch) else { return Ok(None) };
-        if db >= live.keyspace.databases() || revision < past.oldest() {
+        // One that has begun anew since is another; it is known as such before it
+        // serves.
+        let forked = self.branches.known.read().get(branch).map(|row| row.forked);
+        let begins = forked.unwrap_or_default().max(past.oldest());
+        if db >= live.keyspace.databases() || revision < begins {
             return Ok(None);
         }
-        let space = live.keyspace.space_of(db);
-        match live.keyspace.copy_large(space, key, NEAR_ELEMENTS) {
+        match live.keyspace.copy_large(db, key, NEAR_ELEMENTS) {
             Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
             None => Ok(None),
         }

@@ -149,15 +149,32 @@ impl Keyspace {
         Peek::Is(stored)
     }
 
-    /// A [shared copy](ValueRef::to_shared) of a key of `space` as it is, due or
-    /// not, if it is in memory and a collection of more than so many elements.
+    /// A [shared copy](ValueRef::to_shared) of a key of a database as it is, due
+    /// or not, if it is in memory and a collection of more than so many elements.
     /// Locks the key's shard.
+    ///
+    /// # Panics
+    /// When there is no such database.
     #[must_use]
-    pub fn copy_large(&self, space: SpaceId, key: &[u8], more_than: usize) -> Option<Stored> {
+    pub fn copy_large(&self, db: DbIndex, key: &[u8], more_than: usize) -> Option<Stored> {
+        self.copy_large_of(|_| Some(usize::from(db)), key, more_than)
+    }
+
+    /// As [`Keyspace::copy_large`], of a key of `space`, whoever has that now.
+    #[must_use]
+    pub fn copy_large_in(&self, space: SpaceId, key: &[u8], more_than: usize) -> Option<Stored> {
+        self.copy_large_of(|shard| shard.db_in(space), key, more_than)
+    }
+
+    fn copy_large_of(
+        &self,
+        db: impl Fn(&Shard) -> Option<usize>,
+        key: &[u8],
+        more_than: usize,
+    ) -> Option<Stored> {
         let (index, hash) = self.locate(key);
         let shard = self.lock(index);
-        let db = shard.db_in(space)?;
-        let entry = shard.dbs[db].table.get(hash, key)?;
+        let entry = shard.dbs[db(&shard)?].table.get(hash, key)?;
         let value = value_of(entry);
         if value.element_count() <= more_than {
             return None;
@@ -167,15 +184,6 @@ impl Keyspace {
         drop(shard);
         stored.value.own_outline();
         Some(stored)
-    }
-
-    /// Where a database stands.
-    ///
-    /// # Panics
-    /// When there is no such database.
-    #[must_use]
-    pub fn space_of(&self, db: DbIndex) -> SpaceId {
-        self.lock(0).dbs[usize::from(db)].space
     }
 
     /// As [`Keyspace::peek`], of whether it existed without a deadline.
@@ -267,5 +275,45 @@ mod tests {
         assert_eq!((since(b"k", 6), since(b"none", 6)), (Since::Unknown, Since::Unknown));
         assert_eq!(since(b"k", 7), Since::Unchanged(Some(9)));
         assert_eq!(since(b"none", 7), Since::Absent);
+    }
+
+    #[test]
+    fn a_large_collection_is_copied_as_it_is_and_stays_so() {
+        let keyspace = Keyspace::new(2, 1);
+        let limits = EncodingLimits::default();
+        let mut set = crate::types::Set::new(1);
+        (0..1000).for_each(|n| _ = set.add(format!("m{n}").as_bytes(), &limits));
+        let stored = Stored { value: Value::Set(set), deadline: Some(9), revision: Revision(5) };
+        keyspace.give(1, b"set", stored);
+        let space = SpaceId::first_of(1);
+        let members = |stored: &Stored| match &stored.value {
+            Value::Set(set) => (set.len(), set.contains(b"m7"), set.contains(b"new")),
+            other => panic!("{other:?} is no set"),
+        };
+        let copies = [
+            keyspace.copy_large(1, b"set", 999),
+            keyspace.copy_large_in(space, b"set", 999),
+            match keyspace.peek(space, crate::hash_of(1, b"set"), b"set", Revision(5)) {
+                Peek::Is(stored) => Some(stored),
+                other => panic!("{other:?}"),
+            },
+        ];
+        let Some(Stored { value: Value::Set(mut set), .. }) = keyspace.take(1, b"set").unwrap()
+        else {
+            panic!("it is there")
+        };
+        set.remove(b"m7");
+        set.add(b"new", &limits);
+        let copied = copies.map(|copy| copy.expect("it is large"));
+        for copy in &copied {
+            assert_eq!(members(copy), (1000, true, false));
+            assert_eq!((copy.deadline, copy.revision), (Some(9), Revision(5)));
+        }
+        assert!(keyspace.copy_large(1, b"set", 0).is_none(), "it was taken");
+        let [copy, ..] = copied;
+        keyspace.give(1, b"set", copy);
+        assert!(keyspace.copy_large(1, b"set", 1000).is_none());
+        assert!(keyspace.copy_large(0, b"set", 0).is_none());
+        assert_eq!(keyspace.check(), Ok(()));
     }
 }

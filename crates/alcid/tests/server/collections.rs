@@ -164,3 +164,55 @@ fn they_are_what_they_were_on_every_branch_and_at_every_time() {
         server.restart();
     }
 }
+
+#[test]
+fn what_both_sides_changed_of_them_is_merged_element_by_element() {
+    let server = Server::start(ALCID, &[]);
+    let mut main = Wire::connect(server.addr());
+    fill(&mut main);
+    run(&mut main, "BRANCH CREATE dev");
+    let mut dev = on(&server, "dev");
+    run(&mut dev, "HSET hash f1000 theirs");
+    run(&mut dev, "HINCRBY hash count 5");
+    run(&mut dev, "HDEL hash f1001");
+    run(&mut dev, "SADD set theirs");
+    run(&mut dev, "SREM set m1001");
+    run(&mut dev, "ZADD zset 0.5 theirs 1.5 m1000");
+    run(&mut dev, "ZREM zset m1001");
+    run(&mut main, "HSET hash f2000 ours");
+    run(&mut main, "HINCRBY hash count 7");
+    run(&mut main, "SREM set m2000");
+    run(&mut main, "ZADD zset 2.5 m2000");
+    let pairs = |frame: Frame| match frame {
+        Frame::Array(rows) => rows,
+        other => panic!("{other:?}"),
+    };
+    let summary = pairs(run(&mut main, "BRANCH DIFF main dev SUMMARY"));
+    assert_eq!(summary[3], Frame::Integer(3), "{summary:?}");
+    let merged = pairs(run(&mut main, "BRANCH MERGE dev INTO main"));
+    assert_eq!(merged[3], Frame::Integer(3), "{merged:?}");
+    let bulk = |text: &str| Frame::Bulk(text.as_bytes().to_vec().into());
+    for (line, expected) in [
+        ("HGET hash f1000", bulk("theirs")),
+        ("HGET hash f2000", bulk("ours")),
+        ("HGET hash count", bulk("12")),
+        ("HEXISTS hash f1001", Frame::Integer(0)),
+        ("HLEN hash", Frame::Integer(6000)),
+        ("SISMEMBER set theirs", Frame::Integer(1)),
+        ("SISMEMBER set m1001", Frame::Integer(0)),
+        ("SISMEMBER set m2000", Frame::Integer(0)),
+        ("SCARD set", Frame::Integer(5999)),
+        ("ZSCORE zset theirs", bulk("0.5")),
+        ("ZSCORE zset m1000", bulk("1.5")),
+        ("ZSCORE zset m2000", bulk("2.5")),
+        ("ZSCORE zset m1001", Frame::Null),
+        ("ZCARD zset", Frame::Integer(6000)),
+    ] {
+        assert_eq!(run(&mut main, line), expected, "{line}");
+    }
+    // Both sides changed one field each in their way: nobody decides that silently.
+    run(&mut dev, "HSET hash f3000 theirs");
+    run(&mut main, "HSET hash f3000 ours");
+    let said = main.text(&["BRANCH", "MERGE", "dev", "INTO", "main"]);
+    assert!(said.starts_with("MERGECONFLICT"), "{said}");
+}

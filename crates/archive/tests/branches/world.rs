@@ -556,7 +556,7 @@ impl World {
             return None;
         }
         let (db, name) = key;
-        let present = live.copy_large(live.space_of(*db), name, 0)?;
+        let present = live.copy_large(*db, name, 0)?;
         let found = self.past().key_from(branch, revision, *db, name, present, usize::MAX);
         found.expect("it is kept").map(|found| {
             let Stored { value, deadline, revision } = found;

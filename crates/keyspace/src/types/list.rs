@@ -487,6 +487,9 @@ mod tests {
                 let bytes: usize = list.nodes.iter().map(|node| node.elements().memory_bytes()).sum();
                 prop_assert_eq!(list.node_bytes, bytes);
             }
+            for (copy, other) in &copies {
+                prop_assert_eq!(*copy == list, *other == model);
+            }
             for (copy, model) in &mut copies {
                 prop_assert!(copy.iter().eq(model.iter().map(Vec::as_slice)));
                 copy.unshare();

@@ -23,23 +23,26 @@ fn check(zset: &Zset) {
     }
 }
 
+/// Adds or removes something.
+fn change(zset: &mut Zset, grows: bool, rng: &mut SeededRng) {
+    // Some names are too long for a slot.
+    let number = rng.below(9000);
+    let name = format!("{number:0width$}", width = number as usize % 40);
+    if grows || rng.below(8) == 0 {
+        zset.insert(name.as_bytes(), rng.below(50) as f64, &TINY);
+    } else if zset.remove(name.as_bytes()).is_none() && !zset.is_empty() {
+        let rank = rng.below(zset.len() as u64) as usize;
+        zset.remove_rank_range(rank..rank + 2, |_, _| ());
+    }
+}
+
 #[test]
 fn parts_agree_while_a_set_swells_and_shrinks() {
     let mut rng = SeededRng::new(5);
     let mut zset = Zset::new(9);
     for round in 0u64..8 {
         let grows = round % 4 < 2;
-        for _ in 0..4000 {
-            // Some names are too long for a slot.
-            let number = rng.below(9000);
-            let name = format!("{number:0width$}", width = number as usize % 40);
-            if grows || rng.below(8) == 0 {
-                zset.insert(name.as_bytes(), rng.below(50) as f64, &TINY);
-            } else if zset.remove(name.as_bytes()).is_none() && !zset.is_empty() {
-                let rank = rng.below(zset.len() as u64) as usize;
-                zset.remove_rank_range(rank..rank + 2, |_, _| ());
-            }
-        }
+        (0..4000).for_each(|_| change(&mut zset, grows, &mut rng));
         check(&zset);
         check(&zset.clone());
         assert_eq!(zset, zset.clone());
@@ -60,15 +63,7 @@ fn copies_share_and_do_not_notice_each_other() {
     let mut copies: Vec<(Zset, Pairs)> = Vec::new();
     for round in 0u64..60 {
         let grows = round % 10 < 7;
-        for _ in 0..600 {
-            let name = rng.below(9000).to_string();
-            if grows || rng.below(8) == 0 {
-                zset.insert(name.as_bytes(), rng.below(50) as f64, &TINY);
-            } else if zset.remove(name.as_bytes()).is_none() && !zset.is_empty() {
-                let rank = rng.below(zset.len() as u64) as usize;
-                zset.remove_rank_range(rank..rank + 2, |_, _| ());
-            }
-        }
+        (0..600).for_each(|_| change(&mut zset, grows, &mut rng));
         check(&zset);
         let mut copy = zset.clone();
         if rng.below(2) == 0 {
@@ -79,6 +74,10 @@ fn copies_share_and_do_not_notice_each_other() {
             // On with an older one.
             zset = copies[rng.below(copies.len() as u64) as usize].0.clone();
         }
+    }
+    for (copy, then) in &copies {
+        let others = copies.iter().filter(|(other, _)| other == copy);
+        assert_eq!(others.count(), copies.iter().filter(|(_, other)| other == then).count());
     }
     for (copy, then) in &mut copies {
         check(copy);
