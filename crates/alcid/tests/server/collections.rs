@@ -191,7 +191,7 @@ fn what_both_sides_changed_of_them_is_merged_element_by_element() {
     assert_eq!(summary[3], Frame::Integer(3), "{summary:?}");
     let merged = pairs(run(&mut main, "BRANCH MERGE dev INTO main"));
     assert_eq!(merged[3], Frame::Integer(3), "{merged:?}");
-    let bulk = |text: &str| Frame::Bulk(text.as_bytes().to_vec().into());
+    let bulk = |text: &str| Frame::Bulk(text.as_bytes().to_vec());
     for (line, expected) in [
         ("HGET hash f1000", bulk("theirs")),
         ("HGET hash f2000", bulk("ours")),

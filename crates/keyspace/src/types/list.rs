@@ -31,6 +31,10 @@ enum Node {
     Shared { elements: Arc<Packed>, len: usize },
 }
 
+/// Bytes of a node that stands in place. It has more only for an element that is
+/// larger.
+const OWN_BYTES_MAX: usize = 64 << 10;
+
 impl Node {
     /// Heap bytes that sharing takes.
     const SHARED_BYTES: usize = SHARED_BYTES + size_of::<Packed>();
@@ -52,7 +56,13 @@ impl Node {
     /// Changes what it holds, which is its list's own from here on.
     fn edit<R>(&mut self, change: impl FnOnce(&mut Packed) -> R) -> R {
         match self {
-            Node::Own(elements) => change(elements),
+            Node::Own(elements) => {
+                let result = change(elements);
+                if elements.size() > OWN_BYTES_MAX {
+                    self.settle();
+                }
+                result
+            }
             Node::Shared { elements, len } => {
                 let elements = Arc::make_mut(elements);
                 let result = change(elements);
@@ -62,7 +72,8 @@ impl Node {
         }
     }
 
-    /// It is not at an end of the list any more.
+    /// It is not at an end of the list any more, or too large to be copied with
+    /// the list.
     fn settle(&mut self) {
         if let Node::Own(elements) = self {
             let len = elements.len();
@@ -503,6 +514,19 @@ mod tests {
                 prop_assert!(list.iter_from(at).eq(model.iter().skip(at).map(Vec::as_slice)));
             }
         }
+    }
+
+    #[test]
+    fn a_copy_shares_what_is_large() {
+        let limits = EncodingLimits::default();
+        let mut list = List::new();
+        list.push_back(&vec![b'x'; 1 << 20], &limits);
+        list.push_front(b"small", &limits);
+        let copy = list.clone();
+        let shared = list.nodes.iter().zip(&copy.nodes).filter(|(a, b)| a.is_shared_with(b));
+        assert_eq!((shared.count(), list.nodes.len()), (1, 2));
+        list.set(1, b"y", &limits);
+        assert_eq!((copy.get(1).map(<[u8]>::len), list.get(1)), (Some(1 << 20), Some(&b"y"[..])));
     }
 
     #[test]
