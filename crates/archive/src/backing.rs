@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use base::{Revision, SpaceId};
 use keyspace::{
-    Backing, BackingError, EncodingLimits, Found, Keyspace, Knowing, Peek, Stored, Wanted,
+    Backing, BackingError, EncodingLimits, Found, Keyspace, Knowing, NEAR_ELEMENTS, Peek, Stored,
+    Wanted,
 };
 
 use crate::base_tree::Base;
 use crate::state::{At, Sought, State};
-
-/// Of collections with more elements, what memory has of them now may be of use.
-const PRESENT_ELEMENTS: usize = 4096;
 
 /// A state of the base, the newest or an older one, read key by key.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ impl BaseBacking {
             Sought::Long(space, at) => {
                 let present = &|| {
                     let mut ancestors = self.ancestors.iter();
-                    ancestors.find_map(|it| it.copy_large_in(space, key, PRESENT_ELEMENTS))
+                    ancestors.find_map(|it| it.copy_large_in(space, key, NEAR_ELEMENTS))
                 };
                 let ahead = self.base.ahead();
                 let read = ahead.take(&self.base, self.limits, (space, at), hash, key, present)?;

@@ -265,9 +265,7 @@ impl Judge {
             }
         }
     }
-}
 
-impl Judge {
     /// Whether the collection of the element that was looked at last may lie over
     /// another at a state.
     fn may_lie_over(&self, state: Revision) -> bool {

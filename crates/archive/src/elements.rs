@@ -192,12 +192,16 @@ impl<'a> ElementKey<'a> {
         let mut number = [0; 8];
         number[8 - born.len()..].copy_from_slice(born);
         let born = Revision(u64::from_be_bytes(number));
-        let name = match name.split_first() {
-            Some((&NAME_PLAIN, name)) => Some(name),
-            Some((&NAME_DIGEST, digest)) if digest.len() == 32 => None,
-            _ => return Err("an element's name is of an unknown kind"),
-        };
-        Ok(ElementKey { born, name })
+        Ok(ElementKey { born, name: read_name(name)? })
+    }
+}
+
+/// Reads what [`put_name`] wrote; `None` where only a digest stands there.
+fn read_name(bytes: &[u8]) -> Result<Option<&[u8]>, &'static str> {
+    match bytes.split_first() {
+        Some((&NAME_PLAIN, name)) => Ok(Some(name)),
+        Some((&NAME_DIGEST, digest)) if digest.len() == 32 => Ok(None),
+        _ => Err("an element's name is of an unknown kind"),
     }
 }
 
@@ -351,14 +355,31 @@ impl Assembly {
         value: &[u8],
         limits: &EncodingLimits,
     ) -> Result<(), &'static str> {
-        let key = ElementKey::read(key)?;
-        if key.born != self.large.born {
-            return Ok(());
-        }
-        let Some(Element { name, content }) = element(value, key.name.is_none())? else {
+        let ElementKey { born, name } = ElementKey::read(key)?;
+        if born == self.large.born { self.add_element(name, value, limits) } else { Ok(()) }
+    }
+
+    /// Takes the entry of an element in, of whatever generation: its name as it
+    /// stands at the end of its key, and its value.
+    pub(crate) fn add_named(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        limits: &EncodingLimits,
+    ) -> Result<(), &'static str> {
+        self.add_element(read_name(name)?, value, limits)
+    }
+
+    fn add_element(
+        &mut self,
+        plain: Option<&[u8]>,
+        value: &[u8],
+        limits: &EncodingLimits,
+    ) -> Result<(), &'static str> {
+        let Some(Element { name, content }) = element(value, plain.is_none())? else {
             return Ok(());
         };
-        let name = key.name.or(name).ok_or("an element has no name")?;
+        let name = plain.or(name).ok_or("an element has no name")?;
         let is_new = match &mut self.value {
             Value::Str(_) => unreachable!("it is a collection"),
             Value::List(list) => {

@@ -28,7 +28,7 @@ use crate::base_tree::Base;
 use crate::codec::{self, Content};
 use crate::elements::{self, Kind, Large, position_name};
 use crate::error::ArchiveError;
-use crate::layers::Layer;
+use crate::layers::{Layer, Lower};
 
 /// Bytes of memory that an element takes besides its name and content, about.
 const ELEMENT_BYTES: usize = 96;
@@ -214,12 +214,14 @@ impl LargeKeys {
         }
         let (space, hash, key) = place;
         let head = codec::head_key(*space, *hash, key);
-        let (found, value) = match self.base.get(&head)? {
-            Some(value) => (None, value),
-            // What the space itself has nothing of it has from below.
+        // What the space itself has nothing of it has from below.
+        let mut from_below = None;
+        let value = match self.base.get(&head)? {
+            Some(value) => value,
             None => match self.base.lower(&head, None)? {
-                Some(lower) if lower.at <= self.base.revision() => {
-                    (Some((lower.head, lower.at)), lower.value)
+                Some(Lower { head, at, value }) if at <= self.base.revision() => {
+                    from_below = Some((head, at));
+                    value
                 }
                 _ => return Ok(None),
             },
@@ -234,13 +236,12 @@ impl LargeKeys {
             state.read = Some((place.clone(), value));
             return Ok(None);
         };
-        let layers = match &found {
-            None => self.base.layers(&head, None, &large)?,
-            Some((head, at)) => self.base.layers(head, Some(*at), &large)?,
-        };
-        let own = match found {
-            None => large,
-            Some(_) => Large { born: UNBORN, is_over: true, ..large },
+        let (own, layers) = match from_below {
+            None => (large, self.base.layers(&head, None, read.revision, &large)?),
+            Some((head, at)) => {
+                let own = Large { born: UNBORN, is_over: true, ..large };
+                (own, self.base.layers(&head, Some(at), read.revision, &large)?)
+            }
         };
         let pending = Pending {
             key: key.clone(),

@@ -14,7 +14,7 @@ use base::Revision;
 use lsm_tree::UserValue;
 
 use crate::base_tree::{Base, Frozen, Visit};
-use crate::codec::{self, Content};
+use crate::codec::{self, Content, Head};
 use crate::elements::{self, Large};
 use crate::error::ArchiveError;
 
@@ -25,6 +25,8 @@ pub(crate) struct Layer {
     head: Vec<u8>,
     /// As of when; the newest if `None`.
     at: Option<Revision>,
+    /// Of the collection's last change there.
+    revision: Revision,
     born: Revision,
 }
 
@@ -67,6 +69,7 @@ impl Base {
         &self,
         head: &[u8],
         at: Option<Revision>,
+        revision: Revision,
         large: &Large,
     ) -> Result<Vec<Layer>, ArchiveError> {
         let is_digest = codec::is_digest(head);
@@ -74,24 +77,22 @@ impl Base {
             dir: self.dir().to_owned(),
             what: format!("a collection that lies over another: {what}"),
         };
-        let mut layers = vec![Layer { head: head.to_vec(), at, born: large.born }];
+        let mut layers = vec![Layer { head: head.to_vec(), at, revision, born: large.born }];
         let mut is_over = large.is_over;
         while is_over {
             let top = layers.last().expect("it has one");
             let lower = self.lower(&top.head, top.at)?;
-            let lower = lower.ok_or_else(|| damaged("there is none below"))?;
-            let read = codec::head(&lower.value, is_digest).map_err(|what| damaged(&what))?;
-            let Some(Content::Large(large)) = read.map(|read| read.content) else {
+            let Lower { head, at, value } = lower.ok_or_else(|| damaged("there is none below"))?;
+            let read = codec::head(&value, is_digest).map_err(|what| damaged(&what))?;
+            let Some(Head { revision, content: Content::Large(large), .. }) = read else {
                 return Err(damaged("what is below is none"));
             };
             is_over = large.is_over;
-            layers.push(Layer { head: lower.head, at: Some(lower.at), born: large.born });
+            layers.push(Layer { head, at: Some(at), revision, born: large.born });
         }
         Ok(layers)
     }
-}
 
-impl Base {
     /// Of the collections that one lies over as of a state, the revisions of
     /// their last changes there. What its own space has nothing of counts as one
     /// that lies over what is below.
@@ -103,26 +104,21 @@ impl Base {
         head: &[u8],
         at: Revision,
     ) -> Result<Vec<Revision>, ArchiveError> {
-        let is_digest = codec::is_digest(head);
-        let read = |value: &[u8]| match codec::head(value, is_digest) {
-            Ok(Some(read)) => match read.content {
-                Content::Large(large) => Ok(Some((read.revision, large.is_over))),
-                Content::Str(_) | Content::Whole(_) => Ok(None),
-            },
-            Ok(None) => Ok(None),
-            Err(what) => Err(ArchiveError::Damaged { dir: self.dir().to_owned(), what }),
+        let own = self.get_at(head, at)?.map(|value| Lower { head: head.to_vec(), at, value });
+        let own_layers = usize::from(own.is_some());
+        let top = match own {
+            Some(own) => Some(own),
+            None => self.lower(head, Some(at))?,
         };
-        let mut is_over = match self.get_at(head, at)? {
-            Some(value) => read(&value)?.is_some_and(|(_, is_over)| is_over),
-            None => true,
+        let Some(Lower { head, at, value }) = top else { return Ok(Vec::new()) };
+        let read = codec::head(&value, codec::is_digest(&head));
+        let read =
+            read.map_err(|what| ArchiveError::Damaged { dir: self.dir().to_owned(), what })?;
+        let Some(Head { revision, content: Content::Large(large), .. }) = read else {
+            return Ok(Vec::new());
         };
-        let (mut head, mut at, mut found) = (head.to_vec(), at, Vec::new());
-        while is_over && let Some(lower) = self.lower(&head, Some(at))? {
-            let Some((revision, goes_on)) = read(&lower.value)? else { break };
-            found.push(revision);
-            (head, at, is_over) = (lower.head, lower.at, goes_on);
-        }
-        Ok(found)
+        let layers = self.layers(&head, Some(at), revision, &large)?;
+        Ok(layers.iter().skip(own_layers).map(|layer| layer.revision).collect())
     }
 }
 
@@ -148,8 +144,8 @@ impl Layer {
     }
 }
 
-/// Visits the entries of all elements, in the order of their names, with keys
-/// as the top's have them, without the head's. All is read from `frozen`.
+/// Visits the entries of all elements, in the order of their names: these as they
+/// stand at the end of a key, and the values. All is read from `frozen`.
 ///
 /// # Errors
 /// When they cannot be read.
@@ -174,31 +170,22 @@ pub(crate) fn each(
             ControlFlow::Continue(())
         })?;
     }
-    let mut key = Vec::new();
-    elements::put_born(&mut key, layers[0].born);
-    let beginning = key.len();
-    let mut tell = |name: &[u8], value: &[u8]| {
-        key.truncate(beginning);
-        key.extend_from_slice(name);
-        visit(&key, value)
-    };
     let mut changed = changed.into_iter().peekable();
-    let mut has_ended = false;
+    let mut told = ControlFlow::Continue(());
     all(lowest, &mut |name, value| {
         while let Some((before, value)) = changed.next_if(|(other, _)| **other < *name) {
-            if tell(&before, &value).is_break() {
-                has_ended = true;
-                return ControlFlow::Break(());
+            told = visit(&before, &value);
+            if told.is_break() {
+                return told;
             }
         }
         let newer = changed.next_if(|(other, _)| **other == *name);
-        let told = tell(name, newer.as_ref().map_or(value, |(_, value)| value));
-        has_ended = told.is_break();
+        told = visit(name, newer.as_ref().map_or(value, |(_, value)| value));
         told
     })?;
-    if !has_ended {
+    if told.is_continue() {
         // What only the upper ones have.
-        let _ = changed.try_for_each(|(name, value)| tell(&name, &value));
+        let _ = changed.try_for_each(|(name, value)| visit(&name, &value));
     }
     Ok(())
 }
@@ -213,25 +200,22 @@ pub(crate) fn each_named<'n>(
     names: impl IntoIterator<Item = &'n [u8]>,
     visit: &mut Visit<'_>,
 ) -> Result<(), ArchiveError> {
-    let mut told = Vec::new();
-    elements::put_born(&mut told, layers[0].born);
-    let beginning = told.len();
     for name in names {
-        told.truncate(beginning);
-        elements::put_name(&mut told, name);
+        let mut told = None;
         for layer in layers {
             let mut key = layer.beginning();
+            let first = key.len();
             elements::put_name(&mut key, name);
-            let mut found = None;
-            frozen.range(&(&key[..]..=&key[..]), layer.at, &mut |_, value| {
-                found = Some(visit(&told, value));
+            frozen.range(&(&key[..]..=&key[..]), layer.at, &mut |key, value| {
+                told = Some(visit(&key[first..], value));
                 ControlFlow::Break(())
             })?;
-            match found {
-                Some(ControlFlow::Break(())) => return Ok(()),
-                Some(ControlFlow::Continue(())) => break,
-                None => {}
+            if told.is_some() {
+                break;
             }
+        }
+        if told.is_some_and(|told| told.is_break()) {
+            break;
         }
     }
     Ok(())

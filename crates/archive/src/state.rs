@@ -374,13 +374,13 @@ impl State {
             let value = head.content.value(self.seed, &self.limits);
             return Ok(value.map(|value| value.map(|value| Stored { value, deadline, revision })));
         };
-        let layers = self.base.layers(name, at, &large)?;
+        let layers = self.base.layers(name, at, revision, &large)?;
         let mut assembly = Assembly::new(large, self.seed);
         let mut added = Ok(());
-        let mut add = |key: &[u8], value: &[u8]| {
+        let mut add = |name: &[u8], value: &[u8]| {
             // What was wrong with one element is wrong with all of it.
             if added.is_ok() {
-                added = assembly.add(key, value, &self.limits);
+                added = assembly.add_named(name, value, &self.limits);
             }
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };

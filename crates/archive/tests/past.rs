@@ -200,7 +200,7 @@ impl Archived {
             let stored = stored?;
             let value = stored.value.as_ref();
             let elements: Vec<_> = names.iter().map(|name| element(value, name)).collect();
-            Some((value.type_name(), stored.deadline, elements))
+            Some((value.type_name(), stored.deadline, stored.revision, elements))
         };
         let text = key[..key.len().min(8)].escape_ascii();
         let past = &self.past;

@@ -19,7 +19,8 @@ use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
 use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
 use keyspace::{
-    Buffers, Journal, Keyspace, Scope, Since, Stored, Txn, TxnOptions, Value, ValueRef,
+    Buffers, Journal, Keyspace, NEAR_ELEMENTS, Scope, Since, Stored, Txn, TxnOptions, Value,
+    ValueRef,
 };
 
 use crate::aside::{self, Aside};
@@ -57,10 +58,6 @@ impl From<Moment> for At {
         At { branch, revision, time_ms: Some(time_ms) }
     }
 }
-
-/// Collections of more elements are made from the present, where that is less
-/// work.
-const NEAR_ELEMENTS: usize = 4096;
 
 /// What the clock says where no key has a deadline.
 const ANY_TIME: u64 = 0;

@@ -41,7 +41,7 @@ pub use garbage::{Flush, FlushedDb, Garbage};
 pub use limits::EncodingLimits;
 pub use own::{AsItIs, OwnKeys};
 pub use past_rules::{Keep, PastRules, Purge, Rule};
-pub use peek::{Peek, Since};
+pub use peek::{NEAR_ELEMENTS, Peek, Since};
 pub use recorder::{Buffers, Journal};
 pub use restore::{Comparison, Restoration};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};

@@ -26,6 +26,10 @@ pub enum Peek<T> {
 /// Collections share what they have in common.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
+/// From more elements on it may pay to make a collection of the past from a copy
+/// of the present, see [`Keyspace::copy_large`].
+pub const NEAR_ELEMENTS: usize = 4096;
+
 /// A key that was looked up in a database.
 pub(crate) struct Looked<'s> {
     last_removal: Revision,

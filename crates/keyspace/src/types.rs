@@ -16,3 +16,10 @@ pub use zset::{LexBound, Ranked, ScoreBound, Zset};
 
 /// What an allocation takes more for being shared: two counts.
 const SHARED_BYTES: usize = 2 * size_of::<usize>();
+
+/// A copy with the room that this has, so that both take the same bytes.
+fn copy_with_room<T: Clone>(items: &Vec<T>) -> Vec<T> {
+    let mut copy = Vec::with_capacity(items.capacity());
+    copy.extend_from_slice(items);
+    copy
+}

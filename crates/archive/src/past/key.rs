@@ -42,6 +42,8 @@ struct Effects {
     bytes: Vec<u8>,
     /// What the key was before does not matter: it counts as none.
     settles: bool,
+    /// Something was done to elements that do not matter.
+    leaves_out: bool,
 }
 
 /// The key at a revision: as `batch` has it, with what was done to it since.
@@ -92,7 +94,7 @@ pub(super) fn read_each(
             if effects.settles {
                 scratch.take(0, name.key)?;
             }
-            if !effects.bytes.is_empty() {
+            if effects.is_felt() {
                 effects.apply_own(source, &scratch, name, &mut buffers)?;
             }
         }
@@ -154,8 +156,9 @@ fn own_effects(
         match part {
             Part::Nothing => {}
             Part::Moved => return Ok(None),
-            Part::Done { bytes, settles } => {
-                own.effects.push(Effects { revision: hit.revision, header, bytes, settles });
+            Part::Done { bytes, settles, leaves_out } => {
+                let revision = hit.revision;
+                own.effects.push(Effects { revision, header, bytes, settles, leaves_out });
                 own.is_settled = settles && hit.revision <= first;
             }
         }
@@ -188,8 +191,7 @@ fn apply_own(
     own: &Own,
 ) -> Result<Option<Stored>, PastError> {
     let before = if own.is_settled { None } else { own_before(source, batch, name)? };
-    let mut oldest_first =
-        own.effects.iter().rev().filter(|effects| !effects.bytes.is_empty()).peekable();
+    let mut oldest_first = own.effects.iter().rev().filter(|it| it.is_felt()).peekable();
     if oldest_first.peek().is_none() {
         return Ok(before);
     }
@@ -224,7 +226,8 @@ fn apply_all(
                 trace::sources(record.effects, wanted, found)?;
             }
             let (revision, header) = (record.revision, record.header);
-            Ok(Effects { revision, header, bytes: record.effects.to_vec(), settles: false })
+            let bytes = record.effects.to_vec();
+            Ok(Effects { revision, header, bytes, settles: false, leaves_out: false })
         })?;
         if let Some(copied) = copied {
             records.insert(hit.revision, copied);
@@ -268,6 +271,11 @@ pub(super) fn of_branch<T>(
 }
 
 impl Effects {
+    /// Whether a key that it does not remove is another one after it.
+    fn is_felt(&self) -> bool {
+        self.leaves_out || !self.bytes.is_empty()
+    }
+
     /// Applies what is done to one key, the only one in `scratch`.
     fn apply_own(
         &self,
@@ -276,12 +284,17 @@ impl Effects {
         name: &Name<'_>,
         buffers: &mut Buffers,
     ) -> Result<(), PastError> {
-        self.apply(source, scratch, 0, buffers)?;
+        if !self.bytes.is_empty() {
+            self.apply(source, scratch, 0, buffers)?;
+        }
         if let Some(named) = &name.named
             && let Some(mut stored) = scratch.take(0, name.key)?
         {
             // What was done to other elements since is left out from here on.
             named.stand_in(&mut stored.value, &source.limits);
+            if self.leaves_out {
+                stored.revision = self.revision;
+            }
             scratch.give(0, name.key, stored);
         }
         Ok(())

@@ -51,14 +51,8 @@ impl Past {
         let names = self.changed_elements(branch, changed, (db, key), present.revision, max)?;
         let Some(names) = names else { return Ok(None) };
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        let Some(mut then) = self.key(branch, revision, db, key, Some(&names))? else {
-            return Ok(None);
-        };
-        // What the base has of it has its revision, and is the same branch's.
-        let since = then.revision.max(self.batch_at(branch, revision)?.revision());
-        let last = self.last_change(branch, since..revision, (db, key))?;
-        then.revision = last.unwrap_or(then.revision);
-        Ok(put_back(present.value, &names, then, &self.source.limits))
+        let then = self.key(branch, revision, db, key, Some(&names))?;
+        Ok(then.and_then(|then| put_back(present.value, &names, then, &self.source.limits)))
     }
 
     /// As [`Past::key_from`], of a key of a space of which a branch's database has
@@ -79,32 +73,6 @@ impl Past {
         };
         let max = changes_max(&present);
         self.key_from(database.branch, revision, database.db, key, present, max)
-    }
-
-    /// The last change of a key after a revision, up to another: what was done to
-    /// elements that are not asked for does not show in those that are.
-    fn last_change(
-        &self,
-        branch: BranchId,
-        Range { start: after, end: upto }: Range<Revision>,
-        key: (DbIndex, &[u8]),
-    ) -> Result<Option<Revision>, PastError> {
-        let source = &self.source;
-        let _layout = source.layout.read();
-        if source.history.records(DATABASE_WIDE, after, upto).next().transpose()?.is_some() {
-            // All of what was done was followed then.
-            return Ok(None);
-        }
-        for hit in source.history.records(key_hash(key.1), after, upto) {
-            let hit = hit?;
-            let touches = of_branch(source, branch, hit, &mut |record| {
-                trace::touches(record.effects, record.header.db, key.0, key.1)
-            })?;
-            if touches == Some(true) {
-                return Ok(Some(hit.revision));
-            }
-        }
-        Ok(None)
     }
 
     /// The elements that a branch has changed of a key after a revision, up to

@@ -20,6 +20,8 @@ pub(super) enum Part {
         bytes: Vec<u8>,
         /// What the key was before does not matter: it counts as none.
         settles: bool,
+        /// Something was done to elements that do not matter.
+        leaves_out: bool,
     },
 }
 
@@ -52,7 +54,7 @@ pub(super) fn of_key(
     let (db, key) = (name.db, name.key);
     let mut place = Place { db: first_db, key: None };
     let mut bytes = Vec::new();
-    let (mut is_touched, mut settles) = (false, false);
+    let (mut is_touched, mut settles, mut leaves_out) = (false, false, false);
     // The record itself has made what the key is.
     let mut is_made = false;
     for effect in Effects::new(effects) {
@@ -87,11 +89,15 @@ pub(super) fn of_key(
         );
         if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
             settles = true;
-            is_made = true;
+            (is_made, leaves_out) = (true, false);
             bytes.clear();
         }
         let is_other = |named: &Named<'_>| element_of(&effect).is_some_and(|name| !named.has(name));
-        if is_gone || !is_made && name.named.as_ref().is_some_and(is_other) {
+        if is_gone {
+            continue;
+        }
+        if !is_made && name.named.as_ref().is_some_and(is_other) {
+            leaves_out = true;
             continue;
         }
         if bytes.is_empty() {
@@ -99,7 +105,7 @@ pub(super) fn of_key(
         }
         effect.encode(&mut bytes);
     }
-    Ok(if is_touched { Part::Done { bytes, settles } } else { Part::Nothing })
+    Ok(if is_touched { Part::Done { bytes, settles, leaves_out } } else { Part::Nothing })
 }
 
 /// The element of a collection that an effect is about, if elements have names.
@@ -274,7 +280,14 @@ mod tests {
         let name = Effect::Key { key: b"k", existed: None };
         let bytes =
             if effects.is_empty() { Vec::new() } else { bytes(&[&[name], effects].concat()) };
-        Part::Done { bytes, settles }
+        Part::Done { bytes, settles, leaves_out: false }
+    }
+
+    fn some_left_out(part: Part) -> Part {
+        match part {
+            Part::Done { bytes, settles, .. } => Part::Done { bytes, settles, leaves_out: true },
+            part => part,
+        }
     }
 
     #[test]
@@ -324,13 +337,44 @@ mod tests {
         let gone = Effect::Emptied;
         let deadline = Effect::Deadline(Some(7));
         let effects = [named(b"k"), set(b"a"), set(b"x"), deadline, named(b"y"), set(b"b")];
-        assert_eq!(part(&effects), done(&[set(b"a"), deadline], false));
-        assert_eq!(part(&[named(b"k"), Effect::SetAdd { member: b"x" }]), done(&[], false));
+        assert_eq!(part(&effects), some_left_out(done(&[set(b"a"), deadline], false)));
+        let other = [named(b"k"), Effect::SetAdd { member: b"x" }];
+        assert_eq!(part(&other), some_left_out(done(&[], false)));
+        assert_eq!(
+            part(&[named(b"k"), set(b"a"), set(b"b")]),
+            done(&[set(b"a"), set(b"b")], false)
+        );
         // Whoever makes the collection decides of what type it is.
         assert_eq!(part(&[made, set(b"x")]), done(&[set(b"x")], true));
         assert_eq!(part(&[named(b"k"), set(b"x"), gone, set(b"y")]), done(&[set(b"y")], true));
         let unknown = Effect::Key { key: b"k", existed: None };
         assert_eq!(part(&[unknown, set(b"a")]), Part::Moved);
+    }
+
+    #[test]
+    fn elements_are_told_if_nothing_else_is_done() {
+        let told = |effects: &[Effect<'_>]| {
+            let mut names = BTreeSet::new();
+            let only = elements(&bytes(effects), 0, (0, b"k"), &mut names).expect("ours");
+            only.then(|| names.into_iter().map(|name| name[0]).collect::<Vec<_>>())
+        };
+        let set = |field| Effect::HashSet { field, value: b"v" };
+        let deadline = Effect::Deadline(None);
+        let effects = [named(b"k"), set(b"b"), deadline, set(b"a"), named(b"x"), SET, set(b"c")];
+        assert_eq!(told(&effects).as_deref(), Some(&b"ab"[..]));
+        let elsewhere = [Effect::Database(1), named(b"k"), Effect::Emptied];
+        assert_eq!(told(&elsewhere).as_deref(), Some(&b""[..]));
+        let to = |key| Effect::Rename { db: 0, key, replaces: None };
+        let made = Effect::Key { key: b"k", existed: Some(false) };
+        for effects in [
+            &[named(b"k"), set(b"a"), Effect::Emptied][..],
+            &[named(b"k"), Effect::ListPushBack { value: b"v" }],
+            &[named(b"x"), to(b"k")],
+            &[named(b"k"), to(b"x")],
+            &[made, set(b"a")],
+        ] {
+            assert_eq!(told(effects), None, "{effects:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::SHARED_BYTES;
+use super::{SHARED_BYTES, copy_with_room};
 
 /// Items of a full leaf.
 const LEAF_MAX: usize = 64;
@@ -60,25 +60,18 @@ enum Node {
     Inner(Arc<Inner>),
 }
 
-/// A copy with the room that this has, so that both count the same bytes.
-fn copy_of<T: Clone>(items: &Vec<T>) -> Vec<T> {
-    let mut copy = Vec::with_capacity(items.capacity());
-    copy.extend_from_slice(items);
-    copy
-}
-
 impl Clone for Leaf {
     fn clone(&self) -> Leaf {
-        Leaf { scores: copy_of(&self.scores), ids: copy_of(&self.ids) }
+        Leaf { scores: copy_with_room(&self.scores), ids: copy_with_room(&self.ids) }
     }
 }
 
 impl Clone for Inner {
     fn clone(&self) -> Inner {
         Inner {
-            firsts: copy_of(&self.firsts),
-            counts: copy_of(&self.counts),
-            children: copy_of(&self.children),
+            firsts: copy_with_room(&self.firsts),
+            counts: copy_with_room(&self.counts),
+            children: copy_with_room(&self.children),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::types::SHARED_BYTES;
+use crate::types::{SHARED_BYTES, copy_with_room};
 
 /// Longest member kept inside its slot.
 const INLINE_MAX: usize = 22;
@@ -64,9 +64,7 @@ pub(super) struct Members {
 
 impl Clone for Members {
     fn clone(&self) -> Members {
-        // With the room that it has, so that both count the same bytes.
-        let mut last = Vec::with_capacity(self.last.capacity());
-        last.extend_from_slice(&self.last);
+        let last = copy_with_room(&self.last);
         Members { full: self.full.clone(), last, bytes: self.bytes }
     }
 }
