@@ -1,7 +1,7 @@
 //! Commands on keys of any type.
 
 use base::{DbIndex, Reply, glob, number};
-use keyspace::{Value, ValueRef, class, dump};
+use keyspace::{Usage, Value, ValueRef, class, dump};
 
 use crate::args::{Args, integer, is_word};
 use crate::ctx::Ctx;
@@ -284,7 +284,7 @@ fn dump_value(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> R
 }
 
 fn restore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    let (mut replace, mut absolute) = (false, false);
+    let (mut replace, mut absolute, mut usage) = (false, false, None);
     let mut options = Args::new(&args[3..]);
     while !options.is_empty() {
         if options.take_word("replace") {
@@ -292,14 +292,16 @@ fn restore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Resu
         } else if options.take_word("absttl") {
             absolute = true;
         } else if options.len() >= 2 && options.take_word("idletime") {
-            // Read and checked; when the key was used last starts afresh here.
-            if options.next_i64()? < 0 {
+            let seconds = options.next_i64()?;
+            if seconds < 0 {
                 return Err(Error::new("ERR Invalid IDLETIME value, must be >= 0"));
             }
+            usage = Some(Usage::IdleSeconds(u32::try_from(seconds).unwrap_or(u32::MAX)));
         } else if options.len() >= 2 && options.take_word("freq") {
-            if !(0..=255).contains(&options.next_i64()?) {
+            let Ok(counter) = u8::try_from(options.next_i64()?) else {
                 return Err(Error::new("ERR Invalid FREQ value, must be >= 0 and <= 255"));
-            }
+            };
+            usage = Some(Usage::Frequency(counter));
         } else {
             return Err(Error::SYNTAX);
         }
@@ -327,6 +329,7 @@ fn restore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Resu
         }
     } else {
         ctx.tx.put(key, value, deadline);
+        usage.into_iter().for_each(|usage| ctx.tx.note_usage(key, usage));
         ctx.tx.notify(class::GENERIC, "restore", key);
     }
     reply.ok();
@@ -364,23 +367,31 @@ fn object_revision(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply)
 }
 
 fn object_idletime(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    let now_s = (ctx.tx.now_ms() / 1000) as u32;
-    match ctx.tx.info(args[0]) {
-        Some(info) => reply.integer(i64::from(now_s.wrapping_sub(info.access_s) & 0x00ff_ffff)),
+    match ctx.tx.info(args[0]).map(|info| info.usage) {
+        Some(Usage::IdleSeconds(seconds)) => reply.integer(i64::from(seconds)),
+        Some(Usage::Frequency(_)) => {
+            return Err(Error::new(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching \
+                 between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
         None => reply.null(),
     }
     Ok(())
 }
 
 fn object_freq(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    if ctx.tx.info(args[0]).is_none() {
-        reply.null();
-        return Ok(());
+    match ctx.tx.info(args[0]).map(|info| info.usage) {
+        Some(Usage::Frequency(counter)) => reply.integer(i64::from(counter)),
+        Some(Usage::IdleSeconds(_)) => {
+            return Err(Error::new(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+        None => reply.null(),
     }
-    Err(Error::new(
-        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
-         switching between policies at runtime LRU and LFU data will take some time to adjust.",
-    ))
+    Ok(())
 }
 
 fn object_help(_ctx: &mut Ctx<'_, '_>, _args: &[&[u8]], reply: &mut dyn Reply) -> Result {

@@ -2,7 +2,7 @@
 //! look at one key.
 
 use base::Reply;
-use keyspace::ValueRef;
+use keyspace::{Usage, ValueRef};
 
 use crate::args::Args;
 use crate::ctx::Ctx;
@@ -171,13 +171,16 @@ fn debug_object(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) ->
     let info = ctx.tx.info(args[0]).ok_or(Error::NO_SUCH_KEY)?;
     let value = ctx.tx.get(args[0]).ok_or(Error::NO_SUCH_KEY)?;
     let serialized = keyspace::dump::encode_body(value).len();
-    let clock_s = (ctx.tx.now_ms() / 1000) as u32 & 0x00ff_ffff;
+    let idle_s = match info.usage {
+        Usage::IdleSeconds(seconds) => seconds,
+        Usage::Frequency(_) => 0,
+    };
     let mut line = format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
         crate::object::encoding_of(value, info.is_raw, ctx.tx.limits()),
         serialized.saturating_sub(1),
-        info.access_s,
-        clock_s.wrapping_sub(info.access_s) & 0x00ff_ffff,
+        info.access,
+        idle_s,
     );
     if let ValueRef::List(list) = value {
         let nodes = list.node_count();

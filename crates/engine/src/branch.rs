@@ -351,6 +351,12 @@ impl Engine {
         name.map_or_else(|| format!("#{}", id.0).into_bytes(), <[u8]>::to_vec)
     }
 
+    /// Lets a branch be.
+    fn add_branch(&self, branch: LiveBranch) {
+        branch.keyspace.note_accesses(self.keyspace.accesses());
+        self.branches.add(branch);
+    }
+
     /// main, and every other branch.
     pub fn each_keyspace(&self, mut each: impl FnMut(&Keyspace)) {
         each(&self.keyspace);

@@ -15,6 +15,7 @@ use crate::call::Handler;
 use crate::checkpoint::Archive;
 use crate::client::{Client, Clients};
 use crate::commit_queue::CommitQueue;
+use crate::eviction::{AtLimit, Eviction, accesses_under};
 use crate::gauges::Gauges;
 use crate::history::{Feeds, UndoMarks, WritersHeld, revision_bytes_max};
 use crate::past::Past;
@@ -70,7 +71,7 @@ pub struct Engine {
     live_version: AtomicU64,
     /// Handlers of the commands that the engine runs, by command id.
     handlers: Vec<Option<Handler>>,
-    rng: Mutex<SeededRng>,
+    pub(crate) rng: Mutex<SeededRng>,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub(crate) active_expire: AtomicBool,
     /// DEBUG PAUSE-CRON.
@@ -82,6 +83,7 @@ pub struct Engine {
     pub(crate) backs_up: AtomicBool,
     pub(crate) backups: Backups,
     pub(crate) tier: Tier,
+    pub(crate) eviction: Eviction,
     pub(crate) archive: OnceLock<Arc<dyn Archive>>,
     pub(crate) past: OnceLock<Arc<dyn Past>>,
     /// What can be taken back.
@@ -138,6 +140,8 @@ pub struct Live {
     pub event_classes: u32,
     /// Bytes of memory for data; 0 without limit.
     pub max_memory: u64,
+    /// What happens at that limit.
+    pub(crate) at_limit: AtLimit,
     /// Nanoseconds from which a command enters the slow log; `u64::MAX` never.
     pub slow_ns: u64,
     /// Nanoseconds from which LATENCY samples an event; `u64::MAX` never.
@@ -180,6 +184,7 @@ impl Live {
             event_classes: crate::notify::parse_classes(&settings.notify_keyspace_events)
                 .expect("the settings table checks the letters"),
             max_memory: settings.max_memory,
+            at_limit: AtLimit::of(settings.policy),
             slow_ns: u64::try_from(settings.slowlog_slower_than_us)
                 .map_or(u64::MAX, |us| us.saturating_mul(1000)),
             latency_threshold_ns: match settings.latency_monitor_threshold_ms {
@@ -219,6 +224,7 @@ impl Engine {
             by_id
         };
         let keyspace: Arc<Keyspace> = keyspace.into();
+        keyspace.note_accesses(accesses_under(&settings));
         Engine {
             main: LiveBranch::main(keyspace.clone(), replicator.clone()),
             branches: LiveBranches::default(),
@@ -253,6 +259,7 @@ impl Engine {
             backs_up: AtomicBool::new(false),
             backups: Backups::default(),
             tier: Tier::default(),
+            eviction: Eviction::default(),
             archive: OnceLock::new(),
             past: OnceLock::new(),
             undo_marks: UndoMarks::default(),
@@ -321,6 +328,7 @@ impl Engine {
         *settings = changed;
         self.live_version.fetch_add(1, Ordering::Release);
         drop(settings);
+        self.each_keyspace(|keyspace| keyspace.note_accesses(accesses_under(&live.settings)));
         self.limit_tracked_keys(&live);
         if policy_changed {
             // What one policy left in the archive, the other wants in memory.

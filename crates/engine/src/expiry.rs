@@ -1,10 +1,8 @@
 //! The active expiry cycle: removing keys past their deadline that nobody asks
 //! for, a bounded time at each turn.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base::Revision;
 use keyspace::{Buffers, SHARDS, Scope, Txn};
 
 use crate::branch::{Held, LiveBranch};
@@ -17,7 +15,7 @@ impl Engine {
     /// One turn of the cycle: visits every shard that has keys due, for at most
     /// `budget_us` microseconds. Answers how many keys it removed. The binary
     /// calls it `hz` times a second.
-    pub fn expire_cycle(self: &Arc<Self>, budget_us: u64) -> usize {
+    pub fn expire_cycle(&self, budget_us: u64) -> usize {
         // CLIENT PAUSE keeps the data as it is.
         if self.cron_paused.load(Ordering::Relaxed)
             || !self.active_expire.load(Ordering::Relaxed)
@@ -46,46 +44,19 @@ impl Engine {
 
     /// The turn of one branch. Answers whether time was up before its end.
     fn expire_on(
-        self: &Arc<Self>,
+        &self,
         branch: &LiveBranch,
         live: &Live,
         deadline_ns: u64,
         removed: &mut usize,
     ) -> bool {
-        let (keyspace, journal) = (&branch.keyspace, self.journal_of(branch));
         let mut buffers = Buffers::default();
         for shard in 0..SHARDS {
-            loop {
-                let now_ms = self.clock.now_ms();
-                if !keyspace.has_due(shard, now_ms) {
-                    break;
-                }
-                let options = self.txn_options(live, now_ms, false);
+            while branch.keyspace.has_due(shard, self.clock.now_ms()) {
                 let scope = Scope::Shards(smallvec::smallvec![shard]);
-                let mut txn = Txn::begin(keyspace, &scope, journal, &mut buffers, options);
-                if self.has_effect_readers() {
-                    txn.record_always();
-                }
-                let batch = txn.expire_due(shard, BATCH);
-                let told = self.tracking.changes(0, &txn);
-                let finished = txn.finish();
-                finished.written.into_iter().for_each(|revision| self.revision_written(revision));
+                let expire = |txn: &mut Txn<'_>| txn.expire_due(shard, BATCH);
+                let batch = self.change_unasked(branch, live, &scope, &mut buffers, expire);
                 *removed += batch;
-                self.count_expired(&finished);
-                if finished.loaded > 0 {
-                    self.count_loaded(finished.loaded);
-                }
-                self.dispose(buffers.take_garbage());
-                if buffers.has_events() {
-                    let events = buffers.take_events();
-                    let revision = finished.written.unwrap_or(Revision::ZERO);
-                    let branch = branch.id;
-                    self.after_commit(
-                        revision,
-                        Box::new(move |engine| engine.publish_events(branch, &events)),
-                    );
-                }
-                self.tell(told, finished.written.unwrap_or_default());
                 if self.clock.monotonic_ns() >= deadline_ns {
                     return true;
                 }

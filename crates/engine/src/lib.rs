@@ -27,6 +27,7 @@ mod clients_command;
 mod commit_queue;
 mod connection;
 mod engine;
+mod eviction;
 mod execute;
 mod expiry;
 mod gauges;
@@ -50,6 +51,7 @@ mod tier;
 mod tracking;
 mod transaction;
 mod travel;
+mod unasked;
 mod waiting;
 mod whatif;
 

@@ -21,6 +21,8 @@ pub struct Stats {
     pub query_buffer_limit_disconnections: AtomicU64,
     pub output_buffer_limit_disconnections: AtomicU64,
     pub evicted_clients: AtomicU64,
+    /// Keys deleted because memory was full.
+    pub evicted_keys: AtomicU64,
     pub client_timeouts: AtomicU64,
     /// Microseconds the active expiry cycle has used.
     pub expire_cycle_us: AtomicU64,
@@ -80,6 +82,7 @@ impl Stats {
             &self.query_buffer_limit_disconnections,
             &self.output_buffer_limit_disconnections,
             &self.evicted_clients,
+            &self.evicted_keys,
             &self.client_timeouts,
             &self.expire_cycle_us,
             &self.expire_cycle_cut,

@@ -11,12 +11,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use base::{DbIndex, Revision};
-use keyspace::{BackingError, SHARDS};
+use keyspace::{BackingError, Evicted, SHARDS};
 use parking_lot::{Condvar, Mutex};
-use settings::EvictionPolicy;
 
 use crate::checkpoint::Checkpointed;
 use crate::engine::{Engine, Live};
+use crate::eviction::{AtLimit, Deleted};
 
 /// Buckets of a database: all values of the leading 16 bits of a hash.
 const BUCKETS: u32 = 1 << 16;
@@ -131,34 +131,29 @@ pub enum EvictionEnd {
     /// Nothing more can go before the archive has reached this revision, for
     /// which it was asked.
     Lags(Revision),
-    /// The archive has everything, or ended, and nothing can go.
+    /// The archive has everything, or ended, and nothing can go; or no key may
+    /// be deleted.
     Stuck,
+    /// Nothing may change for the moment.
+    Held,
 }
 
 impl Engine {
     /// Whether values leave memory for the archive.
     pub(crate) fn tiers(&self, live: &Live) -> bool {
-        live.settings.policy == EvictionPolicy::Tier && self.archive().is_some()
+        live.at_limit == AtLimit::Tier && self.archive().is_some()
     }
 
     fn marks(&self, live: &Live) -> Option<Marks> {
-        (live.max_memory > 0 && self.tiers(live)).then(|| Marks::of(live.max_memory))
+        let frees = self.tiers(live) || matches!(live.at_limit, AtLimit::Delete(_));
+        (live.max_memory > 0 && frees).then(|| Marks::of(live.max_memory))
     }
 
-    /// Whether a command that takes memory is to be refused.
-    pub(crate) fn is_out_of_memory(&self, live: &Live) -> bool {
-        if live.max_memory == 0 {
-            return false;
+    /// Asks for values to leave memory; answers whether none could lately.
+    pub(crate) fn is_tier_stuck(&self) -> bool {
+        if self.tier.is_at(Phase::Idle) {
+            self.tier.wake();
         }
-        let used = self.used_memory();
-        self.reclaimer.make_room(used, live.max_memory);
-        if used <= live.max_memory {
-            return false;
-        }
-        if !self.tiers(live) {
-            return true;
-        }
-        self.want_eviction();
         self.tier.is_stuck.load(Ordering::SeqCst)
     }
 
@@ -167,8 +162,9 @@ impl Engine {
         self.marks(live).is_some_and(|marks| self.used_memory() > marks.brake)
     }
 
-    fn want_eviction(&self) {
-        if self.tier.is_at(Phase::Idle) {
+    /// Has the thread look at memory, if it does not do so now.
+    pub(crate) fn wake_tier(&self) {
+        if !self.tier.is_at(Phase::Works) {
             self.tier.wake();
         }
     }
@@ -184,11 +180,9 @@ impl Engine {
         if used <= marks.limit {
             return;
         }
-        if !self.tier.is_at(Phase::Works) {
-            self.tier.wake();
-        }
+        self.wake_tier();
         // Readers are not held up; those who outrun the thread help it.
-        if used > marks.brake {
+        if used > marks.brake && self.tiers(&live) {
             self.evict_slice(&marks, used, self.archived().revision);
         }
     }
@@ -221,28 +215,41 @@ impl Engine {
                 forgotten = archived;
             }
             let live = self.live();
-            let marks = self.marks(&live);
+            let (marks, tiers) = (self.marks(&live), self.tiers(&live));
             let over = |marks: &Marks| self.used_memory() > marks.limit;
             let is_anew = self.tier.loads_anew.swap(false, Ordering::SeqCst);
             let loading = match &mut loading {
                 Some(loading) if !is_anew => loading,
                 loading => loading.insert(self.begin_loading(&live)),
             };
-            if self.evict_values(goes_on) != EvictionEnd::Enough {
+            if self.evict(goes_on) != EvictionEnd::Enough {
                 self.tier.sleep(Phase::Waits, || false);
             } else if !loading.is_done {
-                self.load_step(loading, marks.as_ref());
+                self.load_step(loading, marks.as_ref().filter(|_| tiers));
             } else {
                 self.tier.sleep(Phase::Idle, || marks.as_ref().is_some_and(over));
             }
         }
     }
 
-    /// When memory is past the limit and the policy is to evict, does so until
-    /// it is well within, or `goes_on` is false.
-    pub fn evict_values(&self, goes_on: &AtomicBool) -> EvictionEnd {
-        let marks = self.marks(&self.live()).filter(|marks| self.used_memory() > marks.limit);
-        let end = marks.map_or(EvictionEnd::Enough, |marks| self.evict_down(&marks, goes_on));
+    /// When memory is past the limit and the policy is to free some, does so until
+    /// it is within, or `goes_on` is false.
+    pub fn evict(&self, goes_on: &AtomicBool) -> EvictionEnd {
+        let (live, version) = (self.live(), self.live_version());
+        let marks = self.marks(&live).filter(|marks| self.used_memory() > marks.limit);
+        let end = match (marks, live.at_limit) {
+            (None, _) => EvictionEnd::Enough,
+            (Some(_), AtLimit::Delete(rule)) => {
+                // Another limit, or another policy, may be the setting by now.
+                let is_wanted = || goes_on.load(Ordering::SeqCst) && self.live_version() == version;
+                match self.delete_keys(&live, rule, None, &is_wanted) {
+                    Deleted::Enough => EvictionEnd::Enough,
+                    Deleted::NotYet => EvictionEnd::Held,
+                    Deleted::Nothing => EvictionEnd::Stuck,
+                }
+            }
+            (Some(marks), _) => self.evict_down(&marks, goes_on),
+        };
         self.tier.is_stuck.store(end == EvictionEnd::Stuck, Ordering::SeqCst);
         end
     }
@@ -293,7 +300,7 @@ impl Engine {
     }
 
     /// Frees a little of one shard.
-    fn evict_slice(&self, marks: &Marks, used: u64, upto: Revision) -> Slice {
+    fn evict_slice(&self, marks: &Marks, used: u64, upto: Revision) -> Evicted {
         let wanted = (used.saturating_sub(marks.target) / SHARDS as u64)
             .clamp(*SLICE_BYTES.start(), *SLICE_BYTES.end());
         let branches = self.branches.all();
@@ -303,11 +310,15 @@ impl Engine {
             None => (turn, &self.keyspace),
             Some(branch) => (turn % SHARDS, &branches[branch].keyspace),
         };
-        let evicted = keyspace.evict(shard, upto, wanted as usize);
+        self.note_tiered(keyspace.evict(shard, upto, wanted as usize))
+    }
+
+    /// Counts and drops what has left memory for the archive.
+    pub(crate) fn note_tiered(&self, mut evicted: Evicted) -> Evicted {
         self.stats.tier_evicted_keys.fetch_add(evicted.keys, Ordering::Relaxed);
         self.stats.tier_evicted_bytes.fetch_add(evicted.bytes as u64, Ordering::Relaxed);
-        self.dispose(evicted.garbage);
-        Slice { is_spent: evicted.is_spent, seen: evicted.seen, too_new: evicted.too_new }
+        self.dispose(std::mem::take(&mut evicted.garbage));
+        evicted
     }
 
     fn begin_loading(&self, live: &Live) -> Loading {
@@ -365,11 +376,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// What a look at one shard came to.
-struct Slice {
-    is_spent: bool,
-    seen: u64,
-    too_new: u64,
 }

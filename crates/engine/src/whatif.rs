@@ -88,7 +88,7 @@ fn check_may_run(call: &Call<'_, '_>, command: &Command) -> Result {
         return Err(not_on_a_view(if writes { command } else { call.command }));
     }
     engine.check_branch(session, command)?;
-    if command.flags.has(DENYOOM) && engine.is_out_of_memory(call.live) {
+    if command.flags.has(DENYOOM) && engine.would_be_out_of_memory(call.live) {
         return Err(Error::OUT_OF_MEMORY);
     }
     if command.flags.has(WRITE) {

@@ -175,7 +175,7 @@ impl Tiered {
     }
 
     fn evict(&self) -> EvictionEnd {
-        self.engine().evict_values(&AtomicBool::new(true))
+        self.engine().evict(&AtomicBool::new(true))
     }
 
     /// Evicts until memory is within the limit.

@@ -11,7 +11,7 @@ use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::Recorder;
 use crate::shard::entry_bytes;
-use crate::txn::{Txn, WrongType, access_clock};
+use crate::txn::{Txn, WrongType};
 use crate::types::{Hash, List, Set, Zset};
 use crate::value::{Value, ValueRef};
 
@@ -102,7 +102,7 @@ impl Txn<'_> {
         self.purge(key);
         let (index, hash) = self.keyspace.locate(key);
         let (db_index, limits) = (self.db(), self.options.limits);
-        let access = self.options.touch.then(|| access_clock(self.options.now_ms));
+        let moment = self.options.touch.then(|| self.keyspace.moment(self.options.now_ms));
         let (shard, recorder) = self.split(index);
         let db = &mut shard.dbs[usize::from(db_index)];
         let Some(entry) = db.table.get_mut(hash, key) else {
@@ -124,8 +124,8 @@ impl Txn<'_> {
             Editor { value, db: db_index, key, recorder, limits, existed: true, changed: false };
         let result = edit(&mut editor);
         let (changed, is_empty) = (editor.changed, editor.value.is_empty());
-        if let Some(access) = access {
-            entry.touch(access);
+        if let Some(moment) = moment {
+            moment.touch(entry);
         }
         if !changed {
             self.see(found);

@@ -8,6 +8,7 @@ use entry::Entry;
 use crate::backing::Backed;
 use crate::garbage::Garbage;
 use crate::shard::{Db, Keyspace, entry_bytes};
+use crate::value::Value;
 
 /// Entries looked at together, of which the least recently used ones go.
 const SAMPLE: usize = 192;
@@ -18,9 +19,6 @@ const SAMPLE_SHARE: usize = 4;
 /// Entries that one call looks at, about, so that clients do not wait long for
 /// the shard.
 const LOOKED_MAX: usize = 768;
-
-/// Bits of an entry's access clock.
-const ACCESS_BITS: u32 = 24;
 
 /// What [`Keyspace::evict`] did.
 #[derive(Debug, Default)]
@@ -52,15 +50,30 @@ impl Keyspace {
     /// the backing still has them, and they were not remembered. Once it has
     /// reached their removal, evicting works.
     pub fn evict(&self, shard: usize, upto: Revision, bytes: usize) -> Evicted {
+        self.evict_upto(shard, upto, bytes, |_| Some(upto))
+    }
+
+    /// As [`Keyspace::evict`], of keys of a branch that it has not changed
+    /// itself. On main nothing goes.
+    pub fn evict_inherited(&self, shard: usize, upto: Revision, bytes: usize) -> Evicted {
+        self.evict_upto(shard, upto, bytes, |db| db.own.inherited_upto().map(|it| it.min(upto)))
+    }
+
+    fn evict_upto(
+        &self,
+        shard: usize,
+        upto: Revision,
+        bytes: usize,
+        newest_of: impl Fn(&Db) -> Option<Revision>,
+    ) -> Evicted {
         let mut evicted = Evicted { is_spent: true, ..Evicted::default() };
         let Some(backing) = self.backing().lock().clone() else { return evicted };
-        let clock = self.access_clock();
+        let (accesses, clock) = (self.accesses(), self.access_clock());
+        let disuse = |entry: &Entry<Value>| accesses.disuse(entry.access(), clock);
         let mut guard = self.lock(shard);
         let all_bytes: usize = guard.dbs.iter().map(|db| db.entry_bytes).sum();
         for db in &mut guard.dbs {
-            if db.table.is_empty() {
-                continue;
-            }
+            let Some(newest) = newest_of(db).filter(|_| !db.table.is_empty()) else { continue };
             let count = self.backed_count();
             let backed = db.backed.get_or_insert_with(|| {
                 Box::new(Backed::everything_loaded(backing.clone(), self.seed(), count))
@@ -70,7 +83,7 @@ impl Keyspace {
                 let part = db.entry_bytes as f64 / all_bytes as f64;
                 let wanted = ((bytes as f64 * part) as usize).max(1);
                 let goal = evicted.bytes.saturating_add(wanted);
-                evicted.is_spent &= db.evict(upto, goal, clock, &mut evicted);
+                evicted.is_spent &= db.evict((upto, newest), goal, &disuse, &mut evicted);
             }
             self.recount(shard, db);
         }
@@ -79,8 +92,15 @@ impl Keyspace {
 }
 
 impl Db {
-    /// Answers whether nothing is left that could go.
-    fn evict(&mut self, upto: Revision, goal: usize, clock: u32, evicted: &mut Evicted) -> bool {
+    /// Answers whether nothing is left that could go: of what was changed by
+    /// `newest`, which is not later than what the backing has reached.
+    fn evict(
+        &mut self,
+        (upto, newest): (Revision, Revision),
+        goal: usize,
+        disuse: &dyn Fn(&Entry<Value>) -> u32,
+        evicted: &mut Evicted,
+    ) -> bool {
         let mut looked = 0;
         while !self.table.is_empty() {
             let backed = self.backed.as_mut().expect("only backed databases evict");
@@ -97,11 +117,11 @@ impl Db {
             // Hash order is as good as chance, and neighbours share a bucket.
             backed.hand = self.table.scan(backed.hand, SAMPLE, &mut |entry| {
                 seen += 1;
-                if Revision(entry.revision()) <= upto {
+                if Revision(entry.revision()) <= newest {
                     // Once is no habit: else every key that is read once would drive
                     // one out that is read all the time.
                     let habit = entry.heat().saturating_sub(1);
-                    let rank = (habit, Reverse(idle_s(clock, entry.access())));
+                    let rank = (habit, Reverse(disuse(entry)));
                     sample.push((rank, entry.key().to_vec()));
                 }
             });
@@ -149,10 +169,4 @@ impl Db {
         evicted.bytes += bytes;
         evicted.garbage.extend(Entry::into_boxed(old).map(Garbage::Value));
     }
-}
-
-/// Seconds since an access. One that is later than the clock was just now.
-fn idle_s(clock: u32, access: u32) -> u32 {
-    let idle = clock.wrapping_sub(access) & ((1 << ACCESS_BITS) - 1);
-    if idle >> (ACCESS_BITS - 1) == 0 { idle } else { 0 }
 }

@@ -3,6 +3,7 @@
 //!
 //! Pure: no I/O, no async runtime, no clock, no global random source.
 
+mod access;
 mod apply;
 mod backing;
 mod branches;
@@ -28,8 +29,10 @@ pub mod table;
 mod txn;
 pub mod types;
 mod value;
+mod victims;
 mod warm;
 
+pub use access::{Accesses, Usage};
 pub use apply::{ApplyError, OneString, StringRecord};
 pub use backing::{Backing, BackingError, Found, Knowing, Stored, Wanted};
 pub use branches::{Branch, Branches, MAIN, Merged, OpenMerge, Settled, Tag, Turn, Verdict};
@@ -47,4 +50,5 @@ pub use restore::{Comparison, Restoration};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};
 pub use txn::{Chosen, Finished, KeyInfo, Look, Scope, Txn, TxnOptions, WrongType};
 pub use value::{Value, ValueRef};
+pub use victims::{EvictionOrder, EvictionRule, Hunt, Victim};
 pub use warm::WARM_KEYS_MAX;

@@ -76,6 +76,16 @@ impl Own {
         self.from < u64::MAX
     }
 
+    /// Whether an entry is the branch's own change, or this is no branch.
+    pub(crate) fn has(&self, entry: &Entry<Value>) -> bool {
+        !self.is_counting() || entry.revision() >= self.from
+    }
+
+    /// The newest revision of entries that are the parent's; none on main.
+    pub(crate) fn inherited_upto(&self) -> Option<Revision> {
+        self.is_counting().then(|| Revision(self.from.saturating_sub(1)))
+    }
+
     /// Whether a key without an entry is known not to have been changed.
     pub(crate) fn lacks(&self, hash: u64) -> bool {
         self.is_whole && !self.away.contains(&hash)

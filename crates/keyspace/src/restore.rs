@@ -22,7 +22,7 @@ use crate::event::{Event, class};
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal};
 use crate::shard::{Db, Keyspace, SHARDS, Shard, entry_bytes, hash_of, value_of};
-use crate::txn::{Finished, access_clock};
+use crate::txn::Finished;
 use crate::value::{Value, ValueRef};
 
 /// Keys that are compared before their shard's lock opens for others.
@@ -272,7 +272,7 @@ impl Restoration {
         if !is_current() {
             return Ok(None);
         }
-        let access = access_clock(now_ms);
+        let access = live.fresh_access(now_ms);
         if live.is_backed() {
             for (index, shard) in guards.iter_mut().enumerate() {
                 self.load_again(live, index, shard, access)?;
@@ -374,7 +374,7 @@ impl Part {
         wanted: &mut Db,
         how: Comparison<'_>,
     ) -> Result<(), BackingError> {
-        let (seed, access) = (live.seed(), access_clock(how.now_ms));
+        let (seed, access) = (live.seed(), live.fresh_access(how.now_ms));
         // Mostly a record takes less than what it makes.
         let mut effects = Vec::with_capacity(wanted.entry_bytes);
         let mut to_let_go = Vec::new();
@@ -428,7 +428,7 @@ impl Part {
         index: usize,
         how: Comparison<'_>,
     ) -> Result<(), BackingError> {
-        let access = access_clock(how.now_ms);
+        let access = live.fresh_access(how.now_ms);
         self.removed.clear();
         let unwanted: Vec<&Place> = self.unwanted.iter().collect();
         for places in unwanted.chunks(KEYS_AT_ONCE) {

@@ -258,7 +258,7 @@ mod tests {
             assert!(copies.look(key).expect("copied").is_same(txn.look(key).expect("there")));
             let known = |txn: &Txn<'_>| {
                 let info = txn.info(key).expect("there");
-                (info.revision, info.deadline, info.access_s, info.is_raw)
+                (info.revision, info.deadline, info.access, info.is_raw)
             };
             assert_eq!(known(&copies), known(&txn));
         }

@@ -9,12 +9,14 @@ use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use crate::access::{AccessMode, Moment};
 use crate::backing::{Asked, Backed, Backing, Count, Removed};
 use crate::garbage::Emptied;
 use crate::own::Own;
 use crate::past_rules::PastRules;
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
+use crate::victims::Pool;
 
 /// Bits of a key's hash that choose its shard.
 pub(crate) const SHARD_BITS: u32 = 6;
@@ -130,7 +132,7 @@ impl Db {
             let old = entry.set_inline(string.value);
             entry.set_marked(false);
             if string.touch {
-                entry.touch(string.access);
+                string.moment.touch(entry);
             }
             self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
             return Ok(Some(old));
@@ -263,7 +265,7 @@ pub(crate) struct StringWrite<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) deadline: Option<u64>,
-    pub(crate) access: u32,
+    pub(crate) moment: Moment,
     /// Whether to overwrite counts as an access.
     pub(crate) touch: bool,
 }
@@ -273,7 +275,7 @@ impl StringWrite<'_> {
     pub(crate) fn entry(&self, revision: Revision) -> Entry<Value> {
         let mut entry = string_of(self.key, self.value, self.deadline);
         entry.set_revision(revision.0);
-        entry.set_access(self.access);
+        entry.set_access(self.moment.fresh());
         entry
     }
 }
@@ -396,6 +398,8 @@ pub struct Keyspace {
     backing: Mutex<Option<Arc<dyn Backing>>>,
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
+    access_mode: AccessMode,
+    pool: Mutex<Pool>,
     past_rules: RwLock<Arc<PastRules>>,
     /// Databases that ever took memory, the last bit for all that have none of
     /// their own.
@@ -434,6 +438,8 @@ impl Keyspace {
             backing: Mutex::new(None),
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
+            access_mode: AccessMode::default(),
+            pool: Mutex::new(Pool::new(seed)),
             past_rules: RwLock::default(),
             used: AtomicU64::new(0),
         }
@@ -443,7 +449,9 @@ impl Keyspace {
     /// place.
     #[must_use]
     pub fn empty_like(&self) -> Keyspace {
-        Keyspace::new(self.databases, self.seed)
+        let like = Keyspace::new(self.databases, self.seed);
+        like.note_accesses(self.accesses());
+        like
     }
 
     /// How many databases there are.
@@ -497,6 +505,15 @@ impl Keyspace {
 
     pub(crate) fn access_clock_cell(&self) -> &AtomicU32 {
         &self.access_clock
+    }
+
+    /// Keys that were looked at for eviction.
+    pub(crate) fn pool(&self) -> &Mutex<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn access_mode(&self) -> &AccessMode {
+        &self.access_mode
     }
 
     /// The hash of a key here.

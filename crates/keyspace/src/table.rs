@@ -341,6 +341,23 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         }
     }
 
+    /// So many neighbours chosen by chance, or all elements if there are fewer.
+    /// Cheaper than to choose each by itself, and as good: which elements are
+    /// neighbours is chance too.
+    pub fn sample(&self, rng: &mut dyn Rng, count: usize) -> impl Iterator<Item = &T> {
+        let from = |first: usize, lot: &mut dyn Rng| {
+            let elements = self.segments[first].elements.get();
+            let skipped = lot.below(elements.len().max(1) as u64) as usize;
+            let (before, behind) = (&self.segments[..first], &self.segments[first + 1..]);
+            // Where too few follow, the next segments make up for them.
+            let others = behind.iter().chain(before);
+            let others = others.flat_map(|segment| segment.elements.get().iter());
+            elements.iter().skip(skipped).chain(others).chain(elements.iter().take(skipped))
+        };
+        let first = self.segments.len().checked_sub(1).map(|last| rng.below(last as u64 + 1));
+        first.map(|first| from(first as usize, rng)).into_iter().flatten().take(count)
+    }
+
     /// Visits about `count` elements in hash order from position `cursor` on
     /// and answers the position to go on from, 0 at the end. Elements at one
     /// position are visited together, so one that is there from the first call
@@ -715,6 +732,30 @@ mod tests {
         let mut seen = 0;
         assert_eq!(table.scan(0, usize::MAX, &mut |_| seen += 1), 0);
         assert_eq!(seen, 5000);
+    }
+
+    #[test]
+    fn a_sample_is_of_different_elements_any_of_which_it_may_hold() {
+        let mut rng = SeededRng::new(3);
+        let mut table = Table::<Pair>::in_shard(1, 6);
+        assert_eq!(table.sample(&mut rng, 5).count(), 0);
+        for number in 0..2000_u32 {
+            let pair = Pair(number.to_be_bytes().to_vec(), number);
+            let hash = (table.hash_of(&pair.0) >> 6) | (7 << 58);
+            table.insert(hash, pair);
+        }
+        let mut seen = vec![0; 2000];
+        for _ in 0..4000 {
+            let sample: Vec<u32> = table.sample(&mut rng, 10).map(|pair| pair.1).collect();
+            let mut distinct = sample.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!((sample.len(), distinct.len()), (10, 10));
+            sample.iter().for_each(|&number| seen[number as usize] += 1);
+        }
+        // 20 times each in the mean; a segment's first and last are as likely.
+        assert!(seen.iter().all(|&times| times > 0), "{seen:?}");
+        assert_eq!(table.sample(&mut rng, 5000).count(), 2000, "all there are, once");
     }
 
     #[test]

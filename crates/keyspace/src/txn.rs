@@ -22,6 +22,7 @@ use base::{DbIndex, Revision};
 use entry::Entry;
 use smallvec::SmallVec;
 
+use crate::access::Usage;
 use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::event::class;
@@ -359,8 +360,8 @@ impl<'t> Txn<'t> {
         deadline: Option<u64>,
     ) -> Result<(), BackingError> {
         let (index, hash) = self.keyspace.locate(key);
-        let (db_index, access) = (self.db, access_clock(self.options.now_ms));
-        let string = StringWrite { key, value, deadline, access, touch: self.options.touch };
+        let (db_index, moment) = (self.db, self.keyspace.moment(self.options.now_ms));
+        let string = StringWrite { key, value, deadline, moment, touch: self.options.touch };
         let effect = Effect::StrSet { value, deadline };
         self.remove_due(index, hash, key);
         loop {
@@ -498,6 +499,15 @@ impl<'t> Txn<'t> {
         true
     }
 
+    /// Notes how much a key is used, where its keyspace keeps such, see
+    /// [`Accesses`](crate::Accesses). That is no change.
+    pub fn note_usage(&mut self, key: &[u8], usage: Usage) {
+        let access = self.keyspace.accesses().of_usage(usage, self.options.now_ms);
+        if let (Some(access), Some(entry)) = (access, self.found(self.db, key)) {
+            entry.set_access(access);
+        }
+    }
+
     /// Moves a key's value, deadline included, to another key or database,
     /// replacing what is there. Answers whether the key exists.
     pub fn rename(&mut self, key: &[u8], to_db: DbIndex, to: &[u8]) -> bool {
@@ -623,7 +633,7 @@ impl<'t> Txn<'t> {
         self.changed(shard, db);
         entry.set_revision(revision.0);
         if entry.access() == 0 {
-            entry.set_access(access_clock(self.options.now_ms));
+            entry.set_access(self.keyspace.fresh_access(self.options.now_ms));
         }
         let shard = self.locked.get_mut(shard);
         shard.last_revision = revision;
@@ -665,18 +675,13 @@ impl Drop for Txn<'_> {
         self.recorder.append(self.options.now_ms);
         let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
-            self.keyspace.note_access_clock(access_clock(self.options.now_ms));
+            self.keyspace.note_access_clock(self.keyspace.fresh_access(self.options.now_ms));
         }
         for (shard, db) in changed.iter() {
             let keyspace = self.keyspace;
             keyspace.recount(shard, &mut self.shard_mut(shard).dbs[usize::from(db)]);
         }
     }
-}
-
-/// Seconds in the 24 bits that an entry keeps of its last access.
-pub(crate) fn access_clock(now_ms: u64) -> u32 {
-    (now_ms / 1000) as u32 & 0x00ff_ffff
 }
 
 const _: () = assert!(SHARD_BITS + POSITION_BITS <= 53, "cursors fit in a double");

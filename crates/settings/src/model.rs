@@ -68,6 +68,20 @@ words! {
         /// Values that the archive has leave memory, and come back when they are
         /// asked for.
         Tier = "tier",
+        /// Of all keys the least recently used are deleted.
+        AllKeysLru = "allkeys-lru",
+        /// Of all keys the least frequently used are deleted.
+        AllKeysLfu = "allkeys-lfu",
+        /// Any keys are deleted.
+        AllKeysRandom = "allkeys-random",
+        /// Of keys with a deadline the least recently used are deleted.
+        VolatileLru = "volatile-lru",
+        /// Of keys with a deadline the least frequently used are deleted.
+        VolatileLfu = "volatile-lfu",
+        /// Any keys with a deadline are deleted.
+        VolatileRandom = "volatile-random",
+        /// Of keys with a deadline those that are due first are deleted.
+        VolatileTtl = "volatile-ttl",
     }
 }
 
@@ -284,6 +298,10 @@ pub struct Settings {
     pub max_memory: u64,
     /// What happens at that limit.
     pub policy: EvictionPolicy,
+    /// Keys that are looked at for each that is deleted there.
+    pub eviction_samples: u32,
+    /// How long a command may delete keys before it runs, from 0 to 100.
+    pub eviction_tenacity: u32,
     /// How slowly the LFU counter of `OBJECT FREQ` saturates.
     pub lfu_log_factor: u32,
     /// Minutes after which that counter is halved; 0 never.
@@ -369,6 +387,8 @@ impl Default for Settings {
             backup_history: true,
             max_memory: 0,
             policy: EvictionPolicy::NoEviction,
+            eviction_samples: 5,
+            eviction_tenacity: 10,
             lfu_log_factor: 10,
             lfu_decay_minutes: 1,
             encoding: Encoding {

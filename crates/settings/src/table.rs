@@ -443,12 +443,32 @@ pub static SETTINGS: &[Setting] = &[
     row(
         "storage",
         "eviction_policy",
-        Kind::Word(EvictionPolicy::WORDS),
+        Kind::EvictionPolicy,
         word!(EvictionPolicy, policy),
         "What happens at max_memory: noeviction refuses writes with OOM; tier takes values out of memory that the archive \
-         has, the least recently used first, and reads them back when they are asked for.",
+         has, the least recently used first, and reads them back when they are asked for; the others delete keys, of \
+         all or of those with a deadline (volatile), those used least recently (lru), least often (lfu), any (random), \
+         or due first (ttl).",
     )
     .redis(&["maxmemory-policy"]),
+    row(
+        "storage",
+        "eviction_samples",
+        Kind::Integer { min: 1, max: 1000 },
+        integer!(eviction_samples),
+        "Keys of a database to look at for each that is deleted at max_memory: more come nearer to the exact order and take \
+         more time.",
+    )
+    .redis(&["maxmemory-samples"]),
+    row(
+        "storage",
+        "eviction_tenacity",
+        Kind::Integer { min: 0, max: 100 },
+        integer!(eviction_tenacity),
+        "How long a command may delete keys at max_memory before it runs: 50 microseconds times this up to 10, from there \
+         on 15% more with each step, and at 100 as long as it takes; a thread does the rest.",
+    )
+    .redis(&["maxmemory-eviction-tenacity"]),
     row(
         "storage",
         "lfu_log_factor",
@@ -713,12 +733,6 @@ pub static SETTINGS: &[Setting] = &[
     ),
     accepted!("activerehashing", Kind::Bool, YES, "Hash tables grow step by step by themselves."),
     accepted!("dynamic-hz", Kind::Bool, YES, "The background cycle adapts by itself."),
-    accepted!(
-        "maxmemory-samples",
-        Kind::Integer { min: 1, max: INT },
-        Value::Integer(5),
-        "No eviction policy samples keys yet."
-    ),
     accepted!(
         "rdbcompression",
         Kind::Bool,

@@ -4,7 +4,7 @@
 use base::number::parse_i64;
 use base::units::{parse_duration_ms, parse_size};
 
-use crate::model::LogLevel;
+use crate::model::{EvictionPolicy, LogLevel};
 use crate::schedule::Schedule;
 use crate::special;
 
@@ -85,6 +85,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// A [`LogLevel`]; Redis has other names for the levels.
     LogLevel,
+    /// An [`EvictionPolicy`].
+    EvictionPolicy,
     /// Any text.
     Text,
     /// The path of a file or folder.
@@ -123,6 +125,19 @@ const REDIS_LEVELS: &[(&str, LogLevel)] = &[
     ("verbose", LogLevel::Debug),
 ];
 
+/// Short words for policies.
+const SHORT_POLICIES: &[(&str, EvictionPolicy)] = &[
+    ("lru", EvictionPolicy::AllKeysLru),
+    ("lfu", EvictionPolicy::AllKeysLfu),
+    ("random", EvictionPolicy::AllKeysRandom),
+    ("ttl", EvictionPolicy::VolatileTtl),
+];
+
+/// What a word stands for in a list of words.
+fn found<T: Copy>(words: &[(&str, T)], word: &str) -> Option<T> {
+    words.iter().find(|(other, _)| other.eq_ignore_ascii_case(word)).map(|&(_, it)| it)
+}
+
 impl Kind {
     /// What is allowed, to finish the sentence "expected …".
     #[must_use]
@@ -142,6 +157,10 @@ impl Kind {
             Kind::Word([only]) => format!("{only:?}, the only choice so far"),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
             Kind::LogLevel => format!("one of {}", LogLevel::WORDS.join(", ")),
+            Kind::EvictionPolicy => {
+                let short: Vec<&str> = SHORT_POLICIES.iter().map(|(word, _)| *word).collect();
+                format!("one of {}, or {} for short", EvictionPolicy::WORDS.join(", "), short.join(", "))
+            }
             Kind::Text | Kind::Secret => "text without control characters".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Addresses => "IP addresses or host names".to_owned(),
@@ -194,13 +213,13 @@ impl Kind {
                 Some(Value::Text((*word).to_owned()))
             }
             Kind::LogLevel => {
-                let level = LogLevel::from_word(text).or_else(|| {
-                    REDIS_LEVELS
-                        .iter()
-                        .find(|(word, _)| word.eq_ignore_ascii_case(text))
-                        .map(|&(_, level)| level)
-                })?;
+                let level = LogLevel::from_word(text).or_else(|| found(REDIS_LEVELS, text))?;
                 Some(Value::Text(level.as_str().to_owned()))
+            }
+            Kind::EvictionPolicy => {
+                let policy =
+                    EvictionPolicy::from_word(text).or_else(|| found(SHORT_POLICIES, text))?;
+                Some(Value::Text(policy.as_str().to_owned()))
             }
             Kind::Text | Kind::Secret | Kind::Path => {
                 (!text.chars().any(char::is_control)).then(|| Value::Text(text.to_owned()))
@@ -249,6 +268,7 @@ impl Kind {
                 Some(_) => Err(format!("argument must be between {min} and {max} inclusive")),
             },
             Kind::Word(words) => self.parse(text).ok_or_else(|| one_of(words)),
+            Kind::EvictionPolicy => self.parse(text).ok_or_else(|| one_of(EvictionPolicy::WORDS)),
             Kind::LogLevel => self.parse(text).ok_or_else(|| {
                 one_of(&["debug", "verbose", "notice", "warning", "nothing", "trace"])
             }),

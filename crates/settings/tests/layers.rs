@@ -54,6 +54,7 @@ fn every_key_can_come_from_its_variable() {
                 settings::Kind::Bool => "true",
                 settings::Kind::Word(words) => words[0],
                 settings::Kind::LogLevel => "debug",
+                settings::Kind::EvictionPolicy => "lfu",
                 settings::Kind::Events => "KEA",
                 settings::Kind::OutputBuffers => "pubsub 1 2 3",
                 settings::Kind::Integer { min, max } if min > 7 || max < 7 => unreachable!(),

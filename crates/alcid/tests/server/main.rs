@@ -8,6 +8,7 @@ mod branch_ports;
 mod branches;
 mod collections;
 mod config;
+mod eviction;
 mod faults;
 mod forks;
 mod golden;

@@ -6,7 +6,7 @@ use resp::encode_command;
 use testkit::{Server, temp_dir};
 
 use crate::ALCID;
-use crate::wire::{Wire, eventually, memory_of};
+use crate::wire::{Wire, eventually, field, memory_of};
 
 const LIMIT: u64 = 4 << 20;
 const KEYS: usize = 36_000;
@@ -40,12 +40,6 @@ fn made(n: usize) -> (Vec<String>, Vec<String>) {
     };
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     (owned(write), owned(read))
-}
-
-fn field(wire: &mut Wire, section: &str, name: &str) -> u64 {
-    let info = wire.text(&["INFO", section]);
-    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {info}"))
 }
 
 fn data_bytes(wire: &mut Wire) -> u64 {

@@ -125,6 +125,13 @@ pub fn text_of(frame: Frame) -> String {
     }
 }
 
+/// A number that INFO tells.
+pub fn field(wire: &mut Wire, section: &str, name: &str) -> u64 {
+    let info = wire.text(&["INFO", section]);
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {info}"))
+}
+
 /// Calls `look` until it answers `true`; fails when patience ends.
 pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     let end_ns = SystemClock.monotonic_ns() + PATIENCE.as_nanos() as u64;

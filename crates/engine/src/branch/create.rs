@@ -56,7 +56,7 @@ impl Engine {
             child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
         });
         let child = child.expect("the transaction ran");
-        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), forked));
+        self.add_branch(LiveBranch::new(row, child, self.replicator.clone(), forked));
         Ok(forked)
     }
 

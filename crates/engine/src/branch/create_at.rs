@@ -92,7 +92,7 @@ impl Engine {
             });
             return Err(error);
         }
-        self.branches.add(LiveBranch::new(row, child, self.replicator.clone(), state));
+        self.add_branch(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.revision_written(revision);
         let made = self.branches.known.read().get(id).cloned();
         drop(turn);

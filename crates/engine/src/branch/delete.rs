@@ -163,7 +163,7 @@ impl Engine {
             txn.declare(&Effect::Branch { row: &row.encode() });
             txn.mark_undone(deleted);
         });
-        self.branches.add(LiveBranch::new(&row, keyspace, self.replicator.clone(), Revision::ZERO));
+        self.add_branch(LiveBranch::new(&row, keyspace, self.replicator.clone(), Revision::ZERO));
         drop(turn);
         Ok(revision)
     }

@@ -262,7 +262,10 @@ fn stats(source: &Source<'_>, out: &mut Fields) {
     out.add("expired_keys", load(&stats.expired_keys));
     out.add("expired_time_cap_reached_count", load(&stats.expire_cycle_cut));
     out.add("expire_cycle_cpu_milliseconds", load(&stats.expire_cycle_us) / 1000);
-    out.add("evicted_keys", 0);
+    out.add("evicted_keys", load(&stats.evicted_keys));
+    let (exceeded_ms, exceeded_total_ms) = engine.exceeded_ms();
+    out.add("total_eviction_exceeded_time", exceeded_total_ms);
+    out.add("current_eviction_exceeded_time", exceeded_ms);
     out.add("tier_keys", source.unloaded);
     out.add("tier_evicted_keys", load(&stats.tier_evicted_keys));
     out.add("tier_evicted_bytes", load(&stats.tier_evicted_bytes));

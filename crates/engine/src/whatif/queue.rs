@@ -44,7 +44,7 @@ fn try_queue(
     if multi.has_any(WRITE) {
         engine.replicator.admit_write().map_err(|error| crate::transaction::discarded(&error))?;
     }
-    if multi.has_any(DENYOOM) && engine.is_out_of_memory(call.live) {
+    if multi.has_any(DENYOOM) && engine.would_be_out_of_memory(call.live) {
         return Err(crate::transaction::discarded(&Error::OUT_OF_MEMORY));
     }
     let scope = engine.scope_of_queue(multi, watched);

@@ -4,9 +4,9 @@ use base::{DbIndex, Revision};
 use smallvec::SmallVec;
 
 use super::{ApplyError, TOUCH, check_presence};
+use crate::access::Moment;
 use crate::effect::{Effect, Effects};
 use crate::shard::{Db, Keyspace, Shard, StringWrite};
-use crate::txn::access_clock;
 use crate::value::Value;
 use crate::warm::bring_near;
 
@@ -58,10 +58,10 @@ impl<'a> OneString<'a> {
         db: &mut Db,
         hash: u64,
         revision: Revision,
-        access: u32,
+        moment: Moment,
     ) -> Result<Option<Box<Value>>, ApplyError> {
         let &OneString { key, existed, value, deadline } = self;
-        let string = StringWrite { key, value, deadline, access, touch: TOUCH };
+        let string = StringWrite { key, value, deadline, moment, touch: TOUCH };
         let fits = |is_there| check_presence(0, existed, is_there).map(|()| revision);
         if let Some(old) = db.overwrite(hash, &string, || fits(true))? {
             return Ok(old);
@@ -77,7 +77,7 @@ impl<'a> OneString<'a> {
                     db.add(hash, string.entry(revision));
                     return Ok(None);
                 }
-                _ => _ = db.load(hash, key, access)?,
+                _ => _ = db.load(hash, key, moment.fresh())?,
             }
             if let Some(old) = db.overwrite(hash, &string, || fits(true))? {
                 return Ok(old);
@@ -139,15 +139,15 @@ impl Keyspace {
         record: &StringRecord<'_>,
     ) -> Result<Option<Box<Value>>, ApplyError> {
         let &StringRecord { revision, time_ms, db, hash, ref string } = record;
-        let access = access_clock(time_ms);
+        let moment = self.moment(time_ms);
         let databases = self.databases();
         let Some(place) = shard.dbs.get_mut(usize::from(db)) else {
             return Err(ApplyError::NoDatabase { number: 0, db, databases });
         };
-        let result = string.apply(place, hash, revision, access);
+        let result = string.apply(place, hash, revision, moment);
         self.recount(index, place);
         let old = result?;
-        self.note_access_clock(access);
+        self.note_access_clock(moment.fresh());
         shard.last_revision = revision;
         Ok(old)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base::DbIndex;
 use smallvec::SmallVec;
 
-use super::{Txn, access_clock};
+use super::Txn;
 use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::shard::Db;
@@ -71,7 +71,8 @@ impl Txn<'_> {
         if self.unread.get(db, hash, key) == Some(false) {
             return;
         }
-        let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
+        let (access, is_patient) =
+            (self.keyspace.fresh_access(self.options.now_ms), self.is_patient);
         let part = &mut self.shard_mut(index).dbs[usize::from(db)];
         match part.load_hastily(hash, key, access, !is_patient) {
             Ok(Some(false)) => {}
@@ -231,8 +232,9 @@ impl Txn<'_> {
     /// not possible, and [`Txn::backing_error`] says why.
     pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
         let (db, now_ms) = (self.db, self.options.now_ms);
+        let access = self.keyspace.fresh_access(now_ms);
         let part = &mut self.shard_mut(shard).dbs[usize::from(db)];
-        let loaded = part.load_due(at, hash, now_ms, access_clock(now_ms));
+        let loaded = part.load_due(at, hash, now_ms, access);
         self.changed(shard, db);
         match loaded {
             Ok(keys) => {

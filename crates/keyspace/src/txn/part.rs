@@ -3,7 +3,7 @@
 use base::DbIndex;
 use entry::Entry;
 
-use super::{Txn, access_clock};
+use super::Txn;
 use crate::backing::{Loaded, entry_of};
 use crate::value::Value;
 
@@ -34,7 +34,8 @@ impl Txn<'_> {
         if self.unread.get(db, hash, key) == Some(false) {
             return false;
         }
-        let (access, is_patient) = (access_clock(self.options.now_ms), self.is_patient);
+        let (access, is_patient) =
+            (self.keyspace.fresh_access(self.options.now_ms), self.is_patient);
         let shard = self.shard_mut(index);
         let part = &mut shard.dbs[usize::from(db)];
         match part.load_wanted(hash, key, names, &mut shard.asked, (access, !is_patient)) {

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use base::{DbIndex, Revision};
 use entry::Entry;
 
-use super::{Locked, Txn, WrongType, access_clock};
+use super::{Locked, Txn, WrongType};
+use crate::access::Usage;
 use crate::event::class;
 use crate::shard::{Db, Keyspace, SHARDS, Shard, StatisticsSum, value_of};
 use crate::value::{Value, ValueRef};
@@ -27,8 +28,10 @@ pub struct KeyInfo {
     pub returned: Revision,
     /// When it expires, in milliseconds since 1970.
     pub deadline: Option<u64>,
-    /// Seconds of the clock at its last access, modulo 2^24.
-    pub access_s: u32,
+    /// The 24 bits that tell how it is used.
+    pub access: u32,
+    /// What they tell, by now.
+    pub usage: Usage,
     /// Heap bytes of key, value and bookkeeping.
     pub memory_bytes: usize,
     /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
@@ -133,15 +136,16 @@ impl Txn<'_> {
 
     fn info_of(&self, db: DbIndex, hash: u64, entry: &Entry<Value>) -> KeyInfo {
         let shard = self.shard(Keyspace::shard_of_hash(hash));
+        let accesses = self.keyspace.accesses();
+        let fresh = accesses.fresh(self.options.now_ms);
+        // What came into memory before any clock was read, came just now.
+        let access = if entry.access() == 0 { fresh } else { entry.access() };
         KeyInfo {
             revision: Revision(entry.revision()),
             returned: shard.dbs[usize::from(db)].returned,
             deadline: entry.deadline(),
-            // What came into memory before any clock was read, came just now.
-            access_s: match entry.access() {
-                0 => access_clock(self.options.now_ms),
-                access => access,
-            },
+            access,
+            usage: accesses.usage(access, fresh),
             memory_bytes: info_bytes(entry),
             is_raw: entry.marked(),
         }
@@ -232,7 +236,7 @@ impl Txn<'_> {
     fn live_in(&self, db: DbIndex, key: &[u8]) -> Option<&Entry<Value>> {
         let entry = self.found(db, key)?;
         if self.options.touch {
-            entry.touch(access_clock(self.options.now_ms));
+            self.keyspace.moment(self.options.now_ms).touch(entry);
         }
         Some(entry)
     }

@@ -4,7 +4,7 @@
 
 use base::Rng;
 
-use super::{Locked, Txn, access_clock};
+use super::{Locked, Txn};
 use crate::backing::BackingError;
 use crate::shard::{Db, SHARDS, value_of};
 use crate::table::{POSITION_BITS, POSITION_END};
@@ -217,7 +217,7 @@ impl Txn<'_> {
         look: impl FnOnce(&mut Db, u32) -> Result<R, BackingError>,
     ) -> Result<R, BackingError> {
         let db = self.db;
-        let access = access_clock(self.options.now_ms);
+        let access = self.keyspace.fresh_access(self.options.now_ms);
         if matches!(self.locked, Locked::None) {
             // Only here is a lock taken out of order, and no other is held.
             let mut shard = self.keyspace.lock(index);
