@@ -290,7 +290,7 @@ mod tests {
     fn patience_follows_redis_s_scale() {
         let patience = [0, 1, 10, 11, 50, 99, 100].map(patience_us);
         assert_eq!(patience[..4], [Some(0), Some(50), Some(500), Some(575)]);
-        assert_eq!(patience[4..], [Some(133_931), Some(126_163_061), None]);
+        assert_eq!(patience[4..], [Some(133_931), Some(126_205_358), None]);
     }
 
     #[test]
