@@ -345,17 +345,20 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
     /// Cheaper than to choose each by itself, and as good: which elements are
     /// neighbours is chance too.
     pub fn sample(&self, rng: &mut dyn Rng, count: usize) -> impl Iterator<Item = &T> {
-        let from = |first: usize, lot: &mut dyn Rng| {
-            let elements = self.segments[first].elements.get();
-            let skipped = lot.below(elements.len().max(1) as u64) as usize;
-            let (before, behind) = (&self.segments[..first], &self.segments[first + 1..]);
-            // Where too few follow, the next segments make up for them.
-            let others = behind.iter().chain(before);
-            let others = others.flat_map(|segment| segment.elements.get().iter());
-            elements.iter().skip(skipped).chain(others).chain(elements.iter().take(skipped))
+        let segments = self.segments.len();
+        let buckets = |at: usize| {
+            self.segments.get(at).map_or(0, |segment| segment.elements.get().num_buckets())
         };
-        let first = self.segments.len().checked_sub(1).map(|last| rng.below(last as u64 + 1));
-        first.map(|first| from(first as usize, rng)).into_iter().flatten().take(count)
+        let first = rng.below(segments.max(1) as u64) as usize;
+        let begin = rng.below(buckets(first).max(1) as u64) as usize;
+        // Where too few follow, the next segments make up for them.
+        let others = (first + 1..segments).chain(0..first).map(move |at| (at, 0..buckets(at)));
+        let here = std::iter::once((first, begin..buckets(first)));
+        let all = here.chain(others).chain([(first, 0..begin)]);
+        let elements = move |(at, buckets): (usize, Range<usize>)| {
+            buckets.filter_map(move |bucket| self.segments[at].elements.get().get_bucket(bucket))
+        };
+        all.flat_map(elements).take(count)
     }
 
     /// Visits about `count` elements in hash order from position `cursor` on

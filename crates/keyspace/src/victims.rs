@@ -45,14 +45,16 @@ pub enum EvictionOrder {
     SoonestDue,
 }
 
+/// The higher, the sooner a key goes: by the rule's order, and among equals by the
+/// age of the last change.
+type Rank = (u64, Reverse<u64>);
+
 /// A key that is to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Victim {
     db: DbIndex,
     hash: u64,
-    /// The higher, the sooner: by the rule's order, and among equals by the age
-    /// of the last change.
-    rank: (u64, Reverse<u64>),
+    rank: Rank,
     bytes: usize,
     access: u32,
     deadline: Option<u64>,
@@ -100,15 +102,19 @@ impl Pool {
         }
     }
 
+    /// Whether there is room for a key of this rank.
+    fn takes(&self, rank: Rank) -> bool {
+        self.victims.len() < POOL_KEYS || self.victims[0].rank < rank
+    }
+
+    /// Adds a key that it [takes](Pool::takes).
     fn add(&mut self, victim: Victim) {
         self.victims.retain(|other| !other.is(&victim));
-        let at = self.victims.partition_point(|other| other.rank <= victim.rank);
-        if self.victims.len() < POOL_KEYS {
-            self.victims.insert(at, victim);
-        } else if at > 0 {
+        if self.victims.len() == POOL_KEYS {
             self.victims.remove(0);
-            self.victims.insert(at - 1, victim);
         }
+        let at = self.victims.partition_point(|other| other.rank <= victim.rank);
+        self.victims.insert(at, victim);
     }
 }
 
@@ -169,10 +175,14 @@ impl Keyspace {
                             u64::MAX - entry.deadline().unwrap_or(u64::MAX)
                         }
                     };
+                    let rank = (order, Reverse(entry.revision()));
+                    if !pool.takes(rank) {
+                        continue;
+                    }
                     let victim = Victim {
                         db: number as DbIndex,
                         hash: self.hash_of(entry.key()),
-                        rank: (order, Reverse(entry.revision())),
+                        rank,
                         bytes: entry_bytes(entry),
                         access: entry.access(),
                         deadline: entry.deadline(),

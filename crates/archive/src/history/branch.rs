@@ -36,12 +36,13 @@ impl History {
             let Some(start) = self.view(first, |view| view.place(next, &self.files))? else {
                 break;
             };
-            // What it begins in may be a run that began before.
-            let mut at = Some(start.offset);
+            // What it begins in may be a run that began before. A block without
+            // records ends none.
+            let (mut at, mut is_on) = (Some(start.offset), true);
             while let Some(offset) = at
                 && next <= last
             {
-                let (mut flow, mut is_on) = (ControlFlow::Continue(()), false);
+                let mut flow = ControlFlow::Continue(());
                 let following = self.log.block(first, offset, &mut |record, place| {
                     if flow.is_continue() && record.revision >= next && record.revision <= last {
                         is_on = record.header.branch == branch;

@@ -1,6 +1,7 @@
 //! A log in memory, with what the history may be asked about it computed the
 //! long way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use archive::history::{DATABASE_WIDE, History, HistoryError, Hit, LogBlocks, key_hash};
@@ -38,6 +39,8 @@ struct State {
     entries: Vec<Entry>,
     /// First revisions of segments; the last one is being written.
     segments: Vec<Revision>,
+    /// Blocks without records: their segments and offsets.
+    marks: BTreeSet<(Revision, u64)>,
     /// The place after the newest record; the block's first revision.
     next: Place,
     end: u64,
@@ -63,7 +66,8 @@ impl FakeLog {
     pub fn beginning_with(first: Revision) -> FakeLog {
         let next = Place { segment: first, offset: FIRST_BLOCK, index: 0 };
         let (entries, segments, branch) = (Vec::new(), vec![first], BranchId::MAIN);
-        let state = State { entries, segments, next, end: FIRST_BLOCK, branch, reads: 0 };
+        let marks = BTreeSet::new();
+        let state = State { entries, segments, marks, next, end: FIRST_BLOCK, branch, reads: 0 };
         FakeLog(Arc::new(Mutex::new(state)))
     }
 
@@ -122,6 +126,16 @@ impl FakeLog {
         }
     }
 
+    /// As [`FakeLog::end_block`], with a block of no records in between.
+    pub fn mark(&self) {
+        self.end_block();
+        let mut state = self.0.lock();
+        let (segment, offset) = (state.next.segment, state.next.offset);
+        state.marks.insert((segment, offset));
+        state.end += 36;
+        state.next.offset = state.end;
+    }
+
     /// The next record is in another segment.
     pub fn roll(&self) {
         let next = self.last().next();
@@ -177,10 +191,13 @@ impl LogBlocks for FakeLog {
             let at = |entry: &Entry| (entry.place.segment, entry.place.offset);
             let begin = state.entries.partition_point(|entry| at(entry) < (segment, offset));
             let end = state.entries.partition_point(|entry| at(entry) <= (segment, offset));
-            let next = state.entries.get(end).map(at).filter(|next| next.0 == segment);
+            let next_mark = state.marks.range((segment, offset + 1)..).next().copied();
+            let next = state.entries.get(end).map(at).into_iter().chain(next_mark).min();
+            let next = next.filter(|next| next.0 == segment);
+            let is_mark = state.marks.contains(&(segment, offset));
+            assert!(begin < end || is_mark, "there is no block at {offset} of {segment}");
             (state.entries[begin..end].to_vec(), next.map(|next| next.1))
         };
-        assert!(!of_block.is_empty(), "there is no block at {offset} of {segment}");
         of_block.iter().for_each(|entry| each(&entry.record(), entry.place));
         Ok(next)
     }
@@ -202,8 +219,10 @@ pub fn append_some(log: &FakeLog, rng: &mut SeededRng, keys: u64, count: u64) {
         }
         let revision = log.last().next().0;
         log.append((revision * 10 + rng.below(60)).saturating_sub(30), &names);
-        if rng.below(5) == 0 {
-            log.end_block();
+        match rng.below(10) {
+            0 => log.end_block(),
+            1 => log.mark(),
+            _ => {}
         }
     }
 }
