@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use base::{BranchId, DbIndex, Revision};
 use command::{Error, Result};
+use keyspace::Merged;
 use keyspace::effect::{Effect, Effects};
 use keyspace::merge::Counted;
 use log::{Record, RecordHeader};
@@ -164,13 +165,23 @@ impl Search<'_> {
         only: Option<&Place>,
         happened: &mut Happened,
     ) -> Result {
-        let (at, is_merge) = ((record.header.branch, record.revision), is_merge(record.effects));
+        let at = (record.header.branch, record.revision);
+        let merged = merged_by(record.effects);
         events::read(record, &mut |touch| {
             if only.is_none_or(|(db, key)| touch.is_about(*db, key)) {
-                self.note(at, &touch, is_merge, happened);
+                self.note(at, &touch, merged.is_some(), happened);
             }
             Ok(())
         })?;
+        for place in merged.into_iter().flat_map(|merged| merged.kept) {
+            let (db, key) = (place.0, &place.1[..]);
+            if only.is_none_or(|only| *only == place)
+                && (self.wanted)(db, key)
+                && (self.counts)(Some(key), at.0, at.1)
+            {
+                happened.keys.entry(place).or_default();
+            }
+        }
         Ok(())
     }
 
@@ -215,8 +226,11 @@ impl Search<'_> {
     }
 }
 
-/// Whether a record is that of a merge.
-fn is_merge(effects: &[u8]) -> bool {
-    let mut first = Effects::new(effects).take(2);
-    first.any(|effect| matches!(effect, Ok(Effect::Merged { .. })))
+/// The merge whose record it is, if it is one's.
+fn merged_by(effects: &[u8]) -> Option<Merged> {
+    let row = Effects::new(effects).take(2).find_map(|effect| match effect {
+        Ok(Effect::Merged { row }) => Some(row),
+        _ => None,
+    })?;
+    Merged::decode(row).ok()
 }

@@ -313,6 +313,7 @@ mod tests {
                 since: Revision::ZERO,
                 pattern: pattern.map(|pattern| pattern.as_bytes().to_vec()),
                 ends: 0,
+                kept: Vec::new(),
             };
             self.note(at, &Effect::Merged { row: &row.encode() });
         }

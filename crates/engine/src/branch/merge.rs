@@ -312,7 +312,7 @@ impl Job<'_> {
             return Ok(None);
         }
         let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
-        let (mut bytes, mut is_something) = (0, false);
+        let (mut bytes, mut is_something, mut kept) = (0, false, Vec::new());
         for (place, then) in &found.keys {
             let (db, key) = (place.0, &place.1[..]);
             ours.select(db);
@@ -345,6 +345,9 @@ impl Job<'_> {
             counts.auto_merged +=
                 u64::from(both && choices.is_empty() && difference(was, is).is_some());
             if effects.is_empty() {
+                if difference(was, is).is_some() {
+                    kept.push(place.clone());
+                }
                 continue;
             }
             match Effects::new(&effects).next() {
@@ -379,6 +382,7 @@ impl Job<'_> {
             since: Revision::ZERO,
             pattern: self.asked.pattern.clone(),
             ends: self.asked.ends,
+            kept,
         };
         let revision = ours.declare(&Effect::Merged { row: &merged.encode() });
         for Write { place: (db, key), effects } in &writes {
