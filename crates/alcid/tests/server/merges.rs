@@ -317,3 +317,26 @@ fn an_emptied_database_is_no_count() {
     assert!(refusal.starts_with("MERGECONFLICT 1 key"), "{refusal}");
     assert_eq!(main.text(&["GET", "k"]), "11");
 }
+
+#[test]
+fn what_was_made_and_taken_back_is_merged_as_such() {
+    let (_server, [mut main, mut a, mut b]) = branches(["main", "a", "b"]);
+    main.call(&["SET", "s", "2"]);
+    merge(&mut a, &["main"], "rev");
+    main.call(&["DEL", "s"]);
+    merge(&mut b, &["main"], "rev");
+    // b has what a has, and that it is gone.
+    merge(&mut b, &["a"], "rev");
+    assert_eq!(b.call(&["EXISTS", "s"]), Frame::Integer(0));
+    // And who keeps what is his, however often both took from a third.
+    main.call(&["SET", "p", "4"]);
+    a.call(&["SET", "p", "0"]);
+    let theirs = ["ON", "CONFLICT", "THEIRS"];
+    merge(&mut b, &["main"], "rev");
+    merge(&mut b, &[&["a"], &theirs[..]].concat(), "rev");
+    merge(&mut main, &["a", "ON", "CONFLICT", "OURS"], "rev");
+    merge(&mut main, &[&["b"], &theirs[..]].concat(), "rev");
+    assert_eq!((main.text(&["GET", "p"]), b.text(&["GET", "p"])), ("4".into(), "0".into()));
+    merge(&mut b, &["main"], "rev");
+    assert_eq!(b.text(&["GET", "p"]), "4");
+}

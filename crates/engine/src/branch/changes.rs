@@ -32,6 +32,11 @@ struct Happened {
 }
 
 impl Changes {
+    /// Whether nothing happened.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.values().all(|happened| happened.keys.is_empty() && happened.whole.is_empty())
+    }
+
     /// The keys that effects name.
     pub(super) fn places(&self) -> BTreeSet<&Place> {
         self.0.values().flat_map(|happened| happened.keys.keys()).collect()

@@ -312,7 +312,10 @@ impl Job<'_> {
             return Ok(None);
         }
         let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
-        let (mut bytes, mut is_something, mut kept) = (0, false, Vec::new());
+        // What both have done alike, or theirs has taken back, is something to remember:
+        // else a later merge would begin with what was there before.
+        let (mut is_something, mut kept) = (!found.theirs.is_empty(), Vec::new());
+        let mut bytes = 0;
         for (place, then) in &found.keys {
             let (db, key) = (place.0, &place.1[..]);
             ours.select(db);
@@ -338,8 +341,6 @@ impl Job<'_> {
             let effects =
                 merged.effects(&choices).map_err(|error| Error::new(format!("ERR {error}")))?;
             let [was, is] = [our_side, their_side].map(|side| side.version);
-            // What both have done alike is something to remember: else the next merge
-            // would compare with what was there before.
             is_something |= difference(base, is).is_some();
             let both = difference(base, was).is_some() && difference(base, is).is_some();
             counts.auto_merged +=
