@@ -13,6 +13,7 @@ use crate::backing::{Asked, Backed, Backing, Count, Removed};
 use crate::garbage::Emptied;
 use crate::own::Own;
 use crate::past_rules::PastRules;
+use crate::sweep::{Going, Touched};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 
@@ -50,6 +51,8 @@ pub(crate) struct Db {
     pub(crate) forgotten_removal: Revision,
     /// Keys removed, where somebody wants to know.
     pub(crate) removals: Option<Box<Table<Removed>>>,
+    /// Keys that came and went, where a sweep wants to know.
+    pub(crate) touched: Option<Box<Touched>>,
     /// What a branch has changed itself, and what its own branches may ask.
     pub(crate) own: Own,
     /// The transaction by which its keys came back that a flush had taken away.
@@ -70,6 +73,7 @@ impl Db {
             backed: None,
             forgotten_removal: Revision::ZERO,
             removals: None,
+            touched: None,
             own: Own::default(),
             returned: Revision::ZERO,
             counted_bytes: 0,
@@ -188,6 +192,7 @@ impl Db {
             backed,
             forgotten_removal,
             removals,
+            touched,
             own,
             returned,
             counted_bytes: _,
@@ -196,6 +201,7 @@ impl Db {
         let (entry_bytes, is_whole) = (std::mem::take(entry_bytes), backed.is_none());
         (*space, *backed) = (fresh, None);
         (*forgotten_removal, *returned) = (Revision::ZERO, Revision::ZERO);
+        *touched = None;
         *own = own.anew();
         let seed = table.seed();
         removals.iter_mut().for_each(|removals| **removals = Table::in_shard(seed, SHARD_BITS));
@@ -214,6 +220,7 @@ impl Db {
         (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
         let mut left = std::mem::replace(self, db);
         (left.counted_bytes, left.bit) = (0, 0);
+        left.touched = None;
         left
     }
 
@@ -241,6 +248,7 @@ impl Db {
     /// Swaps contents. What the gauge counts stays: it belongs to the place.
     pub(crate) fn exchange(&mut self, other: &mut Db) {
         std::mem::swap(self, other);
+        (self.touched, other.touched) = (None, None);
         std::mem::swap(&mut self.counted_bytes, &mut other.counted_bytes);
         std::mem::swap(&mut self.bit, &mut other.bit);
     }
@@ -320,6 +328,9 @@ pub struct Shard {
     pub(crate) left: Option<Vec<Db>>,
     /// Elements that were read of collections which stayed in the backing.
     pub(crate) asked: Asked,
+    /// Keys that are removed and still stand here. Nobody sees them: see
+    /// [`Keyspace::lock`].
+    pub(crate) going: Option<Box<Going>>,
 }
 
 impl Shard {
@@ -396,6 +407,8 @@ pub struct Keyspace {
     backing: Mutex<Option<Arc<dyn Backing>>>,
     backed_count: Arc<Count>,
     access_clock: AtomicU32,
+    /// Held by who sweeps.
+    sweeping: Mutex<()>,
     past_rules: RwLock<Arc<PastRules>>,
     /// Databases that ever took memory, the last bit for all that have none of
     /// their own.
@@ -423,6 +436,7 @@ impl Keyspace {
             last_swap: Revision::ZERO,
             left: None,
             asked: Asked::default(),
+            going: None,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
@@ -434,6 +448,7 @@ impl Keyspace {
             backing: Mutex::new(None),
             backed_count: Arc::default(),
             access_clock: AtomicU32::new(0),
+            sweeping: Mutex::default(),
             past_rules: RwLock::default(),
             used: AtomicU64::new(0),
         }
@@ -467,10 +482,12 @@ impl Keyspace {
         sum.finish()
     }
 
-    /// Whether a shard holds a key whose deadline has passed.
+    /// Whether a shard holds a key whose deadline has passed, and is not busy
+    /// with many that are removed.
     #[must_use]
     pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
-        self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
+        let shard = self.lock_as_is(shard);
+        shard.going.is_none() && shard.dbs.iter().any(|db| db.first_deadline() <= now_ms)
     }
 
     /// Waits until the transaction that holds a shard now, if one does, has let
@@ -523,8 +540,33 @@ impl Keyspace {
         self.locate(key).0
     }
 
-    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        self.slots[shard].lock.lock()
+    /// Locks a shard. What is to go from it goes first.
+    pub(crate) fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
+        let mut shard = self.lock_as_is(index);
+        if shard.going.is_some() {
+            self.take_out(index, &mut shard);
+        }
+        shard
+    }
+
+    /// Locks a key's shard for who looks at no other key of it: that key goes
+    /// first if it is to go.
+    pub(crate) fn lock_for(&self, key: &[u8]) -> (usize, MutexGuard<'_, Shard>) {
+        let (index, hash) = self.locate(key);
+        let mut shard = self.lock_as_is(index);
+        if shard.going.is_some() {
+            self.take_out_key(index, &mut shard, hash, key);
+        }
+        (index, shard)
+    }
+
+    /// Locks a shard with what is to go from it.
+    pub(crate) fn lock_as_is(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.slots[index].lock.lock()
+    }
+
+    pub(crate) fn sweeping(&self) -> &Mutex<()> {
+        &self.sweeping
     }
 
     /// The sum that [`Keyspace::memory_bytes`] reads, of one shard.
@@ -532,8 +574,9 @@ impl Keyspace {
         &self.slots[shard].memory_bytes
     }
 
-    pub(crate) fn try_lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
-        self.slots[shard].lock.try_lock()
+    /// Locks a shard if nobody has, and nothing is to go from it.
+    pub(crate) fn try_lock(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.slots[index].lock.try_lock().filter(|shard| shard.going.is_none())
     }
 
     /// Brings the sum that [`Keyspace::memory_bytes`] reads up to date after
