@@ -94,7 +94,8 @@ impl Job<'_> {
             let told = engine.tracking.changes(self.author.client, &txn);
             let finished = txn.finish();
             engine.wake_writer();
-            let gone = sweep.finish();
+            // Clients come first where there are not processors for all.
+            let gone = sweep.finish(std::thread::yield_now);
             buffers.add_events(live.event_classes);
             engine.settle_aside(&mut buffers, &finished, told, branch.id);
             engine.dispose(vec![gone?]);

@@ -482,12 +482,12 @@ impl Keyspace {
         sum.finish()
     }
 
-    /// Whether a shard holds a key whose deadline has passed, and is not busy
-    /// with many that are removed.
+    /// Whether a shard holds a key whose deadline has passed. Of one that is busy
+    /// that is not known, and false.
     #[must_use]
     pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
-        let shard = self.lock_as_is(shard);
-        shard.going.is_none() && shard.dbs.iter().any(|db| db.first_deadline() <= now_ms)
+        let is_due = |db: &Db| db.first_deadline() <= now_ms;
+        self.try_lock(shard).is_some_and(|shard| shard.dbs.iter().any(is_due))
     }
 
     /// Waits until the transaction that holds a shard now, if one does, has let

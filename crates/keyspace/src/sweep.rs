@@ -29,6 +29,9 @@ use crate::value::Value;
 /// Keys that are looked at before their shard's lock opens for others.
 const KEYS_AT_ONCE: usize = 512;
 
+/// Keys that are taken out before it opens: each takes longer.
+const OUT_AT_ONCE: usize = 64;
+
 /// Which names are wanted.
 pub type IsWanted = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
@@ -367,19 +370,20 @@ impl<'k> Sweep<'k> {
         is_any.then(|| Box::new(Going { db, revision, piles, gone }))
     }
 
-    /// Takes out what nobody has taken out yet, and answers all of it. To be
-    /// called when the locks are open.
+    /// Takes out what nobody has taken out yet, a few keys at a time with a pause
+    /// after each, and answers all that went. To be called when the locks are open.
     ///
     /// # Errors
     /// When the backing has other keys than it counts. All are removed all the
     /// same.
-    pub fn finish(self) -> Result<Garbage, BackingError> {
+    pub fn finish(self, pause: impl Fn()) -> Result<Garbage, BackingError> {
         for index in 0..SHARDS {
             let mut is_more = true;
             while is_more {
                 let mut shard = self.live.lock_as_is(index);
-                is_more = self.live.take_out_some(index, &mut shard, KEYS_AT_ONCE);
+                is_more = self.live.take_out_some(index, &mut shard, OUT_AT_ONCE);
                 MutexGuard::unlock_fair(shard);
+                pause();
             }
         }
         let (entries, error) = std::mem::take(&mut *self.gone.0.lock());

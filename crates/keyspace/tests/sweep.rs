@@ -233,7 +233,7 @@ fn what_goes_is_exactly_what_was_there_while_others_write() {
             (0..=looks).for_each(|_| _ = fixture.look(&mut sweep));
             assert!(fixture.commit(&mut sweep).is_some(), "nobody flushes");
             // What is still to be taken out may be taken by others.
-            sweep.finish().expect("nothing is backed");
+            sweep.finish(|| {}).expect("nothing is backed");
         }
         is_done.store(true, Ordering::Relaxed);
     });
@@ -273,7 +273,7 @@ fn what_is_removed_is_not_there_before_it_is_taken_out() {
     });
     fixture.now_ms.store(NOW_MS + 20, Ordering::Relaxed);
     (0..SHARDS).for_each(|shard| _ = fixture.live.has_due(shard, NOW_MS + 20));
-    let garbage = sweep.finish().expect("nothing is backed");
+    let garbage = sweep.finish(|| {}).expect("nothing is backed");
     assert!(garbage.is_much());
     garbage.drop_in_parts(|| {});
     assert!(fixture.exists("gone:1") && !fixture.delete("gone:10"), "it was due");
@@ -297,7 +297,7 @@ fn a_database_that_becomes_another_one_is_looked_at_anew() {
         fixture.look(&mut sweep);
         assert_eq!(sweep.len(), 1);
         assert!(fixture.commit(&mut sweep).is_some());
-        sweep.finish().expect("nothing is backed");
+        sweep.finish(|| {}).expect("nothing is backed");
         assert_eq!(described(&fixture.live, 0).len(), 0);
         fixture.check();
     }
@@ -363,7 +363,7 @@ fn keys_that_stand_elsewhere_go_from_there() {
         assert!(fixture.commit(&mut sweep).is_some());
         assert!(!fixture.exists("gone:9") && fixture.exists("stays:9"));
         fixture.set("gone:9", "new", None);
-        sweep.finish().expect("the backing has what it counts");
+        sweep.finish(|| {}).expect("the backing has what it counts");
         fixture.live.check().expect("it is sound");
         (0..SHARDS).for_each(|shard| {
             fixture.live.load_shard(0, shard).expect("the backing is well");
