@@ -39,7 +39,7 @@ pub trait Journal: Send + Sync {
 }
 
 /// Bytes of effects from which on they are shared with the journal.
-const SHARED_BYTES: usize = 16 << 20;
+const SHARED_BYTES: usize = 1 << 20;
 
 /// Buffers of transactions, kept between them so that a write allocates
 /// nothing for its record once they are warm.
