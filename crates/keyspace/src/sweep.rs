@@ -74,7 +74,7 @@ pub struct Sweep<'k> {
     is_begun: bool,
     /// Whether shards note what is touched.
     is_noted: bool,
-    gone: Arc<Gone>,
+    gone: Arc<Mutex<Gone>>,
     /// One at a time.
     _turn: MutexGuard<'k, ()>,
 }
@@ -126,7 +126,7 @@ pub(crate) struct Going {
     revision: Revision,
     /// Those that were found with no lock held, and those besides.
     piles: [Pile; 2],
-    gone: Arc<Gone>,
+    gone: Arc<Mutex<Gone>>,
 }
 
 #[derive(Debug)]
@@ -138,10 +138,16 @@ struct Pile {
     next: usize,
 }
 
-/// What went, for the sweep to have it dropped, and what was wrong with the
-/// backing.
+/// What went, for the sweep to have it dropped.
 #[derive(Debug, Default)]
-struct Gone(Mutex<(Vec<Vec<Entry<Value>>>, Option<BackingError>)>);
+struct Gone {
+    entries: Vec<Vec<Entry<Value>>>,
+    /// What was wrong with the backing.
+    error: Option<BackingError>,
+}
+
+/// Does something with a shard that is locked.
+type OnShard<'s> = dyn FnMut(usize, &mut dyn FnMut(&mut Shard)) + 's;
 
 impl std::fmt::Debug for Sweep<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -313,11 +319,11 @@ impl<'k> Sweep<'k> {
     pub(crate) fn settle(
         &mut self,
         now_ms: u64,
-        shard_of: &mut dyn FnMut(usize, &mut dyn FnMut(&mut Shard)),
+        on_shard: &mut OnShard<'_>,
     ) -> Result<Option<bool>, BackingError> {
         let (mut is_same, mut result) = (self.is_begun, Ok(()));
         for (index, part) in self.parts.iter().enumerate() {
-            shard_of(index, &mut |shard| {
+            on_shard(index, &mut |shard| {
                 let touched = take_touched(shard, self.db, &self.is_wanted);
                 is_same &= touched.is_some();
                 let Some(mut names) = touched.filter(|_| is_same && result.is_ok()) else { return };
@@ -386,7 +392,7 @@ impl<'k> Sweep<'k> {
                 pause();
             }
         }
-        let (entries, error) = std::mem::take(&mut *self.gone.0.lock());
+        let Gone { entries, error } = std::mem::take(&mut *self.gone.lock());
         error.map_or(Ok(Garbage::Entries(entries)), Err)
     }
 
@@ -619,13 +625,13 @@ impl Out {
         }
     }
 
-    fn finish(self, db: &mut Db, gone: &Gone) {
+    fn finish(self, db: &mut Db, gone: &Mutex<Gone>) {
         if !self.strays.is_empty() {
             db.deadlines.retain(|(_, hash)| !self.strays.contains(hash));
         }
-        let mut out = gone.0.lock();
-        out.0.push(self.entries);
-        out.1 = out.1.take().or(self.error);
+        let mut gone = gone.lock();
+        gone.entries.push(self.entries);
+        gone.error = gone.error.take().or(self.error);
     }
 }
 
