@@ -121,7 +121,7 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let moments = [moments[0], moments[1]];
         let after = cursor.map(|cursor| cursor.key);
         Listing { engine, asked: &asked, moments, is_past }.write(after, reply)?;
-        Ok(Aside { depends_on: newest, written: None })
+        Ok(Aside { depends_on: newest, ..Aside::default() })
     })
 }
 

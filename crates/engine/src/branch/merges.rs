@@ -75,7 +75,11 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let undecided = match job.run(&|_| ())? {
             Done::Merged { written, counts } => {
                 write_merged(written, counts, reply);
-                return Ok(Aside { depends_on: seen(engine, written), written });
+                return Ok(Aside {
+                    depends_on: seen(engine, written),
+                    written,
+                    ..Aside::default()
+                });
             }
             Done::Undecided(undecided) => undecided.len(),
         };
@@ -96,7 +100,7 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let keys = if undecided == 1 { "key" } else { "keys" };
         reply.error(&format!("MERGECONFLICT {undecided} {keys}, see BRANCH CONFLICTS m{id}"));
-        Ok(Aside { depends_on: noted, written: Some(noted) })
+        Ok(Aside { depends_on: noted, written: Some(noted), ..Aside::default() })
     })
 }
 
@@ -225,7 +229,7 @@ fn conflicts(call: &mut Call<'_, '_>) -> Result<Outcome> {
             })
         });
         reply.frame(&Frame::Array(rows.collect()));
-        Ok(Aside { depends_on: seen(engine, None), written: None })
+        Ok(Aside { depends_on: seen(engine, None), ..Aside::default() })
     })
 }
 
@@ -316,7 +320,7 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
             }
         }
         reply.count(left);
-        Ok(Aside { depends_on: written, written: Some(written) })
+        Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })
 }
 
@@ -335,6 +339,6 @@ fn abort(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
         let written = engine.note_merge(&author, &Effect::MergeGone { id: open.id });
         reply.ok();
-        Ok(Aside { depends_on: written, written: Some(written) })
+        Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })
 }
