@@ -32,9 +32,9 @@ struct Happened {
 }
 
 impl Changes {
-    /// Whether nothing happened.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.values().all(|happened| happened.keys.is_empty() && happened.whole.is_empty())
+    /// Whether effects name any key.
+    pub(super) fn has_keys(&self) -> bool {
+        self.0.values().any(|happened| !happened.keys.is_empty())
     }
 
     /// The keys that effects name.
