@@ -1,6 +1,6 @@
 //! Random trees of branches that merge in all directions, over restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Frame, Rng, SeededRng};
 use testkit::Server;
@@ -339,4 +339,154 @@ fn what_was_made_and_taken_back_is_merged_as_such() {
     assert_eq!((main.text(&["GET", "p"]), b.text(&["GET", "p"])), ("4".into(), "0".into()));
     merge(&mut b, &["main"], "rev");
     assert_eq!(b.text(&["GET", "p"]), "4");
+}
+
+/// What a branch contains: of each branch the newest of its states.
+type Contains = BTreeMap<usize, u64>;
+
+type Keys = BTreeMap<&'static str, u64>;
+
+/// Branches by the rule of docs/MERGES.md: a merge starts from the newest state
+/// that both contain and that contains all others which both do.
+#[derive(Default)]
+struct Model {
+    keys: Vec<Keys>,
+    contains: Vec<Contains>,
+    /// What a branch had, and contained, at a time.
+    states: BTreeMap<(usize, u64), (Keys, Contains)>,
+    time: u64,
+}
+
+impl Model {
+    /// Remembers what a branch has now.
+    fn keep(&mut self, branch: usize) -> u64 {
+        self.time += 1;
+        let state = (self.keys[branch].clone(), self.contains[branch].clone());
+        self.states.insert((branch, self.time), state);
+        self.time
+    }
+
+    fn fork(&mut self, parent: usize) {
+        let at = self.keep(parent);
+        self.keys.push(self.keys[parent].clone());
+        let mut contains = self.contains[parent].clone();
+        contains.insert(parent, at);
+        self.contains.push(contains);
+    }
+
+    /// The state that a merge starts from, if there is one that contains all others.
+    fn base(&self, a: usize, b: usize) -> Option<Keys> {
+        let all = |branch: usize| {
+            let mut all = self.contains[branch].clone();
+            all.insert(branch, u64::MAX);
+            all
+        };
+        let (of_a, of_b) = (all(a), all(b));
+        let both: Contains = of_a
+            .iter()
+            .filter_map(|(branch, at)| Some((*branch, *at.min(of_b.get(branch)?))))
+            .collect();
+        let contains = |state: (usize, u64), (branch, at): (usize, u64)| {
+            let of_state = &self.states[&state].1;
+            state.0 == branch && state.1 >= at || of_state.get(&branch).is_some_and(|it| *it >= at)
+        };
+        let pairs = || both.iter().map(|(branch, at)| (*branch, *at));
+        let top = pairs().find(|state| pairs().all(|other| contains(*state, other)))?;
+        Some(self.states[&top].0.clone())
+    }
+
+    /// Merges, keeping ours in conflicts or taking theirs. Answers whether the
+    /// rule says what comes out.
+    fn merge(&mut self, from: usize, into: usize, takes_theirs: bool) -> bool {
+        let base = self.base(into, from);
+        let at = self.keep(from);
+        let mut contains = self.contains[from].clone();
+        contains.insert(from, at);
+        for (branch, at) in contains {
+            let known = self.contains[into].entry(branch).or_insert(at);
+            *known = (*known).max(at);
+        }
+        let Some(base) = base else { return false };
+        for key in ["p", "q", "r", "s"] {
+            let [was, ours, theirs] =
+                [&base, &self.keys[into], &self.keys[from]].map(|keys| keys.get(key).copied());
+            if theirs != was && (ours == was || takes_theirs) {
+                match theirs {
+                    Some(value) => _ = self.keys[into].insert(key, value),
+                    None => _ = self.keys[into].remove(key),
+                }
+            }
+        }
+        true
+    }
+}
+
+/// All keys of a branch.
+fn keys_of(wire: &mut Wire) -> Keys {
+    let Frame::Array(values) = wire.call(&["MGET", "p", "q", "r", "s"]) else { panic!("values") };
+    let value = |frame: &Frame| match frame {
+        Frame::Bulk(digits) => String::from_utf8_lossy(digits).parse().ok(),
+        _ => None,
+    };
+    ["p", "q", "r", "s"]
+        .into_iter()
+        .zip(&values)
+        .filter_map(|(key, it)| Some((key, value(it)?)))
+        .collect()
+}
+
+#[test]
+fn three_branches_merge_by_the_rule_in_all_directions() {
+    let server = Server::start(ALCID, &[]);
+    let mut wire = Wire::connect(server.addr());
+    for seed in 0..60 {
+        let mut rng = SeededRng::new(seed);
+        let names = [0, 1, 2].map(|number| format!("{seed}-{number}"));
+        let mut model =
+            Model { keys: vec![Keys::new()], contains: vec![Contains::new()], ..Model::default() };
+        let parents = [0, 0, rng.below(2) as usize];
+        wire.call(&["BRANCH", "CREATE", &names[0], "FROM", "main"]);
+        let mut wires = vec![on(&server, [&*names[0]]).into_iter().next().expect("one")];
+        let mut steps = vec![];
+        for _ in 0..30 {
+            // The second and the third begin on the way.
+            if wires.len() < 3 && rng.below(6) == 0 {
+                let parent = parents[wires.len()];
+                wire.call(&["BRANCH", "CREATE", &names[wires.len()], "FROM", &names[parent]]);
+                model.fork(parent);
+                wires.extend(on(&server, [&*names[wires.len()]]));
+                steps.push(format!("fork {parent}"));
+            }
+            let at = rng.below(wires.len() as u64) as usize;
+            let key = ["p", "q", "r", "s"][rng.below(4) as usize];
+            match rng.below(5) {
+                0 | 1 => {
+                    let value = rng.below(5);
+                    wires[at].call(&["SET", key, &value.to_string()]);
+                    model.keys[at].insert(key, value);
+                    steps.push(format!("{at}: set {key} {value}"));
+                }
+                2 => {
+                    wires[at].call(&["DEL", key]);
+                    model.keys[at].remove(key);
+                    steps.push(format!("{at}: del {key}"));
+                }
+                _ if wires.len() > 1 => {
+                    let from = (at + 1 + rng.below(wires.len() as u64 - 1) as usize) % wires.len();
+                    let takes_theirs = rng.below(2) == 0;
+                    let policy = if takes_theirs { "THEIRS" } else { "OURS" };
+                    let words = ["BRANCH", "MERGE", &names[from], "ON", "CONFLICT", policy];
+                    let reply = wires[at].call(&words);
+                    assert!(matches!(reply, Frame::Array(_)), "{reply:?}");
+                    steps.push(format!("merge {from} into {at}, {policy}"));
+                    if !model.merge(from, at, takes_theirs) {
+                        // The rule does not say which.
+                        model.keys[at] = keys_of(&mut wires[at]);
+                    }
+                    assert_eq!(keys_of(&mut wires[at]), model.keys[at], "seed {seed}: {steps:#?}");
+                }
+                _ => {}
+            }
+        }
+    }
 }
