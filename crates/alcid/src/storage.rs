@@ -68,7 +68,8 @@ pub fn open(
     if let Some(ended) = report.ended_early {
         tracing::warn!(
             "the log ends with revision {ended}, the archive has everything up to {archived}: the log goes on \
-             after that; nothing is lost"
+             after that. Whatever was written later stood in the log alone: if it was cut or changed by hand, that is \
+             lost, and only a backup of the log has it"
         );
     }
     tracing::info!(
