@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{BranchId, DbIndex, NAME_BYTES_MAX, Revision, SpaceId};
-use command::flags::WRITE;
+use command::flags::{DENYOOM, WRITE};
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
 use parking_lot::{Mutex, RwLock};
@@ -385,7 +385,11 @@ impl Engine {
                 false => format!("READONLY the branch '{name}' is written to by BRANCH MERGE only"),
             }));
         }
-        check_quota(row, &branch.keyspace)
+        // What takes no memory is how a branch becomes smaller again.
+        if command.flags.has(DENYOOM) || session.exec_takes_memory(command) {
+            check_quota(row, &branch.keyspace)?;
+        }
+        Ok(())
     }
 
     /// Puts a session on a branch.
