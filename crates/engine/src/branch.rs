@@ -378,13 +378,7 @@ impl Engine {
         }
         let known = self.branches.known.read();
         let Some(row) = known.get(branch.id) else { return Ok(()) };
-        if row.is_readonly || row.is_merge_only {
-            let name = String::from_utf8_lossy(&row.name);
-            return Err(Error::new(match row.is_readonly {
-                true => format!("READONLY the branch '{name}' is read-only"),
-                false => format!("READONLY the branch '{name}' is written to by BRANCH MERGE only"),
-            }));
-        }
+        check_open(row)?;
         // What takes no memory is how a branch becomes smaller again.
         if command.flags.has(DENYOOM) || session.exec_takes_memory(command) {
             check_quota(row, &branch.keyspace)?;
@@ -418,6 +412,22 @@ impl Session {
             seat.spare = Some(branch);
         }
     }
+}
+
+/// Whether a branch may be written to by other means than merges.
+fn check_open(row: &Branch) -> Result {
+    let name = String::from_utf8_lossy(&row.name);
+    if row.is_readonly {
+        return Err(Error::new(format!(
+            "READONLY the branch '{name}' is read-only; BRANCH CREATE <name> FROM {name} makes one to write to"
+        )));
+    }
+    if row.is_merge_only {
+        return Err(Error::new(format!(
+            "READONLY the branch '{name}' is written to by BRANCH MERGE only; BRANCH PROTECT {name} takes that away"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a branch may take more memory.
