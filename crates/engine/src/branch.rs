@@ -35,6 +35,7 @@ use crate::session::Session;
 pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use create::Asker;
 pub use home::Home;
+pub(crate) use home::branch_deleted;
 pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
