@@ -420,6 +420,19 @@ impl Engine {
         self.serve_ready(ready);
     }
 
+    /// Serves all who wait for keys of a branch that is made anew: which of them
+    /// are there now, nobody knows.
+    pub(crate) fn serve_branch(self: &Arc<Self>, branch: BranchId) {
+        if self.blocking.is_empty() {
+            return;
+        }
+        let places = |db| {
+            let keys = self.blocking.keys_in(branch, db).into_iter();
+            keys.map(move |key| (branch, db, key))
+        };
+        self.serve_ready((0..self.databases()).flat_map(places).collect());
+    }
+
     /// Answers all who wait for keys of a branch that the revision `deleted`
     /// took away what their next command would be answered. Whoever finds
     /// nothing there from then on does not wait.

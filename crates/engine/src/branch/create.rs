@@ -73,8 +73,10 @@ impl Engine {
         // Before the parent's locks, as whoever fills a branch from its parent.
         let all = Txn::begin(&old.keyspace, &Scope::All, &*self.replicator, &mut buffers, options);
         old.journal.close();
+        let id = row.id;
         let made = self.fork(asker, &Branch { base: Revision::ZERO, ..row });
         all.finish();
+        self.serve_branch(id);
         made
     }
 
