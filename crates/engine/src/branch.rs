@@ -157,6 +157,11 @@ impl LiveBranch {
         self.is_guarded.store(is_guarded, Ordering::Release);
     }
 
+    /// Whether sessions are on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.sessions.load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.journal.is_gone.load(Ordering::Acquire)
     }
