@@ -1,7 +1,7 @@
 //! REMOVE: the keys go whose names begin with a prefix or match a pattern.
 
-use base::{Reply, glob};
-use keyspace::{Chosen, Txn};
+use base::{DbIndex, Reply, glob};
+use keyspace::{Chosen, IsWanted, Keyspace, Sweep, Txn};
 
 use crate::args::{Args, is_word};
 use crate::ctx::{Ctx, DataLimits};
@@ -69,20 +69,58 @@ impl<'a> Removal<'a> {
     /// When the backing cannot be read, or they are too many for one record.
     pub fn choose(&self, txn: &mut Txn<'_>, limits: &DataLimits) -> Result<Chosen> {
         let max = limits.revision_bytes_max;
-        let chosen = txn.choose(
-            &|key| match self.names {
-                Names::Prefix(prefix) => key.starts_with(prefix),
-                Names::Match(pattern) => glob::matches(pattern, key),
-            },
-            max,
-        )?;
-        chosen.ok_or_else(|| {
-            Error::new(format!(
-                "ERR the record of so many keys would exceed {max} bytes, the most that one revision takes; remove \
-                 them by longer prefixes"
-            ))
-        })
+        txn.choose(&self.names.wanted(), max)?.ok_or_else(|| too_long(max))
     }
+
+    /// Of the keys of a database, which are found by [`Removal::look`] and
+    /// [`Removal::settle`].
+    #[must_use]
+    pub fn sweep<'k>(&self, keyspace: &'k Keyspace, db: DbIndex, limits: &DataLimits) -> Sweep<'k> {
+        Sweep::of(keyspace, db, self.names.wanted(), limits.revision_bytes_max)
+    }
+
+    /// As [`Sweep::look`].
+    ///
+    /// # Errors
+    /// As [`Removal::choose`].
+    pub fn look(&self, sweep: &mut Sweep<'_>, now_ms: u64, limits: &DataLimits) -> Result<usize> {
+        sweep.look(now_ms)?.ok_or_else(|| too_long(limits.revision_bytes_max))
+    }
+
+    /// As [`Txn::settle_sweep`].
+    ///
+    /// # Errors
+    /// As [`Removal::choose`].
+    pub fn settle(
+        &self,
+        txn: &mut Txn<'_>,
+        sweep: &mut Sweep<'_>,
+        limits: &DataLimits,
+    ) -> Result<bool> {
+        txn.settle_sweep(sweep)?.ok_or_else(|| too_long(limits.revision_bytes_max))
+    }
+}
+
+impl Names<'_> {
+    fn wanted(&self) -> IsWanted {
+        match *self {
+            Names::Prefix(prefix) => {
+                let prefix = prefix.to_vec();
+                Box::new(move |key| key.starts_with(&prefix))
+            }
+            Names::Match(pattern) => {
+                let pattern = pattern.to_vec();
+                Box::new(move |key| glob::matches(&pattern, key))
+            }
+        }
+    }
+}
+
+fn too_long(max: usize) -> Error {
+    Error::new(format!(
+        "ERR the record of so many keys would exceed {max} bytes, the most that one revision takes; remove them by \
+         longer prefixes"
+    ))
 }
 
 fn remove_match(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {

@@ -25,6 +25,8 @@ pub(crate) struct Aside {
     pub(crate) depends_on: Revision,
     /// What was written on the client's behalf.
     pub(crate) written: Option<Revision>,
+    /// Until when that can be taken back, in milliseconds since 1970, if it can.
+    pub(crate) undo_until_ms: Option<u64>,
 }
 
 /// Ends the wait whatever happens to the work.
@@ -54,6 +56,7 @@ pub(crate) fn run(
         session.depends_on = session.depends_on.max(aside.depends_on);
         session.saw(aside.depends_on);
         session.last_write = aside.written.unwrap_or(session.last_write);
+        session.shown_undo = aside.undo_until_ms;
         return Ok(Outcome::Done);
     };
     // CLIENT UNBLOCK alone ends it early.
@@ -68,7 +71,7 @@ pub(crate) fn run(
             reply.error(error.text());
             Aside::default()
         });
-        let Aside { mut depends_on, written } = aside;
+        let Aside { mut depends_on, written, undo_until_ms } = aside;
         if let Some(asked) = told
             && let Some(own) = reply.frames().last()
         {
@@ -77,7 +80,7 @@ pub(crate) fn run(
             reply = Tape::from(&asked.tell(own, revision, is_resp3));
         }
         if !reply.is_empty() {
-            wait.engine.answer(wait.id, Answer { reply, depends_on, written });
+            wait.engine.answer(wait.id, Answer { reply, depends_on, written, undo_until_ms });
         }
         wait.engine.wake_writer();
     });

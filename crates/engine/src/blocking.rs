@@ -46,12 +46,14 @@ pub struct Answer {
     pub depends_on: Revision,
     /// What the client's command has written.
     pub written: Option<Revision>,
+    /// Until when that can be taken back, in milliseconds since 1970, if it can.
+    pub undo_until_ms: Option<u64>,
 }
 
 impl Answer {
     /// Of a command that has written nothing.
     fn of(frame: &Frame, depends_on: Revision) -> Answer {
-        Answer { reply: Tape::from(frame), depends_on, written: None }
+        Answer { reply: Tape::from(frame), depends_on, written: None, undo_until_ms: None }
     }
 
     /// The reply as a frame.
@@ -562,8 +564,8 @@ impl Engine {
             reply = Tape::new(waiter.resp3);
             reply.error(error.text());
         }
-        let Finished { depends_on, written, .. } = finished;
-        Served::Answered(Answer { reply, depends_on, written }, told)
+        let Finished { depends_on, written, undo_until_ms, .. } = finished;
+        Served::Answered(Answer { reply, depends_on, written, undo_until_ms }, told)
     }
 
     /// Keys that effects may have filled, in order.

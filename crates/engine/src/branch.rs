@@ -4,6 +4,7 @@
 //! the fork as its keys are asked for, and every record of the log says whose
 //! it is. So a command neither knows nor cares which branch it runs on.
 
+mod changes;
 mod commands;
 mod common;
 mod create;

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::blocking::{Answer, Blocked};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
+use crate::removal;
 use crate::session::{ReplyMode, Session};
 use crate::travel::check_may_travel;
 
@@ -118,6 +119,13 @@ impl Engine {
         let outcome = match (command.spec.run, session.travel) {
             (Run::Data(_), Some(moment)) => {
                 self.run_travelling(session, live, moment, command, argv, now_ms, reply)
+            }
+            (Run::Data(_), None) if removal::is_removal(command) => {
+                let (engine, args) = (self, command.arguments(argv));
+                let (open, told) = (None, None);
+                let mut call =
+                    Call { engine, session, command, args, reply, live, now_ms, open, told };
+                removal::run(&mut call, argv)
             }
             (Run::Data(handler), None) => {
                 self.run_data(session, live, command, handler, argv, now_ms, reply)
@@ -527,6 +535,7 @@ impl Engine {
             session.depends_on = session.depends_on.max(answer.depends_on);
             session.saw(answer.depends_on);
             session.last_write = answer.written.unwrap_or(session.last_write);
+            session.shown_undo = answer.undo_until_ms;
         }
         let in_vain;
         let tape = match answer {

@@ -40,6 +40,7 @@ mod pubsub;
 mod push;
 mod reclaim;
 mod reload;
+mod removal;
 mod replicator;
 mod revisions;
 mod scratches;

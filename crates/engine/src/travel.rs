@@ -362,7 +362,7 @@ impl Engine {
             let mut rng = SeededRng::new(engine.clock.monotonic_ns());
             let (live, argv, mut buffers) = (engine.live(), borrow(&words), Buffers::default());
             engine.read_at(&live, moment, db, command, &argv, &mut rng, &mut buffers, reply)?;
-            Ok(Aside { depends_on: moment.revision, written: None })
+            Ok(Aside { depends_on: moment.revision, ..Aside::default() })
         })
     }
 

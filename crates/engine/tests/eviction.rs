@@ -125,7 +125,8 @@ fn an_eviction_is_told_as_one() {
     server.clock.advance_ms(5000);
     listener.pushes();
     tracker.pushes();
-    fill(&mut peer, "k", 1500, "");
+    // More than enough for each key to have been looked at.
+    fill(&mut peer, "k", 10_000, "");
     assert_eq!(peer.run("EXISTS oldest"), integer(0));
     let event = Frame::Push(vec![
         bulk("pmessage"),

@@ -19,8 +19,7 @@ use entry::Entry;
 
 use crate::shard::{Db, SHARD_BITS, value_of};
 use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
-use crate::txn::Look;
-use crate::value::Value;
+use crate::value::{Value, ValueRef};
 use crate::warm::Foreseen;
 
 pub use asking::{Backing, BackingError, Found, Knowing, Stored, Wanted};
@@ -38,6 +37,41 @@ const BUCKET_POSITION_BITS: u32 = POSITION_BITS - (BUCKET_BITS - SHARD_BITS);
 /// Keys asked of a backing at once, about: of a sparse database that is many
 /// buckets.
 const RUN_KEYS: u64 = 64;
+
+/// A key that nobody named.
+pub(crate) enum Met<'a> {
+    /// It is in memory.
+    Entry(&'a Entry<Value>),
+    /// It stays in the backing.
+    Stored(&'a [u8], &'a Stored),
+}
+
+impl Met<'_> {
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Met::Entry(entry) => entry.key(),
+            Met::Stored(key, _) => key,
+        }
+    }
+
+    pub(crate) fn value(&self) -> ValueRef<'_> {
+        match self {
+            Met::Entry(entry) => value_of(entry),
+            Met::Stored(_, stored) => stored.value.as_ref(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        match self {
+            Met::Entry(entry) => entry.deadline(),
+            Met::Stored(_, stored) => stored.deadline,
+        }
+    }
+
+    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
+        self.deadline().is_some_and(|at| at <= now_ms)
+    }
+}
 
 /// A key that was removed since the backing last knew of it.
 #[derive(Debug)]
@@ -257,6 +291,9 @@ impl Db {
         if let Some(removals) = &mut self.removals {
             removals.remove(hash, key);
         }
+        if let Some(touched) = &mut self.touched {
+            touched.note(key);
+        }
     }
 
     /// What is to be remembered of a key that goes.
@@ -264,10 +301,14 @@ impl Db {
         self.own.note_away(hash, revision.0);
         match &mut self.backed {
             Some(backed) => backed.note_removal(hash, key, revision),
-            None => self.forgotten_removal = revision,
+            // Of many, some may be taken out after newer ones.
+            None => self.forgotten_removal = self.forgotten_removal.max(revision),
         }
         if let Some(removals) = &mut self.removals {
             removals.insert(hash, Removed { key: key.into(), revision });
+        }
+        if let Some(touched) = &mut self.touched {
+            touched.note(key);
         }
     }
 
@@ -374,34 +415,51 @@ impl Db {
 
     /// Whether what is only looked at is to stay where it is, since memory is
     /// short.
-    pub(crate) fn passes_through(&self, position: u64) -> bool {
+    fn passes_through(&self, position: u64) -> bool {
         self.backed
             .as_ref()
             .is_some_and(|backed| backed.evicts && !backed.is_loaded(place_of(position)))
     }
 
-    /// Visits every key from `position` up to the end of a run of buckets,
+    /// Meets about so many keys from `position` on, of the shard `index`, and
+    /// answers the position behind. What is not in memory is brought there first,
+    /// a bucket at a time; where memory is short, it only passes through.
+    pub(crate) fn meet(
+        &mut self,
+        index: usize,
+        position: u64,
+        (count, access): (usize, u32),
+        meet: &mut dyn FnMut(Met<'_>),
+    ) -> Result<u64, BackingError> {
+        if self.passes_through(position) {
+            return self.pass_through(index, position, meet);
+        }
+        self.load_at(index, position, access)?;
+        // The next bucket that is not loaded gets a lock of its own.
+        let end = self.loaded_until(position);
+        Ok(self.table.scan_to(position, end, count, &mut |entry| meet(Met::Entry(entry))))
+    }
+
+    /// Meets every key from `position` up to the end of a run of buckets,
     /// those in memory and those in the backing only, which stay there. Answers
     /// the position behind.
-    pub(crate) fn pass_through(
+    fn pass_through(
         &self,
         shard: usize,
         position: u64,
-        visit: &mut Look<'_>,
+        meet: &mut dyn FnMut(Met<'_>),
     ) -> Result<u64, BackingError> {
         let backed = self.backed.as_ref().expect("the caller asked");
         let run = run_of(bucket_at(shard, position), self.len() as u64);
         let last = usize::from(*run.end()) % BUCKETS;
         let end = (last as u64 + 1) << BUCKET_POSITION_BITS;
-        self.table.scan_to(position, end, usize::MAX, &mut |entry| {
-            visit(entry.key(), value_of(entry), entry.deadline());
-        });
+        self.table.scan_to(position, end, usize::MAX, &mut |entry| meet(Met::Entry(entry)));
         let mut belong = Ok(());
         backed.backing.buckets(self.space, run.clone(), &mut |key, stored| match self
             .unknown_of(&run, key)
         {
             Ok(Some(hash)) if self.table.position_of(hash) >= position => {
-                visit(key, stored.value.as_ref(), stored.deadline);
+                meet(Met::Stored(key, &stored));
             }
             Ok(_) => {}
             Err(error) => belong = Err(error),
@@ -541,6 +599,9 @@ impl Db {
             backed.count_down(self.space)?;
         }
         backed.note_removal(hash, key, revision);
+        if let Some(touched) = &mut self.touched {
+            touched.note(key);
+        }
         self.settle();
         Ok(true)
     }

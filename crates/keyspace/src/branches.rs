@@ -297,6 +297,7 @@ impl Branches {
         let stood_for = self.merged.iter().zip(&over).filter(|(_, is_over)| **is_over);
         let since = stood_for.map(|(old, _)| old.since).min();
         merged.since = since.unwrap_or(until);
+        merged.kept = Vec::new();
         let mut over = over.into_iter();
         self.merged.retain(|_| over.next() == Some(false));
         self.open.remove(&merged.ends);
@@ -554,7 +555,7 @@ mod tests {
         let pattern = pattern.map(|pattern| pattern.as_bytes().to_vec());
         let (from, into) = (BranchId(from), BranchId(into));
         let (revision, since) = (Revision::ZERO, Revision::ZERO);
-        Merged { from, into, revision, since, pattern, ends: 4 }
+        Merged { from, into, revision, since, pattern, ends: 4, kept: Vec::new() }
     }
 
     #[test]

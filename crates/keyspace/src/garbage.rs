@@ -19,20 +19,22 @@ pub enum Garbage {
     Value(Box<Value>),
     /// A whole database.
     Db(FlushedDb),
+    /// Many keys, shard by shard.
+    Entries(Vec<Vec<Entry<Value>>>),
 }
 
 impl Garbage {
     /// Drops it a few hundred keys at a time, with a pause after each.
     pub fn drop_in_parts(self, pause: impl Fn()) {
-        let Garbage::Db(db) = self else { return };
-        for Emptied { mut table, deadlines, .. } in db.parts.into_iter().flatten() {
-            drop(deadlines);
-            for (number, entry) in (1..).zip(table.drain()) {
-                drop(entry);
-                if number % KEYS_AT_ONCE == 0 {
-                    pause();
+        match self {
+            Garbage::Value(value) => drop(value),
+            Garbage::Db(db) => {
+                for Emptied { mut table, deadlines, .. } in db.parts.into_iter().flatten() {
+                    drop(deadlines);
+                    drop_each(table.drain(), &pause);
                 }
             }
+            Garbage::Entries(parts) => parts.into_iter().for_each(|it| drop_each(it, &pause)),
         }
     }
 
@@ -43,8 +45,18 @@ impl Garbage {
         let pieces: usize = match self {
             Garbage::Value(value) => value.as_ref().as_ref().element_count(),
             Garbage::Db(db) => db.parts.iter().flatten().map(|part| part.table.len()).sum(),
+            Garbage::Entries(parts) => parts.iter().map(Vec::len).sum(),
         };
         pieces > 64
+    }
+}
+
+fn drop_each(entries: impl IntoIterator<Item = Entry<Value>>, pause: &impl Fn()) {
+    for (number, entry) in (1..).zip(entries) {
+        drop(entry);
+        if number % KEYS_AT_ONCE == 0 {
+            pause();
+        }
     }
 }
 

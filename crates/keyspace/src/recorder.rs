@@ -9,6 +9,7 @@ use base::{DbIndex, Revision};
 use crate::effect::Effect;
 use crate::event::{Event, class};
 use crate::garbage::{FlushedDb, Garbage};
+use crate::restore::events_of;
 use crate::value::Value;
 use crate::warm::Foreseen;
 
@@ -38,7 +39,7 @@ pub trait Journal: Send + Sync {
 }
 
 /// Bytes of effects from which on they are shared with the journal.
-const SHARED_BYTES: usize = 16 << 20;
+const SHARED_BYTES: usize = 1 << 20;
 
 /// Buffers of transactions, kept between them so that a write allocates
 /// nothing for its record once they are warm.
@@ -86,6 +87,13 @@ impl Buffers {
     /// Takes the events of the last transaction.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(self.events.get_mut())
+    }
+
+    /// Adds the events of a transaction that set and removed keys as wholes and
+    /// has told none; `classes` are those that somebody listens to.
+    pub fn add_events(&mut self, classes: u32) {
+        let events = events_of(self.first_db, self.effects(), classes);
+        self.events.get_mut().extend(events);
     }
 
     /// Whether there are events to take.
@@ -200,6 +208,24 @@ impl<'t> Recorder<'t> {
             self.key = Some(end - key.len()..end);
         }
         effect.encode(&mut self.buffers.effects);
+        revision
+    }
+
+    /// Notes effects on many keys of a database, which nothing was noted before.
+    /// `record` is given what the record begins with, and answers all of it.
+    pub(crate) fn on_many(
+        &mut self,
+        db: DbIndex,
+        record: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    ) -> Revision {
+        assert!(self.revision.is_none(), "effects on many keys stand by themselves");
+        let revision = self.revision();
+        if self.recording {
+            self.begin_in(db);
+            let head = std::mem::take(&mut self.buffers.effects);
+            self.buffers.effects = record(head);
+            self.key = None;
+        }
         revision
     }
 

@@ -466,8 +466,8 @@ impl Db {
         replaced: &mut Vec<Entry<Value>>,
     ) {
         let knows_none = self.removals.as_ref().is_none_or(|removals| removals.is_empty());
-        let counts_own = self.own.is_counting();
-        if self.table.is_empty() && !self.is_backed() && knows_none && !counts_own {
+        let is_plain = !self.own.is_counting() && self.touched.is_none();
+        if self.table.is_empty() && !self.is_backed() && knows_none && is_plain {
             if let Some(revision) = stamp {
                 other.table.iter_mut().for_each(|entry| entry.set_revision(revision.0));
             }
@@ -547,7 +547,7 @@ fn settle(entry: &mut Entry<Value>, seed: u64, limits: &EncodingLimits, effects:
 }
 
 /// The events of a record that sets and removes keys as wholes.
-fn events_of(mut db: DbIndex, effects: &[u8], classes: u32) -> Vec<Event> {
+pub(crate) fn events_of(mut db: DbIndex, effects: &[u8], classes: u32) -> Vec<Event> {
     let mut events = Vec::new();
     if classes & (class::KEYSPACE | class::KEYEVENT) == 0 {
         return events;

@@ -14,6 +14,7 @@ use crate::backing::{Asked, Backed, Backing, Count, Removed};
 use crate::garbage::Emptied;
 use crate::own::Own;
 use crate::past_rules::PastRules;
+use crate::sweep::{Going, Touched};
 use crate::table::{Keyed, Table};
 use crate::value::{Value, ValueRef};
 use crate::victims::Pool;
@@ -52,6 +53,8 @@ pub(crate) struct Db {
     pub(crate) forgotten_removal: Revision,
     /// Keys removed, where somebody wants to know.
     pub(crate) removals: Option<Box<Table<Removed>>>,
+    /// Keys that came and went, where a sweep wants to know.
+    pub(crate) touched: Option<Box<Touched>>,
     /// What a branch has changed itself, and what its own branches may ask.
     pub(crate) own: Own,
     /// The transaction by which its keys came back that a flush had taken away.
@@ -72,6 +75,7 @@ impl Db {
             backed: None,
             forgotten_removal: Revision::ZERO,
             removals: None,
+            touched: None,
             own: Own::default(),
             returned: Revision::ZERO,
             counted_bytes: 0,
@@ -190,6 +194,7 @@ impl Db {
             backed,
             forgotten_removal,
             removals,
+            touched,
             own,
             returned,
             counted_bytes: _,
@@ -198,6 +203,7 @@ impl Db {
         let (entry_bytes, is_whole) = (std::mem::take(entry_bytes), backed.is_none());
         (*space, *backed) = (fresh, None);
         (*forgotten_removal, *returned) = (Revision::ZERO, Revision::ZERO);
+        *touched = None;
         *own = own.anew();
         let seed = table.seed();
         removals.iter_mut().for_each(|removals| **removals = Table::in_shard(seed, SHARD_BITS));
@@ -216,6 +222,7 @@ impl Db {
         (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
         let mut left = std::mem::replace(self, db);
         (left.counted_bytes, left.bit) = (0, 0);
+        left.touched = None;
         left
     }
 
@@ -243,6 +250,7 @@ impl Db {
     /// Swaps contents. What the gauge counts stays: it belongs to the place.
     pub(crate) fn exchange(&mut self, other: &mut Db) {
         std::mem::swap(self, other);
+        (self.touched, other.touched) = (None, None);
         std::mem::swap(&mut self.counted_bytes, &mut other.counted_bytes);
         std::mem::swap(&mut self.bit, &mut other.bit);
     }
@@ -322,6 +330,9 @@ pub struct Shard {
     pub(crate) left: Option<Vec<Db>>,
     /// Elements that were read of collections which stayed in the backing.
     pub(crate) asked: Asked,
+    /// Keys that are removed and still stand here. Nobody sees them: see
+    /// [`Keyspace::lock`].
+    pub(crate) going: Option<Box<Going>>,
 }
 
 impl Shard {
@@ -400,6 +411,8 @@ pub struct Keyspace {
     access_clock: AtomicU32,
     access_mode: AccessMode,
     pool: Mutex<Pool>,
+    /// Held by who sweeps.
+    sweeping: Mutex<()>,
     past_rules: RwLock<Arc<PastRules>>,
     /// Databases that ever took memory, the last bit for all that have none of
     /// their own.
@@ -427,6 +440,7 @@ impl Keyspace {
             last_swap: Revision::ZERO,
             left: None,
             asked: Asked::default(),
+            going: None,
         };
         let slots = (0..SHARDS)
             .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
@@ -440,6 +454,7 @@ impl Keyspace {
             access_clock: AtomicU32::new(0),
             access_mode: AccessMode::default(),
             pool: Mutex::new(Pool::new(seed)),
+            sweeping: Mutex::default(),
             past_rules: RwLock::default(),
             used: AtomicU64::new(0),
         }
@@ -475,10 +490,12 @@ impl Keyspace {
         sum.finish()
     }
 
-    /// Whether a shard holds a key whose deadline has passed.
+    /// Whether a shard holds a key whose deadline has passed. Of one that is busy
+    /// that is not known, and false.
     #[must_use]
     pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
-        self.lock(shard).dbs.iter().any(|db| db.first_deadline() <= now_ms)
+        let is_due = |db: &Db| db.first_deadline() <= now_ms;
+        self.try_lock(shard).is_some_and(|shard| shard.dbs.iter().any(is_due))
     }
 
     /// Waits until the transaction that holds a shard now, if one does, has let
@@ -540,8 +557,33 @@ impl Keyspace {
         self.locate(key).0
     }
 
-    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        self.slots[shard].lock.lock()
+    /// Locks a shard. What is to go from it goes first.
+    pub(crate) fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
+        let mut shard = self.lock_as_is(index);
+        if shard.going.is_some() {
+            self.take_out(index, &mut shard);
+        }
+        shard
+    }
+
+    /// Locks a key's shard for who looks at no other key of it: that key goes
+    /// first if it is to go.
+    pub(crate) fn lock_for(&self, key: &[u8]) -> (usize, MutexGuard<'_, Shard>) {
+        let (index, hash) = self.locate(key);
+        let mut shard = self.lock_as_is(index);
+        if shard.going.is_some() {
+            self.take_out_key(index, &mut shard, hash, key);
+        }
+        (index, shard)
+    }
+
+    /// Locks a shard with what is to go from it.
+    pub(crate) fn lock_as_is(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.slots[index].lock.lock()
+    }
+
+    pub(crate) fn sweeping(&self) -> &Mutex<()> {
+        &self.sweeping
     }
 
     /// The sum that [`Keyspace::memory_bytes`] reads, of one shard.
@@ -549,8 +591,9 @@ impl Keyspace {
         &self.slots[shard].memory_bytes
     }
 
-    pub(crate) fn try_lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
-        self.slots[shard].lock.try_lock()
+    /// Locks a shard if nobody has, and nothing is to go from it.
+    pub(crate) fn try_lock(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.slots[index].lock.try_lock().filter(|shard| shard.going.is_none())
     }
 
     /// Brings the sum that [`Keyspace::memory_bytes`] reads up to date after

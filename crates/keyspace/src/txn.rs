@@ -36,6 +36,7 @@ pub use read::KeyInfo;
 use read::ReadCounts;
 pub(crate) use read::info_bytes;
 pub use removal::Chosen;
+pub(crate) use removal::MARK_BYTES;
 pub use scan::Look;
 use shards::{Changed, Locked};
 
@@ -187,8 +188,8 @@ impl<'t> Txn<'t> {
         buffers: &'t mut Buffers,
         options: TxnOptions<'t>,
     ) -> Txn<'t> {
-        let shard = keyspace.shard_of(key);
-        let locked = Locked::One(shard, keyspace.lock(shard));
+        let (shard, guard) = keyspace.lock_for(key);
+        let locked = Locked::One(shard, guard);
         Txn::with(keyspace, locked, journal, buffers, options)
     }
 

@@ -26,13 +26,14 @@ const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
 /// batch of its own.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Consecutive records, encoded, or a large one.
+/// Consecutive records, encoded, or a large one as it is.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) first: Revision,
     pub(crate) count: u32,
     pub(crate) content: Vec<u8>,
-    /// What is to be written in parts, instead of the content.
+    /// A record that is to be written in parts, or is not encoded yet, instead of
+    /// the content.
     pub(crate) large: Option<Large>,
     /// Whether anybody waits for one of them.
     pub(crate) concern: Concern,
@@ -265,7 +266,9 @@ impl Queue {
     ) -> bool {
         let effects = handed.bytes();
         let ready = || {
-            if is_large(effects.len(), self.part_bytes_max) {
+            // What is shared is for the writer to copy: nobody waits for him.
+            let is_long = matches!(handed, Handed::Shared(_)) && effects.len() > LARGE_BYTES;
+            if is_long || is_large(effects.len(), self.part_bytes_max) {
                 return Ready::Large(Large { header: *header, effects: handed.share() });
             }
             let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + effects.len());

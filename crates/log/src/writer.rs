@@ -12,7 +12,7 @@ use base::Revision;
 use crate::error::{LogError, LogFault};
 use crate::format::{
     BLOCK_HEADER_BYTES, BlockPlace, Compression, Label, PACKED_BLOCKS, Part, SEGMENT_HEADER_BYTES,
-    VERSION, put_block, segment_header, segment_name,
+    VERSION, put_block, put_record, segment_header, segment_name,
 };
 use crate::identity::Manifest;
 use crate::log::FsyncPolicy;
@@ -316,11 +316,16 @@ impl Writer {
         if self.written == self.synced {
             self.unsynced_ns = self.shared.clock.monotonic_ns();
         }
-        if let Some(large) = batch.large.take() {
+        let part_max = self.shared.part_bytes_max;
+        let is_in_parts = |large: &mut Large| parts::is_large(large.effects.len(), part_max);
+        if let Some(large) = batch.large.take_if(is_in_parts) {
             return self.write_large(batch.first, &large, batch.concern).map_err(|()| {
                 batch.large = Some(large);
                 batch
             });
+        }
+        if let Some(large) = batch.large.take() {
+            put_record(&mut batch.content, &large.header, &large.effects);
         }
         let mut done = 0;
         while done < batch.content.len() {

@@ -179,3 +179,164 @@ fn nor_where_branches_go_begin_anew_and_begin_in_the_past() {
     let merges: usize = (20..28).map(|seed| run(seed, 6, Life::Wild).0).sum();
     assert!(merges > 40, "{merges} merges");
 }
+
+/// A server, and a connection to each of these branches, all made from main but
+/// for the last, which is made from the one before it.
+fn branches<const N: usize>(names: [&str; N]) -> (Server, [Wire; N]) {
+    let server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    let mut main = Wire::connect(server.addr());
+    for (at, name) in names.iter().enumerate().skip(1) {
+        let parent = if at + 1 == N && N > 2 { names[at - 1] } else { "main" };
+        main.call(&["BRANCH", "CREATE", name, "FROM", parent]);
+    }
+    let wires = on(&server, names);
+    (server, wires)
+}
+
+/// A connection to each of these branches.
+fn on<const N: usize>(server: &Server, names: [&str; N]) -> [Wire; N] {
+    names.map(|name| {
+        let mut wire = Wire::connect(server.addr());
+        assert_eq!(wire.text(&["BRANCH", "USE", name]), "OK");
+        wire
+    })
+}
+
+/// Merges and answers the number of this name.
+fn merge(wire: &mut Wire, words: &[&str], name: &str) -> Frame {
+    let reply = wire.call(&[&["BRANCH", "MERGE"], words].concat());
+    let Frame::Array(map) = &reply else { panic!("{words:?}: {reply:?}") };
+    let at = map.iter().position(|it| *it == Frame::bulk(name)).expect("the map has it");
+    map[at + 1].clone()
+}
+
+#[test]
+fn what_follows_a_rest_of_the_log_is_merged() {
+    let (mut server, [_, mut dev]) = branches(["main", "dev"]);
+    assert_eq!(dev.text(&["SET", "before", "1"]), "OK");
+    // The log marks where it ended, between two records of one branch.
+    server.terminate();
+    server.restart();
+    let [mut main, mut dev] = on(&server, ["main", "dev"]);
+    assert_eq!(dev.text(&["SET", "after", "1"]), "OK");
+    let summary = main.call(&["BRANCH", "DIFF", "main", "dev", "SUMMARY"]);
+    let Frame::Array(counts) = &summary else { panic!("{summary:?}") };
+    assert_eq!(counts[1], Frame::Integer(2), "{summary:?}");
+    assert_eq!(merge(&mut main, &["dev"], "added"), Frame::Integer(2));
+    assert_eq!(main.text(&["GET", "after"]), "1");
+}
+
+#[test]
+fn what_was_taken_over_counts_on_both_sides() {
+    for first in [["SET", "k", "10"].as_slice(), &["DEL", "k"]] {
+        for (into, from) in [("dev", "main"), ("main", "dev")] {
+            let (server, [mut main, mut dev]) = branches(["main", "dev"]);
+            assert_eq!(main.text(&["SET", "k", "1"]), "OK");
+            merge(&mut main, &["main", "INTO", "dev"], "rev");
+            let [mut source] = on(&server, [from]);
+            source.call(first);
+            merge(&mut main, &[from, "INTO", into], "rev");
+            let taken: i64 = source.text(&["GET", "k"]).parse().unwrap_or(0);
+            main.call(&["INCR", "k"]);
+            dev.call(&["INCR", "k"]);
+            let merged = merge(&mut main, &["dev", "INTO", "main"], "merged");
+            assert_eq!(merged, Frame::Integer(1), "{first:?} {from} into {into}");
+            assert_eq!(main.text(&["GET", "k"]), (taken + 2).to_string());
+            // And back: dev has all of it but main's one.
+            merge(&mut main, &["main", "INTO", "dev"], "rev");
+            assert_eq!(dev.text(&["GET", "k"]), (taken + 2).to_string());
+        }
+    }
+}
+
+#[test]
+fn what_both_had_done_alike_is_remembered() {
+    let (_server, [mut main, mut dev]) = branches(["main", "dev"]);
+    main.call(&["SET", "r", "1"]);
+    main.call(&["SET", "k", "0"]);
+    merge(&mut main, &["main", "INTO", "dev"], "rev");
+    for wire in [&mut main, &mut dev] {
+        wire.call(&["DEL", "r"]);
+        wire.call(&["SET", "k", "5"]);
+    }
+    assert_eq!(merge(&mut main, &["dev"], "merged"), Frame::Integer(0));
+    // There is nothing to remember now.
+    assert_eq!(merge(&mut main, &["dev"], "rev"), Frame::Null);
+    main.call(&["SET", "r", "1"]);
+    main.call(&["SET", "k", "6"]);
+    assert_eq!(merge(&mut dev, &["main"], "merged"), Frame::Integer(2));
+    assert_eq!(merge(&mut main, &["dev"], "merged"), Frame::Integer(0));
+    assert_eq!((main.text(&["GET", "r"]), dev.text(&["GET", "r"])), ("1".into(), "1".into()));
+    assert_eq!((main.text(&["GET", "k"]), dev.text(&["GET", "k"])), ("6".into(), "6".into()));
+}
+
+#[test]
+fn what_a_third_branch_had_and_lost_goes() {
+    let (_server, [mut main, mut dev, mut feat]) = branches(["main", "dev", "feat"]);
+    feat.call(&["SET", "s", "3"]);
+    feat.call(&["SET", "n", "1"]);
+    merge(&mut main, &["feat"], "rev");
+    main.call(&["DEL", "s"]);
+    main.call(&["SET", "other", "1"]);
+    main.call(&["INCR", "n"]);
+    // dev never had s, and has taken over that it is gone.
+    merge(&mut dev, &["main"], "rev");
+    dev.call(&["INCR", "n"]);
+    feat.call(&["INCR", "n"]);
+    assert_eq!(merge(&mut feat, &["dev"], "removed"), Frame::Integer(1));
+    assert_eq!(feat.call(&["EXISTS", "s"]), Frame::Integer(0));
+    assert_eq!(feat.text(&["GET", "n"]), "4", "what three have counted");
+}
+
+#[test]
+fn what_was_due_when_they_parted_or_is_by_now_is_in_nobody_s_way() {
+    let (_server, [mut main, mut dev]) = branches(["main", "dev"]);
+    main.call(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    main.call(&["SET", "k", "1", "PX", "1"]);
+    main.call(&["SET", "soon", "1", "PX", "50"]);
+    merge(&mut main, &["main", "INTO", "dev"], "rev");
+    crate::wire::eventually("both are gone", || {
+        main.call(&["EXISTS", "k", "soon"]) == Frame::Integer(0)
+    });
+    main.call(&["SET", "k", "2"]);
+    main.call(&["SET", "soon", "2"]);
+    assert_eq!(merge(&mut dev, &["main"], "added"), Frame::Integer(2));
+    assert_eq!(dev.text(&["GET", "k"]), "2");
+    assert_eq!(dev.text(&["GET", "soon"]), "2");
+}
+
+#[test]
+fn an_emptied_database_is_no_count() {
+    let (_server, [mut main, mut dev]) = branches(["main", "dev"]);
+    main.call(&["SET", "k", "10"]);
+    merge(&mut main, &["main", "INTO", "dev"], "rev");
+    dev.call(&["FLUSHDB"]);
+    dev.call(&["INCR", "k"]);
+    main.call(&["INCR", "k"]);
+    let refusal = main.text(&["BRANCH", "MERGE", "dev"]);
+    assert!(refusal.starts_with("MERGECONFLICT 1 key"), "{refusal}");
+    assert_eq!(main.text(&["GET", "k"]), "11");
+}
+
+#[test]
+fn what_was_made_and_taken_back_is_merged_as_such() {
+    let (_server, [mut main, mut a, mut b]) = branches(["main", "a", "b"]);
+    main.call(&["SET", "s", "2"]);
+    merge(&mut a, &["main"], "rev");
+    main.call(&["DEL", "s"]);
+    merge(&mut b, &["main"], "rev");
+    // b has what a has, and that it is gone.
+    merge(&mut b, &["a"], "rev");
+    assert_eq!(b.call(&["EXISTS", "s"]), Frame::Integer(0));
+    // And who keeps what is his, however often both took from a third.
+    main.call(&["SET", "p", "4"]);
+    a.call(&["SET", "p", "0"]);
+    let theirs = ["ON", "CONFLICT", "THEIRS"];
+    merge(&mut b, &["main"], "rev");
+    merge(&mut b, &[&["a"], &theirs[..]].concat(), "rev");
+    merge(&mut main, &["a", "ON", "CONFLICT", "OURS"], "rev");
+    merge(&mut main, &[&["b"], &theirs[..]].concat(), "rev");
+    assert_eq!((main.text(&["GET", "p"]), b.text(&["GET", "p"])), ("4".into(), "0".into()));
+    merge(&mut b, &["main"], "rev");
+    assert_eq!(b.text(&["GET", "p"]), "4");
+}

@@ -1,12 +1,14 @@
 //! Keys that were removed by their names and brought back, whatever the archive
 //! has of them.
 
-use base::Frame;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base::{Frame, Rng, SeededRng};
 use testkit::Server;
 
 use crate::ALCID;
 use crate::undo::{ALWAYS, digest, fill, number, ok, pass};
-use crate::wire::Wire;
+use crate::wire::{Wire, text_of};
 
 /// The revision of an answer of UNDO.
 fn undo(wire: &mut Wire, words: &[&str]) -> i64 {
@@ -112,4 +114,50 @@ fn a_rule_that_keeps_nothing_does_not_matter() {
     ok(&mut wire, &["DEL", "other"]);
     undo(&mut wire, &[]);
     assert_eq!(digest(&mut wire), state);
+}
+
+#[test]
+fn beside_writers_it_takes_what_was_there_and_a_start_makes_the_same_of_it() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for round in 0..3 {
+        let (addr, is_done) = (server.addr(), AtomicBool::new(false));
+        let last = std::thread::scope(|scope| {
+            for seed in 0..3 {
+                let (addr, is_done) = (&addr, &is_done);
+                scope.spawn(move || {
+                    let (mut wire, mut rng) = (Wire::connect(addr), SeededRng::new(seed));
+                    while !is_done.load(Ordering::Relaxed) {
+                        let key = format!("gone:{}", rng.below(500));
+                        match rng.below(4) {
+                            0 => ok(&mut wire, &["DEL", &key]),
+                            1 => ok(&mut wire, &["SET", &key, "late", "PX", "20"]),
+                            2 => ok(&mut wire, &["MSET", &key, "v", "gone:all", "v"]),
+                            _ => ok(&mut wire, &["SET", &key, "v"]),
+                        }
+                        ok(&mut wire, &["SET", &format!("stays:{key}"), "v"]);
+                    }
+                });
+            }
+            let mut removed = 0;
+            while removed < 500 {
+                removed += number(&mut wire, &["REMOVE", "PREFIX", "gone:"]);
+            }
+            is_done.store(true, Ordering::Relaxed);
+            number(&mut wire, &["LASTREV"])
+        });
+        let Frame::Array(left) = wire.call(&["KEYS", "gone:*"]) else { panic!("no keys") };
+        for key in left.into_iter().map(text_of) {
+            // Nil is one that has expired since.
+            if let Frame::Integer(revision) = wire.call(&["OBJECT", "REVISION", &key]) {
+                assert!(revision > last, "{key} of {revision} was there at {last}");
+            }
+        }
+        assert_eq!(number(&mut wire, &["REMOVE", "PREFIX", "gone:nothing"]), 0);
+        // What is due is gone, so that both digests see the same.
+        ok(&mut wire, &["REMOVE", "PREFIX", "gone:"]);
+        let state = digest(&mut wire);
+        pass(&mut server, &mut wire, ["kill", "SAVE", "kill"][round]);
+        assert_eq!(digest(&mut wire), state, "round {round}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Entries: what the index says about one record and one key.
 
 use base::BranchId;
+use keyspace::Merged;
 use keyspace::effect::{Effect, EffectError, Effects};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -47,6 +48,10 @@ pub(super) fn changed(effects: &[u8], mut each: impl FnMut(u32)) -> Result<(), E
             Effect::Key { key, .. } | Effect::Rename { key, .. } => each(key_hash(key)),
             Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. } => {
                 each(DATABASE_WIDE);
+            }
+            Effect::Merged { row } => {
+                let kept = Merged::decode(row).map(|merged| merged.kept).unwrap_or_default();
+                kept.iter().for_each(|(_, key)| each(key_hash(key)));
             }
             Effect::Undoable { .. } | Effect::Undone { .. } => each(TAKEN_BACK),
             _ => {}

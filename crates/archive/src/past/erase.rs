@@ -2,7 +2,7 @@
 
 use base::DbIndex;
 use keyspace::effect::{Cause, Effect, EffectError, Effects, Marked};
-use keyspace::{Purge, Stored, dump};
+use keyspace::{Merged, Purge, Stored, dump};
 
 /// What a key was after a record: `dump`'s body of its value, and its deadline.
 pub(super) type After = Option<(Vec<u8>, Option<u64>)>;
@@ -51,6 +51,13 @@ pub(super) fn without(
                     effect.encode(&mut out);
                 }
             }
+            Effect::Merged { row } => match without_kept(row, purge) {
+                Some(row) => {
+                    Effect::Merged { row: &row }.encode(&mut out);
+                    is_changed = true;
+                }
+                None => effect.encode(&mut out),
+            },
             effect if !effect.is_on_key() => effect.encode(&mut out),
             Effect::Rename { db: to_db, key: to, .. } => {
                 let ends = purge.covers(to_db, to);
@@ -86,6 +93,15 @@ pub(super) fn without(
         }
     }
     Ok(Some(out))
+}
+
+/// The row of a merge without keys to be erased that it has only looked at;
+/// `None` if there are none.
+fn without_kept(row: &[u8], purge: &Purge) -> Option<Vec<u8>> {
+    let mut merged = Merged::decode(row).ok()?;
+    let before = merged.kept.len();
+    merged.kept.retain(|(db, key)| !purge.covers(*db, key));
+    (merged.kept.len() < before).then(|| merged.encode())
 }
 
 /// Puts marks in their places. They speak of as many deletions as there are still;
@@ -134,6 +150,20 @@ mod tests {
         };
         let found = without(&bytes(effects), 0, &purge, heir).expect("well-formed");
         assert_eq!(found, expected.map(bytes), "{effects:?}");
+    }
+
+    #[test]
+    fn a_merge_does_not_name_an_erased_key_that_it_only_looked_at() {
+        let row = |keys: &[&[u8]]| {
+            let kept = keys.iter().map(|key| (0, key.to_vec())).collect();
+            let (from, into) = (base::BranchId(1), base::BranchId::MAIN);
+            let (revision, since) = (Revision::ZERO, Revision::ZERO);
+            Merged { from, into, revision, since, pattern: None, ends: 0, kept }.encode()
+        };
+        let [before, left, others] = [row(&[b"k", b"x"]), row(&[b"x"]), row(&[b"x", b"y"])];
+        let left = [Effect::Merged { row: &left }, named(b"x"), ADD, Effect::Erased];
+        check(&[Effect::Merged { row: &before }, named(b"x"), ADD], Some(&left));
+        check(&[Effect::Merged { row: &others }, named(b"x"), ADD], None);
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome
         let moment = engine.moment(row.parent, when, asker.now_ms)?;
         let (made, revision) = engine.fork_at(row, moment.revision, &asker)?;
         write_made(engine, &made, reply);
-        Ok(Aside { depends_on: revision, written: Some(revision) })
+        Ok(Aside { depends_on: revision, written: Some(revision), ..Aside::default() })
     })
 }
 

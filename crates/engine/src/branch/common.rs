@@ -1,4 +1,4 @@
-//! What two branches have in common, and what one has changed since.
+//! What two branches have in common, and what one has beyond that.
 //!
 //! A branch *contains* its own line of revisions, and of every branch that it,
 //! or one that it contains, has merged, that one's line up to then. A state that
@@ -9,34 +9,28 @@
 //! for these keys.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use base::{BranchId, DbIndex, Revision, glob};
-use command::{Error, Result};
-use keyspace::merge::Counted;
 use keyspace::{Branches, Merged};
-use log::{Record, RecordHeader};
 
 use super::line::{Line, Reach};
 use super::values::{Keeper, Kept};
 use crate::engine::Engine;
-use crate::history::events;
-use crate::past::PastError;
 pub(super) use crate::travel::Then;
 
 /// A key of a database.
 pub(super) type Place = (DbIndex, Vec<u8>);
 
 /// A branch from one of its beginnings on, which is after this revision.
-type Life = (BranchId, Revision);
+pub(super) type Life = (BranchId, Revision);
 
 /// Of each branch the newest of its states that is contained.
 type Contents = BTreeMap<Life, Revision>;
 
 /// A state that two branches have in common.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Common {
     /// Of this branch as of that revision.
     state: (BranchId, Revision),
@@ -45,26 +39,53 @@ pub(super) struct Common {
     /// Its revision.
     pub(super) at: Revision,
     contents: Contents,
+    /// What each of the two branches contains.
+    sides: [Contents; 2],
+    /// The revision from which on each had all of it, as far as that was one
+    /// step: a merge of just this state, or where it began.
+    since: [Option<Revision>; 2],
     /// It contains everything that both contain.
     pub(super) is_whole: bool,
 }
 
 impl Common {
-    /// Whether a record of a branch is not part of it.
-    pub(super) fn lacks(&self, branch: BranchId, revision: Revision) -> bool {
-        let lives = (branch, Revision::ZERO)..=(branch, Revision(u64::MAX));
-        let has = |((_, after), upto): (&Life, &Revision)| *after < revision && revision <= *upto;
-        !self.contents.range(lives).any(has)
+    /// Whether one of the two branches contains a record of a branch, and this
+    /// does not.
+    pub(super) fn lacks(&self, side: usize, branch: BranchId, revision: Revision) -> bool {
+        has(&self.sides[side], branch, revision) && !has(&self.contents, branch, revision)
     }
 
-    /// The revision after which a line has what this lacks.
-    pub(super) fn upto(&self, line: &Line) -> Revision {
-        let lacking = line.reaches().iter().filter_map(|reach| {
-            let has = self.contents.get(&life(reach)).copied().unwrap_or_default();
-            (reach.upto > has).then_some(has.max(reach.after))
+    /// Whether a record of a branch came to one of the two on its own line, after
+    /// that had all of this state.
+    pub(super) fn is_late(
+        &self,
+        side: usize,
+        line: &Line,
+        branch: BranchId,
+        revision: Revision,
+    ) -> bool {
+        let is_on_line = || {
+            line.reaches().iter().any(|reach| {
+                reach.branch == branch && reach.after < revision && revision <= reach.upto
+            })
+        };
+        self.since[side].is_some_and(|since| revision > since) && is_on_line()
+    }
+
+    /// The revision after which one of the two has what this lacks.
+    pub(super) fn upto(&self, side: usize) -> Revision {
+        let lacking = self.sides[side].iter().filter_map(|(life, upto)| {
+            let has = self.contents.get(life).copied().unwrap_or_default();
+            (*upto > has).then_some(has.max(life.1))
         });
         lacking.min().unwrap_or(self.at)
     }
+}
+
+fn has(contents: &Contents, branch: BranchId, revision: Revision) -> bool {
+    let lives = (branch, Revision::ZERO)..=(branch, Revision(u64::MAX));
+    let has = |((_, after), upto): (&Life, &Revision)| *after < revision && revision <= *upto;
+    contents.range(lives).any(has)
 }
 
 /// What two branches have in common, key by key.
@@ -103,10 +124,30 @@ impl Commons {
         key.map_or_else(|| self.oldest(), |key| self.of(key))
     }
 
+    /// Whether a change came late to one of the two, see [`Common::is_late`].
+    pub(super) fn is_late(
+        &self,
+        side: usize,
+        key: Option<&[u8]>,
+        branch: BranchId,
+        revision: Revision,
+    ) -> bool {
+        self.of_any(key).is_late(side, &self.lines[side], branch, revision)
+    }
+
     /// That of a key which was merged with all others only: the oldest.
     pub(super) fn oldest(&self) -> Rc<Common> {
         let none = vec![false; self.known.merged().len()];
         self.find(&none).expect("they are two, whatever was merged")
+    }
+
+    /// Where the records are that one of the two contains, whatever is about a
+    /// key.
+    pub(super) fn parts(&self, side: usize) -> Vec<Reach> {
+        let merges: Vec<&Merged> = self.known.merged().iter().collect();
+        let (contents, _) = contents(&self.known, &self.lines[side], &merges);
+        let reach = |((branch, after), upto)| Reach { branch, after, upto };
+        contents.into_iter().map(reach).collect()
     }
 
     /// Whether nobody has merged, reset or deleted a branch since.
@@ -129,7 +170,7 @@ impl Commons {
     }
 }
 
-fn life(reach: &Reach) -> Life {
+pub(super) fn life(reach: &Reach) -> Life {
     (reach.branch, reach.after)
 }
 
@@ -153,7 +194,18 @@ fn common(
     let (contents, _) = contents(known, &Line::up_to(known, branch, at), merges);
     let has_all = shared.iter().all(|(life, at)| contents.get(life) >= Some(at));
     let is_whole = has_all && knows_a && knows_b;
-    Some(Common { state, keeper, at, contents, is_whole })
+    let since = lines.each_ref().map(|line| {
+        let has_it = |reach: &Reach| reach.branch == branch && reach.after < at && at <= reach.upto;
+        let took_it = |it: &&&Merged| {
+            (it.from, it.revision) == (branch, at)
+                && line
+                    .reaches()
+                    .iter()
+                    .any(|reach| reach.branch == it.into && reach.after < at && at <= reach.upto)
+        };
+        (line.reaches().iter().any(has_it) || merges.iter().any(|it| took_it(&it))).then_some(at)
+    });
+    Some(Common { state, keeper, at, contents, sides: [a, b], since, is_whole })
 }
 
 /// What a line contains, and whether that is all: it may have begun between two
@@ -226,137 +278,6 @@ pub(super) fn parted(a: &Line, b: &Line) -> Option<(BranchId, Revision)> {
     Some((of_a.branch, of_a.upto.min(of_b.upto)))
 }
 
-/// What happened on a line.
-#[derive(Default)]
-pub(super) struct Changes {
-    /// The keys that effects name, with what was only counted.
-    pub(super) keys: BTreeMap<Place, Counted>,
-    /// Databases that were emptied or exchanged.
-    pub(super) whole: BTreeSet<DbIndex>,
-}
-
-/// Whether a change counts, of a key or of a whole database, by its branch and
-/// revision.
-pub(super) type Counts<'s> = dyn Fn(Option<&[u8]>, BranchId, Revision) -> bool + 's;
-
-/// What is looked for on a line.
-pub(super) struct Search<'s> {
-    pub(super) engine: &'s Engine,
-    pub(super) line: &'s Line,
-    pub(super) counts: &'s Counts<'s>,
-    /// Which keys.
-    pub(super) wanted: &'s dyn Fn(DbIndex, &[u8]) -> bool,
-}
-
-impl Search<'_> {
-    /// Adds what happened after a revision, up to another. Answers false, and
-    /// may have added a part, where the history does not reach so far back.
-    pub(super) fn run(
-        &self,
-        after: Revision,
-        upto: Revision,
-        changes: &mut Changes,
-    ) -> Result<bool> {
-        let Some(past) = self.engine.past() else { return Ok(false) };
-        if past.oldest() > after {
-            return Ok(false);
-        }
-        if upto <= after {
-            return Ok(true);
-        }
-        let mut failure = None;
-        let mut visit = |record: Record<'_>| {
-            let at = (record.header.branch, record.revision);
-            if !self.line.goes_on(record.revision, record.header) {
-                return ControlFlow::Continue(());
-            }
-            let read = events::read(&record, &mut |touch| {
-                self.note(at, &touch, changes);
-                Ok(())
-            });
-            failure = read.err();
-            if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        // What others did meanwhile is not read.
-        let mut parts: Vec<Reach> = self.line.between(after, upto).collect();
-        parts.reverse();
-        let visited = parts
-            .into_iter()
-            .try_for_each(|part| past.of_branch(part.branch, part.after, part.upto, &mut visit));
-        match (visited, failure) {
-            (_, Some(failure)) => Err(failure),
-            // It was let go of meanwhile.
-            (Err(PastError::Compacted { .. }), None) => Ok(false),
-            (visited, None) => visited.map(|()| true).map_err(Error::from),
-        }
-    }
-
-    /// As [`Search::run`], of these keys alone: each costs what was done to it.
-    pub(super) fn run_of_keys(
-        &self,
-        keys: &[Place],
-        after: Revision,
-        upto: Revision,
-        changes: &mut Changes,
-    ) -> Result<bool> {
-        let Some(past) = self.engine.past().filter(|past| past.oldest() <= after) else {
-            return Ok(false);
-        };
-        let mut parts: Vec<Reach> = self.line.between(after, upto).collect();
-        parts.reverse();
-        for (part, (db, key)) in parts.iter().flat_map(|part| keys.iter().map(move |it| (part, it)))
-        {
-            let mut records: Vec<(Revision, RecordHeader, Vec<u8>)> = Vec::new();
-            let visited =
-                past.of_key(part.branch, *db, key, part.after, part.upto, &mut |record| {
-                    if self.line.goes_on(record.revision, record.header) {
-                        records.push((record.revision, record.header, record.effects.to_vec()));
-                    }
-                    ControlFlow::Continue(())
-                });
-            match visited {
-                Err(PastError::Compacted { .. }) => return Ok(false),
-                visited => visited?,
-            }
-            for (revision, header, effects) in records.iter().rev() {
-                let (revision, header) = (*revision, *header);
-                events::read(&Record { revision, header, effects }, &mut |touch| {
-                    if touch.is_about(*db, key) {
-                        self.note((header.branch, revision), &touch, changes);
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn note(
-        &self,
-        (branch, at): (BranchId, Revision),
-        touch: &events::Touch<'_>,
-        changes: &mut Changes,
-    ) {
-        let is_wanted = touch.key.is_none_or(|key| (self.wanted)(touch.db, key));
-        if !is_wanted || !(self.counts)(touch.key, branch, at) {
-            return;
-        }
-        let Some(key) = touch.key else {
-            changes.whole.insert(touch.db);
-            for ((_, _), counted) in changes.keys.iter_mut().filter(|((db, _), _)| *db == touch.db)
-            {
-                counted.rewrite();
-            }
-            return;
-        };
-        let counted = changes.keys.entry((touch.db, key.to_vec())).or_default();
-        match touch.what {
-            events::What::MovedHere => counted.rewrite(),
-            _ => counted.note(&touch.effect),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use keyspace::Branch;
@@ -392,6 +313,7 @@ mod tests {
                 since: Revision::ZERO,
                 pattern: pattern.map(|pattern| pattern.as_bytes().to_vec()),
                 ends: 0,
+                kept: Vec::new(),
             };
             self.note(at, &Effect::Merged { row: &row.encode() });
         }
@@ -402,7 +324,10 @@ mod tests {
                 Commons::new(self.0.clone(), lines, None).expect("they are two").of(key.as_bytes())
             };
             let (found, back) = (of(a, b), of(b, a));
-            assert_eq!(found, back, "whichever way");
+            let mut turned = (*back).clone();
+            turned.sides.reverse();
+            turned.since.reverse();
+            assert_eq!(*found, turned, "whichever way");
             (found.state.0.0, found.state.1.0, found.is_whole)
         }
     }
@@ -468,11 +393,16 @@ mod tests {
         log.fork(10, 1, 0, 10);
         log.merge(20, 1, 0, None);
         let lines = [0, 1].map(|id| Line::of(&log.0, BranchId(id)));
-        let common = Commons::new(log.0.clone(), lines.clone(), None).expect("two").of(b"k");
+        let commons = Commons::new(log.0.clone(), lines.clone(), None).expect("two");
+        let common = commons.of(b"k");
         // What main did on its own since 10 is not in it, though main has it.
-        assert!(common.lacks(BranchId::MAIN, Revision(11)));
-        assert!(!common.lacks(BranchId::MAIN, Revision(10)));
-        assert!(!common.lacks(BranchId(1), Revision(20)));
-        assert_eq!(lines.map(|line| common.upto(&line).0), [10, 20]);
+        assert!(common.lacks(0, BranchId::MAIN, Revision(11)));
+        assert!(!common.lacks(0, BranchId::MAIN, Revision(10)));
+        assert!(!common.lacks(0, BranchId(1), Revision(20)));
+        assert!(!common.lacks(0, BranchId(1), Revision(21)), "nobody has merged that");
+        assert!(common.lacks(1, BranchId(1), Revision(21)));
+        assert_eq!([0, 1].map(|side| common.upto(side).0), [10, 20]);
+        let late = |at| common.is_late(0, &lines[0], BranchId::MAIN, Revision(at));
+        assert_eq!([11, 20, 21].map(late), [false, false, true]);
     }
 }

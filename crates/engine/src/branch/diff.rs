@@ -13,7 +13,8 @@ use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
 use command::{Args, Error, Result};
 use keyspace::merge::{Difference, Version, difference};
 
-use super::common::{Changes, Search, Then, parted};
+use super::changes::{Changes, Search};
+use super::common::{Then, parted};
 use super::values::Values;
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -120,7 +121,7 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let moments = [moments[0], moments[1]];
         let after = cursor.map(|cursor| cursor.key);
         Listing { engine, asked: &asked, moments, is_past }.write(after, reply)?;
-        Ok(Aside { depends_on: newest, written: None })
+        Ok(Aside { depends_on: newest, ..Aside::default() })
     })
 }
 
@@ -227,15 +228,16 @@ impl Listing<'_> {
         for ((line, moment), changes) in lines.iter().zip(self.moments).zip(&mut sides) {
             let search = Search {
                 engine,
-                line,
+                parts: line.reaches(),
                 counts: &|_, _, _| true,
+                is_late: &|_, _, _| false,
                 wanted: &|at, key| at == db && is_wanted(key),
             };
             reaches &= search.run(after, moment.revision, changes)?;
         }
         let mut keys: BTreeSet<Vec<u8>> =
-            sides.iter().flat_map(|side| side.keys.keys()).map(|(_, key)| key.clone()).collect();
-        if !reaches || sides.iter().any(|side| side.whole.contains(&db)) {
+            sides.iter().flat_map(Changes::places).map(|(_, key)| key.clone()).collect();
+        if !reaches || sides.iter().any(|side| side.whole().contains(&db)) {
             let mut add = |key: &[u8]| {
                 if is_wanted(key) {
                     keys.insert(key.to_vec());

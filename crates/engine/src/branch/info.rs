@@ -32,7 +32,7 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let branch = engine.branch(id).ok_or_else(|| super::no_branch(&engine.branch_name(id)))?;
         let far = engine.far(&branch)?;
         engine.write_info(&branch, far, now_ms, reply);
-        Ok(Aside { depends_on: engine.replicator.newest(), written: None })
+        Ok(Aside { depends_on: engine.replicator.newest(), ..Aside::default() })
     })
 }
 

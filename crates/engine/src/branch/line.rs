@@ -20,6 +20,19 @@ pub(crate) struct Reach {
     pub(crate) upto: Revision,
 }
 
+impl Reach {
+    /// The part of it after a revision, up to another.
+    pub(crate) fn between(self, after: Revision, upto: Revision) -> Option<Reach> {
+        let part = Reach { after: self.after.max(after), upto: self.upto.min(upto), ..self };
+        (part.after < part.upto).then_some(part)
+    }
+
+    /// Whether a revision made the branch: what its record does was there before.
+    pub(crate) fn begins_with(self, revision: Revision) -> bool {
+        self.branch != BranchId::MAIN && self.after.next() == revision
+    }
+}
+
 impl Engine {
     /// The line of a branch. That of one which was deleted is known while others
     /// come from it.
@@ -58,9 +71,8 @@ impl Line {
     /// As [`Line::has`], but for the records that made its branches: what these
     /// do was there before.
     pub(crate) fn goes_on(&self, revision: Revision, header: RecordHeader) -> bool {
-        let made = |reach: &Reach| reach.branch != BranchId::MAIN && reach.after.next() == revision;
-        self.has(revision, header)
-            && !self.0.iter().any(|reach| reach.branch == header.branch && made(reach))
+        let made = |reach: &Reach| reach.branch == header.branch && reach.begins_with(revision);
+        self.has(revision, header) && !self.0.iter().any(made)
     }
 
     /// Whose it is.
@@ -110,11 +122,7 @@ impl Line {
         after: Revision,
         upto: Revision,
     ) -> impl Iterator<Item = Reach> + use<'_> {
-        self.0.iter().filter_map(move |reach| {
-            let part =
-                Reach { after: reach.after.max(after), upto: reach.upto.min(upto), ..*reach };
-            (part.after < part.upto).then_some(part)
-        })
+        self.0.iter().filter_map(move |reach| reach.between(after, upto))
     }
 }
 

@@ -7,7 +7,6 @@
 //! by one transaction. Where the history does not reach back to the common
 //! state, every key of it is compared, and nothing is known to be a counter.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,12 +16,17 @@ use keyspace::effect::{Effect, Effects};
 use keyspace::merge::{Choice, Counted, Merge, Side, Version, difference, merge};
 use keyspace::{Buffers, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
 
-use super::common::{Changes, Common, Commons, Place, Search, Then};
+use super::changes::{Changes, Search};
+use super::common::{Common, Commons, Place, Then};
 use super::no_branch;
 use super::values::Kept;
 use crate::engine::Engine;
 use crate::history::many::LOOKS_MAX;
 use crate::history::revert::Author;
+
+/// The sides of [`Commons`].
+const OURS: usize = 0;
+const THEIRS: usize = 1;
 
 /// Counters up to which each is looked up by itself rather than in everything
 /// that was written.
@@ -117,22 +121,7 @@ struct Ours {
     counters: BTreeSet<Place>,
     /// Up to where the log was read for them; `None` where it cannot be.
     upto: Option<Revision>,
-    /// Since the state in common.
-    all: Changes,
-    /// After theirs was merged last.
-    late: Changes,
-}
-
-impl Ours {
-    /// Whether it has only counted a key, and what of it.
-    fn counted(&self, place: &Place) -> Cow<'_, Counted> {
-        let known = [&self.all, &self.late]
-            .map(|changes| changes.keys.get(place).filter(|_| self.upto.is_some()));
-        match (known[0], known[1]) {
-            (Some(all), Some(late)) => Cow::Owned(all.or(late)),
-            (all, late) => Cow::Borrowed(all.or(late).unwrap_or(Counted::nothing())),
-        }
-    }
+    changes: Changes,
 }
 
 /// A key to be written.
@@ -156,7 +145,7 @@ impl Job<'_> {
         })?;
         let mut found = Found {
             states: BTreeMap::new(),
-            upto: commons.oldest().upto(&commons.lines[1]),
+            upto: commons.oldest().upto(THEIRS),
             seen: Revision::ZERO,
             commons,
             keys: BTreeMap::new(),
@@ -190,19 +179,23 @@ impl Job<'_> {
         let commons = &found.commons;
         let of_theirs = Search {
             engine,
-            line: &commons.lines[1],
-            counts: &|key, branch, at| commons.of_any(key).lacks(branch, at),
+            parts: &commons.parts(THEIRS),
+            counts: &|key, branch, at| commons.of_any(key).lacks(THEIRS, branch, at),
+            is_late: &|key, branch, at| commons.is_late(THEIRS, key, branch, at),
             wanted: &|_, key| self.is_wanted(key),
         };
         let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
         if !reaches {
             found.theirs = Changes::default();
-            found.theirs.whole = (0..engine.keyspace.databases()).collect();
         }
         self.look_at_ours(found, newest)?;
-        let mut keys: BTreeSet<Place> = found.theirs.keys.keys().cloned().collect();
+        let mut keys: BTreeSet<Place> = found.theirs.places().into_iter().cloned().collect();
+        let whole = match reaches {
+            true => found.theirs.whole(),
+            false => (0..engine.keyspace.databases()).collect(),
+        };
         // Names that come later are in the records.
-        let whole: Vec<DbIndex> = found.theirs.whole.difference(&found.listed).copied().collect();
+        let whole: Vec<DbIndex> = whole.difference(&found.listed).copied().collect();
         if !whole.is_empty() {
             let common = found.commons.oldest();
             let from = self.branch(self.asked.from)?;
@@ -251,37 +244,31 @@ impl Job<'_> {
     /// Finds what ours has done, since the last look, to the keys that theirs
     /// has counted: since the state in common, and after theirs was merged last.
     fn look_at_ours(&self, found: &mut Found, newest: Revision) -> Result {
-        let is_counter = |counted: &Counted| counted.string() || counted.has_fields();
-        let counters = found.theirs.keys.iter().filter(|(_, counted)| is_counter(counted));
-        let counters: BTreeSet<Place> = counters.map(|(place, _)| place.clone()).collect();
+        let counters = found.theirs.counters();
         let commons = &found.commons;
-        let line = &commons.lines[0];
         let ours = &mut found.ours;
         let after = match ours.upto {
             Some(upto) if counters.is_subset(&ours.counters) => upto,
             _ => {
                 *ours = Ours::default();
-                commons.oldest().upto(line)
+                commons.oldest().upto(OURS)
             }
         };
         if counters.is_empty() {
             return Ok(());
         }
-        let since_common = Search {
+        let search = Search {
             engine: self.engine,
-            line,
-            counts: &|key, branch, at| commons.of_any(key).lacks(branch, at),
+            parts: &commons.parts(OURS),
+            counts: &|key, branch, at| commons.of_any(key).lacks(OURS, branch, at),
+            is_late: &|key, branch, at| commons.is_late(OURS, key, branch, at),
             wanted: &|db: DbIndex, key: &[u8]| counters.contains(&(db, key.to_vec())),
         };
-        let since_merge =
-            Search { counts: &|key, _, at| at > commons.of_any(key).at, ..since_common };
-        let places: Vec<Place> = counters.iter().cloned().collect();
-        let run = |search: &Search<'_>, changes: &mut Changes| match places.len() {
+        let reaches = match counters.len() {
             // Mostly few: what else has been written is not looked at.
-            0..=COUNTERS_MAX => search.run_of_keys(&places, after, newest, changes),
-            _ => search.run(after, newest, changes),
+            0..=COUNTERS_MAX => search.run_of_keys(&counters, after, newest, &mut ours.changes)?,
+            _ => search.run(after, newest, &mut ours.changes)?,
         };
-        let reaches = run(&since_common, &mut ours.all)? && run(&since_merge, &mut ours.late)?;
         ours.upto = reaches.then_some(newest);
         ours.counters = counters;
         Ok(())
@@ -325,13 +312,19 @@ impl Job<'_> {
             return Ok(None);
         }
         let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
-        let (mut bytes, mut was_settled) = (0, false);
+        // What both have done alike, or theirs has taken back, is something to remember:
+        // else a later merge would begin with what was there before.
+        let (mut is_something, mut kept) = (found.theirs.has_keys(), Vec::new());
+        let mut bytes = 0;
         for (place, then) in &found.keys {
             let (db, key) = (place.0, &place.1[..]);
             ours.select(db);
             theirs.select(db);
+            // What is due by now is no version on any side.
+            let is_there = |deadline: Option<u64>| deadline.is_none_or(|at| at > now_ms);
             let base = then
                 .as_ref()
+                .filter(|(_, deadline)| is_there(*deadline))
                 .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
             let [our_counts, their_counts] = found.counts_of(place);
             let our_side = Side { version: version(&ours, key), counted: &our_counts };
@@ -345,14 +338,17 @@ impl Job<'_> {
                     continue;
                 }
             };
-            was_settled |= !choices.is_empty();
             let effects =
                 merged.effects(&choices).map_err(|error| Error::new(format!("ERR {error}")))?;
             let [was, is] = [our_side, their_side].map(|side| side.version);
+            is_something |= difference(base, is).is_some();
             let both = difference(base, was).is_some() && difference(base, is).is_some();
             counts.auto_merged +=
                 u64::from(both && choices.is_empty() && difference(was, is).is_some());
             if effects.is_empty() {
+                if difference(was, is).is_some() {
+                    kept.push(place.clone());
+                }
                 continue;
             }
             match Effects::new(&effects).next() {
@@ -374,8 +370,7 @@ impl Job<'_> {
         if !undecided.is_empty() {
             return Ok(Some(Done::Undecided(undecided)));
         }
-        let is_nothing = writes.is_empty() && !was_settled && counts.auto_merged == 0;
-        let Some(author) = self.author.filter(|_| !is_nothing || self.asked.ends > 0) else {
+        let Some(author) = self.author.filter(|_| is_something || self.asked.ends > 0) else {
             return Ok(Some(Done::Merged { written: None, counts }));
         };
         ours.record_always();
@@ -388,6 +383,7 @@ impl Job<'_> {
             since: Revision::ZERO,
             pattern: self.asked.pattern.clone(),
             ends: self.asked.ends,
+            kept,
         };
         let revision = ours.declare(&Effect::Merged { row: &merged.encode() });
         for Write { place: (db, key), effects } in &writes {
@@ -441,13 +437,12 @@ impl Found {
     }
 
     /// What ours, and theirs, have only counted of a key.
-    fn counts_of(&self, place: &Place) -> [Cow<'_, Counted>; 2] {
-        let nothing = Counted::nothing();
+    fn counts_of(&self, place: &Place) -> [Counted; 2] {
         if !self.commons.of(&place.1).is_whole {
-            return [nothing; 2].map(Cow::Borrowed);
+            return Default::default();
         }
-        let theirs = self.theirs.keys.get(place).unwrap_or(nothing);
-        [self.ours.counted(place), Cow::Borrowed(theirs)]
+        let ours = self.ours.upto.map(|_| self.ours.changes.counted(place));
+        [ours.unwrap_or_default(), self.theirs.counted(place)]
     }
 }
 

@@ -79,7 +79,11 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let undecided = match job.run(&|_| ())? {
             Done::Merged { written, counts } => {
                 write_merged(written, counts, reply);
-                return Ok(Aside { depends_on: seen(engine, written), written });
+                return Ok(Aside {
+                    depends_on: seen(engine, written),
+                    written,
+                    ..Aside::default()
+                });
             }
             Done::Undecided(undecided) if is_dry => {
                 return Err(would_conflict(&undecided, policy));
@@ -103,7 +107,7 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let keys = keys_in_words(undecided);
         reply.error(&format!("MERGECONFLICT {keys}, see BRANCH CONFLICTS m{id}"));
-        Ok(Aside { depends_on: noted, written: Some(noted) })
+        Ok(Aside { depends_on: noted, written: Some(noted), ..Aside::default() })
     })
 }
 
@@ -259,7 +263,7 @@ fn conflicts(call: &mut Call<'_, '_>) -> Result<Outcome> {
             })
         });
         reply.frame(&Frame::Array(rows.collect()));
-        Ok(Aside { depends_on: seen(engine, None), written: None })
+        Ok(Aside { depends_on: seen(engine, None), ..Aside::default() })
     })
 }
 
@@ -350,7 +354,7 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
             }
         }
         reply.count(left);
-        Ok(Aside { depends_on: written, written: Some(written) })
+        Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })
 }
 
@@ -369,6 +373,6 @@ fn abort(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
         let written = engine.note_merge(&author, &Effect::MergeGone { id: open.id });
         reply.ok();
-        Ok(Aside { depends_on: written, written: Some(written) })
+        Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })
 }

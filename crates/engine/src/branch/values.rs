@@ -12,7 +12,8 @@ use base::{BranchId, DbIndex, Revision};
 use command::Result;
 use keyspace::{Buffers, Keyspace, Since, Txn};
 
-use super::common::{Changes, Then};
+use super::changes::Changes;
+use super::common::Then;
 use crate::engine::Engine;
 use crate::travel::{Moment, Unchanged, view_options};
 
@@ -151,7 +152,7 @@ impl<'v> Values<'v> {
     ) -> Values<'v> {
         let (branch, at) = engine.line(moment.branch).at(moment.revision);
         let present = near(engine, branch, at);
-        let since = since.filter(|(changes, _)| !changes.whole.contains(&db));
+        let since = since.filter(|(changes, _)| !changes.whole().contains(&db));
         let since =
             since.map(|(changes, state)| (changes, Kept::new(engine, state, Keeper::Archive)));
         Values { engine, db, moment, present, since, past: None, asked: 0 }
@@ -165,7 +166,7 @@ impl<'v> Values<'v> {
             return Ok(then);
         }
         if let Some((changes, kept)) = &mut self.since
-            && !changes.keys.contains_key(&(db, key.to_vec()))
+            && !changes.has(&(db, key.to_vec()))
         {
             return kept.value(engine, time_ms, db, key);
         }

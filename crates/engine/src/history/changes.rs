@@ -88,7 +88,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
         })?;
         reply.array(len);
         reply.tape(&rows);
-        Ok(Aside { depends_on: span.upto, written: None })
+        Ok(Aside { depends_on: span.upto, ..Aside::default() })
     })
 }
 
@@ -150,7 +150,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
             Frame::Array(vec![number(time_ms), name, number(count)])
         };
         reply.frame(&Frame::Array(counts.into_iter().map(row).collect()));
-        Ok(Aside { depends_on: span.upto, written: None })
+        Ok(Aside { depends_on: span.upto, ..Aside::default() })
     })
 }
 

@@ -180,7 +180,7 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let span = bounds.resolve_for(engine, branch, now_ms, db, &key)?;
         let request = Request { db, key, element, span, count: count_max, oldest_first, values };
         request.answer(engine, reply)?;
-        Ok(Aside { depends_on: span.upto, written: None })
+        Ok(Aside { depends_on: span.upto, ..Aside::default() })
     })
 }
 
@@ -386,7 +386,7 @@ fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
             Some(elements) => find_blame(engine, span, db, &key, elements)?,
         };
         write_blame(&elements.unwrap_or_default(), &blamed, reply);
-        Ok(Aside { depends_on: span.upto, written: None })
+        Ok(Aside { depends_on: span.upto, ..Aside::default() })
     })
 }
 

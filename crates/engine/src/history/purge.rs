@@ -59,7 +59,7 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             .map_err(|error| unfinished(at, &error.to_string()))?;
         engine.undo_marks.forget();
         reply.frame(&number(erased));
-        Ok(Aside { depends_on: at, written: Some(at) })
+        Ok(Aside { depends_on: at, written: Some(at), ..Aside::default() })
     })
 }
 

@@ -86,7 +86,7 @@ impl Author {
     }
 
     /// What the record says of it.
-    pub(super) fn origin(&self) -> Effect<'_> {
+    pub(crate) fn origin(&self) -> Effect<'_> {
         let (user, address) = (self.user.as_bytes(), self.address.as_bytes());
         Effect::Origin { command: &self.command, user, address }
     }
@@ -187,7 +187,7 @@ fn revert(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let job = Job { engine, db, to, author: &author, is_dry, report: None, undoes };
         let (written, counts) = job.revert(&target)?;
         reply.frame(&counts.frame(written));
-        Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+        Ok(Aside { depends_on: written.unwrap_or(to.revision), written, ..Aside::default() })
     })
 }
 
@@ -207,7 +207,7 @@ pub(crate) fn try_revert(
         let (_, counts) = job.revert(&target)?;
         let report = job.report.expect("made above").into_inner();
         report.write(&counts.frame(None), reply);
-        Ok(Aside { depends_on: report.revision.max(to.revision), written: None })
+        Ok(Aside { depends_on: report.revision.max(to.revision), ..Aside::default() })
     })
 }
 
@@ -221,7 +221,7 @@ pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Re
         let job = Job { engine, db: 0, to, author: &author, is_dry: false, report: None, undoes };
         let (written, _) = job.revert(&Target::All)?;
         reply.ok();
-        Ok(Aside { depends_on: written.unwrap_or(to.revision), written })
+        Ok(Aside { depends_on: written.unwrap_or(to.revision), written, ..Aside::default() })
     })
 }
 
@@ -266,13 +266,17 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
         let written = job.undelete(&key, then)?;
         let Some(report) = job.report.map(RefCell::into_inner) else {
             reply.frame(&written.map_or(Frame::Null, |revision| number(revision.0)));
-            return Ok(Aside { depends_on: written.unwrap_or(depends_on), written });
+            return Ok(Aside {
+                depends_on: written.unwrap_or(depends_on),
+                written,
+                ..Aside::default()
+            });
         };
         // What it would get if nobody wrote before.
         let next = report.revision.next();
         let own = if report.total > 0 { number(next.0) } else { Frame::Null };
         report.write(&own, reply);
-        Ok(Aside { depends_on: report.revision.max(depends_on), written: None })
+        Ok(Aside { depends_on: report.revision.max(depends_on), ..Aside::default() })
     })
 }
 

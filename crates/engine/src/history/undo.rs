@@ -103,7 +103,7 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
             Some(report) => report.write(&map, reply),
             None => reply.frame(&map),
         }
-        Ok(Aside { depends_on: written.unwrap_or(newest), written })
+        Ok(Aside { depends_on: written.unwrap_or(newest), written, ..Aside::default() })
     })
 }
 
@@ -156,7 +156,7 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
         };
         let rows = undoable(engine, branch, now_ms)?.into_iter().take(count_max).map(row);
         reply.frame(&Frame::Array(rows.collect()));
-        Ok(Aside { depends_on: newest, written: None })
+        Ok(Aside { depends_on: newest, ..Aside::default() })
     })
 }
 

@@ -112,6 +112,16 @@ impl Report {
         }
     }
 
+    /// The client's database.
+    pub(crate) fn home(&self) -> DbIndex {
+        self.home
+    }
+
+    /// Whether rows are to have values.
+    pub(crate) fn has_values(&self) -> bool {
+        self.asked.values
+    }
+
     /// How many more rows it takes.
     pub(crate) fn room(&self) -> usize {
         self.asked.count - self.rows.len()

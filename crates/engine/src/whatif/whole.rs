@@ -12,10 +12,15 @@ use super::numbers::Numbers;
 use super::report::{Asked, Report};
 use super::simulate::{settle, with_events};
 use super::{Step, frame_of, sink};
+use crate::aside::{self, Aside};
+use crate::branch::{LiveBranch, no_branch};
 use crate::call::Call;
-use crate::execute::Outcome;
+use crate::engine::Engine;
+use crate::execute::{Outcome, borrow};
 use crate::history::events::{self, Touch};
+use crate::history::many::LOOKS_MAX;
 use crate::history::whole;
+use crate::removal::{changes_always, find_beside};
 use crate::travel::{Unchanged, view_options};
 
 /// Whether the command writes and names no key.
@@ -76,44 +81,61 @@ pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Res
 /// REMOVE: nothing is copied, and only keys that are listed with their values are
 /// brought into memory.
 pub(super) fn remove(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
-    let engine = call.engine.clone();
-    let (branch, db) = (engine.branch_of(call.session), call.session.db);
-    let options = with_events(call.live, view_options(call.live, call.now_ms));
-    let mut buffers = Buffers::default();
-    let mut txn = Txn::begin(&branch.keyspace, &Scope::All, &Unchanged, &mut buffers, options);
-    txn.keep_due();
-    txn.select(db);
-    let mut report = Report::about(asked, db, engine.replicator.newest());
-    let removal = Removal::read(&step.argv);
-    let chosen = removal.and_then(|removal| {
-        let chosen = removal.choose(&mut txn, &call.live.data)?;
-        Ok((chosen, removal.is_dry))
-    });
-    let own = match chosen {
-        Err(error) => Frame::Error(error.text().to_owned()),
-        Ok((chosen, is_dry)) => {
-            let count = Frame::Integer(i64::try_from(chosen.len()).unwrap_or(i64::MAX));
-            if !is_dry {
-                report.total = chosen.len() as u64;
-                report.bytes_before = txn.bytes_of(&chosen);
-                let listed = chosen.names().take(report.room());
-                for key in listed.collect::<Vec<_>>() {
-                    let values = match asked.values {
-                        true => Some([value_of(&mut txn, key)?, Frame::Null]),
-                        false => None,
-                    };
-                    report.list(db, key, "removed", values);
-                }
-                chosen.names().for_each(|key| txn.notify(class::GENERIC, "del", key));
-            }
-            count
+    let (id, db) = (call.session.branch(), call.session.db);
+    let words: Vec<Vec<u8>> = step.argv.iter().map(|word| word.to_vec()).collect();
+    aside::run(call, move |engine, reply| {
+        let branch = engine.branch(id).ok_or_else(|| no_branch(&engine.branch_name(id)))?;
+        let mut report = Report::about(asked, db, engine.replicator.newest());
+        let own = Removal::read(&borrow(&words))
+            .and_then(|removal| try_removal(engine, &branch, &removal, &mut report))
+            .unwrap_or_else(|error| Frame::Error(error.text().to_owned()));
+        report.write(&own, reply);
+        Ok(Aside { depends_on: report.revision, ..Aside::default() })
+    })
+}
+
+/// Tells what a removal would do; answers its own reply.
+fn try_removal(
+    engine: &Engine,
+    branch: &LiveBranch,
+    removal: &Removal<'_>,
+    report: &mut Report,
+) -> Result<Frame> {
+    let (live, db) = (engine.live(), report.home());
+    let mut sweep = removal.sweep(&branch.keyspace, db, &live.data);
+    for _ in 0..LOOKS_MAX {
+        find_beside(engine, &mut sweep, removal)?;
+        let options = with_events(&live, view_options(&live, engine.clock.now_ms()));
+        let mut buffers = Buffers::default();
+        let mut txn = Txn::begin(&branch.keyspace, &Scope::All, &Unchanged, &mut buffers, options);
+        txn.keep_due();
+        txn.select(db);
+        if !removal.settle(&mut txn, &mut sweep, &live.data)? {
+            continue;
         }
-    };
-    let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
-    settle(call, &finished, report.revision);
-    report.write(&own, call.reply);
-    Ok(Outcome::Done)
+        report.revision = engine.replicator.newest();
+        if !removal.is_dry {
+            report.total = sweep.len() as u64;
+            report.bytes_before = sweep.bytes();
+            for key in sweep.names().take(report.room()) {
+                let values = match report.has_values() {
+                    true => Some([value_of(&mut txn, key)?, Frame::Null]),
+                    false => None,
+                };
+                report.list(db, key, "removed", values);
+            }
+        }
+        txn.finish();
+        if !removal.is_dry {
+            let told =
+                Txn::begin(&branch.keyspace, &Scope::Sliced, &Unchanged, &mut buffers, options);
+            sweep.names().for_each(|key| told.notify(class::GENERIC, "del", key));
+            told.finish();
+            report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
+        }
+        return Ok(Frame::Integer(i64::try_from(sweep.len()).unwrap_or(i64::MAX)));
+    }
+    Err(changes_always())
 }
 
 fn value_of(txn: &mut Txn<'_>, key: &[u8]) -> Result<Frame> {

@@ -86,7 +86,7 @@ mod tests {
     fn merge(branches: &mut Branches, at: u64, from: u32, into: u32) {
         let (revision, since) = (Revision::ZERO, Revision::ZERO);
         let (from, into) = (BranchId(from), BranchId(into));
-        let row = Merged { from, into, revision, since, pattern: None, ends: 0 };
+        let row = Merged { from, into, revision, since, pattern: None, ends: 0, kept: Vec::new() };
         note(branches, at, &Effect::Merged { row: &row.encode() });
     }
 

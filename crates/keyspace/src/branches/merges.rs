@@ -21,6 +21,9 @@ pub struct Merged {
     pub pattern: Option<Vec<u8>>,
     /// The open merge that it ends; 0 for none.
     pub ends: u64,
+    /// Keys that were looked at and are not what `from` has, though nothing is
+    /// written for them. In its record only: later merges find them there.
+    pub kept: Vec<(DbIndex, Vec<u8>)>,
 }
 
 /// A merge that waits for decisions.
@@ -69,13 +72,17 @@ impl Merged {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let Merged { from, into, revision, since, ends, .. } = *self;
+        let Merged { from, into, revision, since, ends, ref kept, .. } = *self;
         for number in [u64::from(from.0), u64::from(into.0), revision.0, ends] {
             leb128::put(&mut out, number);
         }
         put_optional(&mut out, self.pattern.as_deref());
-        if since != revision {
+        if since != revision || !kept.is_empty() {
             leb128::put(&mut out, since.0);
+        }
+        for (db, key) in kept {
+            leb128::put(&mut out, u64::from(*db));
+            put_bytes(&mut out, key);
         }
         out
     }
@@ -90,11 +97,14 @@ impl Merged {
         let (revision, ends) = (Revision(leb128::take(bytes)?), leb128::take(bytes)?);
         let pattern = take_optional(bytes)?;
         let since = if bytes.is_empty() { revision } else { Revision(leb128::take(bytes)?) };
-        at_end(bytes)?;
         if since > revision {
             return Err("a merge stands for one before it only");
         }
-        Ok(Merged { from, into, revision, since, pattern, ends })
+        let mut kept = Vec::new();
+        while !bytes.is_empty() {
+            kept.push((take_db(bytes)?, take_bytes(bytes)?.to_vec()));
+        }
+        Ok(Merged { from, into, revision, since, pattern, ends, kept })
     }
 }
 
@@ -143,10 +153,12 @@ impl OpenMerge {
     }
 }
 
+fn take_db(bytes: &mut &[u8]) -> Result<DbIndex, &'static str> {
+    DbIndex::try_from(leb128::take(bytes)?).map_err(|_| "a database number exceeds 65535")
+}
+
 fn take_settled(bytes: &mut &[u8]) -> Result<Settled, &'static str> {
-    let db =
-        DbIndex::try_from(leb128::take(bytes)?).map_err(|_| "a database number exceeds 65535")?;
-    let key = take_bytes(bytes)?.to_vec();
+    let (db, key) = (take_db(bytes)?, take_bytes(bytes)?.to_vec());
     let (kind, value) = (leb128::take(bytes)?, take_bytes(bytes)?);
     let verdict = match kind {
         0 => Verdict::Ours,
@@ -189,15 +201,27 @@ mod tests {
         for pattern in [None, Some(b"user:*".to_vec())] {
             let revision = Revision(1 << 40);
             let since = revision;
-            let merged = Merged { from, into, revision, since, pattern: pattern.clone(), ends: 17 };
+            let kept = Vec::new();
+            let merged =
+                Merged { from, into, revision, since, pattern: pattern.clone(), ends: 17, kept };
             let bytes = merged.encode();
             assert_eq!(Merged::decode(&bytes).as_ref(), Ok(&merged));
             assert!((0..bytes.len()).all(|end| Merged::decode(&bytes[..end]).is_err()));
             let merged = Merged { since: Revision(1 << 30), ..merged };
             let more = merged.encode();
-            assert_eq!(Merged::decode(&more), Ok(merged));
+            assert_eq!(Merged::decode(&more).as_ref(), Ok(&merged));
             assert!((bytes.len() + 1..more.len()).all(|end| Merged::decode(&more[..end]).is_err()));
             assert!(Merged::decode(&[&more[..], &[0]].concat()).is_err());
+            let kept = vec![(0, b"one".to_vec()), (300, b"".to_vec())];
+            for merged in [
+                Merged { kept: kept.clone(), ..merged.clone() },
+                Merged { kept, since: merged.revision, ..merged },
+            ] {
+                let bytes = merged.encode();
+                assert_eq!(Merged::decode(&bytes).as_ref(), Ok(&merged));
+                assert!(Merged::decode(&bytes[..bytes.len() - 1]).is_err());
+                assert!(Merged::decode(&[&bytes[..], &[0]].concat()).is_err());
+            }
 
             let verdicts = [Verdict::Ours, Verdict::Theirs, Verdict::Value(b"v".to_vec())];
             let settled = verdicts.map(|verdict| Settled {

@@ -79,6 +79,32 @@ impl Counted {
         *self = Counted { rewritten: true, ..Counted::default() };
     }
 
+    /// Notes an effect of a merge on the key. What that has taken from another
+    /// branch is no change of this one, and counts there. Where this one had
+    /// counted, the merge adds, or somebody has decided against a count.
+    pub fn note_merged(&mut self, effect: &Effect<'_>) {
+        let is_decided = match *effect {
+            Effect::StrAdd { .. } | Effect::HashAdd { .. } => false,
+            Effect::HashSet { field, .. } | Effect::HashDelete { field } => {
+                self.fields.contains_key(field)
+            }
+            _ => self.string || !self.fields.is_empty(),
+        };
+        if is_decided {
+            self.note(effect);
+        }
+    }
+
+    /// Adds what another branch did to the key, which this one contains too.
+    pub fn join(&mut self, other: &Counted) {
+        self.rewritten |= other.rewritten;
+        self.string |= other.string;
+        for (field, counts) in &other.fields {
+            let all = self.fields.entry(field.clone()).or_insert(true);
+            *all &= counts;
+        }
+    }
+
     /// What counts in one of the two, or in both.
     #[must_use]
     pub fn or(&self, other: &Counted) -> Counted {

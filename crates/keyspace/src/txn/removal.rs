@@ -9,9 +9,11 @@ use super::read::info_bytes;
 use crate::backing::BackingError;
 use crate::effect::{Cause, Effect};
 use crate::event::class;
+use crate::shard::SHARDS;
+use crate::sweep::Sweep;
 
 /// What a record takes for a key's removal besides its name, at most.
-const MARK_BYTES: usize = 16;
+pub(crate) const MARK_BYTES: usize = 16;
 
 /// Keys of a database that exist, see [`Txn::choose`].
 #[derive(Debug)]
@@ -111,5 +113,58 @@ impl Txn<'_> {
             self.notify(class::GENERIC, "del", name);
         }
         Ok(())
+    }
+
+    /// Brings what a sweep has found up to this moment. False if it has to begin
+    /// anew, since its database is another one now. `None` when a record of the
+    /// removal would be too long.
+    ///
+    /// # Errors
+    /// When the backing cannot be read.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    pub fn settle_sweep(&mut self, sweep: &mut Sweep<'_>) -> Result<Option<bool>, BackingError> {
+        let db = sweep.db();
+        (0..SHARDS).for_each(|index| self.see(self.shard(index).last_revision));
+        sweep.settle(self.options.now_ms, &mut |index, look| {
+            look(self.shard_mut(index));
+            self.changed(index, db);
+        })
+    }
+
+    /// Removes the keys of a sweep that was just [settled](Txn::settle_sweep) and
+    /// has its record [encoded](Sweep::encode), which tells what
+    /// [`Txn::remove_chosen`] would. Of the events the caller has to see to
+    /// ([`Buffers::add_events`](crate::Buffers::add_events)), and when the locks
+    /// are open, to the rest ([`Sweep::finish`]).
+    ///
+    /// # Panics
+    /// When not all shards are locked, or the transaction has changed anything
+    /// before.
+    pub fn remove_swept(&mut self, sweep: &mut Sweep<'_>, for_good: bool) {
+        if sweep.is_empty() {
+            return;
+        }
+        let mark = self.undo_until_ms.filter(|_| !for_good).map(|until_ms| Effect::Undoable {
+            keys: sweep.len() as u64,
+            bytes: sweep.bytes(),
+            until_ms,
+        });
+        self.is_undoable |= mark.is_some();
+        let db = sweep.db();
+        let take_record = |mut head: Vec<u8>| {
+            mark.iter().for_each(|mark| mark.encode(&mut head));
+            sweep.take_record(head)
+        };
+        let revision = self.recorder.on_many(db, take_record);
+        for index in 0..SHARDS {
+            let going = sweep.take_going(index, revision);
+            let shard = self.shard_mut(index);
+            if going.is_some() {
+                shard.note_removal(revision);
+                shard.going = going;
+            }
+        }
     }
 }

@@ -73,20 +73,11 @@ impl Txn<'_> {
         };
         while shard < SHARDS {
             position = self.with_part(shard, |part, access| {
-                if part.passes_through(position) {
-                    return part.pass_through(shard, position, &mut |key, value, deadline| {
-                        seen += 1;
-                        see(key, value, deadline);
-                    });
-                }
-                part.load_at(shard, position, access)?;
-                // The next bucket that is not loaded gets a lock of its own.
-                let end = part.loaded_until(position);
                 let missing = count.saturating_sub(seen).max(1);
-                Ok(part.table.scan_to(position, end, missing, &mut |entry| {
+                part.meet(shard, position, (missing, access), &mut |met| {
                     seen += 1;
-                    see(entry.key(), value_of(entry), entry.deadline());
-                }))
+                    see(met.key(), met.value(), met.deadline());
+                })
             })?;
             if position == POSITION_END {
                 position = 0;
