@@ -139,11 +139,11 @@ impl Base {
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
             .with_compaction_filter_factory(Some(Arc::new(Judges(bounds.clone()))))
             .open()
-            .map_err(ArchiveError::tree("open", dir))?;
+            .map_err(|error| not_as_written("open", dir, error))?;
         let directory = match tree.get(DIRECTORY, SeqNo::MAX) {
             Ok(Some(bytes)) => read_directory(dir, &bytes)?,
             Ok(None) => Directory::empty(seed),
-            Err(error) => return Err(ArchiveError::tree("read", dir)(error)),
+            Err(error) => return Err(not_as_written("read", dir, error)),
         };
         let overlays = Overlays::default();
         directory.overlays.iter().for_each(|overlay| overlays.add(*overlay));
@@ -570,6 +570,18 @@ fn check_manifest(dir: &Path) -> Result<(), ArchiveError> {
         dir: dir.to_owned(),
         what: format!("{}: {what}", path.display()),
     })
+}
+
+/// Why the tree cannot be used at a start: its error names no file, so those that it
+/// needs are looked through.
+fn not_as_written(doing: &'static str, dir: &Path, error: lsm_tree::Error) -> ArchiveError {
+    match manifest::damaged_table(&dir.join(TREE)) {
+        None => ArchiveError::tree(doing, dir)(error),
+        Some((path, what)) => ArchiveError::Damaged {
+            dir: dir.to_owned(),
+            what: format!("{}: {what}", path.display()),
+        },
+    }
 }
 
 fn read_directory(dir: &Path, bytes: &[u8]) -> Result<Directory, ArchiveError> {

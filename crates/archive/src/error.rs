@@ -17,7 +17,7 @@ pub enum ArchiveError {
     },
     /// Bytes in it are not what this version writes.
     #[error(
-        "the archive in {} is damaged: {what}; restore it from a backup, or move the folder away if the log \
+        "the archive in {} is damaged: {what}; restore a backup (`alcid restore`), or move the folder away if the log \
          still begins at revision 1, and the archive is made again from it",
         .dir.display()
     )]

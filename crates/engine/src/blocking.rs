@@ -16,6 +16,7 @@ use keyspace::{Buffers, Finished, Scope, Txn, ValueRef};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::branch::branch_deleted;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::execute::borrow;
@@ -108,6 +109,8 @@ struct Waiter {
     command: &'static Command,
     argv: Vec<Vec<u8>>,
     branch: BranchId,
+    /// What the client calls it.
+    branch_name: Vec<u8>,
     db: DbIndex,
     resp3: bool,
     keys: Vec<Vec<u8>>,
@@ -229,6 +232,7 @@ impl Blocking {
             command,
             argv: argv.iter().map(|arg| arg.to_vec()).collect(),
             branch: session.branch(),
+            branch_name: session.branch_name.clone(),
             db: session.db,
             resp3: session.client.activity.resp3.load(Ordering::Relaxed),
             keys: keys.to_vec(),
@@ -271,6 +275,18 @@ impl Blocking {
         let waiters = self.waiters.lock();
         let here = |place: &&Place| (place.0, place.1) == (branch, db);
         waiters.by_key.keys().filter(here).map(|(_, _, key)| key.clone()).collect()
+    }
+
+    /// Takes the waits for keys of a branch.
+    fn take_of(&self, branch: BranchId) -> Vec<Waiter> {
+        let mut waiters = self.waiters.lock();
+        let is_there = |(&id, waiter): (&u64, &Waiter)| {
+            (waiter.branch == branch && !waiter.keys.is_empty()).then_some(id)
+        };
+        let ids: Vec<u64> = waiters.by_id.iter().filter_map(is_there).collect();
+        let taken = ids.into_iter().filter_map(|id| waiters.remove(id)).collect();
+        self.count.store(waiters.by_id.len(), Ordering::SeqCst);
+        taken
     }
 
     fn find_client(&self, client: u64) -> Option<u64> {
@@ -403,6 +419,41 @@ impl Engine {
         }
         let mut ready = VecDeque::new();
         self.collect_ready(branch, db, effects, &mut ready);
+        self.serve_ready(ready);
+    }
+
+    /// Serves all who wait for keys of a branch that is made anew: which of them
+    /// are there now, nobody knows.
+    pub(crate) fn serve_branch(self: &Arc<Self>, branch: BranchId) {
+        if self.blocking.is_empty() {
+            return;
+        }
+        let places = |db| {
+            let keys = self.blocking.keys_in(branch, db).into_iter();
+            keys.map(move |key| (branch, db, key))
+        };
+        self.serve_ready((0..self.databases()).flat_map(places).collect());
+    }
+
+    /// Answers all who wait for keys of a branch that the revision `deleted`
+    /// took away what their next command would be answered. Whoever finds
+    /// nothing there from then on does not wait.
+    pub(crate) fn end_waits_on(&self, branch: BranchId, deleted: Revision) {
+        if self.blocking.is_empty() {
+            return;
+        }
+        let _serving = self.blocking.serving.lock();
+        for waiter in self.blocking.take_of(branch) {
+            let error = branch_deleted(&waiter.branch_name);
+            let answer = Answer::of(&Frame::Error(error.text().to_owned()), deleted);
+            // A connection that is gone has no use for it.
+            let _ = waiter.answer.send(answer);
+        }
+    }
+
+    /// Serves the clients that wait for these keys, and those that their own
+    /// commands fill in turn.
+    fn serve_ready(self: &Arc<Self>, mut ready: VecDeque<Place>) {
         if ready.is_empty() {
             return;
         }

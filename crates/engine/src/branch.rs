@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{BranchId, DbIndex, NAME_BYTES_MAX, Revision, SpaceId};
-use command::flags::WRITE;
+use command::flags::{DENYOOM, WRITE};
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
 use parking_lot::{Mutex, RwLock};
@@ -36,6 +36,7 @@ use crate::session::Session;
 pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use create::Asker;
 pub use home::Home;
+pub(crate) use home::branch_deleted;
 pub(crate) use line::{Line, Reach};
 
 /// A branch that serves.
@@ -155,6 +156,11 @@ impl LiveBranch {
     pub(crate) fn guard(&self, row: &Branch) {
         let is_guarded = row.is_readonly || row.is_merge_only || row.quota_bytes > 0;
         self.is_guarded.store(is_guarded, Ordering::Release);
+    }
+
+    /// Whether sessions are on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.sessions.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -379,14 +385,12 @@ impl Engine {
         }
         let known = self.branches.known.read();
         let Some(row) = known.get(branch.id) else { return Ok(()) };
-        if row.is_readonly || row.is_merge_only {
-            let name = String::from_utf8_lossy(&row.name);
-            return Err(Error::new(match row.is_readonly {
-                true => format!("READONLY the branch '{name}' is read-only"),
-                false => format!("READONLY the branch '{name}' is written to by BRANCH MERGE only"),
-            }));
+        check_open(row)?;
+        // What takes no memory is how a branch becomes smaller again.
+        if command.flags.has(DENYOOM) || session.exec_takes_memory(command) {
+            check_quota(row, &branch.keyspace)?;
         }
-        check_quota(row, &branch.keyspace)
+        Ok(())
     }
 
     /// Puts a session on a branch.
@@ -415,6 +419,22 @@ impl Session {
             seat.spare = Some(branch);
         }
     }
+}
+
+/// Whether a branch may be written to by other means than merges.
+fn check_open(row: &Branch) -> Result {
+    let name = String::from_utf8_lossy(&row.name);
+    if row.is_readonly {
+        return Err(Error::new(format!(
+            "READONLY the branch '{name}' is read-only; BRANCH CREATE <name> FROM {name} makes one to write to"
+        )));
+    }
+    if row.is_merge_only {
+        return Err(Error::new(format!(
+            "READONLY the branch '{name}' is written to by BRANCH MERGE only; BRANCH PROTECT {name} takes that away"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a branch may take more memory.

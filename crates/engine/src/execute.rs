@@ -313,9 +313,11 @@ impl Engine {
             }
             txn.select(session.db);
             let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
+            let is_late = branch.is_gone();
             let waits = match &ran {
-                // Registered under the locks: whoever pushes next will see it.
-                Ok(Ran::Wants(block)) => {
+                // Registered under the locks: whoever pushes next will see it, and
+                // so will who deletes the branch or makes it anew.
+                Ok(Ran::Wants(block)) if !is_late => {
                     Some(self.blocking.register(self, session, command, argv, block, now_ms))
                 }
                 _ => None,
@@ -330,10 +332,11 @@ impl Engine {
         if has_later && ran.is_err() {
             return Ok(Outcome::Paused(now_ms + RETRY_MS));
         }
-        ran?;
-        Ok(match waits {
-            Some(blocked) => Outcome::Blocked(blocked),
-            None => Outcome::Done,
+        Ok(match (ran?, waits) {
+            (Ran::Replied, _) => Outcome::Done,
+            (Ran::Wants(_), Some(blocked)) => Outcome::Blocked(blocked),
+            // Its branch went before it ran: on what is there instead.
+            (Ran::Wants(_), None) => Outcome::Paused(now_ms + RETRY_MS),
         })
     }
 

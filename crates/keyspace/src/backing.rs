@@ -133,6 +133,10 @@ pub(crate) struct Backed {
     /// Whether removals are remembered even while everything is loaded, since
     /// keys are evicted now and then.
     evicts: bool,
+    /// So many buckets, from the first on, have all their deadlines in the index.
+    indexed: usize,
+    /// No key of the others is due before; 0 where nothing is known.
+    due_from: u64,
     /// The scan position from which on to look for what to evict.
     pub(crate) hand: u64,
     /// Entries looked at since one was found to evict, and up to which revision
@@ -156,6 +160,8 @@ impl Backed {
             removed_bytes: 0,
             newest_removal: Revision::ZERO,
             evicts: false,
+            indexed: 0,
+            due_from: 0,
             hand: 0,
             looked_in_vain: (Revision::ZERO, 0),
             counted: Counted::new(count),
@@ -168,7 +174,8 @@ impl Backed {
         seed: u64,
         count: &Arc<Count>,
     ) -> Backed {
-        Backed { loaded: [u64::MAX; BUCKETS / 64], ..Backed::new(backing, 0, seed, count) }
+        let loaded = [u64::MAX; BUCKETS / 64];
+        Backed { loaded, indexed: BUCKETS, ..Backed::new(backing, 0, seed, count) }
     }
 
     /// From here on removals are remembered, whatever is loaded.
@@ -181,6 +188,17 @@ impl Backed {
         let bucket = bucket_of(hash);
         self.loaded[bucket / 64] &= !(1 << (bucket % 64));
         self.unloaded_keys += 1;
+    }
+
+    /// The deadlines of a run of buckets are in the index, as are those of keys in
+    /// memory.
+    fn note_indexed(&mut self, run: &RangeInclusive<u16>) {
+        let [first, last] = [run.start(), run.end()].map(|bucket| usize::from(*bucket) % BUCKETS);
+        while self.indexed < BUCKETS
+            && ((first..=last).contains(&self.indexed) || self.is_loaded(self.indexed))
+        {
+            self.indexed += 1;
+        }
     }
 
     fn is_loaded(&self, bucket: usize) -> bool {
@@ -354,6 +372,7 @@ impl Db {
         }
         let backed = self.backed.as_mut().expect("only settling ends it");
         let mut loaded = backed.loaded;
+        backed.note_indexed(&run);
         for bucket in run {
             let place = usize::from(bucket) % BUCKETS;
             loaded[place / 64] |= 1 << (place % 64);
@@ -457,6 +476,35 @@ impl Db {
         };
         // From here on a key that goes takes its deadline along.
         backed.evicts = true;
+        self.note_deadlines(bucket)
+    }
+
+    /// When a key is due at the earliest that is neither in the table nor in the
+    /// index of deadlines, as far as that is known: else 0, and `u64::MAX` where
+    /// there is none.
+    pub(crate) fn unindexed_due(&self) -> u64 {
+        let backed = self.backed.as_deref();
+        let unindexed = backed.filter(|it| it.unloaded_keys > 0 && it.indexed < BUCKETS);
+        unindexed.map_or(u64::MAX, |backed| backed.due_from)
+    }
+
+    /// No key that stands in the backing only is due before.
+    pub(crate) fn expect_due(&mut self, from: u64) {
+        self.backed.iter_mut().for_each(|backed| backed.due_from = from);
+    }
+
+    /// As [`Db::index_deadlines`], of some buckets of the shard that it was not
+    /// asked of before.
+    pub(crate) fn index_more(&mut self, shard: usize) -> Result<(), BackingError> {
+        let Some(backed) = &self.backed else { return Ok(()) };
+        let first = bucket_at(shard, 0);
+        self.note_deadlines(first + backed.indexed as u16).map(drop)
+    }
+
+    fn note_deadlines(&mut self, bucket: u16) -> Result<u16, BackingError> {
+        let Some(backed) = &self.backed else {
+            return Ok(BUCKETS as u16 - bucket % BUCKETS as u16);
+        };
         let backing = backed.backing.clone();
         let run = run_of(bucket, backed.unloaded_keys);
         let mut noted = Ok(());
@@ -469,7 +517,9 @@ impl Db {
                 Err(error) => noted = Err(error),
             },
         )?;
-        noted.map(|()| run.end() - run.start() + 1)
+        noted?;
+        self.backed.iter_mut().for_each(|backed| backed.note_indexed(&run));
+        Ok(run.end() - run.start() + 1)
     }
 
     /// Makes the bucket at a scan position resident, and answers whether it was
@@ -514,7 +564,11 @@ impl Db {
             let hash = self.table.hash_of(&key);
             loaded += u32::from(self.load(hash, &key, access)? == Some(true));
         }
-        if self.table.find(hash, |entry| entry.deadline() == Some(at)).is_none() {
+        let is_there = self.table.find(hash, |entry| entry.deadline() == Some(at)).is_some();
+        if !is_there && self.own.is_counting() {
+            // A record may overwrite unread what a branch has from its parent.
+            self.deadlines.remove(&(at, hash));
+        } else if !is_there {
             return Err(BackingError::new(format!(
                 "space {} lacks a key that was evicted to it",
                 self.space
@@ -629,7 +683,9 @@ impl Db {
     fn settle(&mut self) {
         match &mut self.backed {
             Some(backed) if backed.unloaded_keys > 0 => {}
-            Some(backed) if backed.evicts => backed.loaded = [u64::MAX; BUCKETS / 64],
+            Some(backed) if backed.evicts => {
+                (backed.loaded, backed.indexed) = ([u64::MAX; BUCKETS / 64], BUCKETS);
+            }
             Some(backed) => {
                 self.forgotten_removal = self.forgotten_removal.max(backed.newest_removal);
                 self.backed = None;

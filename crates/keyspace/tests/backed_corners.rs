@@ -349,12 +349,12 @@ fn an_evicted_key_expires() {
     assert_eq!(fixture.run(|txn| txn.len()), 0);
 }
 
-#[test]
-fn a_key_that_was_never_in_memory_expires_once_its_deadline_is_indexed() {
-    let names = names(300);
+/// A keyspace with 300 keys in the backing only, of which each third is due in
+/// five milliseconds.
+fn with_due() -> Fixture {
     let origin = Fixture::new();
     origin.run(|txn| {
-        for (n, name) in names.iter().enumerate() {
+        for (n, name) in names(300).iter().enumerate() {
             txn.set_string(name, name, (n % 3 == 0).then_some(NOW_MS + 5));
         }
     });
@@ -362,6 +362,72 @@ fn a_key_that_was_never_in_memory_expires_once_its_deadline_is_indexed() {
     let counts = origin.backing.counts(SPACE);
     let fixture = Fixture { backing: origin.backing, ..Fixture::new() };
     fixture.back(&counts);
+    fixture
+}
+
+#[test]
+fn deadlines_are_looked_for_from_when_one_may_be_due() {
+    let firsts =
+        |first: u64| vec![std::array::from_fn(|shard| if shard == 7 { first } else { u64::MAX })];
+    let tells = |fixture: &Fixture| fixture.run(|txn| txn.first_deadlines());
+    for (first, due) in
+        [(NOW_MS + 5, 0..=NOW_MS + 4), (u64::MAX, 0..=u64::MAX - 1), (0, 1..=NOW_MS)]
+    {
+        let fixture = with_due();
+        assert_eq!(tells(&fixture), firsts(0), "nothing is known");
+        fixture.keyspace.expect_deadlines(&firsts(first));
+        assert_eq!(tells(&fixture), firsts(first), "who begins with it knows as much");
+        fixture.backing.is_broken.store(true, Ordering::Relaxed);
+        assert_eq!(fixture.keyspace.index_due(7, due), Ok(false), "it is not asked: {first}");
+    }
+    for (first, due) in [(NOW_MS + 5, 1..=NOW_MS + 5), (0, 0..=NOW_MS)] {
+        let fixture = with_due();
+        fixture.keyspace.expect_deadlines(&firsts(first));
+        // One that is in memory is no reason to look for others, nor is it lost.
+        assert!(fixture.get(&names(1)[0]).is_some());
+        let mut looks = 0;
+        while fixture.keyspace.index_due(7, due.clone()).expect("the backing is well") {
+            looks += 1;
+        }
+        assert!(looks > 1, "a few keys at a time");
+        assert_eq!(fixture.keyspace.statistics()[0].1.deadlines, 100);
+        assert_eq!(tells(&fixture), firsts(NOW_MS + 5), "all are known");
+        let expired = fixture.run_at(NOW_MS + 5, |txn| txn.expire_due(7, 1000));
+        assert_eq!((expired, fixture.run(|txn| txn.len())), (100, 200));
+        assert_eq!(tells(&fixture), firsts(u64::MAX));
+    }
+}
+
+#[test]
+fn a_backing_that_cannot_tell_deadlines_is_asked_once() {
+    let fixture = with_due();
+    fixture.backing.is_broken.store(true, Ordering::Relaxed);
+    assert!(fixture.keyspace.index_due(7, 0..=NOW_MS).is_err());
+    assert_eq!(fixture.keyspace.index_due(7, 0..=NOW_MS), Ok(false));
+}
+
+#[test]
+fn what_a_branch_overwrites_unread_is_no_longer_due() {
+    let fixture = with_due();
+    fixture.keyspace.count_own(Revision(1000), true);
+    while fixture.keyspace.index_due(7, 0..=NOW_MS).expect("the backing is well") {}
+    let name = &names(1)[0];
+    let effects = [
+        Effect::Key { key: name, existed: Some(true) },
+        Effect::StrSet { value: b"new", deadline: None },
+    ];
+    fixture.apply(&effects).expect("it fits");
+    assert_eq!(
+        fixture.run_at(NOW_MS + 5, |txn| (txn.expire_due(7, 1000), txn.check_backing())),
+        (99, Ok(()))
+    );
+    assert_eq!(fixture.get(name), Some(b"new".to_vec()));
+    assert_eq!(fixture.keyspace.statistics()[0].1.deadlines, 0);
+}
+
+#[test]
+fn a_key_that_was_never_in_memory_expires_once_its_deadline_is_indexed() {
+    let fixture = with_due();
     assert!(!fixture.keyspace.has_due(7, NOW_MS + 5));
     let mut bucket: u16 = 7 << 10;
     while bucket < 8 << 10 {

@@ -285,6 +285,18 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
             ),
         ));
     }
+    let select_branches = special::mapped_branches(&settings.select_branches);
+    for MappedBranch { number, branch, .. } in select_branches.expect("checked by the row's kind") {
+        let databases = settings.databases;
+        if number < u32::from(databases) {
+            let conflict = format!(
+                "server.select_branches has {number} for the branch {branch:?}, and server.databases is \
+                 {databases}: SELECT {number} is a database of the client's own branch; give a number from \
+                 {databases} on"
+            );
+            found.push((index("server", "select_branches"), conflict));
+        }
+    }
     let branch_ports = special::mapped_branches(&settings.branch_ports);
     for MappedBranch { number, branch, db } in branch_ports.expect("checked by the row's kind") {
         let row = index("server", "branch_ports");

@@ -218,6 +218,17 @@ fn ports_of_branches_are_ports_and_nobody_elses() {
 }
 
 #[test]
+fn numbers_of_branches_are_beyond_the_databases() {
+    let with = |value: &str| format!("[server]\ndatabases = 4\nselect_branches = \"{value}\"\n");
+    for value in ["", "4=dev", "100=dev:1 4294967295=main"] {
+        assert_eq!(load(&file(&with(value))).unwrap().settings.select_branches, value);
+    }
+    let expected = "alcid.toml:3: server.select_branches has 3 for the branch \"dev\", and server.databases is 4: \
+                    SELECT 3 is a database of the client's own branch; give a number from 4 on";
+    assert_eq!(errors(&file(&with("4=main 3=dev:1"))), [expected]);
+}
+
+#[test]
 fn kubernetes_variables_do_not_stop_a_start() {
     let layers = Layers {
         environment: env(&[

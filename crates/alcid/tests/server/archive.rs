@@ -164,6 +164,52 @@ fn damage_is_never_served() {
 }
 
 #[test]
+fn a_start_that_is_refused_names_the_damaged_file() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 3000);
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    server.kill();
+    let base = server.data_dir().join("archive/base");
+    let (current, table) = (base.join("current"), tables(&server).remove(0));
+    let number = fs::read(&current).expect("ours")[0];
+    let manifest = base.join(format!("v{number}"));
+    // What is damaged, how (not at all: removed), and which file is blamed for what.
+    type Damage = fn(&mut Vec<u8>);
+    let cut: Damage = |bytes| bytes.truncate(bytes.len() / 2);
+    let other_number: Damage = |bytes| bytes[0] ^= 1;
+    let other_checksum: Damage = |bytes| bytes[9] ^= 1;
+    let unclear = "one of these two files is damaged";
+    for (damaged, damage, blamed, text) in [
+        (&table, None, &table, "it is not there"),
+        (&table, Some(cut), &table, "its content is not what was written"),
+        (&manifest, None, &manifest, "it is not there, and `current` names it"),
+        (&manifest, Some(cut), &manifest, unclear),
+        (&current, Some(other_number), &current, "and has the checksum of v"),
+        // Nobody can tell which of the two it is.
+        (&current, Some(other_checksum), &manifest, unclear),
+        (&current, Some(cut), &current, "bytes instead of 25"),
+    ] {
+        let whole = fs::read(damaged).expect("ours");
+        match damage {
+            None => fs::remove_file(damaged).expect("ours"),
+            Some(damage) => {
+                let mut bytes = whole.clone();
+                damage(&mut bytes);
+                fs::write(damaged, bytes).expect("ours");
+            }
+        }
+        let log = server.try_restart().expect_err(text);
+        for text in [&format!("{}: ", blamed.display()), text, "`alcid restore`"] {
+            assert!(log.contains(text), "{}: no {text:?} in {log}", damaged.display());
+        }
+        fs::write(damaged, whole).expect("ours");
+    }
+    server.restart();
+    assert_eq!(Wire::connect(server.addr()).text(&["GET", "key:2999"]), "value:2999");
+}
+
+#[test]
 fn an_archive_goes_with_its_log_only() {
     let start = || {
         let mut server = Server::start(ALCID, ALWAYS);

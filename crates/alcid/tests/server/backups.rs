@@ -210,6 +210,19 @@ fn a_schedule_that_fails_disturbs_nobody() {
     assert_eq!(info(&mut wire, "backup_last_error"), "");
     assert!(!backups_in(&row).is_empty());
 
+    // What had backups and is gone is not made anew: its disk may be missing.
+    let failed = count(&mut wire, "backups_failed");
+    let away = shell.path("away");
+    fs::rename(&row, &away).expect("ours");
+    eventually("it has failed again", || count(&mut wire, "backups_failed") > failed);
+    assert!(!row.exists());
+    let said = info(&mut wire, "backup_last_error");
+    let expected = format!("the folder {} is gone, which had backups before", row.display());
+    assert!(said.starts_with(&expected), "{said}");
+    let made = count(&mut wire, "backups_made");
+    fs::rename(&away, &row).expect("ours");
+    eventually("it goes on", || count(&mut wire, "backups_made") > made);
+
     // Without a folder there is nothing to plan.
     let server = Server::start(ALCID, &[]);
     let mut wire = Wire::connect(server.addr());

@@ -186,7 +186,10 @@ fn no_merge_is_called_as_another_was() {
     assert_eq!(on(&server, "dev").text(&["SET", "key", "dev"]), "OK");
     let mut number = 0;
     for round in 0..3 {
-        for how in [&[][..], &["DRYRUN"], &["ON", "CONFLICT", "MANUAL"], &[]] {
+        for how in [&[][..], &["ON", "CONFLICT", "MANUAL"], &[]] {
+            // One that is only tried has no name, and takes none from others.
+            let tried = wire.text(&["BRANCH", "MERGE", "dev", "DRYRUN"]);
+            assert!(tried.starts_with("MERGECONFLICT 1 key (\"key\"): "), "{tried}");
             number += 1;
             let refused = wire.text(&[&["BRANCH", "MERGE", "dev"], how].concat());
             let expected = format!("MERGECONFLICT 1 key, see BRANCH CONFLICTS m{number}");

@@ -13,6 +13,7 @@ mod faults;
 mod forks;
 mod golden;
 mod guides;
+mod inherited;
 mod kill9;
 mod limits;
 mod merges;

@@ -9,7 +9,7 @@ use keyspace::Branch;
 use keyspace::effect::Effect;
 
 use super::create::Asker;
-use super::{no_branch, no_tag};
+use super::{check_open, no_branch, no_tag};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
@@ -251,12 +251,14 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine;
     if !is_word(when, "parent") {
-        let branch = named(engine, name, "reset; REVERT ALL brings back what it was")?.id;
+        let row = named(engine, name, "reset; REVERT ALL brings back what it was")?;
+        check_open(&row)?;
         let when = engine.parse_when(when)?;
-        return revert::reset(call, branch, when);
+        return revert::reset(call, row.id, when);
     }
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
+    check_open(&row)?;
     let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
     call.wrote(revision);

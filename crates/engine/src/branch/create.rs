@@ -53,7 +53,9 @@ impl Engine {
         let forked = self.declare(asker, &parent.keyspace, &Scope::All, |txn| {
             let effect = Effect::Fork { row: &row.encode(), state: None };
             let revision = txn.declare(&effect);
-            child = Some(branching.fork(ancestors, &txn.spaces(), revision, revision));
+            let forked = branching.fork(ancestors, &txn.spaces(), revision, revision);
+            forked.expect_deadlines(&txn.first_deadlines());
+            child = Some(forked);
         });
         let child = child.expect("the transaction ran");
         self.add_branch(LiveBranch::new(row, child, self.replicator.clone(), forked));
@@ -73,8 +75,10 @@ impl Engine {
         // Before the parent's locks, as whoever fills a branch from its parent.
         let all = Txn::begin(&old.keyspace, &Scope::All, &*self.replicator, &mut buffers, options);
         old.journal.close();
+        let id = row.id;
         let made = self.fork(asker, &Branch { base: Revision::ZERO, ..row });
         all.finish();
+        self.serve_branch(id);
         made
     }
 

@@ -98,7 +98,8 @@ impl Engine {
     }
 
     /// Removes a branch, or puts it away if its row says that it can be brought
-    /// back. Whoever is on it hears so with the next command.
+    /// back. Whoever is on it hears so with the next command, or at once if it
+    /// waits there.
     fn remove_branch(self: &Arc<Self>, asker: &Asker, row: Branch) -> Result<Revision> {
         let branch =
             self.branch(row.id).ok_or_else(|| Error::new("NOBRANCH it was deleted meanwhile"))?;
@@ -115,6 +116,7 @@ impl Engine {
             txn.declare(&Effect::Undoable { keys, bytes, until_ms });
         });
         self.branches.remove(row.id);
+        self.end_waits_on(row.id, revision);
         Ok(revision)
     }
 

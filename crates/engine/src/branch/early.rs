@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Whether what a branch begins with is in the archive.
-    fn is_settled(&self, branch: &LiveBranch) -> bool {
+    pub(crate) fn is_settled(&self, branch: &LiveBranch) -> bool {
         if branch.is_settled.load(Ordering::Relaxed) {
             return true;
         }
@@ -92,6 +92,15 @@ impl Engine {
         let is_settled = branching.is_none_or(|it| it.has_reached(branch.begins));
         branch.is_settled.store(is_settled, Ordering::Relaxed);
         is_settled
+    }
+
+    /// Whether the archive has the record that made a branch. One that was there
+    /// before the start may have its beginning from a log that the archive lags
+    /// behind.
+    pub(crate) fn has_forked(&self, branch: &LiveBranch) -> bool {
+        let forked =
+            self.branches.known.read().get(branch.id).map_or(branch.begins, |row| row.forked);
+        self.branches.branching.get().is_none_or(|it| it.has_reached(forked))
     }
 
     /// Whether a data command looks at keys that it does not name.

@@ -93,12 +93,19 @@ impl Engine {
 
 /// The error for what needs a session's branch, which is gone.
 pub(super) fn gone(session: &Session, branch: &LiveBranch) -> Error {
+    if branch.id != NOWHERE {
+        return branch_deleted(&session.branch_name);
+    }
     let name = String::from_utf8_lossy(&session.branch_name);
-    Error::new(if branch.id == NOWHERE {
-        format!(
-            "NOBRANCH this port is for the branch '{name}', which does not exist; make it, or BRANCH USE another"
-        )
-    } else {
-        format!("NOBRANCH the branch '{name}' of this connection was deleted; BRANCH USE another")
-    })
+    Error::new(format!(
+        "NOBRANCH this port is for the branch '{name}', which does not exist; make it, or BRANCH USE another"
+    ))
+}
+
+/// The error for a connection whose branch, which it calls `name`, was deleted.
+pub(crate) fn branch_deleted(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::new(format!(
+        "NOBRANCH the branch '{name}' of this connection was deleted; BRANCH USE another"
+    ))
 }

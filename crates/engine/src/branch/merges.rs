@@ -29,6 +29,10 @@ pub(super) const HANDLERS: &[(&str, Handler)] = &[
 /// Merges that failed and are remembered, so that their conflicts can be seen.
 const REPORTS_MAX: usize = 64;
 
+/// Keys that a merge which was only tried names, and bytes of each.
+const NAMED_MAX: usize = 3;
+const NAMED_BYTES_MAX: usize = 64;
+
 /// Merges that failed lately, by id.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
@@ -81,9 +85,12 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
                     ..Aside::default()
                 });
             }
+            Done::Undecided(undecided) if is_dry => {
+                return Err(would_conflict(&undecided, policy));
+            }
             Done::Undecided(undecided) => undecided.len(),
         };
-        let (id, noted) = if policy == Policy::Manual && !is_dry {
+        let (id, noted) = if policy == Policy::Manual {
             let Asked { from, into, pattern, .. } = asked.clone();
             open_anew(engine, &author, |id| OpenMerge {
                 id,
@@ -98,10 +105,37 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             engine.branches.reports.lock().add(id, asked.clone());
             (id, noted)
         };
-        let keys = if undecided == 1 { "key" } else { "keys" };
-        reply.error(&format!("MERGECONFLICT {undecided} {keys}, see BRANCH CONFLICTS m{id}"));
+        let keys = keys_in_words(undecided);
+        reply.error(&format!("MERGECONFLICT {keys}, see BRANCH CONFLICTS m{id}"));
         Ok(Aside { depends_on: noted, written: Some(noted), ..Aside::default() })
     })
+}
+
+fn keys_in_words(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "key" } else { "keys" })
+}
+
+/// What a merge that was only tried says of its conflicts, which nobody can look
+/// up or decide about: for that something would have to be written.
+fn would_conflict<T>(undecided: &[Undecided<T>], policy: Policy) -> Error {
+    let name = |it: &Undecided<T>| {
+        let key = &it.place.1;
+        let cut = if key.len() > NAMED_BYTES_MAX { "…" } else { "" };
+        format!("\"{}{cut}\"", key[..key.len().min(NAMED_BYTES_MAX)].escape_ascii())
+    };
+    let mut names: Vec<String> = undecided.iter().take(NAMED_MAX).map(name).collect();
+    if undecided.len() > NAMED_MAX {
+        names.push(format!("{} more", undecided.len() - NAMED_MAX));
+    }
+    let would = match policy {
+        Policy::Manual => "the merge would wait for decisions",
+        _ => "nothing would be merged",
+    };
+    Error::new(format!(
+        "MERGECONFLICT {} ({}): {would}; without DRYRUN it names a number for BRANCH CONFLICTS",
+        keys_in_words(undecided.len()),
+        names.join(", ")
+    ))
 }
 
 fn policy_of(word: &[u8]) -> Result<Policy> {

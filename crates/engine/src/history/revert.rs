@@ -263,10 +263,7 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
         let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
         let (is_dry, undoes) = (asked.is_some(), Vec::new());
         let job = Job { engine, db, to, author: &author, is_dry, report, undoes };
-        let written = match then {
-            Some(then) => job.undelete(&key, Some(then))?,
-            None => None,
-        };
+        let written = job.undelete(&key, then)?;
         let Some(report) = job.report.map(RefCell::into_inner) else {
             reply.frame(&written.map_or(Frame::Null, |revision| number(revision.0)));
             return Ok(Aside {
@@ -343,6 +340,10 @@ impl<'j> Job<'j> {
         self.write(key, then, false)
     }
 
+    /// Gives a key that does not exist the value that it had, if it had one.
+    ///
+    /// # Errors
+    /// `BUSYKEY` when it exists.
     fn undelete(&self, key: &[u8], then: Then) -> Result<Option<Revision>> {
         Ok(self.write(key, then, true)?.0)
     }

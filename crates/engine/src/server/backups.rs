@@ -1,6 +1,6 @@
 //! Scheduled backups: when the next one is due, and how the last one went.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,13 +42,15 @@ impl Engine {
         let settings = &live.settings;
         let Some(archive) = self.archive() else { return };
         let Some(row) = self.plan_backups(settings, archive) else { return };
+        let is_first = self.backups.0.lock().made == 0;
         let keep = usize::try_from(settings.backup_keep).unwrap_or(usize::MAX);
         let with_history = settings.backup_history;
         let began_ms = self.clock.now_ms();
         let (engine, archive) = (self.clone(), archive.clone());
         let thread = std::thread::Builder::new().name("backup".to_owned());
         let spawned = thread.spawn(move || {
-            let made = archive.backup_in_row(&row, keep, with_history);
+            let found = if is_first { Ok(()) } else { check_there(&row) };
+            let made = found.and_then(|()| archive.backup_in_row(&row, keep, with_history));
             engine.end_backup(began_ms, made);
         });
         if let Err(error) = spawned {
@@ -155,10 +157,20 @@ impl Engine {
     }
 }
 
+/// Whether the folder is there that had backups before: where its disk is no longer
+/// mounted, a new one would stand on another disk, and nobody would know.
+fn check_there(row: &Path) -> Result<(), String> {
+    match row.metadata() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "the folder {} is gone, which had backups before ({error}); mount its disk, or make the folder",
+            row.display()
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use base::{ManualClock, Revision};
     use keyspace::Keyspace;
     use tokio::sync::watch;

@@ -1,5 +1,6 @@
 //! What concerns all of a backed keyspace.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -110,6 +111,35 @@ impl Keyspace {
         let seen = db.index_deadlines(bucket);
         self.recount(index, db);
         seen
+    }
+
+    /// No key that stands in the backing only is due before: of each database and
+    /// shard what [`Txn::first_deadlines`](crate::Txn::first_deadlines) told of
+    /// where they come from.
+    pub fn expect_deadlines(&self, first: &[[u64; SHARDS]]) {
+        for index in 0..SHARDS {
+            let mut shard = self.lock(index);
+            shard.dbs.iter_mut().zip(first).for_each(|(db, first)| db.expect_due(first[index]));
+        }
+    }
+
+    /// Where a key of a shard may be due within `due` that stands in the backing
+    /// only and is not in the index of deadlines, puts some more into that. Answers
+    /// whether it did. 0 is within `due` if that is to be found out of which nothing
+    /// is known.
+    ///
+    /// # Errors
+    /// When the backing cannot be read; it is not asked again then.
+    pub fn index_due(&self, index: usize, due: RangeInclusive<u64>) -> Result<bool, BackingError> {
+        let mut shard = self.lock(index);
+        let may_be_due = |db: &&mut Db| due.contains(&db.unindexed_due());
+        let Some(db) = shard.dbs.iter_mut().find(may_be_due) else { return Ok(false) };
+        let indexed = db.index_more(index);
+        if indexed.is_err() {
+            db.expect_due(u64::MAX);
+        }
+        self.recount(index, db);
+        indexed.map(|()| true)
     }
 
     /// Of databases that evicted keys and have all of them again, nothing need

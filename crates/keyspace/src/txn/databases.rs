@@ -239,4 +239,18 @@ impl Txn<'_> {
         (0..SHARDS).for_each(|index| self.shard(index).note_spaces(index, &mut spaces));
         spaces
     }
+
+    /// Of each database and shard, when a key is due at the earliest: 0 where that
+    /// is not known, `u64::MAX` where none has a deadline.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    #[must_use]
+    pub fn first_deadlines(&self) -> Vec<[u64; SHARDS]> {
+        let first = |db: DbIndex, index| {
+            let db = &self.shard(index).dbs[usize::from(db)];
+            db.first_deadline().min(db.unindexed_due())
+        };
+        (0..self.databases()).map(|db| std::array::from_fn(|index| first(db, index))).collect()
+    }
 }
