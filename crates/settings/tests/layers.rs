@@ -140,8 +140,10 @@ fn errors_name_place_key_value_range_and_the_nearest_name() {
             "alcid.toml:2: storage.aof_fsync = \"never\": expected one of always, everysec, no",
         ),
         (
-            "[storage]\neviction_policy = \"lru\"\n",
-            "alcid.toml:2: storage.eviction_policy = \"lru\": expected one of noeviction, tier",
+            "[storage]\neviction_policy = \"mru\"\n",
+            "alcid.toml:2: storage.eviction_policy = \"mru\": expected one of noeviction, tier, allkeys-lru, \
+             allkeys-lfu, allkeys-random, volatile-lru, volatile-lfu, volatile-random, volatile-ttl, or lru, lfu, \
+             random, ttl for short",
         ),
         (
             "[storage]\nmax_memory = \"lots\"\n",
@@ -295,6 +297,7 @@ fn config_get_answers_names_globs_and_aliases() {
             ("maxmemory-clients".to_owned(), (4_u64 << 30).to_string()),
             ("maxmemory-policy".to_owned(), "noeviction".to_owned()),
             ("maxmemory-samples".to_owned(), "5".to_owned()),
+            ("maxmemory-eviction-tenacity".to_owned(), "10".to_owned()),
             ("bind".to_owned(), "127.0.0.1".to_owned()),
         ]
     );
@@ -336,10 +339,11 @@ fn config_set_refuses_in_rediss_words() {
         ("appendonly", "maybe", because("appendonly", "argument must be 'yes' or 'no'")),
         (
             "maxmemory-policy",
-            "allkeys-lru",
+            "allkeys-mru",
             because(
                 "maxmemory-policy",
-                "argument(s) must be one of the following: noeviction, tier",
+                "argument(s) must be one of the following: noeviction, tier, allkeys-lru, allkeys-lfu, \
+                 allkeys-random, volatile-lru, volatile-lfu, volatile-random, volatile-ttl",
             ),
         ),
         ("daemonize", "yes", because("daemonize", "can't set immutable config")),
