@@ -29,12 +29,15 @@ struct Happened {
     late: BTreeMap<Place, Counted>,
     /// Databases that were emptied or exchanged.
     whole: BTreeSet<DbIndex>,
+    /// Not all keys are there by merges.
+    has_own: bool,
 }
 
 impl Changes {
-    /// Whether effects name any key.
-    pub(super) fn has_keys(&self) -> bool {
-        self.0.values().any(|happened| !happened.keys.is_empty())
+    /// Whether any key was changed by others than merges, which take over what
+    /// is counted where it comes from.
+    pub(super) fn has_own(&self) -> bool {
+        self.0.values().any(|happened| happened.has_own)
     }
 
     /// The keys that effects name.
@@ -202,13 +205,14 @@ impl Search<'_> {
             return;
         }
         let is_late = (self.is_late)(touch.key, branch, at);
-        let Happened { keys, late, whole } = happened;
+        let Happened { keys, late, whole, has_own } = happened;
         let Some(key) = touch.key else {
             whole.insert(touch.db);
             let all = keys.iter_mut().chain(late.iter_mut().filter(|_| is_late));
             all.filter(|((db, _), _)| *db == touch.db).for_each(|(_, counted)| counted.rewrite());
             return;
         };
+        *has_own |= !is_merge;
         let was_emptied = whole.contains(&touch.db);
         let note = |keys: &mut BTreeMap<Place, Counted>| {
             let counted = keys.entry((touch.db, key.to_vec())).or_insert_with(|| {

@@ -314,7 +314,7 @@ impl Job<'_> {
         let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
         // What both have done alike, or theirs has taken back, is something to remember:
         // else a later merge would begin with what was there before.
-        let (mut is_something, mut kept) = (found.theirs.has_keys(), Vec::new());
+        let (mut is_something, mut kept) = (found.theirs.has_own(), Vec::new());
         let mut bytes = 0;
         for (place, then) in &found.keys {
             let (db, key) = (place.0, &place.1[..]);
