@@ -146,9 +146,11 @@ impl<'r> Transaction<'r> {
             )));
         }
         let at = Moment { branch, revision, time_ms: 0 };
-        engine.look_at(at, change.db, key, |value, _| match value {
-            Some(value) => write_whole(value, &mut tape),
-            None => tape.null(),
+        reading.timed(|| {
+            engine.look_at(at, change.db, key, |value, _| match value {
+                Some(value) => write_whole(value, &mut tape),
+                None => tape.null(),
+            })
         })?;
         Ok(Some(tape))
     }
