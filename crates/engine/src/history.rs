@@ -2,6 +2,7 @@
 //! back how it was. All of them read records of the log through [`Past`] and
 //! hold no lock meanwhile.
 
+mod changed;
 mod changes;
 pub(crate) mod events;
 mod feed;

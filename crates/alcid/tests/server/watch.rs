@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Frame, Rng, SeededRng};
+use base::{Clock, Frame, Rng, SeededRng, SystemClock};
 use resp::encode_command;
 use testkit::{Server, temp_dir};
 
@@ -293,6 +293,66 @@ fn many_watches_behind_of_one_slow_reader_cost_little_together() {
         *next += 1;
     }
     assert!(heard.len() as u64 == watches && heard.values().all(|&next| next == count));
+    eventually("they have caught up", || figure(&mut writer, "watches_behind") == 0);
+}
+
+#[test]
+fn values_that_take_long_hold_up_nobody_else() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let mut writer = resp3(&server);
+    // Counters, of which a value of the past is costly, alone and in
+    // transactions.
+    let (alone, together, counters) = (6000, 50, 4);
+    let batch: String = (0..alone).map(|n| format!("INCR hot:{}\r\n", n % counters)).collect();
+    assert!(writer.raw(batch.as_bytes()));
+    (0..alone).for_each(|_| drop(writer.frame()));
+    for _ in 0..together {
+        writer.call(&["MULTI"]);
+        (0..counters).for_each(|n| drop(writer.call(&["INCR", &format!("hot:{n}")])));
+        writer.call(&["EXEC"]);
+    }
+    let count = alone + together * counters;
+    let (mut live, mut plain) = (resp3(&server), resp3(&server));
+    let (live_id, _) = watch(&mut live, &["WATCHFROM", "NOW", "KEY", "hash", "NEW"]);
+    let mut behind: Vec<(Wire, u64)> = (0..2)
+        .map(|_| {
+            let mut wire = resp3(&server);
+            let words = ["WATCHFROM", "r:1", "PREFIX", "hot:", "EVENTS", "set", "changed"];
+            let (id, _) = watch(&mut wire, &[&words[..], &["OLD", "NEW"]].concat());
+            (wire, id)
+        })
+        .collect();
+    let words = ["WATCHFROM", "r:1", "PREFIX", "hot:", "EVENTS", "set", "changed"];
+    let (plain_id, _) = watch(&mut plain, &words);
+    let began_ns = SystemClock.monotonic_ns();
+    for n in 0..20 {
+        writer.call(&["HSET", "hash", "f", &n.to_string()]);
+        let change = told(&live.frame(), live_id).expect("a change");
+        assert_eq!(change.key, "hash");
+        let value = Frame::Map(vec![(Frame::bulk("f"), Frame::bulk(n.to_string()))]);
+        assert_eq!(change.values, [text_of(value)]);
+    }
+    let of_live_ns = SystemClock.monotonic_ns() - began_ns;
+    let all = take(&mut plain, plain_id, count);
+    let of_plain_ns = SystemClock.monotonic_ns() - began_ns;
+    for (wire, id) in &mut behind {
+        let mut counts = vec![0_u64; counters];
+        for expected in &all {
+            let change = told(&wire.frame(), *id).expect("a change");
+            assert_eq!((change.revision, &change.key), (expected.revision, &expected.key));
+            let number: usize = change.key["hot:".len()..].parse().expect("a number");
+            let before = counts[number];
+            let old = if before == 0 { "(nil)".to_owned() } else { before.to_string() };
+            assert_eq!(change.values, [old, (before + 1).to_string()], "{change:?}");
+            counts[number] += 1;
+        }
+    }
+    let of_behind_ns = SystemClock.monotonic_ns() - began_ns;
+    // Where values are not costly there is nobody to wait for.
+    if of_behind_ns > 10_000_000_000 {
+        let first = of_live_ns.max(of_plain_ns);
+        assert!(first < of_behind_ns / 2, "{first} of {of_behind_ns} ns");
+    }
     eventually("they have caught up", || figure(&mut writer, "watches_behind") == 0);
 }
 

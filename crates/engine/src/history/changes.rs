@@ -8,7 +8,8 @@ use base::{Frame, Reply, Revision, Tape, glob};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
-use super::events::{self, Touch, What, Who};
+use super::changed::{Change, Changed};
+use super::events::{self, What, Who};
 use super::kept::KeptOfMany;
 use super::{Bounds, count, integer, number};
 use crate::aside::{self, Aside};
@@ -19,26 +20,6 @@ pub(crate) const HANDLERS: &[(&str, Handler)] = &[("changes", changes), ("timeli
 
 /// Changes that CHANGES answers without COUNT.
 const COUNT_DEFAULT: usize = 1000;
-
-/// Keys, or all of them, that one transaction touched, in the order in which
-/// it first did, with what became of each.
-#[derive(Default)]
-struct Changed<'r> {
-    order: Vec<Option<&'r [u8]>>,
-    what: BTreeMap<Option<&'r [u8]>, What<'r>>,
-}
-
-impl<'r> Changed<'r> {
-    fn add(&mut self, touch: Touch<'r>) {
-        let order = &mut self.order;
-        self.what.entry(touch.key).and_modify(|what| *what = what.then(touch.what)).or_insert_with(
-            || {
-                order.push(touch.key);
-                touch.what
-            },
-        );
-    }
-}
 
 fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let mut args = Args::new(call.args);
@@ -72,8 +53,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 }
                 Ok(())
             })?;
-            for key in changed.order {
-                let what = changed.what[&key];
+            for Change { key, what, .. } in changed.into_changes() {
                 rows.array(8);
                 rows.integer(integer(record.revision.0));
                 rows.integer(integer(record.header.time_ms));
@@ -140,7 +120,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 }
                 Ok(())
             })?;
-            for name in names(by, &changed, who) {
+            for name in names(by, &changed.into_changes(), who) {
                 *counts.entry((bucket, name)).or_default() += 1;
             }
             Ok(ControlFlow::Continue(()))
@@ -165,12 +145,12 @@ fn bucket(arg: &[u8]) -> Result<u64> {
 }
 
 /// What a transaction counts under.
-fn names(by: By, changed: &Changed<'_>, who: Option<Who<'_>>) -> Vec<Option<Vec<u8>>> {
-    if changed.order.is_empty() {
+fn names(by: By, changes: &[Change<'_>], who: Option<Who<'_>>) -> Vec<Option<Vec<u8>>> {
+    if changes.is_empty() {
         return Vec::new();
     }
     let by_itself = || {
-        let gone_by = |cause| changed.what.values().all(|what| *what == What::Gone(cause));
+        let gone_by = |cause| changes.iter().all(|change| change.what == What::Gone(cause));
         let cause = if gone_by(Cause::Expired) {
             Some("expire")
         } else if gone_by(Cause::Evicted) {
@@ -183,7 +163,7 @@ fn names(by: By, changed: &Changed<'_>, who: Option<Who<'_>>) -> Vec<Option<Vec<
     match by {
         By::Command => vec![who.map(|who| who.name().to_vec()).or_else(by_itself)],
         By::User => vec![who.map(|who| who.user.to_vec())],
-        By::Prefix => changed.order.iter().map(|key| key.map(prefix)).collect(),
+        By::Prefix => changes.iter().map(|change| change.key.map(prefix)).collect(),
     }
 }
 

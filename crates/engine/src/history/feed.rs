@@ -13,7 +13,8 @@
 //!   time and in turn: who has asked for an earlier revision, who wants values
 //!   that a record does not tell, and whose client did not take what waited for
 //!   it. Watches at the same place are read to together, as a [`group`], and
-//!   whoever reaches the head joins it.
+//!   whoever reaches the head joins it. A turn is a few milliseconds, and those
+//!   whose values take long have theirs alone ([`lanes`]).
 //!
 //! A watch whose client has [`Outbox`](crate::client::Outbox) full is *parked*:
 //! only its place is kept, a revision and how many of its changes are told,
@@ -34,6 +35,7 @@ mod filter;
 mod group;
 mod hub;
 mod invalidation;
+mod lanes;
 mod packed;
 mod reading;
 mod request;

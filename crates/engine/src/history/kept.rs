@@ -189,6 +189,11 @@ impl KeptOfMany<'_> {
         KeptOfMany { engine, rules, differs, branch, db, known: BTreeMap::new() }
     }
 
+    /// Whether the past of some keys is kept otherwise than that of all.
+    pub(super) fn differs(&self) -> bool {
+        self.differs
+    }
+
     /// Whether it may be told what a key was at a revision.
     pub(super) fn keeps(&mut self, key: &[u8], at: Revision) -> Result<bool> {
         if !self.differs {

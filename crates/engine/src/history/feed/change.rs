@@ -1,37 +1,18 @@
 //! What one transaction changed, key by key, as watches tell it.
 
-use std::collections::BTreeMap;
-
 use base::{BranchId, DbIndex, Reply, Revision, Tape};
 use command::{Error, Result};
-use keyspace::effect::{Cause, Effect};
+use keyspace::effect::Cause;
 use log::{Record, RecordHeader};
 
 use smallvec::SmallVec;
 
 use super::packed::{Item, Part};
 use super::reading::Reading;
+use crate::history::changed::{After, Change, Changed};
 use crate::history::events::{self, Touch, What};
 use crate::history::of_key::write_whole;
 use crate::travel::Moment;
-
-/// What became of a key, or of a database.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change<'r> {
-    pub(super) db: DbIndex,
-    /// `None`: every key of the database.
-    pub(super) key: Option<&'r [u8]>,
-    pub(super) what: What<'r>,
-    after: After<'r>,
-}
-
-/// The value after the transaction, as far as its record tells.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum After<'r> {
-    Text(&'r [u8]),
-    Nothing,
-    Untold,
-}
 
 /// Whom a change is told.
 pub(super) struct Telling<'t, 'e> {
@@ -61,12 +42,9 @@ pub(super) struct Transaction<'r> {
     time_ms: u64,
     /// Who made it, if it tells.
     user: Option<&'r [u8]>,
-    /// In the order in which the keys were first touched.
+    /// In the order in which they took effect.
     pub(super) changes: SmallVec<[Change<'r>; 1]>,
 }
-
-/// Changes up to which one is found by looking at each.
-const FEW: usize = 16;
 
 impl<'r> Transaction<'r> {
     /// Reads what a record says of the keys, or of databases as a whole
@@ -75,53 +53,17 @@ impl<'r> Transaction<'r> {
         record: &Record<'r>,
         is_wanted: &dyn Fn(DbIndex, Option<&[u8]>) -> bool,
     ) -> Result<Transaction<'r>> {
-        let mut changes: SmallVec<[Change<'r>; 1]> = SmallVec::new();
-        // Where each is, once there are more than a few.
-        let mut places: BTreeMap<(DbIndex, Option<&'r [u8]>), usize> = BTreeMap::new();
+        let mut changed = Changed::default();
         let who = events::read(record, &mut |touch: Touch<'r>| {
-            let Touch { db, key, what, effect, .. } = touch;
-            if key.is_none() {
-                // Whatever was told of its keys so far may not be so any more.
-                let of_it = changes.iter_mut().filter(|change| change.db == db);
-                of_it.for_each(|change| change.after = After::Untold);
-            }
-            if !is_wanted(db, key) {
-                return Ok(());
-            }
-            let after = match effect {
-                Effect::StrSet { value, .. } => Some(After::Text(value)),
-                Effect::Deadline(_) => None,
-                _ if key.is_none() || what.is_removal() => Some(After::Nothing),
-                _ => Some(After::Untold),
-            };
-            let known = if changes.len() <= FEW {
-                changes.iter().position(|change| (change.db, change.key) == (db, key))
-            } else {
-                places.get(&(db, key)).copied()
-            };
-            match known {
-                Some(place) => {
-                    let change: &mut Change<'r> = &mut changes[place];
-                    change.what = change.what.then(what);
-                    change.after = after.unwrap_or(change.after);
-                }
-                None => {
-                    changes.push(Change { db, key, what, after: after.unwrap_or(After::Untold) });
-                    match changes.len() {
-                        0..=FEW => {}
-                        len if len == FEW + 1 => {
-                            let all = changes.iter().map(|change| (change.db, change.key));
-                            places.extend(all.zip(0..));
-                        }
-                        len => drop(places.insert((db, key), len - 1)),
-                    }
-                }
+            if is_wanted(touch.db, touch.key) {
+                changed.add(touch);
             }
             Ok(())
         })?;
         let RecordHeader { time_ms, branch, .. } = record.header;
         let user = who.map(|who| who.user);
-        Ok(Transaction { revision: record.revision, branch, time_ms, user, changes })
+        let (revision, changes) = (record.revision, changed.into_changes());
+        Ok(Transaction { revision, branch, time_ms, user, changes })
     }
 
     /// Tells a change, of which `event` is the name. The values are read where
@@ -204,9 +146,11 @@ impl<'r> Transaction<'r> {
             )));
         }
         let at = Moment { branch, revision, time_ms: 0 };
-        engine.look_at(at, change.db, key, |value, _| match value {
-            Some(value) => write_whole(value, &mut tape),
-            None => tape.null(),
+        reading.timed(|| {
+            engine.look_at(at, change.db, key, |value, _| match value {
+                Some(value) => write_whole(value, &mut tape),
+                None => tape.null(),
+            })
         })?;
         Ok(Some(tape))
     }
@@ -214,6 +158,8 @@ impl<'r> Transaction<'r> {
 
 #[cfg(test)]
 mod tests {
+    use keyspace::effect::Effect;
+
     use super::*;
 
     fn read(effects: &[Effect<'_>], check: impl FnOnce(Transaction<'_>)) {
@@ -246,16 +192,70 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_flush_makes_what_was_told_before_it_doubtful() {
-        let other = Effect::Key { key: b"l", existed: None };
-        read(&[KEY, SET, Effect::Flush { db: 0 }, other, SET], |transaction| {
-            let seen: Vec<_> = transaction.changes.iter().map(|it| (it.key, it.after)).collect();
-            let k: Option<&[u8]> = Some(b"k");
-            let l: Option<&[u8]> = Some(b"l");
-            let expected = [(k, After::Untold), (None, After::Nothing), (l, After::Text(b"v"))];
-            assert_eq!(seen, expected);
+    /// The keys of database 0, or nil, with what became of each, as they are
+    /// told.
+    fn seen(effects: &[Effect<'_>]) -> Vec<(Option<String>, &'static str, String)> {
+        let mut seen = Vec::new();
+        read(effects, |transaction| {
+            seen.extend(transaction.changes.iter().filter(|it| it.db == 0).map(|it| {
+                let key = it.key.map(|key| String::from_utf8_lossy(key).into_owned());
+                (
+                    key,
+                    it.what.word(),
+                    match it.after {
+                        After::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                        other => format!("{other:?}"),
+                    },
+                )
+            }));
         });
+        seen
+    }
+
+    fn key(key: &'static [u8]) -> Effect<'static> {
+        Effect::Key { key, existed: None }
+    }
+
+    const FLUSH: Effect<'static> = Effect::Flush { db: 0 };
+    const SWAP: Effect<'static> = Effect::Swap { a: 0, b: 1 };
+
+    #[test]
+    fn a_change_stands_where_its_last_effect_is() {
+        let again = Effect::StrSet { value: b"again", deadline: None };
+        let delete = Effect::Delete(Cause::Client);
+        let flushed = || (None, "flushed", "Nothing".to_owned());
+        let swapped = || (None, "swapped", "Nothing".to_owned());
+        let set = |key: &str, value: &str| (Some(key.to_owned()), "set", value.to_owned());
+        for (effects, expected) in [
+            (vec![KEY, SET, FLUSH, KEY, again], vec![flushed(), set("k", "again")]),
+            (vec![KEY, delete, FLUSH, KEY, again], vec![flushed(), set("k", "again")]),
+            (vec![KEY, SET, FLUSH, key(b"l"), SET], vec![flushed(), set("l", "v")]),
+            (vec![KEY, SET, FLUSH, KEY, SET, FLUSH], vec![flushed()]),
+            (
+                vec![FLUSH, KEY, SET, key(b"l"), SET, KEY, again],
+                vec![flushed(), set("l", "v"), set("k", "again")],
+            ),
+            // What is of another database stays.
+            (vec![KEY, SET, Effect::Flush { db: 1 }], vec![set("k", "v")]),
+            // Whose value it is after a swap, the record does not tell.
+            (vec![KEY, SET, SWAP], vec![set("k", "Untold"), swapped()]),
+            (vec![KEY, SET, SWAP, KEY, again], vec![swapped(), set("k", "again")]),
+        ] {
+            assert_eq!(seen(&effects), expected, "{effects:?}");
+        }
+    }
+
+    #[test]
+    fn a_flush_takes_many_keys_and_those_after_it_are_found() {
+        let names: Vec<Vec<u8>> = (0..40).map(|n| format!("k{n}").into_bytes()).collect();
+        let put = |name| [Effect::Key { key: name, existed: None }, SET];
+        let before = names.iter().flat_map(|name| put(name));
+        // More than a few are left, each of which changes twice.
+        let after = names.iter().take(20).chain(names.iter().take(20)).flat_map(|name| put(name));
+        let effects: Vec<_> = before.chain([FLUSH]).chain(after).collect();
+        let told: Vec<_> = seen(&effects).into_iter().map(|(key, ..)| key).collect();
+        let kept = (0..20).map(|n| Some(format!("k{n}")));
+        assert_eq!(told, [None].into_iter().chain(kept).collect::<Vec<_>>());
     }
 
     #[test]

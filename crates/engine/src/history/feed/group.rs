@@ -70,8 +70,10 @@ enum Fed {
     On,
     /// Once its client has taken what waits: where [`Watch::from`] says.
     Full,
-    /// With this one, by somebody who may read values.
+    /// With this one, by somebody who may read values, or has time to.
     Unread,
+    /// With this one, on a turn of its own: its values take long to read.
+    Costly,
 }
 
 impl Watch {
@@ -225,6 +227,10 @@ impl Watch {
                         self.goes_on(revision, told);
                         return Ok(Fed::Full);
                     }
+                    if (old || new) && reading.is_some_and(Reading::is_spent) {
+                        self.goes_on(revision, told);
+                        return Ok(Fed::Unread);
+                    }
                     let change = &transaction.changes[heard.change];
                     match transaction.item(change, heard.event, &telling)? {
                         Told::Item(item) => self.gather(reading, |changes| changes.add(&item)),
@@ -233,6 +239,10 @@ impl Watch {
                             self.goes_on(revision, told);
                             return Ok(Fed::Unread);
                         }
+                    }
+                    if reading.is_some_and(|reading| reading.charge(self.id)) {
+                        self.goes_on(revision, told + 1);
+                        return Ok(Fed::Costly);
                     }
                 }
             }
@@ -303,8 +313,10 @@ pub(super) struct Group {
 pub(super) struct Left {
     /// Their clients have to take what waits first.
     pub(super) full: Vec<(Arc<Watch>, Place)>,
-    /// They need values that have to be read.
+    /// They need values that are yet to be read.
     pub(super) unread: Vec<(Arc<Watch>, Place)>,
+    /// Others would wait too long for the values that they need.
+    pub(super) costly: Vec<(Arc<Watch>, Place)>,
     /// What comes next cannot be told, and why.
     pub(super) failed: Vec<(Arc<Watch>, String)>,
     /// There is nothing to watch any more, and why.
@@ -379,8 +391,7 @@ impl Group {
         self.members.into_values()
     }
 
-    /// Offers the next transaction to all; whether it was for anybody. Those who
-    /// cannot take it leave. What the record does not tell is read by `reading`;
+    /// Offers the next transaction to all. Those who cannot take it leave. What the record does not tell is read by `reading`;
     /// without it, those who want them leave too.
     pub(super) fn offer(
         &mut self,
@@ -388,12 +399,11 @@ impl Group {
         place: Place,
         reading: Option<&Reading<'_>>,
         left: &mut Left,
-    ) -> bool {
+    ) {
         self.next = record.revision.next();
         self.near = Some(place);
-        let is_heard = self.tell(record, place, reading, left);
+        self.tell(record, place, reading, left);
         self.end_branches(record, left);
-        is_heard
     }
 
     /// Passes over the next transactions, of which nobody here hears.
@@ -420,12 +430,12 @@ impl Group {
         place: Place,
         reading: Option<&Reading<'_>>,
         left: &mut Left,
-    ) -> bool {
+    ) {
         let (db, rules) = (record.header.db, &self.rules);
         let mut branches = self.heard_on(record);
         branches.retain(|branch| rules.is_touched_by(*branch, db, record.effects));
         if branches.is_empty() {
-            return false;
+            return;
         }
         let is_wanted = |db: DbIndex, key: Option<&[u8]>| {
             branches.iter().any(|branch| rules.wants(*branch, db, key))
@@ -437,7 +447,7 @@ impl Group {
                 let all: Vec<u64> = self.members.keys().copied().collect();
                 let gone = all.into_iter().filter_map(|id| self.remove(id));
                 left.failed.extend(gone.map(|watch| (watch, reason.clone())));
-                return false;
+                return;
             }
         };
         let mut heard: SmallVec<[Heard<'_>; 4]> = SmallVec::new();
@@ -455,7 +465,6 @@ impl Group {
                 }
             }
         }
-        let is_heard = !heard.is_empty();
         heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change));
         let mut gone: SmallVec<[(u64, Option<Result<Fed>>); 1]> = SmallVec::new();
         for mine in heard.chunk_by(|a, b| a.watch.id == b.watch.id) {
@@ -472,10 +481,10 @@ impl Group {
                 None | Some(Ok(Fed::On)) => {}
                 Some(Ok(Fed::Full)) => left.full.push((watch, place)),
                 Some(Ok(Fed::Unread)) => left.unread.push((watch, place)),
+                Some(Ok(Fed::Costly)) => left.costly.push((watch, place)),
                 Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
             }
         }
-        is_heard
     }
 
     /// Ends the watches of branches that are no more what they were.

@@ -1,7 +1,6 @@
 //! Where each watch is: at the head, behind, or parked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +10,7 @@ use log::{Hold, Log, Place, Written};
 use super::WatchCounts;
 use super::filter::Filter;
 use super::group::{Group, Left, Watch};
+use super::lanes::Lanes;
 use crate::past::PastError;
 
 /// See the module's documentation.
@@ -22,14 +22,10 @@ pub(super) struct Hub {
     /// Those who have been told everything that may be told, which is up to
     /// where it stands; they may have been told more.
     pub(super) head: Group,
-    /// Those behind who can be read to, by where they stand.
-    behind: BTreeMap<Revision, Group>,
-    /// Where the group stands that is being read to.
-    running: Option<Revision>,
-    /// Watches that were closed while it is.
+    /// Those behind who can be read to.
+    behind: Lanes,
+    /// Watches that were closed while one of these is read to.
     closed_meanwhile: Vec<u64>,
-    /// The group after this place is next to be read to.
-    turn: Revision,
     /// Those whose clients have to take what waits.
     parked: HashMap<u64, (Arc<Watch>, Place)>,
     hold: Option<Hold>,
@@ -45,10 +41,8 @@ impl Hub {
             watches: BTreeMap::new(),
             by_client: HashMap::new(),
             head: Group::at(Revision::ZERO, None),
-            behind: BTreeMap::new(),
-            running: None,
+            behind: Lanes::default(),
             closed_meanwhile: Vec::new(),
-            turn: Revision::ZERO,
             parked: HashMap::new(),
             hold: None,
             filter,
@@ -82,7 +76,7 @@ impl Hub {
         if watch.from() >= self.head.next {
             self.head.add(watch);
         } else {
-            self.lag(watch, None);
+            self.behind.add(watch, None);
         }
     }
 
@@ -110,22 +104,19 @@ impl Hub {
         self.hold = None;
     }
 
-    /// Lets a watch be read to from where it stands.
-    fn lag(&mut self, watch: Arc<Watch>, near: Option<Place>) {
-        let from = watch.from();
-        self.behind.entry(from).or_insert_with(|| Group::at(from, near)).add(watch);
-    }
-
-    /// Puts those who have left a group where they go on.
+    /// Puts those who have left the head where they go on.
     pub(super) fn settle(&mut self, left: Left) {
         for (watch, place) in left.unread {
-            self.lag(watch, Some(place));
+            self.behind.add_live(watch, Some(place));
+        }
+        for (watch, place) in left.costly {
+            self.behind.add_alone(watch, Some(place));
         }
         for (watch, place) in left.full {
             if watch.client.outbox.await_room() {
                 self.parked.insert(watch.id, (watch, place));
             } else {
-                self.lag(watch, Some(place));
+                self.behind.add(watch, Some(place));
             }
         }
         for (watch, reason) in left.failed {
@@ -141,7 +132,7 @@ impl Hub {
         let ids: Vec<u64> = self.by_client.get(&client).into_iter().flatten().copied().collect();
         for id in ids {
             if let Some((watch, place)) = self.parked.remove(&id) {
-                self.lag(watch, Some(place));
+                self.behind.add(watch, Some(place));
             }
         }
     }
@@ -194,11 +185,8 @@ impl Hub {
         watch.client.activity.watches.fetch_sub(1, Ordering::Relaxed);
         self.parked.remove(&id);
         self.head.remove(id);
-        self.behind.retain(|_, group| {
-            group.remove(id);
-            !group.is_empty()
-        });
-        if self.running.is_some() {
+        self.behind.remove(id);
+        if self.behind.is_running() {
             self.closed_meanwhile.push(id);
         }
         if self.watches.is_empty() {
@@ -209,53 +197,47 @@ impl Hub {
     /// Gives out the group behind whose turn it is, and the place of the next
     /// one before it, where the two become one.
     pub(super) fn begin(&mut self) -> Option<(Group, Option<Revision>)> {
-        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let next = self.behind.range(after).next().or_else(|| self.behind.iter().next());
-        let at = *next?.0;
-        let group = self.behind.remove(&at)?;
-        let ahead = self.behind.range(at..).next().map(|(place, _)| *place);
-        self.turn = at;
-        self.running = Some(at);
         self.closed_meanwhile.clear();
-        Some((group, ahead))
+        self.behind.begin_turn()
     }
 
-    /// Takes back a group that was read to.
-    pub(super) fn finish(&mut self, mut group: Group, left: Left) {
-        self.running = None;
+    /// Takes back a group that was read to, and those who have left it. `is_cut`
+    /// says that there was more to read at once, but others wait.
+    pub(super) fn finish(&mut self, mut group: Group, left: Left, is_cut: bool) {
         for id in std::mem::take(&mut self.closed_meanwhile) {
             group.remove(id);
         }
-        self.settle_open(left);
-        if group.is_empty() {
-            return;
-        }
-        if group.next >= self.head.next {
+        let stands_at = group.next;
+        let mut waits = None;
+        if !group.is_empty() && stands_at >= self.head.next {
             self.head.merge(group);
-            return;
+        } else if !group.is_empty() {
+            waits = Some(group);
         }
-        match self.behind.remove(&group.next) {
-            Some(other) => drop(self.behind.insert(group.next, joined(other, group))),
-            None => drop(self.behind.insert(group.next, group)),
-        }
+        self.behind.end_turn(stands_at, waits, is_cut);
+        self.settle_open(left);
     }
 
-    /// As [`Hub::settle`], for those who may have been closed meanwhile.
+    /// As [`Hub::settle`], for those who were behind already, and may have been
+    /// closed meanwhile.
     fn settle_open(&mut self, mut left: Left) {
         let is_open = |watch: &Arc<Watch>| self.watches.contains_key(&watch.id);
         left.full.retain(|(watch, _)| is_open(watch));
         left.unread.retain(|(watch, _)| is_open(watch));
+        left.costly.retain(|(watch, _)| is_open(watch));
         left.failed.retain(|(watch, _)| is_open(watch));
         left.ended.retain(|(watch, _)| is_open(watch));
+        for (watch, place) in left.unread.drain(..) {
+            self.behind.add(watch, Some(place));
+        }
         self.settle(left);
     }
 
     /// What the slowest wants next.
     fn slowest(&self) -> Option<Revision> {
         let head = (!self.head.is_empty()).then_some(self.head.next);
-        let behind = self.behind.keys().next().copied();
         let parked = self.parked.values().map(|(watch, _)| watch.from()).min();
-        [head, behind, self.running, parked].into_iter().flatten().min()
+        [head, self.behind.slowest(), parked].into_iter().flatten().min()
     }
 
     pub(super) fn counts(&self, newest: Revision) -> WatchCounts {
@@ -292,12 +274,4 @@ impl Hub {
             self.fail(watch, &reason);
         }
     }
-}
-
-/// Two groups that stand at the same place as one.
-fn joined(a: Group, b: Group) -> Group {
-    // What is the same either way costs as much as what moves.
-    let (mut one, other) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-    one.merge(other);
-    one
 }

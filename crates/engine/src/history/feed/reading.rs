@@ -1,6 +1,6 @@
 //! A piece of the log that is read to those behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,17 +11,74 @@ use super::group::Watch;
 use crate::engine::Engine;
 use crate::history::kept::KeptOfMany;
 
+/// How long reading a piece may take, in nanoseconds, before others have their
+/// turn; one value more is read whole.
+const PIECE_NS: u64 = 10_000_000;
+
+/// How long the past may be read for one watch of those who share a piece.
+const VALUES_NS: u64 = PIECE_NS / 2;
+
 /// What is read of the past for the records of a piece, and who is told of it.
 pub(super) struct Reading<'e> {
     pub(super) engine: &'e Engine,
+    began_ns: u64,
     kept: RefCell<BTreeMap<(BranchId, DbIndex), KeptOfMany<'e>>>,
     /// Those who have changes to be handed over.
     told: RefCell<Vec<Arc<Watch>>>,
+    /// How long the past was read, and how much of that is not yet on a watch's
+    /// account.
+    spent_ns: Cell<u64>,
+    open_ns: Cell<u64>,
+    /// How long it was read for each watch, by id.
+    accounts: RefCell<BTreeMap<u64, u64>>,
 }
 
 impl<'e> Reading<'e> {
     pub(super) fn new(engine: &'e Engine) -> Reading<'e> {
-        Reading { engine, kept: RefCell::default(), told: RefCell::default() }
+        Reading {
+            engine,
+            began_ns: engine.clock.monotonic_ns(),
+            kept: RefCell::default(),
+            told: RefCell::default(),
+            spent_ns: Cell::new(0),
+            open_ns: Cell::new(0),
+            accounts: RefCell::default(),
+        }
+    }
+
+    /// Whether others have waited long enough.
+    pub(super) fn is_over(&self) -> bool {
+        self.engine.clock.monotonic_ns() - self.began_ns >= PIECE_NS
+    }
+
+    /// Reads of the past.
+    pub(super) fn timed<T>(&self, read: impl FnOnce() -> T) -> T {
+        let began_ns = self.engine.clock.monotonic_ns();
+        let value = read();
+        let took_ns = self.engine.clock.monotonic_ns() - began_ns;
+        self.spent_ns.set(self.spent_ns.get() + took_ns);
+        self.open_ns.set(self.open_ns.get() + took_ns);
+        value
+    }
+
+    /// Whether the past was read for so long that who needs more of it should
+    /// wait for another turn. Never before something was read.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent_ns.get() >= PIECE_NS
+    }
+
+    /// Puts what was read of the past since the last time on a watch's account.
+    /// Whether it is too much for those who share the piece.
+    pub(super) fn charge(&self, watch: u64) -> bool {
+        match self.open_ns.take() {
+            0 => false,
+            open_ns => {
+                let mut accounts = self.accounts.borrow_mut();
+                let account = accounts.entry(watch).or_default();
+                *account += open_ns;
+                *account >= VALUES_NS
+            }
+        }
     }
 
     /// A watch has changes that wait for those that come after them.
@@ -46,6 +103,11 @@ impl<'e> Reading<'e> {
         let mut all = self.kept.borrow_mut();
         let kept =
             all.entry((branch, db)).or_insert_with(|| KeptOfMany::new(self.engine, branch, db));
-        if is_past { kept.keeps(key, at) } else { Ok(kept.has(key, at)) }
+        match is_past {
+            // How far a rule goes back may have to be counted.
+            true if kept.differs() => self.timed(|| kept.keeps(key, at)),
+            true => Ok(true),
+            false => Ok(kept.has(key, at)),
+        }
     }
 }

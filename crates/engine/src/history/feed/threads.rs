@@ -20,9 +20,6 @@ use crate::past::PastError;
 /// log has to be held.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Transactions that one piece of the log may have for those behind.
-const HEARD_MAX: usize = 256;
-
 /// How long to wait for what the head was told to be readable.
 const READABLE: Duration = Duration::from_millis(5);
 
@@ -161,24 +158,26 @@ impl Shared {
                 Some(reader) if reader.next_revision() == group.next => reader,
                 other => other.insert(self.reader(group.next, group.near)),
             };
-            let (mut left, mut heard, reading) = (Left::default(), 0, Reading::new(&engine));
+            let (mut left, mut is_cut, reading) = (Left::default(), false, Reading::new(&engine));
             let read = reader.read(READABLE, &mut |record, place| {
-                heard += usize::from(group.offer(&record, place, Some(&reading), &mut left));
-                let is_enough = group.is_empty()
-                    || heard >= HEARD_MAX
-                    || ahead.is_some_and(|at| at <= group.next);
+                group.offer(&record, place, Some(&reading), &mut left);
+                is_cut = reading.is_over();
+                let is_enough =
+                    group.is_empty() || is_cut || ahead.is_some_and(|at| at <= group.next);
                 if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             reading.hand_over();
             drop(reading);
             drop(engine);
-            group.beat(self.now_ms());
+            let now_ms = self.now_ms();
+            group.beat(now_ms);
+            left.costly.iter().for_each(|(watch, _)| watch.beat(Revision::ZERO, now_ms));
             if let Err(error) = &read {
                 let reason = why(error, group.next);
                 let failed = std::mem::replace(&mut group, Group::at(Revision::ZERO, None));
                 left.failed.extend(failed.into_watches().map(|watch| (watch, reason.clone())));
             }
-            self.board.hub.lock().finish(group, left);
+            self.board.hub.lock().finish(group, left, is_cut);
         }
     }
 
