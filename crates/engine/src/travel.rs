@@ -548,6 +548,15 @@ impl Engine {
         key: &[u8],
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
+        let (past, (branch, revision)) = (self.needs_past()?, self.line(at.branch).at(at.revision));
+        // To make a view costs more than to read a counter.
+        if self.present(past, branch, revision, db, key).is_some() {
+            let present = &|| self.present(past, branch, revision, db, key);
+            let found = past.key_with(branch, revision, db, key, None, present)?;
+            let seen = found.filter(|it| it.deadline.is_none_or(|due| due > at.time_ms));
+            let deadline = seen.as_ref().and_then(|stored| stored.deadline);
+            return Ok(look(seen.as_ref().map(|stored| stored.value.as_ref()), deadline));
+        }
         let view = self.view_of_keys_at(at)?;
         self.look_in(&view, at.time_ms, db, key, look)
     }

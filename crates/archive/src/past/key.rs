@@ -69,17 +69,21 @@ pub(super) fn read(
         Chain::Whole(found) => return Ok(found),
         Chain::Longer { last } => last,
     };
+    let place = (batch.branch, name.db, name.key);
+    let known = || match source.milestones.newest(place, batch.revision(), revision) {
+        Some((after, stored)) => (after, Some(stored)),
+        None => (batch.revision(), None),
+    };
+    let near = read_after(source, batch, known(), revision, name, milestones::APART)?;
+    if let Chain::Whole(found) = near {
+        return Ok(found);
+    }
     if let Some(present) = present()
         && let Some(found) = near::counter(source, batch.branch, (revision, last), name, present)?
     {
         return Ok(Some(found));
     }
-    let place = (batch.branch, name.db, name.key);
-    let start = match source.milestones.newest(place, batch.revision(), revision) {
-        Some((after, stored)) => (after, Some(stored)),
-        None => (batch.revision(), None),
-    };
-    match read_after(source, batch, start, revision, name, usize::MAX)? {
+    match read_after(source, batch, known(), revision, name, usize::MAX)? {
         Chain::Whole(found) => Ok(found),
         Chain::Longer { .. } => unreachable!("all of it was read"),
     }
