@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use archive::{Base, PastOptions, Retention};
 use base::{BranchId, DbIndex, Revision};
-use engine::{Engine, PastError, StandaloneLog, Visit};
+use engine::{Engine, PastError, Present, StandaloneLog, Visit};
 use keyspace::{Keyspace, Purge, Stored};
 use log::Record;
 use settings::Settings;
@@ -144,6 +144,18 @@ impl engine::Past for Past {
         self.past.key(branch, revision, db, key, names).map_err(told)
     }
 
+    fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: Option<&[&[u8]]>,
+        present: Present<'_>,
+    ) -> Result<Option<Stored>, PastError> {
+        self.past.key_with(branch, revision, db, key, names, present).map_err(told)
+    }
+
     fn is_large(
         &self,
         branch: BranchId,
@@ -183,9 +195,10 @@ impl engine::Past for Past {
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,
+        present: Present<'_>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
-        self.past.key_at_each(branch, revisions, db, key, names, visit).map_err(told)
+        self.past.key_at_each(branch, revisions, db, key, names, present, visit).map_err(told)
     }
 
     fn of_key(

@@ -16,8 +16,6 @@
 //! The name of a list's element is its position. The head says which positions
 //! there are, so that taking elements off an end writes nothing but the head.
 
-use std::collections::BTreeSet;
-
 use base::{Revision, leb128};
 use keyspace::types::{Hash, List, Set, Zset};
 use keyspace::{EncodingLimits, Value, ValueRef};
@@ -277,25 +275,31 @@ pub(crate) fn each(value: ValueRef<'_>, visit: &mut dyn FnMut(&[u8], &[u8])) {
 /// Some elements of a collection, when the others are not asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<'n> {
-    names: &'n [&'n [u8]],
+    /// Each once, in order.
+    names: Vec<&'n [u8]>,
     /// None of the names.
     other: Vec<u8>,
 }
 
 impl<'n> Named<'n> {
-    pub(crate) fn new(names: &'n [&'n [u8]]) -> Named<'n> {
-        let mut others = (0..).map(|len| vec![0; len]);
-        let is_other = |other: &Vec<u8>| !names.contains(&&other[..]);
-        Named { names, other: others.find(is_other).expect("some length is free") }
+    pub(crate) fn new(names: &[&'n [u8]]) -> Named<'n> {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        let mut named = Named { names, other: Vec::new() };
+        while named.has(&named.other) {
+            named.other.push(0);
+        }
+        named
     }
 
     pub(crate) fn has(&self, name: &[u8]) -> bool {
-        self.names.contains(&name)
+        self.names.binary_search(&name).is_ok()
     }
 
-    /// Each name once.
-    pub(crate) fn names(&self) -> BTreeSet<&'n [u8]> {
-        self.names.iter().copied().collect()
+    /// Each name once, in order.
+    pub(crate) fn names(&self) -> &[&'n [u8]] {
+        &self.names
     }
 
     /// Puts an element of another name in that stands for all that were not

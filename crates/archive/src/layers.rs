@@ -194,10 +194,10 @@ pub(crate) fn each(
 ///
 /// # Errors
 /// When they cannot be read.
-pub(crate) fn each_named<'n>(
+pub(crate) fn each_named(
     frozen: &Frozen,
     layers: &[Layer],
-    names: impl IntoIterator<Item = &'n [u8]>,
+    names: &[&[u8]],
     visit: &mut Visit<'_>,
 ) -> Result<(), ArchiveError> {
     for name in names {

@@ -38,4 +38,4 @@ pub use elements::LargeFrom;
 pub use error::ArchiveError;
 pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use overlay::Overlay;
-pub use past::{Past, PastError, PastOptions, PastStats, Retention, changes_max};
+pub use past::{Past, PastError, PastOptions, PastStats, Present, Retention, changes_max};

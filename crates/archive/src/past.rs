@@ -16,6 +16,7 @@ mod erase;
 mod error;
 mod horizon;
 mod key;
+mod milestones;
 mod near;
 mod noting;
 mod purge;
@@ -44,6 +45,8 @@ use cache::{Cache, Wanted};
 pub use error::PastError;
 use horizon::{HORIZON, PURGED};
 use key::Name;
+pub use key::Present;
+use milestones::Milestones;
 pub use near::changes_max;
 pub(crate) use noting::Noting;
 pub use retention::Retention;
@@ -131,6 +134,7 @@ impl Past {
             limits: options.limits,
             catching_up: Mutex::new(()),
             scratch: Mutex::new(None),
+            milestones: Milestones::default(),
             layout: RecursiveRwLock::new(()),
             fault: Mutex::new(None),
             asked_turns: AtomicU32::new(0),
@@ -368,10 +372,27 @@ impl Past {
         key: &[u8],
         names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
+        self.key_with(branch, revision, db, key, names, &|| None)
+    }
+
+    /// As [`Past::key`]. Where many changes have made the key what it was, it is
+    /// asked what the branch has now: mostly fewer have come since.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    pub fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: Option<&[&[u8]]>,
+        present: Present<'_>,
+    ) -> Result<Option<Stored>, PastError> {
         self.source.reach(revision)?;
         let batch = self.batch_at(branch, revision)?;
         let name = Name::new(batch.directory.seed, db, key).with_elements(names);
-        key::read(&self.source, &batch, revision, &name)
+        key::read(&self.source, &batch, revision, &name, present)
     }
 
     /// Whether [`Past::key`] reads less with names than without, because the base
@@ -423,10 +444,11 @@ impl Past {
 
     /// A key at several revisions, the oldest first, each told to `visit` with
     /// its place among them. What was done to the key is read once for all. With
-    /// `names`, as [`Past::key`].
+    /// `names` and `present`, as [`Past::key_with`].
     ///
     /// # Errors
     /// As [`Past::view`].
+    #[allow(clippy::too_many_arguments, reason = "one call with everything that says which")]
     pub fn key_at_each(
         &self,
         branch: BranchId,
@@ -434,6 +456,7 @@ impl Past {
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,
+        present: Present<'_>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
         let (Some(&(oldest, _)), Some(&(newest, _))) = (revisions.first(), revisions.last()) else {
@@ -443,7 +466,7 @@ impl Past {
         self.source.reach(newest)?;
         let batch = self.batch_at(branch, oldest)?;
         let name = Name::new(batch.directory.seed, db, key).with_elements(names);
-        key::read_each(&self.source, &batch, revisions, &name, visit)
+        key::read_each(&self.source, &batch, revisions, &name, present, visit)
     }
 
     /// The newest state of the base at or before a revision, or one that was

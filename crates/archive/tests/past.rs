@@ -12,7 +12,7 @@ use std::sync::Arc;
 use archive::{
     Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
 };
-use base::{BranchId, DbIndex, Revision, SystemClock};
+use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
 use keyspace::{EncodingLimits, Keyspace, SHARDS, Since, Stored, ValueRef, dump};
 use log::{Record, RecordHeader};
 use testkit::temp_dir;
@@ -157,7 +157,15 @@ impl Archived {
                     };
                     let several: Vec<_> = several.iter().map(|at| (*at, known(at))).collect();
                     self.past
-                        .key_at_each(BranchId::MAIN, &several, key.0, &key.1, None, &mut see)
+                        .key_at_each(
+                            BranchId::MAIN,
+                            &several,
+                            key.0,
+                            &key.1,
+                            None,
+                            &|| None,
+                            &mut see,
+                        )
                         .expect("they are kept");
                 }
                 assert_eq!(seen, 2 * several.len());
@@ -215,7 +223,7 @@ impl Archived {
         };
         let names = Some(&names[..]);
         let several: Vec<_> = several.iter().map(|at| (*at, None)).collect();
-        past.key_at_each(BranchId::MAIN, &several, *db, key, names, &mut see)
+        past.key_at_each(BranchId::MAIN, &several, *db, key, names, &|| None, &mut see)
             .expect("they are kept");
     }
 
@@ -417,6 +425,81 @@ fn keep_every_revision(seed: u64, database: Database, large_from: LargeFrom) -> 
         }
     }
     archived.parts
+}
+
+#[test]
+fn counters_are_as_they_were_however_often_they_were_added_to() {
+    const HITS: &[u8] = b"hits";
+    let folder = temp_dir();
+    let mut rng = SeededRng::new(3);
+    let mut archived = Archived::new(folder.path(), 3, Pace::default());
+    let hits_now = |archived: &Archived| {
+        let found = contents(&archived.database.keyspace).remove(&(0, HITS.to_vec()));
+        (archived.database.log().newest(), found)
+    };
+    let mut states = BTreeMap::from([(Revision::ZERO, None)]);
+    for step in 0..6000 {
+        let dice = rng.below(4000);
+        archived.database.change(|txn| match dice {
+            0 => txn.set_string(HITS, b"700", None),
+            1 => txn.set_string(HITS, b"700", Some(u64::MAX / 2)),
+            2 => _ = txn.set_deadline(HITS, Some(u64::MAX / 4)),
+            3 => _ = txn.delete(HITS),
+            4 => txn.flush(0),
+            5 => txn.flush(1),
+            6 => txn.swap(0, 1),
+            7 => txn.swap(1, 2),
+            8 => _ = txn.rename(HITS, 1, HITS),
+            _ => {
+                // Others are counted, too, in one transaction or in their own.
+                let names: &[&[u8]] = match dice % 10 {
+                    0 => &[b"other"],
+                    1 => &[HITS, b"other", HITS],
+                    _ => &[HITS],
+                };
+                for name in names {
+                    let delta = dice as i64 % 9 - 3;
+                    let text = txn.string(name).expect("a string").unwrap_or(b"0");
+                    let number = base::number::parse_i64(text).expect("an integer");
+                    txn.add_to_string(name, delta, number + delta);
+                }
+            }
+        });
+        states.extend([hits_now(&archived)]);
+        if step == 1500 || step == 3000 {
+            archived.follow();
+            archived.checkpoint();
+        }
+    }
+    let revisions: Vec<Revision> = states.keys().copied().collect();
+    let present = |is_asked: bool| {
+        let keyspace = is_asked.then_some(&archived.database.keyspace);
+        move || keyspace?.copy_counter(0, HITS)
+    };
+    for turn in 0..1500 {
+        // Mostly lately.
+        let below = if turn % 3 == 0 { revisions.len() } else { 600 };
+        let back = rng.below(below as u64) as usize;
+        let revision = revisions[revisions.len() - 1 - back];
+        let present = present(turn % 2 == 0);
+        let past = &archived.past;
+        let found = past.key_with(BranchId::MAIN, revision, 0, HITS, None, &present);
+        let found = found.expect("it is kept").as_ref().map(state);
+        assert_eq!(found, states[&revision], "at {revision}");
+        if turn % 50 == 0 {
+            let several: Vec<_> =
+                states.range(revision..).take(turn / 5).map(|(at, _)| (*at, None)).collect();
+            let mut seen = 0;
+            let mut see = |at: usize, stored: Option<&Stored>| {
+                let at = several[at].0;
+                assert_eq!(stored.map(state), states[&at], "at {at}, one of several");
+                seen += 1;
+            };
+            past.key_at_each(BranchId::MAIN, &several, 0, HITS, None, &present, &mut see)
+                .expect("they are kept");
+            assert_eq!(seen, several.len());
+        }
+    }
 }
 
 #[test]

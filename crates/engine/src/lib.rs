@@ -65,7 +65,7 @@ pub use execute::Outcome;
 pub use history::{Changes, UndoMarks};
 pub use keyspace::WARM_KEYS_MAX;
 pub use outbox::{Outbox, Pushed};
-pub use past::{Past, PastError, Visit};
+pub use past::{Past, PastError, Present, Visit};
 pub use pause::HeldUp;
 pub use replicator::{Commit, NoLog, Replicator};
 pub use session::{ReplyMode, Session};

@@ -15,6 +15,9 @@ use crate::engine::Engine;
 /// Sees a transaction of the log, and says whether to go on.
 pub type Visit<'v> = dyn FnMut(Record<'_>) -> ControlFlow<()> + 'v;
 
+/// What a branch has now of a key, if memory knows.
+pub type Present<'p> = &'p dyn Fn() -> Option<Stored>;
+
 /// The past of the database. All of it may read the disk.
 pub trait Past: Send + Sync {
     /// The oldest revision whose state can be read.
@@ -105,6 +108,23 @@ pub trait Past: Send + Sync {
         names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError>;
 
+    /// As [`Past::key`], which may be made from what the branch has now of the key,
+    /// if memory knows: `present` is asked for that where it would help.
+    ///
+    /// # Errors
+    /// As [`Past::view`].
+    fn key_with(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+        names: Option<&[&[u8]]>,
+        _present: Present<'_>,
+    ) -> Result<Option<Stored>, PastError> {
+        self.key(branch, revision, db, key, names)
+    }
+
     /// As [`Past::key`], of a key of which a branch has `present` now, best as a
     /// shared copy: it is made from that. `None` if that would take longer, or
     /// cannot be done.
@@ -152,10 +172,12 @@ pub trait Past: Send + Sync {
 
     /// A key at several revisions, the oldest first, each told to `visit` with
     /// its place among them. Beside each stands its record, if the caller has
-    /// read it: it is not read again then. With `names`, as [`Past::key`].
+    /// read it: it is not read again then. With `names` and `present`, as
+    /// [`Past::key_with`].
     ///
     /// # Errors
     /// As [`Past::view`].
+    #[allow(clippy::too_many_arguments, reason = "one call with everything that says which")]
     fn key_at_each(
         &self,
         branch: BranchId,
@@ -163,10 +185,12 @@ pub trait Past: Send + Sync {
         db: DbIndex,
         key: &[u8],
         names: Option<&[&[u8]]>,
+        present: Present<'_>,
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
         for (at, &(revision, _)) in revisions.iter().enumerate() {
-            visit(at, self.key(branch, revision, db, key, names)?.as_ref());
+            let found = self.key_with(branch, revision, db, key, names, present)?;
+            visit(at, found.as_ref());
         }
         Ok(())
     }

@@ -213,7 +213,8 @@ impl Engine {
                 found = self.key_near(past, branch, revision, db, name)?;
             }
             if found.is_none() {
-                found = past.key(branch, revision, db, name, names)?;
+                let present = &|| self.present(past, branch, revision, db, name);
+                found = past.key_with(branch, revision, db, name, names, present)?;
             }
             if let Some(stored) = found {
                 has_deadline |= stored.deadline.is_some();
@@ -276,18 +277,43 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result<Option<Stored>> {
-        let Some(live) = self.branch(branch) else { return Ok(None) };
+        let Some(keyspace) = self.keyspace_since(past, branch, revision, db) else {
+            return Ok(None);
+        };
+        match keyspace.copy_large(db, key, NEAR_ELEMENTS) {
+            Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
+            None => Ok(None),
+        }
+    }
+
+    /// What a branch has now of a counter, if the branch is still the one of this
+    /// revision.
+    pub(crate) fn present(
+        &self,
+        past: &Arc<dyn Past>,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+        key: &[u8],
+    ) -> Option<Stored> {
+        self.keyspace_since(past, branch, revision, db)?.copy_counter(db, key)
+    }
+
+    /// What a branch has in memory, if it has been the same since a revision and
+    /// has such a database.
+    fn keyspace_since(
+        &self,
+        past: &Arc<dyn Past>,
+        branch: BranchId,
+        revision: Revision,
+        db: DbIndex,
+    ) -> Option<Arc<Keyspace>> {
+        let keyspace = self.branch(branch)?.keyspace.clone();
         // One that has begun anew since is another; it is known as such before it
         // serves.
         let forked = self.branches.known.read().get(branch).map(|row| row.forked);
         let begins = forked.unwrap_or_default().max(past.oldest());
-        if db >= live.keyspace.databases() || revision < begins {
-            return Ok(None);
-        }
-        match live.keyspace.copy_large(db, key, NEAR_ELEMENTS) {
-            Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
-            None => Ok(None),
-        }
+        (db < keyspace.databases() && revision >= begins).then_some(keyspace)
     }
 
     /// The state at a moment, all of it.
@@ -522,6 +548,15 @@ impl Engine {
         key: &[u8],
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
+        let (past, (branch, revision)) = (self.needs_past()?, self.line(at.branch).at(at.revision));
+        // To make a view costs more than to read a counter.
+        if self.present(past, branch, revision, db, key).is_some() {
+            let present = &|| self.present(past, branch, revision, db, key);
+            let found = past.key_with(branch, revision, db, key, None, present)?;
+            let seen = found.filter(|it| it.deadline.is_none_or(|due| due > at.time_ms));
+            let deadline = seen.as_ref().and_then(|stored| stored.deadline);
+            return Ok(look(seen.as_ref().map(|stored| stored.value.as_ref()), deadline));
+        }
         let view = self.view_of_keys_at(at)?;
         self.look_in(&view, at.time_ms, db, key, look)
     }

@@ -1,6 +1,7 @@
 //! What memory can tell of a key: as it was at an earlier revision, which a
 //! branch asks of its parent before it asks the archive, or nothing at all.
 
+use base::number::parse_i64;
 use base::{DbIndex, Revision, SpaceId};
 use entry::Entry;
 
@@ -162,6 +163,26 @@ impl Keyspace {
     #[must_use]
     pub fn copy_large(&self, db: DbIndex, key: &[u8], more_than: usize) -> Option<Stored> {
         self.copy_large_of(|_| Some(usize::from(db)), key, more_than)
+    }
+
+    /// A copy of a key of a database as it is, due or not, if it is in memory and an
+    /// integer. Locks the key's shard.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn copy_counter(&self, db: DbIndex, key: &[u8]) -> Option<Stored> {
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        let entry = shard.dbs[usize::from(db)].table.get(hash, key)?;
+        match value_of(entry) {
+            ValueRef::Str(text) if parse_i64(text).is_some() => Some(Stored {
+                value: Value::Str(text.to_vec()),
+                deadline: entry.deadline(),
+                revision: Revision(entry.revision()),
+            }),
+            _ => None,
+        }
     }
 
     /// As [`Keyspace::copy_large`], of a key of `space`, whoever has that now.

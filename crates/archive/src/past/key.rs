@@ -8,6 +8,8 @@ use keyspace::{Backing, Buffers, Keyspace, Stored};
 use log::{Record, RecordHeader};
 
 use super::error::PastError;
+use super::milestones;
+use super::near;
 use super::source::Source;
 use super::trace::{self, Part};
 use super::view::Batch;
@@ -46,23 +48,76 @@ struct Effects {
     leaves_out: bool,
 }
 
-/// The key at a revision: as `batch` has it, with what was done to it since.
+/// What a branch has now of a key, if memory knows.
+pub type Present<'p> = &'p dyn Fn() -> Option<Stored>;
+
+/// Changes that make a key what it was, up to which it does not pay to ask what
+/// else is known of it.
+const CHAIN_MAX: usize = 16;
+
+/// The key at a revision: as `batch` has it, with what was done to it since. Where
+/// that is much, it is made from the present, or from what it was in between.
 pub(super) fn read(
     source: &Source,
     batch: &Arc<Batch>,
     revision: Revision,
     name: &Name<'_>,
+    present: Present<'_>,
 ) -> Result<Option<Stored>, PastError> {
+    let last = match read_after(source, batch, (batch.revision(), None), revision, name, CHAIN_MAX)?
+    {
+        Chain::Whole(found) => return Ok(found),
+        Chain::Longer { last } => last,
+    };
+    let place = (batch.branch, name.db, name.key);
+    let known = || match source.milestones.newest(place, batch.revision(), revision) {
+        Some((after, stored)) => (after, Some(stored)),
+        None => (batch.revision(), None),
+    };
+    let near = read_after(source, batch, known(), revision, name, milestones::APART)?;
+    if let Chain::Whole(found) = near {
+        return Ok(found);
+    }
+    if let Some(present) = present()
+        && let Some(found) = near::counter(source, batch.branch, (revision, last), name, present)?
+    {
+        return Ok(Some(found));
+    }
+    match read_after(source, batch, known(), revision, name, usize::MAX)? {
+        Chain::Whole(found) => Ok(found),
+        Chain::Longer { .. } => unreachable!("all of it was read"),
+    }
+}
+
+/// What following the changes of a key has come to.
+enum Chain {
+    /// The key as it was.
+    Whole(Option<Stored>),
+    /// There are more changes, of which the last is this.
+    Longer { last: Revision },
+}
+
+/// The key as `batch` has it, or as it was after a later revision, with what was
+/// done to it since, unless that is more than `max` changes.
+fn read_after(
+    source: &Source,
+    batch: &Arc<Batch>,
+    (after, known): (Revision, Option<Stored>),
+    revision: Revision,
+    name: &Name<'_>,
+    max: usize,
+) -> Result<Chain, PastError> {
     let _layout = source.layout.read();
-    let found = match own_effects(source, batch, &[(revision, None)], name)? {
-        Some(own) => apply_own(source, batch, name, &own)?,
+    let found = match own_effects(source, batch, after, &[(revision, None)], name, max)? {
+        Some(own) if own.is_cut => return Ok(Chain::Longer { last: own.effects[0].revision }),
+        Some(own) => apply_own(source, batch, name, &own, known)?,
         None => apply_all(source, batch, revision, name)?,
     };
     if batch.revision() < revision {
         // Else some records may have been missing.
         source.keeps(batch.revision())?;
     }
-    Ok(found)
+    Ok(Chain::Whole(found))
 }
 
 /// The key at several revisions, the oldest first, each with its record if that
@@ -72,21 +127,23 @@ pub(super) fn read_each(
     batch: &Arc<Batch>,
     revisions: &[(Revision, Option<Record<'_>>)],
     name: &Name<'_>,
+    present: Present<'_>,
     visit: &mut dyn FnMut(usize, Option<&Stored>),
 ) -> Result<(), PastError> {
+    let first = revisions[0].0;
+    let at_first = read(source, batch, first, name, present)?;
     let _layout = source.layout.read();
-    let Some(own) = own_effects(source, batch, revisions, name)? else {
+    let Some(own) = own_effects(source, batch, first, revisions, name, usize::MAX)? else {
         for (at, &(revision, _)) in revisions.iter().enumerate() {
-            visit(at, read(source, batch, revision, name)?.as_ref());
+            visit(at, read(source, batch, revision, name, &|| None)?.as_ref());
         }
         return Ok(());
     };
-    let before = if own.is_settled { None } else { own_before(source, batch, name)? };
+    source.keeps(batch.revision())?;
     let scratch = source.take_scratch(batch.directory.seed);
-    if let Some(stored) = before {
+    if let Some(stored) = at_first {
         scratch.give(0, name.key, stored);
     }
-    source.keeps(batch.revision())?;
     let mut buffers = Buffers::default();
     let mut oldest_first = own.effects.iter().rev().peekable();
     for (at, &(revision, _)) in revisions.iter().enumerate() {
@@ -115,30 +172,31 @@ struct Own {
     effects: Vec<Effects>,
     /// What the key was before the oldest of them does not matter.
     is_settled: bool,
+    /// There are older ones that matter.
+    is_cut: bool,
 }
 
-/// What was done to a key since a state of the base, as far as one needs to
+/// What was done to a key after a revision, as far as one needs to
 /// know for the first and the last of some revisions and those between, if it
-/// was done under this one name: `None` if databases changed as a whole, or
+/// was done under this one name: `None` if its database changed places, or
 /// another key was given its name. Records that stand beside the revisions are
-/// not read again.
+/// not read again. Of more than `max` changes some are left out.
 fn own_effects(
     source: &Source,
     batch: &Batch,
+    after: Revision,
     revisions: &[(Revision, Option<Record<'_>>)],
     name: &Name<'_>,
+    max: usize,
 ) -> Result<Option<Own>, PastError> {
     let (first, last) = (revisions[0].0, revisions[revisions.len() - 1].0);
-    let after = batch.revision();
     let known = |revision: Revision| {
         let at = revisions.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
         revisions[at].1.filter(|record| record.revision == revision)
     };
-    if source.history.records(DATABASE_WIDE, after, last).next().transpose()?.is_some() {
-        return Ok(None);
-    }
-    let mut own = Own { effects: Vec::new(), is_settled: false };
-    for hit in source.history.records(key_hash(name.key), after, last) {
+    let mut own = Own { effects: Vec::new(), is_settled: false, is_cut: false };
+    // A flush settles what the key was, as a deletion does.
+    for hit in source.newest_first(name.key, after, last) {
         let hit = hit?;
         let mut read = |record: &Record<'_>| {
             let part = trace::of_key(record.effects, record.header.db, name);
@@ -162,7 +220,8 @@ fn own_effects(
                 own.is_settled = settles && hit.revision <= first;
             }
         }
-        if own.is_settled {
+        own.is_cut = !own.is_settled && own.effects.len() > max;
+        if own.is_settled || own.is_cut {
             break;
         }
     }
@@ -184,13 +243,20 @@ fn own_before(
     Ok(found)
 }
 
+/// The key with what was done to it; before, it was as it is `known` to have been,
+/// or else as the base has it.
 fn apply_own(
     source: &Source,
     batch: &Batch,
     name: &Name<'_>,
     own: &Own,
+    known: Option<Stored>,
 ) -> Result<Option<Stored>, PastError> {
-    let before = if own.is_settled { None } else { own_before(source, batch, name)? };
+    let before = match known {
+        _ if own.is_settled => None,
+        Some(known) => Some(known),
+        None => own_before(source, batch, name)?,
+    };
     let mut oldest_first = own.effects.iter().rev().filter(|it| it.is_felt()).peekable();
     if oldest_first.peek().is_none() {
         return Ok(before);
@@ -200,8 +266,14 @@ fn apply_own(
         scratch.give(0, name.key, stored);
     }
     let mut buffers = Buffers::default();
-    for effects in oldest_first {
+    for (count, effects) in (1..).zip(oldest_first) {
         effects.apply_own(source, &scratch, name, &mut buffers)?;
+        if count % milestones::APART == 0
+            && let Some(stored) = scratch.take(0, name.key)?
+        {
+            source.milestones.put((batch.branch, name.db, name.key), effects.revision, &stored);
+            scratch.give(0, name.key, stored);
+        }
     }
     let found = scratch.take(0, name.key)?;
     source.give_scratch(scratch);

@@ -1,18 +1,21 @@
-//! What a large collection was, made from what it is now.
+//! What a large collection or a counter was, made from what it is now.
 //!
 //! To put one together from the base takes as long as it has elements. Mostly
 //! few of them have changed since a moment that somebody asks for: then these
-//! are read one by one, as they were, and put back in a copy of the present.
+//! are read by their names, as they were, and put back in a copy of the present.
+//! From a counter, what has been added since is taken away again.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use base::number::parse_i64;
 use base::{BranchId, DbIndex, Revision, SpaceId};
 use keyspace::{EncodingLimits, Stored, Value};
 
 use super::Past;
 use super::error::PastError;
-use super::key::of_branch;
+use super::key::{Name, of_branch};
+use super::source::Source;
 use super::trace;
 use crate::history::{DATABASE_WIDE, key_hash};
 
@@ -103,6 +106,44 @@ impl Past {
         // Of what a tag keeps the state only, records may be missing.
         Ok(source.keeps(after).is_ok().then_some(names))
     }
+}
+
+/// Increments of a counter up to which it is made from what it is now.
+const INCREMENTS_MAX: usize = 1024;
+
+/// A key at a revision, whose `last` change before that is known, made from what a
+/// branch has now; `None` if anything else was done since than to add to it, or that
+/// too often.
+pub(super) fn counter(
+    source: &Source,
+    branch: BranchId,
+    (revision, last): (Revision, Revision),
+    name: &Name<'_>,
+    present: Stored,
+) -> Result<Option<Stored>, PastError> {
+    let Value::Str(text) = &present.value else { return Ok(None) };
+    let Some(mut number) = parse_i64(text) else { return Ok(None) };
+    // Whatever may have made it what it is.
+    let newest = source.log.buffered();
+    source.know(newest)?;
+    let _layout = source.layout.read();
+    if source.history.records(DATABASE_WIDE, revision, newest).next().transpose()?.is_some() {
+        return Ok(None);
+    }
+    let since = source.history.records(key_hash(name.key), revision, present.revision);
+    for (count, hit) in since.enumerate() {
+        let added = of_branch(source, branch, hit?, &mut |record| {
+            trace::added(record.effects, record.header.db, (name.db, name.key))
+        })?;
+        let before = added.map_or(Some(number), |added| number.checked_sub(added?));
+        match before.filter(|_| count < INCREMENTS_MAX) {
+            Some(before) => number = before,
+            None => return Ok(None),
+        }
+    }
+    source.keeps(revision)?;
+    let value = Value::Str(number.to_string().into_bytes());
+    Ok(Some(Stored { value, deadline: present.deadline, revision: last }))
 }
 
 /// Makes some elements of a collection what they were `then`, of which the others

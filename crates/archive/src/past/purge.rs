@@ -40,6 +40,9 @@ impl Past {
         }
         source.base.erase(source.oldest(), vec![erasure])?;
         self.cache.clear();
+        // Who still reads what is erased holds it.
+        let _layout = source.layout.write();
+        source.milestones.clear();
         Ok(erased)
     }
 
@@ -261,7 +264,7 @@ impl Past {
             let batch = Arc::new(Batch::at(source, branch, revision)?);
             let hash = keyspace::hash_of(batch.directory.seed, &key);
             let name = key::Name { db, hash, key: &key, named: None };
-            let found = key::read(source, &batch, revision, &name)?;
+            let found = key::read(source, &batch, revision, &name, &|| None)?;
             heirs.insert((revision, db, key), after(found));
         }
         Ok(heirs)

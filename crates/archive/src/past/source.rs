@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RecursiveRwLock};
 
 use super::blocks::Blocks;
 use super::error::PastError;
+use super::milestones::Milestones;
 use crate::base_tree::Base;
 use crate::directory::Directory;
 use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, key_hash};
@@ -34,6 +35,7 @@ pub(crate) struct Source {
     pub(super) catching_up: Mutex<()>,
     /// See [`Source::take_scratch`].
     pub(super) scratch: Mutex<Option<Keyspace>>,
+    pub(super) milestones: Milestones,
     /// Held for reading while places in the log are looked up and used, which
     /// a segment that is rewritten changes. Who holds it may come again.
     pub(super) layout: RecursiveRwLock<()>,

@@ -13,7 +13,7 @@ use crate::elements::Named;
 pub(super) enum Part {
     /// Nothing.
     Nothing,
-    /// It becomes what another key was.
+    /// It becomes what another key was, or what stood elsewhere.
     Moved,
     /// These effects, which name it first; none if it is gone.
     Done {
@@ -43,7 +43,7 @@ impl<'e> Place<'e> {
     }
 }
 
-/// What effects do to a key of a database, where no database changes as a
+/// What effects do to a key of a database: to it alone, or to the database as a
 /// whole. `first_db` is the record's. Where only some elements matter, what is
 /// done to others is left out, unless it makes the collection.
 pub(super) fn of_key(
@@ -73,20 +73,25 @@ pub(super) fn of_key(
             }
             continue;
         }
-        if let Effect::Rename { db: to_db, key: to, .. } = effect
-            && (to_db, to) == (db, key)
-        {
-            return Ok(Part::Moved);
-        }
-        let is_ours = (place.db, place.key) == (db, Some(key));
-        if !is_ours || !effect.is_on_key() {
+        let is_flushed = match effect {
+            Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => {
+                return Ok(Part::Moved);
+            }
+            Effect::Swap { a, b } if a == db || b == db => return Ok(Part::Moved),
+            Effect::Return { db: whole, .. } if whole == db => return Ok(Part::Moved),
+            Effect::Flush { db: whole } => whole == db,
+            _ => false,
+        };
+        let is_ours = (place.db, place.key) == (db, Some(key)) && effect.is_on_key();
+        if !is_ours && !is_flushed {
             continue;
         }
         is_touched = true;
-        let is_gone = matches!(
-            effect,
-            Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. } | Effect::Erase
-        );
+        let is_gone = is_flushed
+            || matches!(
+                effect,
+                Effect::Delete(_) | Effect::Emptied | Effect::Rename { .. } | Effect::Erase
+            );
         if is_gone || matches!(effect, Effect::StrSet { .. } | Effect::Put { .. }) {
             settles = true;
             (is_made, leaves_out) = (true, false);
@@ -149,6 +154,34 @@ pub(super) fn elements(
         }
     }
     Ok(true)
+}
+
+/// What effects add to a key that is there before; `None` if they do anything else
+/// to it.
+pub(super) fn added(
+    effects: &[u8],
+    first_db: DbIndex,
+    (db, key): (DbIndex, &[u8]),
+) -> Result<Option<i64>, EffectError> {
+    let mut place = Place { db: first_db, key: None };
+    let mut sum: Option<i64> = Some(0);
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        let is_named = place.follow(&effect);
+        let is_ours = (place.db, place.key) == (db, Some(key));
+        match effect {
+            Effect::Key { existed, .. } if is_ours && existed != Some(true) => return Ok(None),
+            Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => {
+                return Ok(None);
+            }
+            Effect::StrAdd { delta } if is_ours => {
+                sum = sum.and_then(|sum| sum.checked_add(delta));
+            }
+            effect if is_ours && !is_named && effect.is_on_key() => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(sum)
 }
 
 /// Adds the keys whose names effects change to `to`, in any database.
@@ -308,6 +341,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_removes_the_key_and_a_database_may_bring_another() {
+        let part = |effects: &[Effect<'_>]| {
+            of_key(&bytes(effects), 0, &Name::new(1, 0, b"k")).expect("ours")
+        };
+        let flush = |db| Effect::Flush { db };
+        let space = base::SpaceId::first_of(0);
+        let back = |db| Effect::Return { db, space, keys: &[0; keyspace::SHARDS] };
+        assert_eq!(part(&[flush(0)]), done(&[], true));
+        assert_eq!(part(&[flush(1)]), Part::Nothing);
+        assert_eq!(part(&[named(b"k"), ADD, flush(1)]), done(&[ADD], false));
+        assert_eq!(part(&[named(b"k"), SET, flush(0), named(b"x"), SET]), done(&[], true));
+        assert_eq!(part(&[flush(0), named(b"k"), ADD]), done(&[ADD], true));
+        assert_eq!(part(&[Effect::Swap { a: 2, b: 0 }]), Part::Moved);
+        assert_eq!(part(&[Effect::Swap { a: 2, b: 1 }]), Part::Nothing);
+        assert_eq!(part(&[back(0)]), Part::Moved);
+        assert_eq!(part(&[back(1)]), Part::Nothing);
+    }
+
+    #[test]
     fn what_a_record_has_to_do_with_keys() {
         let told = |effects: &[Effect<'_>]| {
             concern(&bytes(effects), |key| key == b"a" || key == b"b").expect("ours")
@@ -372,6 +424,29 @@ mod tests {
             &[named(b"x"), to(b"k")],
             &[named(b"k"), to(b"x")],
             &[made, set(b"a")],
+        ] {
+            assert_eq!(told(effects), None, "{effects:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_told_if_nothing_else_is_done() {
+        let told =
+            |effects: &[Effect<'_>]| added(&bytes(effects), 0, (0, b"k")).expect("well-formed");
+        let add = |delta| Effect::StrAdd { delta };
+        let to = |key| Effect::Rename { db: 0, key, replaces: None };
+        assert_eq!(
+            told(&[named(b"k"), add(5), named(b"x"), add(9), named(b"k"), add(-7)]),
+            Some(-2)
+        );
+        assert_eq!(told(&[named(b"x"), SET, Effect::Database(1), named(b"k"), SET]), Some(0));
+        for effects in [
+            &[named(b"k"), add(1), SET][..],
+            &[named(b"k"), add(1), Effect::Deadline(Some(7))],
+            &[named(b"k"), add(i64::MAX), add(1)],
+            &[Effect::Key { key: b"k", existed: Some(false) }, add(1)],
+            &[named(b"x"), to(b"k")],
+            &[named(b"k"), to(b"x")],
         ] {
             assert_eq!(told(effects), None, "{effects:?}");
         }

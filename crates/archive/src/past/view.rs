@@ -263,7 +263,7 @@ struct Keys {
 impl Backing for Keys {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
         let name = key::Name { db: space.db, hash, key, named: None };
-        key::read(&self.source, &self.batch, self.revision, &name)
+        key::read(&self.source, &self.batch, self.revision, &name, &|| None)
             .map_err(|error| BackingError::new(error.to_string()))
     }
 

@@ -259,7 +259,9 @@ impl Request {
                     })
                     .collect();
             let (db, key, mut room) = (self.db, &self.key, 0);
-            past.key_at_each(branch, &revisions, db, key, names, &mut |at, stored| {
+            let first = revisions[0].0;
+            let present = &|| engine.present(past, branch, first, db, key);
+            past.key_at_each(branch, &revisions, db, key, names, present, &mut |at, stored| {
                 let version = &mut *versions[at].1;
                 // What was due by then was not there.
                 let is_seen = |stored: &&Stored| {
@@ -331,10 +333,11 @@ impl Request {
             // Nobody knows any more.
             return Ok(true);
         }
+        let (past, line) = (engine.needs_past()?, engine.line(at.branch));
         for revision in [before, at.revision] {
+            let (branch, revision) = line.at(revision);
             // Deadlines aside: what was due stood there as well.
-            let moment = Moment { revision, time_ms: 0, ..at };
-            if engine.look_at(moment, self.db, &self.key, |value, _| value.is_some())? {
+            if past.key(branch, revision, self.db, &self.key, None)?.is_some() {
                 return Ok(true);
             }
         }
