@@ -13,6 +13,7 @@
 
 mod claims;
 mod snapshot;
+mod tables;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -44,6 +45,7 @@ use crate::overlay::{Overlays, needed};
 
 use claims::Claims;
 pub(crate) use snapshot::Snapshot;
+use tables::Tables;
 
 /// The file in the archive's folder that is locked while it is open.
 const LOCK: &str = "LOCK";
@@ -88,6 +90,7 @@ pub type Remake = Arc<dyn Fn(SpaceId, Revision, &[u8], Stored) -> Option<Stored>
 pub struct Base {
     dir: PathBuf,
     tree: AnyTree,
+    tables: Arc<Tables>,
     numbers: SequenceNumberCounter,
     directory: RwLock<Arc<Directory>>,
     bounds: Arc<Bounds>,
@@ -140,6 +143,10 @@ impl Base {
             .with_compaction_filter_factory(Some(Arc::new(Judges(bounds.clone()))))
             .open()
             .map_err(|error| not_as_written("open", dir, error))?;
+        let tables = Tables::new(dir);
+        tables
+            .check_names(tree.current_version().iter_tables())
+            .map_err(|what| ArchiveError::Damaged { dir: dir.to_owned(), what })?;
         let directory = match tree.get(DIRECTORY, SeqNo::MAX) {
             Ok(Some(bytes)) => read_directory(dir, &bytes)?,
             Ok(None) => Directory::empty(seed),
@@ -150,6 +157,7 @@ impl Base {
         Ok(Base {
             dir: dir.to_owned(),
             tree,
+            tables: Arc::new(tables),
             numbers,
             directory: RwLock::new(Arc::new(directory)),
             bounds,
@@ -316,7 +324,7 @@ impl Base {
 
     /// The entry at `key`, as of now.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<UserValue>, ArchiveError> {
-        self.tree.get(key, SeqNo::MAX).map_err(ArchiveError::tree("read", &self.dir))
+        self.get_at(key, Revision(u64::MAX))
     }
 
     /// As [`Base::get`], as of the newest batch at or before `at`.
@@ -332,7 +340,7 @@ impl Base {
         let runs = version.iter_levels().flat_map(|level| level.iter());
         for table in runs.filter_map(|run| run.get_for_key(key)) {
             let found = table.get(key, at.0.saturating_add(1), hash);
-            if let Some(entry) = found.map_err(ArchiveError::tree("read", &self.dir))? {
+            if let Some(entry) = found.map_err(|error| self.tables.unreadable(table, error))? {
                 return Ok((!entry.is_tombstone()).then_some(entry.value));
             }
         }
@@ -341,8 +349,11 @@ impl Base {
 
     /// Visits the entries whose keys begin with `prefix`, in order, as of now.
     pub(crate) fn prefix(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), ArchiveError> {
+        let wanted = |key: &[u8]| key.starts_with(prefix);
         for entry in self.tree.prefix(prefix, SeqNo::MAX, None) {
-            let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
+            let (key, value) = entry
+                .into_inner()
+                .map_err(|error| self.tables.unreadable_in(&self.tree, prefix, wanted, error))?;
             if visit(&key, &value).is_break() {
                 break;
             }
@@ -356,13 +367,7 @@ impl Base {
         range: &RangeInclusive<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), ArchiveError> {
-        for entry in self.tree.range(range.clone(), SeqNo::MAX, None) {
-            let (key, value) = entry.into_inner().map_err(ArchiveError::tree("read", &self.dir))?;
-            if visit(&key, &value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.frozen().range(range, None, visit)
     }
 
     /// Visits the entries of a range as of the newest batch at or before `at`.
@@ -380,10 +385,12 @@ impl Base {
         // The newest manifest: the tree's own reads look for one of the time
         // that they read of, which is gone.
         let version = self.tree.get_version_history_lock().latest_version();
-        let dir = self.dir.clone();
+        let (tree, tables) = (self.tree.clone(), self.tables.clone());
         Frozen(Box::new(move |range, number, visit| {
+            let wanted = |key: &[u8]| key <= *range.end();
             for entry in Tree::create_internal_range(version.clone(), range, number, None) {
-                let entry = entry.map_err(ArchiveError::tree("read", &dir))?;
+                let entry = entry
+                    .map_err(|error| tables.unreadable_in(&tree, range.start(), wanted, error))?;
                 if visit(&entry.key.user_key, &entry.value).is_break() {
                     break;
                 }
@@ -518,7 +525,10 @@ impl Base {
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
         let _heads = self.bounds.lend(self.frozen());
-        compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
+        compact(&self.tree).map_err(|error| match error {
+            lsm_tree::Error::Io(_) => ArchiveError::tree("compact", &self.dir)(error),
+            _ => not_as_written("compact", &self.dir, error),
+        })?;
         Ok(self.tree.current_version().id() != before)
     }
 
@@ -572,7 +582,7 @@ fn check_manifest(dir: &Path) -> Result<(), ArchiveError> {
     })
 }
 
-/// Why the tree cannot be used at a start: its error names no file, so those that it
+/// Why the tree cannot be opened or merged: its error names no file, so those that it
 /// needs are looked through.
 fn not_as_written(doing: &'static str, dir: &Path, error: lsm_tree::Error) -> ArchiveError {
     match manifest::damaged_table(&dir.join(TREE)) {

@@ -15,6 +15,19 @@ pub enum ArchiveError {
         /// The LSM's own words.
         source: lsm_tree::Error,
     },
+    /// A table of the LSM cannot be read.
+    #[error(
+        "read the archive: {}{}: {what}; restore a backup (`alcid restore`), or see the server's log",
+        .path.display(), .offset.map_or(String::new(), |at| format!(" at byte {at}"))
+    )]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, if that is known.
+        offset: Option<u64>,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Bytes in it are not what this version writes.
     #[error(
         "the archive in {} is damaged: {what}; restore a backup (`alcid restore`), or move the folder away if the log \

@@ -28,6 +28,7 @@ mod part;
 mod past;
 mod sorted_run;
 mod state;
+mod table_file;
 mod waiting;
 
 pub use backing::BaseBacking;

@@ -6,17 +6,20 @@
 //! table file has a checksum in each block, which the tree checks whenever it
 //! reads one, and the manifest has one of the whole file.
 //!
-//! The manifest is sections and a table of contents, of which its last bytes tell
-//! the place. The section `tables` has a count of levels (u8), for each a count of
+//! The manifest, as a table, is sections and a table of contents, of which its last
+//! bytes tell the place. The section `tables` has a count of levels (u8), for each a count of
 //! runs (u8), and for each of these a count of tables (u32) and them: the number
 //! that is the file's name (u64), a zero byte, the file's XXH3-128 (u128) and a
 //! number (u64) that is of no interest here.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::table_file::damaged_block;
 
 /// Bytes of what stands behind a manifest's table of contents.
 const TRAILER_BYTES: usize = 38;
@@ -24,14 +27,20 @@ const TRAILER_BYTES: usize = 38;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Checks the manifest in force; a folder without one is new.
+/// Checks the manifest in force; a folder without one, and without tables, is new.
 ///
 /// # Errors
 /// The file that is damaged, and how.
 pub(crate) fn check(dir: &Path) -> Result<(), (PathBuf, String)> {
     let current = dir.join("current");
     let bytes = match fs::read(&current) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // A start that was cut short leaves a manifest without tables.
+            let has_tables =
+                fs::read_dir(dir.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
+            let what = "it is not there, and says which of the tables beside it are in force; put the file back";
+            return if has_tables { Err((current, what.to_owned())) } else { Ok(()) };
+        }
         Err(error) => return Err((current, error.to_string())),
         Ok(bytes) => bytes,
     };
@@ -73,7 +82,11 @@ pub(crate) fn damaged_table(dir: &Path) -> Option<(PathBuf, String)> {
         let path = path(number);
         let what = match checksum_of(&path) {
             Ok(found) if found == expected => return None,
-            Ok(_) => "its content is not what was written".to_owned(),
+            Ok(_) => {
+                let place =
+                    damaged_block(&path).map_or(String::new(), |at| format!("at byte {at} "));
+                format!("{place}its content is not what was written")
+            }
             Err(error) => error.to_string(),
         };
         Some((path, what))
@@ -92,7 +105,7 @@ fn checksum_of(path: &Path) -> std::io::Result<u128> {
 
 /// The numbers of a manifest's tables and the XXH3-128 of each.
 fn tables(manifest: &[u8]) -> Option<Vec<(u64, u128)>> {
-    let mut section = section(manifest, b"tables")?;
+    let mut section = manifest.get(section(manifest, b"tables")?)?;
     let rest = &mut section;
     let mut tables = Vec::new();
     for _ in 0..number::<1>(rest)? {
@@ -107,17 +120,18 @@ fn tables(manifest: &[u8]) -> Option<Vec<(u64, u128)>> {
     Some(tables)
 }
 
-/// A section of a manifest.
-fn section<'m>(manifest: &'m [u8], wanted: &[u8]) -> Option<&'m [u8]> {
-    let trailer = manifest.len().checked_sub(TRAILER_BYTES)?;
-    let contents = number::<8>(&mut manifest.get(trailer + 22..)?)?;
-    let mut rest = manifest.get(usize::try_from(contents).ok()?..trailer)?.strip_prefix(b"TOC!")?;
+/// Where a section of a manifest is, or of another file of the tree.
+pub(crate) fn section(file: &[u8], wanted: &[u8]) -> Option<Range<usize>> {
+    let trailer = file.len().checked_sub(TRAILER_BYTES)?;
+    let contents = number::<8>(&mut file.get(trailer + 22..)?)?;
+    let mut rest = file.get(usize::try_from(contents).ok()?..trailer)?.strip_prefix(b"TOC!")?;
     for _ in 0..number::<4>(&mut rest)? {
         let [at, len] = [number::<8>(&mut rest)?, number::<8>(&mut rest)?].map(usize::try_from);
         let name_bytes = number::<2>(&mut rest)? as usize;
         let (name, behind) = rest.split_at_checked(name_bytes)?;
         if name == wanted {
-            return manifest.get(at.ok()?..)?.get(..len.ok()?);
+            let at = at.ok()?;
+            return Some(at..at.checked_add(len.ok()?)?);
         }
         rest = behind;
     }

@@ -133,3 +133,89 @@ fn damage_is_refused_by_name() {
     std::fs::write(&manifest, whole).expect("ours");
     Base::open(folder.path(), 1, 1 << 20).expect("whole again");
 }
+
+/// A base of two tables, of which the second hides the first one's value, and its
+/// table files.
+fn of_two_tables(folder: &Path) -> (Vec<u8>, Vec<PathBuf>) {
+    let key = [0, 0, 0, 0, 1, b'a'].to_vec();
+    let base = Base::open(folder, 1, 1 << 20).expect("an empty one opens");
+    write(&base, 1, &[(&key, Some(b"v1"))]);
+    write(&base, 2, &[(&key, None)]);
+    let tables = base.snapshot().expect("it can be read").tables;
+    (key, tables.iter().map(|table| folder.join(&table.name)).collect())
+}
+
+#[test]
+fn tables_that_have_changed_places_are_refused_by_name() {
+    let folder = temp_dir();
+    let (_, tables) = of_two_tables(folder.path());
+    let aside = folder.path().join("aside");
+    let swap = || {
+        std::fs::rename(&tables[0], &aside).expect("ours");
+        std::fs::rename(&tables[1], &tables[0]).expect("ours");
+        std::fs::rename(&aside, &tables[1]).expect("ours");
+    };
+    swap();
+    let error = Base::open(folder.path(), 1, 1 << 20).expect_err("swapped").to_string();
+    for (found, written) in [(0, 1), (1, 0)] {
+        let [found, written] = [found, written].map(|n: usize| tables[n].display().to_string());
+        let said = format!("{found}: it is what was written as {written}");
+        assert!(error.contains(&said), "no {said:?} in {error}");
+    }
+    swap();
+    Base::open(folder.path(), 1, 1 << 20).expect("whole again");
+}
+
+#[test]
+fn a_manifest_that_nothing_names_is_no_new_base() {
+    let folder = temp_dir();
+    let current = folder.path().join(TREE).join(CURRENT);
+    // A start that was cut short before anything was written begins anew.
+    drop(Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens"));
+    std::fs::remove_file(&current).expect("ours");
+    of_two_tables(folder.path());
+    std::fs::remove_file(&current).expect("ours");
+    let error = Base::open(folder.path(), 1, 1 << 20).expect_err("there are tables").to_string();
+    assert!(error.contains(&format!("{}: it is not there", current.display())), "{error}");
+}
+
+#[test]
+fn whoever_reads_damage_is_told_file_and_place() {
+    let folder = temp_dir();
+    let (key, tables) = of_two_tables(folder.path());
+    let [newest, older] = &tables[..] else { panic!("{tables:?}") };
+    let damage = |table: &Path| {
+        let whole = std::fs::read(table).expect("there");
+        let mut bytes = whole.clone();
+        // In the first block.
+        bytes[40] ^= 1;
+        std::fs::write(table, bytes).expect("ours");
+        whole
+    };
+    let whole = damage(newest);
+    let error = Base::open(folder.path(), 1, 1 << 20).expect_err("damaged").to_string();
+    let said = format!("{}: at byte 0 its content is not", newest.display());
+    assert!(error.contains(&said), "no {said:?} in {error}");
+    std::fs::write(newest, whole).expect("ours");
+
+    let whole = damage(older);
+    let base = Base::open(folder.path(), 1, 1 << 20).expect("nothing of it is read");
+    let none = &mut |_: &[u8], _: &[u8]| ControlFlow::Continue(());
+    let range = &(&key[..]..=&key[..]);
+    let said = format!("{} at byte 0", older.display());
+    for error in [
+        base.get_at(&key, Revision(1)).map(drop),
+        base.prefix(&key, none),
+        base.range(range, none),
+        base.range_at(range, Revision(1), none),
+    ] {
+        let error = error.expect_err("damaged").to_string();
+        assert!(error.contains(&said), "no {said:?} in {error}");
+    }
+    let error = base.merge(Revision(2)).expect_err("damaged").to_string();
+    let said = format!("{}: at byte 0 its content", older.display());
+    assert!(error.contains(&said), "no {said:?} in {error}");
+    drop(base);
+    std::fs::write(older, whole).expect("ours");
+    Base::open(folder.path(), 1, 1 << 20).expect("whole again");
+}
