@@ -7,7 +7,7 @@ use archive::Base;
 use base::{Clock, Revision, Rng};
 use clap::Subcommand;
 use engine::{Recovered, StandaloneLog};
-use log::{Log, LogOptions, RealVfs, RecoveryReport};
+use log::{Log, LogError, LogOptions, RealVfs, RecoveryReport, Vfs};
 use settings::Settings;
 
 use crate::forest::Forest;
@@ -48,12 +48,19 @@ pub fn open(
         ..LogOptions::default()
     };
     if archived > Revision::ZERO && !dir.join(log::MANIFEST).exists() {
-        return Err(format!(
-            "there is no log in {}, but the archive in {} has followed one up to revision {archived}: name the \
-             log's folder with --aof-path, or bring it back from a copy",
-            dir.display(),
-            base.dir().display()
-        ));
+        let has_segments = RealVfs
+            .list(&dir)
+            .is_ok_and(|names| names.iter().any(|name| name.ends_with(log::SEGMENT_SUFFIX)));
+        return Err(if has_segments {
+            format!("open the log: {}", LogError::NoManifest { dir })
+        } else {
+            format!(
+                "there is no log in {}, but the archive in {} has followed one up to revision {archived}: name the \
+                 log's folder with --aof-path, or bring it back from a copy",
+                dir.display(),
+                base.dir().display()
+            )
+        });
     }
     // A branch that the archive does not know yet is not made by a replay.
     let mut unknown_branch = false;
@@ -217,5 +224,13 @@ fn describe(report: &RecoveryReport) {
             dropped.path.display(),
             dropped.what
         );
+        if dropped.is_damaged {
+            let upto = dropped.upto.map_or(String::new(), |upto| format!(" and up to {upto}"));
+            println!(
+                "What stood there, from revision {} on{upto}, may have been synced and be damaged since; the next start \
+                 keeps the segment as it is as ….damaged-<n>.",
+                report.last.next()
+            );
+        }
     }
 }

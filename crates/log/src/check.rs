@@ -110,15 +110,10 @@ fn cut(
         if first > segment {
             saved.push(set_aside(vfs, &path)?);
         } else if first == segment {
-            let bytes = vfs.read(&path).map_err(LogError::io("read", &path))?;
-            if bytes.len() as u64 <= keep {
+            if vfs.len(&path).map_err(LogError::io("read", &path))? <= keep {
                 continue;
             }
-            let aside = free_name(vfs, &path);
-            let mut copy = vfs.create(&aside).map_err(LogError::io("create", &aside))?;
-            copy.append(&bytes).map_err(LogError::io("write", &aside))?;
-            copy.sync().map_err(LogError::io("sync", &aside))?;
-            saved.push(aside);
+            saved.push(copy_aside(vfs, &path)?);
             let mut file = vfs.open_append(&path).map_err(LogError::io("open", &path))?;
             file.truncate(keep).map_err(LogError::io("cut", &path))?;
             file.sync().map_err(LogError::io("sync", &path))?;
@@ -135,6 +130,16 @@ fn cut(
 pub(crate) fn set_aside(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, LogError> {
     let aside = free_name(vfs, path);
     vfs.rename(path, &aside).map_err(LogError::io("rename", path))?;
+    Ok(aside)
+}
+
+/// Copies a damaged segment; the name's durability is the caller's.
+pub(crate) fn copy_aside(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, LogError> {
+    let bytes = vfs.read(path).map_err(LogError::io("read", path))?;
+    let aside = free_name(vfs, path);
+    let mut copy = vfs.create(&aside).map_err(LogError::io("create", &aside))?;
+    copy.append(&bytes).map_err(LogError::io("write", &aside))?;
+    copy.sync().map_err(LogError::io("sync", &aside))?;
     Ok(aside)
 }
 

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use base::Revision;
 use thiserror::Error;
 
+use crate::identity::NAME as MANIFEST;
+use crate::vfs::at;
+
 /// Why a log cannot be opened. Each message names the file, the offset where
 /// there is one, and the next step.
 #[derive(Debug, Error)]
@@ -39,13 +42,19 @@ pub enum LogError {
     )]
     Foreign { path: PathBuf, found: String, expected: String },
     #[error(
+        "{} is what was written as {name}; give the segments their names back",
+        path.display()
+    )]
+    Misnamed { path: PathBuf, name: String },
+    #[error(
         "{} has format version {found}, this Alcid reads up to {known}; start a newer Alcid",
         path.display()
     )]
     NewerFormat { path: PathBuf, found: u32, known: u32 },
     #[error(
-        "{} holds segments but no MANIFEST; put the file back, or see what is left with `alcid log check`",
-        dir.display()
+        "{} is not there, though there are segments of the log beside it; put the file back, or restore a backup \
+         (`alcid restore`)",
+        at(dir, MANIFEST).display()
     )]
     NoManifest { dir: PathBuf },
     #[error(

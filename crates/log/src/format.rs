@@ -16,6 +16,9 @@ pub(crate) const VERSION: u32 = 3;
 /// every checksum, so that files of another database never pass for ours.
 pub(crate) type DatabaseId = [u8; 16];
 
+/// What the names of segments end with.
+pub const SEGMENT_SUFFIX: &str = ".alog";
+
 const SEGMENT_MAGIC: &[u8; 8] = b"ALCIDLOG";
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const BLOCK_HEADER_BYTES: usize = 36;
@@ -372,6 +375,17 @@ pub(crate) fn looks_like_block(bytes: &[u8], before: Revision) -> bool {
         && len as usize <= bytes.len() - BLOCK_HEADER_BYTES
 }
 
+/// The last revision of a block that would hold `next` and those behind it, as the
+/// header that `bytes` begin with claims, if it is like one and all of the block is
+/// there.
+pub(crate) fn claimed_last(bytes: &[u8], next: Revision) -> Option<Revision> {
+    if !looks_like_block(bytes, next) || u64_at(bytes, 8) != next.0 {
+        return None;
+    }
+    let count = u64::from(u32_at(bytes, 24)) + u64::from(bytes[33] & HAS_MORE);
+    next.0.checked_add(count)?.checked_sub(1).map(Revision)
+}
+
 /// A block's content, unpacked into `buffer` if it is compressed.
 pub(crate) fn content<'a>(
     header: &BlockHeader,
@@ -510,10 +524,7 @@ pub(crate) fn check_segment_header(
     }
     let inside = Revision(u64_at(header, 32));
     if inside != first {
-        return Err(damaged(
-            32,
-            &format!("it begins with revision {inside}, its name says {first}"),
-        ));
+        return Err(LogError::Misnamed { path: path.to_path_buf(), name: segment_name(inside) });
     }
     Ok(version)
 }
@@ -527,12 +538,12 @@ pub(crate) fn begins_anew(header: &[u8]) -> bool {
 /// A segment's file name: its first revision in 20 digits, so that names sort
 /// as revisions do.
 pub(crate) fn segment_name(first: Revision) -> String {
-    format!("{:020}.alog", first.0)
+    format!("{:020}{SEGMENT_SUFFIX}", first.0)
 }
 
 /// The first revision that a segment's file name says.
 pub(crate) fn parse_segment_name(name: &str) -> Option<Revision> {
-    let digits = name.strip_suffix(".alog")?;
+    let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
     let first = (digits.len() == 20).then(|| digits.parse().ok()).flatten()?;
     // No transaction has revision 0.
     (first > 0).then_some(Revision(first))

@@ -33,7 +33,7 @@ pub use check::{CheckReport, Finding, check, repair};
 pub use copy::{SegmentCopy, create_from, read_copy};
 pub use error::{LogError, LogFault};
 pub use faulty_vfs::{Fault, FaultyVfs};
-pub use format::{Compression, Record, RecordHeader};
+pub use format::{Compression, Record, RecordHeader, SEGMENT_SUFFIX};
 pub use identity::NAME as MANIFEST;
 pub use log::{FsyncPolicy, Log, LogOptions, LogStats};
 pub use mem_vfs::MemVfs;

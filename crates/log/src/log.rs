@@ -9,6 +9,7 @@ use base::{Clock, Revision, Rng};
 use parking_lot::Mutex;
 
 use crate::block::{Block, Files, Place};
+use crate::check::copy_aside;
 use crate::error::{LogError, LogFault};
 use crate::format::{
     BLOCK_BYTES_MAX, Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
@@ -190,6 +191,21 @@ impl Log {
                 dropped.what,
                 last.last()
             );
+            let lost = last.end.max(base.next());
+            if dropped.is_damaged && dropped.upto.is_none_or(|upto| upto >= lost) {
+                // One that was mended is kept already.
+                if vfs.exists(&dropped.path) {
+                    report.set_aside.push(copy_aside(&*vfs, &dropped.path)?);
+                    vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+                }
+                let kept = report.set_aside.last().expect("it is kept");
+                let upto = dropped.upto.map_or(String::new(), |upto| format!(" and up to {upto}"));
+                tracing::warn!(
+                    "what stood there, from revision {lost} on{upto}, is lost: nothing tells whether a power cut has \
+                     torn the write, or what was synced was damaged since; kept the segment as it was as {}",
+                    kept.display()
+                );
+            }
             if dropped.offset == 0 {
                 vfs.remove(&dropped.path).map_err(LogError::io("remove", &dropped.path))?;
                 vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;

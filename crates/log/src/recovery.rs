@@ -46,7 +46,7 @@ pub struct RecoveryReport {
     pub set_aside: Vec<PathBuf>,
 }
 
-/// A torn tail that was cut off.
+/// A tail that was cut off: torn, or damaged and not known to have been durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     /// The file.
@@ -57,6 +57,12 @@ pub struct Dropped {
     pub bytes: u64,
     /// What is wrong there.
     pub what: &'static str,
+    /// All of a block is there, but not as it was written: a write that a power
+    /// cut has torn may look so, and damage of what was synced does.
+    pub is_damaged: bool,
+    /// The newest revision that may have stood there, if it is damaged and the
+    /// bytes say so much.
+    pub upto: Option<Revision>,
 }
 
 /// A segment and how much of it is whole.
@@ -214,7 +220,7 @@ impl Folder<'_> {
             return Ok(None);
         }
         let what = "a segment that was being created when the server ended";
-        Ok(Some(Dropped { path, offset: 0, bytes: len, what }))
+        Ok(Some(Dropped { path, offset: 0, bytes: len, what, is_damaged: false, upto: None }))
     }
 
     /// The revision before the first one that the log holds without a gap, as
@@ -234,6 +240,12 @@ impl Folder<'_> {
         }
         Ok(Revision(first.0 - 1))
     }
+}
+
+/// What may be cut; see [`Dropped`].
+struct Tail {
+    is_damaged: bool,
+    upto: Option<Revision>,
 }
 
 struct Segment<'a> {
@@ -274,23 +286,31 @@ impl Segment<'_> {
             let (header, stored) = match assembly.block_at(self.bytes, &place) {
                 Ok(found) => found,
                 Err(NoBlock::End) => break,
-                Err(problem) => match self.judge(&place, next, problem) {
-                    Ok(()) => {
-                        walk.report.dropped = Some(Dropped {
-                            path: self.path.to_path_buf(),
-                            offset: begin,
-                            bytes: self.bytes.len() as u64 - begin,
-                            what: problem.words(),
-                        });
-                        offset = begin;
-                        break;
+                Err(problem) => {
+                    let (tail, error) = match self.judge(&place, next, problem) {
+                        Ok(tail) => (Some(tail), self.damaged(offset, problem.to_string())),
+                        Err(error) => (None, error),
+                    };
+                    // Of a tail, too, what follows is worth more than a cut.
+                    match (self.go_on(&place, next, error, walk), tail) {
+                        (Ok(found), _) => (next, offset) = found,
+                        (Err(error), None) => return Err(error),
+                        (Err(_), Some(Tail { is_damaged, upto })) => {
+                            walk.report.dropped = Some(Dropped {
+                                path: self.path.to_path_buf(),
+                                offset: begin,
+                                bytes: self.bytes.len() as u64 - begin,
+                                what: problem.words(),
+                                is_damaged,
+                                upto,
+                            });
+                            offset = begin;
+                            break;
+                        }
                     }
-                    Err(error) => {
-                        (next, offset) = self.go_on(&place, next, error, walk)?;
-                        assembly = Assembly::default();
-                        continue;
-                    }
-                },
+                    assembly = Assembly::default();
+                    continue;
+                }
             };
             if header.first != next {
                 return Err(self.damaged(
@@ -375,24 +395,40 @@ impl Segment<'_> {
         })
     }
 
-    /// A tail is torn only in the last segment, and only if nothing proves
+    /// A tail may be cut only in the last segment, and only if nothing proves
     /// that it was durable once: a later block that was written when revision
     /// `next` or a later one had been synced.
-    fn judge(&self, place: &BlockPlace, next: Revision, problem: NoBlock) -> Result<(), LogError> {
+    fn judge(
+        &self,
+        place: &BlockPlace,
+        next: Revision,
+        problem: NoBlock,
+    ) -> Result<Tail, LogError> {
         if !self.is_last {
             return Err(self.damaged(place.offset, problem.to_string()));
         }
-        let later = self.blocks_after(place, next).find(|(later, _)| later.durable >= next);
-        match later {
-            Some((later, offset)) => Err(self.damaged(
-                place.offset,
-                format!(
-                    "{}; a later block at byte {offset} shows that revisions up to {} were on disk",
-                    problem, later.durable
-                ),
-            )),
-            None => Ok(()),
+        let rest = &self.bytes[place.offset as usize..];
+        let mut last = format::claimed_last(rest, next);
+        for (later, offset) in self.blocks_after(place, next) {
+            if later.durable >= next {
+                return Err(self.damaged(
+                    place.offset,
+                    format!(
+                        "{problem}; a later block at byte {offset} shows that revisions up to {} were on disk",
+                        later.durable
+                    ),
+                ));
+            }
+            last = last.max(later.end().map(|end| Revision(end.0 - 1)));
         }
+        let upto = last.filter(|last| *last >= next);
+        // Zeros are what a power cut leaves of a write that has only made the file
+        // longer; a mark holds nothing.
+        let is_damaged = upto.is_some()
+            || matches!(problem, NoBlock::Wrong(_))
+                && rest.len() > BLOCK_HEADER_BYTES
+                && rest.iter().any(|byte| *byte != 0);
+        Ok(Tail { is_damaged, upto })
     }
 
     fn damaged(&self, offset: u64, what: String) -> LogError {

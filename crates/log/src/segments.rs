@@ -27,7 +27,13 @@ impl SegmentInfo {
     /// The name of its file in the log's folder.
     #[must_use]
     pub fn file_name(&self) -> String {
-        segment_name(self.first)
+        SegmentInfo::name_of(self.first)
+    }
+
+    /// The name of the file of a segment that begins with this revision.
+    #[must_use]
+    pub fn name_of(first: Revision) -> String {
+        segment_name(first)
     }
 }
 

@@ -163,7 +163,12 @@ fn missing_swapped_and_foreign_segments_are_refused() {
     let (a, b) = (vfs.read(&names[0]).unwrap(), vfs.read(&names[1]).unwrap());
     swapped.write(&names[0], b);
     swapped.write(&names[1], a);
-    assert!(refusal(&swapped).contains("its name says"), "{}", refusal(&swapped));
+    let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+    let said = format!("{} is what was written as {}", names[0].display(), name(&names[1]));
+    assert!(refusal(&swapped).contains(&said), "{}", refusal(&swapped));
+    // Nothing is lost, so nothing is cut.
+    assert!(repair(&swapped, Path::new(DIR), None).is_err());
+    assert_eq!(swapped.read(&names[0]).unwrap(), vfs.read(&names[1]).unwrap());
 
     // The same history of another database.
     let other = MemVfs::new();
@@ -188,7 +193,7 @@ fn missing_swapped_and_foreign_segments_are_refused() {
 
     let nameless = vfs.snapshot();
     nameless.remove(&Path::new(DIR).join("MANIFEST")).unwrap();
-    assert!(refusal(&nameless).contains("no MANIFEST"), "{}", refusal(&nameless));
+    assert!(refusal(&nameless).contains("MANIFEST is not there"), "{}", refusal(&nameless));
 }
 
 #[test]
@@ -252,4 +257,51 @@ fn repair_of_a_log_without_its_newest_segment_keeps_all_others() {
     let (saved, last) = repair(&vfs, Path::new(DIR), Some(Revision::ZERO)).expect("mendable");
     assert_eq!((saved, last), (Vec::new(), finding.last_whole));
     assert_eq!(open(&vfs, small()).expect("starts again").1.last, last);
+}
+
+/// What nothing proves to have been synced is cut, but never in silence: it may
+/// have been, and be damaged since.
+#[test]
+fn a_damaged_tail_is_kept_in_a_copy() {
+    let vfs = MemVfs::new();
+    let (log, _, _) = open(&vfs, LogOptions::default()).expect("a new log");
+    let mut begins = Vec::new();
+    for _ in 0..5 {
+        begins.push(vfs.read(&segments(&vfs)[0]).expect("there").len());
+        append(&log, 1);
+    }
+    // No close: as after kill -9. Nothing was synced.
+    let vfs = vfs.snapshot();
+    drop(log);
+    let path = segments(&vfs)[0].clone();
+    let copy = PathBuf::from(format!("{}.damaged-1", path.display()));
+    let whole = vfs.read(&path).expect("there");
+    let cut_at = |block: usize, damage: &dyn Fn(&mut [u8])| {
+        let vfs = vfs.snapshot();
+        let mut bytes = whole.clone();
+        damage(&mut bytes[begins[block]..]);
+        vfs.write(&path, bytes.clone());
+        let (_, report, replayed) = open(&vfs, LogOptions::default()).expect("a tail");
+        assert_eq!(replayed.len(), block);
+        let dropped = report.dropped.expect("reported");
+        assert_eq!(dropped.offset, begins[block] as u64);
+        if dropped.is_damaged {
+            assert_eq!(vfs.read(&copy).expect("a copy"), bytes);
+        }
+        assert_eq!(report.set_aside, vec![copy.clone(); usize::from(dropped.is_damaged)]);
+        assert_eq!(vfs.exists(&copy), dropped.is_damaged);
+        (dropped.is_damaged, dropped.upto.map(|upto| upto.0))
+    };
+    // In the content, of the last block and of one before; in the length, so that
+    // the file seems to end within; in the count of records, of which the later
+    // blocks tell.
+    assert_eq!(cut_at(4, &|block| block[40] ^= 1), (true, Some(5)));
+    assert_eq!(cut_at(2, &|block| block[40] ^= 1), (true, Some(5)));
+    assert_eq!(cut_at(2, &|block| block[2] ^= 1), (true, Some(5)));
+    assert_eq!(cut_at(2, &|block| block[24] ^= 8), (true, Some(5)));
+    // What has no header any more says nothing of itself; zeros are of no use to
+    // anybody.
+    assert_eq!(cut_at(4, &|block| block[8..16].fill(0xff)), (true, None));
+    assert_eq!(cut_at(4, &|block| block.fill(0)), (false, None));
+    assert_eq!(cut_at(4, &|block| block[20..].fill(0)), (true, None));
 }
