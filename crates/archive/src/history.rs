@@ -141,6 +141,33 @@ impl History {
         })
     }
 
+    /// First revisions of segments up to `upto` that are not among `segments` though
+    /// there are indexes of them: those are removed before their segments are.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn missing_segments(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        segments: &[SegmentInfo],
+        upto: Revision,
+    ) -> Result<Vec<Revision>, HistoryError> {
+        if !vfs.exists(dir) {
+            return Ok(Vec::new());
+        }
+        let names = vfs.list(dir).map_err(HistoryError::io("list", dir))?;
+        let is_missing = |first: &Revision| {
+            *first <= upto && segments.iter().all(|segment| segment.first != *first)
+        };
+        let mut missing: Vec<Revision> = names
+            .iter()
+            .filter_map(|name| index_file::parse_name(name))
+            .filter(is_missing)
+            .collect();
+        missing.sort_unstable();
+        Ok(missing)
+    }
+
     /// Removes a history's files, as when it is switched off. What is not
     /// noted while it is off must not be believed later.
     ///

@@ -20,6 +20,7 @@ mod milestones;
 mod near;
 mod noting;
 mod purge;
+mod remains;
 mod retention;
 mod source;
 mod trace;
@@ -115,11 +116,10 @@ impl Past {
         let dir = base.dir().join(HISTORY);
         let hold = log.hold(HOLDER);
         let blocks = Arc::new(Blocks::new(log.clone()));
+        // First: whoever opens the history removes what belongs to no segment.
+        let horizon = remains::oldest(&log, &base, &dir, options.is_broken)?;
         let history = History::open(Arc::new(RealVfs), &dir, log.id(), blocks.clone())?;
-        let found = horizon::read(&HORIZON, &RealVfs, &dir, log.id());
-        let oldest = found.filter(|&oldest| !options.is_broken && is_whole(&log, &base, oldest));
-        let horizon = oldest.unwrap_or_else(|| base.revision());
-        if found != Some(horizon) {
+        if horizon::read(&HORIZON, &RealVfs, &dir, log.id()) != Some(horizon) {
             horizon::write(&HORIZON, &RealVfs, &dir, log.id(), horizon)?;
         }
         history.forget_before(horizon)?;
@@ -667,14 +667,4 @@ impl Past {
             noted: self.noted(),
         }
     }
-}
-
-/// Whether the log still has everything after `horizon`, a state of the base.
-fn is_whole(log: &Log, base: &Base, horizon: Revision) -> bool {
-    let segments = log.segments();
-    let begins = segments.first().is_some_and(|segment| segment.first <= horizon.next());
-    let is_state = base.directory_at(horizon).is_ok_and(|found| found.revision == horizon);
-    let follows = segments.windows(2).all(|pair| pair[1].first == pair[0].last.next());
-    let is_unbroken = log.unbroken_from() <= horizon.next();
-    begins && follows && is_unbroken && is_state && horizon <= base.revision()
 }

@@ -238,9 +238,9 @@ fn damage_in_what_the_archive_has_costs_no_more_than_history() {
             .map(str::to_owned)
     };
     assert_eq!(set_aside(&mut wire).as_deref().map(str::trim), Some(name));
-    // The past begins with what the archive has.
-    let old = wire.text(&["AT", "r:3", "GET", "k0"]);
-    assert!(old.contains("COMPACTED revision 3 is older than the oldest kept, "), "{old}");
+    // The past begins with a state of the archive behind the damage.
+    let old = wire.text(&["AT", "r:2", "GET", "k0"]);
+    assert!(old.contains("COMPACTED revision 2 is older than the oldest kept, "), "{old}");
     assert_eq!(wire.text(&["AT", "r:8", "EXISTS", "k6", "k7"]), "2");
     assert_eq!(wire.text(&["SET", "new", "v"]), "OK");
     server.kill();
@@ -282,11 +282,86 @@ fn missing_foreign_and_newer_files_are_refused() {
     let identity = fs::read(&manifest).expect("a manifest");
     fs::remove_file(&manifest).expect("ours");
     let message = refusal(&mut server);
-    assert!(message.contains("no MANIFEST"), "{message}");
+    let said = format!("{} is not there", manifest.display());
+    assert!(message.contains(&said), "{message}");
+
+    // Beside an archive, too, segments are not nothing.
+    fs::write(&manifest, &identity).expect("ours");
+    server.restart();
+    assert_eq!(Wire::connect(server.addr()).text(&["SAVE"]), "OK");
+    server.kill();
+    fs::remove_file(&manifest).expect("ours");
+    let message = refusal(&mut server);
+    assert!(message.contains(&said), "{message}");
 
     fs::write(&manifest, identity).expect("ours");
     server.restart();
     assert_eq!(keys(&server), "3");
+}
+
+/// A stopped server whose log has a segment of two revisions for each state of its
+/// archive; all but the last of them have an index.
+fn of_segments() -> Server {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for n in 0..4 {
+        assert_eq!(wire.text(&["SET", "k", &format!("v{n}")]), "OK");
+        assert_eq!(wire.text(&["SET", "other", "v"]), "OK");
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        eventually("the log has begun another segment", || {
+            log_dir(&server).join(format!("{:020}.alog", 2 * n + 3)).exists()
+        });
+    }
+    assert_eq!(wire.text(&["SET", "k", "last"]), "OK");
+    eventually("what was written is indexed", || {
+        (0..4).all(|n| {
+            server.data_dir().join(format!("archive/history/{:020}.idx", 2 * n + 1)).exists()
+        })
+    });
+    server.kill();
+    server
+}
+
+#[test]
+fn a_start_says_what_of_the_past_is_gone() {
+    let shorter = "the past begins with revision";
+    let mut whole = of_segments();
+    whole.restart();
+    let log = whole.log();
+    assert!(!log.contains(shorter) && !log.contains("HORIZON"), "{log}");
+    assert_eq!(Wire::connect(whole.addr()).text(&["AT", "r:1", "GET", "k"]), "v0");
+
+    // Which segment is gone, and the first revision that can be read then.
+    for (gone, oldest, value) in [(1, 2, "v0"), (3, 4, "v1"), (5, 6, "v2")] {
+        let mut server = of_segments();
+        let name = format!("{gone:020}.alog");
+        fs::remove_file(log_dir(&server).join(&name)).expect("ours");
+        server.restart();
+        let log = server.log();
+        let said = log.lines().find(|line| line.contains(shorter)).expect("it is said");
+        assert!(said.contains("WARN") && said.contains(&name), "{said}");
+        assert!(said.contains(log_dir(&server).to_str().expect("text")), "{said}");
+        let mut wire = Wire::connect(server.addr());
+        let [old, kept] = [oldest - 1, oldest].map(|at| format!("r:{at}"));
+        let old = wire.text(&["AT", &old, "GET", "k"]);
+        assert!(old.contains(&format!("older than the oldest kept, {oldest}")), "{old}");
+        assert_eq!(wire.text(&["AT", &kept, "GET", "k"]), value);
+        assert_eq!(wire.text(&["AT", "r:9", "GET", "k"]), "last");
+        assert_eq!(wire.text(&["GET", "k"]), "last");
+        // It is so from now on, and no news any more.
+        server.kill();
+        server.restart();
+        assert_eq!(server.log().matches(shorter).count(), 1);
+        assert_eq!(Wire::connect(server.addr()).text(&["AT", &kept, "GET", "k"]), value);
+    }
+
+    let mut server = of_segments();
+    let horizon = server.data_dir().join("archive/history/HORIZON");
+    fs::remove_file(&horizon).expect("ours");
+    server.restart();
+    let log = server.log();
+    let said = log.lines().find(|line| line.contains("HORIZON")).expect("it is said");
+    assert!(said.contains("WARN") && said.contains(horizon.to_str().expect("text")), "{said}");
 }
 
 /// Writes values of 10 kB until the server refuses one or gives up on the

@@ -106,6 +106,11 @@ impl Contents {
         Contents::find(dir)?.ok_or_else(|| BackupError::NoBackup { dir: dir.to_owned() })
     }
 
+    /// Whether another backup has taken the place of this one in its folder.
+    pub(super) fn is_replaced(&self, dir: &Path) -> bool {
+        matches!(Contents::find(dir), Ok(Some(now)) if now != *self)
+    }
+
     /// As [`Contents::read`]; `None` when there is none.
     pub(super) fn find(dir: &Path) -> Result<Option<Contents>, BackupError> {
         let path = dir.join(CONTENTS);

@@ -37,6 +37,8 @@ pub enum BackupError {
     InUse { dir: PathBuf },
     #[error("there is no backup in {}: no file {CONTENTS}", dir.display())]
     NoBackup { dir: PathBuf },
+    #[error("a newer backup has taken the place of the one in {} while that was read; try again", dir.display())]
+    Replaced { dir: PathBuf },
     #[error("{} is damaged: {what}; move the folder away and use, or make, another backup", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error(

@@ -91,8 +91,8 @@ pub struct Restored {
 /// the backup that is read is checked.
 ///
 /// # Errors
-/// When the backup is damaged or has no such state, or when the folder cannot
-/// be written; nothing is left in it then.
+/// When the backup is damaged, has no such state, or was replaced meanwhile, or
+/// when the folder cannot be written; nothing is left in it then.
 pub fn restore(
     from: &Path,
     to: &Path,
@@ -100,23 +100,39 @@ pub fn restore(
     clock: &dyn Clock,
     rng: &mut dyn Rng,
 ) -> Result<Restored, BackupError> {
-    let contents = Contents::read(from)?;
+    restore_as(Contents::read(from)?, from, to, wanted, clock, rng)
+}
+
+/// Restores what the folder `from` holds by `contents`.
+pub(super) fn restore_as(
+    contents: Contents,
+    from: &Path,
+    to: &Path,
+    wanted: &Wanted,
+    clock: &dyn Clock,
+    rng: &mut dyn Rng,
+) -> Result<Restored, BackupError> {
     let backup = Backup { dir: from, contents, checked: RefCell::default() };
     let is_new = !to.exists();
     if let Some(name) = if is_new { None } else { names_in(to)?.into_iter().next() } {
         return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
     }
+    // What a newer backup has removed meanwhile is no damage.
+    let told = |error| match backup.contents.is_replaced(from) {
+        true => BackupError::Replaced { dir: from.to_owned() },
+        false => error,
+    };
     // What the archive need not be asked for is known at once.
-    let upto = backup.resolve(&wanted.goal)?;
+    let upto = backup.resolve(&wanted.goal).map_err(told)?;
     let (archived, newest) = (backup.contents.archived(), backup.contents.newest());
     let replayed = upto.map_or((archived, newest), |upto| (archived.min(upto), upto));
-    backup.check_log(replayed)?;
+    backup.check_log(replayed).map_err(told)?;
     if is_new {
         make_private_dir(to)?;
     }
     let stage = to.join(STAGE);
     let restored = make_private_dir(&stage)
-        .and_then(|()| backup.restore(&stage, upto, wanted, clock, rng))
+        .and_then(|()| backup.restore(&stage, upto, wanted, clock, rng).map_err(told))
         .and_then(|restored| place(&stage, to).map(|()| restored));
     if restored.is_err() {
         // What cannot be removed says itself that it is not whole.
@@ -286,6 +302,7 @@ impl Backup<'_> {
         let (dir, oldest) = (stage.join("log"), self.contents.oldest());
         if !has_history || oldest >= upto {
             create_from(&RealVfs, &dir, self.id(), &[], upto, clock)?;
+            Past::begin_with(&stage.join("archive"), self.id(), upto)?;
             return Ok(upto);
         }
         // What the state itself needs was checked when it was made.

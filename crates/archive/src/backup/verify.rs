@@ -29,14 +29,21 @@ pub struct Verified {
 /// before it was copied is found as well.
 ///
 /// # Errors
-/// When there is no backup, or `BACKUP.json` itself is damaged.
+/// When there is no backup, when `BACKUP.json` itself is damaged, or when files
+/// are missing because a newer backup has taken the place of this one meanwhile.
 pub fn verify(dir: &Path) -> Result<Verified, BackupError> {
-    let contents = Contents::read(dir)?;
+    check(dir, Contents::read(dir)?)
+}
+
+fn check(dir: &Path, contents: Contents) -> Result<Verified, BackupError> {
     let mut check = Check { dir, contents: &contents, manifest: None };
     let mut problems = Vec::new();
     for file in &contents.files {
         let problem = check.copied(file).and_then(|sums| check.written(file, &sums));
         problems.extend(problem.err().map(|problem| format!("{}: {problem}", file.path)));
+    }
+    if !problems.is_empty() && contents.is_replaced(dir) {
+        return Err(BackupError::Replaced { dir: dir.to_owned() });
     }
     let named: BTreeSet<&str> = contents.files.iter().map(|file| file.sha256.as_str()).collect();
     let there = names_in(&dir.join(FILES)).unwrap_or_default();
@@ -124,4 +131,60 @@ impl Check<'_> {
 /// The place of a file of the tree.
 fn in_tree(name: &str) -> String {
     format!("archive/{TREE}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{SeededRng, SystemClock};
+    use testkit::temp_dir;
+
+    use super::*;
+    use crate::backup::restore::{Goal, Wanted, restore_as};
+
+    /// The file that it names is missing, because a newer backup has removed it.
+    #[test]
+    fn a_backup_that_was_replaced_is_not_called_damaged() {
+        let folder = temp_dir();
+        let dir = folder.path().join("backup");
+        std::fs::create_dir(&dir).expect("ours");
+        let file = StoredFile {
+            path: "log/00000000000000000001.alog".to_owned(),
+            bytes: 64,
+            sha256: "0".repeat(64),
+            xxh3: None,
+        };
+        let contents = Contents {
+            format: 2,
+            made_by: "alcid".to_owned(),
+            database: "00".repeat(16),
+            databases: 16,
+            oldest_revision: 0,
+            oldest_ms: 0,
+            archive_revision: None,
+            older_revisions: Vec::new(),
+            newest_revision: 7,
+            newest_ms: 2,
+            newest_time: String::new(),
+            files: vec![file],
+            checksum: String::new(),
+        };
+        contents.clone().write(&dir).expect("ours");
+        let older = Contents::read(&dir).expect("whole");
+        let to = folder.path().join("restored");
+        let restored = |contents: Contents| {
+            let (wanted, mut rng) = (Wanted::all(Goal::Newest), SeededRng::new(1));
+            let restored = restore_as(contents, &dir, &to, &wanted, &SystemClock, &mut rng);
+            restored.expect_err("a file is missing").to_string()
+        };
+        assert_eq!(check(&dir, older.clone()).expect("it can be read").problems.len(), 1);
+        let replaced = "a newer backup has taken the place";
+        assert!(!restored(older.clone()).contains(replaced), "{}", restored(older));
+
+        Contents { newest_revision: 8, ..contents }.write(&dir).expect("ours");
+        let error = check(&dir, older.clone()).expect_err("it is another").to_string();
+        assert!(error.contains(replaced), "{error}");
+        let error = restored(older);
+        assert!(error.contains(replaced), "{error}");
+        assert!(!to.exists());
+    }
 }

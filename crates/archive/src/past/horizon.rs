@@ -14,7 +14,7 @@ use crate::history::HistoryError;
 /// A file of the kind.
 #[derive(Debug)]
 pub(super) struct Mark {
-    name: &'static str,
+    pub(super) name: &'static str,
     temporary: &'static str,
     magic: &'static [u8; 8],
 }
