@@ -98,6 +98,11 @@ pub fn open(
     };
     let log = StandaloneLog::new(log, recovered);
     if unknown_branch {
+        // An archive that is made again from all of the log has all of the past.
+        if archived == Revision::ZERO && settings.history_keep_s > 0 {
+            archive::Past::begin_with(base.dir(), log.log().id(), archived)
+                .map_err(|error| error.to_string())?;
+        }
         let reader = log.log().reader(base.revision().next());
         let limits = engine::encoding_limits(settings);
         archive::catch_up(&base, reader, report.last, settings.databases, limits)

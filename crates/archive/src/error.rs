@@ -17,7 +17,7 @@ pub enum ArchiveError {
     },
     /// A table of the LSM cannot be read.
     #[error(
-        "read the archive: {}{}: {what}; restore a backup (`alcid restore`), or see the server's log",
+        "{}{}: {what}; restore a backup (`alcid restore`), or see the server's log",
         .path.display(), .offset.map_or(String::new(), |at| format!(" at byte {at}"))
     )]
     Table {

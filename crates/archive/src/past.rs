@@ -157,11 +157,7 @@ impl Past {
     ///
     /// # Errors
     /// When files cannot be written.
-    pub(crate) fn begin_with(
-        archive: &Path,
-        id: [u8; 16],
-        oldest: Revision,
-    ) -> Result<(), HistoryError> {
+    pub fn begin_with(archive: &Path, id: [u8; 16], oldest: Revision) -> Result<(), HistoryError> {
         let dir = archive.join(HISTORY);
         RealVfs.create_dir_all(&dir).map_err(HistoryError::io("create", &dir))?;
         horizon::write(&HORIZON, &RealVfs, &dir, id, oldest)

@@ -42,7 +42,7 @@ pub enum LogError {
     )]
     Foreign { path: PathBuf, found: String, expected: String },
     #[error(
-        "{} is what was written as {name}; give the segments their names back",
+        "{} is what was written as {name}; give the segments their names back, or restore a backup (`alcid restore`)",
         path.display()
     )]
     Misnamed { path: PathBuf, name: String },

@@ -364,6 +364,24 @@ fn a_start_says_what_of_the_past_is_gone() {
     assert!(said.contains("WARN") && said.contains(horizon.to_str().expect("text")), "{said}");
 }
 
+/// Also where a branch makes the start write the archive before it serves.
+#[test]
+fn an_archive_that_is_made_again_has_all_of_the_past() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["SET", "k", "v1"]), "OK");
+    let made = wire.call(&["BRANCH", "CREATE", "dev"]);
+    assert!(!matches!(made, Frame::Error(_)), "{made:?}");
+    assert_eq!(wire.text(&["SET", "k", "v2"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(server.terminate().code(), Some(0));
+    fs::remove_dir_all(server.data_dir().join("archive")).expect("ours");
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["AT", "r:1", "GET", "k"]), "v1");
+    assert_eq!(wire.text(&["GET", "k"]), "v2");
+}
+
 /// Writes values of 10 kB until the server refuses one or gives up on the
 /// connection; answers how many were acknowledged, and the last words.
 fn write_until_refused(server: &Server) -> (usize, String) {

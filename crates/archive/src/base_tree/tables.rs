@@ -52,7 +52,7 @@ impl Tables {
             .collect();
         match &misplaced[..] {
             [] => Ok(()),
-            found => Err(format!("{}. Give the files their names back", found.join("; "))),
+            found => Err(format!("{}; give the files their names back", found.join("; "))),
         }
     }
 
