@@ -663,7 +663,8 @@ impl Past {
             base_bytes: source.base.disk_bytes(),
             memory_bytes: (history.memory_bytes
                 + self.cache.memory_bytes()
-                + source.blocks.memory_bytes()) as u64,
+                + source.blocks.memory_bytes()
+                + source.milestones.memory_bytes()) as u64,
             noted: self.noted(),
         }
     }

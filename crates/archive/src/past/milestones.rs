@@ -61,6 +61,19 @@ impl Milestones {
         kept.insert(((branch, db, key.to_vec()), revision), stored);
     }
 
+    /// What they take in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let bytes = |((place, revision), stored): (&(Place, Revision), &Stored)| {
+            let Value::Str(text) = &stored.value else { unreachable!("only strings are kept") };
+            size_of_val(place)
+                + place.2.len()
+                + size_of_val(revision)
+                + size_of_val(stored)
+                + text.len()
+        };
+        self.0.lock().iter().map(bytes).sum()
+    }
+
     /// Lets go of everything.
     pub(super) fn clear(&self) {
         self.0.lock().clear();
@@ -106,7 +119,9 @@ mod tests {
             kept.put(place, Revision(100 + n), &stored(n, 1));
         }
         assert!(kept.0.lock().len() <= KEPT_MAX);
+        assert!(kept.memory_bytes() > kept.0.lock().len() * 2);
         kept.clear();
+        assert_eq!(kept.memory_bytes(), 0);
         assert_eq!(found(place, 0, u64::MAX), None);
     }
 }

@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Records what is known of a merge that waits.
-    pub(super) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
+    pub(crate) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
         let (live, now_ms, mut buffers) = (self.live(), self.clock.now_ms(), Buffers::default());
         let options = self.txn_options(&live, now_ms, false);
         let journal = &*self.replicator;
