@@ -274,7 +274,7 @@ pub(super) fn with_events<'t>(live: &Live, options: TxnOptions<'t>) -> TxnOption
 
 impl Engine {
     /// Names of up to `count` keys of a database.
-    pub(super) fn some_keys(
+    pub(crate) fn some_keys(
         &self,
         keyspace: &Keyspace,
         db: DbIndex,
