@@ -495,6 +495,11 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
+    if words.len() == begin {
+        return Err(Error::new(
+            "ERR BRANCH needs a branch and a command behind it; say AT <when> BRANCH <branch> <command> [arg ...]",
+        ));
+    }
     let branch = match branch {
         Some(name) => call.engine.branch_named(name)?.id,
         // A tag names a branch as well.
