@@ -100,8 +100,10 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         hooks,
     ));
     if let Some((log, base, past, forest)) = kept {
+        let archived = base.revision();
         let started = Archiving::start(&engine, base, past, log);
         forest.attach(&engine, started.clone());
+        engine.recall_moves(archived);
         started.finish_purges(&engine);
         archiving.set(started).expect("set once");
     }

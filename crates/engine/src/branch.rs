@@ -17,6 +17,7 @@ mod info;
 mod line;
 mod merge;
 mod merges;
+mod moves;
 mod values;
 
 use std::collections::BTreeMap;

@@ -77,7 +77,7 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let watched = Watched {
             db: call.session.db,
             key: key.to_vec(),
-            revision: txn.info(key).map_or(Revision::ZERO, |info| info.revision.max(info.returned)),
+            revision: txn.info(key).map_or(Revision::ZERO, |info| info.last_change()),
         };
         let known = |other: &Watched| other.db == watched.db && other.key == watched.key;
         if !call.session.watched.iter().any(known) {
@@ -231,7 +231,7 @@ impl Engine {
             && watched.iter().all(|watched| {
                 txn.select(watched.db);
                 let now = txn.info(&watched.key);
-                now.map_or(Revision::ZERO, |now| now.revision.max(now.returned)) == watched.revision
+                now.map_or(Revision::ZERO, |now| now.last_change()) == watched.revision
             });
         if !unchanged {
             let finished = txn.finish();

@@ -192,10 +192,16 @@ impl Engine {
             }
         }
         let past = self.needs_past()?;
+        // A view does not know of what was before the state that it begins with.
+        let moved = match command.full_name.as_str() {
+            "object|revision" => Some(self.moved(&self.line(at.branch), at.revision, db)?),
+            _ => None,
+        };
         // Of a large collection only the elements that the command names are read,
         // be there a view at hand or not: that would have to read all.
         let names = command.spec.by_element.then(|| &argv[2..]);
-        if let Some(view) = past.view_at_hand(branch, revision)?
+        if moved.is_none()
+            && let Some(view) = past.view_at_hand(branch, revision)?
             && !(names.is_some() && past.is_large(branch, revision, db, argv[1])?)
         {
             let moment = self.time_of(at)?;
@@ -216,7 +222,8 @@ impl Engine {
                 let present = &|| self.present(past, branch, revision, db, name);
                 found = past.key_with(branch, revision, db, name, names, present)?;
             }
-            if let Some(stored) = found {
+            if let Some(mut stored) = found {
+                stored.revision = stored.revision.max(moved.unwrap_or_default());
                 has_deadline |= stored.deadline.is_some();
                 scratch.give(db, name, stored);
             }

@@ -229,6 +229,16 @@ impl Keyspace {
             shard.last_swap = shard.last_swap.max(revision);
         }
     }
+
+    /// What stands in a database has been there since `revision`, at which it
+    /// changed places or came back. To be called where no record tells so, before
+    /// anybody reads.
+    pub fn assume_moved(&self, db: DbIndex, revision: Revision) {
+        for index in 0..crate::SHARDS {
+            let moved = &mut self.lock(index).dbs[usize::from(db)].moved;
+            *moved = revision.max(*moved);
+        }
+    }
 }
 
 /// What a transaction can tell of a key at an earlier revision.

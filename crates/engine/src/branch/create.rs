@@ -55,6 +55,9 @@ impl Engine {
             let revision = txn.declare(&effect);
             let forked = branching.fork(ancestors, &txn.spaces(), revision, revision);
             forked.expect_deadlines(&txn.first_deadlines());
+            for (db, moved) in (0..).zip(txn.moves()) {
+                forked.assume_moved(db, moved);
+            }
             child = Some(forked);
         });
         let child = child.expect("the transaction ran");

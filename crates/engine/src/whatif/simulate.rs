@@ -188,7 +188,7 @@ fn is_unchanged(txn: &mut Txn<'_>, watched: &[Watched]) -> Result<bool> {
     txn.check_backing()?;
     Ok(watched.iter().all(|watched| {
         txn.select(watched.db);
-        let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
+        let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.last_change());
         now == watched.revision
     }))
 }

@@ -24,8 +24,9 @@ pub(super) struct ReadCounts {
 pub struct KeyInfo {
     /// Revision of its last change.
     pub revision: Revision,
-    /// The transaction that took back a flush of its database, if one did.
-    pub returned: Revision,
+    /// The last transaction that gave its database another's keys, or brought back
+    /// those that a flush had taken; zero for none since the start that is known of.
+    pub moved: Revision,
     /// When it expires, in milliseconds since 1970.
     pub deadline: Option<u64>,
     /// The 24 bits that tell how it is used.
@@ -36,6 +37,15 @@ pub struct KeyInfo {
     pub memory_bytes: usize,
     /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
     pub is_raw: bool,
+}
+
+impl KeyInfo {
+    /// The last transaction that changed what stands at the key: by itself, or
+    /// with all of its database.
+    #[must_use]
+    pub fn last_change(&self) -> Revision {
+        self.revision.max(self.moved)
+    }
 }
 
 /// What [`KeyInfo::memory_bytes`] is of an entry.
@@ -142,7 +152,7 @@ impl Txn<'_> {
         let access = if entry.access() == 0 { fresh } else { entry.access() };
         KeyInfo {
             revision: Revision(entry.revision()),
-            returned: shard.dbs[usize::from(db)].returned,
+            moved: shard.dbs[usize::from(db)].moved,
             deadline: entry.deadline(),
             access,
             usage: accesses.usage(access, fresh),
