@@ -142,7 +142,13 @@ impl Db {
             self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
             return Ok(Some(old));
         }
-        Ok(Some(self.insert(hash, string.entry(revision)).and_then(Entry::into_boxed)))
+        let access = entry.access();
+        let fresh = string.entry(revision);
+        if string.touch {
+            fresh.set_access(access);
+            string.moment.touch(&fresh);
+        }
+        Ok(Some(self.insert(hash, fresh).and_then(Entry::into_boxed)))
     }
 
     /// Removes a key, as a change of `revision`.

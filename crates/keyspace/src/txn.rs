@@ -34,7 +34,7 @@ use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
-pub(crate) use read::info_bytes;
+pub(crate) use read::{info_bytes, place_of};
 pub use removal::Chosen;
 pub(crate) use removal::MARK_BYTES;
 pub use scan::Look;
@@ -110,6 +110,8 @@ pub struct Txn<'t> {
     /// It has taken keys away that can be brought back.
     is_undoable: bool,
     reads: ReadCounts,
+    /// The entry that was read last, until something is changed.
+    pub(crate) accessed: Cell<Option<usize>>,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
     /// Why a key could not be brought into memory.
@@ -215,6 +217,7 @@ impl<'t> Txn<'t> {
             left_from: u64::MAX,
             is_undoable: false,
             reads: ReadCounts::default(),
+            accessed: Cell::new(None),
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             is_patient: true,

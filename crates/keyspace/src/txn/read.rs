@@ -48,6 +48,11 @@ impl KeyInfo {
     }
 }
 
+/// Tells an entry from others as long as it stands where it does.
+pub(crate) fn place_of(entry: &Entry<Value>) -> usize {
+    std::ptr::from_ref(entry).addr()
+}
+
 /// What [`KeyInfo::memory_bytes`] is of an entry.
 pub(crate) fn info_bytes(entry: &Entry<Value>) -> usize {
     crate::shard::entry_bytes(entry) + size_of::<Entry<Value>>() * 2
@@ -93,6 +98,18 @@ impl Txn<'_> {
         }
     }
 
+    /// As [`Txn::string`], without counting as an access.
+    ///
+    /// # Errors
+    /// As [`Txn::string`].
+    pub fn look_string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.look(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
     /// The collection at a key. `None` when there is no key.
     ///
     /// # Errors
@@ -102,6 +119,20 @@ impl Txn<'_> {
         key: &[u8],
     ) -> Result<Option<&C>, WrongType> {
         match self.get(key) {
+            None => Ok(None),
+            Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// As [`Txn::collection`], without counting as an access.
+    ///
+    /// # Errors
+    /// As [`Txn::collection`].
+    pub fn look_collection<C: crate::edit::Collection>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<&C>, WrongType> {
+        match self.look(key) {
             None => Ok(None),
             Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
         }
@@ -218,6 +249,7 @@ impl Txn<'_> {
     /// Whether reads from here on count as hits and misses, and a miss is an
     /// event: Redis does so for commands that only read.
     pub fn count_reads(&mut self, are_counted: bool) {
+        self.accessed.set(None);
         self.reads.are_counted = are_counted;
     }
 
@@ -247,6 +279,7 @@ impl Txn<'_> {
         let entry = self.found(db, key)?;
         if self.options.touch {
             self.keyspace.moment(self.options.now_ms).touch(entry);
+            self.accessed.set(Some(place_of(entry)));
         }
         Some(entry)
     }
