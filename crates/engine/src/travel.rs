@@ -384,8 +384,12 @@ impl Engine {
         call.session.shown_view = Some(at.revision);
         if is_about_named_keys(&engine.keyspace, command, argv) {
             let session = &mut *call.session;
-            let (rng, buffers) = (&mut session.rng, &mut session.buffers);
-            engine.read_keys_at(live, at, db, command, argv, rng, buffers, call.reply)?;
+            let mut buffers = session.lend_buffers();
+            let rng = &mut session.rng;
+            let read =
+                engine.read_keys_at(live, at, db, command, argv, rng, &mut buffers, call.reply);
+            session.buffers = Some(buffers);
+            read?;
             session.depends_on = session.depends_on.max(at.revision);
             return Ok(Outcome::Done);
         }

@@ -17,6 +17,7 @@ mod shards;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::hint::cold_path;
 
 use base::{DbIndex, Revision};
 use entry::Entry;
@@ -567,6 +568,7 @@ impl<'t> Txn<'t> {
         }
         let is_due = db.table.get(hash, key).is_some_and(|entry| self.is_due(entry));
         if is_due {
+            cold_path();
             self.remove(key, Cause::Expired);
             self.notify(class::EXPIRED, "expired", key);
         }

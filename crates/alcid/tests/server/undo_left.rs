@@ -400,3 +400,34 @@ fn what_a_transaction_did_before_it_flushed_does_not_come_back() {
         ok(&mut wire, &["FLUSHALL", "NOUNDO"]);
     }
 }
+
+#[test]
+fn an_archive_that_is_made_anew_has_what_a_flush_left() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    // Killed before there is an archive, and deprived of it later.
+    for (round, loses_archive) in [false, true].into_iter().enumerate() {
+        fill_much(&mut wire, round);
+        let before = digest(&mut wire);
+        let flushed = flush(&mut wire);
+        if loses_archive {
+            ok(&mut wire, &["SAVE"]);
+        }
+        server.kill();
+        if loses_archive {
+            std::fs::remove_dir_all(server.data_dir().join("archive")).expect("ours");
+        }
+        server.restart();
+        wire = Wire::connect(server.addr());
+        assert!(undo(&mut wire, 1) > flushed);
+        // One by one, before all of them are asked for.
+        for n in 0..MANY {
+            let key = format!("many:{n}");
+            assert_eq!(wire.text(&["GET", &key]), round.to_string(), "{key} of round {round}");
+        }
+        assert_eq!(digest(&mut wire), before, "round {round}");
+        ok(&mut wire, &["SAVE"]);
+        wire = again(&mut server);
+        assert_eq!(digest(&mut wire), before, "round {round}, restarted");
+    }
+}
