@@ -231,8 +231,7 @@ impl Keyspace {
     }
 
     /// What stands in a database has been there since `revision`, at which it
-    /// changed places or came back. To be called where no record tells so, before
-    /// anybody reads.
+    /// changed places or came back, where no record that was applied tells so.
     pub fn assume_moved(&self, db: DbIndex, revision: Revision) {
         for index in 0..crate::SHARDS {
             let moved = &mut self.lock(index).dbs[usize::from(db)].moved;

@@ -14,8 +14,8 @@ use crate::past::PastError;
 
 impl Engine {
     /// Tells every branch when its databases moved last, from as far back as the
-    /// history reaches up to `upto`; later records were replayed. To be called at a
-    /// start, before anybody is served.
+    /// history reaches up to `upto`; later records were replayed. It takes as long
+    /// as there are flushes and moves.
     pub fn recall_moves(&self, upto: Revision) {
         self.recall_moves_of(BranchId::MAIN, &self.keyspace, upto);
         for branch in self.branches.all() {
