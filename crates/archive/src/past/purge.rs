@@ -275,7 +275,7 @@ impl Past {
         for (revision, db, key) in names {
             let batch = Arc::new(Batch::at(source, branch, revision)?);
             let hash = keyspace::hash_of(batch.directory.seed, &key);
-            let name = key::Name { db, hash, key: &key, named: None };
+            let name = key::Name { db, hash, key: &key, named: None, is_hasty: false };
             let found = key::read(source, &batch, revision, &name, &|| None)?;
             heirs.insert((revision, db, key), after(found));
         }
