@@ -14,7 +14,7 @@ pub(crate) const VERSION: u32 = 3;
 
 /// Names a database: chosen at random when its log is created, and part of
 /// every checksum, so that files of another database never pass for ours.
-pub(crate) type DatabaseId = [u8; 16];
+pub type DatabaseId = [u8; 16];
 
 /// What the names of segments end with.
 pub const SEGMENT_SUFFIX: &str = ".alog";

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use base::Revision;
 
-use crate::check::set_aside;
+use crate::check::{copy_aside, set_aside};
 use crate::error::LogError;
 use crate::format::{
     BLOCK_HEADER_BYTES, BlockPlace, VERSION, block_at, put_block_again, segment_header,
     segment_name,
 };
 use crate::identity::Manifest;
-use crate::recovery::{Walk, Whole};
+use crate::recovery::{Dropped, Walk, Whole};
 use crate::vfs::{Vfs, at};
 
 /// A damaged part of the log that holds nothing above the base. Nothing but
@@ -69,6 +69,32 @@ pub(crate) fn mend(
         vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
     }
     Ok(saved)
+}
+
+/// Copies a segment, durably, whose tail is about to be cut though it may have been
+/// synced from revision `lost` on; answers the copy's name, if there is need of one.
+pub(crate) fn keep_tail(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    dropped: &Dropped,
+    lost: Revision,
+) -> Result<Option<PathBuf>, LogError> {
+    if !dropped.is_damaged || dropped.upto.is_some_and(|upto| upto < lost) {
+        return Ok(None);
+    }
+    let upto = dropped.upto.map_or(String::new(), |upto| format!(" and up to {upto}"));
+    tracing::warn!(
+        "what stood there, from revision {lost} on{upto}, is lost: nothing tells whether a power cut has torn the \
+         write, or what was synced was damaged since"
+    );
+    // One that was mended is kept already.
+    if !vfs.exists(&dropped.path) {
+        return Ok(None);
+    }
+    let copy = copy_aside(vfs, &dropped.path)?;
+    vfs.sync_dir(dir).map_err(LogError::io("sync the folder", dir))?;
+    tracing::warn!("kept the segment as it was as {}", copy.display());
+    Ok(Some(copy))
 }
 
 /// Writes the rest of a damaged segment as one of its own, durable with its

@@ -37,28 +37,32 @@ impl Element {
         }
     }
 
-    /// Whether an effect on the key changes it.
-    fn is_changed_by(&self, what: What<'_>) -> bool {
-        match (what, self) {
-            (What::Deadline, _) => false,
-            (What::Part(effect), element) => match (effect, element) {
-                (
-                    Effect::HashSet { field, .. }
-                    | Effect::HashDelete { field }
-                    | Effect::HashAdd { field, .. },
-                    Element::Field(name),
-                ) => field == name,
-                (
-                    Effect::SetAdd { member }
-                    | Effect::SetRemove { member }
-                    | Effect::ZsetSet { member, .. }
-                    | Effect::ZsetRemove { member },
-                    Element::Member(name),
-                ) => member == name,
-                _ => false,
-            },
-            // Whatever is about the key as a whole.
-            _ => true,
+    /// Whether an effect on the key is one on this element.
+    fn is_changed_by(&self, effect: Effect<'_>) -> bool {
+        match (effect, self) {
+            (
+                Effect::HashSet { field, .. }
+                | Effect::HashDelete { field }
+                | Effect::HashAdd { field, .. },
+                Element::Field(name),
+            ) => field == name,
+            (
+                Effect::SetAdd { member }
+                | Effect::SetRemove { member }
+                | Effect::ZsetSet { member, .. }
+                | Effect::ZsetRemove { member },
+                Element::Member(name),
+            ) => member == name,
+            _ => false,
+        }
+    }
+
+    fn is_in(&self, value: ValueRef<'_>) -> bool {
+        match (self, value) {
+            (Element::Field(name), ValueRef::Hash(hash)) => hash.get(name).is_some(),
+            (Element::Member(name), ValueRef::Set(set)) => set.contains(name),
+            (Element::Member(name), ValueRef::Zset(zset)) => zset.score(name).is_some(),
+            _ => false,
         }
     }
 
@@ -156,9 +160,9 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (mut oldest_first, mut values) = (false, false);
     while !args.is_empty() {
         if bounds.take(call.engine, &mut args)? {
-        } else if args.take_word("field") {
+        } else if element.is_none() && args.take_word("field") {
             element = Some(Element::Field(args.next()?.to_vec()));
-        } else if args.take_word("member") {
+        } else if element.is_none() && args.take_word("member") {
             element = Some(Element::Member(args.next()?.to_vec()));
         } else if args.take_word("path") {
             return Err(Error::new(
@@ -284,13 +288,21 @@ impl Request {
     }
 
     fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
-        let (mut sum, mut is_wanted): (Option<What<'_>>, bool) = (None, false);
+        let mut sum: Option<What<'_>> = None;
+        // What it did to the element: by itself, or perhaps with the whole key.
+        let (mut is_its_own, mut is_whole) = (false, false);
         // None where the record does not tell it, and none in that where it is gone.
         let mut value: Option<Option<&[u8]>> = None;
         let who = events::read(record, &mut |touch| {
             if touch.is_about(self.db, &self.key) {
-                let is_mine = |element: &Element| element.is_changed_by(touch.what);
-                is_wanted |= self.element.as_ref().is_none_or(is_mine);
+                let is_mine = |element: &Element| element.is_changed_by(touch.effect);
+                match touch.what {
+                    What::Deadline => {}
+                    What::Part(_) => is_its_own |= self.element.as_ref().is_some_and(is_mine),
+                    // What was before cannot be looked up.
+                    What::Erased => is_its_own = true,
+                    _ => is_whole = true,
+                }
                 sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
                 match touch.effect {
                     Effect::StrSet { value: bytes, .. } => value = Some(Some(bytes)),
@@ -301,11 +313,15 @@ impl Request {
             }
             Ok(())
         })?;
-        let Some(what) = sum.filter(|_| is_wanted) else { return Ok(None) };
+        let Some(what) = sum else { return Ok(None) };
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
         let at = Moment { branch, revision: record.revision, time_ms };
         let is_wide = matches!(what, What::Flushed | What::Swapped | What::Returned);
-        if is_wide && !self.concerns(engine, at)? {
+        let is_listed = match &self.element {
+            None => !is_wide || self.concerns(engine, at)?,
+            Some(_) => is_its_own || is_whole && self.concerns(engine, at)?,
+        };
+        if !is_listed {
             return Ok(None);
         }
         let mut row = Tape::with_room(true, ROW_BYTES);
@@ -325,8 +341,8 @@ impl Request {
         Ok(Some(Version { row, at, value, record }))
     }
 
-    /// Whether the key was there when its database changed as a whole, before
-    /// or after.
+    /// Whether the key, or the element that is asked for, was there before or after
+    /// it changed as a whole, perhaps with its database.
     fn concerns(&self, engine: &Engine, at: Moment) -> Result<bool> {
         let before = Revision(at.revision.0 - 1);
         if before < engine.needs_past()?.oldest() {
@@ -334,10 +350,15 @@ impl Request {
             return Ok(true);
         }
         let (past, line) = (engine.needs_past()?, engine.line(at.branch));
+        let name = self.element.as_ref().map(|element| [element.name()]);
+        let names = name.as_ref().map(|name| &name[..]);
+        let is_there = |stored: Stored| {
+            self.element.as_ref().is_none_or(|element| element.is_in(stored.value.as_ref()))
+        };
         for revision in [before, at.revision] {
             let (branch, revision) = line.at(revision);
             // Deadlines aside: what was due stood there as well.
-            if past.key(branch, revision, self.db, &self.key, None)?.is_some() {
+            if past.key(branch, revision, self.db, &self.key, names)?.is_some_and(is_there) {
                 return Ok(true);
             }
         }
