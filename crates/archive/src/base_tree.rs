@@ -100,6 +100,8 @@ pub struct Base {
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
+    /// The first table that the newest batch or compaction may have made.
+    tables_from: AtomicU64,
     large_from: LargeFrom,
     ahead: Arc<Ahead>,
     /// Bytes of keys and values in batches since it was opened.
@@ -158,6 +160,7 @@ impl Base {
             reach: RwLock::new(None),
             remake: RwLock::new(None),
             manifest: Mutex::new(()),
+            tables_from: AtomicU64::new(u64::MAX),
             large_from: LargeFrom::default(),
             ahead: Arc::default(),
             written_bytes: AtomicU64::new(0),
@@ -310,6 +313,7 @@ impl Base {
     /// # Errors
     /// When its file cannot be made.
     pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
+        self.tables_from.store(self.tree.next_table_id(), Ordering::Relaxed);
         let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
         Ok(Batch { base: self, run, bytes: 0 })
     }
@@ -517,9 +521,34 @@ impl Base {
         let before = self.tree.current_version().id();
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
+        self.tables_from.store(self.tree.next_table_id(), Ordering::Relaxed);
         let _heads = self.bounds.lend(self.frozen());
         compact(&self.tree).map_err(ArchiveError::tree("compact", &self.dir))?;
         Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Removes the tables of a batch or compaction that has failed, as far as that
+    /// is possible; a start removes the rest. Answers whether the base can go on:
+    /// not where the disk has a newer manifest than memory, which failed too late.
+    ///
+    /// For whoever makes the batches, while there is none.
+    pub(crate) fn clear_away(&self) -> bool {
+        let _manifest = self.manifest.lock();
+        let dir = self.dir.join(TREE);
+        let version = self.tree.current_version();
+        if manifest::in_force(&dir) != Some(version.id()) {
+            return false;
+        }
+        let from = self.tables_from.load(Ordering::Relaxed);
+        let standing: BTreeSet<u64> = version.iter_tables().map(|table| table.id()).collect();
+        let found = std::fs::read_dir(dir.join(TABLES)).into_iter().flatten().flatten();
+        for table in found {
+            let id = table.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            if id.is_some_and(|id| id >= from && !standing.contains(&id)) {
+                let _ = std::fs::remove_file(table.path());
+            }
+        }
+        true
     }
 
     /// Lets go of manifests before the newest, and with them of the table

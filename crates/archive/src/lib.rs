@@ -36,6 +36,6 @@ pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use elements::LargeFrom;
 pub use error::ArchiveError;
-pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
+pub use follower::{Advanced, Faulted, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use overlay::Overlay;
 pub use past::{Past, PastError, PastOptions, PastStats, Present, Retention, changes_max};

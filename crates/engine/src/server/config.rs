@@ -74,6 +74,7 @@ fn set(call: &mut Call<'_, '_>) -> Result<Outcome> {
             });
             if takes_up {
                 call.engine.replicator.resume()?;
+                call.engine.archive().iter().for_each(|archive| archive.retry());
             }
             Ok(())
         })
