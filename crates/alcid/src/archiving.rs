@@ -116,6 +116,10 @@ impl Archiving {
             Some(archiving) => archiving.follower.checkpoint(at),
             None => Err(ArchiveError::Stopped("the server ends".to_owned())),
         }));
+        let weak = Arc::downgrade(&archiving);
+        archiving.base.set_hindered(Arc::new(move |at| {
+            weak.upgrade().is_none_or(|archiving| archiving.follower.hindrance(at).is_some())
+        }));
         if let Some(past) = &archiving.past {
             let past = Arc::downgrade(past);
             // What cannot be told so is read as ever, and its error told.

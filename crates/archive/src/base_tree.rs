@@ -80,6 +80,9 @@ pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 /// Waits until the base has reached a revision.
 pub type Reach = Arc<dyn Fn(Revision) -> Result<(), ArchiveError> + Send + Sync>;
 
+/// Whether a fault keeps the base from a revision for now.
+pub type Hindered = Arc<dyn Fn(Revision) -> bool + Send + Sync>;
+
 /// Makes a key of a space what it was at a revision from what it is, if that is
 /// less work than to read all of it.
 pub type Remake = Arc<dyn Fn(SpaceId, Revision, &[u8], Stored) -> Option<Stored> + Send + Sync>;
@@ -95,6 +98,8 @@ pub struct Base {
     claims: Claims,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
+    /// See [`Base::set_hindered`].
+    hindered: RwLock<Option<Hindered>>,
     /// See [`Base::set_remake`].
     remake: RwLock<Option<Remake>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
@@ -158,6 +163,7 @@ impl Base {
             overlays,
             claims: Claims::default(),
             reach: RwLock::new(None),
+            hindered: RwLock::new(None),
             remake: RwLock::new(None),
             manifest: Mutex::new(()),
             tables_from: AtomicU64::new(u64::MAX),
@@ -216,6 +222,17 @@ impl Base {
     /// waits for `reach`, which must not wait for anybody who reads.
     pub fn set_reach(&self, reach: Reach) {
         *self.reach.write() = Some(reach);
+    }
+
+    /// From here on, whoever would come back for a state until the base has reached
+    /// it asks this first, and hears why it does not.
+    pub fn set_hindered(&self, hindered: Hindered) {
+        *self.hindered.write() = Some(hindered);
+    }
+
+    /// See [`Base::set_hindered`].
+    pub(crate) fn is_hindered(&self, at: Revision) -> bool {
+        self.hindered.read().as_ref().is_some_and(|hindered| hindered(at))
     }
 
     /// From here on, who reads a large value that memory has otherwise asks this

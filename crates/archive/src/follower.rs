@@ -344,8 +344,8 @@ impl Following {
     }
 
     fn fail(&self, fault: String) {
+        self.shared.set_fault(Some(fault.clone()));
         (self.options.faulted)(Some(&fault));
-        self.shared.set_fault(Some(fault));
     }
 
     /// Ends a fault, once everything is written that was not.

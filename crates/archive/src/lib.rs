@@ -31,7 +31,7 @@ mod state;
 mod waiting;
 
 pub use backing::BaseBacking;
-pub use base_tree::{Base, Reach, Remake};
+pub use base_tree::{Base, Hindered, Reach, Remake};
 pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use elements::LargeFrom;
