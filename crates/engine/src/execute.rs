@@ -254,6 +254,7 @@ impl Engine {
         }
         if flags.has(WRITE) {
             self.replicator.admit_write()?;
+            self.admit_room()?;
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
         if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
