@@ -71,8 +71,8 @@ impl Archiving {
         );
         let failing = progress.clone();
         let told = Arc::downgrade(engine);
-        let failed = Box::new(move |reason| {
-            failing.send_modify(|now| now.fault = Some(reason));
+        let faulted = Box::new(move |fault: Option<&str>| {
+            failing.send_modify(|now| now.fault = fault.map(str::to_owned));
             told.upgrade().iter().for_each(|engine| engine.tier_moved());
         });
         let options = FollowerOptions {
@@ -83,7 +83,7 @@ impl Archiving {
             turn: turn(engine, past.clone(), &base, &log),
             clock,
             advanced,
-            failed,
+            faulted,
         };
         let reader = log.log().reader(Follower::begin(&base, past.as_deref()));
         let kept = past.clone();
@@ -115,6 +115,10 @@ impl Archiving {
         archiving.base.set_reach(Arc::new(move |at| match weak.upgrade() {
             Some(archiving) => archiving.follower.checkpoint(at),
             None => Err(ArchiveError::Stopped("the server ends".to_owned())),
+        }));
+        let weak = Arc::downgrade(&archiving);
+        archiving.base.set_hindered(Arc::new(move |at| {
+            weak.upgrade().is_none_or(|archiving| archiving.follower.hindrance(at).is_some())
         }));
         if let Some(past) = &archiving.past {
             let past = Arc::downgrade(past);
@@ -221,7 +225,11 @@ impl engine::Branching for Archiving {
     }
 
     fn has_reached(&self, at: Revision) -> bool {
-        self.base.revision() >= at || self.follower.fault().is_some()
+        self.base.revision() >= at
+    }
+
+    fn is_hindered(&self, at: Revision) -> bool {
+        self.follower.hindrance(at).is_some()
     }
 
     fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {
@@ -253,6 +261,12 @@ impl engine::Archive for Archiving {
 
     fn settle(&self, revision: Revision) -> Result<(), String> {
         self.follower.checkpoint(revision).map_err(|error| error.to_string())
+    }
+
+    fn retry(&self) {
+        if self.follower.retry() {
+            self.progress.send_modify(|now| now.fault = None);
+        }
     }
 
     fn claim(&self, space: SpaceId, upto: Option<Revision>) -> bool {
@@ -392,8 +406,13 @@ fn advanced(
     let report = move |revision, took_ms| {
         progress.send_modify(|now| {
             let finished_ms = clock.now_us() / 1000;
-            *now =
-                Checkpointed { revision, finished_ms, took_ms, count: now.count + 1, fault: None };
+            *now = Checkpointed {
+                revision,
+                finished_ms,
+                took_ms,
+                count: now.count + 1,
+                ..now.clone()
+            };
         });
     };
     Box::new(move |revision, took_ms| {

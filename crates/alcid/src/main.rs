@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod config_cmd;
 mod descriptors;
+mod disk;
 mod forest;
 mod lag;
 mod listeners;

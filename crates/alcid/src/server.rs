@@ -229,6 +229,7 @@ async fn serve(
         .map(|bound| tokio::spawn(bound.listener.serve(engine.clone(), shutdown.clone())))
         .collect();
     let turns = tokio::spawn(background(engine.clone()));
+    let disk = tokio::spawn(crate::disk::watch(engine.clone()));
     let commits = tokio::spawn(follow_commits(engine.clone()));
     let checkpoints = tokio::spawn(follow_archive(engine.clone()));
     tokio::spawn(watch_signals(signals, reloader, engine.clone(), stop));
@@ -243,6 +244,7 @@ async fn serve(
         tracing::warn!("connections did not end within {} s", GRACE.as_secs());
     }
     turns.abort();
+    disk.abort();
     save_at_end(&engine).await;
     commits.abort();
     checkpoints.abort();

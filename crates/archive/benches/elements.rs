@@ -55,7 +55,7 @@ fn measure(how: &str, large_from: LargeFrom, fields: u64, changed: u64, batches:
         turn: Box::new(|| {}),
         clock: clock.clone(),
         advanced: Box::new(|_, _| {}),
-        failed: Box::new(|reason| panic!("{reason}")),
+        faulted: Box::new(|fault| assert_eq!(fault, None)),
     };
     let follower = Follower::start(base.clone(), log.reader(Revision(1)), options);
     let append = |existed: bool, change: &mut dyn FnMut(&mut Vec<u8>)| {

@@ -78,7 +78,7 @@ fn measure_views(keys: u64) {
         turn: Box::new(|| {}),
         clock,
         advanced: Box::new(|_, _| {}),
-        failed: Box::new(|reason| panic!("{reason}")),
+        faulted: Box::new(|fault| assert_eq!(fault, None)),
     };
     let reader = log.reader(Follower::begin(&base, Some(&past)));
     let follower = Follower::start(base, reader, options);

@@ -82,6 +82,9 @@ pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 /// Waits until the base has reached a revision.
 pub type Reach = Arc<dyn Fn(Revision) -> Result<(), ArchiveError> + Send + Sync>;
 
+/// Whether a fault keeps the base from a revision for now.
+pub type Hindered = Arc<dyn Fn(Revision) -> bool + Send + Sync>;
+
 /// Makes a key of a space what it was at a revision from what it is, if that is
 /// less work than to read all of it.
 pub type Remake = Arc<dyn Fn(SpaceId, Revision, &[u8], Stored) -> Option<Stored> + Send + Sync>;
@@ -98,11 +101,15 @@ pub struct Base {
     claims: Claims,
     /// Brings the base to a revision; see [`Base::set_reach`].
     reach: RwLock<Option<Reach>>,
+    /// See [`Base::set_hindered`].
+    hindered: RwLock<Option<Hindered>>,
     /// See [`Base::set_remake`].
     remake: RwLock<Option<Remake>>,
     /// Held by whoever makes a manifest, which takes a number: a batch or a
     /// compaction.
     manifest: Mutex<()>,
+    /// The first table that the newest batch or compaction may have made.
+    tables_from: AtomicU64,
     large_from: LargeFrom,
     ahead: Arc<Ahead>,
     /// Bytes of keys and values in batches since it was opened.
@@ -164,8 +171,10 @@ impl Base {
             overlays,
             claims: Claims::default(),
             reach: RwLock::new(None),
+            hindered: RwLock::new(None),
             remake: RwLock::new(None),
             manifest: Mutex::new(()),
+            tables_from: AtomicU64::new(u64::MAX),
             large_from: LargeFrom::default(),
             ahead: Arc::default(),
             written_bytes: AtomicU64::new(0),
@@ -221,6 +230,17 @@ impl Base {
     /// waits for `reach`, which must not wait for anybody who reads.
     pub fn set_reach(&self, reach: Reach) {
         *self.reach.write() = Some(reach);
+    }
+
+    /// From here on, whoever would come back for a state until the base has reached
+    /// it asks this first, and hears why it does not.
+    pub fn set_hindered(&self, hindered: Hindered) {
+        *self.hindered.write() = Some(hindered);
+    }
+
+    /// See [`Base::set_hindered`].
+    pub(crate) fn is_hindered(&self, at: Revision) -> bool {
+        self.hindered.read().as_ref().is_some_and(|hindered| hindered(at))
     }
 
     /// From here on, who reads a large value that memory has otherwise asks this
@@ -318,6 +338,7 @@ impl Base {
     /// # Errors
     /// When its file cannot be made.
     pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
+        self.tables_from.store(self.tree.next_table_id(), Ordering::Relaxed);
         let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
         Ok(Batch { base: self, run, bytes: 0 })
     }
@@ -524,12 +545,37 @@ impl Base {
         let before = self.tree.current_version().id();
         let _manifest = self.manifest.lock();
         self.numbers.set(directory.revision.0);
+        self.tables_from.store(self.tree.next_table_id(), Ordering::Relaxed);
         let _heads = self.bounds.lend(self.frozen());
         compact(&self.tree).map_err(|error| match error {
             lsm_tree::Error::Io(_) => ArchiveError::tree("compact", &self.dir)(error),
             _ => not_as_written("compact", &self.dir, error),
         })?;
         Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Removes the tables of a batch or compaction that has failed, as far as that
+    /// is possible; a start removes the rest. Answers whether the base can go on:
+    /// not where the disk has a newer manifest than memory, which failed too late.
+    ///
+    /// For whoever makes the batches, while there is none.
+    pub(crate) fn clear_away(&self) -> bool {
+        let _manifest = self.manifest.lock();
+        let dir = self.dir.join(TREE);
+        let version = self.tree.current_version();
+        if manifest::in_force(&dir) != Some(version.id()) {
+            return false;
+        }
+        let from = self.tables_from.load(Ordering::Relaxed);
+        let standing: BTreeSet<u64> = version.iter_tables().map(|table| table.id()).collect();
+        let found = std::fs::read_dir(dir.join(TABLES)).into_iter().flatten().flatten();
+        for table in found {
+            let id = table.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            if id.is_some_and(|id| id >= from && !standing.contains(&id)) {
+                let _ = std::fs::remove_file(table.path());
+            }
+        }
+        true
     }
 
     /// Lets go of manifests before the newest, and with them of the table

@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -86,12 +87,29 @@ pub enum ArchiveError {
     /// The log cannot be followed.
     #[error("follow the log: {0}")]
     Log(#[from] log::LogError),
-    /// The thread that keeps the archive has ended.
-    #[error("the archive no longer follows the log: {0}")]
+    /// It does not come to what is asked for.
+    #[error("the archive does not follow the log: {0}")]
     Stopped(String),
 }
 
 impl ArchiveError {
+    /// Whether it may do to try again: what the system refused, such as room on
+    /// the disk, and not what is wrong with bytes that are there.
+    pub(crate) fn may_pass(&self) -> bool {
+        let refused = match self {
+            ArchiveError::Tree { source: lsm_tree::Error::Io(error), .. } => error,
+            ArchiveError::Log(log::LogError::Io { source, .. }) => source,
+            _ => return false,
+        };
+        !matches!(
+            refused.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidInput
+        )
+    }
+
     pub(crate) fn tree(
         what: &'static str,
         dir: &Path,

@@ -22,6 +22,11 @@ use crate::waiting::{OnlyKey, WAITING_BYTES, Waiting};
 /// that often.
 const LOOK_AGAIN_MS: u64 = 1000;
 
+/// How long it waits after a fault that may pass before it tries again: twice as
+/// long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
 /// How often [`FollowerOptions::turn`] is called.
 const TURN_MS: u64 = 5000;
 
@@ -60,8 +65,8 @@ impl Default for Pace {
 /// A report of the base's revision and of the milliseconds its batch took.
 pub type Advanced = Box<dyn Fn(Revision, u64) + Send + Sync>;
 
-/// A report of why nothing is archived any more.
-pub type Failed = Box<dyn FnOnce(String) + Send>;
+/// A report of why nothing is archived, and of the end of that.
+pub type Faulted = Box<dyn Fn(Option<&str>) + Send>;
 
 /// Something to be done now and then.
 pub type Turn = Box<dyn Fn() + Send + Sync>;
@@ -84,8 +89,9 @@ pub struct FollowerOptions {
     /// Called every few seconds, whether anything is written or not. What it
     /// lets go of the past goes out of the base then.
     pub turn: Turn,
-    /// Called when the thread ends for another reason than [`Follower::stop`].
-    pub failed: Failed,
+    /// Called whenever the archive cannot be read or written, with the reason and
+    /// the next step, and with `None` when it can be again.
+    pub faulted: Faulted,
 }
 
 impl std::fmt::Debug for FollowerOptions {
@@ -118,9 +124,35 @@ struct Shared {
     /// How many do nothing until it has.
     waiting: AtomicUsize,
     stopping: AtomicBool,
-    /// Why the thread has ended.
-    ended: Mutex<Option<String>>,
+    condition: Mutex<Condition>,
+    /// The base or the condition has changed.
     moved: Condvar,
+}
+
+/// Whether the thread does its work.
+#[derive(Debug, Default)]
+struct Condition {
+    /// Why nothing is archived, and the next step.
+    fault: Option<String>,
+    /// It waits before it tries again.
+    is_pausing: bool,
+}
+
+impl Shared {
+    fn set_fault(&self, fault: Option<String>) {
+        self.condition.lock().fault = fault;
+        self.moved.notify_all();
+    }
+
+    /// Waits so long, or until somebody ends the pause.
+    fn pause(&self, at_most: Duration) {
+        let mut condition = self.condition.lock();
+        condition.is_pausing = true;
+        let mut is_on =
+            |it: &mut Condition| it.is_pausing && !self.stopping.load(Ordering::Acquire);
+        self.moved.wait_while_for(&mut condition, &mut is_on, at_most);
+        condition.is_pausing = false;
+    }
 }
 
 /// Somebody who does nothing until the base has moved.
@@ -140,7 +172,9 @@ impl Drop for Waiter<'_> {
 }
 
 /// The thread that follows the log. Stops when dropped; what it has read but
-/// not written is read again at the next start.
+/// not written is read again at the next start. While the disk is full, or fails
+/// otherwise in a way that may pass, it begins anew again and again, as a start
+/// would.
 #[derive(Debug)]
 pub struct Follower {
     base: Arc<Base>,
@@ -160,6 +194,7 @@ impl Follower {
         let waker = reader.waker();
         let compacted = options.past.as_ref().map_or(base.revision(), |past| past.oldest());
         let follow = Following {
+            failures: 0,
             merged_bytes: base.disk_bytes(),
             compacted,
             turned_ms: 0,
@@ -169,20 +204,9 @@ impl Follower {
             reader,
             options,
         };
-        let ended = shared.clone();
         let thread = std::thread::Builder::new()
             .name("archive".to_owned())
-            .spawn(move || {
-                let (result, failed) = follow.run();
-                let reason =
-                    result.as_ref().map_or_else(ToString::to_string, |()| "it was stopped".into());
-                *ended.ended.lock() = Some(reason.clone());
-                ended.moved.notify_all();
-                if let Err(error) = result {
-                    tracing::error!("{error}; the log grows until the server is restarted");
-                    failed(reason);
-                }
-            })
+            .spawn(move || follow.run())
             .expect("a thread can be started");
         Follower { base, shared, waker, thread: Mutex::new(Some(thread)) }
     }
@@ -196,18 +220,42 @@ impl Follower {
     /// Waits until the base has reached `revision`.
     ///
     /// # Errors
-    /// Why it never will.
+    /// Why it never will, or not before something is done about a disk.
     pub fn checkpoint(&self, revision: Revision) -> Result<(), ArchiveError> {
         let _waiter = Waiter::on(&self.shared);
         self.request(revision);
-        let mut ended = self.shared.ended.lock();
+        let mut condition = self.shared.condition.lock();
         while self.base.revision() < revision {
-            if let Some(reason) = &*ended {
-                return Err(ArchiveError::Stopped(reason.clone()));
+            if let Some(reason) = condition.fault.clone().or_else(|| self.withheld(revision)) {
+                return Err(ArchiveError::Stopped(reason));
             }
-            self.shared.moved.wait(&mut ended);
+            // Of the log's faults nobody tells.
+            let look_again = Duration::from_millis(LOOK_AGAIN_MS);
+            self.shared.moved.wait_for(&mut condition, look_again);
         }
         Ok(())
+    }
+
+    /// Why nobody should wait for the base to reach `revision`.
+    #[must_use]
+    pub fn hindrance(&self, revision: Revision) -> Option<String> {
+        self.fault().or_else(|| self.withheld(revision))
+    }
+
+    fn withheld(&self, revision: Revision) -> Option<String> {
+        self.waker.withheld(revision).map(|fault| fault.to_string())
+    }
+
+    /// Tries again at once if it waits before it does so after a fault, which
+    /// counts as over until it is met again. Answers whether that was so.
+    pub fn retry(&self) -> bool {
+        let mut condition = self.shared.condition.lock();
+        if !condition.is_pausing {
+            return false;
+        }
+        *condition = Condition::default();
+        self.shared.moved.notify_all();
+        true
     }
 
     /// Asks for the base to reach `revision` soon.
@@ -228,15 +276,17 @@ impl Follower {
         }
     }
 
-    /// Why it no longer follows the log, if it does not.
+    /// Why it does not follow the log, if it does not, and the next step.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.shared.ended.lock().clone()
+        self.shared.condition.lock().fault.clone()
     }
 
     /// Ends the thread and waits for it.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
+        drop(self.shared.condition.lock());
+        self.shared.moved.notify_all();
         self.waker.wake();
         if let Some(thread) = self.thread.lock().take() {
             // A panic of the thread has been reported by the hook.
@@ -253,6 +303,8 @@ impl Drop for Follower {
 
 struct Following {
     base: Arc<Base>,
+    /// How often in a row the archive could not be read or written.
+    failures: u32,
     /// The past's horizon when the base was last compacted.
     compacted: Revision,
     /// The size of the base when everything in it was last merged.
@@ -266,10 +318,46 @@ struct Following {
 }
 
 impl Following {
-    fn run(mut self) -> (Result<(), ArchiveError>, Failed) {
-        (self.follow(), self.options.failed)
+    fn run(mut self) {
+        while let Err(error) = self.follow() {
+            // What a batch has left of its files takes room that others need.
+            let is_whole = error.may_pass() && self.base.clear_away();
+            if !is_whole {
+                tracing::error!("{error}; the log grows until the server is restarted");
+                self.fail(format!("{error}; a restart reads the archive and the log again"));
+                return;
+            }
+            let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
+            self.failures += 1;
+            tracing::error!("{error}; the archive tries again in {} s", pause.as_secs());
+            self.fail(format!(
+                "{error}; it is tried again by itself every {} s at least, and at once after CONFIG SET appendonly yes",
+                PAUSE_MAX.as_secs()
+            ));
+            self.shared.pause(pause);
+            // As a start does: what was read and not written is read again.
+            self.reader.go_to(Follower::begin(&self.base, self.options.past.as_deref()));
+            self.shared.read.store(self.base.revision().0, Ordering::Relaxed);
+            self.shared.lag_bytes.store(0, Ordering::Relaxed);
+        }
+        self.shared.set_fault(Some("it was stopped".to_owned()));
     }
 
+    fn fail(&self, fault: String) {
+        self.shared.set_fault(Some(fault.clone()));
+        (self.options.faulted)(Some(&fault));
+    }
+
+    /// Ends a fault, once everything is written that was not.
+    fn end_fault(&mut self) {
+        if std::mem::take(&mut self.failures) > 0 {
+            tracing::info!("the archive is written again");
+            self.shared.set_fault(None);
+            (self.options.faulted)(None);
+        }
+    }
+
+    /// Follows the log until it is stopped.
     fn follow(&mut self) -> Result<(), ArchiveError> {
         let mut delta = Delta::new(
             self.base.clone(),
@@ -332,6 +420,10 @@ impl Following {
             }
             self.let_go()?;
             if delta.is_empty() {
+                if self.failures > 0 {
+                    self.base.compact(self.horizon())?;
+                    self.end_fault();
+                }
                 began_ms = None;
                 continue;
             }
@@ -351,8 +443,11 @@ impl Following {
         // Somebody waits, and what they wait for is here.
         let is_wanted = self.base.revision().0 < wanted && wanted <= delta.revision().0;
         let is_idle = read == 0 && age_ms >= pace.idle_ms;
+        // Whether a fault is over only a batch tells.
+        let is_trial = self.failures > 0 && age_ms >= LOOK_AGAIN_MS;
         is_wanted
             || is_idle
+            || is_trial
             || age_ms >= pace.age_ms
             || delta.log_bytes() >= pace.log_bytes
             || delta.memory_bytes() >= pace.memory_bytes
@@ -376,10 +471,12 @@ impl Following {
         self.shared.batches.fetch_add(batches as u64, Ordering::Relaxed);
         self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
         self.shared.lag_bytes.store(0, Ordering::Relaxed);
-        drop(self.shared.ended.lock());
+        drop(self.shared.condition.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        self.base.compact(self.horizon())
+        self.base.compact(self.horizon())?;
+        self.end_fault();
+        Ok(())
     }
 
     /// Takes out of the base what the past has let go of.

@@ -32,11 +32,11 @@ mod table_file;
 mod waiting;
 
 pub use backing::BaseBacking;
-pub use base_tree::{Base, Reach, Remake};
+pub use base_tree::{Base, Hindered, Reach, Remake};
 pub use catch_up::catch_up;
 pub use directory::{Database, Directory, Left};
 pub use elements::LargeFrom;
 pub use error::ArchiveError;
-pub use follower::{Advanced, Failed, Follower, FollowerOptions, FollowerStats, Pace, Turn};
+pub use follower::{Advanced, Faulted, Follower, FollowerOptions, FollowerStats, Pace, Turn};
 pub use overlay::Overlay;
 pub use past::{Past, PastError, PastOptions, PastStats, Present, Retention, changes_max};

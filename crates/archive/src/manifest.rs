@@ -59,6 +59,12 @@ pub(crate) fn check(dir: &Path) -> Result<(), (PathBuf, String)> {
     })
 }
 
+/// The number of the manifest in force.
+pub(crate) fn in_force(dir: &Path) -> Option<u64> {
+    let (name, _) = named(&fs::read(dir.join("current")).ok()?).ok()?;
+    name.strip_prefix('v')?.parse().ok()
+}
+
 /// The manifest in a folder that has this checksum.
 fn manifest_with(dir: &Path, checksum: u128) -> Option<String> {
     let names =

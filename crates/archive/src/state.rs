@@ -197,7 +197,9 @@ impl State {
                 Peek::Is(stored) => return Ok(Sought::Is(Some(Found::Whole(stored)))),
                 Peek::Absent => return Ok(Sought::Is(None)),
                 Peek::Below => is_below = true,
-                Peek::Unknown if is_hasty && self.base.revision() < fork => {
+                Peek::Unknown
+                    if is_hasty && self.base.revision() < fork && !self.base.is_hindered(fork) =>
+                {
                     return Ok(Sought::NotReached(fork));
                 }
                 Peek::Unknown => self.base.await_revision(fork).map_err(unreadable)?,

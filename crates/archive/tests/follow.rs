@@ -32,8 +32,8 @@ fn filled_from(base: &Arc<Base>) -> Keyspace {
     keyspace
 }
 
-fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
-    let options = FollowerOptions {
+fn options(pace: Pace) -> FollowerOptions {
+    FollowerOptions {
         pace,
         databases: DATABASES,
         limits: EncodingLimits::default(),
@@ -41,9 +41,12 @@ fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
         turn: Box::new(|| {}),
         clock: Arc::new(SystemClock),
         advanced: Box::new(|_, _| {}),
-        failed: Box::new(|reason| panic!("{reason}")),
-    };
-    Follower::start(base.clone(), log.reader(base.revision().next()), options)
+        faulted: Box::new(|fault| assert_eq!(fault, None)),
+    }
+}
+
+fn follow(base: &Arc<Base>, log: &Log, pace: Pace) -> Follower {
+    Follower::start(base.clone(), log.reader(base.revision().next()), options(pace))
 }
 
 /// A base that keeps collections element by element, if it is to, from this
@@ -160,5 +163,55 @@ fn a_database_that_was_empty_for_a_while_stays() {
     // So often that everything is merged.
     for value in 0..20 {
         batch(1, Some(&value.to_string()));
+    }
+}
+
+/// Lets the next manifests of a base be written to a full disk; answers their
+/// paths.
+#[cfg(target_os = "linux")]
+fn fill_disk(archive: &Path) -> Vec<std::path::PathBuf> {
+    let tree = archive.join("base");
+    let current = std::fs::read(tree.join("current")).expect("it is there");
+    let number = u64::from_le_bytes(current[..8].try_into().expect("eight bytes"));
+    let next = (number + 1..number + 20).map(|number| tree.join(format!("v{number}")));
+    // One that a compaction makes just now is its own.
+    next.filter(|path| std::os::unix::fs::symlink("/dev/full", path).is_ok()).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_waited_for() {
+    let folder = temp_dir();
+    let mut database = Database::new(5);
+    let base = open(folder.path(), 5, None);
+    database.take_back(keeper(&base));
+    let (told, faults) = std::sync::mpsc::channel();
+    let options = FollowerOptions {
+        faulted: Box::new(move |fault| told.send(fault.map(str::to_owned)).expect("it is heard")),
+        ..options(Pace { idle_ms: u64::MAX, ..Pace::default() })
+    };
+    let reader = database.log().reader(base.revision().next());
+    let follower = Follower::start(base.clone(), reader, options);
+    for round in 0..4 {
+        (0..150).for_each(|_| database.step());
+        let full = fill_disk(folder.path());
+        let newest = database.log().newest();
+        let refused = follower.checkpoint(newest).expect_err("there is no room").to_string();
+        assert!(refused.contains("StorageFull") && refused.contains("CONFIG SET"), "{refused}");
+        let fault = faults.recv().expect("it is told").expect("a fault");
+        assert!(refused.ends_with(&fault), "{fault}");
+        (0..50).for_each(|_| database.step());
+        full.iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
+        // By itself after a second, or when somebody says so.
+        if round % 2 == 1 {
+            while !follower.retry() && follower.fault().is_some() {
+                std::thread::yield_now();
+            }
+            follower.checkpoint(database.log().newest()).expect("there is room");
+        }
+        assert_eq!(faults.recv().expect("it is told"), None);
+        follower.checkpoint(database.log().newest()).expect("there is room");
+        assert_eq!(follower.fault(), None);
+        assert_eq!(contents(&filled_from(&base)), contents(&database.keyspace), "round {round}");
     }
 }

@@ -41,7 +41,7 @@ fn follow(
         turn: Box::new(|| {}),
         clock: Arc::new(SystemClock),
         advanced: Box::new(move |revision, _| advanced(revision)),
-        failed: Box::new(|reason| panic!("{reason}")),
+        faulted: Box::new(|fault| assert_eq!(fault, None)),
     };
     Follower::start(base.clone(), database.log().reader(base.revision().next()), options)
 }

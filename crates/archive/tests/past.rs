@@ -75,7 +75,7 @@ impl Archived {
             turn: Box::new(|| {}),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
-            failed: Box::new(|reason| panic!("{reason}")),
+            faulted: Box::new(|fault| assert_eq!(fault, None)),
         };
         let reader = self.database.log().reader(Follower::begin(&self.base, Some(&self.past)));
         self.follower = Some(Follower::start(self.base.clone(), reader, options));

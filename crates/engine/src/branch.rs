@@ -243,9 +243,14 @@ pub trait Branching: Send + Sync {
     /// When it cannot be read.
     fn own_keys(&self, space: SpaceId, each: &mut dyn FnMut(u64, Revision)) -> Result;
 
-    /// Whether the archive has reached a state, or never will, so that nobody
-    /// need wait for it.
+    /// Whether the archive has reached a state.
     fn has_reached(&self, at: Revision) -> bool;
+
+    /// Whether a fault keeps the archive from a state, so that nobody should wait
+    /// for it.
+    fn is_hindered(&self, _at: Revision) -> bool {
+        false
+    }
 
     /// A branch's databases as of a state that the archive keeps: one of
     /// [`Branches::pins`]. Waits for it. Nobody may change them.

@@ -21,7 +21,7 @@ pub struct Checkpointed {
     pub took_ms: u64,
     /// Checkpoints since the server started.
     pub count: u64,
-    /// Why there will be none any more.
+    /// Why there is none now, and the next step.
     pub fault: Option<String>,
 }
 
@@ -59,10 +59,14 @@ pub trait Archive: Send + Sync {
         self.request(revision);
     }
 
+    /// After a fault that may be over: it need not wait any longer before it tries
+    /// again.
+    fn retry(&self) {}
+
     /// Waits until it has reached a revision.
     ///
     /// # Errors
-    /// Why it never will.
+    /// Why it does not.
     fn settle(&self, revision: Revision) -> Result<(), String>;
 
     /// Keeps a space that a flush left, which the past has not let go of, until it

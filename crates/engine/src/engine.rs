@@ -24,6 +24,7 @@ use crate::pubsub::PubSub;
 use crate::reclaim::Reclaimer;
 use crate::replicator::Replicator;
 use crate::revisions::RevisionWaits;
+use crate::room::Room;
 use crate::scratches::Scratches;
 use crate::server::backups::Backups;
 use crate::server::latency::Latency;
@@ -89,6 +90,7 @@ pub struct Engine {
     /// What can be taken back.
     pub undo_marks: UndoMarks,
     pub(crate) scratches: Scratches,
+    pub(crate) room: Room,
 }
 
 /// What only the binary can do or know.
@@ -255,6 +257,7 @@ impl Engine {
             active_expire: AtomicBool::new(true),
             cron_paused: AtomicBool::new(false),
             hooks,
+            room: Room::default(),
             saves: Saves::default(),
             backs_up: AtomicBool::new(false),
             backups: Backups::default(),

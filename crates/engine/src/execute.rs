@@ -254,6 +254,7 @@ impl Engine {
         }
         if flags.has(WRITE) {
             self.replicator.admit_write()?;
+            self.admit_room()?;
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
         if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
@@ -272,6 +273,9 @@ impl Engine {
         if session.seat.is_some() && self.is_too_early(session, live, command, argv, now_ms) {
             cold_path();
             return Ok(Admitted::Pause(now_ms + RETRY_MS));
+        }
+        if flags.has(WRITE) {
+            self.admit_behind(live)?;
         }
         // A disk that does not keep up slows writers instead of growing memory.
         // REVERT needs everything to stand still for a moment.
@@ -303,10 +307,26 @@ impl Engine {
     }
 
     fn is_congested(&self, live: &Live) -> bool {
+        self.replicator.is_congested() || self.lag_beyond(live).is_some()
+    }
+
+    /// How many bytes the archive is behind the log, if writers are to wait.
+    fn lag_beyond(&self, live: &Live) -> Option<u64> {
         let lag_max = live.settings.archive_lag_bytes_max;
-        self.replicator.is_congested()
-            || lag_max > 0
-                && self.archive.get().is_some_and(|archive| archive.lag_bytes() > lag_max)
+        let archive = self.archive.get().filter(|_| lag_max > 0)?;
+        Some(archive.lag_bytes()).filter(|lag| *lag > lag_max)
+    }
+
+    /// Refuses a write that would wait for an archive that does not come nearer.
+    fn admit_behind(&self, live: &Live) -> command::Result {
+        let Some(lag) = self.lag_beyond(live) else { return Ok(()) };
+        let Some(fault) = self.archived().fault else { return Ok(()) };
+        Err(Error::new(format!(
+            "MISCONF Writes are refused: the archive lacks {lag} bytes of the log, storage.archive_lag_max is {}, \
+             and {}",
+            live.settings.archive_lag_bytes_max,
+            crate::server::save::one_line(&fault)
+        )))
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]

@@ -43,6 +43,7 @@ mod reload;
 mod removal;
 mod replicator;
 mod revisions;
+mod room;
 mod scratches;
 mod server;
 mod session;

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 /// says from when on clients may hear of it.
 ///
 /// Contract: a revision that was committed once stays committed, and every
-/// revision before it is committed too. After a fault nothing is committed any
-/// more until the process restarts.
+/// revision before it is committed too. During a fault nothing more is committed:
+/// that of a full disk can end, any other lasts as long as the process.
 pub trait Replicator: Journal {
     /// As [`Journal::append`], of a transaction on another branch than main. A
     /// rule that keeps no log takes no notice.
@@ -119,7 +119,7 @@ pub trait Replicator: Journal {
 pub struct Commit {
     /// The newest committed revision.
     pub revision: Revision,
-    /// Why nothing later will ever be committed by this process.
+    /// Why nothing later is committed now.
     pub fault: Option<String>,
 }
 

@@ -119,6 +119,13 @@ pub(crate) struct Watched {
 }
 
 impl Session {
+    /// The client's newest write.
+    #[inline]
+    #[must_use]
+    pub fn last_write(&self) -> Revision {
+        self.last_write
+    }
+
     pub(crate) fn new(
         client: Arc<Client>,
         home: Arc<Home>,

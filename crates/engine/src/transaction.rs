@@ -109,7 +109,8 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine.clone();
     let writes = multi.queue.iter().any(|queued| queued.command.flags.has(WRITE));
     if writes {
-        engine.replicator.admit_write().map_err(|error| discarded(&error))?;
+        let admitted = engine.replicator.admit_write().and_then(|()| engine.admit_room());
+        admitted.map_err(|error| discarded(&error))?;
     }
     let refuses_memory = multi.queue.iter().any(|queued| queued.command.flags.has(DENYOOM));
     if refuses_memory && engine.is_out_of_memory(call.live) {

@@ -142,8 +142,7 @@ fn answer(mut blocked: Blocked) -> Frame {
     blocked.answer.try_recv().expect("an answer is there").frame()
 }
 
-const GONE: &str = "ERR the archive saves no more: the disk is gone; the log still has every change, and a \
-                    restart reads it";
+const GONE: &str = "ERR the archive cannot save: the disk is gone; the log still has every change";
 
 #[test]
 fn save_waits_for_the_archive_and_holds_nobody_else_up() {

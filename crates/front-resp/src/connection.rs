@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::{Reply, Revision};
-use engine::{Blocked, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
+use engine::{Blocked, Commit, Engine, Live, Outcome, ReplyMode, Session, WARM_KEYS_MAX};
 use resp::{Decoder, Encoder, Limits, Protocol};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::listener::Shutdown;
 use crate::scratch;
 use crate::unauthenticated::Place;
+use crate::uncommitted::Uncommitted;
 
 /// Replies that may gather before they are sent and no further command of the
 /// client runs: a client that does not read holds itself up, nobody else.
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     live_version: u64,
     decoder: Decoder,
     encoder: Encoder,
+    /// The replies in `encoder` that tell of changes which are not committed.
+    uncommitted: Uncommitted,
     /// What has arrived of a request that is not complete, or could not run yet.
     input: Vec<u8>,
     shutdown: Shutdown,
@@ -67,6 +70,26 @@ pub(crate) struct Connection {
     wake: Pin<Box<OwnedNotified>>,
 }
 
+/// How things stood before a reply.
+struct Mark {
+    start: usize,
+    /// By replies before it.
+    depended_on: Revision,
+    last_write: Revision,
+}
+
+impl Mark {
+    /// To be made before a reply is written; see [`Connection::note_reply`].
+    #[inline]
+    fn now(encoder: &Encoder, session: &mut Session) -> Mark {
+        Mark {
+            start: encoder.out.len(),
+            depended_on: std::mem::replace(&mut session.depends_on, Revision::ZERO),
+            last_write: session.last_write(),
+        }
+    }
+}
+
 /// Why the connection ends.
 #[derive(Debug)]
 enum End {
@@ -74,8 +97,6 @@ enum End {
     Closed,
     /// The socket failed.
     Io(io::Error),
-    /// The log has failed: what the client asked for may or may not be kept.
-    Uncommitted,
 }
 
 impl From<io::Error> for End {
@@ -123,6 +144,7 @@ impl Connection {
             session,
             decoder,
             encoder: Encoder::new(Protocol::Resp2),
+            uncommitted: Uncommitted::default(),
             input: Vec::new(),
             shutdown,
             connected: Instant::now(),
@@ -139,10 +161,6 @@ impl Connection {
             Err(End::Io(error)) => {
                 tracing::debug!(client = self.session.client.id, %error, "connection lost")
             }
-            Err(End::Uncommitted) => tracing::error!(
-                client = self.session.client.id,
-                "closed without an answer: the log has failed and cannot confirm what the client asked for"
-            ),
         }
         self.engine.disconnect(&mut self.session);
     }
@@ -340,6 +358,7 @@ impl Connection {
                 continue;
             }
             let before = self.encoder.out.len();
+            let mark = Mark::now(&self.encoder, &mut self.session);
             let outcome = {
                 let argv: SmallVec<[&[u8]; 8]> = request.args();
                 if resp::is_http_start(argv[0]) {
@@ -362,6 +381,7 @@ impl Connection {
                 cold_path();
                 self.show_revision(before);
             }
+            self.note_reply(&mark);
             if let Outcome::Paused(until_ms) = outcome {
                 cold_path();
                 return (Turn::Paused(until_ms), used);
@@ -452,23 +472,43 @@ impl Connection {
                 self.drain_pushes();
                 continue;
             }
-            self.wait_committed().await?;
+            self.wait_committed().await;
             self.check_output_limit(self.encoder.out.len())?;
             self.write_out().await?;
         }
     }
 
-    async fn wait_committed(&mut self) -> Result<(), End> {
+    /// Waits until the replies may leave. Where what they depend on is not going to
+    /// be committed for now, errors take their place.
+    async fn wait_committed(&mut self) {
         let revision = std::mem::replace(&mut self.session.depends_on, Revision::ZERO);
-        if self.engine.replicator.is_committed(revision) {
-            return Ok(());
+        let replicator = &self.engine.replicator;
+        if !replicator.is_committed(revision) {
+            let mut commits = replicator.commits();
+            let is_over = |commit: &Commit| commit.revision >= revision || commit.fault.is_some();
+            let fault = match commits.wait_for(is_over).await {
+                Ok(commit) if commit.revision >= revision => None,
+                Ok(commit) => commit.fault.clone(),
+                Err(_) => Some("the log is closed".to_owned()),
+            };
+            if let Some(fault) = fault {
+                let is_committed = |revision| replicator.is_committed(revision);
+                self.uncommitted.refuse(&mut self.encoder, is_committed, &fault);
+            }
         }
-        let mut commits = self.engine.replicator.commits();
-        let reached = commits
-            .wait_for(|commit| commit.revision >= revision || commit.fault.is_some())
-            .await
-            .map_err(|_| End::Uncommitted)?;
-        if reached.revision >= revision { Ok(()) } else { Err(End::Uncommitted) }
+        self.uncommitted.clear();
+    }
+
+    /// Notes what the reply that was written since depends on.
+    #[inline]
+    fn note_reply(&mut self, mark: &Mark) {
+        let revision = self.session.depends_on;
+        self.session.depends_on = revision.max(mark.depended_on);
+        if !self.engine.replicator.is_committed(revision) {
+            let end = self.encoder.out.len();
+            let is_write = self.session.last_write() > mark.last_write;
+            self.uncommitted.note(mark.start..end, revision, is_write);
+        }
     }
 
     /// Checks what waits for the client against the limits of its class: a
@@ -601,6 +641,7 @@ impl Connection {
         };
         client.activity.blocked.store(false, Ordering::Relaxed);
         let before = self.encoder.out.len();
+        let mark = Mark::now(&self.encoder, &mut self.session);
         self.engine.reply_blocked(
             &mut self.session,
             &mut self.encoder,
@@ -611,6 +652,7 @@ impl Connection {
             self.encoder.out.truncate(before);
         }
         self.show_revision(before);
+        self.note_reply(&mark);
         Ok(())
     }
 

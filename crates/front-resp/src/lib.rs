@@ -11,6 +11,7 @@ mod connection;
 mod listener;
 mod scratch;
 mod unauthenticated;
+mod uncommitted;
 
 pub use listener::{Listener, Shutdown};
 pub use unauthenticated::Unauthenticated;

@@ -92,6 +92,8 @@ pub enum LogFault {
     Poisoned(String),
     /// There is no room. What was acknowledged is safe; writes go on after
     /// room is made and the log resumes.
-    #[error("the disk is full ({0}); make room, then restart or run CONFIG SET appendonly yes")]
+    #[error(
+        "the disk is full ({0}); make room: writes go on by themselves then, and at once after CONFIG SET appendonly yes"
+    )]
     Full(String),
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base::Revision;
 
 use crate::block::{Files, Place};
-use crate::error::LogError;
+use crate::error::{LogError, LogFault};
 use crate::format::{
     self, BLOCK_HEADER_BYTES, BlockHeader, BlockPlace, Record, SEGMENT_HEADER_BYTES, u32_at,
 };
@@ -88,6 +88,13 @@ impl Waker {
         self.woken.store(true, Ordering::Release);
         self.shared.wake_all();
     }
+
+    /// Why the reader does not come to `revision`, where the log has failed
+    /// before it was written.
+    #[must_use]
+    pub fn withheld(&self, revision: Revision) -> Option<LogFault> {
+        if self.shared.readable() >= revision { None } else { self.shared.fault() }
+    }
 }
 
 impl LogReader {
@@ -114,6 +121,13 @@ impl LogReader {
     #[must_use]
     pub fn next_revision(&self) -> Revision {
         self.next
+    }
+
+    /// Goes on with `revision`, whatever was visited last.
+    pub fn go_to(&mut self, revision: Revision) {
+        self.next = revision.max(Revision(1));
+        self.position = None;
+        self.chunk = Chunk::default();
     }
 
     /// A handle that interrupts a wait.

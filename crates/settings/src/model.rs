@@ -269,6 +269,8 @@ pub struct Settings {
     /// Bytes of changes that the archive may lack before writers wait for it;
     /// 0 without limit.
     pub archive_lag_bytes_max: u64,
+    /// Bytes that must be free on the log's disk for writes to be taken; 0 none.
+    pub disk_free_bytes_min: u64,
     /// Seconds without a change after which the archive catches up; 0 never.
     pub archive_idle_s: u64,
     /// Seconds after which the archive catches up in any case; 0 never.
@@ -373,6 +375,7 @@ impl Default for Settings {
             archive_path: None,
             archive_lag_bytes: 256 << 20,
             archive_lag_bytes_max: 4 << 30,
+            disk_free_bytes_min: 64 << 20,
             archive_idle_s: 1,
             archive_interval_s: 60,
             history_keep_s: 24 * 60 * 60,

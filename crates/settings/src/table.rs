@@ -370,6 +370,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     row(
         "storage",
+        "min_free_disk",
+        ANY_SIZE,
+        size!(disk_free_bytes_min),
+        "Room on the log's disk, a twentieth of the disk at most, below which writes are refused with NOSPACE; reads go on. 0 refuses none before the disk is full.",
+    ),
+    row(
+        "storage",
         "archive_idle",
         Kind::Seconds { max: INT },
         integer!(archive_idle_s),

@@ -219,3 +219,68 @@ fn whoever_reads_damage_is_told_file_and_place() {
     std::fs::write(older, whole).expect("ours");
     Base::open(folder.path(), 1, 1 << 20).expect("whole again");
 }
+
+/// Lets the next manifest be written to a full disk; answers its path.
+#[cfg(target_os = "linux")]
+fn fill_disk(base: &Base) -> std::path::PathBuf {
+    let next = base.tree.current_version().id() + 1;
+    let manifest = base.dir().join(TREE).join(format!("v{next}"));
+    std::os::unix::fs::symlink("/dev/full", &manifest).expect("a free name");
+    manifest
+}
+
+#[cfg(target_os = "linux")]
+fn has_what_it_names_only(base: &Base) {
+    let tables = std::fs::read_dir(base.dir().join(TREE).join(TABLES)).expect("it is there");
+    let found: BTreeSet<String> = tables
+        .map(|it| it.expect("it is there").file_name().into_string().expect("ours"))
+        .collect();
+    let version = base.tree.current_version();
+    let named: BTreeSet<String> = version.iter_tables().map(|it| it.id().to_string()).collect();
+    assert_eq!(found, named);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_a_batch_or_a_compaction_and_nothing_else() {
+    let folder = temp_dir();
+    let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
+    let key = &[0, 0, 0, 0, 1, b'a'][..];
+    write(&base, 10, &[(key, Some(b"10"))]);
+    let full = fill_disk(&base);
+    let mut batch = base.batch().expect("a file can be made");
+    batch.put(key, &[20, 0, 0, b'2', b'0']).expect("it is written later");
+    let directory = Directory { revision: Revision(20), ..Directory::empty(1) };
+    let error = batch.finish(directory).expect_err("there is no room");
+    assert!(error.may_pass() && error.to_string().contains("StorageFull"), "{error}");
+    assert!(base.clear_away());
+    has_what_it_names_only(&base);
+    assert_eq!((base.revision(), at(&base, key, 20)), (Revision(10), Some(b"10".to_vec())));
+    std::fs::remove_file(full).expect("ours");
+    write(&base, 20, &[(key, Some(b"20"))]);
+    let full = fill_disk(&base);
+    let error = base.merge(Revision(20)).expect_err("there is no room");
+    assert!(error.may_pass(), "{error}");
+    assert!(base.clear_away());
+    has_what_it_names_only(&base);
+    assert_eq!(at(&base, key, 10), Some(b"10".to_vec()));
+    std::fs::remove_file(full).expect("ours");
+    base.merge(Revision(20)).expect("there is room");
+    assert_eq!((at(&base, key, 10), at(&base, key, 20)), (None, Some(b"20".to_vec())));
+    drop(base);
+    let base = Base::open(folder.path(), 1, 1 << 20).expect("it is whole");
+    assert_eq!(at(&base, key, 20), Some(b"20".to_vec()));
+}
+
+#[test]
+fn a_manifest_that_memory_does_not_know_is_for_a_start() {
+    let folder = temp_dir();
+    let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
+    write(&base, 10, &[(&[0, 0, 0, 0, 1, b'a'], Some(b"10"))]);
+    assert!(base.clear_away());
+    let current = folder.path().join(TREE).join(CURRENT);
+    let mut bytes = std::fs::read(&current).expect("it is there");
+    bytes[0] += 1;
+    std::fs::write(&current, bytes).expect("ours");
+    assert!(!base.clear_away());
+}

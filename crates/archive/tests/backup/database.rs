@@ -115,7 +115,7 @@ impl Database {
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
             turn: Box::new(|| {}),
-            failed: Box::new(|reason| panic!("{reason}")),
+            faulted: Box::new(|fault| assert_eq!(fault, None)),
         };
         let reader = self.log.reader(self.base.revision().next());
         self.follower = Some(Follower::start(self.base.clone(), reader, options));

@@ -194,7 +194,7 @@ impl World {
             turn: Box::new(|| {}),
             clock: Arc::new(SystemClock),
             advanced: Box::new(|_, _| {}),
-            failed: Box::new(|reason| panic!("{reason}")),
+            faulted: Box::new(|fault| assert_eq!(fault, None)),
         };
         let base = self.base().clone();
         let reader = self.log().reader(Follower::begin(&base, self.past.as_deref()));

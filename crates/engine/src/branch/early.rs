@@ -88,10 +88,11 @@ impl Engine {
         if branch.is_settled.load(Ordering::Relaxed) {
             return true;
         }
-        let branching = self.branches.branching.get();
-        let is_settled = branching.is_none_or(|it| it.has_reached(branch.begins));
+        let Some(branching) = self.branches.branching.get() else { return true };
+        let is_settled = branching.has_reached(branch.begins);
         branch.is_settled.store(is_settled, Ordering::Relaxed);
-        is_settled
+        // Who need not wait hears why from what it reads.
+        is_settled || branching.is_hindered(branch.begins)
     }
 
     /// Whether the archive has the record that made a branch. One that was there
@@ -100,7 +101,8 @@ impl Engine {
     pub(crate) fn has_forked(&self, branch: &LiveBranch) -> bool {
         let forked =
             self.branches.known.read().get(branch.id).map_or(branch.begins, |row| row.forked);
-        self.branches.branching.get().is_none_or(|it| it.has_reached(forked))
+        let branching = self.branches.branching.get();
+        branching.is_none_or(|it| it.has_reached(forked) || it.is_hindered(forked))
     }
 
     /// Whether a data command looks at keys that it does not name.

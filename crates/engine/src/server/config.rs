@@ -73,7 +73,7 @@ fn set(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 name.eq_ignore_ascii_case(b"appendonly") && value.eq_ignore_ascii_case(b"yes")
             });
             if takes_up {
-                call.engine.replicator.resume()?;
+                call.engine.take_up()?;
             }
             Ok(())
         })

@@ -240,6 +240,7 @@ fn persistence(source: &Source<'_>, out: &mut Fields) {
     out.add("aof_rewrites", rewrite.done);
     out.all(&engine.replicator.info());
     if let Some(archive) = engine.archive() {
+        out.all(&engine.room_info());
         out.all(&archive.info());
         out.all(&engine.report_backups());
     }

@@ -118,14 +118,14 @@ pub(crate) struct Report {
     pub(crate) bgrewriteaof: Job,
 }
 
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.replace(['\r', '\n'], " ")
 }
 
-/// `fault` ended the archive.
+/// `fault` keeps the archive from saving.
 fn failed(fault: &str) -> Error {
     Error::new(format!(
-        "ERR the archive saves no more: {}; the log still has every change, and a restart reads it",
+        "ERR the archive cannot save: {}; the log still has every change",
         one_line(fault)
     ))
 }
