@@ -317,6 +317,13 @@ impl Branches {
         self.merged.push(merged);
     }
 
+    /// Whether there is such a branch, or one that was deleted and can come back:
+    /// another one can be made of it.
+    #[must_use]
+    pub fn has(&self, branch: BranchId) -> bool {
+        branch == BranchId::MAIN || self.by_id.contains_key(&branch)
+    }
+
     /// The id that the next branch gets.
     #[must_use]
     pub fn next_id(&self) -> BranchId {
@@ -348,8 +355,7 @@ impl Branches {
                     if branch.base == Revision::ZERO && state.is_none() {
                         branch.base = revision;
                     }
-                    let parent = branch.parent;
-                    if parent != BranchId::MAIN && !self.by_id.contains_key(&parent) {
+                    if !self.has(branch.parent) {
                         return Err("there is no such parent");
                     }
                     if let Some(was) = self.by_id.get(&branch.id).cloned() {

@@ -4,6 +4,7 @@
 use base::Frame;
 use testkit::{Server, temp_dir};
 
+use crate::ALCID;
 use crate::run::wrapped;
 use crate::wire::{Wire, eventually, text_of};
 
@@ -285,4 +286,78 @@ fn the_memory_of_a_branch_comes_back() {
     eventually("the memory comes back", || used(&mut wire) <= before + before / 10);
     let gone = dev.text(&["GET", "key:1"]);
     assert!(gone.starts_with("NOBRANCH"), "{gone}");
+}
+
+fn run(wire: &mut Wire, line: &str) -> Frame {
+    wire.call(&line.split(' ').collect::<Vec<_>>())
+}
+
+fn done(wire: &mut Wire, line: &str) {
+    let reply = run(wire, line);
+    assert!(!matches!(reply, Frame::Error(_)), "{line}: {reply:?}");
+}
+
+/// A record that a start cannot apply is the end of a log.
+#[test]
+fn a_branch_of_the_past_begins_with_what_a_branch_was_before_it_began_anew() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    let mut main = Wire::connect(server.addr());
+    done(&mut main, "BRANCH CREATE one");
+    done(&mut main, "BRANCH CREATE two FROM one");
+    done(&mut main, "BRANCH CREATE three FROM two");
+    // Main has a key of the same name, which the branch has never seen.
+    done(&mut main, "RPUSH list main");
+    done(&mut main, "SET k main");
+    done(&mut main, "TAG CREATE t BRANCH one");
+    let mut one = on(&server, "one");
+    done(&mut one, "SET k one");
+    done(&mut one, "RPUSH list first");
+    let then = last(&mut one);
+    done(&mut one, "RPUSH list second");
+    for branch in ["two", "three", "one"] {
+        done(&mut main, &format!("BRANCH RESET {branch} TO PARENT"));
+    }
+    done(&mut main, &format!("BRANCH CREATE late FROM three AT r:{then}"));
+    let seen = |server: &Server| {
+        let mut late = on(server, "late");
+        ["GET k", "LRANGE list 0 -1", "DBSIZE"].map(|line| run(&mut late, line))
+    };
+    let made = seen(&server);
+    let first = Frame::Array(vec![Frame::bulk("first")]);
+    assert_eq!(made, [Frame::bulk("one"), first, Frame::Integer(2)]);
+    for how in ["kill", "save"] {
+        if how == "save" {
+            done(&mut main, "SAVE");
+        }
+        server.kill();
+        server.restart();
+        main = Wire::connect(server.addr());
+        assert_eq!(seen(&server), made, "{how}");
+    }
+}
+
+#[test]
+fn no_branch_begins_with_one_that_was_deleted_for_good() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    let mut main = Wire::connect(server.addr());
+    done(&mut main, "BRANCH CREATE parent");
+    let mut parent = on(&server, "parent");
+    done(&mut parent, "SET k parent");
+    let then = last(&mut parent);
+    drop(parent);
+    done(&mut main, "BRANCH CREATE child FROM parent");
+    done(&mut main, "BRANCH DELETE parent FORCE NOUNDO");
+    let read = run(&mut main, &format!("AT r:{then} BRANCH child GET k"));
+    assert_eq!(read, Frame::bulk("parent"));
+    let Frame::Error(refused) = run(&mut main, &format!("BRANCH CREATE x FROM child AT r:{then}"))
+    else {
+        panic!("it was made")
+    };
+    assert!(refused.starts_with("NOBRANCH what this was at revision"), "{refused}");
+    done(&mut main, "SET k main");
+    server.kill();
+    server.restart();
+    main = Wire::connect(server.addr());
+    assert_eq!(run(&mut main, "GET k"), Frame::bulk("main"));
+    assert_eq!(run(&mut on(&server, "child"), "GET k"), Frame::bulk("parent"));
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use base::{BranchId, DbIndex, Revision};
 use command::{Error, Result};
 use keyspace::effect::{Cause, Effect};
-use keyspace::{Branch, Buffers, Keyspace, Purge, Scope, Spaces, Value, dump};
+use keyspace::{Branch, Buffers, Keyspace, Purge, Spaces, Value, dump};
 use parking_lot::MutexGuard;
 
 use super::commands::check_free;
@@ -23,7 +23,6 @@ use super::{Line, LiveBranch};
 use crate::engine::Engine;
 use crate::history::events;
 use crate::past::PastError;
-use crate::travel::Moment;
 
 /// How often what a branch begins with is read before others wait for it.
 const LOOKS_MAX: usize = 4;
@@ -62,6 +61,9 @@ impl Engine {
         asker: &Asker,
     ) -> Result<(Branch, Revision)> {
         let (turn, Beginning { basis, state, spaces, mut effects }) = self.begin(&row, at)?;
+        if !self.branches.known.read().has(basis.parent) {
+            return Err(gone_for_good(at));
+        }
         let (branching, live, past) = (self.needs_branching()?, self.live(), self.needs_past()?);
         let id = self.branches.known.read().next_id();
         let row = &Branch { id, parent: basis.parent, base: basis.base, ..row };
@@ -70,10 +72,6 @@ impl Engine {
         Effect::Fork { row: &row.encode(), state: Some(state) }.encode(&mut first);
         effects.splice(..0, first);
         let revision = self.replicator.reserve();
-        // Everything that is written later waits for this record, so what takes
-        // long comes after it. Until the branch is added nobody can be on it.
-        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
-        self.take_in(revision, asker.now_ms, &effects);
         let ancestors = self.ancestors(row.parent);
         let child = branching.fork(ancestors, &spaces, state, revision);
         // From the fork on the archive keeps the state; before, the past did.
@@ -86,12 +84,16 @@ impl Engine {
                 .apply(revision, asker.now_ms, 0, &effects, &live.encoding, &mut buffers)
                 .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
         };
+        // What is written later waits for this record meanwhile; but one that cannot
+        // be applied, as a start would have to, must never be there.
         if let Err(error) = applied {
-            self.declare(asker, &self.keyspace, &Scope::Sliced, |txn| {
-                txn.declare(&Effect::BranchGone { branch: row.id });
-            });
+            // A revision that was given out is in the log whatever happens.
+            self.replicator.append(revision, asker.now_ms, 0, &[]);
+            self.revision_written(revision);
             return Err(error);
         }
+        self.replicator.append_on(row.id, revision, asker.now_ms, 0, &effects);
+        self.take_in(revision, asker.now_ms, &effects);
         self.recall_moves_of(row.id, &child, row.base);
         self.add_branch(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.revision_written(revision);
@@ -155,15 +157,17 @@ impl Engine {
         state: Revision,
         effects: &mut Vec<u8>,
     ) -> Result {
-        let moment = |revision| Moment { branch, revision, time_ms: 0 };
-        let before = self.state_at(moment(state))?;
-        let mut keys = self.erased_since(&before, moment(state), base)?;
+        let past = self.needs_past()?;
+        // Not by the branch's line: it may have begun anew since, and this is what it
+        // was before.
+        let before = past.state(branch, state)?;
+        let mut keys = self.erased_since(&before, branch, base)?;
         if state == base && keys.is_empty() {
             return Ok(());
         }
         let mut whole = BTreeSet::new();
         let mut failure = None;
-        self.needs_past()?.all(state, base, &mut |record| {
+        past.all(state, base, &mut |record| {
             if record.header.branch != branch {
                 return ControlFlow::Continue(());
             }
@@ -180,7 +184,7 @@ impl Engine {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let then = self.view_at(moment(base))?;
+        let then = past.view(branch, base)?;
         let bytes_max = self.revision_bytes_max();
         let mut writer = Writer { engine: self, effects, db: 0, bytes_max };
         keys.retain(|(db, _)| !whole.contains(db));
@@ -207,13 +211,13 @@ impl Engine {
     fn erased_since(
         &self,
         before: &Keyspace,
-        state: Moment,
+        branch: BranchId,
         base: Revision,
     ) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
         let mut keys = BTreeSet::new();
         for (_, purge) in self.purges().iter().filter(|(_, purge)| purge.at > base) {
             let mut add = |key: &[u8]| {
-                let is_erased = self.purged_from(state.branch, purge.db, key) > base;
+                let is_erased = self.purged_from(branch, purge.db, key) > base;
                 if purge.covers(purge.db, key) && is_erased {
                     keys.insert((purge.db, key.to_vec()));
                 }
@@ -225,6 +229,13 @@ impl Engine {
         }
         Ok(keys)
     }
+}
+
+fn gone_for_good(at: Revision) -> Error {
+    Error::new(format!(
+        "NOBRANCH what this was at revision {at} was the state of a branch that has been deleted for good: AT {at} \
+         reads it, but no branch can begin with it"
+    ))
 }
 
 /// Writes effects one after another.
