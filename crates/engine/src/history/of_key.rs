@@ -345,7 +345,8 @@ impl Request {
     }
 }
 
-/// Visits the transactions of a span that may have changed a key, newest first.
+/// Visits the transactions of a span that may have changed a key, newest first. What
+/// made a branch is none: the keys it writes were there before.
 pub(super) fn visit_key(
     engine: &Engine,
     span: Span,
@@ -357,9 +358,13 @@ pub(super) fn visit_key(
         return Ok(());
     }
     let past = engine.needs_past()?;
-    for Reach { branch, after, upto } in engine.line(span.branch).between(span.after, span.upto) {
+    let line = engine.line(span.branch);
+    for Reach { branch, after, upto } in line.between(span.after, span.upto) {
         let (mut failure, mut is_over) = (None, false);
         past.of_key(branch, db, key, after, upto, &mut |record| {
+            if !line.goes_on(record.revision, record.header) {
+                return ControlFlow::Continue(());
+            }
             let flow = keep(visit(record), &mut failure);
             is_over = flow.is_break();
             flow
