@@ -156,6 +156,36 @@ fn a_revert_knows_that_a_flush_has_taken_what_it_was_to_remove() {
     }
 }
 
+/// What became of a key is in its records: that many flushes found none is not read,
+/// flush by flush, from the past.
+#[test]
+fn flushes_that_found_no_key_cost_no_reading() {
+    let (server, past) = Server::with_past();
+    let mut peer = server.connect();
+    peer.run("SET k v");
+    for _ in 0..100 {
+        peer.run("SET other v");
+        peer.run("FLUSHDB");
+    }
+    let before = past.views.load(Ordering::Relaxed);
+    let Frame::Array(rows) = peer.run("HISTORY k") else { panic!("no rows") };
+    let revisions: Vec<Frame> = rows
+        .into_iter()
+        .map(|row| match row {
+            Frame::Array(row) => row[0].clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(revisions, [integer(3), integer(1)]);
+    assert!(matches!(peer.run("HISTORY other"), Frame::Array(rows) if rows.len() == 100));
+    assert_eq!(past.views.load(Ordering::Relaxed), before);
+    // The last one took it away: what it was is read.
+    assert!(matches!(peer.run("UNDELETE k"), Frame::Integer(_)));
+    assert_eq!(peer.run("GET k"), bulk("v"));
+    let read = past.views.load(Ordering::Relaxed) - before;
+    assert!(read <= 2, "{read} states were read");
+}
+
 /// Commands that read, each of which names its keys.
 const READS: &[&str] = &[
     "MGET a b c",

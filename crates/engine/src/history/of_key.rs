@@ -197,8 +197,8 @@ impl Request {
         engine: &Engine,
         visit: &mut dyn FnMut(Version) -> ControlFlow<()>,
     ) -> Result {
-        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
-            let version = self.version(engine, &record)?;
+        visit_touched(engine, self.span, self.db, &self.key, &mut |record, what| {
+            let version = self.version(engine, &record, what)?;
             Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
         })
     }
@@ -283,15 +283,19 @@ impl Request {
         Ok(())
     }
 
-    fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
-        let (mut sum, mut is_wanted): (Option<What<'_>>, bool) = (None, false);
+    fn version<'r>(
+        &self,
+        engine: &Engine,
+        record: &Record<'r>,
+        what: What<'r>,
+    ) -> Result<Option<Version>> {
+        let mut is_wanted = false;
         // None where the record does not tell it, and none in that where it is gone.
         let mut value: Option<Option<&[u8]>> = None;
         let who = events::read(record, &mut |touch| {
             if touch.is_about(self.db, &self.key) {
                 let is_mine = |element: &Element| element.is_changed_by(touch.what);
                 is_wanted |= self.element.as_ref().is_none_or(is_mine);
-                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
                 match touch.effect {
                     Effect::StrSet { value: bytes, .. } => value = Some(Some(bytes)),
                     Effect::Deadline(_) => {}
@@ -301,11 +305,13 @@ impl Request {
             }
             Ok(())
         })?;
-        let Some(what) = sum.filter(|_| is_wanted) else { return Ok(None) };
+        if !is_wanted {
+            return Ok(None);
+        }
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
         let at = Moment { branch, revision: record.revision, time_ms };
-        let is_wide = matches!(what, What::Flushed | What::Swapped | What::Returned);
-        if is_wide && !self.concerns(engine, at)? {
+        let is_wide = matches!(what, What::Swapped | What::Returned);
+        if is_wide && !concerns(engine, (branch, at.revision), self.db, &self.key)? {
             return Ok(None);
         }
         let mut row = Tape::with_room(true, ROW_BYTES);
@@ -324,24 +330,82 @@ impl Request {
         let record = keeps.then(|| (record.header, record.effects.to_vec()));
         Ok(Some(Version { row, at, value, record }))
     }
+}
 
-    /// Whether the key was there when its database changed as a whole, before
-    /// or after.
-    fn concerns(&self, engine: &Engine, at: Moment) -> Result<bool> {
-        let before = Revision(at.revision.0 - 1);
-        if before < engine.needs_past()?.oldest() {
-            // Nobody knows any more.
+/// Is shown a transaction and what became of a key by it.
+type Visit<'v> = dyn for<'r> FnMut(Record<'r>, What<'r>) -> Result<ControlFlow<()>> + 'v;
+
+/// Whether a key was there when its database changed as a whole, before or after.
+fn concerns(
+    engine: &Engine,
+    (branch, at): (BranchId, Revision),
+    db: DbIndex,
+    key: &[u8],
+) -> Result<bool> {
+    let before = Revision(at.0 - 1);
+    let (past, line) = (engine.needs_past()?, engine.line(branch));
+    if before < past.oldest() {
+        // Nobody knows any more.
+        return Ok(true);
+    }
+    for revision in [before, at] {
+        let (branch, revision) = line.at(revision);
+        // Deadlines aside: what was due stood there as well.
+        if past.key(branch, revision, db, key, None)?.is_some() {
             return Ok(true);
         }
-        let (past, line) = (engine.needs_past()?, engine.line(at.branch));
-        for revision in [before, at.revision] {
-            let (branch, revision) = line.at(revision);
-            // Deadlines aside: what was due stood there as well.
-            if past.key(branch, revision, self.db, &self.key, None)?.is_some() {
-                return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Visits the transactions of a span that touch a key, newest first, each with what
+/// became of the key. Flushes that found no such key are left out: what was done to
+/// it before tells, so that it need not be read for each of them.
+pub(super) fn visit_touched(
+    engine: &Engine,
+    span: Span,
+    db: DbIndex,
+    key: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result {
+    let mut flush: Option<(Revision, RecordHeader, Vec<u8>)> = None;
+    let tell = |flush: (Revision, RecordHeader, Vec<u8>), was_there, visit: &mut Visit<'_>| {
+        let (revision, header, effects) = flush;
+        let is_told = match was_there {
+            Some(was_there) => was_there,
+            None => concerns(engine, (span.branch, revision), db, key)?,
+        };
+        match is_told {
+            true => visit(Record { revision, header, effects: &effects }, What::Flushed),
+            false => Ok(ControlFlow::Continue(())),
+        }
+    };
+    visit_key(engine, span, db, key, &mut |record| {
+        let mut sum: Option<What<'_>> = None;
+        events::read(&record, &mut |touch| {
+            if touch.is_about(db, key) {
+                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
+            }
+            Ok(())
+        })?;
+        let Some(what) = sum else { return Ok(ControlFlow::Continue(())) };
+        if let Some(flush) = flush.take() {
+            // What a branch begins with is not all that its parent's last record left.
+            let is_of_one = flush.1.branch == record.header.branch;
+            let was_there = what.leaves_key().filter(|_| is_of_one);
+            if tell(flush, was_there, visit)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(false)
+        if what == What::Flushed {
+            flush = Some((record.revision, record.header, record.effects.to_vec()));
+            return Ok(ControlFlow::Continue(()));
+        }
+        visit(record, what)
+    })?;
+    match flush {
+        Some(flush) => tell(flush, None, visit).map(|_| ()),
+        None => Ok(()),
     }
 }
 
