@@ -216,6 +216,7 @@ impl Restoration {
     ) -> Result<(), BackingError> {
         let part = &mut *self.parts[index].lock();
         if part.is_compared {
+            part.follow(live, &live.lock(index));
             return Ok(());
         }
         part.effects.clear();
@@ -395,6 +396,14 @@ impl Restoration {
 }
 
 impl Part {
+    /// Takes note of changes that leave its keys as they were, so that nobody has to
+    /// look for them with all locks held.
+    fn follow(&mut self, live: &Keyspace, shard: &Shard) {
+        if self.seen != shard.last_revision && self.fits(live, shard) {
+            self.seen = shard.last_revision;
+        }
+    }
+
     /// Whether its keys are there as its effects tell, all of them in memory.
     fn fits(&self, live: &Keyspace, shard: &Shard) -> bool {
         self.effects.iter().all(|(db, effects)| {
