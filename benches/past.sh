@@ -10,6 +10,10 @@
 #                of one of the last RECENT revisions, `changed` of revisions since
 #                which every key has changed
 # travel-get-*   GET on a connection that CLIENT TRAVEL has taken there
+# at-get-counter AT r:<revision> GET beside GET (bar: 2.0), of COUNTERS counters that
+#                were incremented INCREMENTS times each, at revisions of the last
+#                RECENT; the same of fields of hashes and members of sorted sets, and
+#                of counters that are no integers
 # at-get-etcd    AT r:<revision> GET beside etcd's get at a revision (bar: 1.0),
 #                by its gRPC interface and from its own state (`serializable`);
 #                left out where there is no etcd
@@ -29,13 +33,15 @@ KEYS=${KEYS:-100000}
 RECENT=${RECENT:-50000}
 READS=${READS:-5000}
 REVERTED=${REVERTED:-100000}
+COUNTERS=${COUNTERS:-10}
+INCREMENTS=${INCREMENTS:-20000}
 
 prepare_server
 launch server alcid
 etcd_port=0
 launch_etcd || true
 keep_awake
-python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" <<'PY'
+python3 - "$HOST" "$server_port" "$server_pid" "$etcd_port" "$WRITES" "$KEYS" "$RECENT" "$READS" "$REVERTED" "$COUNTERS" "$INCREMENTS" <<'PY'
 import os, random, sys, threading, time
 
 from etcd import Etcd
@@ -45,7 +51,7 @@ from resp import Client, bar, finish, median, percentile
 FIRSTS = 5
 
 host, port, pid, etcd_port = sys.argv[1:5]
-writes, keys, recent, reads, reverted = map(int, sys.argv[5:10])
+writes, keys, recent, reads, reverted, counters, increments = map(int, sys.argv[5:12])
 client, rng = Client(host, port), random.Random(1)
 
 
@@ -96,6 +102,19 @@ for name, back in (("recent", recent // 2), ("old", min(writes - 1, 2 * keys))):
     traveller.call("CLIENT", "TRAVEL", f"r:{now - back}")
     took = beside_get(f"TRAVEL GET {name}", lambda: ("GET", key()), traveller)
     bar(f"travel-get-{name}", took, "at-most", 2)
+
+counted = {
+    "": (("INCR", "hits:{}"), ("GET", "hits:{}")),
+    "-field": (("HINCRBY", "visits:{}", "f", 1), ("HGET", "visits:{}", "f")),
+    "-member": (("ZINCRBY", "scores:{}", 1, "m"), ("ZSCORE", "scores:{}", "m")),
+    "-float": (("INCRBYFLOAT", "sum:{}", "0.5"), ("GET", "sum:{}")),
+}
+for name, (add, read) in counted.items():
+    add, read = (lambda n, words=words: [str(word).format(n) for word in words] for words in (add, read))
+    client.pipeline(add(n % counters) for n in range(counters * increments))
+    now = newest()
+    words = lambda: ("AT", f"r:{now - rng.randrange(recent)}", *read(rng.randrange(counters)))
+    bar(f"at-get-counter{name}", beside_get(f"AT counter{name}", words), "at-most", 2)
 
 if etcd_port != "0":
     etcd = Etcd(host, etcd_port)

@@ -152,8 +152,9 @@ impl engine::Past for Past {
         key: &[u8],
         names: Option<&[&[u8]]>,
         present: Present<'_>,
+        is_hasty: bool,
     ) -> Result<Option<Stored>, PastError> {
-        self.past.key_with(branch, revision, db, key, names, present).map_err(told)
+        self.past.key_with(branch, revision, db, key, names, present, is_hasty).map_err(told)
     }
 
     fn is_large(
@@ -293,6 +294,7 @@ fn told(error: archive::PastError) -> PastError {
     match error {
         archive::PastError::Compacted { asked, oldest } => PastError::Compacted { asked, oldest },
         archive::PastError::Future { asked, newest } => PastError::Future { asked, newest },
+        archive::PastError::TakesLong => PastError::TakesLong,
         error => PastError::Unreadable(error.to_string()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base::{Clock, Rng, SeededRng, SystemClock};
+use base::{Clock, Revision, Rng, SeededRng, SystemClock};
 use engine::{Engine, Hooks, Identity, NoLog, Replicator};
 use front_resp::Shutdown;
 use keyspace::Keyspace;
@@ -100,8 +100,10 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         hooks,
     ));
     if let Some((log, base, past, forest)) = kept {
+        let archived = base.revision();
         let started = Archiving::start(&engine, base, past, log);
         forest.attach(&engine, started.clone());
+        recall_moves(engine.clone(), archived);
         started.finish_purges(&engine);
         archiving.set(started).expect("set once");
     }
@@ -118,6 +120,17 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     }
     engine.replicator.close()?;
     Ok(())
+}
+
+/// Tells the engine when its databases changed places, as far as the archive goes:
+/// beside everybody, for a long history takes its time to look through. Until then
+/// `OBJECT REVISION` may name an earlier change, and `EXEC` fails where it learns of
+/// the later one.
+fn recall_moves(engine: Arc<Engine>, archived: Revision) {
+    std::thread::Builder::new()
+        .name("moves".to_owned())
+        .spawn(move || engine.recall_moves(archived))
+        .expect("a thread can be started");
 }
 
 /// A panic ends the process: what a transaction had changed in memory when it

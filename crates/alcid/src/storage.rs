@@ -7,7 +7,7 @@ use archive::Base;
 use base::{Clock, Revision, Rng};
 use clap::Subcommand;
 use engine::{Recovered, StandaloneLog};
-use log::{Log, LogOptions, RealVfs, RecoveryReport};
+use log::{DatabaseId, Log, LogError, LogOptions, RealVfs, RecoveryReport};
 use settings::Settings;
 
 use crate::forest::Forest;
@@ -35,16 +35,20 @@ pub fn open(
     clock: Arc<dyn Clock>,
     rng: &mut dyn Rng,
 ) -> Result<Storage, String> {
-    let base = Base::open(&settings.archive_dir(), rng.next_u64(), settings.block_cache_bytes)
+    let dir = settings.log_dir();
+    let log_error = |error: LogError| format!("open the log: {error}");
+    let id = log::database_id(&RealVfs, &dir).map_err(log_error)?;
+    let id = id.unwrap_or_else(|| log::new_id(rng));
+    let base = Base::open(&settings.archive_dir(), hash_seed(&id), settings.block_cache_bytes)
         .map_err(|error| error.to_string())?;
     let base = Arc::new(base);
     let mut forest = Forest::open(&base, settings)?;
-    let dir = settings.log_dir();
     let archived = base.revision();
     let options = LogOptions {
         fsync: engine::fsync_policy(settings),
         compression: engine::compression(settings),
         segment_bytes_max: settings.log_segment_bytes,
+        new_id: Some(id),
         ..LogOptions::default()
     };
     if archived > Revision::ZERO && !dir.join(log::MANIFEST).exists() {
@@ -63,7 +67,7 @@ pub fn open(
     };
     let (log, report) =
         Log::open(Arc::new(RealVfs), &dir, options, archived, clock, rng, &mut replay)
-            .map_err(|error| format!("open the log: {error}"))?;
+            .map_err(log_error)?;
     base.adopt(log.id()).map_err(|error| error.to_string())?;
     if let Some(ended) = report.ended_early {
         tracing::warn!(
@@ -100,6 +104,14 @@ pub fn open(
     forest.finish(report.last);
     let past = crate::past::open(&base, &log, settings, report.ended_early.is_some())?;
     Ok(Storage { forest, log, base, past })
+}
+
+/// The seed of the hashes by which a database spreads its keys, if its archive has
+/// none yet. Records of the log count keys by shard: an archive that is made anew
+/// from the log must spread them as the one before did. Who knows it can make
+/// many keys of one bucket, so clients are told neither it nor the id.
+fn hash_seed(id: &DatabaseId) -> u64 {
+    keyspace::hash_of(0, id)
 }
 
 /// `alcid log …`

@@ -14,14 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base::{Revision, SpaceId};
+use base::{BranchId, Revision, SpaceId};
 use keyspace::Purge;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Verdict};
 use parking_lot::Mutex;
 
 use crate::base_tree::Frozen;
-use crate::codec::{self, Content};
+use crate::codec::{self, Content, DIRECTORY};
+use crate::directory::Directory;
 use crate::elements::{ElementKey, Large, position_of};
 use crate::overlay::Overlay;
 
@@ -45,7 +46,9 @@ pub(crate) struct Erasures {
 /// What the values of some keys were before a revision must not be left.
 #[derive(Clone, Debug)]
 pub(crate) struct Erasure {
-    /// Whose.
+    /// On which branch.
+    pub(crate) branch: BranchId,
+    /// Which keys.
     pub(crate) purge: Purge,
     /// Where they stand or stood. Sorted.
     pub(crate) spaces: Vec<SpaceId>,
@@ -327,6 +330,19 @@ impl Judge {
         !is_overlay || element.is_some() && !self.may_lie_over(seen)
     }
 
+    /// A directory without what was decided about erased keys in merges that wait;
+    /// `None` if that is nothing.
+    fn undecided(&self, value: &[u8], at: Revision) -> Option<Vec<u8>> {
+        let mut erasures = self.erasures.all.iter().filter(|it| at < it.purge.at).peekable();
+        erasures.peek()?;
+        let mut directory = Directory::decode(value).ok()?;
+        let mut is_changed = false;
+        for Erasure { branch, purge, .. } in erasures {
+            is_changed |= directory.branches.forget_decisions(*branch, purge);
+        }
+        is_changed.then(|| directory.encode())
+    }
+
     /// Whether an entry tells what was erased. `is_newest` says that none of its
     /// versions is newer.
     fn is_erased(&mut self, entry: &[u8], value: &[u8], at: Revision, is_newest: bool) -> bool {
@@ -385,6 +401,10 @@ impl CompactionFilter for Judge {
         let is_erased = self.is_erased(key, &value, revision, is_newest);
         if self.may_go(key, revision, is_gone, context.is_last_level) {
             return Ok(Verdict::Destroy);
+        }
+        if **key == *DIRECTORY {
+            let undecided = self.undecided(&value, revision);
+            return Ok(undecided.map_or(Verdict::Keep, |it| Verdict::ReplaceValue(it.into())));
         }
         Ok(match (is_erased, codec::element_at(key)) {
             // Even one that is gone has a name.

@@ -619,7 +619,7 @@ impl View<'_> {
     ) -> Result<Vec<Hit>, Unusable> {
         match self {
             View::Memory(building) => Ok(building.newest(hash, after, upto, enough)),
-            View::File(file) => file.newest(hash, after, upto, files),
+            View::File(file) => file.newest(hash, after, upto, enough, files),
         }
     }
 

@@ -340,7 +340,8 @@ impl Past {
     }
 
     /// What [`Past::view_of_keys`] answers, if it is there, or if the revision
-    /// was asked for so often lately that it is worth making.
+    /// was asked for so often lately that it is worth making. Of what is not noted
+    /// yet there is none.
     ///
     /// # Errors
     /// As [`Past::view`].
@@ -349,6 +350,9 @@ impl Past {
         branch: BranchId,
         revision: Revision,
     ) -> Result<Option<Arc<Keyspace>>, PastError> {
+        if self.noted() < revision {
+            return Ok(None);
+        }
         self.source.reach(revision)?;
         match self.cache.get_or_count((branch, revision), self.oldest()) {
             Wanted::Kept(found) => Ok(Some(found)),
@@ -372,14 +376,16 @@ impl Past {
         key: &[u8],
         names: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
-        self.key_with(branch, revision, db, key, names, &|| None)
+        self.key_with(branch, revision, db, key, names, &|| None, false)
     }
 
     /// As [`Past::key`]. Where many changes have made the key what it was, it is
-    /// asked what the branch has now: mostly fewer have come since.
+    /// asked what the branch has now: mostly fewer have come since. In haste, what
+    /// takes longer than others on the same thread should wait is not read.
     ///
     /// # Errors
-    /// As [`Past::view`].
+    /// As [`Past::view`]; [`PastError::TakesLong`] in haste.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything that says which")]
     pub fn key_with(
         &self,
         branch: BranchId,
@@ -388,10 +394,12 @@ impl Past {
         key: &[u8],
         names: Option<&[&[u8]]>,
         present: Present<'_>,
+        is_hasty: bool,
     ) -> Result<Option<Stored>, PastError> {
-        self.source.reach(revision)?;
+        self.source.reach_soon(revision, is_hasty)?;
         let batch = self.batch_at(branch, revision)?;
         let name = Name::new(batch.directory.seed, db, key).with_elements(names);
+        let name = name.in_haste(is_hasty);
         key::read(&self.source, &batch, revision, &name, present)
     }
 
@@ -663,7 +671,8 @@ impl Past {
             base_bytes: source.base.disk_bytes(),
             memory_bytes: (history.memory_bytes
                 + self.cache.memory_bytes()
-                + source.blocks.memory_bytes()) as u64,
+                + source.blocks.memory_bytes()
+                + source.milestones.memory_bytes()) as u64,
             noted: self.noted(),
         }
     }

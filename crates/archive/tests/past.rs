@@ -13,7 +13,8 @@ use archive::{
     Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastError, PastOptions, Retention,
 };
 use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
-use keyspace::{EncodingLimits, Keyspace, SHARDS, Since, Stored, ValueRef, dump};
+use keyspace::types::{Hash, Zset};
+use keyspace::{Editor, EncodingLimits, Keyspace, SHARDS, Since, Stored, Value, ValueRef, dump};
 use log::{Record, RecordHeader};
 use testkit::temp_dir;
 
@@ -474,7 +475,7 @@ fn counters_are_as_they_were_however_often_they_were_added_to() {
     let revisions: Vec<Revision> = states.keys().copied().collect();
     let present = |is_asked: bool| {
         let keyspace = is_asked.then_some(&archived.database.keyspace);
-        move || keyspace?.copy_counter(0, HITS)
+        move || keyspace?.copy_small(0, HITS)
     };
     for turn in 0..1500 {
         // Mostly lately.
@@ -483,7 +484,7 @@ fn counters_are_as_they_were_however_often_they_were_added_to() {
         let revision = revisions[revisions.len() - 1 - back];
         let present = present(turn % 2 == 0);
         let past = &archived.past;
-        let found = past.key_with(BranchId::MAIN, revision, 0, HITS, None, &present);
+        let found = past.key_with(BranchId::MAIN, revision, 0, HITS, None, &present, false);
         let found = found.expect("it is kept").as_ref().map(state);
         assert_eq!(found, states[&revision], "at {revision}");
         if turn % 50 == 0 {
@@ -500,6 +501,121 @@ fn counters_are_as_they_were_however_often_they_were_added_to() {
             assert_eq!(seen, several.len());
         }
     }
+}
+
+/// A small hash and a small sorted set whose elements are counted up and down.
+#[test]
+fn counters_in_collections_are_as_they_were() {
+    const HASH: &[u8] = b"visits";
+    const ZSET: &[u8] = b"scores";
+    const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+    let folder = temp_dir();
+    let mut rng = SeededRng::new(5);
+    let mut archived = Archived::new(folder.path(), 5, Pace::default());
+    let mut states: BTreeMap<Revision, [Option<Elements>; 2]> = BTreeMap::new();
+    for step in 0..6000 {
+        let dice = rng.below(3000);
+        let name = NAMES[rng.below(4) as usize];
+        archived.database.change(|txn| match dice {
+            0 => _ = txn.delete(HASH),
+            1 => _ = txn.delete(ZSET),
+            2 => _ = txn.set_deadline(HASH, Some(u64::MAX / 2 + step)),
+            3 => txn.flush(0),
+            4 => txn.swap(0, 1),
+            5 => _ = txn.rename(ZSET, 1, ZSET),
+            6..=20 => {
+                let remove = |hash: &mut Editor<'_, '_, Hash>| hash.remove(name);
+                txn.update(HASH, remove).expect("a hash");
+            }
+            21..=30 => {
+                let remove = |zset: &mut Editor<'_, '_, Zset>| zset.remove(name);
+                txn.update(ZSET, remove).expect("a sorted set");
+            }
+            31..=60 => txn
+                .update_or_create(HASH, |hash: &mut Editor<'_, '_, Hash>| _ = hash.set(name, b"7"))
+                .expect("a hash"),
+            61..=1000 => txn
+                .update_or_create(ZSET, |zset: &mut Editor<'_, '_, Zset>| {
+                    let before = zset.score(name).unwrap_or_default();
+                    zset.set(name, before + dice as f64 / 4.0);
+                })
+                .expect("a sorted set"),
+            _ => txn
+                .update_or_create(HASH, |hash: &mut Editor<'_, '_, Hash>| {
+                    let text = hash.get(name).unwrap_or(b"0");
+                    let before = base::number::parse_i64(text).expect("an integer");
+                    // Now and then a field comes to 0, or begins there.
+                    let delta = if dice.is_multiple_of(9) { -before } else { dice as i64 % 5 - 1 };
+                    hash.add(name, delta, before + delta);
+                })
+                .expect("a hash"),
+        });
+        let now = [HASH, ZSET].map(|key| {
+            let stored = archived.database.keyspace.copy_small(0, key);
+            stored.as_ref().map(elements)
+        });
+        states.insert(archived.database.log().newest(), now);
+        if step == 1500 || step == 3000 {
+            archived.follow();
+            archived.checkpoint();
+        }
+    }
+    let revisions: Vec<Revision> = states.keys().copied().collect();
+    let mut too_long = 0;
+    for turn in 0..3000 {
+        let below = if turn % 3 == 0 { revisions.len() } else { 600 };
+        let back = rng.below(below as u64) as usize;
+        let revision = revisions[revisions.len() - 1 - back];
+        let at = rng.below(2) as usize;
+        let (key, expected) = ([HASH, ZSET][at], &states[&revision][at]);
+        let present = || match turn % 2 {
+            0 => archived.database.keyspace.copy_small(0, key),
+            _ => None,
+        };
+        let name = NAMES[rng.below(4) as usize];
+        let named = (turn % 5 < 3).then_some([name]);
+        let names = named.as_ref().map(|name| &name[..]);
+        let read = |is_hasty| {
+            archived.past.key_with(BranchId::MAIN, revision, 0, key, names, &present, is_hasty)
+        };
+        let found = match read(turn % 4 == 0) {
+            Err(PastError::TakesLong) => {
+                too_long += 1;
+                read(false)
+            }
+            found => found,
+        };
+        let found = found.expect("it is kept").as_ref().map(elements);
+        match names {
+            None => assert_eq!(&found, expected, "at {revision}"),
+            Some(_) => {
+                let only = |all: &Elements| (all.0.get(name).cloned(), all.1, all.2);
+                let (found, expected) = (found.as_ref().map(only), expected.as_ref().map(only));
+                assert_eq!(found, expected, "{name:?} at {revision}");
+            }
+        }
+    }
+    // The first of all chains, and few later.
+    assert!((1..300).contains(&too_long), "{too_long} of 750 in haste");
+}
+
+/// A collection's elements, its deadline, the revision of its last change.
+type Elements = (BTreeMap<Vec<u8>, String>, Option<u64>, Revision);
+
+fn elements(stored: &Stored) -> Elements {
+    let mut all = BTreeMap::new();
+    match &stored.value {
+        Value::Hash(hash) => {
+            all.extend(hash.iter().map(|(field, value)| {
+                (field.to_vec(), String::from_utf8_lossy(value).into_owned())
+            }))
+        }
+        Value::Zset(zset) => {
+            all.extend(zset.iter().map(|(member, score)| (member.to_vec(), score.to_string())));
+        }
+        _ => panic!("a hash or a sorted set"),
+    }
+    (all, stored.deadline, stored.revision)
 }
 
 #[test]

@@ -20,7 +20,18 @@ impl From<NoNumber> for &'static str {
 }
 
 /// Appends a number.
-pub fn put(out: &mut Vec<u8>, mut value: u64) {
+#[inline]
+pub fn put(out: &mut Vec<u8>, value: u64) {
+    // As with `take`: most are short.
+    if value < 0x80 {
+        out.push(value as u8);
+    } else {
+        put_long(out, value);
+    }
+}
+
+#[inline(never)]
+fn put_long(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

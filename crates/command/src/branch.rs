@@ -36,6 +36,8 @@ pub fn read_whatif<'a>(argv: &[&'a [u8]]) -> WhatIf<'a> {
                 asked.count = Some(count);
                 asked.begin += 2;
             }
+            // COUNT without its number is no command either.
+            Some([word]) if is_word(word, "count") => asked.begin += 1,
             _ => return asked,
         }
     }

@@ -360,7 +360,7 @@ fn object_refcount(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply)
 
 fn object_revision(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     match ctx.tx.info(args[0]) {
-        Some(info) => reply.integer(i64::try_from(info.revision.0).unwrap_or(i64::MAX)),
+        Some(info) => reply.integer(i64::try_from(info.last_change().0).unwrap_or(i64::MAX)),
         None => reply.null(),
     }
     Ok(())

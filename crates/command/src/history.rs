@@ -51,11 +51,13 @@ const POLICY: &[CommandSpec] = &[
 ];
 
 /// Where in the words of AT, its name included, those of the command to run
-/// begin, and the branch that it names.
+/// begin, and the branch that it names. Nothing may stand there.
 #[must_use]
 pub fn inner_of_at<'a>(argv: &[&'a [u8]]) -> (usize, Option<&'a [u8]>) {
     match argv {
-        [_, _, word, branch, _, ..] if is_word(word, "branch") => (4, Some(branch)),
+        [_, _, word, rest @ ..] if is_word(word, "branch") => {
+            (3 + rest.len().min(1), rest.first().copied())
+        }
         _ => (2, None),
     }
 }

@@ -486,9 +486,12 @@ impl<'a> Move<'a> {
 
     /// Moves an element; answers whether there was one.
     fn run(&self, ctx: &mut Ctx<'_, '_>, reply: &mut dyn Reply) -> Result<bool> {
-        let Some(source) = ctx.tx.collection::<List>(self.source)? else { return Ok(false) };
+        // The changes are the accesses.
+        let Some(source) = ctx.tx.look_collection::<List>(self.source)? else {
+            return Ok(false);
+        };
         let value = self.from.peek(source).expect("a list that exists has elements").to_vec();
-        ctx.tx.collection::<List>(self.destination)?;
+        ctx.tx.look_collection::<List>(self.destination)?;
         // The push comes first because its event does. On one and the same
         // list the popped element is still the one that was copied, except
         // when both ends are the same; then the two are equal.

@@ -552,7 +552,8 @@ fn add(ctx: &mut Ctx<'_, '_>, key: &[u8], delta: i64, reply: &mut dyn Reply) -> 
 
 fn incrbyfloat(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let (key, delta) = (args[0], args[1]);
-    let before = ctx.tx.string(key)?.unwrap_or(b"0");
+    // To overwrite it is the access.
+    let before = ctx.tx.look_string(key)?.unwrap_or(b"0");
     number::parse_f64(before).ok_or(Error::NOT_FLOAT)?;
     number::parse_f64(delta).ok_or(Error::NOT_FLOAT)?;
     let after = number::add_decimal(before, delta).ok_or(Error::NAN_OR_INFINITY)?;

@@ -47,6 +47,8 @@ pub struct Command {
     /// The command's only key is its first argument, and it locks no more than
     /// that key's shard.
     pub single_key: bool,
+    /// How many words name it: one, or two for a subcommand.
+    names: usize,
 }
 
 impl Command {
@@ -87,6 +89,7 @@ impl Command {
             categories: categories(spec, group),
             subcommands,
             single_key,
+            names: 1 + usize::from(container.is_some()),
         }
     }
 
@@ -105,10 +108,10 @@ impl Command {
     }
 
     /// The arguments; `argv` includes the name.
+    #[inline]
     #[must_use]
     pub fn arguments<'a>(&self, argv: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
-        let names = if self.full_name.contains('|') { 2 } else { 1 };
-        &argv[names.min(argv.len())..]
+        &argv[self.names.min(argv.len())..]
     }
 
     /// What is to be known of its keys before its handler runs with these words.

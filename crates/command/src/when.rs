@@ -1,6 +1,5 @@
 //! `<when>`: points in the past, as commands take them.
 
-use base::Revision;
 use base::when::When;
 
 use crate::error::{Error, Result};
@@ -20,6 +19,13 @@ pub fn parse_when(arg: &[u8]) -> Result<When> {
             shown(arg)
         )));
     }
+    if text.is_some_and(is_beyond_revisions) {
+        return Err(Error::new(format!(
+            "ERR '{}' is beyond r:{}, the greatest revision that there can be",
+            shown(arg),
+            u64::MAX
+        )));
+    }
     text.and_then(When::parse).filter(|when| is_in_range(*when)).ok_or_else(|| {
         Error::new(format!(
             "ERR '{}' is no point in time; say r:42 for a revision, 2026-11-21T03:12:00Z or milliseconds since \
@@ -29,12 +35,17 @@ pub fn parse_when(arg: &[u8]) -> Result<When> {
     })
 }
 
-/// Replies cannot show more.
+/// Whether it is a revision as far as its form goes, but too large.
+fn is_beyond_revisions(text: &str) -> bool {
+    let is_number =
+        |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    text.strip_prefix("r:").is_some_and(is_number) && When::parse(text).is_none()
+}
+
 fn is_in_range(when: When) -> bool {
     match when {
-        When::Revision(Revision(number)) => i64::try_from(number).is_ok(),
         When::Time(ms) => ms <= TIME_MS_MAX,
-        When::Ago(_) => true,
+        When::Revision(_) | When::Ago(_) => true,
     }
 }
 
@@ -55,13 +66,16 @@ fn shown(arg: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base::Revision;
+
     use super::*;
 
     #[test]
     fn every_form() {
         for (text, expected) in [
             ("r:0", When::Revision(Revision(0))),
-            ("r:9223372036854775807", When::Revision(Revision(i64::MAX as u64))),
+            ("r:9223372036854775808", When::Revision(Revision(1 << 63))),
+            ("r:18446744073709551615", When::Revision(Revision(u64::MAX))),
             ("0", When::Time(0)),
             ("1700000000000", When::Time(1_700_000_000_000)),
             ("2023-11-14T22:13:20.5Z", When::Time(1_700_000_000_500)),
@@ -76,13 +90,15 @@ mod tests {
 
     #[test]
     fn other_forms_are_answered_with_those_that_are_right() {
-        for text in ["", "r:", "r:9223372036854775808", "now", "-10", "10m", "253402300800000"] {
+        for text in ["", "r:", "r:+1", "now", "-10", "10m", "253402300800000"] {
             let error = parse_when(text.as_bytes()).expect_err(text);
             assert!(error.text().starts_with(&format!("ERR '{text}' is no point")), "{error}");
             assert!(error.text().contains("r:42") && error.text().contains("-2h30m"), "{error}");
         }
         let error = parse_when(b"\xff\xfe").expect_err("no text");
         assert!(error.text().starts_with("ERR '"), "{error}");
+        let error = parse_when(b"r:18446744073709551616").expect_err("no such revision");
+        assert!(error.text().contains("'r:18446744073709551616' is beyond"), "{error}");
         let error = parse_when(&[b'x'; 1000]).expect_err("no time");
         assert!(error.text().len() < 400, "{error}");
     }

@@ -17,6 +17,7 @@ mod info;
 mod line;
 mod merge;
 mod merges;
+mod moves;
 mod values;
 
 use std::collections::BTreeMap;
@@ -431,18 +432,24 @@ impl Session {
 
 /// Whether a branch may be written to by other means than merges.
 fn check_open(row: &Branch) -> Result {
-    let name = String::from_utf8_lossy(&row.name);
     if row.is_readonly {
-        return Err(Error::new(format!(
-            "READONLY the branch '{name}' is read-only; BRANCH CREATE <name> FROM {name} makes one to write to"
-        )));
+        return Err(read_only(&row.name));
     }
     if row.is_merge_only {
+        let name = String::from_utf8_lossy(&row.name);
         return Err(Error::new(format!(
             "READONLY the branch '{name}' is written to by BRANCH MERGE only; BRANCH PROTECT {name} takes that away"
         )));
     }
     Ok(())
+}
+
+/// The error for what would change a branch that nothing changes.
+fn read_only(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::new(format!(
+        "READONLY the branch '{name}' is read-only; BRANCH CREATE <name> FROM {name} makes one to write to"
+    ))
 }
 
 /// Whether a branch may take more memory.

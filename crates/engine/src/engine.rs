@@ -343,7 +343,7 @@ impl Engine {
     /// processor. A hint that changes nothing.
     pub fn warm(&self, session: &mut Session, keys: &[&[u8]]) {
         let branch = self.branch_of(session);
-        branch.keyspace.look_ahead(session.db, keys, &mut session.buffers);
+        branch.keyspace.look_ahead(session.db, keys, session.buffers());
     }
 
     pub(crate) fn handler_of(&self, command: &Command) -> Handler {

@@ -1,5 +1,6 @@
 //! One command from its words to its reply: admission, then execution in place.
 
+use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -69,11 +70,13 @@ impl Engine {
         };
         session.reply_is_push = false;
         if session.shows_revisions {
+            cold_path();
             session.saw(self.replicator.committed());
             session.shown_view = None;
             session.shown_undo = None;
         }
         if session.tick_ns == 0 {
+            cold_path();
             session.tick_ns = self.clock.monotonic_ns().max(1);
             session.batch_began = (self.clock.now_us(), session.tick_ns);
             let now_ms = session.now_ms();
@@ -85,10 +88,14 @@ impl Engine {
         }
         let command = match find(argv) {
             Ok(command) => command,
-            Err(error) => return self.refuse(session, None, &error, reply),
+            Err(error) => {
+                cold_path();
+                return self.refuse(session, None, &error, reply);
+            }
         };
         let outcome = self.execute_found(session, live, command, argv, now_ms, reply);
         if let Outcome::Paused(_) = outcome {
+            cold_path();
             session.reply_mode = reply_mode;
             return outcome;
         }
@@ -109,18 +116,27 @@ impl Engine {
         match self.admit(session, live, command, argv, now_ms) {
             Ok(Admitted::Run) => {}
             Ok(Admitted::Queue) => {
+                cold_path();
                 self.queue(session, live, command, argv);
                 reply.simple("QUEUED");
                 return Outcome::Done;
             }
-            Ok(Admitted::Pause(until_ms)) => return Outcome::Paused(until_ms),
-            Err(error) => return self.refuse(session, Some(command), &error, reply),
+            Ok(Admitted::Pause(until_ms)) => {
+                cold_path();
+                return Outcome::Paused(until_ms);
+            }
+            Err(error) => {
+                cold_path();
+                return self.refuse(session, Some(command), &error, reply);
+            }
         }
         let outcome = match (command.spec.run, session.travel) {
             (Run::Data(_), Some(moment)) => {
+                cold_path();
                 self.run_travelling(session, live, moment, command, argv, now_ms, reply)
             }
             (Run::Data(_), None) if removal::is_removal(command) => {
+                cold_path();
                 let (engine, args) = (self, command.arguments(argv));
                 let (open, told) = (None, None);
                 let mut call =
@@ -134,6 +150,7 @@ impl Engine {
             (Run::Container, _) => unreachable!("find() answers subcommands, never containers"),
         };
         if let Ok(Outcome::Paused(until_ms)) = outcome {
+            cold_path();
             return Outcome::Paused(until_ms);
         }
         // Afterwards, as Redis does: RESET has ended the client's own stream, and
@@ -144,6 +161,7 @@ impl Engine {
         match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
+                cold_path();
                 self.stats.commands[command.id].failed.fetch_add(1, Ordering::Relaxed);
                 self.stats.count_error(error.text());
                 reply.error(error.text());
@@ -179,6 +197,8 @@ impl Engine {
         self.replicator.wake_writer();
     }
 
+    #[cold]
+    #[inline(never)]
     fn refuse(
         &self,
         session: &mut Session,
@@ -213,23 +233,28 @@ impl Engine {
     ) -> command::Result<Admitted> {
         let flags = command.flags;
         if !command.spec.accepts(argv.len()) {
+            cold_path();
             return Err(Error::arity(&command.full_name));
         }
         if !session.authenticated && !flags.has(NO_AUTH) {
+            cold_path();
             return Err(Error::new("NOAUTH Authentication required."));
         }
         if session.travel.is_some() {
+            cold_path();
             check_may_travel(command)?;
         }
         let in_multi = session.multi.is_some();
         let looks_at_queue = in_multi && crate::whatif::looks_at_queue(command, argv);
         if in_multi && flags.has(NO_MULTI) && !looks_at_queue {
+            cold_path();
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
         if session.seat.is_some() {
             self.check_branch(session, command)?;
         }
         if flags.has(DENYOOM) && self.is_out_of_memory(live) {
+            cold_path();
             return Err(Error::OUT_OF_MEMORY);
         }
         if flags.has(WRITE) {
@@ -237,6 +262,7 @@ impl Engine {
         }
         let speaks_resp2 = !session.client.activity.resp3.load(Ordering::Relaxed);
         if speaks_resp2 && session.is_listening() && !allowed_while_listening(command) {
+            cold_path();
             let watching = if session.client.is_watching() { "(UN)WATCHFROM / " } else { "" };
             return Err(Error::new(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / {watching}PING / QUIT / RESET \
@@ -244,11 +270,12 @@ impl Engine {
                 command.full_name.to_ascii_lowercase()
             )));
         }
-        let runs_in_multi = looks_at_queue || crate::transaction::runs_inside_multi(command);
-        if in_multi && !runs_in_multi {
+        if in_multi && !looks_at_queue && !crate::transaction::runs_inside_multi(command) {
+            cold_path();
             return Ok(Admitted::Queue);
         }
         if session.seat.is_some() && self.is_too_early(session, live, command, argv, now_ms) {
+            cold_path();
             return Ok(Admitted::Pause(now_ms + RETRY_MS));
         }
         // A disk that does not keep up slows writers instead of growing memory.
@@ -256,6 +283,7 @@ impl Engine {
         let waits = flags.has(WRITE) && self.is_congested(live)
             || self.writers_held.is_on() && (flags.has(WRITE) || session.exec_writes(command));
         if waits {
+            cold_path();
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // So does memory that is not free yet.
@@ -263,6 +291,7 @@ impl Engine {
             && (flags.has(DENYOOM) || session.exec_takes_memory(command))
             && self.waits_for_memory(live)
         {
+            cold_path();
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
         // What replicas would hear of waits as writes do; EXEC counts as a
@@ -272,6 +301,7 @@ impl Engine {
             // Else a pause of everything could not be ended.
             && command.full_name != "client|unpause"
         {
+            cold_path();
             return Ok(Admitted::Pause(until_ms));
         }
         Ok(Admitted::Run)
@@ -296,7 +326,7 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> command::Result<Outcome> {
         let options = self.txn_options(live, now_ms, !session.no_touch);
-        let mut buffers = std::mem::take(&mut session.buffers);
+        let mut buffers = session.lend_buffers();
         let branch = self.borrow_branch(session);
         let (keyspace, journal) = (&*branch.keyspace, self.journal_of(&branch));
         let (ran, waits, has_later, finished) = {
@@ -309,11 +339,13 @@ impl Engine {
             // What is shared by all clients of main is read where it stands.
             txn.set_patience(session.seat.is_none());
             if self.has_effect_readers() {
+                cold_path();
                 txn.record_always();
             }
             if command.flags.has(WRITE) {
                 self.originate(&mut txn, live, session, command);
             } else if self.pause.is_active(now_ms) {
+                cold_path();
                 txn.keep_due();
             }
             txn.select(session.db);
@@ -323,6 +355,7 @@ impl Engine {
                 // Registered under the locks: whoever pushes next will see it, and
                 // so will who deletes the branch or makes it anew.
                 Ok(Ran::Wants(block)) if !is_late => {
+                    cold_path();
                     Some(self.blocking.register(self, session, command, argv, block, now_ms))
                 }
                 _ => None,
@@ -332,16 +365,23 @@ impl Engine {
             (ran, waits, txn.has_later(), txn.finished())
         };
         session.give_back(branch);
-        session.buffers = buffers;
+        session.buffers = Some(buffers);
         self.settle(session, &finished, command.flags.has(WRITE));
         if has_later && ran.is_err() {
+            cold_path();
             return Ok(Outcome::Paused(now_ms + RETRY_MS));
         }
         Ok(match (ran?, waits) {
             (Ran::Replied, _) => Outcome::Done,
-            (Ran::Wants(_), Some(blocked)) => Outcome::Blocked(blocked),
+            (Ran::Wants(_), Some(blocked)) => {
+                cold_path();
+                Outcome::Blocked(blocked)
+            }
             // Its branch went before it ran: on what is there instead.
-            (Ran::Wants(_), None) => Outcome::Paused(now_ms + RETRY_MS),
+            (Ran::Wants(_), None) => {
+                cold_path();
+                Outcome::Paused(now_ms + RETRY_MS)
+            }
         })
     }
 
@@ -413,6 +453,7 @@ impl Engine {
     /// to be.
     fn count_loading(&self, session: &Session, before: u32, txn: &Txn<'_>) {
         if before < txn.loaded() && session.tick_ns > 0 {
+            cold_path();
             // From where the command began: mostly nobody has to ask the clock.
             let us = self.clock.monotonic_ns().saturating_sub(session.tick_ns) / 1000;
             self.stats.tier_load_us.fetch_add(us, Ordering::Relaxed);
@@ -462,14 +503,16 @@ impl Engine {
         session.tally.looks(finished.hits, finished.misses);
         self.count_expired(finished);
         if finished.loaded > 0 {
+            cold_path();
             self.count_loaded(finished.loaded);
         }
-        let garbage = session.buffers.take_garbage();
-        if !garbage.is_empty() {
+        if session.buffers().has_garbage() {
+            let garbage = session.buffers().take_garbage();
             session.garbage.extend(garbage.into_iter().filter(Garbage::is_much));
         }
-        if session.buffers.has_events() {
-            let events = session.buffers.take_events();
+        if session.buffers().has_events() {
+            cold_path();
+            let events = session.buffers().take_events();
             let revision = finished.written.unwrap_or(Revision::ZERO);
             let branch = session.branch();
             self.after_commit(
@@ -479,16 +522,19 @@ impl Engine {
         }
         self.tell_observed(session, finished.written.unwrap_or_default());
         if finished.written.is_some()
-            && !session.buffers.effects().is_empty()
             && !self.blocking.is_empty()
+            && !session.buffers().effects().is_empty()
         {
-            let effects = session.buffers.effects().to_vec();
-            self.serve_waiters(session.branch(), session.buffers.first_db(), &effects);
+            cold_path();
+            let buffers = session.buffers();
+            let (first_db, effects) = (buffers.first_db(), buffers.effects().to_vec());
+            self.serve_waiters(session.branch(), first_db, &effects);
         }
     }
 
     pub(crate) fn count_expired(&self, finished: &Finished) {
         if finished.expired > 0 {
+            cold_path();
             self.stats.expired_keys.fetch_add(u64::from(finished.expired), Ordering::Relaxed);
         }
     }
@@ -507,11 +553,13 @@ impl Engine {
         session.tick_ns = end_ns.max(1);
         session.tally.count(command.id, ns, &self.stats);
         if ns >= live.slow_ns {
+            cold_path();
             self.slowlog.record(session, live, command, argv, ns, now_ms);
         }
         self.latency.command(live, command, ns, now_ms);
     }
 
+    #[inline]
     pub(crate) fn feed_monitors(
         &self,
         session: &Session,
@@ -519,8 +567,8 @@ impl Engine {
         argv: &[&[u8]],
         now_ms: u64,
     ) {
-        let is_hidden = command.flags.has_any(SKIP_MONITOR.with(ADMIN));
-        if self.pubsub.has_monitors() && !is_hidden {
+        if self.pubsub.has_monitors() && !command.flags.has_any(SKIP_MONITOR.with(ADMIN)) {
+            cold_path();
             let now_us = self.clock.now_us().max(now_ms * 1000);
             self.pubsub.feed_monitors(self, session, argv, now_us);
         }
@@ -614,6 +662,10 @@ pub(crate) fn find(argv: &[&[u8]]) -> command::Result<&'static Command> {
     if command.subcommands.is_empty() {
         return Ok(command);
     }
+    find_subcommand(command, argv)
+}
+
+fn find_subcommand(command: &'static Command, argv: &[&[u8]]) -> command::Result<&'static Command> {
     let Some(name) = argv.get(1) else {
         // COMMAND is a command of its own and a container as well.
         return match command.spec.run {
@@ -630,6 +682,7 @@ pub(crate) fn find(argv: &[&[u8]]) -> command::Result<&'static Command> {
     })
 }
 
+#[cold]
 fn unknown_command(argv: &[&[u8]]) -> Error {
     // As Redis: arguments are shown until 128 bytes are used.
     let mut shown_args = String::new();

@@ -109,10 +109,12 @@ pub trait Past: Send + Sync {
     ) -> Result<Option<Stored>, PastError>;
 
     /// As [`Past::key`], which may be made from what the branch has now of the key,
-    /// if memory knows: `present` is asked for that where it would help.
+    /// if memory knows: `present` is asked for that where it would help. In haste,
+    /// what takes longer than others on the same thread should wait is not read.
     ///
     /// # Errors
-    /// As [`Past::view`].
+    /// As [`Past::view`]; [`PastError::TakesLong`] in haste.
+    #[allow(clippy::too_many_arguments, reason = "one call with everything that says which")]
     fn key_with(
         &self,
         branch: BranchId,
@@ -121,6 +123,7 @@ pub trait Past: Send + Sync {
         key: &[u8],
         names: Option<&[&[u8]]>,
         _present: Present<'_>,
+        _is_hasty: bool,
     ) -> Result<Option<Stored>, PastError> {
         self.key(branch, revision, db, key, names)
     }
@@ -189,7 +192,7 @@ pub trait Past: Send + Sync {
         visit: &mut dyn FnMut(usize, Option<&Stored>),
     ) -> Result<(), PastError> {
         for (at, &(revision, _)) in revisions.iter().enumerate() {
-            let found = self.key_with(branch, revision, db, key, names, present)?;
+            let found = self.key_with(branch, revision, db, key, names, present, false)?;
             visit(at, found.as_ref());
         }
         Ok(())
@@ -321,6 +324,10 @@ pub enum PastError {
         /// The current revision.
         newest: Revision,
     },
+    /// It takes longer to read than whoever asked in haste can wait; asked
+    /// otherwise, it is answered.
+    #[error("ERR the history takes long to read")]
+    TakesLong,
     /// The disk, or damage.
     #[error("ERR the history cannot be read: {0}")]
     Unreadable(String),

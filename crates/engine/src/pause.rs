@@ -48,15 +48,19 @@ impl Pause {
     }
 
     /// Until when a command waits, if it does.
+    #[inline]
     pub(crate) fn holds(&self, is_write: bool, now_ms: u64) -> Option<u64> {
-        if self.until_ms.load(Ordering::Acquire) <= now_ms {
-            return None;
-        }
+        if self.is_active(now_ms) { self.holds_now(is_write, now_ms) } else { None }
+    }
+
+    #[cold]
+    fn holds_now(&self, is_write: bool, now_ms: u64) -> Option<u64> {
         let state = self.state.lock();
         (state.until_ms > now_ms && (is_write || !state.writes_only)).then_some(state.until_ms)
     }
 
     /// Whether anything is paused.
+    #[inline]
     pub(crate) fn is_active(&self, now_ms: u64) -> bool {
         self.until_ms.load(Ordering::Acquire) > now_ms
     }

@@ -109,6 +109,13 @@ impl Session {
         self.client.activity.shows_revisions.store(is_on, Ordering::Relaxed);
     }
 
+    /// Whether replies are to tell their revision.
+    #[inline]
+    #[must_use]
+    pub fn shows_revisions(&self) -> bool {
+        self.shows_revisions
+    }
+
     /// What to put in front of the last command's reply, if the client wants
     /// it: the revision, and until when (milliseconds since 1970) UNDO takes the
     /// command back. Pushes, SUBSCRIBE's replies among them, carry none.

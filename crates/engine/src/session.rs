@@ -63,7 +63,8 @@ pub struct Session {
     pub(crate) tracking: Box<crate::tracking::TrackingState>,
     pub(crate) no_touch: bool,
     pub(crate) rng: SeededRng,
-    pub(crate) buffers: Buffers,
+    /// `None` while they are lent. Elsewhere: they are lent to every command.
+    pub(crate) buffers: Option<Box<Buffers>>,
     /// What takes long to drop of what its commands threw away.
     pub(crate) garbage: Vec<Garbage>,
     /// Monotonic time at the end of the last command, which is the beginning
@@ -151,7 +152,7 @@ impl Session {
             tracking: Box::default(),
             no_touch: false,
             rng: SeededRng::new(seed),
-            buffers: Buffers::default(),
+            buffers: None,
             garbage: Vec::new(),
             tick_ns: 0,
             batch_began: (0, 0),
@@ -163,6 +164,16 @@ impl Session {
     pub(crate) fn now_ms(&self) -> u64 {
         let (wall_us, monotonic_ns) = self.batch_began;
         (wall_us + self.tick_ns.saturating_sub(monotonic_ns) / 1000) / 1000
+    }
+
+    /// Lends the buffers of its transactions, until they are put back.
+    pub(crate) fn lend_buffers(&mut self) -> Box<Buffers> {
+        self.buffers.take().unwrap_or_default()
+    }
+
+    /// The buffers of its transactions.
+    pub(crate) fn buffers(&mut self) -> &mut Buffers {
+        self.buffers.get_or_insert_default()
     }
 
     /// Commands are about this database from here on.

@@ -20,6 +20,7 @@
 
 mod table;
 
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -195,6 +196,7 @@ impl Engine {
     /// Looks at what a command of this session changed and read. Called after
     /// each command of a transaction, with its shards locked: what a command
     /// reads is remembered after what those before it changed.
+    #[inline]
     pub(crate) fn observe(
         &self,
         session: &mut Session,
@@ -203,9 +205,20 @@ impl Engine {
         command: &Command,
         argv: &[&[u8]],
     ) {
-        if self.tracking.is_empty() {
-            return;
+        if !self.tracking.is_empty() {
+            self.observe_closely(session, live, txn, command, argv);
         }
+    }
+
+    #[cold]
+    fn observe_closely(
+        &self,
+        session: &mut Session,
+        live: &Live,
+        txn: &Txn<'_>,
+        command: &Command,
+        argv: &[&[u8]],
+    ) {
         let id = session.client.id;
         let state = &mut session.tracking;
         let reads = state.remembers() && command.flags.has(READONLY) && !command.flags.has(PUBSUB);
@@ -228,6 +241,7 @@ impl Engine {
         let state = &mut session.tracking;
         state.place = Place::default();
         if !state.told.is_empty() {
+            cold_path();
             self.tell(std::mem::take(&mut state.told), revision);
         }
     }

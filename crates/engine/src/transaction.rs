@@ -63,7 +63,7 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let engine = call.engine.clone();
     let branch = engine.branch_of(call.session);
     let shards = call.args.iter().map(|key| engine.keyspace.shard_of(key)).collect();
-    let mut buffers = std::mem::take(&mut call.session.buffers);
+    let mut buffers = call.session.lend_buffers();
     let options = engine.txn_options(call.live, call.now_ms, false);
     let mut txn = Txn::begin(
         &branch.keyspace,
@@ -76,14 +76,14 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
     call.args.iter().for_each(|key| txn.load(key));
     if let Err(error) = txn.check_backing() {
         drop(txn);
-        call.session.buffers = buffers;
+        call.session.buffers = Some(buffers);
         return Err(error.into());
     }
     for key in call.args {
         let watched = Watched {
             db: call.session.db,
             key: key.to_vec(),
-            revision: txn.info(key).map_or(Revision::ZERO, |info| info.revision.max(info.returned)),
+            revision: txn.info(key).map_or(Revision::ZERO, |info| info.last_change()),
         };
         let known = |other: &Watched| other.db == watched.db && other.key == watched.key;
         if !call.session.watched.iter().any(known) {
@@ -91,7 +91,7 @@ fn watch(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
     }
     txn.finish();
-    call.session.buffers = buffers;
+    call.session.buffers = Some(buffers);
     call.session.client.activity.watched.store(call.session.watched.len(), Ordering::Relaxed);
     call.reply.ok();
     Ok(Outcome::Done)
@@ -218,7 +218,7 @@ impl Engine {
         reply: &mut dyn Reply,
     ) -> Outcome {
         let scope = self.scope_of_queue(multi, watched);
-        let mut buffers = std::mem::take(&mut session.buffers);
+        let mut buffers = session.lend_buffers();
         let options = self.txn_options(live, now_ms, !session.no_touch);
         let branch = self.branch_of(session);
         let journal = self.journal_of(&branch);
@@ -237,11 +237,11 @@ impl Engine {
             && watched.iter().all(|watched| {
                 txn.select(watched.db);
                 let now = txn.info(&watched.key);
-                now.map_or(Revision::ZERO, |now| now.revision.max(now.returned)) == watched.revision
+                now.map_or(Revision::ZERO, |now| now.last_change()) == watched.revision
             });
         if !unchanged {
             let finished = txn.finish();
-            session.buffers = buffers;
+            session.buffers = Some(buffers);
             self.settle(session, &finished, multi.has_any(WRITE));
             match readable {
                 Ok(()) => reply.null_array(),
@@ -281,7 +281,7 @@ impl Engine {
             }
         }
         let finished = txn.finish();
-        session.buffers = buffers;
+        session.buffers = Some(buffers);
         self.settle(session, &finished, multi.has_any(WRITE));
         self.start_after_exec(std::mem::take(&mut session.saves_after_exec));
         if close { Outcome::Close } else { Outcome::Done }

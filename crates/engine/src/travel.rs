@@ -22,6 +22,7 @@ use keyspace::{
     Buffers, Journal, Keyspace, NEAR_ELEMENTS, Scope, Since, Stored, Txn, TxnOptions, Value,
     ValueRef,
 };
+use smallvec::SmallVec;
 
 use crate::aside::{self, Aside};
 use crate::branch::no_tag;
@@ -57,6 +58,18 @@ impl From<Moment> for At {
         let Moment { branch, revision, time_ms } = moment;
         At { branch, revision, time_ms: Some(time_ms) }
     }
+}
+
+/// What is asked of a key as it was.
+#[derive(Clone, Copy)]
+struct Ask {
+    branch: BranchId,
+    revision: Revision,
+    db: DbIndex,
+    /// Not if it takes long.
+    is_hasty: bool,
+    /// How it was kept matters as well as what it held.
+    is_exact: bool,
 }
 
 /// What the clock says where no key has a deadline.
@@ -165,7 +178,8 @@ impl Engine {
     }
 
     /// Runs a command that [`check_may_read`] lets pass and that looks only at
-    /// the keys it names.
+    /// the keys it names. Answers whether it has: in haste, it does nothing where
+    /// that would take longer than others on the same thread should wait.
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
     fn read_keys_at(
         &self,
@@ -174,13 +188,14 @@ impl Engine {
         db: DbIndex,
         command: &'static Command,
         argv: &[&[u8]],
+        is_hasty: bool,
         rng: &mut dyn Rng,
         buffers: &mut Buffers,
         reply: &mut dyn Reply,
-    ) -> Result {
-        let keys = command.keys(argv);
-        keys.iter()
-            .try_for_each(|key| self.check_kept(at.branch, at.revision, db, argv[key.index]))?;
+    ) -> Result<bool> {
+        let keys: SmallVec<[&[u8]; 4]> =
+            command.keys(argv).iter().map(|key| argv[key.index]).collect();
+        keys.iter().try_for_each(|key| self.check_kept(at.branch, at.revision, db, key))?;
         // Which branch's state it is: before it was made, its parent's.
         let (branch, revision) = self.line(at.branch).at(at.revision);
         let needs_time = tells_how_it_is_kept(command);
@@ -188,37 +203,53 @@ impl Engine {
             let on_main = At { branch, revision, ..at };
             let done = self.read_present(live, on_main, db, command, argv, rng, buffers, reply);
             if let Some(done) = done {
-                return done;
+                return done.map(|()| true);
             }
         }
         let past = self.needs_past()?;
+        // A view does not know of what was before the state that it begins with.
+        let moved = match command.full_name.as_str() {
+            "object|revision" => Some(self.moved(&self.line(at.branch), at.revision, db)?),
+            _ => None,
+        };
         // Of a large collection only the elements that the command names are read,
         // be there a view at hand or not: that would have to read all.
         let names = command.spec.by_element.then(|| &argv[2..]);
-        if let Some(view) = past.view_at_hand(branch, revision)?
-            && !(names.is_some() && past.is_large(branch, revision, db, argv[1])?)
-        {
-            let moment = self.time_of(at)?;
-            return read_in(&view, live, moment, db, command, argv, rng, buffers, reply);
+        let mut view = match moved {
+            None => past.view_at_hand(branch, revision)?,
+            Some(_) => None,
+        };
+        if names.is_some() && view.is_some() && past.is_large(branch, revision, db, argv[1])? {
+            view = None;
         }
         if db >= self.keyspace.databases() {
             return Err(Error::DB_OUT_OF_RANGE);
         }
+        let ask = Ask { branch, revision, db, is_hasty, is_exact: needs_time };
+        if let Some(view) = view {
+            // It reads what it does not have yet, whatever that takes.
+            if is_hasty && !self.bring_into(past, ask, &keys, &view)? {
+                return Ok(false);
+            }
+            let moment = self.time_of(at)?;
+            read_in(&view, live, moment, db, command, argv, rng, buffers, reply)?;
+            return Ok(true);
+        }
         let scratch = self.scratches.take(&self.keyspace);
         let mut has_deadline = false;
-        for key in &keys {
-            let name = argv[key.index];
-            let mut found = None;
-            if names.is_none() && !needs_time {
-                found = self.key_near(past, branch, revision, db, name)?;
-            }
-            if found.is_none() {
-                let present = &|| self.present(past, branch, revision, db, name);
-                found = past.key_with(branch, revision, db, name, names, present)?;
-            }
-            if let Some(stored) = found {
-                has_deadline |= stored.deadline.is_some();
-                scratch.give(db, name, stored);
+        for name in &keys {
+            match self.key_at(past, ask, name, names) {
+                Ok(Some(mut stored)) => {
+                    stored.revision = stored.revision.max(moved.unwrap_or_default());
+                    has_deadline |= stored.deadline.is_some();
+                    scratch.give(db, name, stored);
+                }
+                Ok(None) => {}
+                Err(PastError::TakesLong) => {
+                    self.empty(scratch, db, &keys)?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         let moment = match at.time_ms {
@@ -226,11 +257,61 @@ impl Engine {
             _ => self.time_of(at)?,
         };
         let done = read_in(&scratch, live, moment, db, command, argv, rng, buffers, reply);
-        for key in &keys {
-            scratch.take(db, argv[key.index])?;
+        self.empty(scratch, db, &keys)?;
+        done.map(|()| true)
+    }
+
+    /// Gives back a keyspace that has only these keys.
+    fn empty(&self, scratch: Keyspace, db: DbIndex, keys: &[&[u8]]) -> Result {
+        for name in keys {
+            scratch.take(db, name)?;
         }
         self.scratches.give_back(scratch);
-        done
+        Ok(())
+    }
+
+    /// Brings keys into a view that it does not have yet; answers whether none of
+    /// them takes long.
+    fn bring_into(
+        &self,
+        past: &Arc<dyn Past>,
+        ask: Ask,
+        keys: &[&[u8]],
+        view: &Keyspace,
+    ) -> Result<bool> {
+        for name in keys.iter().filter(|name| !view.has_at_hand(ask.db, name)) {
+            match self.key_at(past, ask, name, None) {
+                Ok(Some(stored)) => view.give(ask.db, name, stored),
+                Ok(None) => {}
+                Err(PastError::TakesLong) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A key as it was, or some elements of it.
+    fn key_at(
+        &self,
+        past: &Arc<dyn Past>,
+        ask: Ask,
+        key: &[u8],
+        names: Option<&[&[u8]]>,
+    ) -> std::result::Result<Option<Stored>, PastError> {
+        let Ask { branch, revision, db, is_hasty, is_exact } = ask;
+        let now = || self.keyspace_since(past, branch, revision, db);
+        if names.is_none() && is_hasty && now().is_some_and(|now| now.is_long(db, key)) {
+            return Err(PastError::TakesLong);
+        }
+        if names.is_none()
+            && !is_exact
+            && !is_hasty
+            && let Some(found) = self.key_near(past, branch, revision, db, key)?
+        {
+            return Ok(Some(found));
+        }
+        let present = || now().filter(|_| !is_exact)?.copy_small(db, key);
+        past.key_with(branch, revision, db, key, names, &present, is_hasty)
     }
 
     /// Runs a command on main's present, if its keys are as they were then; does
@@ -276,18 +357,18 @@ impl Engine {
         revision: Revision,
         db: DbIndex,
         key: &[u8],
-    ) -> Result<Option<Stored>> {
+    ) -> std::result::Result<Option<Stored>, PastError> {
         let Some(keyspace) = self.keyspace_since(past, branch, revision, db) else {
             return Ok(None);
         };
         match keyspace.copy_large(db, key, NEAR_ELEMENTS) {
-            Some(present) => Ok(past.key_from(branch, revision, db, key, present)?),
+            Some(present) => past.key_from(branch, revision, db, key, present),
             None => Ok(None),
         }
     }
 
-    /// What a branch has now of a counter, if the branch is still the one of this
-    /// revision.
+    /// What a branch has now of a key, if that is small and the branch is still the
+    /// one of this revision.
     pub(crate) fn present(
         &self,
         past: &Arc<dyn Past>,
@@ -296,7 +377,7 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Option<Stored> {
-        self.keyspace_since(past, branch, revision, db)?.copy_counter(db, key)
+        self.keyspace_since(past, branch, revision, db)?.copy_small(db, key)
     }
 
     /// What a branch has in memory, if it has been the same since a revision and
@@ -366,7 +447,7 @@ impl Engine {
     }
 
     /// As the client's own command: in place for the keys it names, aside when
-    /// it looks at all of them.
+    /// it looks at all of them, or these take long.
     fn read_for(
         call: &mut Call<'_, '_>,
         at: At,
@@ -375,15 +456,28 @@ impl Engine {
     ) -> Result<Outcome> {
         let (engine, live, db) = (call.engine, call.live, call.session.db);
         call.session.shown_view = Some(at.revision);
+        let words = || argv.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
         if is_about_named_keys(&engine.keyspace, command, argv) {
             let session = &mut *call.session;
-            let (rng, buffers) = (&mut session.rng, &mut session.buffers);
-            engine.read_keys_at(live, at, db, command, argv, rng, buffers, call.reply)?;
-            session.depends_on = session.depends_on.max(at.revision);
-            return Ok(Outcome::Done);
+            let mut buffers = session.lend_buffers();
+            let (rng, reply) = (&mut session.rng, &mut *call.reply);
+            let done =
+                engine.read_keys_at(live, at, db, command, argv, true, rng, &mut buffers, reply);
+            session.buffers = Some(buffers);
+            if done? {
+                session.depends_on = session.depends_on.max(at.revision);
+                return Ok(Outcome::Done);
+            }
+            let words = words();
+            return aside::run(call, move |engine, reply| {
+                let mut rng = SeededRng::new(engine.clock.monotonic_ns());
+                let (live, argv, mut buffers) = (engine.live(), borrow(&words), Buffers::default());
+                let (rng, buffers) = (&mut rng, &mut buffers);
+                engine.read_keys_at(&live, at, db, command, &argv, false, rng, buffers, reply)?;
+                Ok(Aside { depends_on: at.revision, ..Aside::default() })
+            });
         }
-        let moment = engine.time_of(at)?;
-        let words: Vec<Vec<u8>> = argv.iter().map(|word| word.to_vec()).collect();
+        let (moment, words) = (engine.time_of(at)?, words());
         aside::run(call, move |engine, reply| {
             let mut rng = SeededRng::new(engine.clock.monotonic_ns());
             let (live, argv, mut buffers) = (engine.live(), borrow(&words), Buffers::default());
@@ -452,7 +546,7 @@ fn tells_how_it_is_kept(command: &Command) -> bool {
 }
 
 /// Whether the command looks at no more than the keys that its words name.
-fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -> bool {
+pub(crate) fn is_about_named_keys(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -> bool {
     matches!(scope_in(keyspace, command, argv), Scope::Shards(_))
 }
 
@@ -495,6 +589,11 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
+    if words.len() == begin {
+        return Err(Error::new(
+            "ERR BRANCH needs a branch and a command behind it; say AT <when> BRANCH <branch> <command> [arg ...]",
+        ));
+    }
     let branch = match branch {
         Some(name) => call.engine.branch_named(name)?.id,
         // A tag names a branch as well.
@@ -549,10 +648,10 @@ impl Engine {
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
         let (past, (branch, revision)) = (self.needs_past()?, self.line(at.branch).at(at.revision));
-        // To make a view costs more than to read a counter.
+        // To make a view costs more than to read what is small.
         if self.present(past, branch, revision, db, key).is_some() {
             let present = &|| self.present(past, branch, revision, db, key);
-            let found = past.key_with(branch, revision, db, key, None, present)?;
+            let found = past.key_with(branch, revision, db, key, None, present, false)?;
             let seen = found.filter(|it| it.deadline.is_none_or(|due| due > at.time_ms));
             let deadline = seen.as_ref().and_then(|stored| stored.deadline);
             return Ok(look(seen.as_ref().map(|stored| stored.value.as_ref()), deadline));

@@ -1,11 +1,12 @@
 //! WHATIF: what a command would do and answer.
 //!
 //! The keys that a command names are copied into a keyspace of their own, and
-//! the command runs there, by the same handler. Meanwhile the locks of the live
-//! keys are held, so that what is compared at the end is what was copied at the
+//! the command runs there, by the same handler: the keys as they are, or as they
+//! were where the client travels. Meanwhile the locks of the live keys are held, so that what is compared at the end is what was copied at the
 //! beginning. Nothing of it leaves: the journal gives numbers and keeps nothing,
 //! and the events are only counted.
 
+mod ground;
 mod keys;
 mod look;
 mod numbers;
@@ -24,7 +25,7 @@ use crate::call::{Call, Handler};
 use crate::execute::{Outcome, find};
 use crate::history::revert::{try_revert, try_undelete};
 use crate::history::undo::try_undo;
-use crate::travel::{check_may_read, not_on_a_view};
+use crate::travel::{check_may_read, is_about_named_keys, not_on_a_view};
 
 pub(crate) use report::{Asked, Report, Version};
 
@@ -62,7 +63,7 @@ fn whatif(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if !command.spec.accepts(argv.len()) {
         return Err(Error::arity(&command.full_name));
     }
-    check_may_run(call, command)?;
+    check_may_run(call, command, argv)?;
     let step = Step { command, argv: SmallVec::from_slice(argv) };
     match (command.spec.run, command.full_name.as_str()) {
         (Run::Engine, "exec") => queue::try_exec(call, asked),
@@ -81,9 +82,14 @@ fn whatif(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// What would refuse the command itself refuses to try it.
-fn check_may_run(call: &Call<'_, '_>, command: &Command) -> Result {
+fn check_may_run(call: &Call<'_, '_>, command: &Command, argv: &[&[u8]]) -> Result {
     let (engine, session) = (call.engine, &*call.session);
-    if session.travel.is_some() {
+    let is_possible = match command.spec.run {
+        Run::Data(_) => is_about_named_keys(&engine.keyspace, command, argv),
+        _ => look::only_looks(command),
+    };
+    // A view of keys by their names is at hand; all of it would have to be made.
+    if session.travel.is_some() && !is_possible {
         let writes = command.flags.has(WRITE) || command.full_name == "exec";
         return Err(not_on_a_view(if writes { command } else { call.command }));
     }

@@ -1,6 +1,7 @@
 //! One client's connection.
 
 use std::future::{Future, poll_fn};
+use std::hint::cold_path;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -309,11 +310,7 @@ impl Connection {
 
     /// Runs the complete requests of `bytes`; answers how many bytes they were.
     fn run_bytes(&mut self, bytes: &[u8]) -> (Turn, usize) {
-        if self.engine.live_version() != self.live_version {
-            self.live_version = self.engine.live_version();
-            self.live = self.engine.live();
-            self.decoder.set_limits(limits(&self.live));
-        }
+        self.renew_live();
         scratch::lend_reply_buffer(&mut self.encoder.out);
         self.session.client.activity.query_buffer.store(bytes.len(), Ordering::Relaxed);
         // What was pushed before these requests ran comes before their replies.
@@ -329,6 +326,7 @@ impl Connection {
                 Ok(Some(request)) => request,
                 Ok(None) => return (Turn::Done, used),
                 Err(error) => {
+                    cold_path();
                     tracing::debug!(client = self.session.client.id, %error, "protocol error");
                     self.encoder.error(&error.to_string());
                     return (Turn::Close, bytes.len());
@@ -337,6 +335,7 @@ impl Connection {
             let consumed = request.consumed;
             self.request_begun = None;
             if request.is_empty() {
+                cold_path();
                 used += consumed;
                 continue;
             }
@@ -344,6 +343,7 @@ impl Connection {
             let outcome = {
                 let argv: SmallVec<[&[u8]; 8]> = request.args();
                 if resp::is_http_start(argv[0]) {
+                    cold_path();
                     tracing::warn!(
                         client = self.session.client.id,
                         addr = %self.session.client.addr,
@@ -355,17 +355,28 @@ impl Connection {
             };
             let is_silent = matches!(self.session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
             if is_silent && !self.session.reply_is_push {
+                cold_path();
                 self.encoder.out.truncate(before);
             }
-            self.show_revision(before);
+            if self.session.shows_revisions() {
+                cold_path();
+                self.show_revision(before);
+            }
             if let Outcome::Paused(until_ms) = outcome {
+                cold_path();
                 return (Turn::Paused(until_ms), used);
             }
             used += consumed;
             match outcome {
                 Outcome::Done => {}
-                Outcome::Close => return (Turn::Close, bytes.len()),
-                Outcome::Blocked(blocked) => return (Turn::Blocked(blocked), used),
+                Outcome::Close => {
+                    cold_path();
+                    return (Turn::Close, bytes.len());
+                }
+                Outcome::Blocked(blocked) => {
+                    cold_path();
+                    return (Turn::Blocked(blocked), used);
+                }
                 Outcome::Paused(_) => unreachable!("returned above"),
             }
             self.decoder.set_authenticated(self.session.authenticated);
@@ -373,16 +384,25 @@ impl Connection {
                 self.place = None;
             }
             if !self.session.client.outbox.is_empty() {
+                cold_path();
                 self.drain_pushes();
             }
-            if self.engine.live_version() != self.live_version {
-                self.live_version = self.engine.live_version();
-                self.live = self.engine.live();
-                self.decoder.set_limits(limits(&self.live));
-            }
+            self.renew_live();
             if self.encoder.out.len() >= REPLY_BYTES_PER_BATCH {
+                cold_path();
                 return (Turn::Full, used);
             }
+        }
+    }
+
+    /// Takes note of settings that have changed.
+    #[inline]
+    fn renew_live(&mut self) {
+        if self.engine.live_version() != self.live_version {
+            cold_path();
+            self.live_version = self.engine.live_version();
+            self.live = self.engine.live();
+            self.decoder.set_limits(limits(&self.live));
         }
     }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use base::{BranchId, Revision, is_name, leb128};
 
 use crate::effect::{Effect, Effects};
+use crate::past_rules::Purge;
 use gone::Life;
 pub use merges::{Merged, OpenMerge, Settled, Verdict};
 
@@ -262,6 +263,18 @@ impl Branches {
     #[must_use]
     pub fn open_merges(&self) -> &BTreeMap<u64, OpenMerge> {
         &self.open
+    }
+
+    /// Forgets what was decided, in merges that wait, about keys that are erased on a
+    /// branch; answers whether there was any.
+    pub fn forget_decisions(&mut self, branch: BranchId, purge: &Purge) -> bool {
+        let mut is_changed = false;
+        for open in self.open.values_mut() {
+            if let Some(left) = open.without(branch, purge) {
+                (*open, is_changed) = (left, true);
+            }
+        }
+        is_changed
     }
 
     /// The id that the next merge gets.

@@ -11,7 +11,7 @@ use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::Recorder;
 use crate::shard::entry_bytes;
-use crate::txn::{Txn, WrongType};
+use crate::txn::{Txn, WrongType, place_of};
 use crate::types::{Hash, List, Set, Zset};
 use crate::value::{Value, ValueRef};
 
@@ -103,6 +103,8 @@ impl Txn<'_> {
         let (index, hash) = self.keyspace.locate(key);
         let (db_index, limits) = (self.db(), self.options.limits);
         let moment = self.options.touch.then(|| self.keyspace.moment(self.options.now_ms));
+        // Who has just read it to change it does not use it twice.
+        let accessed = self.accessed.take();
         let (shard, recorder) = self.split(index);
         let db = &mut shard.dbs[usize::from(db_index)];
         let Some(entry) = db.table.get_mut(hash, key) else {
@@ -124,7 +126,7 @@ impl Txn<'_> {
             Editor { value, db: db_index, key, recorder, limits, existed: true, changed: false };
         let result = edit(&mut editor);
         let (changed, is_empty) = (editor.changed, editor.value.is_empty());
-        if let Some(moment) = moment {
+        if let Some(moment) = moment.filter(|_| accessed != Some(place_of(entry))) {
             moment.touch(entry);
         }
         if !changed {
@@ -192,7 +194,8 @@ impl Txn<'_> {
         bytes: &[u8],
     ) -> Result<usize, WrongType> {
         self.purge(key);
-        let existed = self.string(key)?.is_some();
+        // Who writes has read it, which was the access.
+        let existed = self.look_string(key)?.is_some();
         let effect = Effect::StrWrite { offset: offset as u64, bytes };
         let revision = self.note(key, existed, &effect);
         let (index, hash) = self.keyspace.locate(key);

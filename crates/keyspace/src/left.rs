@@ -77,7 +77,7 @@ impl Shard {
         let remembers = place.removals.is_some();
         // Both are counted until the end of the transaction.
         back.counted_bytes += place.counted_bytes;
-        (back.bit, back.own, back.returned) = (place.bit, own, returned);
+        (back.bit, back.own, back.moved) = (place.bit, own, returned);
         if remembers && back.removals.is_none() {
             back.remember_removals();
         }

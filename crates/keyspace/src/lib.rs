@@ -45,7 +45,7 @@ pub use garbage::{Flush, FlushedDb, Garbage};
 pub use limits::EncodingLimits;
 pub use own::{AsItIs, OwnKeys};
 pub use past_rules::{Keep, PastRules, Purge, Rule};
-pub use peek::{NEAR_ELEMENTS, Peek, Since};
+pub use peek::{LONG_BYTES, NEAR_ELEMENTS, Peek, SMALL_BYTES_MAX, Since};
 pub use recorder::{Buffers, Journal};
 pub use restore::{Comparison, Restoration};
 pub use shard::{DbStatistics, Keyspace, SHARDS, Spaces, hash_of};

@@ -1,7 +1,6 @@
 //! What memory can tell of a key: as it was at an earlier revision, which a
 //! branch asks of its parent before it asks the archive, or nothing at all.
 
-use base::number::parse_i64;
 use base::{DbIndex, Revision, SpaceId};
 use entry::Entry;
 
@@ -23,13 +22,18 @@ pub enum Peek<T> {
     Unknown,
 }
 
-/// Bytes of a string that is copied with a shard locked which others wait for.
-/// Collections share what they have in common.
-const COPIED_BYTES_MAX: usize = 64 << 10;
-
 /// From more elements on it may pay to make a collection of the past from a copy
 /// of the present, see [`Keyspace::copy_large`].
 pub const NEAR_ELEMENTS: usize = 4096;
+
+/// Bytes from which on a string takes longer to read from disk than others should
+/// wait, see [`Keyspace::is_long`].
+pub const LONG_BYTES: usize = 256 << 10;
+
+/// Bytes up to which a value counts as small: a string that is copied with a shard
+/// locked which others wait for, as collections share what they have in common; and
+/// whatever one can afford to keep some of, see [`Keyspace::copy_small`].
+pub const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// A key that was looked up in a database.
 pub(crate) struct Looked<'s> {
@@ -138,7 +142,7 @@ impl Keyspace {
         let Some(db) = shard.db_in(space) else { return Peek::Unknown };
         let mut stored = match Looked::up(&shard, db, hash, key).as_of(at) {
             Peek::Is(Some(entry)) => match value_of(entry) {
-                ValueRef::Str(bytes) if bytes.len() > COPIED_BYTES_MAX => return Peek::Unknown,
+                ValueRef::Str(bytes) if bytes.len() > SMALL_BYTES_MAX => return Peek::Unknown,
                 value => Stored {
                     value: value.to_shared(),
                     deadline: entry.deadline(),
@@ -165,24 +169,52 @@ impl Keyspace {
         self.copy_large_of(|_| Some(usize::from(db)), key, more_than)
     }
 
-    /// A copy of a key of a database as it is, due or not, if it is in memory and an
-    /// integer. Locks the key's shard.
+    /// A copy of a key of a database as it is, due or not, if it is in memory and
+    /// takes [`SMALL_BYTES_MAX`] at most. Locks the key's shard.
     ///
     /// # Panics
     /// When there is no such database.
     #[must_use]
-    pub fn copy_counter(&self, db: DbIndex, key: &[u8]) -> Option<Stored> {
+    pub fn copy_small(&self, db: DbIndex, key: &[u8]) -> Option<Stored> {
         let (index, hash) = self.locate(key);
         let shard = self.lock(index);
         let entry = shard.dbs[usize::from(db)].table.get(hash, key)?;
-        match value_of(entry) {
-            ValueRef::Str(text) if parse_i64(text).is_some() => Some(Stored {
-                value: Value::Str(text.to_vec()),
-                deadline: entry.deadline(),
-                revision: Revision(entry.revision()),
-            }),
-            _ => None,
-        }
+        let value = value_of(entry);
+        (value.memory_bytes() <= SMALL_BYTES_MAX).then(|| Stored {
+            value: value.to_shared(),
+            deadline: entry.deadline(),
+            revision: Revision(entry.revision()),
+        })
+    }
+
+    /// Whether memory knows a key of a database, or knows that there is none. Locks
+    /// the key's shard.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn has_at_hand(&self, db: DbIndex, key: &[u8]) -> bool {
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        let db = &shard.dbs[usize::from(db)];
+        db.table.get(hash, key).is_some() || db.knows_missing(hash, key)
+    }
+
+    /// Whether a key of a database is in memory and takes long to copy: a string of
+    /// more than [`LONG_BYTES`], or a collection of more than [`NEAR_ELEMENTS`].
+    /// Locks the key's shard.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    #[must_use]
+    pub fn is_long(&self, db: DbIndex, key: &[u8]) -> bool {
+        let (index, hash) = self.locate(key);
+        let shard = self.lock(index);
+        let found = shard.dbs[usize::from(db)].table.get(hash, key);
+        found.is_some_and(|entry| match value_of(entry) {
+            ValueRef::Str(bytes) => bytes.len() > LONG_BYTES,
+            value => value.element_count() > NEAR_ELEMENTS,
+        })
     }
 
     /// As [`Keyspace::copy_large`], of a key of `space`, whoever has that now.
@@ -227,6 +259,15 @@ impl Keyspace {
             let mut shard = self.lock(index);
             shard.last_removal = shard.last_removal.max(revision);
             shard.last_swap = shard.last_swap.max(revision);
+        }
+    }
+
+    /// What stands in a database has been there since `revision`, at which it
+    /// changed places or came back, where no record that was applied tells so.
+    pub fn assume_moved(&self, db: DbIndex, revision: Revision) {
+        for index in 0..crate::SHARDS {
+            let moved = &mut self.lock(index).dbs[usize::from(db)].moved;
+            *moved = revision.max(*moved);
         }
     }
 }

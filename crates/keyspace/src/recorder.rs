@@ -1,6 +1,7 @@
 //! What a transaction writes down while it changes the keyspace.
 
 use std::cell::RefCell;
+use std::hint::cold_path;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -100,6 +101,12 @@ impl Buffers {
     #[must_use]
     pub fn has_events(&self) -> bool {
         !self.events.borrow().is_empty()
+    }
+
+    /// Whether the last transaction threw anything away.
+    #[must_use]
+    pub fn has_garbage(&self) -> bool {
+        !self.garbage.is_empty()
     }
 
     /// Takes what the last transaction threw away, to be dropped off the locks
@@ -259,10 +266,12 @@ impl<'t> Recorder<'t> {
         }
     }
 
+    #[inline]
     pub(crate) fn notify(&self, class: u32, name: &'static str, db: DbIndex, key: &[u8]) {
         if self.event_classes & class != 0
             && self.event_classes & (class::KEYSPACE | class::KEYEVENT) != 0
         {
+            cold_path();
             let event = Event { class, name, db, key: key.to_vec() };
             self.buffers.events.borrow_mut().push(event);
         }
@@ -275,6 +284,7 @@ impl<'t> Recorder<'t> {
             if effects.len() < SHARED_BYTES {
                 self.journal.append(revision, time_ms, db, effects);
             } else {
+                cold_path();
                 let effects = shared.insert(Arc::new(std::mem::take(effects)));
                 self.journal.append_shared(revision, time_ms, db, effects);
             }

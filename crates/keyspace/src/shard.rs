@@ -57,8 +57,9 @@ pub(crate) struct Db {
     pub(crate) touched: Option<Box<Touched>>,
     /// What a branch has changed itself, and what its own branches may ask.
     pub(crate) own: Own,
-    /// The transaction by which its keys came back that a flush had taken away.
-    pub(crate) returned: Revision,
+    /// The last transaction by which it changed places with another, or its keys
+    /// came back that a flush had taken away.
+    pub(crate) moved: Revision,
     /// What the shard's memory gauge counts of this database.
     pub(crate) counted_bytes: usize,
     /// Its place's bit among those that are used.
@@ -77,7 +78,7 @@ impl Db {
             removals: None,
             touched: None,
             own: Own::default(),
-            returned: Revision::ZERO,
+            moved: Revision::ZERO,
             counted_bytes: 0,
             bit: 0,
         }
@@ -141,7 +142,13 @@ impl Db {
             self.entry_bytes = self.entry_bytes - before + entry_bytes(entry);
             return Ok(Some(old));
         }
-        Ok(Some(self.insert(hash, string.entry(revision)).and_then(Entry::into_boxed)))
+        let access = entry.access();
+        let fresh = string.entry(revision);
+        if string.touch {
+            fresh.set_access(access);
+            string.moment.touch(&fresh);
+        }
+        Ok(Some(self.insert(hash, fresh).and_then(Entry::into_boxed)))
     }
 
     /// Removes a key, as a change of `revision`.
@@ -196,13 +203,13 @@ impl Db {
             removals,
             touched,
             own,
-            returned,
+            moved,
             counted_bytes: _,
             bit: _,
         } = self;
         let (entry_bytes, is_whole) = (std::mem::take(entry_bytes), backed.is_none());
         (*space, *backed) = (fresh, None);
-        (*forgotten_removal, *returned) = (Revision::ZERO, Revision::ZERO);
+        (*forgotten_removal, *moved) = (Revision::ZERO, Revision::ZERO);
         *touched = None;
         *own = own.anew();
         let seed = table.seed();
@@ -362,9 +369,10 @@ impl Shard {
     }
 
     /// Lets two databases change places.
-    pub(crate) fn swap(&mut self, a: DbIndex, b: DbIndex) {
+    pub(crate) fn swap(&mut self, a: DbIndex, b: DbIndex, revision: Revision) {
         let (a, b) = (usize::from(a), usize::from(b));
         self.dbs.swap(a, b);
+        (self.dbs[a].moved, self.dbs[b].moved) = (revision, revision);
         let (of_b, of_a) = (self.dbs[a].bit, self.dbs[b].bit);
         (self.dbs[a].bit, self.dbs[b].bit) = (of_a, of_b);
     }

@@ -233,10 +233,7 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
     pub fn add(&mut self, hash: u64, element: T) {
         debug_assert!(self.get(hash, element.key()).is_none(), "a key stands in a table once");
         if self.directory.is_empty() {
-            self.directory.push(0);
-            let elements = HashTable::new().into();
-            self.segments.push(Segment { elements, depth: 0, prefix: 0 });
-            self.deepest = 1;
+            self.begin();
         }
         let mut index = self.segment_index(hash).expect("there is a segment");
         // More than one round only when all elements fall on one side.
@@ -253,6 +250,16 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
             self.bucket_bytes = self.bucket_bytes - before + elements.allocation_size();
         }
         self.len += 1;
+    }
+
+    /// Makes the first segment.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self) {
+        self.directory.push(0);
+        let elements = HashTable::new().into();
+        self.segments.push(Segment { elements, depth: 0, prefix: 0 });
+        self.deepest = 1;
     }
 
     /// Removes the element with this key.
@@ -430,6 +437,8 @@ impl<T: Keyed, E: Elements<T>> Table<T, E> {
         self.segments[index].depth < POSITION_BITS - 8
     }
 
+    #[cold]
+    #[inline(never)]
     fn split(&mut self, index: usize) {
         if self.segments[index].depth == self.depth {
             self.directory = self.directory.iter().flat_map(|&i| [i, i]).collect();

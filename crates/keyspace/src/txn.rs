@@ -17,6 +17,7 @@ mod shards;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::hint::cold_path;
 
 use base::{DbIndex, Revision};
 use entry::Entry;
@@ -34,7 +35,7 @@ use crate::value::Value;
 
 pub use read::KeyInfo;
 use read::ReadCounts;
-pub(crate) use read::info_bytes;
+pub(crate) use read::{info_bytes, place_of};
 pub use removal::Chosen;
 pub(crate) use removal::MARK_BYTES;
 pub use scan::Look;
@@ -110,6 +111,8 @@ pub struct Txn<'t> {
     /// It has taken keys away that can be brought back.
     is_undoable: bool,
     reads: ReadCounts,
+    /// The entry that was read last, until something is changed.
+    pub(crate) accessed: Cell<Option<usize>>,
     /// The newest change that what it read can depend on.
     seen: Cell<Revision>,
     /// Why a key could not be brought into memory.
@@ -215,6 +218,7 @@ impl<'t> Txn<'t> {
             left_from: u64::MAX,
             is_undoable: false,
             reads: ReadCounts::default(),
+            accessed: Cell::new(None),
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             is_patient: true,
@@ -564,6 +568,7 @@ impl<'t> Txn<'t> {
         }
         let is_due = db.table.get(hash, key).is_some_and(|entry| self.is_due(entry));
         if is_due {
+            cold_path();
             self.remove(key, Cause::Expired);
             self.notify(class::EXPIRED, "expired", key);
         }

@@ -174,7 +174,7 @@ fn the_past_is_not_what_came_back() {
     let told = fixture.run(|txn| {
         txn.load(b"key1");
         let info = txn.info(b"key1").expect("it is there");
-        assert_eq!((info.revision, info.returned), (set, returned));
+        assert_eq!((info.revision, info.moved), (set, returned));
         [set, flushed, returned].map(|at| txn.since(b"key1", at))
     });
     assert_eq!(told.0, [Since::Unknown, Since::Unknown, Since::Unchanged(None)]);
@@ -255,7 +255,7 @@ fn keys_come_back_as_the_flush_took_them() {
         txn.info(b"key1").expect("it is there")
     });
     let now = finished.written.expect("it changes much");
-    assert_eq!((returned.revision, returned.returned), (set, now));
+    assert_eq!((returned.revision, returned.moved), (set, now));
     assert_eq!(described(&fixture.keyspace, 1), before);
     assert_eq!(described(&fixture.copy, 1), before);
     assert_eq!(fixture.keyspace.spaces(), fixture.copy.spaces());

@@ -14,7 +14,7 @@ pub(crate) const VERSION: u32 = 3;
 
 /// Names a database: chosen at random when its log is created, and part of
 /// every checksum, so that files of another database never pass for ours.
-pub(crate) type DatabaseId = [u8; 16];
+pub type DatabaseId = [u8; 16];
 
 const SEGMENT_MAGIC: &[u8; 8] = b"ALCIDLOG";
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;

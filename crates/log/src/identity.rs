@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use base::Revision;
+use base::{Revision, Rng};
 
 use crate::error::LogError;
 use crate::format::{DatabaseId, u32_at, u64_at};
@@ -17,6 +17,22 @@ const BYTES: usize = 40;
 
 /// The version of the manifest, which is not that of the segments.
 const VERSION: u32 = 1;
+
+/// The id of the database whose log a folder holds; `None` when it holds none.
+///
+/// # Errors
+/// When the file that says so is damaged, of a newer version, or cannot be read.
+pub fn database_id(vfs: &dyn Vfs, dir: &Path) -> Result<Option<DatabaseId>, LogError> {
+    Ok(Manifest::read(vfs, dir)?.map(|manifest| manifest.id))
+}
+
+/// An id that no other database has.
+pub fn new_id(rng: &mut dyn Rng) -> DatabaseId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
+    id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
+    id
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use crate::block::{Block, Files, Place};
 use crate::error::{LogError, LogFault};
 use crate::format::{
-    BLOCK_BYTES_MAX, Compression, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION, segment_name,
+    BLOCK_BYTES_MAX, Compression, DatabaseId, Record, RecordHeader, SEGMENT_HEADER_BYTES, VERSION,
+    segment_name,
 };
-use crate::identity::Manifest;
+use crate::identity::{Manifest, new_id};
 use crate::parts::PART_BYTES_MAX;
 use crate::queue::Handed;
 use crate::reader::LogReader;
@@ -58,6 +59,9 @@ pub struct LogOptions {
     pub part_bytes_max: usize,
     /// Bytes that may wait for the disk before writers are held up.
     pub buffer_bytes_max: usize,
+    /// The id of the database, if this log is its first: a log that is there has
+    /// one. `None` makes one up.
+    pub new_id: Option<DatabaseId>,
 }
 
 impl Default for LogOptions {
@@ -69,6 +73,7 @@ impl Default for LogOptions {
             block_bytes_max: BLOCK_BYTES_MAX,
             part_bytes_max: PART_BYTES_MAX,
             buffer_bytes_max: 64 << 20,
+            new_id: None,
         }
     }
 }
@@ -164,7 +169,10 @@ impl Log {
         let started_ns = clock.monotonic_ns();
         let manifest = match Manifest::read(&*vfs, dir)? {
             Some(manifest) => manifest,
-            None => create(&*vfs, dir, base.next(), &*clock, rng)?,
+            None => {
+                let id = options.new_id.unwrap_or_else(|| new_id(rng));
+                create(&*vfs, dir, id, base.next(), &*clock)?
+            }
         };
         let mut walk = Walk::default();
         recovery::walk(&*vfs, dir, &manifest, Some(base), &mut walk, replay)?;
@@ -669,9 +677,9 @@ impl Drop for Log {
 fn create(
     vfs: &dyn Vfs,
     dir: &Path,
+    id: DatabaseId,
     first: Revision,
     clock: &dyn Clock,
-    rng: &mut dyn Rng,
 ) -> Result<Manifest, LogError> {
     // Without a manifest, only a first segment that holds nothing can be ours:
     // the server ended while it created the log.
@@ -683,9 +691,6 @@ fn create(
         }
         vfs.remove(&path).map_err(LogError::io("remove", &path))?;
     }
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
-    id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
     let manifest = Manifest { id, newest_segment: first };
     create_segment(vfs, dir, &manifest, first, clock.now_ms(), first > Revision(1))?;
     manifest.write(vfs, dir)?;

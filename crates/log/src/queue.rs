@@ -1,6 +1,7 @@
 //! Transactions on their way from the threads that make them to the writer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -151,6 +152,7 @@ impl State {
     /// Begins another batch if the current one cannot take `len` bytes more.
     fn make_room(&mut self, len: usize) {
         if self.batch.content.len() + len > BATCH_BYTES_MAX {
+            cold_path();
             self.end_batch();
         }
     }
@@ -276,9 +278,15 @@ impl Queue {
             Ready::Encoded(record)
         };
         let bytes = RECORD_HEADER_BYTES + effects.len();
-        let large = (bytes > LARGE_BYTES.min(self.part_bytes_max)).then(ready);
+        let large = if bytes > LARGE_BYTES.min(self.part_bytes_max) {
+            cold_path();
+            Some(ready())
+        } else {
+            None
+        };
         let mut state = self.state.lock();
         if revision.0 != state.next {
+            cold_path();
             let record = large.unwrap_or_else(ready);
             state.early_bytes += record.len();
             let before = state.early.insert(revision.0, (record, concern));
@@ -286,11 +294,13 @@ impl Queue {
             return false;
         }
         if state.batch.count == 0 {
+            cold_path();
             state.oldest_ns = clock.monotonic_ns();
         }
         let mut times = None;
         let mut note = |state: &mut State, time_ms| {
             if state.newest_ms != Some(time_ms) {
+                cold_path();
                 let times = times.get_or_insert_with(|| self.times.write());
                 times.note(Revision(state.next), time_ms);
                 state.newest_ms = Some(time_ms);
@@ -298,6 +308,7 @@ impl Queue {
         };
         note(&mut state, header.time_ms);
         if let Some(record) = large {
+            cold_path();
             state.push(record, concern);
         } else {
             state.make_room(bytes);
@@ -308,6 +319,7 @@ impl Queue {
             let next = state.next;
             state.early.remove(&next)
         } {
+            cold_path();
             state.early_bytes -= record.len();
             note(&mut state, record.time_ms());
             state.push(record, concern);
@@ -315,6 +327,7 @@ impl Queue {
         self.appended.store(state.next - 1, Ordering::Release);
         drop(times);
         if state.is_much() {
+            cold_path();
             state.wants_first = false;
             drop(state);
             self.wake.notify_one();

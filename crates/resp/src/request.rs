@@ -97,6 +97,7 @@ fn printable(byte: u8) -> char {
 /// assert!(!resp::is_http_start(b"GET"));
 /// ```
 #[must_use]
+#[inline]
 pub fn is_http_start(first_word: &[u8]) -> bool {
     first_word.eq_ignore_ascii_case(b"POST") || first_word.eq_ignore_ascii_case(b"Host:")
 }
@@ -391,6 +392,7 @@ impl Decoder {
         }
     }
 
+    #[inline(never)]
     fn any_number_line(&mut self, buf: &[u8], at: usize) -> Line {
         let line_max = self.limits.inline_bytes_max as usize;
         let from = self.scanned.max(at).min(buf.len());
@@ -417,6 +419,8 @@ impl Decoder {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn decode_inline<'a>(
         &'a mut self,
         buf: &'a [u8],

@@ -392,3 +392,64 @@ fn no_state_of_before_lists_what_was_erased() {
     make(&mut main, &["before", "AT", "r:4"]);
     assert_eq!(on(&server, "before").call(&["DBSIZE"]), Frame::Integer(1));
 }
+
+#[test]
+fn what_was_decided_of_an_erased_key_is_in_no_file() {
+    for side in ["main", "dev"] {
+        let mut server = Server::start(ALCID, ALWAYS);
+        let mut main = Wire::connect(server.addr());
+        make(&mut main, &["dev"]);
+        for (branch, value) in [("main", "ours"), ("dev", "theirs")] {
+            assert_eq!(on(&server, branch).text(&["MSET", "k", value, "other", value]), "OK");
+        }
+        let said = main.text(&["BRANCH", "MERGE", "dev", "ON", "CONFLICT", "MANUAL"]);
+        let id = said.rsplit(' ').next().expect("it names the merge").to_owned();
+        let decide = |wire: &mut Wire, key: &str, value: &str| {
+            wire.call(&["BRANCH", "RESOLVE", &id, key, "VALUE", value])
+        };
+        // In the log, in states of the archive, and decided anew.
+        for value in ["Zaphod0", "Zaphod1", "Zaphod2"] {
+            assert_eq!(decide(&mut main, "k", value), Frame::Integer(1));
+            assert_eq!(main.text(&["SAVE"]), "OK");
+        }
+        assert_ne!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+        // The decisions count as well.
+        assert!(purged(&mut on(&server, side), "k") >= 4, "{side}");
+        for crash in [false, true] {
+            if crash {
+                server.kill();
+                server.restart();
+            }
+            assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE, "{side}");
+            // What was decided of others stays, and nothing of this key.
+            main = Wire::connect(server.addr());
+            let value = if crash { "Marvin1" } else { "Marvin0" };
+            assert_eq!(decide(&mut main, "other", value), Frame::Integer(1), "{side}");
+        }
+        assert_eq!(decide(&mut main, "k", "Trillian"), Frame::Integer(0), "{side}");
+        assert_eq!(main.text(&["GET", "k"]), "Trillian");
+        assert_eq!(main.text(&["GET", "other"]), "Marvin1");
+    }
+}
+
+#[test]
+fn where_there_is_nothing_to_erase_there_is_no_revision() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["MSET", "k", "1", "gone", "1"]), "OK");
+    assert_eq!(main.call(&["DEL", "gone"]), Frame::Integer(1));
+    make(&mut main, &["dev"]);
+    let mut dev = on(&server, "dev");
+    let newest = |wire: &mut Wire| wire.call(&["WAITREV", "0", "0"]);
+    let before = newest(&mut main);
+    for wire in [&mut main, &mut dev] {
+        assert_eq!(purged(wire, "none"), 0);
+    }
+    let none = ["HISTORY.PURGE", "PREFIX", "no", "CONFIRM"];
+    assert_eq!(main.call(&none), Frame::Integer(0));
+    assert_eq!(newest(&mut main), before);
+    assert_eq!(main.call(&["HISTORY", "none"]), Frame::Array(Vec::new()));
+    // What is gone has a past.
+    assert_eq!(purged(&mut main, "gone"), 2);
+    assert_ne!(newest(&mut main), before);
+}

@@ -163,3 +163,80 @@ fn pushes_stand_between_replies_without_a_revision() {
     assert!(matches!(wire.frame(), Frame::Push(_)));
     assert_eq!(wire.call_revised(&["GET", "k"]), (0, Frame::Null));
 }
+
+/// The newest revision that HISTORY lists of a key.
+fn newest_of(wire: &mut Wire, key: &str) -> i64 {
+    let Frame::Array(rows) = wire.call(&["HISTORY", key, "COUNT", "1"]) else { panic!("no rows") };
+    match rows.first() {
+        Some(Frame::Array(row)) => match row[0] {
+            Frame::Integer(revision) => revision,
+            ref other => panic!("{key}: {other:?}"),
+        },
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_key_is_as_new_as_its_history_says() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    let mut wire = Wire::connect(server.addr());
+    // Keys of database 0 that exist after the last line, which is written there.
+    let check = |server: &mut Server, wire: &mut Wire, lines: &[&str], keys: &[&str]| {
+        for line in lines {
+            let reply = wire.call(&line.split(' ').collect::<Vec<_>>());
+            assert!(!matches!(reply, Frame::Error(_)), "{line}: {reply:?}");
+        }
+        let at_once: Vec<i64> = keys
+            .iter()
+            .map(|key| {
+                let told = wire.number(&["OBJECT", "REVISION", key]);
+                assert_eq!(told, newest_of(wire, key), "{key} after {lines:?}");
+                let at = format!("r:{}", told.max(wire.number(&["WAITREV", "0", "0"])));
+                let then = wire.number(&["AT", &at, "OBJECT", "REVISION", key]);
+                assert_eq!(then, told, "{key} {at} after {lines:?}");
+                told
+            })
+            .collect();
+        let branch = wire.text(&["BRANCH", "CURRENT"]);
+        server.kill();
+        server.restart();
+        *wire = Wire::connect(server.addr());
+        assert_eq!(wire.text(&["BRANCH", "USE", &branch]), "OK");
+        for (key, at_once) in keys.iter().zip(at_once) {
+            // The history is looked through beside those who ask already.
+            let what = format!("{key} after {lines:?} and a start is of {at_once}");
+            eventually(&what, || wire.number(&["OBJECT", "REVISION", key]) == at_once);
+        }
+    };
+    check(&mut server, &mut wire, &["MSET k 1 o 1", "APPEND k x"], &["k", "o"]);
+    check(&mut server, &mut wire, &["RENAME k r", "COPY r c"], &["r", "c"]);
+    check(&mut server, &mut wire, &["SELECT 1", "MSET m 1 r 2", "MOVE m 0", "SELECT 0"], &["m"]);
+    check(&mut server, &mut wire, &["SWAPDB 0 1"], &["r"]);
+    check(&mut server, &mut wire, &["SWAPDB 0 1", "SET n 1"], &["r", "m", "c", "n"]);
+    check(&mut server, &mut wire, &["BRANCH CREATE dev", "BRANCH USE dev"], &["r", "m", "n"]);
+    check(&mut server, &mut wire, &["SET m 2", "SWAPDB 2 0", "SWAPDB 0 2"], &["m", "r"]);
+    check(&mut server, &mut wire, &["BRANCH USE main", "BRANCH MERGE dev"], &["m", "r", "o"]);
+    check(&mut server, &mut wire, &["BRANCH USE dev", "BRANCH RESET dev TO PARENT"], &["m", "r"]);
+    check(&mut server, &mut wire, &["BRANCH USE main", "FLUSHDB", "UNDO"], &["m", "r", "n"]);
+    let many: Vec<String> =
+        (0..12_000).flat_map(|n| [format!("many:{n}"), n.to_string()]).collect();
+    let words: Vec<&str> = ["MSET"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    assert_eq!(wire.text(&words), "OK");
+    check(&mut server, &mut wire, &["FLUSHDB", "UNDO"], &["m", "many:7"]);
+    check(&mut server, &mut wire, &["BRANCH CREATE late AT -1ms", "BRANCH USE late"], &["m"]);
+}
+
+#[test]
+fn watched_keys_change_with_their_database() {
+    let server = Server::start(ALCID, &[]);
+    let (mut wire, mut other) = (Wire::connect(server.addr()), Wire::connect(server.addr()));
+    // By one transaction, so that both keys are of one revision.
+    for words in [&["MULTI"][..], &["SET", "k", "0"], &["SELECT", "1"], &["SET", "k", "1"]] {
+        other.call(words);
+    }
+    other.call(&["EXEC"]);
+    wire.text(&["WATCH", "k"]);
+    assert_eq!(other.text(&["SWAPDB", "0", "1"]), "OK");
+    wire.text(&["MULTI"]);
+    assert_eq!(wire.call(&["EXEC"]), Frame::NullArray);
+}

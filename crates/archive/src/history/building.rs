@@ -234,13 +234,14 @@ impl Building {
         if hash == DATABASE_WIDE {
             let begin = self.wide.partition_point(|&relative| relative < from);
             let end = self.wide.partition_point(|&relative| relative <= to);
+            let begin = begin.max(end.saturating_sub(enough));
             return self.wide[begin..end].iter().map(|&relative| hit(relative)).collect();
         }
         let (least, most) = (pack(hash, from), pack(hash, to));
         // In order of revisions, so only a part can be in question.
         let begin = self.open.partition_point(|&entry| relative_of(entry) < from);
         let end = self.open.partition_point(|&entry| relative_of(entry) <= to);
-        let newest = with_hash(&self.open[begin..end.max(begin)], hash);
+        let newest = newest_with_hash(&self.open[begin..end.max(begin)], hash, enough);
         let mut count = newest.len();
         let mut runs = vec![&newest[..]];
         for chunk in self.chunks.iter().rev() {
@@ -254,11 +255,12 @@ impl Building {
             if latest < from {
                 break;
             }
-            let entries = &chunk.entries;
-            let begin = entries.partition_point(|&entry| entry < least);
-            let len = entries[begin..].iter().take_while(|&&entry| entry <= most).count();
+            // Of a key that changes all the time there are very many.
+            let upto = &chunk.entries[..chunk.entries.partition_point(|&entry| entry <= most)];
+            let wanted = upto.iter().rev().take(enough - count);
+            let len = wanted.take_while(|&&entry| entry >= least).count();
             count += len;
-            runs.push(&entries[begin..begin + len]);
+            runs.push(&upto[upto.len() - len..]);
         }
         let mut found: Vec<u64> = Vec::with_capacity(count);
         runs.iter().rev().for_each(|run| found.extend_from_slice(run));
@@ -307,17 +309,21 @@ fn blocks_up_to(blocks: &[Block], relative: u32) -> usize {
     low + blocks[low..high].partition_point(|block| block.first <= relative)
 }
 
-/// Those of unsorted entries that have this hash. Mostly there is none among
-/// very many, so they are looked through by the handful, without a branch for
-/// each.
-fn with_hash(entries: &[u64], hash: u32) -> Vec<u64> {
+/// Of unsorted entries the last ones with this hash, in order: `enough` of them, and
+/// maybe more. Mostly there is none among very many, so they are looked through by
+/// the handful, without a branch for each.
+fn newest_with_hash(entries: &[u64], hash: u32, enough: usize) -> Vec<u64> {
     const HANDFUL: usize = 32;
     let mut found = Vec::new();
-    for part in entries.chunks(HANDFUL) {
+    for part in entries.rchunks(HANDFUL) {
         if part.iter().fold(false, |any, &entry| any | (hash_of(entry) == hash)) {
-            found.extend(part.iter().filter(|&&entry| hash_of(entry) == hash));
+            found.extend(part.iter().rev().filter(|&&entry| hash_of(entry) == hash));
+            if found.len() >= enough {
+                break;
+            }
         }
     }
+    found.reverse();
     found
 }
 

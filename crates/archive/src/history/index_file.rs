@@ -282,6 +282,10 @@ fn encode(building: &Building, database: &[u8; 16], out: &mut Vec<u8>) -> Header
     header
 }
 
+/// Entries of a page that are answered although fewer are wanted: to read the page
+/// again takes longer than to look up where their records are.
+const READ_ALONG: usize = 32;
+
 impl Files {
     pub(super) fn new(vfs: Arc<dyn Vfs>, database: [u8; 16]) -> Files {
         let (directories, buffer) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -413,6 +417,7 @@ impl IndexFile {
         hash: u32,
         after: Revision,
         upto: Revision,
+        enough: usize,
         files: &Files,
     ) -> Result<Vec<Hit>, Unusable> {
         let (first, last) = (self.header.first, self.header.last);
@@ -432,6 +437,7 @@ impl IndexFile {
         let entries = page::entries(&content).map_err(|what| self.unusable(what))?;
         let begin = entries.partition_point(|&entry| entry < from);
         let end = entries.partition_point(|&entry| entry <= to);
+        let begin = begin.max(end.saturating_sub(enough.max(READ_ALONG)));
         let mut blocks = Blocks { file: self, files, directory: &directory, page: None };
         let found = &entries[begin.min(end)..end];
         debug_assert!(found.iter().all(|&entry| hash_of(entry) == hash));

@@ -1,8 +1,8 @@
 //! Records without what they did to some keys.
 
-use base::DbIndex;
+use base::{BranchId, DbIndex};
 use keyspace::effect::{Cause, Effect, EffectError, Effects, Marked};
-use keyspace::{Merged, Purge, Stored, dump};
+use keyspace::{Merged, OpenMerge, Purge, Stored, dump};
 
 /// What a key was after a record: `dump`'s body of its value, and its deadline.
 pub(super) type After = Option<(Vec<u8>, Option<u64>)>;
@@ -93,6 +93,31 @@ pub(super) fn without(
         }
     }
     Ok(Some(out))
+}
+
+/// The effects without what was decided about keys to be erased on a branch, in
+/// merges that waited; `None` if that is nothing.
+pub(super) fn without_decisions(
+    effects: &[u8],
+    branch: BranchId,
+    purge: &Purge,
+) -> Result<Option<Vec<u8>>, EffectError> {
+    let (mut out, mut is_changed) = (Vec::new(), false);
+    for effect in Effects::new(effects) {
+        let effect = effect?;
+        let left = match effect {
+            Effect::MergeOpen { row } => {
+                OpenMerge::decode(row).ok().and_then(|open| open.without(branch, purge))
+            }
+            _ => None,
+        };
+        is_changed |= left.is_some();
+        match left {
+            Some(open) => Effect::MergeOpen { row: &open.encode() }.encode(&mut out),
+            None => effect.encode(&mut out),
+        }
+    }
+    Ok(is_changed.then_some(out))
 }
 
 /// The row of a merge without keys to be erased that it has only looked at;

@@ -19,6 +19,8 @@ pub enum PastError {
         "revision {asked} is not in the log's files yet; ask again once its disk has caught up"
     )]
     NotYet { asked: Revision },
+    #[error("it takes long to read, and was asked for in haste")]
+    TakesLong,
     #[error("no history is kept since revision {noted}: {reason}; it goes on after a restart")]
     Stopped { noted: Revision, reason: String },
     #[error("revision {revision} does not fit the state before it: {source}")]

@@ -23,17 +23,31 @@ pub(super) struct Name<'k> {
     pub(super) key: &'k [u8],
     /// Only these elements matter, if it is a collection.
     pub(super) named: Option<Named<'k>>,
+    /// Nobody can wait for what takes long to read: it is an error.
+    pub(super) is_hasty: bool,
 }
 
 impl<'k> Name<'k> {
     /// `seed` is that of the keyspace's hash.
     pub(super) fn new(seed: u64, db: DbIndex, key: &'k [u8]) -> Name<'k> {
-        Name { db, hash: keyspace::hash_of(seed, key), key, named: None }
+        let hash = keyspace::hash_of(seed, key);
+        Name { db, hash, key, named: None, is_hasty: false }
     }
 
     /// The same key, if only some of its elements matter.
     pub(super) fn with_elements(self, names: Option<&'k [&'k [u8]]>) -> Name<'k> {
         Name { named: names.map(Named::new), ..self }
+    }
+
+    /// The same key, in haste or not.
+    pub(super) fn in_haste(self, is_hasty: bool) -> Name<'k> {
+        Name { is_hasty, ..self }
+    }
+
+    /// The same key, of which every element matters.
+    fn whole(&self) -> Name<'k> {
+        let Name { db, hash, key, is_hasty, .. } = *self;
+        Name { db, hash, key, named: None, is_hasty }
     }
 }
 
@@ -51,12 +65,8 @@ struct Effects {
 /// What a branch has now of a key, if memory knows.
 pub type Present<'p> = &'p dyn Fn() -> Option<Stored>;
 
-/// Changes that make a key what it was, up to which it does not pay to ask what
-/// else is known of it.
-const CHAIN_MAX: usize = 16;
-
-/// The key at a revision: as `batch` has it, with what was done to it since. Where
-/// that is much, it is made from the present, or from what it was in between.
+/// The key at a revision: as `batch` has it, or what it is known to have been later,
+/// with what was done to it since. Where that is much, it is made from the present.
 pub(super) fn read(
     source: &Source,
     batch: &Arc<Batch>,
@@ -64,24 +74,37 @@ pub(super) fn read(
     name: &Name<'_>,
     present: Present<'_>,
 ) -> Result<Option<Stored>, PastError> {
-    let last = match read_after(source, batch, (batch.revision(), None), revision, name, CHAIN_MAX)?
-    {
-        Chain::Whole(found) => return Ok(found),
-        Chain::Longer { last } => last,
-    };
     let place = (batch.branch, name.db, name.key);
     let known = || match source.milestones.newest(place, batch.revision(), revision) {
         Some((after, stored)) => (after, Some(stored)),
         None => (batch.revision(), None),
     };
-    let near = read_after(source, batch, known(), revision, name, milestones::APART)?;
-    if let Chain::Whole(found) = near {
-        return Ok(found);
+    let whole = name.whole();
+    let nearest = known();
+    // What is left behind has all elements; the next is not far.
+    let (name, max) = match &nearest.1 {
+        Some(stored) => (&whole, milestones::apart(stored)),
+        None => (name, milestones::APART),
+    };
+    let last = match read_after(source, batch, nearest, revision, name, max)? {
+        Chain::Whole(found) => return Ok(found),
+        Chain::Longer { last } => last,
+    };
+    let mut name = name;
+    if let Some(present) = present() {
+        // It is small: whoever comes for other elements finds what is left behind.
+        name = &whole;
+        let near = near::counter(source, batch.branch, (revision, last), name, present)?;
+        if let Some(found) = near {
+            // So many of a larger one would drive out others.
+            if milestones::apart(&found) == milestones::APART {
+                source.milestones.put(place, last, &found);
+            }
+            return Ok(Some(found));
+        }
     }
-    if let Some(present) = present()
-        && let Some(found) = near::counter(source, batch.branch, (revision, last), name, present)?
-    {
-        return Ok(Some(found));
+    if name.is_hasty {
+        return Err(PastError::TakesLong);
     }
     match read_after(source, batch, known(), revision, name, usize::MAX)? {
         Chain::Whole(found) => Ok(found),
@@ -111,6 +134,7 @@ fn read_after(
     let found = match own_effects(source, batch, after, &[(revision, None)], name, max)? {
         Some(own) if own.is_cut => return Ok(Chain::Longer { last: own.effects[0].revision }),
         Some(own) => apply_own(source, batch, name, &own, known)?,
+        None if name.is_hasty => return Err(PastError::TakesLong),
         None => apply_all(source, batch, revision, name)?,
     };
     if batch.revision() < revision {
@@ -235,7 +259,12 @@ fn own_before(
     name: &Name<'_>,
 ) -> Result<Option<Stored>, PastError> {
     let Some(space) = batch.space_of(name.db) else { return Ok(None) };
-    let Some(named) = &name.named else { return Ok(batch.fetch(space, name.hash, name.key)?) };
+    let Some(named) = &name.named else {
+        if name.is_hasty && batch.has_named(space, name.hash, name.key)? {
+            return Err(PastError::TakesLong);
+        }
+        return Ok(batch.fetch(space, name.hash, name.key)?);
+    };
     let mut found = batch.fetch_named(space, name.hash, name.key, named)?;
     if let Some(stored) = &mut found {
         named.stand_in(&mut stored.value, &source.limits);
@@ -266,12 +295,15 @@ fn apply_own(
         scratch.give(0, name.key, stored);
     }
     let mut buffers = Buffers::default();
+    // Of a part of a collection none are left behind.
+    let mut next = if name.named.is_none() { milestones::APART } else { usize::MAX };
     for (count, effects) in (1..).zip(oldest_first) {
         effects.apply_own(source, &scratch, name, &mut buffers)?;
-        if count % milestones::APART == 0
+        if count >= next
             && let Some(stored) = scratch.take(0, name.key)?
         {
             source.milestones.put((batch.branch, name.db, name.key), effects.revision, &stored);
+            next = count + milestones::apart(&stored);
             scratch.give(0, name.key, stored);
         }
     }

@@ -5,24 +5,42 @@
 use std::collections::BTreeMap;
 
 use base::{BranchId, DbIndex, Revision};
-use keyspace::{Stored, Value};
+use keyspace::{SMALL_BYTES_MAX, Stored};
 use parking_lot::Mutex;
 
-/// Changes between two values that are left behind.
-pub(super) const APART: usize = 64;
+/// Changes between two values that are left behind, if these are small.
+pub(super) const APART: usize = 8;
 
-/// Values that are kept. One more, and it begins anew.
-const KEPT_MAX: usize = 8192;
+/// Bytes of a value for which it is kept half as often.
+const SPARING_BYTES: usize = 512;
 
-/// Bytes of a key's name, and of its value, up to which it is kept.
-const BYTES_MAX: usize = 256;
+/// Changes from a value that is left behind to the next one: larger ones are kept
+/// more sparingly.
+pub(super) fn apart(stored: &Stored) -> usize {
+    APART * (1 + stored.value.as_ref().memory_bytes() / SPARING_BYTES)
+}
+
+/// Bytes that values take which are kept. One more, and it begins anew.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes that one takes besides its name and its content, about.
+const ENTRY_BYTES: usize = 128;
+
+/// Bytes of a key's name up to which its values are kept.
+const NAME_BYTES_MAX: usize = 256;
 
 /// A key of a branch's database.
 type Place = (BranchId, DbIndex, Vec<u8>);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Milestones(Mutex<BTreeMap<(Place, Revision), Stored>>);
+pub(super) struct Milestones(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    values: BTreeMap<(Place, Revision), Stored>,
+    bytes: usize,
+}
 
 impl Milestones {
     /// The newest value after `after`, up to and with `upto`.
@@ -32,50 +50,64 @@ impl Milestones {
         after: Revision,
         upto: Revision,
     ) -> Option<(Revision, Stored)> {
-        let place = (branch, db, key.to_vec());
         let kept = self.0.lock();
+        // Mostly nobody has asked for counters.
+        if kept.values.is_empty() {
+            return None;
+        }
+        let place = (branch, db, key.to_vec());
         let span = (place.clone(), after.next())..=(place, upto);
         if span.is_empty() {
             return None;
         }
-        let ((_, revision), stored) = kept.range(span).next_back()?;
-        Some((*revision, copy(stored)?))
+        let ((_, revision), stored) = kept.values.range(span).next_back()?;
+        Some((*revision, copy(stored)))
     }
 
-    /// Keeps what a key was from a revision on, up to its next change, if that is a
-    /// short string.
+    /// Keeps what a key was from a revision on, up to its next change, if that is
+    /// small.
     pub(super) fn put(
         &self,
         (branch, db, key): (BranchId, DbIndex, &[u8]),
         revision: Revision,
         stored: &Stored,
     ) {
-        if key.len() > BYTES_MAX {
+        let value_bytes = stored.value.as_ref().memory_bytes();
+        if key.len() > NAME_BYTES_MAX || value_bytes > SMALL_BYTES_MAX {
             return;
         }
-        let Some(stored) = copy(stored) else { return };
+        let bytes = ENTRY_BYTES + key.len() + value_bytes;
+        let stored = copy(stored);
         let mut kept = self.0.lock();
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
+        if kept.bytes + bytes > KEPT_BYTES_MAX {
+            *kept = Kept::default();
         }
-        kept.insert(((branch, db, key.to_vec()), revision), stored);
+        // The same revision has the same value.
+        if kept.values.insert(((branch, db, key.to_vec()), revision), stored).is_none() {
+            kept.bytes += bytes;
+        }
     }
 
     /// Lets go of everything.
     pub(super) fn clear(&self) {
-        self.0.lock().clear();
+        *self.0.lock() = Kept::default();
+    }
+
+    /// What they take in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.lock().bytes
     }
 }
 
-fn copy(stored: &Stored) -> Option<Stored> {
-    let Stored { value: Value::Str(text), deadline, revision } = stored else { return None };
-    let is_short = text.len() <= BYTES_MAX;
-    let (deadline, revision) = (*deadline, *revision);
-    is_short.then(|| Stored { value: Value::Str(text.clone()), deadline, revision })
+fn copy(stored: &Stored) -> Stored {
+    let Stored { value, deadline, revision } = stored;
+    Stored { value: value.as_ref().to_shared(), deadline: *deadline, revision: *revision }
 }
 
 #[cfg(test)]
 mod tests {
+    use keyspace::Value;
+
     use super::*;
 
     #[test]
@@ -94,7 +126,7 @@ mod tests {
         for n in [10, 20, 30] {
             kept.put(place, Revision(n), &stored(n, 1));
         }
-        kept.put(place, Revision(25), &stored(25, BYTES_MAX + 1));
+        kept.put(place, Revision(25), &stored(25, SMALL_BYTES_MAX + 1));
         assert_eq!(found(place, 0, 29), Some((20, Some(20))));
         assert_eq!(found(place, 19, 20), Some((20, Some(20))));
         assert_eq!(found(place, 20, 29), None);
@@ -102,11 +134,17 @@ mod tests {
         assert_eq!(found(place, 0, 9), None);
         assert_eq!(found((BranchId::MAIN, 1, b"k"), 0, 99), None);
         assert_eq!(found((BranchId::MAIN, 0, b"kk"), 0, 99), None);
-        for n in 0..10 * KEPT_MAX as u64 {
-            kept.put(place, Revision(100 + n), &stored(n, 1));
-        }
-        assert!(kept.0.lock().len() <= KEPT_MAX);
+        let before = kept.memory_bytes();
+        kept.put(place, Revision(30), &stored(30, 1));
+        assert_eq!(kept.memory_bytes(), before, "it was there");
         kept.clear();
+        for n in 0..2 * KEPT_BYTES_MAX as u64 / SMALL_BYTES_MAX as u64 {
+            kept.put(place, Revision(100 + n), &stored(n, SMALL_BYTES_MAX));
+            assert!(kept.memory_bytes() <= KEPT_BYTES_MAX);
+            assert!(kept.memory_bytes() >= SMALL_BYTES_MAX * kept.0.lock().values.len());
+        }
+        kept.clear();
+        assert_eq!(kept.memory_bytes(), 0);
         assert_eq!(found(place, 0, u64::MAX), None);
     }
 }

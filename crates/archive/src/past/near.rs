@@ -5,7 +5,7 @@
 //! are read by their names, as they were, and put back in a copy of the present.
 //! From a counter, what has been added since is taken away again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use base::number::parse_i64;
@@ -108,12 +108,15 @@ impl Past {
     }
 }
 
-/// Increments of a counter up to which it is made from what it is now.
+/// Records with increments of a counter up to which it is made from what it is now.
 const INCREMENTS_MAX: usize = 1024;
 
+/// What was added, to a string or to fields.
+type Added = BTreeMap<Option<Vec<u8>>, i64>;
+
 /// A key at a revision, whose `last` change before that is known, made from what a
-/// branch has now; `None` if anything else was done since than to add to it, or that
-/// too often.
+/// branch has now; `None` if anything else was done since than to add to it or to
+/// its fields, or that too often.
 pub(super) fn counter(
     source: &Source,
     branch: BranchId,
@@ -121,29 +124,56 @@ pub(super) fn counter(
     name: &Name<'_>,
     present: Stored,
 ) -> Result<Option<Stored>, PastError> {
-    let Value::Str(text) = &present.value else { return Ok(None) };
-    let Some(mut number) = parse_i64(text) else { return Ok(None) };
     // Whatever may have made it what it is.
     let newest = source.log.buffered();
-    source.know(newest)?;
+    source.know_soon(newest, name.is_hasty)?;
     let _layout = source.layout.read();
     if source.history.records(DATABASE_WIDE, revision, newest).next().transpose()?.is_some() {
         return Ok(None);
     }
+    let mut added = Added::new();
     let since = source.history.records(key_hash(name.key), revision, present.revision);
     for (count, hit) in since.enumerate() {
-        let added = of_branch(source, branch, hit?, &mut |record| {
-            trace::added(record.effects, record.header.db, (name.db, name.key))
-        })?;
-        let before = added.map_or(Some(number), |added| number.checked_sub(added?));
-        match before.filter(|_| count < INCREMENTS_MAX) {
-            Some(before) => number = before,
-            None => return Ok(None),
+        let is_added = count < INCREMENTS_MAX
+            && of_branch(source, branch, hit?, &mut |record| {
+                let mut fits = true;
+                let mut add = |field: Option<&[u8]>, delta| {
+                    let sum = added.entry(field.map(<[u8]>::to_vec)).or_default();
+                    let more = sum.checked_add(delta);
+                    fits &= more.is_some();
+                    *sum = more.unwrap_or_default();
+                };
+                let place = (name.db, name.key);
+                let only = trace::added(record.effects, record.header.db, place, &mut add)?;
+                Ok(only && fits)
+            })? != Some(false);
+        if !is_added {
+            return Ok(None);
         }
     }
     source.keeps(revision)?;
-    let value = Value::Str(number.to_string().into_bytes());
-    Ok(Some(Stored { value, deadline: present.deadline, revision: last }))
+    let Stored { value, deadline, .. } = present;
+    let value = without(value, &added, &source.limits);
+    Ok(value.map(|value| Stored { value, deadline, revision: last }))
+}
+
+/// What a counter was before this was added. Of a field that was 0 it is not known
+/// whether it was there: `None`.
+fn without(mut value: Value, added: &Added, limits: &EncodingLimits) -> Option<Value> {
+    let before = |now: &[u8], added| parse_i64(now)?.checked_sub(added);
+    for (field, &added) in added {
+        match (&mut value, field) {
+            (Value::Str(text), None) => {
+                *text = before(text, added)?.to_string().into_bytes();
+            }
+            (Value::Hash(hash), Some(field)) => {
+                let number = before(hash.get(field)?, added).filter(|&number| number != 0)?;
+                hash.set(field, number.to_string().as_bytes(), limits);
+            }
+            _ => return None,
+        }
+    }
+    Some(value)
 }
 
 /// Makes some elements of a collection what they were `then`, of which the others

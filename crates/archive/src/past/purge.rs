@@ -15,7 +15,7 @@ use keyspace::Purge;
 use keyspace::effect::{Effect, Effects};
 use log::{RealVfs, SegmentInfo};
 
-use super::erase::{After, after, without};
+use super::erase::{After, after, without, without_decisions};
 use super::error::PastError;
 use super::horizon::PURGED;
 use super::view::Batch;
@@ -31,7 +31,8 @@ impl Past {
     fn erase(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
         let source = &self.source;
         source.know(purge.at)?;
-        let erasure = Erasure { purge: purge.clone(), spaces: self.spaces_of(branch, purge)? };
+        let spaces = self.spaces_of(branch, purge)?;
+        let erasure = Erasure { branch, purge: purge.clone(), spaces };
         // Of the segment being written nothing can be changed.
         source.log.roll().map_err(|fault| PastError::Unrolled(fault.to_string()))?;
         let mut erased = 0;
@@ -168,7 +169,9 @@ impl Past {
         let source = &self.source;
         let mut segments = source.log.segments();
         segments.retain(|segment| segment.is_sealed && segment.first < purge.at);
-        if purge.is_prefix {
+        // Decisions of merges are found by reading all that there is.
+        let has_merges = source.base.directory().branches.next_merge() > 1;
+        if purge.is_prefix || has_merges {
             return Ok(segments);
         }
         let _layout = source.layout.read();
@@ -193,12 +196,21 @@ impl Past {
         let mut malformed = Ok(());
         let mut erased = 0;
         let rewritten = source.log.rewrite(segment.first, &mut |record| {
-            if record.revision >= purge.at || record.header.branch != branch {
+            if record.revision >= purge.at {
                 return None;
             }
             let revision = record.revision;
             let heir = &mut |db, key: &[u8]| heirs.get(&(revision, db, key.to_vec())).cloned()?;
-            match without(record.effects, record.header.db, purge, heir) {
+            // Whose a merge is, its record's header does not say.
+            let undecided = without_decisions(record.effects, branch, purge);
+            let changed = undecided.and_then(|undecided| {
+                if record.header.branch != branch {
+                    return Ok(undecided);
+                }
+                let effects = undecided.as_deref().unwrap_or(record.effects);
+                Ok(without(effects, record.header.db, purge, heir)?.or(undecided))
+            });
+            match changed {
                 Ok(changed) => {
                     erased += u64::from(changed.is_some());
                     changed
@@ -263,7 +275,7 @@ impl Past {
         for (revision, db, key) in names {
             let batch = Arc::new(Batch::at(source, branch, revision)?);
             let hash = keyspace::hash_of(batch.directory.seed, &key);
-            let name = key::Name { db, hash, key: &key, named: None };
+            let name = key::Name { db, hash, key: &key, named: None, is_hasty: false };
             let found = key::read(source, &batch, revision, &name, &|| None)?;
             heirs.insert((revision, db, key), after(found));
         }

@@ -20,6 +20,9 @@ use crate::history::{DATABASE_WIDE, History, HistoryError, Hit, key_hash};
 /// Longest wait for the log to write what has been handed to it.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// Records that are noted in haste at most.
+const UNNOTED_MAX: u64 = 2000;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -88,6 +91,14 @@ impl Source {
         Ok(())
     }
 
+    /// As [`Source::know`]; in haste, it is an error if that may take long.
+    pub(super) fn know_soon(&self, upto: Revision, is_hasty: bool) -> Result<(), PastError> {
+        if is_hasty && self.history.noted().0 + UNNOTED_MAX < upto.0 {
+            return Err(PastError::TakesLong);
+        }
+        self.know(upto)
+    }
+
     /// Notes what has been written by now, without waiting for more.
     pub(super) fn note_written(&self) -> Result<(), PastError> {
         let upto = self.log.buffered();
@@ -124,12 +135,17 @@ impl Source {
 
     /// Makes sure that the state at a revision can be read.
     pub(super) fn reach(&self, revision: Revision) -> Result<(), PastError> {
+        self.reach_soon(revision, false)
+    }
+
+    /// As [`Source::reach`]; in haste, it is an error if that may take long.
+    pub(super) fn reach_soon(&self, revision: Revision, is_hasty: bool) -> Result<(), PastError> {
         self.keeps_state(revision)?;
         let newest = self.log.buffered();
         if revision > newest {
             return Err(PastError::Future { asked: revision, newest });
         }
-        self.know(revision)
+        self.know_soon(revision, is_hasty)
     }
 
     /// Fails when what came after a revision is not kept any more. What was

@@ -156,32 +156,31 @@ pub(super) fn elements(
     Ok(true)
 }
 
-/// What effects add to a key that is there before; `None` if they do anything else
-/// to it.
-pub(super) fn added(
-    effects: &[u8],
+/// Tells `each` what effects add to a key that is there before: to it, or to a field
+/// of it. Answers whether they do nothing else to it.
+pub(super) fn added<'e>(
+    effects: &'e [u8],
     first_db: DbIndex,
     (db, key): (DbIndex, &[u8]),
-) -> Result<Option<i64>, EffectError> {
+    each: &mut dyn FnMut(Option<&'e [u8]>, i64),
+) -> Result<bool, EffectError> {
     let mut place = Place { db: first_db, key: None };
-    let mut sum: Option<i64> = Some(0);
     for effect in Effects::new(effects) {
         let effect = effect?;
         let is_named = place.follow(&effect);
         let is_ours = (place.db, place.key) == (db, Some(key));
         match effect {
-            Effect::Key { existed, .. } if is_ours && existed != Some(true) => return Ok(None),
+            Effect::Key { existed, .. } if is_ours && existed != Some(true) => return Ok(false),
             Effect::Rename { db: to_db, key: to, .. } if (to_db, to) == (db, key) => {
-                return Ok(None);
+                return Ok(false);
             }
-            Effect::StrAdd { delta } if is_ours => {
-                sum = sum.and_then(|sum| sum.checked_add(delta));
-            }
-            effect if is_ours && !is_named && effect.is_on_key() => return Ok(None),
+            Effect::StrAdd { delta } if is_ours => each(None, delta),
+            Effect::HashAdd { field, delta } if is_ours => each(Some(field), delta),
+            effect if is_ours && !is_named && effect.is_on_key() => return Ok(false),
             _ => {}
         }
     }
-    Ok(sum)
+    Ok(true)
 }
 
 /// Adds the keys whose names effects change to `to`, in any database.
@@ -431,19 +430,31 @@ mod tests {
 
     #[test]
     fn what_is_added_is_told_if_nothing_else_is_done() {
-        let told =
-            |effects: &[Effect<'_>]| added(&bytes(effects), 0, (0, b"k")).expect("well-formed");
+        let told = |effects: &[Effect<'_>]| {
+            let (bytes, mut all) = (bytes(effects), Vec::new());
+            let mut each = |field: Option<&[u8]>, delta| {
+                all.push((field.map(|field| String::from_utf8_lossy(field).into_owned()), delta));
+            };
+            let only = added(&bytes, 0, (0, b"k"), &mut each).expect("well-formed");
+            only.then_some(all)
+        };
         let add = |delta| Effect::StrAdd { delta };
+        let add_to = |field, delta| Effect::HashAdd { field, delta };
         let to = |key| Effect::Rename { db: 0, key, replaces: None };
         assert_eq!(
             told(&[named(b"k"), add(5), named(b"x"), add(9), named(b"k"), add(-7)]),
-            Some(-2)
+            Some(vec![(None, 5), (None, -7)])
         );
-        assert_eq!(told(&[named(b"x"), SET, Effect::Database(1), named(b"k"), SET]), Some(0));
+        assert_eq!(
+            told(&[named(b"k"), add_to(b"f", 5), add_to(b"", 1), named(b"x"), add_to(b"f", 2)]),
+            Some(vec![(Some("f".to_owned()), 5), (Some(String::new()), 1)])
+        );
+        let elsewhere = [named(b"x"), SET, Effect::Database(1), named(b"k"), SET];
+        assert_eq!(told(&elsewhere), Some(Vec::new()));
         for effects in [
             &[named(b"k"), add(1), SET][..],
             &[named(b"k"), add(1), Effect::Deadline(Some(7))],
-            &[named(b"k"), add(i64::MAX), add(1)],
+            &[named(b"k"), add_to(b"f", 1), Effect::HashSet { field: b"f", value: b"1" }],
             &[Effect::Key { key: b"k", existed: Some(false) }, add(1)],
             &[named(b"x"), to(b"k")],
             &[named(b"k"), to(b"x")],

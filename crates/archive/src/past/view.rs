@@ -262,7 +262,7 @@ struct Keys {
 
 impl Backing for Keys {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
-        let name = key::Name { db: space.db, hash, key, named: None };
+        let name = key::Name { db: space.db, hash, key, named: None, is_hasty: false };
         key::read(&self.source, &self.batch, self.revision, &name, &|| None)
             .map_err(|error| BackingError::new(error.to_string()))
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use archive::backup::{Goal, Wanted};
 use archive::{Base, Past, PastOptions};
 use base::{BranchId, DbIndex, Revision};
-use keyspace::EncodingLimits;
 use keyspace::effect::Effect;
+use keyspace::{EncodingLimits, Value};
 
 use crate::database::{DATABASES, Database, State, contents, open_log};
 
@@ -71,6 +71,30 @@ fn what_main_erased_is_what_a_branch_has() {
     for goal in [Goal::Revision(at), Goal::Newest] {
         let wanted = Wanted { goal, branch: Some(b"dev".to_vec()), prefix: None, history: true };
         check(&database, &wanted, &expected);
+    }
+}
+
+#[test]
+fn what_a_counter_was_in_between_is_forgotten() {
+    let mut database = Database { is_wild: false, ..Database::new(31) };
+    database.remember();
+    let add = [Effect::Key { key: b"n", existed: None }, Effect::StrAdd { delta: 1 }];
+    let added: Vec<Revision> = (0..300).map(|_| database.append(BranchId::MAIN, &add)).collect();
+    let past = database.past.clone().expect("it is kept");
+    let number = |at: Revision| {
+        let found = past.key(BranchId::MAIN, at, 0, b"n", None).expect("it can be read");
+        found.map(|stored| match stored.value {
+            Value::Str(text) => String::from_utf8(text).expect("a number"),
+            other => panic!("{other:?}"),
+        })
+    };
+    // Who looks leaves values behind, with which others begin.
+    let before = past.stats().memory_bytes;
+    assert_eq!(number(added[280]).as_deref(), Some("281"));
+    assert!(past.stats().memory_bytes > before);
+    purge(&database, BranchId::MAIN, b"n", b"!");
+    for at in [200, 280, 299] {
+        assert_eq!(number(added[at]), None, "{at}");
     }
 }
 

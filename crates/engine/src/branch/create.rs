@@ -55,6 +55,9 @@ impl Engine {
             let revision = txn.declare(&effect);
             let forked = branching.fork(ancestors, &txn.spaces(), revision, revision);
             forked.expect_deadlines(&txn.first_deadlines());
+            for (db, moved) in (0..).zip(txn.moves()) {
+                forked.assume_moved(db, moved);
+            }
             child = Some(forked);
         });
         let child = child.expect("the transaction ran");
@@ -101,7 +104,7 @@ impl Engine {
     }
 
     /// Records what is known of a merge that waits.
-    pub(super) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
+    pub(crate) fn note_merge(self: &Arc<Self>, author: &Author, effect: &Effect<'_>) -> Revision {
         let (live, now_ms, mut buffers) = (self.live(), self.clock.now_ms(), Buffers::default());
         let options = self.txn_options(&live, now_ms, false);
         let journal = &*self.replicator;

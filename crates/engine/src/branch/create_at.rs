@@ -92,6 +92,7 @@ impl Engine {
             });
             return Err(error);
         }
+        self.recall_moves_of(row.id, &child, row.base);
         self.add_branch(LiveBranch::new(row, child, self.replicator.clone(), state));
         self.revision_written(revision);
         let made = self.branches.known.read().get(id).cloned();

@@ -165,6 +165,7 @@ impl Engine {
             txn.declare(&Effect::Branch { row: &row.encode() });
             txn.mark_undone(deleted);
         });
+        self.recall_moves_of(row.id, &keyspace, deleted);
         self.add_branch(LiveBranch::new(&row, keyspace, self.replicator.clone(), Revision::ZERO));
         drop(turn);
         Ok(revision)

@@ -452,8 +452,7 @@ impl Engine {
         let known = self.branches.known.read();
         let Some(row) = known.get(into.id) else { return Ok(()) };
         if row.is_readonly {
-            let name = String::from_utf8_lossy(&row.name);
-            return Err(Error::new(format!("READONLY the branch '{name}' is read-only")));
+            return Err(super::read_only(&row.name));
         }
         super::check_quota(row, &into.keyspace)
     }

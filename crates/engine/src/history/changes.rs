@@ -80,7 +80,7 @@ enum By {
     /// Transactions by user.
     User,
     /// Changed keys by what stands before the first colon of their names, it
-    /// included.
+    /// included; databases that changed as wholes by what became of them.
     Prefix,
 }
 
@@ -163,7 +163,12 @@ fn names(by: By, changes: &[Change<'_>], who: Option<Who<'_>>) -> Vec<Option<Vec
     match by {
         By::Command => vec![who.map(|who| who.name().to_vec()).or_else(by_itself)],
         By::User => vec![who.map(|who| who.user.to_vec())],
-        By::Prefix => changes.iter().map(|change| change.key.map(prefix)).collect(),
+        By::Prefix => {
+            // No prefix is like these words, which have no colon.
+            let whole = |change: &Change<'_>| change.what.word().as_bytes().to_vec();
+            let name = |change: &Change<'_>| change.key.map_or_else(|| whole(change), prefix);
+            changes.iter().map(|change| Some(name(change))).collect()
+        }
     }
 }
 

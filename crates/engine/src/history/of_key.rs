@@ -37,28 +37,32 @@ impl Element {
         }
     }
 
-    /// Whether an effect on the key changes it.
-    fn is_changed_by(&self, what: What<'_>) -> bool {
-        match (what, self) {
-            (What::Deadline, _) => false,
-            (What::Part(effect), element) => match (effect, element) {
-                (
-                    Effect::HashSet { field, .. }
-                    | Effect::HashDelete { field }
-                    | Effect::HashAdd { field, .. },
-                    Element::Field(name),
-                ) => field == name,
-                (
-                    Effect::SetAdd { member }
-                    | Effect::SetRemove { member }
-                    | Effect::ZsetSet { member, .. }
-                    | Effect::ZsetRemove { member },
-                    Element::Member(name),
-                ) => member == name,
-                _ => false,
-            },
-            // Whatever is about the key as a whole.
-            _ => true,
+    /// Whether an effect on the key is one on this element.
+    fn is_changed_by(&self, effect: Effect<'_>) -> bool {
+        match (effect, self) {
+            (
+                Effect::HashSet { field, .. }
+                | Effect::HashDelete { field }
+                | Effect::HashAdd { field, .. },
+                Element::Field(name),
+            ) => field == name,
+            (
+                Effect::SetAdd { member }
+                | Effect::SetRemove { member }
+                | Effect::ZsetSet { member, .. }
+                | Effect::ZsetRemove { member },
+                Element::Member(name),
+            ) => member == name,
+            _ => false,
+        }
+    }
+
+    fn is_in(&self, value: ValueRef<'_>) -> bool {
+        match (self, value) {
+            (Element::Field(name), ValueRef::Hash(hash)) => hash.get(name).is_some(),
+            (Element::Member(name), ValueRef::Set(set)) => set.contains(name),
+            (Element::Member(name), ValueRef::Zset(zset)) => zset.score(name).is_some(),
+            _ => false,
         }
     }
 
@@ -156,9 +160,9 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (mut oldest_first, mut values) = (false, false);
     while !args.is_empty() {
         if bounds.take(call.engine, &mut args)? {
-        } else if args.take_word("field") {
+        } else if element.is_none() && args.take_word("field") {
             element = Some(Element::Field(args.next()?.to_vec()));
-        } else if args.take_word("member") {
+        } else if element.is_none() && args.take_word("member") {
             element = Some(Element::Member(args.next()?.to_vec()));
         } else if args.take_word("path") {
             return Err(Error::new(
@@ -289,13 +293,20 @@ impl Request {
         record: &Record<'r>,
         what: What<'r>,
     ) -> Result<Option<Version>> {
-        let mut is_wanted = false;
+        // What it did to the element: by itself, or perhaps with the whole key.
+        let (mut is_its_own, mut is_whole) = (false, false);
         // None where the record does not tell it, and none in that where it is gone.
         let mut value: Option<Option<&[u8]>> = None;
         let who = events::read(record, &mut |touch| {
             if touch.is_about(self.db, &self.key) {
-                let is_mine = |element: &Element| element.is_changed_by(touch.what);
-                is_wanted |= self.element.as_ref().is_none_or(is_mine);
+                let is_mine = |element: &Element| element.is_changed_by(touch.effect);
+                match touch.what {
+                    What::Deadline => {}
+                    What::Part(_) => is_its_own |= self.element.as_ref().is_some_and(is_mine),
+                    // What was before cannot be looked up.
+                    What::Erased => is_its_own = true,
+                    _ => is_whole = true,
+                }
                 match touch.effect {
                     Effect::StrSet { value: bytes, .. } => value = Some(Some(bytes)),
                     Effect::Deadline(_) => {}
@@ -305,13 +316,16 @@ impl Request {
             }
             Ok(())
         })?;
-        if !is_wanted {
-            return Ok(None);
-        }
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
         let at = Moment { branch, revision: record.revision, time_ms };
         let is_wide = matches!(what, What::Swapped | What::Returned);
-        if is_wide && !concerns(engine, (branch, at.revision), self.db, &self.key)? {
+        let (place, element) = ((self.db, &self.key[..]), self.element.as_ref());
+        let concerns = || concerns(engine, (branch, at.revision), place, element);
+        let is_listed = match element {
+            None => !is_wide || concerns()?,
+            Some(_) => is_its_own || is_whole && concerns()?,
+        };
+        if !is_listed {
             return Ok(None);
         }
         let mut row = Tape::with_room(true, ROW_BYTES);
@@ -335,12 +349,13 @@ impl Request {
 /// Is shown a transaction and what became of a key by it.
 type Visit<'v> = dyn for<'r> FnMut(Record<'r>, What<'r>) -> Result<ControlFlow<()>> + 'v;
 
-/// Whether a key was there when its database changed as a whole, before or after.
+/// Whether a key, or an element of it, was there before or after it changed as a
+/// whole, perhaps with its database.
 fn concerns(
     engine: &Engine,
     (branch, at): (BranchId, Revision),
-    db: DbIndex,
-    key: &[u8],
+    (db, key): (DbIndex, &[u8]),
+    element: Option<&Element>,
 ) -> Result<bool> {
     let before = Revision(at.0 - 1);
     let (past, line) = (engine.needs_past()?, engine.line(branch));
@@ -348,10 +363,14 @@ fn concerns(
         // Nobody knows any more.
         return Ok(true);
     }
+    let name = element.map(|element| [element.name()]);
+    let names = name.as_ref().map(|name| &name[..]);
+    let is_there =
+        |stored: Stored| element.is_none_or(|element| element.is_in(stored.value.as_ref()));
     for revision in [before, at] {
         let (branch, revision) = line.at(revision);
         // Deadlines aside: what was due stood there as well.
-        if past.key(branch, revision, db, key, None)?.is_some() {
+        if past.key(branch, revision, db, key, names)?.is_some_and(is_there) {
             return Ok(true);
         }
     }
@@ -373,7 +392,7 @@ pub(super) fn visit_touched(
         let (revision, header, effects) = flush;
         let is_told = match was_there {
             Some(was_there) => was_there,
-            None => concerns(engine, (span.branch, revision), db, key)?,
+            None => concerns(engine, (span.branch, revision), (db, key), None)?,
         };
         match is_told {
             true => visit(Record { revision, header, effects: &effects }, What::Flushed),

@@ -75,7 +75,7 @@ fn del(call: &mut Call<'_, '_>) -> Result<Outcome> {
 /// Runs a transaction that changes rules.
 fn change(call: &mut Call<'_, '_>, change: impl FnOnce(&mut Txn<'_>)) {
     let (engine, session) = (call.engine, &mut *call.session);
-    let mut buffers = std::mem::take(&mut session.buffers);
+    let mut buffers = session.lend_buffers();
     let options = engine.txn_options(call.live, call.now_ms, false);
     let scope = Scope::Shards(smallvec::SmallVec::new());
     let journal = &*engine.replicator;
@@ -83,7 +83,7 @@ fn change(call: &mut Call<'_, '_>, change: impl FnOnce(&mut Txn<'_>)) {
     engine.originate(&mut txn, call.live, session, call.command);
     change(&mut txn);
     let finished = txn.finish();
-    session.buffers = buffers;
+    session.buffers = Some(buffers);
     engine.settle(session, &finished, true);
 }
 

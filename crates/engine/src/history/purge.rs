@@ -11,7 +11,7 @@ use base::{DbIndex, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::{Effect, Effects};
-use keyspace::{Buffers, Purge, Scope, Txn, ValueRef};
+use keyspace::{Buffers, OpenMerge, Purge, Scope, Txn, ValueRef};
 use parking_lot::MutexGuard;
 
 use super::many::LOOKS_MAX;
@@ -46,8 +46,13 @@ fn purge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             let job = Job { engine, branch: &held, db, key: &key, is_prefix, author: &author };
             job.check_swaps()?;
             let looked = job.look()?;
+            if !job.may_have_past(&looked)? {
+                reply.integer(0);
+                return Ok(Aside { depends_on: engine.replicator.newest(), ..Aside::default() });
+            }
             // Until their past begins anew nobody makes a branch or a tag.
             let _turn = job.take_turn()?;
+            job.drop_decisions();
             job.begin_anew(looked)?
         };
         if let Some(archive) = engine.archive() {
@@ -153,6 +158,49 @@ impl Job<'_> {
         self.engine.each_key(&self.branch.keyspace, self.db, &mut add)?;
         self.look_on(&mut names, &mut upto)?;
         Ok(Looked { names, upto: Some(upto) })
+    }
+
+    /// Whether there may be anything to erase. Of what is older than the history
+    /// nobody knows that.
+    fn may_have_past(&self, looked: &Looked) -> Result<bool> {
+        let past = self.engine.needs_past()?;
+        if past.oldest() > Revision::ZERO || !self.decisions().is_empty() {
+            return Ok(true);
+        }
+        let (branch, begin) = (self.branch.id, self.begin(self.branch.id)?);
+        if self.is_prefix {
+            // A branch that began anew has lived before.
+            return Ok(begin > Revision::ZERO || !looked.names.is_empty());
+        }
+        let mut is_any = past.key(branch, begin, self.db, self.key, None)?.is_some();
+        let newest = self.engine.replicator.newest();
+        past.of_key(branch, self.db, self.key, Revision::ZERO, newest, &mut |record| {
+            let told = events::read(&record, &mut |touch| {
+                is_any |= touch.db == self.db && touch.key == Some(self.key);
+                Ok(())
+            });
+            // What cannot be read may be about it.
+            is_any |= told.is_err();
+            if is_any { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(is_any)
+    }
+
+    /// Merges that wait, without what was decided about the keys to be erased.
+    fn decisions(&self) -> Vec<OpenMerge> {
+        let (db, key, is_prefix) = (self.db, self.key.to_vec(), self.is_prefix);
+        let purge = Purge { db, key, is_prefix, at: Revision::ZERO };
+        let known = self.engine.branches.known.read();
+        let without = |open: &OpenMerge| open.without(self.branch.id, &purge);
+        known.open_merges().values().filter_map(without).collect()
+    }
+
+    /// Makes keys undecided again about which merges that wait have decisions. Before
+    /// the purge, for whose records everything up to it is rewritten.
+    fn drop_decisions(&self) {
+        for open in self.decisions() {
+            self.engine.note_merge(self.author, &Effect::MergeOpen { row: &open.encode() });
+        }
     }
 
     /// Writes the transaction with which the past of the keys begins anew.

@@ -18,13 +18,13 @@ use super::left::{self, TakenOver};
 use super::many::{Place, check_bytes, each_shard, each_value};
 use super::revert::{Author, Counts, Job};
 use super::undoable::Deletion;
-use super::{Span, count, number};
+use super::{Span, count, number, whole};
 use crate::aside::{self, Aside};
 use crate::branch::Asker;
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
-use crate::travel::Moment;
+use crate::travel::{Moment, view_options};
 use crate::whatif::{Asked, Report};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("undo", undo)];
@@ -80,7 +80,8 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         deletions.retain(|deletion| user.as_ref().is_none_or(|user| deletion.user == *user));
         deletions.truncate(count_max);
         let undone: Vec<Frame> = deletions.iter().map(Deletion::named).collect();
-        let back = bring_back(engine, &asker, &mut deletions, is_dry)?;
+        let gone: Vec<Deletion> = deletions.extract_if(.., |it| it.branch.is_some()).collect();
+        let back = bring_back(engine, &asker, &gone, is_dry)?;
         let undoes = deletions.iter().map(|deletion| deletion.revision).collect();
         let newest = engine.replicator.committed();
         // Deadlines that have passed since are looked at when it is written.
@@ -100,7 +101,11 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         let undone = (Frame::bulk("undone"), Frame::Array(undone));
         let map = Frame::Map(vec![(Frame::bulk("rev"), rev), undone]);
         match job.report.map(RefCell::into_inner) {
-            Some(report) => report.write(&map, reply),
+            Some(mut report) => {
+                gone.iter()
+                    .try_for_each(|deletion| tell_of_branch(engine, deletion, &mut report))?;
+                report.write(&map, reply);
+            }
             None => reply.frame(&map),
         }
         Ok(Aside { depends_on: written.unwrap_or(newest), written, ..Aside::default() })
@@ -113,28 +118,49 @@ impl Deletion {
     }
 }
 
-/// Brings the branches back that were deleted, each by a revision of its own, and
-/// leaves the other deletions. Answers the last revision.
+/// Brings back the branches that were deleted, each by a revision of its own.
+/// Answers the last revision.
 fn bring_back(
     engine: &Arc<Engine>,
     asker: &Asker,
-    deletions: &mut Vec<Deletion>,
+    gone: &[Deletion],
     is_dry: bool,
 ) -> Result<Option<Revision>> {
-    let mut gone = Vec::new();
-    deletions.retain(|deletion| {
-        gone.extend(deletion.branch.clone().map(|row| (row, deletion.revision)));
-        deletion.branch.is_none()
-    });
-    gone.iter().try_for_each(|(row, _)| engine.check_can_return(row))?;
+    let gone = || gone.iter().filter_map(|it| Some((it.branch.as_ref()?, it.revision)));
+    gone().try_for_each(|(row, _)| engine.check_can_return(row))?;
     if is_dry {
         return Ok(None);
     }
     let mut last = None;
-    for (row, deleted) in &gone {
-        last = Some(engine.bring_back(asker, row, *deleted)?);
+    for (row, deleted) in gone() {
+        last = Some(engine.bring_back(asker, row, deleted)?);
     }
     Ok(last)
+}
+
+/// Tells of the keys that a deleted branch would come back with: all are counted,
+/// those for which there is room are listed.
+fn tell_of_branch(engine: &Engine, deletion: &Deletion, report: &mut Report) -> Result {
+    let Some(row) = &deletion.branch else { return Ok(()) };
+    report.total += deletion.keys;
+    if report.room() == 0 || deletion.keys == 0 {
+        return Ok(());
+    }
+    let before = Revision(deletion.revision.0 - 1);
+    let at = Moment { branch: row.id, revision: before, time_ms: deletion.time_ms };
+    let (view, live) = (engine.view_at(at)?, engine.live());
+    for db in 0..view.databases() {
+        let options = view_options(&live, 0);
+        for key in engine.some_keys(&view, db, report.room(), options)? {
+            let frame = |value: Option<ValueRef<'_>>, _| value.map_or(Frame::Null, whole);
+            let value = match report.has_values() {
+                true => Some(engine.look_in(&view, 0, db, &key, frame)?),
+                false => None,
+            };
+            report.list_back(&row.name, db, key, value);
+        }
+    }
+    Ok(())
 }
 
 fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {

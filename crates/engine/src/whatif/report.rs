@@ -39,6 +39,8 @@ impl<'v> From<(ValueRef<'v>, KeyInfo)> for Version<'v> {
 /// What is told of one key.
 #[derive(Debug)]
 struct Row {
+    /// The branch that comes back with it.
+    branch: Option<Vec<u8>>,
     db: DbIndex,
     key: Vec<u8>,
     change: &'static str,
@@ -136,7 +138,20 @@ impl Report {
         values: Option<[Frame; 2]>,
     ) {
         let (key, values) = (key.to_vec(), values.map(Box::new));
-        self.rows.push(Row { db, key, change, values });
+        self.rows.push(Row { branch: None, db, key, change, values });
+    }
+
+    /// Adds a row about a key of a branch that comes back; `value` is there if rows
+    /// are to have values.
+    pub(crate) fn list_back(
+        &mut self,
+        branch: &[u8],
+        db: DbIndex,
+        key: Vec<u8>,
+        value: Option<Frame>,
+    ) {
+        let values = value.map(|value| Box::new([Frame::Null, value]));
+        self.rows.push(Row { branch: Some(branch.to_vec()), db, key, change: "added", values });
     }
 
     /// Answers, with the reply of the command itself.
@@ -149,13 +164,16 @@ impl Report {
         reply.frame(&number(self.revision.0));
         reply.bulk(b"keys");
         reply.array(self.rows.len());
-        for Row { db, key, change, values } in &self.rows {
-            let other_db = (*db != self.home).then(|| Frame::Integer(i64::from(*db)));
+        for Row { branch, db, key, change, values } in &self.rows {
+            let is_elsewhere = *db != self.home || branch.is_some();
+            let db = is_elsewhere.then(|| Frame::Integer(i64::from(*db)));
+            let branch = branch.as_ref().map(Frame::bulk);
             let values = values.iter().flat_map(|values| values.iter());
-            reply.array(2 + values.clone().count() + usize::from(other_db.is_some()));
+            let more = values.chain(&db).chain(&branch);
+            reply.array(2 + more.clone().count());
             reply.bulk(key);
             reply.bulk(change.as_bytes());
-            values.chain(&other_db).for_each(|frame| reply.frame(frame));
+            more.for_each(|frame| reply.frame(frame));
         }
         reply.bulk(b"keys_total");
         reply.frame(&number(self.total));

@@ -7,6 +7,7 @@ use base::{DbIndex, Frame, Reply, Revision};
 use command::{Result, Run};
 use keyspace::{Buffers, Finished, Keyspace, Scope, Txn, TxnOptions, class};
 
+use super::ground::Ground;
 use super::keys::{Keys, Place, is_about_databases, too_much};
 use super::numbers::Numbers;
 use super::queue::{Kept, write_refusal};
@@ -35,14 +36,14 @@ pub(super) fn settle(call: &mut Call<'_, '_>, finished: &Finished, revision: Rev
 pub(super) fn read(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Result<Outcome> {
     let Run::Data(handler) = step.command.spec.run else { unreachable!("it is on data") };
     let engine = call.engine.clone();
-    let branch = engine.branch_of(call.session);
+    let ground = Ground::of(call, places_of(step, call.session.db))?;
     let (mut buffers, mut sink) = (Buffers::default(), sink(call));
-    let options = with_events(call.live, view_options(call.live, call.now_ms));
+    let options = with_events(call.live, view_options(call.live, ground.now_ms));
     let scope = engine.scope(step.command, &step.argv);
-    let mut txn = Txn::begin(&branch.keyspace, &scope, &Unchanged, &mut buffers, options);
+    let mut txn = Txn::begin(&ground.keyspace, &scope, &Unchanged, &mut buffers, options);
     txn.keep_due();
     let mut report = Report::new(asked, call.session.db);
-    report.revision = engine.replicator.newest();
+    report.revision = ground.revision(&engine);
     let kept = Kept::of(call.session);
     txn.select(call.session.db);
     let (session, live, argv) = (&mut *call.session, call.live, &step.argv);
@@ -51,7 +52,7 @@ pub(super) fn read(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Re
         .map(drop);
     kept.put_back(call.session);
     let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
+    report.listeners = ground.listeners_to(&engine, &buffers.take_events());
     settle(call, &finished, report.revision);
     report.write(&frame_of(sink, result), call.reply);
     Ok(Outcome::Done)
@@ -94,21 +95,21 @@ fn look_at_keys(
     tell: impl FnOnce(&Txn<'_>, &mut Report) -> Frame,
 ) -> Result<Outcome> {
     let engine = call.engine.clone();
-    let branch = engine.branch_of(call.session);
+    let ground = Ground::of(call, places_of(step, call.session.db))?;
     let mut buffers = Buffers::default();
-    let options = with_events(call.live, view_options(call.live, call.now_ms));
+    let options = with_events(call.live, view_options(call.live, ground.now_ms));
     let scope = engine.scope(step.command, &step.argv);
-    let mut txn = Txn::begin(&branch.keyspace, &scope, &Unchanged, &mut buffers, options);
+    let mut txn = Txn::begin(&ground.keyspace, &scope, &Unchanged, &mut buffers, options);
     txn.keep_due();
     let db = call.session.db;
     txn.select(db);
     let mut report = Report::new(asked, db);
-    report.revision = engine.replicator.newest();
+    report.revision = ground.revision(&engine);
     step.command.keys(&step.argv).iter().for_each(|key| txn.load(step.argv[key.index]));
     txn.check_backing()?;
     let own = tell(&txn, &mut report);
     let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &buffers.take_events());
+    report.listeners = ground.listeners_to(&engine, &buffers.take_events());
     settle(call, &finished, report.revision);
     report.write(&own, call.reply);
     Ok(Outcome::Done)
@@ -131,13 +132,17 @@ pub(super) fn run_in_scope(
     let scope = if matches!(scope, Scope::Sliced) { Scope::All } else { scope };
     let is_whole = matches!(scope, Scope::All);
     let engine = call.engine.clone();
-    let branch = engine.branch_of(call.session);
+    let named = match is_whole {
+        true => Vec::new(),
+        false => named_places(steps, call.session.db, engine.keyspace.databases()),
+    };
+    let ground = Ground::of(call, named.iter().map(|(db, key)| (*db, &**key)))?;
     let mut buffers = Buffers::default();
-    let still = view_options(call.live, call.now_ms);
-    let mut txn = Txn::begin(&branch.keyspace, &scope, &Unchanged, &mut buffers, still);
+    let still = view_options(call.live, ground.now_ms);
+    let mut txn = Txn::begin(&ground.keyspace, &scope, &Unchanged, &mut buffers, still);
     txn.keep_due();
     let mut report = Report::new(asked, call.session.db);
-    report.revision = engine.replicator.newest();
+    report.revision = ground.revision(&engine);
     if !is_unchanged(&mut txn, watched.unwrap_or_default())? {
         let finished = txn.finish();
         settle(call, &finished, report.revision);
@@ -147,15 +152,15 @@ pub(super) fn run_in_scope(
     let bytes_max = call.live.settings.whatif_bytes_max;
     let places = match is_whole {
         true => all_places(&mut txn, bytes_max)?,
-        false => named_places(steps, call.session.db, txn.databases()),
+        false => named,
     };
     places.iter().for_each(|(db, key)| txn.load_in(*db, key));
     txn.check_backing()?;
-    let scratch = engine.scratches.take(&branch.keyspace);
+    let scratch = engine.scratches.take(&ground.keyspace);
     let (journal, mut tried) = (Numbers::after(report.revision), Buffers::default());
     let options = TxnOptions {
         always_record: true,
-        ..engine.txn_options(call.live, call.now_ms, !call.session.no_touch)
+        ..engine.txn_options(call.live, ground.now_ms, !call.session.no_touch)
     };
     let mut copies = Txn::begin(&scratch, &scope, &journal, &mut tried, options);
     let keys = Keys::copy(&txn, &places, bytes_max, &mut copies)?;
@@ -177,7 +182,7 @@ pub(super) fn run_in_scope(
     }
     drop(tried.take_garbage());
     let finished = txn.finish();
-    report.listeners = engine.listeners_to(branch.id, &tried.take_events());
+    report.listeners = ground.listeners_to(&engine, &tried.take_events());
     settle(call, &finished, report.revision);
     report.write(&own, call.reply);
     Ok(Outcome::Done)
@@ -188,9 +193,15 @@ fn is_unchanged(txn: &mut Txn<'_>, watched: &[Watched]) -> Result<bool> {
     txn.check_backing()?;
     Ok(watched.iter().all(|watched| {
         txn.select(watched.db);
-        let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.revision);
+        let now = txn.info(&watched.key).map_or(Revision::ZERO, |info| info.last_change());
         now == watched.revision
     }))
+}
+
+/// The keys that a command names, in the client's database.
+fn places_of<'s>(step: &'s Step<'_>, db: DbIndex) -> impl Iterator<Item = (DbIndex, &'s [u8])> {
+    let keys = step.command.keys(&step.argv);
+    keys.into_iter().map(move |key| (db, step.argv[key.index]))
 }
 
 /// The keys that the commands name, in every database that they can mean.
@@ -274,7 +285,7 @@ pub(super) fn with_events<'t>(live: &Live, options: TxnOptions<'t>) -> TxnOption
 
 impl Engine {
     /// Names of up to `count` keys of a database.
-    pub(super) fn some_keys(
+    pub(crate) fn some_keys(
         &self,
         keyspace: &Keyspace,
         db: DbIndex,

@@ -258,8 +258,9 @@ impl Past for MemoryPast {
     ) -> Result<(), PastError> {
         self.check(after)?;
         self.check(upto)?;
-        let is_wide =
-            |effect: &Effect<'_>| matches!(effect, Effect::Flush { .. } | Effect::Swap { .. });
+        let is_wide = |effect: &Effect<'_>| {
+            matches!(effect, Effect::Flush { .. } | Effect::Swap { .. } | Effect::Return { .. })
+        };
         self.visit_with(&is_wide, after, upto, visit);
         Ok(())
     }

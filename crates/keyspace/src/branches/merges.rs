@@ -3,6 +3,7 @@
 use base::{BranchId, DbIndex, Revision, leb128};
 
 use super::{branch_id, put_bytes, take_bytes};
+use crate::past_rules::Purge;
 
 /// A merge that was made: since `revision` the one branch has what the other
 /// had then. What both had in common is what `from` had.
@@ -134,6 +135,18 @@ impl OpenMerge {
         out
     }
 
+    /// It without what was decided about keys that are erased on a branch; `None` if
+    /// that is nothing.
+    #[must_use]
+    pub fn without(&self, branch: BranchId, purge: &Purge) -> Option<OpenMerge> {
+        if branch != self.from && branch != self.into {
+            return None;
+        }
+        let mut left = self.clone();
+        left.settled.retain(|settled| !purge.covers(settled.db, &settled.key));
+        (left.settled.len() < self.settled.len()).then_some(left)
+    }
+
     /// Reads [`OpenMerge::encode`], which need not be trusted.
     ///
     /// # Errors
@@ -194,6 +207,27 @@ fn at_end(bytes: &[u8]) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decisions_about_erased_keys_go() {
+        let (from, into) = (BranchId(7), BranchId::MAIN);
+        let settled = |db, key: &[u8]| Settled {
+            db,
+            key: key.to_vec(),
+            verdict: Verdict::Value(b"v".to_vec()),
+            digest: 1,
+        };
+        let settled = vec![settled(0, b"k:1"), settled(1, b"k:1"), settled(0, b"k:2")];
+        let open = OpenMerge { id: 1, from, into, pattern: None, message: Vec::new(), settled };
+        let left = |branch, db, key: &[u8], is_prefix| {
+            let purge = Purge { db, key: key.to_vec(), is_prefix, at: Revision(9) };
+            open.without(branch, &purge).map(|open| open.settled)
+        };
+        assert_eq!(left(from, 0, b"k:1", false), Some(open.settled[1..].to_vec()));
+        assert_eq!(left(into, 0, b"k:", true), Some(open.settled[1..2].to_vec()));
+        assert_eq!(left(BranchId(8), 0, b"k:1", false), None);
+        assert_eq!(left(into, 2, b"k:1", false), None);
+    }
 
     #[test]
     fn merges_survive_the_round_trip_and_refuse_less() {

@@ -75,20 +75,25 @@ mod tag {
 
 impl Effect<'_> {
     /// Appends the effect's bytes.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
+        // What nearly every record consists of stands where it is asked for.
+        match *self {
+            Effect::Key { key, existed } => put_tagged(out, key_tag(existed), key),
+            Effect::StrSet { value, deadline: None } => put_tagged(out, tag::STR_SET, value),
+            Effect::Origin { command, user, address } => put_origin(out, command, user, address),
+            _ => self.encode_any(out),
+        }
+    }
+
+    #[inline(never)]
+    fn encode_any(&self, out: &mut Vec<u8>) {
         match *self {
             Effect::Database(db) => {
                 out.push(tag::DATABASE);
                 leb128::put(out, u64::from(db));
             }
-            Effect::Key { key, existed } => {
-                let tag = match existed {
-                    None => tag::KEY,
-                    Some(false) => tag::KEY_NEW,
-                    Some(true) => tag::KEY_OLD,
-                };
-                put_tagged(out, tag, key);
-            }
+            Effect::Key { key, existed } => put_tagged(out, key_tag(existed), key),
             Effect::Delete(cause) => {
                 out.push(tag::DELETE);
                 out.push(cause as u8);
@@ -177,11 +182,7 @@ impl Effect<'_> {
                 leb128::put(out, u64::from(a));
                 leb128::put(out, u64::from(b));
             }
-            Effect::Origin { command, user, address } => {
-                put_tagged(out, tag::ORIGIN, command);
-                put_bytes(out, user);
-                put_bytes(out, address);
-            }
+            Effect::Origin { command, user, address } => put_origin(out, command, user, address),
             Effect::Branch { row } => put_tagged(out, tag::BRANCH, row),
             Effect::Fork { row, state } => {
                 put_tagged(out, tag::FORK, row);
@@ -448,9 +449,31 @@ impl<'a> Iterator for Effects<'a> {
     }
 }
 
+fn put_origin(out: &mut Vec<u8>, command: &[u8], user: &[u8], address: &[u8]) {
+    put_tagged(out, tag::ORIGIN, command);
+    put_bytes(out, user);
+    put_bytes(out, address);
+}
+
+fn key_tag(existed: Option<bool>) -> u8 {
+    match existed {
+        None => tag::KEY,
+        Some(false) => tag::KEY_NEW,
+        Some(true) => tag::KEY_OLD,
+    }
+}
+
+#[inline(never)]
 fn put_tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    put_bytes(out, bytes);
+    if bytes.len() < 0x80 {
+        // The tag and a short length go in one step.
+        out.reserve(2 + bytes.len());
+        out.extend_from_slice(&[tag, bytes.len() as u8]);
+        out.extend_from_slice(bytes);
+    } else {
+        out.push(tag);
+        put_bytes(out, bytes);
+    }
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -67,7 +67,10 @@ impl Txn<'_> {
             shard.last_removal = shard.last_removal.max(theirs.last_removal);
             shard.last_swap = shard.last_swap.max(theirs.last_swap);
             for (ours, theirs) in shard.dbs.iter_mut().zip(&mut theirs.dbs) {
+                // What is read again from disk moved when it did.
+                let moved = ours.moved;
                 ours.exchange(theirs);
+                ours.moved = ours.moved.max(moved);
                 ours.backed.iter_mut().for_each(|b| b.move_to(self.keyspace.backed_count()));
                 theirs.backed.iter_mut().for_each(|b| b.move_to(other.backed_count()));
             }
@@ -97,7 +100,7 @@ impl Txn<'_> {
         for shard in guards {
             shard.note_removal(revision);
             shard.last_swap = revision;
-            shard.swap(a, b);
+            shard.swap(a, b, revision);
         }
         self.unread.clear();
         self.keyspace.assume_used();
@@ -227,6 +230,16 @@ impl Txn<'_> {
             parts.for_each(|db| db.own.note_fork(revision));
         }
         revision
+    }
+
+    /// When each database last changed places or came back; zero where that is not
+    /// known.
+    ///
+    /// # Panics
+    /// When not all shards are locked.
+    #[must_use]
+    pub fn moves(&self) -> Vec<Revision> {
+        self.shard(0).dbs.iter().map(|db| db.moved).collect()
     }
 
     /// [`Keyspace::spaces`], as of this transaction.

@@ -24,8 +24,9 @@ pub(super) struct ReadCounts {
 pub struct KeyInfo {
     /// Revision of its last change.
     pub revision: Revision,
-    /// The transaction that took back a flush of its database, if one did.
-    pub returned: Revision,
+    /// The last transaction that gave its database another's keys, or brought back
+    /// those that a flush had taken; zero for none since the start that is known of.
+    pub moved: Revision,
     /// When it expires, in milliseconds since 1970.
     pub deadline: Option<u64>,
     /// The 24 bits that tell how it is used.
@@ -36,6 +37,20 @@ pub struct KeyInfo {
     pub memory_bytes: usize,
     /// A string that was changed in place: `OBJECT ENCODING` says `raw`.
     pub is_raw: bool,
+}
+
+impl KeyInfo {
+    /// The last transaction that changed what stands at the key: by itself, or
+    /// with all of its database.
+    #[must_use]
+    pub fn last_change(&self) -> Revision {
+        self.revision.max(self.moved)
+    }
+}
+
+/// Tells an entry from others as long as it stands where it does.
+pub(crate) fn place_of(entry: &Entry<Value>) -> usize {
+    std::ptr::from_ref(entry).addr()
 }
 
 /// What [`KeyInfo::memory_bytes`] is of an entry.
@@ -83,6 +98,18 @@ impl Txn<'_> {
         }
     }
 
+    /// As [`Txn::string`], without counting as an access.
+    ///
+    /// # Errors
+    /// As [`Txn::string`].
+    pub fn look_string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.look(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
     /// The collection at a key. `None` when there is no key.
     ///
     /// # Errors
@@ -92,6 +119,20 @@ impl Txn<'_> {
         key: &[u8],
     ) -> Result<Option<&C>, WrongType> {
         match self.get(key) {
+            None => Ok(None),
+            Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// As [`Txn::collection`], without counting as an access.
+    ///
+    /// # Errors
+    /// As [`Txn::collection`].
+    pub fn look_collection<C: crate::edit::Collection>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<&C>, WrongType> {
+        match self.look(key) {
             None => Ok(None),
             Some(value) => C::from_ref(value).map(Some).ok_or(WrongType),
         }
@@ -142,7 +183,7 @@ impl Txn<'_> {
         let access = if entry.access() == 0 { fresh } else { entry.access() };
         KeyInfo {
             revision: Revision(entry.revision()),
-            returned: shard.dbs[usize::from(db)].returned,
+            moved: shard.dbs[usize::from(db)].moved,
             deadline: entry.deadline(),
             access,
             usage: accesses.usage(access, fresh),
@@ -208,6 +249,7 @@ impl Txn<'_> {
     /// Whether reads from here on count as hits and misses, and a miss is an
     /// event: Redis does so for commands that only read.
     pub fn count_reads(&mut self, are_counted: bool) {
+        self.accessed.set(None);
         self.reads.are_counted = are_counted;
     }
 
@@ -237,6 +279,7 @@ impl Txn<'_> {
         let entry = self.found(db, key)?;
         if self.options.touch {
             self.keyspace.moment(self.options.now_ms).touch(entry);
+            self.accessed.set(Some(place_of(entry)));
         }
         Some(entry)
     }

@@ -10,7 +10,7 @@ use crate::state::{At, State};
 /// Erases what keys were before a revision.
 fn erase(world: &World, key: &[u8], is_prefix: bool, at: Revision) {
     let purge = Purge { db: 0, key: key.to_vec(), is_prefix, at };
-    let erasure = Erasure { purge, spaces: vec![SPACE] };
+    let erasure = Erasure { branch: base::BranchId::MAIN, purge, spaces: vec![SPACE] };
     world.base.erase(Revision::ZERO, vec![erasure]).expect("it can be merged");
 }
 
