@@ -383,7 +383,10 @@ impl Engine {
             return Ok(());
         }
         if branch.is_gone() {
-            return Err(home::gone(session, branch));
+            return match crate::transaction::looks_at_nothing(command) {
+                true => Ok(()),
+                false => Err(home::gone(session, branch)),
+            };
         }
         let writes = command.flags.has(WRITE) || session.exec_writes(command);
         if !writes || !branch.is_guarded.load(Ordering::Acquire) {
@@ -415,6 +418,11 @@ impl Session {
     /// The branch it is on.
     pub(crate) fn branch(&self) -> BranchId {
         self.seat.as_ref().map_or(BranchId::MAIN, |seat| seat.branch.id)
+    }
+
+    /// Whether its branch is gone.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.branch.is_gone())
     }
 
     /// Takes back what [`Engine::borrow_branch`] gave.

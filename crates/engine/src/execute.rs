@@ -206,6 +206,11 @@ impl Engine {
         error: &Error,
         reply: &mut dyn Reply,
     ) -> Outcome {
+        let is_exec = command.is_some_and(|command| command.full_name == "exec");
+        if session.multi.is_some() && is_exec && session.is_nowhere() {
+            // There is no branch any more that it could be tried on again.
+            session.leave_multi();
+        }
         if let Some(multi) = &mut session.multi {
             multi.aborted = true;
         }

@@ -23,8 +23,9 @@ use std::ops::ControlFlow;
 use base::when::When;
 use base::{BranchId, Frame, Revision};
 use command::{Args, Error, Result, time_named};
-use log::Record;
+use log::{Record, RecordHeader};
 
+use crate::branch::Line;
 use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
@@ -116,6 +117,25 @@ impl Span {
     fn visit(
         self,
         engine: &Engine,
+        visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result {
+        self.visit_those(engine, Line::has, visit)
+    }
+
+    /// As [`Span::visit`], but for those that made a branch: what they write was
+    /// there before.
+    fn visit_changes(
+        self,
+        engine: &Engine,
+        visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result {
+        self.visit_those(engine, Line::goes_on, visit)
+    }
+
+    fn visit_those(
+        self,
+        engine: &Engine,
+        is_one: fn(&Line, Revision, RecordHeader) -> bool,
         mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>>,
     ) -> Result {
         if self.is_empty() {
@@ -123,7 +143,7 @@ impl Span {
         }
         let (line, mut failure) = (engine.line(self.branch), None);
         engine.needs_past()?.all(self.after, self.upto, &mut |record| {
-            if line.has(record.revision, record.header) {
+            if is_one(&line, record.revision, record.header) {
                 keep(visit(record), &mut failure)
             } else {
                 ControlFlow::Continue(())

@@ -31,6 +31,12 @@ pub(crate) fn runs_inside_multi(command: &Command) -> bool {
     matches!(command.full_name.as_str(), "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
 }
 
+/// Commands that end a transaction, or what is watched for one, whatever has become
+/// of the branch that it is on.
+pub(crate) fn looks_at_nothing(command: &Command) -> bool {
+    matches!(command.full_name.as_str(), "discard" | "unwatch")
+}
+
 fn multi(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if call.session.multi.is_some() {
         return Err(Error::new("ERR MULTI calls can not be nested"));

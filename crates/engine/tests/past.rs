@@ -124,6 +124,68 @@ fn a_revert_of_many_keys_is_exact_beside_writers() {
     assert_eq!(past.oldest(), Revision::ZERO);
 }
 
+/// A key that was to be removed, and has gone with all others since it was seen to be
+/// there: its name is neither in the state to bring back nor in the present.
+#[test]
+fn a_revert_knows_that_a_flush_has_taken_what_it_was_to_remove() {
+    // The key besides is still there, and all three are in the other database.
+    for (meanwhile, removed) in
+        [("FLUSHDB", 0), ("FLUSHALL", 0), ("REMOVE PREFIX n", 1), ("SWAPDB 0 5", 3)]
+    {
+        for (target, removed) in [("ALL", removed), ("PREFIX n", 0)] {
+            let (server, past) = Server::with_past();
+            let mut peer = server.connect();
+            peer.run("SET n:old first");
+            let to = Replicator::newest(&*past).0;
+            peer.run("SET n:new second");
+            for line in ["SET other x", meanwhile] {
+                let mut other = server.connect();
+                past.before_reads.lock().push_back(Box::new(move || drop(other.run(line))));
+            }
+            let reply = peer.run(&format!("REVERT {target} TO r:{to}"));
+            assert!(past.before_reads.lock().is_empty(), "it looks twice beside writers");
+            let Frame::Map(pairs) = reply else { panic!("{reply:?}") };
+            let counts = [&pairs[1].1, &pairs[2].1];
+            assert_eq!(counts, [&integer(1), &integer(removed)], "{meanwhile}, {target}");
+            // As it is, and as its records make it.
+            let newest = Replicator::newest(&*past).0 as i64;
+            assert_eq!(peer.run("GET n:old"), bulk("first"), "{meanwhile}, {target}");
+            assert_eq!(peer.run("EXISTS n:new"), integer(0), "{meanwhile}, {target}");
+            assert_eq!(at(&mut peer, newest, "GET n:old"), bulk("first"), "{meanwhile}, {target}");
+        }
+    }
+}
+
+/// What became of a key is in its records: that many flushes found none is not read,
+/// flush by flush, from the past.
+#[test]
+fn flushes_that_found_no_key_cost_no_reading() {
+    let (server, past) = Server::with_past();
+    let mut peer = server.connect();
+    peer.run("SET k v");
+    for _ in 0..100 {
+        peer.run("SET other v");
+        peer.run("FLUSHDB");
+    }
+    let before = past.views.load(Ordering::Relaxed);
+    let Frame::Array(rows) = peer.run("HISTORY k") else { panic!("no rows") };
+    let revisions: Vec<Frame> = rows
+        .into_iter()
+        .map(|row| match row {
+            Frame::Array(row) => row[0].clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(revisions, [integer(3), integer(1)]);
+    assert!(matches!(peer.run("HISTORY other"), Frame::Array(rows) if rows.len() == 100));
+    assert_eq!(past.views.load(Ordering::Relaxed), before);
+    // The last one took it away: what it was is read.
+    assert!(matches!(peer.run("UNDELETE k"), Frame::Integer(_)));
+    assert_eq!(peer.run("GET k"), bulk("v"));
+    let read = past.views.load(Ordering::Relaxed) - before;
+    assert!(read <= 2, "{read} states were read");
+}
+
 /// Commands that read, each of which names its keys.
 const READS: &[&str] = &[
     "MGET a b c",

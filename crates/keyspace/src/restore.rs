@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use base::{DbIndex, Revision};
 use entry::{Content, Entry};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::backing::{BackingError, Stored};
 use crate::dump;
@@ -47,6 +47,8 @@ pub struct Restoration {
 #[derive(Debug, Default)]
 struct Part {
     is_compared: bool,
+    /// The shard's newest change before it was compared.
+    seen: Revision,
     /// Keys that are not to be.
     unwanted: BTreeSet<Place>,
     /// Those of them that are.
@@ -114,6 +116,14 @@ impl Restoration {
             self.touch(key);
         }
         is_known
+    }
+
+    /// Notes that any key may have changed, as where a database was emptied or
+    /// changed places: its keys of now do not tell which it had when they were
+    /// compared.
+    pub fn note_all_changed(&mut self) {
+        (self.record, self.stamp) = (None, None);
+        self.parts.iter_mut().for_each(|part| part.get_mut().is_compared = false);
     }
 
     /// Whether it was said what a key is to be, and that is not what it was when
@@ -206,10 +216,12 @@ impl Restoration {
     ) -> Result<(), BackingError> {
         let part = &mut *self.parts[index].lock();
         if part.is_compared {
+            part.follow(live, &live.lock(index));
             return Ok(());
         }
         part.effects.clear();
         part.restored = 0;
+        part.seen = live.lock(index).last_revision;
         let mut shard = self.wanted.lock(index);
         for (db, wanted) in (0..).zip(&mut shard.dbs) {
             part.compare_wanted(live, (index, db), wanted, how)?;
@@ -247,7 +259,9 @@ impl Restoration {
     /// Makes the change, once for all, if `is_current` says so when every lock is
     /// held: from then on nobody else need be held up, who would have to wait for
     /// a lock anyway. Then `see` is shown the effects that [`Restoration::encode`]
-    /// has put together.
+    /// has put together. `None`, and nothing has changed, where it does not say so,
+    /// or where the record would not fit the keys that are there: those have to be
+    /// compared anew.
     ///
     /// # Errors
     /// When keys that were put out of memory since cannot be read. Nothing has
@@ -277,6 +291,12 @@ impl Restoration {
             for (index, shard) in guards.iter_mut().enumerate() {
                 self.load_again(live, index, shard, access)?;
             }
+        }
+        // Replay would refuse it, and all that comes after it.
+        if !self.fits(live, &guards) {
+            drop(guards);
+            self.note_all_changed();
+            return Ok(None);
         }
         let (db, effects) = self.record.as_ref().expect("the record is put together");
         see(effects);
@@ -339,6 +359,16 @@ impl Restoration {
         Ok(())
     }
 
+    /// Whether the keys that the record names are there as it tells. Where nothing
+    /// has changed since they were compared, they are.
+    fn fits(&self, live: &Keyspace, shards: &[MutexGuard<'_, Shard>]) -> bool {
+        self.parts.iter().zip(shards).all(|(part, shard)| {
+            let part = part.lock();
+            let is_as_compared = part.seen == shard.last_revision && !cfg!(debug_assertions);
+            is_as_compared || part.fits(live, shard)
+        })
+    }
+
     fn hand_over(
         &self,
         live: &Keyspace,
@@ -366,6 +396,27 @@ impl Restoration {
 }
 
 impl Part {
+    /// Takes note of changes that leave its keys as they were, so that nobody has to
+    /// look for them with all locks held.
+    fn follow(&mut self, live: &Keyspace, shard: &Shard) {
+        if self.seen != shard.last_revision && self.fits(live, shard) {
+            self.seen = shard.last_revision;
+        }
+    }
+
+    /// Whether its keys are there as its effects tell, all of them in memory.
+    fn fits(&self, live: &Keyspace, shard: &Shard) -> bool {
+        self.effects.iter().all(|(db, effects)| {
+            let table = &shard.dbs[usize::from(*db)].table;
+            Effects::new(effects).map_while(Result::ok).all(|effect| match effect {
+                Effect::Key { key, existed } => {
+                    existed == Some(table.get(live.locate(key).1, key).is_some())
+                }
+                _ => true,
+            })
+        })
+    }
+
     /// Compares the keys of a database that are to have a value.
     fn compare_wanted(
         &mut self,

@@ -244,6 +244,41 @@ fn nothing_happens_when_something_has_come_in_between() {
     assert_eq!(described(&fixture.live, 0)[&b"k"[..]], "[116, 104, 101, 110] None 3");
 }
 
+/// Whoever looks for changes may miss that a key has gone, or has come: the record
+/// that was made ready then must not be written, for nobody could replay it.
+#[test]
+fn a_record_that_does_not_fit_is_made_anew() {
+    let change: [fn(&mut Txn<'_>); 4] = [
+        |txn| txn.flush(0),
+        |txn| txn.swap(0, 1),
+        |txn| _ = txn.delete(b"gone"),
+        |txn| txn.set_string(b"new", b"come", None),
+    ];
+    for change in change {
+        let fixture = Fixture::new();
+        fixture.run(|txn| {
+            [b"gone", b"kept"].iter().for_each(|key| txn.set_string(*key, b"now", None));
+        });
+        let mut restoration = Restoration::to(fixture.live.empty_like());
+        let then = (Value::Str(b"then".to_vec()), None);
+        restoration.want(0, b"gone", None);
+        restoration.want(0, b"kept", Some(stored(&then)));
+        restoration.want(0, b"new", Some(stored(&then)));
+        restoration.compare(&fixture.live, fixture.how()).expect("nothing is backed");
+        assert_eq!(restoration.counts(), (2, 1));
+        fixture.run(change);
+        let newest = fixture.journal.newest();
+        assert_eq!(fixture.write(&mut restoration), None);
+        assert_eq!(fixture.journal.newest(), newest, "nothing is written");
+        assert!(!restoration.is_compared());
+        restoration.compare(&fixture.live, fixture.how()).expect("nothing is backed");
+        assert_eq!(fixture.write(&mut restoration), Some(newest.next()));
+        let now = described(&fixture.live, 0);
+        assert_eq!(now, described(&fixture.replayed(), 0));
+        assert_eq!(now.into_keys().collect::<Vec<_>>(), [b"kept".to_vec(), b"new".to_vec()]);
+    }
+}
+
 #[test]
 fn the_record_begins_with_its_head_and_names_databases() {
     let fixture = Fixture::new();

@@ -4,6 +4,7 @@
 mod archive;
 mod backup;
 mod backups;
+mod beside;
 mod branch_ports;
 mod branches;
 mod collections;

@@ -129,6 +129,64 @@ fn a_watch_ends_with_its_branch() {
     assert_eq!(take(&mut slow, other, 1)[0].key, "last");
 }
 
+/// What a parent had can be read on its branch, and is told with values, when the
+/// parent itself is gone for good.
+#[test]
+fn values_of_a_parent_that_is_gone_are_told() {
+    let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
+    let mut main = resp3(&server);
+    main.call(&["SET", "a", "1"]);
+    main.call(&["BRANCH", "CREATE", "parent"]);
+    let mut parent = on(&server, "parent");
+    parent.call(&["SET", "a", "2"]);
+    parent.call(&["RPUSH", "list", "x"]);
+    parent.call(&["RPUSH", "list", "y"]);
+    parent.call(&["BRANCH", "CREATE", "child", "FROM", "parent"]);
+    on(&server, "child").call(&["SET", "a", "3"]);
+    parent.call(&["SET", "a", "elsewhere"]);
+    parent.call(&["BRANCH", "USE", "main"]);
+    assert_eq!(main.text(&["BRANCH", "DELETE", "parent", "FORCE", "NOUNDO"]), "OK");
+    for when in ["at once", "after a start"] {
+        let mut wire = resp3(&server);
+        let (id, _) = watch(&mut wire, &["WATCHFROM", "r:1", "OLD", "NEW", "BRANCH", "child"]);
+        let told: Vec<Vec<String>> =
+            take(&mut wire, id, 5).into_iter().map(|it| it.values).collect();
+        let list = |elements: &[&str]| {
+            let elements = elements.iter().map(|element| Frame::bulk(*element)).collect();
+            text_of(Frame::Array(elements))
+        };
+        let (one, two) = (list(&["x"]), list(&["x", "y"]));
+        let (one, two) = (one.as_str(), two.as_str());
+        let expected = [["(nil)", "1"], ["1", "2"], ["(nil)", one], [one, two], ["2", "3"]];
+        assert_eq!(told, expected, "{when}");
+        server.kill();
+        server.restart();
+    }
+}
+
+/// Nothing happened on a branch between its end and its return.
+#[test]
+fn a_watch_goes_on_over_a_deletion_that_was_taken_back() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let mut main = resp3(&server);
+    main.call(&["BRANCH", "CREATE", "dev"]);
+    on(&server, "dev").call(&["SET", "a", "1"]);
+    let (mut live, mut late) = (resp3(&server), resp3(&server));
+    let (id, _) = watch(&mut live, &["WATCHFROM", "NOW", "BRANCH", "dev"]);
+    assert_eq!(main.text(&["BRANCH", "DELETE", "dev", "FORCE"]), "OK");
+    assert!(closed(&mut live, id).contains("was deleted"));
+    main.call(&["UNDO"]);
+    let mut dev = on(&server, "dev");
+    dev.call(&["SET", "a", "2"]);
+    let (id, _) = watch(&mut late, &["WATCHFROM", "r:1", "OLD", "NEW", "BRANCH", "dev"]);
+    let told: Vec<Vec<String>> = take(&mut late, id, 2).into_iter().map(|it| it.values).collect();
+    assert_eq!(told, [["(nil)", "1"], ["1", "2"]]);
+    // It ends with the next one.
+    dev.call(&["BRANCH", "USE", "main"]);
+    assert_eq!(main.text(&["BRANCH", "DELETE", "dev"]), "OK");
+    assert!(closed(&mut late, id).contains("was deleted"));
+}
+
 /// A watch, and what it should be told.
 struct Open {
     wire: Wire,

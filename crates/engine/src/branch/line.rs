@@ -39,6 +39,13 @@ impl Engine {
     pub(crate) fn line(&self, branch: BranchId) -> Line {
         Line::of(&self.branches.known.read(), branch)
     }
+
+    /// Whether the branch whose line it was is there, and has not begun anew since.
+    pub(crate) fn is_still(&self, line: &Line) -> bool {
+        let (branch, known) = (line.branch(), self.branches.known.read());
+        let is_there = known.get(branch).is_some_and(|row| !row.is_deleted());
+        branch == BranchId::MAIN || is_there && Line::of(&known, branch).made() == line.made()
+    }
 }
 
 impl Line {

@@ -45,7 +45,7 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
             let matches = pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
             Ok(matches && kept.keeps(key, at)?)
         };
-        span.visit(engine, |record| {
+        span.visit_changes(engine, |record| {
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {
                 if touch.db == db && is_wanted(touch.key, record.revision)? {
@@ -107,7 +107,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let span = bounds.resolve(engine, branch, now_ms)?;
         let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
         let mut kept = KeptOfMany::new(engine, branch, db);
-        span.visit(engine, |record| {
+        span.visit_changes(engine, |record| {
             let bucket = record.header.time_ms / bucket_ms * bucket_ms;
             let mut changed = Changed::default();
             let who = events::read(&record, &mut |touch| {

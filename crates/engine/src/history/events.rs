@@ -142,6 +142,15 @@ impl What<'_> {
         matches!(self, What::Gone(_) | What::MovedAway | What::Flushed)
     }
 
+    /// Whether the key is there after it, due or not, as far as that is told.
+    pub(crate) fn leaves_key(self) -> Option<bool> {
+        match self {
+            What::Set | What::Part(_) | What::Deadline | What::MovedHere => Some(true),
+            What::Gone(_) | What::MovedAway | What::Flushed => Some(false),
+            What::Swapped | What::Returned | What::Erased => None,
+        }
+    }
+
     /// The word for it in CHANGES.
     pub(crate) fn word(self) -> &'static str {
         match self {

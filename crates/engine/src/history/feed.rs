@@ -149,7 +149,7 @@ fn open(call: &Call<'_, '_>, request: Request, dbs: Range<DbIndex>) -> Result<(u
         }
         Err(error) => return Err(error),
     };
-    let (branch, made) = (line.branch(), line.made());
+    let opened = line.clone();
     let (id, now_ms) = (shared.board.hub.lock().next_id(), shared.now_ms());
     let of = (line, name.clone());
     let at = (from, newest);
@@ -158,7 +158,7 @@ fn open(call: &Call<'_, '_>, request: Request, dbs: Range<DbIndex>) -> Result<(u
         client.outbox.push(Arc::new(frame));
     }
     shared.open(watch, hold);
-    if engine.branch(branch).is_none() || engine.line(branch).made() != made {
+    if !engine.is_still(&opened) {
         // It went before anybody could tell this watch.
         engine.close_those(client, &|watch| watch.id == id);
         return Err(no_branch(&name));

@@ -20,7 +20,7 @@ use keyspace::{Buffers, Comparison, Keyspace, Restoration, SHARDS, Stored, Txn};
 
 use super::revert::{Counts, Job, Target};
 use super::{Span, events};
-use crate::branch::LiveBranch;
+use crate::branch::{LiveBranch, no_branch};
 use crate::engine::Engine;
 use crate::travel::{Moment, Unchanged, view_options};
 use crate::whatif::Version;
@@ -118,7 +118,7 @@ impl Job<'_> {
                 journal,
                 now_ms,
                 &mut || {
-                    let is_current = engine.replicator.newest() == upto;
+                    let is_current = engine.replicator.newest() == upto && !branch.is_gone();
                     if is_current {
                         hold = None;
                     }
@@ -130,6 +130,9 @@ impl Job<'_> {
                 let mut buffers = restoration.into_buffers(engine.live().event_classes);
                 engine.settle_aside(&mut buffers, &finished, told, branch.id);
                 return Ok((finished.written, counts));
+            }
+            if branch.is_gone() {
+                return Err(no_branch(&engine.branch_name(branch.id)));
             }
         }
         Err(Error::new(format!(
@@ -221,6 +224,8 @@ impl Job<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         if !whole.is_empty() {
+            // Keys that are to go, and have gone by now, are neither here nor there.
+            restoration.note_all_changed();
             let (view, branch) = (engine.view_at(self.to)?, self.branch()?);
             for db in whole {
                 engine.each_key(&view, db, &mut |key| add(db, key))?;

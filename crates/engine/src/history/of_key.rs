@@ -201,8 +201,8 @@ impl Request {
         engine: &Engine,
         visit: &mut dyn FnMut(Version) -> ControlFlow<()>,
     ) -> Result {
-        visit_key(engine, self.span, self.db, &self.key, &mut |record| {
-            let version = self.version(engine, &record)?;
+        visit_touched(engine, self.span, self.db, &self.key, &mut |record, what| {
+            let version = self.version(engine, &record, what)?;
             Ok(version.map_or(ControlFlow::Continue(()), &mut *visit))
         })
     }
@@ -287,8 +287,12 @@ impl Request {
         Ok(())
     }
 
-    fn version(&self, engine: &Engine, record: &Record<'_>) -> Result<Option<Version>> {
-        let mut sum: Option<What<'_>> = None;
+    fn version<'r>(
+        &self,
+        engine: &Engine,
+        record: &Record<'r>,
+        what: What<'r>,
+    ) -> Result<Option<Version>> {
         // What it did to the element: by itself, or perhaps with the whole key.
         let (mut is_its_own, mut is_whole) = (false, false);
         // None where the record does not tell it, and none in that where it is gone.
@@ -303,7 +307,6 @@ impl Request {
                     What::Erased => is_its_own = true,
                     _ => is_whole = true,
                 }
-                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
                 match touch.effect {
                     Effect::StrSet { value: bytes, .. } => value = Some(Some(bytes)),
                     Effect::Deadline(_) => {}
@@ -313,13 +316,14 @@ impl Request {
             }
             Ok(())
         })?;
-        let Some(what) = sum else { return Ok(None) };
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
         let at = Moment { branch, revision: record.revision, time_ms };
-        let is_wide = matches!(what, What::Flushed | What::Swapped | What::Returned);
-        let is_listed = match &self.element {
-            None => !is_wide || self.concerns(engine, at)?,
-            Some(_) => is_its_own || is_whole && self.concerns(engine, at)?,
+        let is_wide = matches!(what, What::Swapped | What::Returned);
+        let (place, element) = ((self.db, &self.key[..]), self.element.as_ref());
+        let concerns = || concerns(engine, (branch, at.revision), place, element);
+        let is_listed = match element {
+            None => !is_wide || concerns()?,
+            Some(_) => is_its_own || is_whole && concerns()?,
         };
         if !is_listed {
             return Ok(None);
@@ -340,33 +344,92 @@ impl Request {
         let record = keeps.then(|| (record.header, record.effects.to_vec()));
         Ok(Some(Version { row, at, value, record }))
     }
+}
 
-    /// Whether the key, or the element that is asked for, was there before or after
-    /// it changed as a whole, perhaps with its database.
-    fn concerns(&self, engine: &Engine, at: Moment) -> Result<bool> {
-        let before = Revision(at.revision.0 - 1);
-        if before < engine.needs_past()?.oldest() {
-            // Nobody knows any more.
+/// Is shown a transaction and what became of a key by it.
+type Visit<'v> = dyn for<'r> FnMut(Record<'r>, What<'r>) -> Result<ControlFlow<()>> + 'v;
+
+/// Whether a key, or an element of it, was there before or after it changed as a
+/// whole, perhaps with its database.
+fn concerns(
+    engine: &Engine,
+    (branch, at): (BranchId, Revision),
+    (db, key): (DbIndex, &[u8]),
+    element: Option<&Element>,
+) -> Result<bool> {
+    let before = Revision(at.0 - 1);
+    let (past, line) = (engine.needs_past()?, engine.line(branch));
+    if before < past.oldest() {
+        // Nobody knows any more.
+        return Ok(true);
+    }
+    let name = element.map(|element| [element.name()]);
+    let names = name.as_ref().map(|name| &name[..]);
+    let is_there =
+        |stored: Stored| element.is_none_or(|element| element.is_in(stored.value.as_ref()));
+    for revision in [before, at] {
+        let (branch, revision) = line.at(revision);
+        // Deadlines aside: what was due stood there as well.
+        if past.key(branch, revision, db, key, names)?.is_some_and(is_there) {
             return Ok(true);
         }
-        let (past, line) = (engine.needs_past()?, engine.line(at.branch));
-        let name = self.element.as_ref().map(|element| [element.name()]);
-        let names = name.as_ref().map(|name| &name[..]);
-        let is_there = |stored: Stored| {
-            self.element.as_ref().is_none_or(|element| element.is_in(stored.value.as_ref()))
+    }
+    Ok(false)
+}
+
+/// Visits the transactions of a span that touch a key, newest first, each with what
+/// became of the key. Flushes that found no such key are left out: what was done to
+/// it before tells, so that it need not be read for each of them.
+pub(super) fn visit_touched(
+    engine: &Engine,
+    span: Span,
+    db: DbIndex,
+    key: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result {
+    let mut flush: Option<(Revision, RecordHeader, Vec<u8>)> = None;
+    let tell = |flush: (Revision, RecordHeader, Vec<u8>), was_there, visit: &mut Visit<'_>| {
+        let (revision, header, effects) = flush;
+        let is_told = match was_there {
+            Some(was_there) => was_there,
+            None => concerns(engine, (span.branch, revision), (db, key), None)?,
         };
-        for revision in [before, at.revision] {
-            let (branch, revision) = line.at(revision);
-            // Deadlines aside: what was due stood there as well.
-            if past.key(branch, revision, self.db, &self.key, names)?.is_some_and(is_there) {
-                return Ok(true);
+        match is_told {
+            true => visit(Record { revision, header, effects: &effects }, What::Flushed),
+            false => Ok(ControlFlow::Continue(())),
+        }
+    };
+    visit_key(engine, span, db, key, &mut |record| {
+        let mut sum: Option<What<'_>> = None;
+        events::read(&record, &mut |touch| {
+            if touch.is_about(db, key) {
+                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
+            }
+            Ok(())
+        })?;
+        let Some(what) = sum else { return Ok(ControlFlow::Continue(())) };
+        if let Some(flush) = flush.take() {
+            // What a branch begins with is not all that its parent's last record left.
+            let is_of_one = flush.1.branch == record.header.branch;
+            let was_there = what.leaves_key().filter(|_| is_of_one);
+            if tell(flush, was_there, visit)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(false)
+        if what == What::Flushed {
+            flush = Some((record.revision, record.header, record.effects.to_vec()));
+            return Ok(ControlFlow::Continue(()));
+        }
+        visit(record, what)
+    })?;
+    match flush {
+        Some(flush) => tell(flush, None, visit).map(|_| ()),
+        None => Ok(()),
     }
 }
 
-/// Visits the transactions of a span that may have changed a key, newest first.
+/// Visits the transactions of a span that may have changed a key, newest first. What
+/// made a branch is none: the keys it writes were there before.
 pub(super) fn visit_key(
     engine: &Engine,
     span: Span,
@@ -378,9 +441,13 @@ pub(super) fn visit_key(
         return Ok(());
     }
     let past = engine.needs_past()?;
-    for Reach { branch, after, upto } in engine.line(span.branch).between(span.after, span.upto) {
+    let line = engine.line(span.branch);
+    for Reach { branch, after, upto } in line.between(span.after, span.upto) {
         let (mut failure, mut is_over) = (None, false);
         past.of_key(branch, db, key, after, upto, &mut |record| {
+            if !line.goes_on(record.revision, record.header) {
+                return ControlFlow::Continue(());
+            }
             let flow = keep(visit(record), &mut failure);
             is_over = flow.is_break();
             flow

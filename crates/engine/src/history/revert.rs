@@ -15,8 +15,8 @@ use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::{Buffers, Txn, Value, ValueRef, class, dump};
 
-use super::events::{self, What};
-use super::of_key::visit_key;
+use super::events::What;
+use super::of_key::visit_touched;
 use super::{Bounds, number};
 use crate::aside::{self, Aside};
 use crate::branch::{Held, no_branch};
@@ -289,16 +289,8 @@ fn last_value(
 ) -> Result<Option<(Revision, Then)>> {
     let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     let mut found = None;
-    visit_key(engine, span, db, key, &mut |record| {
-        let mut sum: Option<What<'_>> = None;
-        events::read(&record, &mut |touch| {
-            if touch.is_about(db, key) {
-                sum = Some(sum.map_or(touch.what, |what| what.then(touch.what)));
-            }
-            Ok(())
-        })?;
-        let went = sum.is_some_and(|what| what.is_removal() || what == What::Swapped);
-        if went {
+    visit_touched(engine, span, db, key, &mut |record, what| {
+        if what.is_removal() || what == What::Swapped {
             // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
             if before < engine.kept_from(branch, db, key)? {
@@ -362,6 +354,10 @@ impl<'j> Job<'j> {
         let branch = self.branch()?;
         let journal = engine.journal_of(&branch);
         let mut txn = Txn::begin_on_key(&branch.keyspace, key, journal, &mut buffers, options);
+        if branch.is_gone() {
+            drop(txn);
+            return Err(no_branch(&engine.branch_name(branch.id)));
+        }
         txn.select(self.db);
         // All that must be read is read before the first change.
         txn.load(key);

@@ -1,6 +1,6 @@
 //! A past in memory: every record, and views made by replaying them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,8 @@ pub struct MemoryPast {
     pub views: AtomicU64,
     /// Runs when a key is asked for next.
     pub before_key: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Run one after the other, each before records are read the next time.
+    pub before_reads: Mutex<VecDeque<Box<dyn FnOnce() + Send>>>,
 }
 
 impl MemoryPast {
@@ -242,6 +244,8 @@ impl Past for MemoryPast {
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
         self.check(after)?;
         self.check(upto)?;
+        let before = self.before_reads.lock().pop_front();
+        before.into_iter().for_each(|before| before());
         self.visit(after.0 + 1..=upto.0, visit);
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! What one transaction changed, key by key, as watches tell it.
 
-use base::{BranchId, DbIndex, Reply, Revision, Tape};
+use base::{DbIndex, Reply, Revision, Tape};
 use command::{Error, Result};
 use keyspace::effect::Cause;
-use log::{Record, RecordHeader};
-
+use log::Record;
 use smallvec::SmallVec;
 
 use super::packed::{Item, Part};
 use super::reading::Reading;
+use crate::branch::Line;
 use crate::history::changed::{After, Change, Changed};
 use crate::history::events::{self, Touch, What};
 use crate::history::of_key::write_whole;
@@ -16,7 +16,8 @@ use crate::travel::Moment;
 
 /// Whom a change is told.
 pub(super) struct Telling<'t, 'e> {
-    pub(super) branch: BranchId,
+    /// Of the branch that is watched, as it was when the watch was opened.
+    pub(super) line: &'t Line,
     pub(super) old: bool,
     pub(super) new: bool,
     /// The change was made before the watch was opened.
@@ -38,7 +39,6 @@ pub(super) enum Told<'i> {
 #[derive(Debug)]
 pub(super) struct Transaction<'r> {
     pub(super) revision: Revision,
-    branch: BranchId,
     time_ms: u64,
     /// Who made it, if it tells.
     user: Option<&'r [u8]>,
@@ -60,10 +60,9 @@ impl<'r> Transaction<'r> {
             }
             Ok(())
         })?;
-        let RecordHeader { time_ms, branch, .. } = record.header;
-        let user = who.map(|who| who.user);
-        let (revision, changes) = (record.revision, changed.into_changes());
-        Ok(Transaction { revision, branch, time_ms, user, changes })
+        let (revision, time_ms) = (record.revision, record.header.time_ms);
+        let (user, changes) = (who.map(|who| who.user), changed.into_changes());
+        Ok(Transaction { revision, time_ms, user, changes })
     }
 
     /// Tells a change, of which `event` is the name. The values are read where
@@ -78,7 +77,8 @@ impl<'r> Transaction<'r> {
         let by_itself = matches!(change.what, What::Gone(Cause::Expired | Cause::Evicted));
         let may_tell = |at: Revision| match (change.key, watch.reading) {
             (Some(key), Some(reading)) => {
-                reading.may_tell((watch.branch, change.db), key, at, watch.is_past).map(Some)
+                let place = (watch.line.branch(), change.db);
+                reading.may_tell(place, key, at, watch.is_past).map(Some)
             }
             (Some(_), None) if watch.is_past => Ok(None),
             _ => Ok(Some(true)),
@@ -101,7 +101,7 @@ impl<'r> Transaction<'r> {
             let before = Revision(self.revision.0 - 1);
             let value = match may_tell(before)? {
                 Some(false) => Some(Part::Nil),
-                _ => self.value_at(watch.reading, change, before)?.map(Part::Read),
+                _ => value_at(watch, change, before)?.map(Part::Read),
             };
             let Some(value) = value else { return Ok(Told::Unread) };
             item.old = value;
@@ -110,55 +110,53 @@ impl<'r> Transaction<'r> {
             let value = match change.after {
                 After::Text(bytes) => Some(Part::Text(bytes)),
                 After::Nothing => Some(Part::Nil),
-                After::Untold => {
-                    self.value_at(watch.reading, change, self.revision)?.map(Part::Read)
-                }
+                After::Untold => value_at(watch, change, self.revision)?.map(Part::Read),
             };
             let Some(value) = value else { return Ok(Told::Unread) };
             item.new = value;
         }
         Ok(Told::Item(item))
     }
+}
 
-    /// The key's value at a revision, deadlines aside: a key that is due stands
-    /// there until a revision removes it.
-    fn value_at(
-        &self,
-        reading: Option<&Reading<'_>>,
-        change: &Change<'_>,
-        revision: Revision,
-    ) -> Result<Option<Tape>> {
-        let mut tape = Tape::default();
-        let Some(key) = change.key else {
-            tape.null();
-            return Ok(Some(tape));
-        };
-        let Some(reading) = reading else { return Ok(None) };
-        // Nobody who has been told something waits for it.
-        reading.hand_over();
-        let engine = reading.engine;
-        let branch = self.branch;
-        if engine.branch(branch).is_none() || engine.line(branch).made() > self.revision {
-            return Err(Error::new(format!(
-                "NOBRANCH the branch of revision {} was deleted or made anew, and what its keys were is gone with it; \
-                 watch without OLD and NEW",
-                self.revision
-            )));
-        }
-        let at = Moment { branch, revision, time_ms: 0 };
-        reading.timed(|| {
-            engine.look_at(at, change.db, key, |value, _| match value {
-                Some(value) => write_whole(value, &mut tape),
-                None => tape.null(),
-            })
-        })?;
-        Ok(Some(tape))
+/// The key's value at a revision of a watch's line, deadlines aside: a key that is
+/// due stands there until a revision removes it. `None`: it cannot be read now.
+fn value_at(
+    watch: &Telling<'_, '_>,
+    change: &Change<'_>,
+    revision: Revision,
+) -> Result<Option<Tape>> {
+    let mut tape = Tape::default();
+    let Some(key) = change.key else {
+        tape.null();
+        return Ok(Some(tape));
+    };
+    let Some(reading) = watch.reading else { return Ok(None) };
+    // Nobody who has been told something waits for it.
+    reading.hand_over();
+    let (engine, branch) = (reading.engine, watch.line.branch());
+    // What a parent had that was deleted can be read as long as the branch is there.
+    if !engine.is_still(watch.line) {
+        return Err(Error::new(format!(
+            "NOBRANCH the branch was deleted or made anew, and what its keys were at revision {revision} is gone with \
+             it; watch without OLD and NEW"
+        )));
     }
+    let at = Moment { branch, revision, time_ms: 0 };
+    reading.timed(|| {
+        engine.look_at(at, change.db, key, |value, _| match value {
+            Some(value) => write_whole(value, &mut tape),
+            None => tape.null(),
+        })
+    })?;
+    Ok(Some(tape))
 }
 
 #[cfg(test)]
 mod tests {
+    use base::BranchId;
     use keyspace::effect::Effect;
+    use log::RecordHeader;
 
     use super::*;
 

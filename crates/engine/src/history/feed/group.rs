@@ -220,8 +220,8 @@ impl Watch {
         };
         match self.form {
             Form::Changes { old, new } => {
-                let (branch, is_past) = (self.branch(), revision <= self.opened);
-                let telling = Telling { branch, old, new, is_past, reading };
+                let (line, is_past) = (&*self.line, revision <= self.opened);
+                let telling = Telling { line, old, new, is_past, reading };
                 for (told, heard) in mine.iter().enumerate().skip(skipped) {
                     if self.client.outbox.is_full() {
                         self.goes_on(revision, told);
@@ -403,7 +403,7 @@ impl Group {
         self.next = record.revision.next();
         self.near = Some(place);
         self.tell(record, place, reading, left);
-        self.end_branches(record, left);
+        self.end_branches(record, reading, left);
     }
 
     /// Passes over the next transactions, of which nobody here hears.
@@ -487,15 +487,24 @@ impl Group {
         }
     }
 
-    /// Ends the watches of branches that are no more what they were.
-    fn end_branches(&mut self, record: &Record<'_>, left: &mut Left) {
+    /// Ends the watches of branches that are no more what they were. Those behind
+    /// pass over the end of one that was brought back since: nothing happened on it
+    /// meanwhile.
+    fn end_branches(
+        &mut self,
+        record: &Record<'_>,
+        reading: Option<&Reading<'_>>,
+        left: &mut Left,
+    ) {
         if self.lines.iter().all(|(line, _)| line.branch() == BranchId::MAIN) {
             return;
         }
         for effect in Effects::new(record.effects).flatten() {
             let Some((branch, what)) = ended_by(&effect) else { continue };
-            let is_ended =
-                |watch: &Watch| watch.branch() == branch && watch.branch_made() < record.revision;
+            let is_back = |watch: &Watch| reading.is_some_and(|it| it.engine.is_still(&watch.line));
+            let is_ended = |watch: &Watch| {
+                watch.branch() == branch && watch.branch_made() < record.revision && !is_back(watch)
+            };
             let ids: Vec<u64> =
                 self.members.values().filter(|watch| is_ended(watch)).map(|it| it.id).collect();
             for watch in ids.into_iter().filter_map(|id| self.remove(id)) {
