@@ -366,6 +366,16 @@ fn is_same_value(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     }
 }
 
+/// A value's bytes, its elements in an order that no table has a say in.
+fn in_order(value: ValueRef<'_>) -> Vec<u8> {
+    match value {
+        ValueRef::Str(_) | ValueRef::List(_) => crate::dump::encode_body(value),
+        ValueRef::Hash(hash) => elements::in_order::<&Hash>(hash),
+        ValueRef::Set(set) => elements::in_order::<&Set>(set),
+        ValueRef::Zset(zset) => elements::in_order::<&Zset>(zset),
+    }
+}
+
 impl<'a> Merge<'a> {
     /// What could not be decided: the key as a whole, or fields or members in
     /// the order of their names.
@@ -375,7 +385,8 @@ impl<'a> Merge<'a> {
     }
 
     /// A digest of the conflicts, to tell whether they are those that somebody
-    /// has seen before.
+    /// has seen before. The same for the same values, in whatever order tables
+    /// have their elements, which differs from run to run.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut bytes = Vec::new();
@@ -391,7 +402,7 @@ impl<'a> Merge<'a> {
                 Conflict::Key { base, ours, theirs } => [base, ours, theirs].map(|version| {
                     let deadline = version.and_then(|version| version.deadline);
                     put(deadline.map(u64::to_le_bytes).as_ref().map(|bytes| &bytes[..]));
-                    put(version.map(|it| crate::dump::encode_body(it.value)).as_deref());
+                    put(version.map(|it| in_order(it.value)).as_deref());
                 }),
                 Conflict::Field { base, ours, theirs, .. } => [base, ours, theirs].map(&mut put),
                 Conflict::Member { base, ours, theirs, .. } => [base, ours, theirs]

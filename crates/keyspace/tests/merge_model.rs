@@ -526,6 +526,37 @@ proptest! {
     }
 }
 
+#[test]
+fn a_conflict_is_told_by_what_a_collection_has_not_by_its_order() {
+    let default = EncodingLimits::default();
+    let tables = EncodingLimits { hash_max_listpack_entries: 0, ..default };
+    let digest = |seed: u64, limits: &EncodingLimits, size: usize, more: &str| {
+        let (mut hash, mut set) = (Hash::new(seed), Set::new(seed));
+        // Tables of another seed, filled in another order.
+        (0..size).map(|at| (at + seed as usize) % size).for_each(|number| {
+            hash.set(format!("f{number}").as_bytes(), b"v", limits);
+            set.add(format!("m{number}").as_bytes(), limits);
+        });
+        hash.set(b"more", more.as_bytes(), limits);
+        set.add(more.as_bytes(), limits);
+        let version = |value| Some(Version { value, deadline: None });
+        let values = [ValueRef::Hash(&hash), ValueRef::Set(&set)];
+        values.map(|value| {
+            let merged =
+                merge(version(ValueRef::Str(b"before")), None.into(), version(value).into());
+            assert_eq!(merged.conflicts().len(), 1);
+            merged.digest()
+        })
+    };
+    for size in [10, 300] {
+        let known = digest(1, &default, size, "x");
+        assert_eq!(digest(2, &default, size, "x"), known, "{size}");
+        assert_eq!(digest(3, &tables, size, "x"), known, "{size}, as tables");
+        let other = digest(1, &default, size, "y");
+        assert!(other[0] != known[0] && other[1] != known[1], "{size}");
+    }
+}
+
 /// Merges the commands' lines, and answers the effects and the conflicts.
 fn worked_out(history: [Vec<Op>; 3], choices: &[Choice<'_>]) -> (Vec<u8>, Vec<String>) {
     let [base, ours, theirs] = lines(EncodingLimits::default(), &history);

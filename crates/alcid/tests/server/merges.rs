@@ -17,17 +17,23 @@ const RESTARTS: [usize; 2] = [STEPS / 3, STEPS * 2 / 3];
 /// it, and that none is in it twice.
 const INCREMENTS: usize = 60;
 
-/// A branch, and the increments that are in its counters.
+/// A counter, a hash with one, and a set of the amounts.
+const KEYS: [&str; 3] = ["k", "h", "s"];
+
+/// Of each of these keys the increments that are in it.
+type Has = [BTreeSet<usize>; 3];
+
+/// A branch, and what is in its keys.
 struct Branch {
     name: String,
     parent: String,
-    has: BTreeSet<usize>,
-    /// Those that were there from a revision on.
-    had: Vec<(u64, BTreeSet<usize>)>,
+    has: Has,
+    /// What was there from a revision on.
+    had: Vec<(u64, Has)>,
 }
 
 impl Branch {
-    fn new(name: &str, parent: &str, has: &BTreeSet<usize>) -> Branch {
+    fn new(name: &str, parent: &str, has: &Has) -> Branch {
         let (name, parent) = (name.to_owned(), parent.to_owned());
         Branch { name, parent, has: has.clone(), had: Vec::new() }
     }
@@ -46,15 +52,16 @@ impl Branch {
 enum Life {
     /// They are made from what others have.
     Plain,
-    /// They are also made from what others had, deleted and made anew.
+    /// They are also made from what others had, deleted, made anew and renamed,
+    /// and the history is let go of.
     Wild,
 }
 
-/// Does something to a branch that makes, ends or renews one.
+/// Does something to a branch, or to what is known of all.
 fn live_on(wire: &mut Wire, rng: &mut SeededRng, branches: &mut Vec<Branch>, at: usize) {
     let name = branches[at].name.clone();
-    match rng.below(3) {
-        0 if !branches[at].had.is_empty() => {
+    match rng.below(6) {
+        0 | 1 if !branches[at].had.is_empty() => {
             let had = &branches[at].had;
             let (revision, has) = had[rng.below(had.len() as u64) as usize].clone();
             let made = format!("then{revision}-{}", rng.next_u64());
@@ -63,11 +70,11 @@ fn live_on(wire: &mut Wire, rng: &mut SeededRng, branches: &mut Vec<Branch>, at:
             assert!(!matches!(reply, Frame::Error(_)), "{reply:?}");
             branches.push(Branch::new(&made, &name, &has));
         }
-        1 if at > 0 => {
+        2 if at > 0 => {
             assert_eq!(wire.text(&["BRANCH", "DELETE", &name, "FORCE"]), "OK");
             branches.remove(at);
         }
-        2 if at > 0 => {
+        3 if at > 0 => {
             let parent = branches.iter().find(|it| it.name == branches[at].parent);
             let Some(parent) = parent.map(|parent| parent.has.clone()) else { return };
             let reply = wire.text(&["BRANCH", "RESET", &name, "TO", "PARENT"]);
@@ -77,6 +84,21 @@ fn live_on(wire: &mut Wire, rng: &mut SeededRng, branches: &mut Vec<Branch>, at:
                 assert!(reply.starts_with("BRANCHBUSY"), "{reply}");
             }
         }
+        4 if at > 0 => {
+            let renamed = format!("named{}", rng.next_u64());
+            assert_eq!(wire.text(&["BRANCH", "RENAME", &name, &renamed]), "OK");
+            for branch in branches.iter_mut().filter(|it| it.parent == name) {
+                branch.parent.clone_from(&renamed);
+            }
+            branches[at].name = renamed;
+        }
+        5 => {
+            // Up to what the archive has, which is everything then.
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            let reply = wire.call(&["HISTORY.COMPACT"]);
+            assert!(!matches!(reply, Frame::Error(_)), "{reply:?}");
+            branches.iter_mut().for_each(|branch| branch.had.clear());
+        }
         _ => {}
     }
 }
@@ -85,7 +107,7 @@ fn run(seed: u64, branches_max: usize, life: Life) -> (usize, usize) {
     let rng = &mut SeededRng::new(seed);
     let mut server = Server::start(ALCID, &["--aof-fsync", "always"]);
     let mut wire = Wire::connect(server.addr());
-    let mut branches = vec![Branch::new("main", "", &BTreeSet::new())];
+    let mut branches = vec![Branch::new("main", "", &Has::default())];
     let (mut increments, mut merges, mut conflicts, mut made) = (0, 0, 0, 0);
     for step in 0..STEPS {
         if RESTARTS.contains(&step) {
@@ -114,7 +136,7 @@ fn run(seed: u64, branches_max: usize, life: Life) -> (usize, usize) {
                 wire.call(&["INCRBY", "k", &amount]);
                 wire.call(&["HINCRBY", "h", "f", &amount]);
                 wire.call(&["SADD", "s", &amount]);
-                branches[at].has.insert(increments);
+                branches[at].has.iter_mut().for_each(|has| _ = has.insert(increments));
                 branches[at].remember(&mut wire);
                 increments += 1;
             }
@@ -122,7 +144,11 @@ fn run(seed: u64, branches_max: usize, life: Life) -> (usize, usize) {
                 let from =
                     (at + 1 + rng.below(branches.len() as u64 - 1) as usize) % branches.len();
                 let source = branches[from].name.clone();
-                match wire.call(&["BRANCH", "MERGE", &source, "INTO", &name]) {
+                let mut words = vec!["BRANCH", "MERGE", &source, "INTO", &name];
+                // One key alone, now and then.
+                let only = (rng.below(3) == 0).then(|| rng.below(3) as usize);
+                only.iter().for_each(|&only| words.extend(["MATCH", KEYS[only]]));
+                match wire.call(&words) {
                     Frame::Error(text) => {
                         let is_apart = life == Life::Wild && text.starts_with("NOBRANCH");
                         assert!(
@@ -133,7 +159,11 @@ fn run(seed: u64, branches_max: usize, life: Life) -> (usize, usize) {
                     }
                     _ => {
                         let more = branches[from].has.clone();
-                        branches[at].has.extend(more);
+                        for (key, more) in more.into_iter().enumerate() {
+                            if only.is_none_or(|only| only == key) {
+                                branches[at].has[key].extend(more);
+                            }
+                        }
                         branches[at].remember(&mut wire);
                         merges += 1;
                     }
@@ -147,16 +177,16 @@ fn run(seed: u64, branches_max: usize, life: Life) -> (usize, usize) {
 }
 
 fn check(wire: &mut Wire, branch: &Branch, seed: u64, step: usize) {
-    let sum: u64 = branch.has.iter().map(|&at| 1 << at).sum();
-    let expected = match branch.has.len() {
+    let [k, h, s] = &branch.has;
+    let sum = |has: &BTreeSet<usize>| match has.len() {
         0 => Frame::Null,
-        _ => Frame::bulk(sum.to_string()),
+        _ => Frame::bulk(has.iter().map(|&at| 1u64 << at).sum::<u64>().to_string()),
     };
     let place = format!("seed {seed}, step {step}, branch {}", branch.name);
     wire.call(&["BRANCH", "USE", &branch.name]);
-    assert_eq!(wire.call(&["GET", "k"]), expected, "{place}");
-    assert_eq!(wire.call(&["HGET", "h", "f"]), expected, "{place}");
-    assert_eq!(wire.call(&["SCARD", "s"]), Frame::Integer(branch.has.len() as i64), "{place}");
+    assert_eq!(wire.call(&["GET", "k"]), sum(k), "{place}");
+    assert_eq!(wire.call(&["HGET", "h", "f"]), sum(h), "{place}");
+    assert_eq!(wire.call(&["SCARD", "s"]), Frame::Integer(s.len() as i64), "{place}");
 }
 
 #[test]
@@ -339,6 +369,36 @@ fn what_was_made_and_taken_back_is_merged_as_such() {
     assert_eq!((main.text(&["GET", "p"]), b.text(&["GET", "p"])), ("4".into(), "0".into()));
     merge(&mut b, &["main"], "rev");
     assert_eq!(b.text(&["GET", "p"]), "4");
+}
+
+#[test]
+fn what_was_decided_of_large_collections_is_known_after_a_restart() {
+    let (mut server, [mut main, mut dev]) = branches(["main", "dev"]);
+    let names: Vec<String> = (0..600).map(|number| format!("n{number}")).collect();
+    let all = |words: [&'static str; 2]| -> Vec<&str> {
+        words.into_iter().chain(names.iter().map(String::as_str)).collect()
+    };
+    main.call(&all(["HSET", "hash"]));
+    main.call(&all(["SADD", "set"]));
+    main.call(&["SET", "other", "1"]);
+    merge(&mut main, &["main", "INTO", "dev"], "rev");
+    main.call(&["HSET", "hash", "n0", "new"]);
+    main.call(&["SADD", "set", "new"]);
+    main.call(&["SET", "other", "2"]);
+    dev.call(&["DEL", "hash", "set", "other"]);
+    let refusal = main.text(&["BRANCH", "MERGE", "dev", "ON", "CONFLICT", "MANUAL"]);
+    let waiting = refusal.split_whitespace().last().expect("it has a number").to_owned();
+    for (key, left) in [("hash", 2), ("set", 1)] {
+        assert_eq!(main.call(&["BRANCH", "RESOLVE", &waiting, key, "OURS"]), Frame::Integer(left));
+    }
+    server.kill();
+    server.restart();
+    let [mut main] = on(&server, ["main"]);
+    // The last that is left ends the merge.
+    let last = main.call(&["BRANCH", "RESOLVE", &waiting, "other", "THEIRS"]);
+    assert_eq!(last, Frame::Integer(0));
+    let left = main.call(&["EXISTS", "hash", "set", "other"]);
+    assert_eq!(left, Frame::Integer(2));
 }
 
 /// What a branch contains: of each branch the newest of its states.

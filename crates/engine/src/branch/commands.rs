@@ -9,7 +9,7 @@ use keyspace::Branch;
 use keyspace::effect::Effect;
 
 use super::create::Asker;
-use super::{check_open, no_branch, no_tag};
+use super::{check_open, check_quota, no_branch, no_tag};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
@@ -254,6 +254,10 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let row = named(engine, name, "reset; REVERT ALL brings back what it was")?;
         check_open(&row)?;
         let when = engine.parse_when(when)?;
+        // What it was may be more than it is, as with REVERT.
+        if let Some(branch) = engine.branch(row.id) {
+            check_quota(&row, &branch.keyspace)?;
+        }
         return revert::reset(call, row.id, when);
     }
     let turn = engine.branches.turn.lock();

@@ -93,35 +93,55 @@ pub(super) struct Commons {
     pub(super) known: Branches,
     pub(super) lines: [Line; 2],
     /// As far as the history reaches back.
-    oldest: Option<Revision>,
-    /// By which merges of some keys only are about a key.
-    found: RefCell<BTreeMap<Vec<bool>, Rc<Common>>>,
+    reaches_to: Option<Revision>,
+    /// That of a key which was merged with all others only.
+    oldest: Rc<Common>,
+    /// By which merges of some keys only are about a key. Such a merge may be
+    /// of a state that cannot be read any more, where the oldest can.
+    found: RefCell<BTreeMap<Vec<bool>, Option<Rc<Common>>>>,
 }
 
 impl Commons {
-    /// `None` when both are one.
+    /// `None` when both are one, or no state that both have can be read.
     pub(super) fn new(
         known: Branches,
         lines: [Line; 2],
-        oldest: Option<Revision>,
+        reaches_to: Option<Revision>,
     ) -> Option<Commons> {
-        let commons = Commons { known, lines, oldest, found: RefCell::default() };
-        commons.find(&commons.known.merged().iter().map(|_| false).collect::<Vec<_>>())?;
-        Some(commons)
+        let of_all = known.merged().iter().filter(|it| it.pattern.is_none());
+        let merges: Vec<&Merged> = of_all.collect();
+        let oldest = Rc::new(common(&known, &lines, &merges, reaches_to)?);
+        Some(Commons { known, lines, reaches_to, oldest, found: RefCell::default() })
     }
 
-    /// That of a key.
-    pub(super) fn of(&self, key: &[u8]) -> Rc<Common> {
+    /// That of a key; `None` when it cannot be read any more.
+    pub(super) fn of(&self, key: &[u8]) -> Option<Rc<Common>> {
         let is_about = |merged: &Merged| {
             merged.pattern.as_ref().is_some_and(|pattern| glob::matches(pattern, key))
         };
         let about: Vec<bool> = self.known.merged().iter().map(is_about).collect();
-        self.find(&about).expect("they are two, whatever was merged")
+        if !about.contains(&true) {
+            return Some(self.oldest.clone());
+        }
+        let mut found = self.found.borrow_mut();
+        found.entry(about).or_insert_with_key(|about| self.find(about)).clone()
     }
 
     /// That of a key, or with none of a whole database.
-    pub(super) fn of_any(&self, key: Option<&[u8]>) -> Rc<Common> {
-        key.map_or_else(|| self.oldest(), |key| self.of(key))
+    fn of_any(&self, key: Option<&[u8]>) -> Option<Rc<Common>> {
+        key.map_or_else(|| Some(self.oldest.clone()), |key| self.of(key))
+    }
+
+    /// Whether one of the two has a change that they have not in common, see
+    /// [`Common::lacks`]. Where nobody can say, it has.
+    pub(super) fn lacks(
+        &self,
+        side: usize,
+        key: Option<&[u8]>,
+        branch: BranchId,
+        revision: Revision,
+    ) -> bool {
+        self.of_any(key).is_none_or(|common| common.lacks(side, branch, revision))
     }
 
     /// Whether a change came late to one of the two, see [`Common::is_late`].
@@ -132,13 +152,14 @@ impl Commons {
         branch: BranchId,
         revision: Revision,
     ) -> bool {
-        self.of_any(key).is_late(side, &self.lines[side], branch, revision)
+        let is_late =
+            |common: Rc<Common>| common.is_late(side, &self.lines[side], branch, revision);
+        self.of_any(key).is_some_and(is_late)
     }
 
     /// That of a key which was merged with all others only: the oldest.
     pub(super) fn oldest(&self) -> Rc<Common> {
-        let none = vec![false; self.known.merged().len()];
-        self.find(&none).expect("they are two, whatever was merged")
+        self.oldest.clone()
     }
 
     /// Where the records are that one of the two contains, whatever is about a
@@ -158,15 +179,10 @@ impl Commons {
     }
 
     fn find(&self, about: &[bool]) -> Option<Rc<Common>> {
-        if let Some(found) = self.found.borrow().get(about) {
-            return Some(found.clone());
-        }
         let merges = self.known.merged().iter().zip(about);
         let counts = merges.filter(|(it, is_about)| it.pattern.is_none() || **is_about);
         let merges: Vec<&Merged> = counts.map(|(merged, _)| merged).collect();
-        let common = Rc::new(common(&self.known, &self.lines, &merges, self.oldest)?);
-        self.found.borrow_mut().insert(about.to_vec(), common.clone());
-        Some(common)
+        common(&self.known, &self.lines, &merges, self.reaches_to).map(Rc::new)
     }
 }
 
@@ -321,7 +337,8 @@ mod tests {
         fn common(&self, a: u32, b: u32, key: &str) -> (u32, u64, bool) {
             let of = |a, b| {
                 let lines = [a, b].map(|id| Line::of(&self.0, BranchId(id)));
-                Commons::new(self.0.clone(), lines, None).expect("they are two").of(key.as_bytes())
+                let commons = Commons::new(self.0.clone(), lines, None).expect("they are two");
+                commons.of(key.as_bytes()).expect("it is kept")
             };
             let (found, back) = (of(a, b), of(b, a));
             let mut turned = (*back).clone();
@@ -394,7 +411,7 @@ mod tests {
         log.merge(20, 1, 0, None);
         let lines = [0, 1].map(|id| Line::of(&log.0, BranchId(id)));
         let commons = Commons::new(log.0.clone(), lines.clone(), None).expect("two");
-        let common = commons.of(b"k");
+        let common = commons.of(b"k").expect("it is kept");
         // What main did on its own since 10 is not in it, though main has it.
         assert!(common.lacks(0, BranchId::MAIN, Revision(11)));
         assert!(!common.lacks(0, BranchId::MAIN, Revision(10)));

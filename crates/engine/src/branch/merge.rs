@@ -32,6 +32,9 @@ const THEIRS: usize = 1;
 /// that was written.
 const COUNTERS_MAX: usize = 256;
 
+/// Bytes of a key that an error names.
+pub(super) const NAMED_BYTES_MAX: usize = 64;
+
 /// What becomes of conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
@@ -138,11 +141,8 @@ impl Job<'_> {
         if self.asked.into == self.asked.from {
             return Err(Error::new("ERR a branch cannot be merged with itself"));
         }
-        let commons = engine.commons(self.asked.into, self.asked.from).ok_or_else(|| {
-            Error::new(
-                "NOBRANCH no state that both have in common can be read: a branch between them was deleted or made anew",
-            )
-        })?;
+        let commons =
+            engine.commons(self.asked.into, self.asked.from).ok_or_else(|| none_in_common(None))?;
         let mut found = Found {
             states: BTreeMap::new(),
             upto: commons.oldest().upto(THEIRS),
@@ -180,7 +180,7 @@ impl Job<'_> {
         let of_theirs = Search {
             engine,
             parts: &commons.parts(THEIRS),
-            counts: &|key, branch, at| commons.of_any(key).lacks(THEIRS, branch, at),
+            counts: &|key, branch, at| commons.lacks(THEIRS, key, branch, at),
             is_late: &|key, branch, at| commons.is_late(THEIRS, key, branch, at),
             wanted: &|_, key| self.is_wanted(key),
         };
@@ -223,7 +223,8 @@ impl Job<'_> {
             })?;
         }
         for place in keys {
-            let common = found.commons.of(&place.1);
+            let common =
+                found.commons.of(&place.1).ok_or_else(|| none_in_common(Some(&place.1)))?;
             // Of what was erased since nobody knows what it was.
             let is_erased = [self.asked.from, self.asked.into]
                 .into_iter()
@@ -260,7 +261,7 @@ impl Job<'_> {
         let search = Search {
             engine: self.engine,
             parts: &commons.parts(OURS),
-            counts: &|key, branch, at| commons.of_any(key).lacks(OURS, branch, at),
+            counts: &|key, branch, at| commons.lacks(OURS, key, branch, at),
             is_late: &|key, branch, at| commons.is_late(OURS, key, branch, at),
             wanted: &|db: DbIndex, key: &[u8]| counters.contains(&(db, key.to_vec())),
         };
@@ -418,6 +419,20 @@ impl Job<'_> {
     }
 }
 
+/// The error for two branches, or a key that was merged by itself, of which
+/// nobody knows any more what both had.
+fn none_in_common(key: Option<&[u8]>) -> Error {
+    let named = key.map(|key| key[..key.len().min(NAMED_BYTES_MAX)].escape_ascii());
+    let (of, next) = match named {
+        Some(name) => (format!(" of the key '{name}'"), "; MATCH merges others"),
+        None => (String::new(), ""),
+    };
+    Error::new(format!(
+        "NOBRANCH no state{of} that both have in common can be read: a branch between them was deleted or made \
+         anew{next}"
+    ))
+}
+
 /// With all keys in memory that are looked at.
 fn filled<'t>(mut txn: Txn<'t>, found: &Found) -> Result<Txn<'t>> {
     found.keys.keys().for_each(|(db, key)| txn.load_in(*db, key));
@@ -438,7 +453,7 @@ impl Found {
 
     /// What ours, and theirs, have only counted of a key.
     fn counts_of(&self, place: &Place) -> [Counted; 2] {
-        if !self.commons.of(&place.1).is_whole {
+        if !self.commons.of(&place.1).is_some_and(|common| common.is_whole) {
             return Default::default();
         }
         let ours = self.ours.upto.map(|_| self.ours.changes.counted(place));

@@ -11,7 +11,7 @@ use keyspace::effect::Effect;
 use keyspace::merge::{Choice, Conflict, Merge, Version};
 use keyspace::{OpenMerge, Settled, Verdict};
 
-use super::merge::{Asked, Counts, Done, Job, Policy, Undecided};
+use super::merge::{Asked, Counts, Done, Job, NAMED_BYTES_MAX, Policy, Undecided};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
@@ -29,9 +29,8 @@ pub(super) const HANDLERS: &[(&str, Handler)] = &[
 /// Merges that failed and are remembered, so that their conflicts can be seen.
 const REPORTS_MAX: usize = 64;
 
-/// Keys that a merge which was only tried names, and bytes of each.
+/// Keys that a merge which was only tried names.
 const NAMED_MAX: usize = 3;
-const NAMED_BYTES_MAX: usize = 64;
 
 /// Merges that failed lately, by id.
 #[derive(Debug, Default)]

@@ -181,12 +181,7 @@ struct Index<'a, C: Elements<'a>> {
 impl<'a, C: Elements<'a>> Index<'a, C> {
     fn new(collection: Option<C>) -> Index<'a, C> {
         let packed = collection.filter(|collection| collection.encoding() == "listpack");
-        let sorted = packed.map(|packed| {
-            let mut entries: Vec<_> = packed.entries().collect();
-            entries.sort_unstable_by(|(a, _), (b, _)| a[..].cmp(&b[..]));
-            entries
-        });
-        Index { collection, sorted }
+        Index { collection, sorted: packed.map(sorted) }
     }
 
     fn find(&self, name: &[u8]) -> Option<C::Held> {
@@ -198,6 +193,20 @@ impl<'a, C: Elements<'a>> Index<'a, C> {
             None => self.collection?.find(name),
         }
     }
+}
+
+/// A collection's elements in the order of their names.
+fn sorted<'a, C: Elements<'a>>(collection: C) -> Vec<(C::Name, C::Held)> {
+    let mut entries: Vec<_> = collection.entries().collect();
+    entries.sort_unstable_by(|(a, _), (b, _)| a[..].cmp(&b[..]));
+    entries
+}
+
+/// The effects that make a collection, in the order of its elements' names.
+pub(super) fn in_order<'a, C: Elements<'a>>(collection: C) -> Vec<u8> {
+    let mut out = Vec::new();
+    sorted(collection).iter().for_each(|(name, held)| C::put(name, *held, &mut out));
+    out
 }
 
 /// Whether two collections have the same elements.
