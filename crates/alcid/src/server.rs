@@ -105,6 +105,8 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
         forest.attach(&engine, started.clone());
         recall_moves(engine.clone(), archived);
         started.finish_purges(&engine);
+        // Those whose time was up while there was no server are seen by nobody.
+        engine.expire_branches();
         archiving.set(started).expect("set once");
     }
     // Before anybody can know that the server is there.

@@ -508,6 +508,10 @@ impl Engine {
         options.always_record = true;
         let journal = self.journal_of(&branch);
         let mut txn = Txn::begin(&branch.keyspace, &scope, journal, buffers, options);
+        if branch.is_gone() {
+            // Who deletes it ends the wait, who makes it anew serves it there.
+            return Served::StillWaits;
+        }
         if self.past().is_some()
             && let Some(client) = self.clients.get(waiter.client)
         {

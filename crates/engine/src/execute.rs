@@ -24,7 +24,7 @@ const CONGESTION_MS: u64 = 5;
 
 /// How long a command waits before it is tried again that asked for what takes
 /// long to read.
-const RETRY_MS: u64 = 2;
+pub(crate) const RETRY_MS: u64 = 2;
 
 /// From so many keys on a flush leaves them to be taken over as they are. Less
 /// come back one by one in no time, and the archive need not have them.
@@ -48,6 +48,8 @@ pub enum Outcome {
 pub(crate) enum Ran {
     Replied,
     Wants(Block),
+    /// Its branch went while it waited for the locks: nothing has happened.
+    TooLate,
 }
 
 impl Engine {
@@ -369,20 +371,24 @@ impl Engine {
                 txn.keep_due();
             }
             txn.select(session.db);
-            let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
-            let is_late = branch.is_gone();
-            let waits = match &ran {
-                // Registered under the locks: whoever pushes next will see it, and
-                // so will who deletes the branch or makes it anew.
-                Ok(Ran::Wants(block)) if !is_late => {
-                    cold_path();
-                    Some(self.blocking.register(self, session, command, argv, block, now_ms))
-                }
-                _ => None,
-            };
-            self.observe(session, live, &txn, command, argv);
-            // It is dropped where it stands, see [`Txn::finished`].
-            (ran, waits, txn.has_later(), txn.finished())
+            if branch.is_gone() {
+                cold_path();
+                (Ok(Ran::TooLate), None, false, txn.finished())
+            } else {
+                let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
+                let waits = match &ran {
+                    // Registered under the locks: whoever pushes next will see it, and
+                    // so will who deletes the branch or makes it anew.
+                    Ok(Ran::Wants(block)) => {
+                        cold_path();
+                        Some(self.blocking.register(self, session, command, argv, block, now_ms))
+                    }
+                    _ => None,
+                };
+                self.observe(session, live, &txn, command, argv);
+                // It is dropped where it stands, see [`Txn::finished`].
+                (ran, waits, txn.has_later(), txn.finished())
+            }
         };
         session.give_back(branch);
         session.buffers = Some(buffers);
@@ -397,8 +403,9 @@ impl Engine {
                 cold_path();
                 Outcome::Blocked(blocked)
             }
-            // Its branch went before it ran: on what is there instead.
-            (Ran::Wants(_), None) => {
+            (Ran::Wants(_), None) => unreachable!("who wants to wait is registered"),
+            // On what is there instead.
+            (Ran::TooLate, _) => {
                 cold_path();
                 Outcome::Paused(now_ms + RETRY_MS)
             }

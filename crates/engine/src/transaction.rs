@@ -14,8 +14,9 @@ use keyspace::{Scope, Txn};
 use smallvec::SmallVec;
 
 use crate::call::{Call, Handler};
+use crate::client::Activity;
 use crate::engine::{Engine, Live};
-use crate::execute::{Outcome, borrow};
+use crate::execute::{Outcome, RETRY_MS, borrow};
 use crate::session::{Multi, Queued, Session, Watched};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[
@@ -131,6 +132,9 @@ fn exec(call: &mut Call<'_, '_>) -> Result<Outcome> {
         call.now_ms,
         call.reply,
     );
+    if let Outcome::Paused(_) = outcome {
+        call.session.go_back_to(multi, watched);
+    }
     Ok(outcome)
 }
 
@@ -143,6 +147,12 @@ impl Multi {
     pub(crate) fn has_any(&self, flags: Flags) -> bool {
         self.queue.iter().any(|queued| queued.command.flags.has_any(flags))
     }
+
+    /// Tells CLIENT LIST what is queued.
+    fn show(&self, activity: &Activity) {
+        activity.multi.store(self.queue.len() as i64, Ordering::Relaxed);
+        activity.multi_bytes.store(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Session {
@@ -151,6 +161,13 @@ impl Session {
         self.client.activity.multi.store(-1, Ordering::Relaxed);
         self.client.activity.multi_bytes.store(0, Ordering::Relaxed);
         self.forget_watched();
+    }
+
+    /// Stands before an EXEC that has not run.
+    fn go_back_to(&mut self, multi: Multi, watched: Vec<Watched>) {
+        multi.show(&self.client.activity);
+        self.client.activity.watched.store(watched.len(), Ordering::Relaxed);
+        (self.multi, self.watched) = (Some(multi), watched);
     }
 
     pub(crate) fn forget_watched(&mut self) {
@@ -202,9 +219,7 @@ impl Engine {
             let argv = argv.iter().map(|arg| arg.to_vec()).collect();
             multi.queue.push(Queued { command, argv });
         }
-        let activity = &session.client.activity;
-        activity.multi.store(multi.queue.len() as i64, Ordering::Relaxed);
-        activity.multi_bytes.store(multi.bytes, Ordering::Relaxed);
+        multi.show(&session.client.activity);
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call with everything a command sees")]
@@ -224,6 +239,12 @@ impl Engine {
         let branch = self.branch_of(session);
         let journal = self.journal_of(&branch);
         let mut txn = Txn::begin(&branch.keyspace, &scope, journal, &mut buffers, options);
+        if branch.is_gone() {
+            // While this waited for the locks: it runs on what is there instead.
+            drop(txn);
+            session.buffers = Some(buffers);
+            return Outcome::Paused(now_ms + RETRY_MS);
+        }
         if self.has_effect_readers() {
             txn.record_always();
         }

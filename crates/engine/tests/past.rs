@@ -346,7 +346,8 @@ struct Forks {
 
 impl Branching for Forks {
     fn fork(&self, _: Vec<Arc<Keyspace>>, _: &Spaces, _: Revision, _: Revision) -> Arc<Keyspace> {
-        Arc::new(Keyspace::new(16, 7))
+        // All keyspaces of a server hash alike.
+        Arc::new(Keyspace::new(16, 1))
     }
 
     fn reopen(&self, _: BranchId, _: Vec<Arc<Keyspace>>) -> command::Result<Arc<Keyspace>> {
@@ -468,6 +469,63 @@ fn a_past_that_changes_again_and_again_waits_in_the_end() {
     assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
     assert_eq!(forks.looks.load(Ordering::Relaxed), LOOKS + 1);
     assert_eq!(read_on(&mut peer, "then", "GET k"), bulk("2"));
+}
+
+/// A client on the branch `b`, which another one changes by `line` when a write
+/// there is admitted and has not taken its locks.
+fn too_late(line: &'static str) -> (Server, Peer, impl Fn()) {
+    let (server, past) = Server::with_past();
+    server.engine.attach_branches(Arc::new(Forks::default()), Branches::default(), Vec::new());
+    let mut peer = server.connect();
+    peer.run("BRANCH CREATE b");
+    assert_eq!(peer.run("BRANCH USE b"), ok());
+    let engine = server.connect();
+    let others = Mutex::new(vec![engine]);
+    let before_next = move || {
+        let mut other = others.lock().pop().expect("it is called once");
+        *past.before_write.lock() = Some(Box::new(move || assert_eq!(other.run(line), ok())));
+    };
+    (server, peer, before_next)
+}
+
+#[test]
+fn a_write_that_waits_while_its_branch_is_deleted_is_not_acknowledged() {
+    const GONE: &str = "NOBRANCH the branch 'b' of this connection was deleted; BRANCH USE another";
+    let (_server, mut peer, delete_before_next) = too_late("BRANCH DELETE b FORCE");
+    delete_before_next();
+    let (replies, outcome) = peer.call("SET k v");
+    assert!(matches!((&replies[..], outcome), ([], Outcome::Paused(_))), "{replies:?}");
+    assert_eq!(peer.run("SET k v"), error(GONE));
+
+    let (_server, mut peer, delete_before_next) = too_late("BRANCH DELETE b FORCE");
+    assert_eq!(peer.run("MULTI"), ok());
+    assert_eq!(peer.run("SET k v"), Frame::Simple("QUEUED".to_owned()));
+    delete_before_next();
+    let (replies, outcome) = peer.call("EXEC");
+    assert!(matches!((&replies[..], outcome), ([], Outcome::Paused(_))), "{replies:?}");
+    assert_eq!(peer.run("EXEC"), error(GONE));
+    assert_eq!(peer.run("DISCARD"), error("ERR DISCARD without MULTI"));
+}
+
+#[test]
+fn a_write_that_waits_while_its_branch_begins_anew_goes_there() {
+    let (_server, mut peer, reset_before_next) = too_late("BRANCH RESET b TO PARENT");
+    reset_before_next();
+    assert!(matches!(peer.call("SET k v").1, Outcome::Paused(_)));
+    assert_eq!(peer.run("SET k v"), ok());
+    assert_eq!(peer.run("GET k"), bulk("v"));
+
+    let (server, mut peer, reset_before_next) = too_late("BRANCH RESET b TO PARENT");
+    assert_eq!(peer.run("WATCH w"), ok());
+    assert_eq!(peer.run("MULTI"), ok());
+    assert_eq!(peer.run("SET k v"), Frame::Simple("QUEUED".to_owned()));
+    reset_before_next();
+    assert!(matches!(peer.call("EXEC").1, Outcome::Paused(_)));
+    let clients = server.connect().run("CLIENT LIST");
+    let Frame::Verbatim(_, clients) = clients else { panic!("{clients:?}") };
+    assert!(clients.contains(" multi=1 "), "{clients:?}");
+    assert_eq!(peer.run("EXEC"), Frame::Array(vec![ok()]));
+    assert_eq!(peer.run("GET k"), bulk("v"));
 }
 
 #[test]

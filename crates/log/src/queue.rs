@@ -9,9 +9,7 @@ use std::time::Duration;
 use base::{Clock, Revision};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::format::{
-    PACKED_CONTENT_MAX, RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at,
-};
+use crate::format::{RECORD_HEADER_BYTES, RecordHeader, put_record, u32_at, u64_at};
 use crate::parts::{Large, is_large};
 use crate::tap::Concern;
 use crate::times::Times;
@@ -19,9 +17,13 @@ use crate::times::Times;
 /// Bytes that wake a writer that waits for its next turn.
 pub(crate) const WAKE_BYTES: usize = 256 * 1024;
 
-/// A batch that would grow beyond this is followed by another, so that what is
-/// written at once has a bound. One record may be larger.
-const BATCH_BYTES_MAX: usize = PACKED_CONTENT_MAX;
+/// A batch that would grow beyond this is followed by another: what gathers while
+/// the disk is waited for is never moved to make room for more, and its memory
+/// serves again. One record may be larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Buffers of that size that wait for the next ones.
+const SPARE_MAX: usize = 16;
 
 /// A record of so many bytes is encoded before anybody else has to wait, and is a
 /// batch of its own.
@@ -123,6 +125,8 @@ struct State {
     /// Batches before `batch`, each as large as one may be. Normally none.
     full: VecDeque<Batch>,
     full_bytes: usize,
+    /// Empty buffers for batches.
+    spare: Vec<Vec<u8>>,
     /// Records whose predecessors have not been appended yet: another thread
     /// reserved them and is about to. Normally empty, a handful at most.
     early: BTreeMap<u64, (Ready, Concern)>,
@@ -154,6 +158,8 @@ impl State {
         if self.batch.content.len() + len > BATCH_BYTES_MAX {
             cold_path();
             self.end_batch();
+            let spare = self.spare.pop();
+            self.batch.content = spare.unwrap_or_else(|| Vec::with_capacity(BATCH_BYTES_MAX));
         }
     }
 
@@ -234,6 +240,7 @@ impl Queue {
                 batch: Batch { first: next, ..Batch::default() },
                 full: VecDeque::new(),
                 full_bytes: 0,
+                spare: Vec::new(),
                 early: BTreeMap::new(),
                 early_bytes: 0,
                 wants_first: false,
@@ -391,6 +398,23 @@ impl Queue {
         std::mem::take(&mut state.sync_requested)
     }
 
+    /// Takes the buffer of a batch that is written.
+    pub(crate) fn give_back(&self, mut content: Vec<u8>) {
+        if (BATCH_BYTES_MAX..=2 * BATCH_BYTES_MAX).contains(&content.capacity()) {
+            content.clear();
+            let mut state = self.state.lock();
+            if state.spare.len() < SPARE_MAX {
+                state.spare.push(content);
+            }
+        }
+    }
+
+    /// Frees the buffers that wait for the next burst.
+    pub(crate) fn free_spare(&self) {
+        let spare = std::mem::take(&mut self.state.lock().spare);
+        drop(spare);
+    }
+
     /// As [`Queue::take`], if what waits is at most `bytes_max` long; answers
     /// whether it was.
     pub(crate) fn take_small(&self, batch: &mut Batch, bytes_max: usize) -> bool {
@@ -516,6 +540,39 @@ mod tests {
         assert_eq!(batches, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 0)]);
         assert_eq!(held.iter().map(|batch| batch.content.len()).sum::<usize>(), bytes);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_burst_gathers_in_buffers_that_serve_again() {
+        const RECORDS: u64 = 64;
+        let queue = Queue::new(Revision(1), Times::default(), PART_BYTES_MAX);
+        let clock = ManualClock::at_ms(1);
+        let header = RecordHeader { time_ms: 70, db: 0, branch: BranchId::MAIN };
+        let effects = vec![7; BATCH_BYTES_MAX / 8];
+        let mut newest = 0;
+        let mut burst = || {
+            for _ in 0..RECORDS {
+                newest += 1;
+                let effects = Handed::Lent(&effects);
+                queue.append(Revision(newest), &header, effects, Concern::UNASKED, &clock);
+            }
+            let (mut batch, mut held) = (Batch::default(), VecDeque::new());
+            queue.take(&mut batch, &mut held);
+            held.push_back(batch);
+            let records: u32 = held.iter().map(|batch| batch.count).sum();
+            assert_eq!(u64::from(records), RECORDS);
+            assert!(held.iter().all(|batch| batch.content.len() <= BATCH_BYTES_MAX));
+            held.into_iter().map(|batch| batch.content).collect::<Vec<_>>()
+        };
+        let first = burst();
+        let used: Vec<_> = first.iter().skip(1).map(Vec::as_ptr).collect();
+        assert!(used.len() > 5, "{}", used.len());
+        first.into_iter().for_each(|buffer| queue.give_back(buffer));
+        let again = burst();
+        assert!(again.iter().skip(1).all(|buffer| used.contains(&buffer.as_ptr())));
+        again.into_iter().for_each(|buffer| queue.give_back(buffer));
+        queue.free_spare();
+        assert!(queue.state.lock().spare.is_empty());
     }
 
     #[test]

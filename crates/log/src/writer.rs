@@ -273,6 +273,7 @@ impl Writer {
         }
         let mark = Batch { first: self.written.next(), ..Batch::default() };
         self.marked = self.synced;
+        self.shared.queue.free_spare();
         let _ = self.append_blocks(&mark, 0);
     }
 
@@ -349,7 +350,9 @@ impl Writer {
             self.tell(first, Content::Block(&batch.content[from..done]), batch.concern);
         }
         // The buffer goes on living, unless one huge batch made it huge.
-        if batch.content.capacity() <= 4 << 20 && self.batch.content.capacity() == 0 {
+        if self.batch.content.capacity() > 0 {
+            self.shared.queue.give_back(batch.content);
+        } else if batch.content.capacity() <= 4 << 20 {
             batch.content.clear();
             self.batch = Batch { content: batch.content, ..Batch::default() };
         }

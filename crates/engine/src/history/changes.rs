@@ -135,7 +135,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn bucket(arg: &[u8]) -> Result<u64> {
-    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1));
+    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1000));
     ms.filter(|&ms| ms > 0).ok_or_else(|| {
         let given = String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned();
         Error::new(format!(

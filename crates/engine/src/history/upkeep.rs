@@ -40,8 +40,11 @@ fn compact(call: &mut Call<'_, '_>) -> Result<Outcome> {
     };
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
-        let before = match before {
-            Some(when) => engine.moment(BranchId::MAIN, when, now_ms)?.revision,
+        let before = match before.map(|when| engine.moment(BranchId::MAIN, when, now_ms)) {
+            Some(Ok(moment)) => moment.revision,
+            // That is gone already.
+            Some(Err(error)) if error.code() == "COMPACTED" => engine.needs_past()?.oldest(),
+            Some(Err(error)) => return Err(error),
             None => engine.replicator.committed(),
         };
         let oldest = engine.needs_past()?.compact(before)?;

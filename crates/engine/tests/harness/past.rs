@@ -33,6 +33,8 @@ pub struct MemoryPast {
     pub views: AtomicU64,
     /// Runs when a key is asked for next.
     pub before_key: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Runs when a write is admitted next, before it takes its locks.
+    pub before_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Run one after the other, each before records are read the next time.
     pub before_reads: Mutex<VecDeque<Box<dyn FnOnce() + Send>>>,
 }
@@ -146,6 +148,10 @@ impl Replicator for MemoryPast {
     }
 
     fn admit_write(&self) -> command::Result {
+        let before = self.before_write.lock().take();
+        if let Some(before) = before {
+            before();
+        }
         Ok(())
     }
 

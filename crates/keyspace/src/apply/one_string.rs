@@ -43,6 +43,7 @@ impl<'a> OneString<'a> {
     #[must_use]
     pub fn of(effects: &'a [u8]) -> Option<OneString<'a>> {
         let mut effects = Effects::new(effects);
+        effects.skip_origin();
         let mut first = effects.next()?.ok()?;
         if let Effect::Origin { .. } = first {
             first = effects.next()?.ok()?;

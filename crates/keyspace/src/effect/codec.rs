@@ -267,6 +267,21 @@ impl<'a> Effects<'a> {
         Effects { bytes, offset: 0 }
     }
 
+    /// Goes past an origin that comes next, unless it has a word of 128 bytes or
+    /// more: who only wants to know what changes need not read who did it.
+    #[inline]
+    pub fn skip_origin(&mut self) {
+        let Some((&tag::ORIGIN, mut rest)) = self.bytes[self.offset..].split_first() else {
+            return;
+        };
+        for _ in 0..3 {
+            let Some((&len @ ..0x80, behind)) = rest.split_first() else { return };
+            let Some(behind) = behind.get(usize::from(len)..) else { return };
+            rest = behind;
+        }
+        self.offset = self.bytes.len() - rest.len();
+    }
+
     /// Where the next one begins.
     #[must_use]
     pub fn offset(&self) -> usize {
@@ -411,6 +426,7 @@ impl<'a> Effects<'a> {
         Ok(number)
     }
 
+    #[inline]
     fn slice(&mut self) -> Result<&'a [u8], &'static str> {
         let len = self.number()?;
         self.take(usize::try_from(len).map_err(|_| "it ends early")?)
@@ -571,6 +587,31 @@ mod tests {
         samples().iter().for_each(|effect| effect.encode(&mut bytes));
         let decoded: Vec<_> = Effects::new(&bytes).collect::<Result<_, _>>().unwrap();
         assert_eq!(decoded, samples());
+    }
+
+    #[test]
+    fn an_origin_is_skipped_where_its_words_are_short() {
+        let key = Effect::Key { key: b"k", existed: None };
+        for (len, is_skipped) in [(0, true), (1, true), (127, true), (128, false), (300, false)] {
+            let word = vec![b'x'; len];
+            let origin = Effect::Origin { command: b"set", user: &word, address: b"" };
+            let mut bytes = Vec::new();
+            [origin, key].iter().for_each(|effect| effect.encode(&mut bytes));
+            let mut effects = Effects::new(&bytes);
+            effects.skip_origin();
+            let expected = if is_skipped { vec![key] } else { vec![origin, key] };
+            assert_eq!(effects.collect::<Result<Vec<_>, _>>(), Ok(expected), "{len}");
+            for end in 0..bytes.len() - 3 {
+                let mut effects = Effects::new(&bytes[..end]);
+                effects.skip_origin();
+                assert_eq!(effects.offset(), 0, "{len}: it is not whole at {end}");
+            }
+        }
+        let mut bytes = Vec::new();
+        key.encode(&mut bytes);
+        let mut effects = Effects::new(&bytes);
+        effects.skip_origin();
+        assert_eq!(effects.next(), Some(Ok(key)));
     }
 
     #[test]

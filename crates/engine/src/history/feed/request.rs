@@ -166,7 +166,7 @@ fn event_bit(name: &[u8]) -> Result<u16> {
 }
 
 fn progress(arg: &[u8]) -> Result<u64> {
-    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1));
+    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1000));
     ms.filter(|&ms| ms >= PROGRESS_MS_MIN).ok_or_else(|| {
         Error::new(format!(
             "ERR PROGRESS '{}' is no duration of at least {PROGRESS_MS_MIN}ms, such as 500ms, 10s or 1m",
@@ -209,6 +209,8 @@ mod tests {
     fn without_a_choice_everything() {
         let request = parse("now").expect("NOW in any case");
         assert_eq!((request.from, request.progress_ms), (None, None));
+        let seconds = parse("now PROGRESS 5").expect("as in the settings");
+        assert_eq!(seconds.progress_ms, Some(5000));
         assert!(request.selection.is_everything());
         assert!(EVENTS.iter().all(|name| request.events.has(name)));
     }
