@@ -77,7 +77,7 @@ pub(crate) fn run(
         {
             let revision = wait.engine.replicator.committed();
             depends_on = depends_on.max(revision);
-            reply = Tape::from(&asked.tell(own, revision, is_resp3));
+            reply = asked.tell(own, revision, is_resp3);
         }
         if !reply.is_empty() {
             wait.engine.answer(wait.id, Answer { reply, depends_on, written, undo_until_ms });

@@ -15,7 +15,7 @@ mod report;
 mod simulate;
 mod whole;
 
-use base::{Frame, FrameBuilder};
+use base::{Frame, Tape};
 use command::branch::read_whatif;
 use command::flags::{DENYOOM, WRITE};
 use command::{Command, Error, Result, Run};
@@ -116,14 +116,14 @@ fn count(word: &[u8]) -> Result<usize> {
 }
 
 /// A sink for the reply of the command that is tried.
-fn sink(call: &Call<'_, '_>) -> FrameBuilder {
-    FrameBuilder::new(call.reply.is_resp3())
+fn sink(call: &Call<'_, '_>) -> Tape {
+    Tape::new(call.reply.is_resp3())
 }
 
 /// The one reply that a sink took, or the error instead.
-fn frame_of(sink: FrameBuilder, result: Result) -> Frame {
+fn reply_of(sink: Tape, result: Result) -> Tape {
     match result {
-        Ok(()) => sink.finish().pop().expect("a handler that succeeds writes a reply"),
-        Err(error) => Frame::Error(error.text().to_owned()),
+        Ok(()) => sink,
+        Err(error) => Tape::from(&Frame::Error(error.text().to_owned())),
     }
 }

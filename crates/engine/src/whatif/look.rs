@@ -1,10 +1,10 @@
 //! Commands of the engine that only look: at the past, at branches. They run as
 //! they are, and their reply is told of.
 
-use base::{Frame, FrameBuilder};
+use base::Tape;
 use command::{Command, Result};
 
-use super::{Asked, Report, Step, frame_of, sink};
+use super::{Asked, Report, Step, reply_of, sink};
 use crate::call::Call;
 use crate::execute::Outcome;
 
@@ -57,17 +57,22 @@ pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Res
     };
     let session = &mut *call.session;
     session.depends_on = session.depends_on.max(report.revision);
-    report.write(&frame_of(sink, result), call.reply);
+    report.write(reply_of(sink, result), call.reply);
     Ok(Outcome::Done)
 }
 
 impl Asked {
     /// What WHATIF answers of a command that answers `own` and changes nothing.
-    pub(crate) fn tell(self, own: &Frame, revision: base::Revision, is_resp3: bool) -> Frame {
+    pub(crate) fn tell(
+        self,
+        own: impl Into<Tape>,
+        revision: base::Revision,
+        is_resp3: bool,
+    ) -> Tape {
         let mut report = Report::new(self, 0);
         report.revision = revision;
-        let mut sink = FrameBuilder::new(is_resp3);
+        let mut sink = Tape::new(is_resp3);
         report.write(own, &mut sink);
-        sink.finish().pop().expect("one reply was written")
+        sink
     }
 }

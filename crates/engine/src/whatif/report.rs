@@ -1,6 +1,6 @@
 //! What WHATIF answers.
 
-use base::{DbIndex, Frame, Reply, Revision};
+use base::{DbIndex, Frame, Reply, Revision, Tape};
 use keyspace::{KeyInfo, Txn, ValueRef};
 
 use crate::history::whole;
@@ -155,11 +155,11 @@ impl Report {
     }
 
     /// Answers, with the reply of the command itself.
-    pub(crate) fn write(&self, own: &Frame, reply: &mut dyn Reply) {
+    pub(crate) fn write(&self, own: impl Into<Tape>, reply: &mut dyn Reply) {
         let number = |value: u64| Frame::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         reply.map(8);
         reply.bulk(b"reply");
-        reply.frame(own);
+        own.into().play(reply);
         reply.bulk(b"rev");
         reply.frame(&number(self.revision.0));
         reply.bulk(b"keys");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use base::{DbIndex, Frame, Reply, Revision};
+use base::{DbIndex, Frame, Reply, Revision, Tape};
 use command::{Result, Run};
 use keyspace::{Buffers, Finished, Keyspace, Scope, Txn, TxnOptions, class};
 
@@ -12,7 +12,7 @@ use super::keys::{Keys, Place, is_about_databases, too_much};
 use super::numbers::Numbers;
 use super::queue::{Kept, write_refusal};
 use super::report::{Asked, Report, Version};
-use super::{Step, frame_of, sink};
+use super::{Step, reply_of, sink};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
 use crate::execute::Outcome;
@@ -54,7 +54,7 @@ pub(super) fn read(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Re
     let finished = txn.finish();
     report.listeners = ground.listeners_to(&engine, &buffers.take_events());
     settle(call, &finished, report.revision);
-    report.write(&frame_of(sink, result), call.reply);
+    report.write(reply_of(sink, result), call.reply);
     Ok(Outcome::Done)
 }
 
@@ -184,7 +184,7 @@ pub(super) fn run_in_scope(
     let finished = txn.finish();
     report.listeners = ground.listeners_to(&engine, &tried.take_events());
     settle(call, &finished, report.revision);
-    report.write(&own, call.reply);
+    report.write(own, call.reply);
     Ok(Outcome::Done)
 }
 
@@ -248,7 +248,7 @@ fn try_steps(
     copies: &mut Txn<'_>,
     steps: &[Step<'_>],
     is_exec: bool,
-) -> Frame {
+) -> Tape {
     let engine = call.engine.clone();
     let (live, now_ms) = (call.live, call.now_ms);
     let mut sink = sink(call);
@@ -275,7 +275,7 @@ fn try_steps(
         }
     }
     kept.put_back(session);
-    frame_of(sink, failure.map_or(Ok(()), Err))
+    reply_of(sink, failure.map_or(Ok(()), Err))
 }
 
 /// The same, with the events that somebody listens to.

@@ -1,7 +1,7 @@
 //! FLUSHALL, FLUSHDB and SWAPDB: they are answered from counters, and list
 //! some keys for all. REMOVE: of the keys that it finds some are looked at.
 
-use base::{DbIndex, Frame, Revision};
+use base::{DbIndex, Frame, Revision, Tape};
 use command::flags::WRITE;
 use command::remove::Removal;
 use command::{Result, Run};
@@ -11,7 +11,7 @@ use keyspace::{Buffers, Keyspace, Scope, Txn, TxnOptions, ValueRef, class};
 use super::numbers::Numbers;
 use super::report::{Asked, Report};
 use super::simulate::{settle, with_events};
-use super::{Step, frame_of, sink};
+use super::{Step, reply_of, sink};
 use crate::aside::{self, Aside};
 use crate::branch::{LiveBranch, no_branch};
 use crate::call::Call;
@@ -74,7 +74,7 @@ pub(super) fn run(call: &mut Call<'_, '_>, step: &Step<'_>, asked: Asked) -> Res
             report.list(touched.db, &key, change, values);
         }
     }
-    report.write(&own, call.reply);
+    report.write(own, call.reply);
     Ok(Outcome::Done)
 }
 
@@ -146,7 +146,7 @@ fn value_of(txn: &mut Txn<'_>, key: &[u8]) -> Result<Frame> {
 
 /// Runs the command on an empty keyspace: its reply, and the databases it is
 /// about.
-fn on_nothing(call: &mut Call<'_, '_>, step: &Step<'_>) -> Result<(Frame, Vec<Touched>)> {
+fn on_nothing(call: &mut Call<'_, '_>, step: &Step<'_>) -> Result<(Tape, Vec<Touched>)> {
     let Run::Data(handler) = step.command.spec.run else { unreachable!("it is on data") };
     let engine = call.engine.clone();
     let nothing = engine.keyspace.empty_like();
@@ -176,7 +176,7 @@ fn on_nothing(call: &mut Call<'_, '_>, step: &Step<'_>) -> Result<(Frame, Vec<To
             Ok(())
         },
     )?;
-    Ok((frame_of(sink, result), touched))
+    Ok((reply_of(sink, result), touched))
 }
 
 /// A key's values before and after.
