@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use archive::{Base, BaseBacking};
-use base::{BranchId, DbIndex, Revision};
+use base::{BranchId, DbIndex, Revision, SpaceId};
 use engine::{Branching, Engine};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Backing, Branch, Branches, Buffers, EncodingLimits, Keyspace, Spaces, Turn};
@@ -191,19 +191,32 @@ pub fn back(
     keyspace.evict_to(backing.clone());
     keyspace.assume_removals(base.revision());
     keyspace.set_past_rules(base.directory().rules_of(branch));
-    for database in base.directory().databases.iter().filter(|it| it.branch == branch) {
+    let directory = base.directory();
+    for database in directory.databases.iter().filter(|it| it.branch == branch) {
         let keys: u64 = database.keys.iter().sum();
-        if database.db < keyspace.databases() {
-            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
-        } else if keys > 0 {
+        let is_of_branch = branch != BranchId::MAIN;
+        if database.db >= keyspace.databases() && (keys > 0 || is_of_branch) {
+            let of_branch = directory.branches.name_of(branch).filter(|_| is_of_branch);
+            let of_branch = of_branch.map(|name| {
+                format!(
+                    " of the branch '{}', which has had it from its beginning",
+                    String::from_utf8_lossy(name)
+                )
+            });
             return Err(format!(
-                "the archive in {} has {keys} keys in database {}, but server.databases is {}: raise it to {} \
+                "the archive in {} has {keys} keys in database {}{}, but server.databases is {}: raise it to {} \
                  at least",
                 base.dir().display(),
                 database.db,
+                of_branch.unwrap_or_default(),
                 keyspace.databases(),
                 database.db + 1
             ));
+        }
+    }
+    for (db, space, keys) in directory.spaces_of(branch, keyspace.databases()) {
+        if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
+            keyspace.back(backing.clone(), db, space, &keys);
         }
     }
     Ok(())

@@ -122,10 +122,9 @@ impl Delta {
             let keyspace = empty(self.databases, self.seed);
             keyspace.evict_to(self.large.clone());
             keyspace.set_past_rules(directory.rules_of(branch));
-            for database in &directory.databases {
-                if database.branch == branch && database.db < self.databases {
-                    let (db, space) = (database.db, database.space);
-                    keyspace.back(self.large.clone(), db, space, &database.keys);
+            for (db, space, keys) in directory.spaces_of(branch, self.databases) {
+                if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
+                    keyspace.back(self.large.clone(), db, space, &keys);
                 }
             }
             keyspace

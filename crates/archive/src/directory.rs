@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::{Branches, PastRules, Purge, SHARDS};
+use keyspace::{Branches, PastRules, Purge, SHARDS, Spaces};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
 use crate::overlay::Overlay;
@@ -33,8 +33,8 @@ pub struct Directory {
     pub seed: u64,
     /// The log that it follows: no other fits.
     pub database: [u8; 16],
-    /// Where databases stand. A database that is not named is empty, and
-    /// stands where it stood at first: `SpaceId::first_of`.
+    /// Where databases stand; see [`Directory::spaces_of`] for those that are not
+    /// named.
     pub databases: Vec<Database>,
     /// Spaces that no database has any more, whose keys are still to be
     /// erased.
@@ -90,6 +90,23 @@ impl Directory {
             rules: Arc::default(),
             purged: BTreeMap::new(),
         }
+    }
+
+    /// Where a branch's databases stand, and how many keys they have. One that is
+    /// not named is empty: of main it stands where it stood at first, and another
+    /// branch was made when there were fewer.
+    #[must_use]
+    pub fn spaces_of(&self, branch: BranchId, databases: DbIndex) -> Spaces {
+        let forked = self.branches.get(branch).map(|row| row.forked);
+        let unnamed =
+            |db| forked.map_or(SpaceId::first_of(db), |forked| SpaceId::added_to(forked, db));
+        let mut spaces: Spaces = (0..databases).map(|db| (db, unnamed(db), [0; SHARDS])).collect();
+        for database in self.databases.iter().filter(|it| it.branch == branch) {
+            if let Some(place) = spaces.get_mut(usize::from(database.db)) {
+                *place = (database.db, database.space, *database.keys);
+            }
+        }
+        spaces
     }
 
     /// What a branch's keyspace knows of what is kept of the past.

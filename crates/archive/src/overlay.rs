@@ -120,15 +120,7 @@ impl Base {
         databases: DbIndex,
         at: Revision,
     ) -> Result<Spaces, ArchiveError> {
-        let directory = self.directory_at(at)?;
-        let mut spaces: Spaces =
-            (0..databases).map(|db| (db, SpaceId::first_of(db), [0; keyspace::SHARDS])).collect();
-        for database in directory.databases.iter().filter(|it| it.branch == branch) {
-            if let Some(place) = spaces.get_mut(usize::from(database.db)) {
-                *place = (database.db, database.space, *database.keys);
-            }
-        }
-        Ok(spaces)
+        Ok(self.directory_at(at)?.spaces_of(branch, databases))
     }
 }
 

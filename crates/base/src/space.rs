@@ -22,6 +22,14 @@ impl SpaceId {
     pub fn first_of(db: DbIndex) -> SpaceId {
         SpaceId { born: Revision::ZERO, db }
     }
+
+    /// The space of a database that a branch was not made with, since there were
+    /// fewer of them when the revision `forked` made it. Those that it was made
+    /// with are counted from 0, so these are counted from the other end.
+    #[must_use]
+    pub fn added_to(forked: Revision, db: DbIndex) -> SpaceId {
+        SpaceId { born: forked, db: DbIndex::MAX - db }
+    }
 }
 
 impl fmt::Display for SpaceId {

@@ -239,25 +239,6 @@ fn an_archive_goes_with_its_log_only() {
 }
 
 #[test]
-fn fewer_databases_than_hold_keys_are_refused() {
-    let mut server = Server::start(ALCID, ALWAYS);
-    let mut wire = Wire::connect(server.addr());
-    fill(&mut wire, 1);
-    assert_eq!(wire.text(&["SAVE"]), "OK");
-    assert_eq!(server.terminate().code(), Some(0));
-    let data_dir = server.data_dir();
-    let folder = temp_dir();
-    let file = format!("[storage]\ndata_dir = {data_dir:?}\n[server]\ndatabases = 3\n");
-    fs::write(folder.path().join("few.toml"), file).expect("ours");
-    let ended = alcid(folder.path(), &["server", "--port", "0", "--config", "few.toml"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        ended.err.contains("1 keys in database 3") && ended.err.contains("4 at least"),
-        "{ended:?}"
-    );
-}
-
-#[test]
 fn a_repair_below_the_archive_costs_nothing_after_it() {
     let mut server = Server::start(ALCID, ALWAYS);
     let mut wire = Wire::connect(server.addr());

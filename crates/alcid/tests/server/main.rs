@@ -9,6 +9,7 @@ mod branch_ports;
 mod branches;
 mod collections;
 mod config;
+mod databases;
 mod eviction;
 mod faults;
 mod forks;

@@ -1,0 +1,121 @@
+//! Another number of databases at another start.
+
+use std::fs;
+use std::path::Path;
+
+use base::Frame;
+use testkit::{Server, temp_dir};
+
+use crate::run::wrapped;
+use crate::wire::Wire;
+
+const ALWAYS: &[&str] = &["--aof-fsync", "always"];
+
+/// A server whose starts have as many databases as [`set`] says last.
+fn server(folder: &Path, databases: u32) -> Server {
+    set(folder, databases);
+    let file = folder.join("databases");
+    let setup = format!("ALCID_SERVER_DATABASES=$(cat {}) exec", file.display());
+    Server::start(wrapped(folder, &setup), ALWAYS)
+}
+
+fn set(folder: &Path, databases: u32) {
+    fs::write(folder.join("databases"), databases.to_string()).expect("ours");
+}
+
+fn on(server: &Server, branch: &str, db: &str) -> Wire {
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.text(&["BRANCH", "USE", branch]), "OK");
+    assert_eq!(wire.text(&["SELECT", db]), "OK");
+    wire
+}
+
+#[test]
+fn fewer_databases_than_hold_keys_are_refused() {
+    let folder = temp_dir();
+    let mut server = server(folder.path(), 16);
+    let mut wire = on(&server, "main", "3");
+    assert_eq!(wire.text(&["SET", "k", "v"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    set(folder.path(), 3);
+    server.terminate();
+    let refusal = server.try_restart().expect_err("there are keys");
+    assert!(refusal.contains("1 keys in database 3,"), "{refusal}");
+    assert!(refusal.contains("4 at least"), "{refusal}");
+    set(folder.path(), 4);
+    server.restart();
+    assert_eq!(on(&server, "main", "3").text(&["GET", "k"]), "v");
+    // A branch has all that there were when it was made.
+    assert_eq!(on(&server, "main", "0").text(&["DEL", "k"]), "0");
+    assert_eq!(on(&server, "main", "3").text(&["DEL", "k"]), "1");
+    on(&server, "main", "0").call(&["BRANCH", "CREATE", "dev"]);
+    assert_eq!(on(&server, "main", "0").text(&["SAVE"]), "OK");
+    set(folder.path(), 2);
+    server.terminate();
+    let refusal = server.try_restart().expect_err("the branch has more");
+    assert!(refusal.contains("of the branch 'dev'"), "{refusal}");
+}
+
+#[test]
+fn a_branch_gets_databases_of_its_own_when_there_are_more() {
+    let folder = temp_dir();
+    let mut server = server(folder.path(), 2);
+    let mut wire = on(&server, "main", "0");
+    assert_eq!(wire.text(&["SET", "old", "v"]), "OK");
+    wire.call(&["BRANCH", "CREATE", "dev"]);
+    wire.call(&["BRANCH", "CREATE", "other", "FROM", "dev"]);
+    server.terminate();
+    set(folder.path(), 16);
+    server.restart();
+    let branches = ["main", "dev", "other"];
+    for saves in [false, true] {
+        for branch in branches {
+            let mut wire = on(&server, branch, "9");
+            if !saves {
+                assert_eq!(wire.text(&["DBSIZE"]), "0", "{branch}");
+            }
+            assert_eq!(wire.text(&["SET", "k", branch]), "OK");
+            assert_eq!(wire.text(&["SET", branch, "own"]), "OK");
+            if saves {
+                assert_eq!(wire.text(&["SAVE"]), "OK", "{branch}");
+            }
+        }
+    }
+    let mut wire = on(&server, "main", "0");
+    assert_eq!(wire.text(&["SET", "old", "v"]), "OK");
+    let revision = wire.text(&["LASTREV"]);
+    // One that is made now, and one of a moment ago, begin with what dev has.
+    on(&server, "dev", "0").call(&["BRANCH", "CREATE", "late"]);
+    let at = format!("r:{revision}");
+    let past = ["BRANCH", "CREATE", "past", "FROM", "dev", "AT", &at];
+    let made = on(&server, "dev", "0").call(&past);
+    assert!(matches!(made, Frame::Array(_)), "{made:?}");
+    let check = |server: &Server, when: &str| {
+        for branch in branches.into_iter().chain(["late", "past"]) {
+            let first = if branches.contains(&branch) { branch } else { "dev" };
+            let mut wire = on(server, branch, "9");
+            assert_eq!(wire.text(&["GET", "k"]), first, "{branch} {when}");
+            assert_eq!(wire.text(&["GET", first]), "own", "{branch} {when}");
+            assert_eq!(wire.text(&["DBSIZE"]), "2", "{branch} {when}");
+            let mut wire = on(server, branch, "0");
+            assert_eq!(wire.text(&["GET", "old"]), "v", "{branch} {when}");
+        }
+        let mut wire = on(server, "main", "9");
+        for branch in branches {
+            let words = ["AT", &at, "BRANCH", branch, "GET", "k"];
+            assert_eq!(wire.text(&words), branch, "{when}");
+        }
+    };
+    check(&server, "at once");
+    server.terminate();
+    server.restart();
+    check(&server, "after a stop");
+    server.kill();
+    server.restart();
+    check(&server, "after a kill");
+    let mut wire = on(&server, "dev", "9");
+    assert_eq!(wire.text(&["FLUSHDB"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    wire.call(&["UNDO"]);
+    check(&server, "after a flush was taken back");
+}
