@@ -281,7 +281,7 @@ impl Engine {
     ) -> Result<bool> {
         for name in keys.iter().filter(|name| !view.has_at_hand(ask.db, name)) {
             match self.key_at(past, ask, name, None) {
-                Ok(Some(stored)) => view.give(ask.db, name, stored),
+                Ok(Some(stored)) => view.bring(ask.db, name, stored)?,
                 Ok(None) => {}
                 Err(PastError::TakesLong) => return Ok(false),
                 Err(error) => return Err(error.into()),

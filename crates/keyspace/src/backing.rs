@@ -642,6 +642,22 @@ impl Db {
         (place_of(position) as u64 + 1) << BUCKET_POSITION_BITS
     }
 
+    /// Makes a key resident that somebody else has read from where the backing
+    /// stands, unless it is or is known to be missing by now.
+    pub(crate) fn bring(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        stored: Stored,
+        access: u32,
+    ) -> Result<(), BackingError> {
+        if self.table.get(hash, key).is_none() && !self.knows_missing(hash, key) {
+            self.admit(hash, key, stored, access)?;
+            self.settle();
+        }
+        Ok(())
+    }
+
     /// Takes a key in that stood in the backing only.
     fn admit(
         &mut self,

@@ -21,6 +21,24 @@ impl Keyspace {
         self.give_entry(db, entry_of(key, stored, self.access_clock()));
     }
 
+    /// Brings a key into memory which the caller has read in the backing's place,
+    /// unless it is there, or known to be missing, by now.
+    ///
+    /// # Errors
+    /// When the backing has no more keys.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn bring(&self, db: DbIndex, key: &[u8], stored: Stored) -> Result<(), BackingError> {
+        let (index, hash) = self.locate(key);
+        let access = self.access_clock();
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let brought = db.bring(hash, key, stored, access);
+        self.recount(index, db);
+        brought
+    }
+
     fn give_entry(&self, db: DbIndex, entry: Entry<Value>) {
         let (index, hash) = self.locate(entry.key());
         let mut shard = self.lock(index);

@@ -344,3 +344,26 @@ fn elements_of_large_collections_are_as_they_were() {
     let expected = [Frame::Null, Frame::bulk("x"), Frame::bulk("value 8")];
     assert_eq!(values.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_state_counts_its_keys_whatever_was_read_of_it() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for words in [&["SET", "k", "v"][..], &["BRANCH", "CREATE", "b"], &["SET", "other", "v"]] {
+        wire.call(words);
+    }
+    server.terminate();
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    let mut then = |words: &[&str]| {
+        let at = ["AT", "r:3", "BRANCH", "b"];
+        wire.call(&[&at, words].concat())
+    };
+    for _ in 0..2 {
+        assert_eq!(then(&["DBSIZE"]), Frame::Integer(1));
+        assert_eq!(then(&["GET", "k"]), Frame::bulk("v"));
+        assert_eq!(then(&["EXISTS", "other"]), Frame::Integer(0));
+        assert_eq!(then(&["DBSIZE"]), Frame::Integer(1));
+        assert_eq!(then(&["KEYS", "*"]), Frame::Array(vec![Frame::bulk("k")]));
+    }
+}
