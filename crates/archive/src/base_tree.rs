@@ -65,6 +65,11 @@ const OPEN_FILES_MAX: usize = 256;
 /// Sorted runs of recent batches that may stand before they are merged.
 const RUNS_MAX: u8 = 4;
 
+/// As many as may stand before the next batch has to wait until they are merged:
+/// every look at a key goes through them, and the tree counts those of a level in
+/// one byte of its manifest.
+const RUNS_IN_HASTE: usize = 32;
+
 /// One of so many keys may be dead before everything is merged to be rid of
 /// them.
 const DEAD_SHARE: u64 = 4;
@@ -333,11 +338,15 @@ impl Base {
         self.tree.disk_space()
     }
 
-    /// Begins a batch.
+    /// Begins a batch, and merges the runs of those before it where they are very
+    /// many.
     ///
     /// # Errors
-    /// When its file cannot be made.
+    /// When its file cannot be made, or as [`Base::compact`].
     pub(crate) fn batch(&self) -> Result<Batch<'_>, ArchiveError> {
+        if self.tree.l0_run_count() >= RUNS_IN_HASTE {
+            self.compact(self.horizon())?;
+        }
         self.tables_from.store(self.tree.next_table_id(), Ordering::Relaxed);
         let run = self.tree.ingestion().map_err(ArchiveError::tree("write", &self.dir))?;
         Ok(Batch { base: self, run, bytes: 0 })

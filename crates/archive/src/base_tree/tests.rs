@@ -57,6 +57,25 @@ fn the_files_of_a_snapshot_stay_while_it_does() {
 }
 
 #[test]
+fn as_many_batches_as_come_without_compaction_can_be_opened_again() {
+    let folder = temp_dir();
+    let mut base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
+    let key = &[0, 0, 0, 0, 1, b'a'][..];
+    let text = |n: u64| format!("{:02}", n % 100).into_bytes();
+    for n in 1..=300 {
+        write(&base, n, &[(key, Some(&text(n)))]);
+        assert!(base.tree.l0_run_count() <= RUNS_IN_HASTE);
+    }
+    for _ in 0..2 {
+        for n in 1..=300 {
+            assert_eq!(at(&base, key, n), Some(text(n)), "nobody has let go of {n}");
+        }
+        drop(base);
+        base = Base::open(folder.path(), 1, 1 << 20).expect("it opens again");
+    }
+}
+
+#[test]
 fn states_from_the_horizon_on_stay_and_others_go() {
     let folder = temp_dir();
     let (a, b) = (&[0, 0, 0, 0, 1, b'a'][..], &[0, 0, 0, 0, 2, b'b'][..]);
