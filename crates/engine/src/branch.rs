@@ -267,6 +267,9 @@ pub(crate) struct LiveBranches {
     /// has it in the order in which it happened.
     pub(crate) turn: Mutex<()>,
     pub(crate) known: RwLock<Branches>,
+    /// The newest record that says something of branches, tags, or what is kept of
+    /// the past.
+    declared: AtomicU64,
     live: RwLock<BTreeMap<BranchId, Arc<LiveBranch>>>,
     /// Whether there is any.
     any: AtomicBool,
@@ -402,8 +405,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts a session on a branch.
+    /// Notes a record that says something of branches, tags, or what is kept of the
+    /// past, before anybody can see that.
+    pub(crate) fn note_declared(&self, revision: Revision) {
+        self.branches.declared.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Lets the reply of a session, which is to show something of them, depend on
+    /// that record.
+    pub(crate) fn depend_on_declared(&self, session: &mut Session) {
+        let declared = Revision(self.branches.declared.load(Ordering::Acquire));
+        session.depends_on = session.depends_on.max(declared);
+        session.saw(declared);
+    }
+
+    /// Whether a session's branch is being deleted or made anew at this moment.
+    pub(crate) fn is_between(&self, session: &Session) -> bool {
+        let Some(Seat { branch, .. }) = &session.seat else { return false };
+        branch.is_gone() && self.branches.get(branch.id).is_some_and(|there| there.is_gone())
+    }
+
+    /// Puts a session on a branch. What it reads there depends on the branch.
     pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
+        self.depend_on_declared(session);
         session.branch_name = self.branch_name(branch.id);
         session.travel.iter_mut().for_each(|moment| moment.branch = branch.id);
         session.seat = match branch {

@@ -8,7 +8,7 @@ use base::{Frame, Reply, Revision, Tape};
 use command::flags::{
     ADMIN, DENYOOM, MAY_REPLICATE, NO_AUTH, NO_MULTI, READONLY, SKIP_MONITOR, WRITE,
 };
-use command::{Block, Command, Ctx, Error, Handler, Run, ScopeRule, table};
+use command::{Block, Command, Ctx, Error, Group, Handler, Run, ScopeRule, table};
 use keyspace::{Finished, Garbage, Keyspace, Scope, Txn};
 use smallvec::SmallVec;
 
@@ -132,9 +132,14 @@ impl Engine {
                 return self.refuse(session, Some(command), &error, reply);
             }
         }
+        if matches!(command.group, Group::Branches | Group::History) {
+            cold_path();
+            self.depend_on_declared(session);
+        }
         let outcome = match (command.spec.run, session.travel) {
             (Run::Data(_), Some(moment)) => {
                 cold_path();
+                self.depend_on_declared(session);
                 self.run_travelling(session, live, moment, command, argv, now_ms, reply)
             }
             (Run::Data(_), None) if removal::is_removal(command) => {
@@ -253,6 +258,11 @@ impl Engine {
             return Err(Error::new("ERR Command not allowed inside a transaction"));
         }
         if session.seat.is_some() {
+            let needs_it = !matches!(command.group, Group::Branches | Group::Connection);
+            if needs_it && self.is_between(session) {
+                cold_path();
+                return Ok(Admitted::Pause(now_ms + RETRY_MS));
+            }
             self.check_branch(session, command)?;
         }
         if flags.has(DENYOOM) && self.is_out_of_memory(live) {

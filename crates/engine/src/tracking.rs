@@ -24,7 +24,7 @@ use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::{Frame, Revision};
+use base::{BranchId, Frame, Revision};
 use command::Command;
 use command::flags::{PUBSUB, READONLY};
 use command::keys::key_flags::NOT_KEY;
@@ -119,6 +119,16 @@ impl Tracking {
     /// of its keys locked.
     pub(crate) fn changes(&self, writer: u64, txn: &Txn<'_>) -> Invalidations {
         self.changes_of(writer, txn.effects())
+    }
+
+    /// What is to be told where a branch is gone or made anew: clients that are on it
+    /// know nothing of its keys any more.
+    pub(crate) fn lost_branch(&self, branch: BranchId) -> Invalidations {
+        let mut told = Invalidations::default();
+        if !self.is_empty() {
+            self.table.lock().lose_branch(branch, &mut told);
+        }
+        told
     }
 
     /// As [`Tracking::changes`], of a transaction with these effects.

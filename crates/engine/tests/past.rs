@@ -5,14 +5,14 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{BranchId, Frame, Revision, Rng, SeededRng, SpaceId};
-use engine::{Branching, Outcome, Past, Replicator};
+use base::{Frame, Revision, Rng, SeededRng};
+use engine::{Outcome, Past, Replicator};
+use harness::forks::{During, Forks};
 use harness::past::MemoryPast;
 use harness::{Gate, Peer, Server, bulk, error, integer, ok};
-use keyspace::{Branches, Keyspace, Spaces};
-use parking_lot::Mutex;
+use keyspace::Branches;
 
 /// Runs a line until no REVERT holds it up.
 fn write(peer: &mut Peer, line: &str) -> Frame {
@@ -333,46 +333,6 @@ fn a_cursor_goes_on_in_a_past_that_stands_still() {
     assert_eq!(seen.len(), KEYS, "some came twice");
 }
 
-/// What others do while a branch of the past is read, for the nth time.
-type During = Box<dyn FnMut(u64) + Send>;
-
-/// Keeps nothing: every branch begins with what its first record says.
-#[derive(Default)]
-struct Forks {
-    /// How often somebody has read what a branch of the past begins with.
-    looks: AtomicU64,
-    during: Mutex<Option<During>>,
-}
-
-impl Branching for Forks {
-    fn fork(&self, _: Vec<Arc<Keyspace>>, _: &Spaces, _: Revision, _: Revision) -> Arc<Keyspace> {
-        // All keyspaces of a server hash alike.
-        Arc::new(Keyspace::new(16, 1))
-    }
-
-    fn reopen(&self, _: BranchId, _: Vec<Arc<Keyspace>>) -> command::Result<Arc<Keyspace>> {
-        unreachable!("nobody brings one back")
-    }
-
-    fn state_before(&self, _: BranchId, _: Revision) -> command::Result<(Revision, Spaces)> {
-        let looks = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
-        self.during.lock().iter_mut().for_each(|during| during(looks));
-        Ok((Revision::ZERO, Keyspace::new(16, 7).spaces()))
-    }
-
-    fn own_keys(&self, _: SpaceId, _: &mut dyn FnMut(u64, Revision)) -> command::Result {
-        unreachable!("nobody counts keys")
-    }
-
-    fn has_reached(&self, _: Revision) -> bool {
-        true
-    }
-
-    fn state(&self, _: BranchId, _: Revision) -> command::Result<Arc<Keyspace>> {
-        unreachable!("nobody merges")
-    }
-}
-
 #[test]
 fn tags_are_made_while_a_purge_looks_for_its_readers_and_are_seen() {
     let (server, past) = Server::with_past();
@@ -469,63 +429,6 @@ fn a_past_that_changes_again_and_again_waits_in_the_end() {
     assert!(matches!(made, Frame::Map(_) | Frame::Array(_)), "{made:?}");
     assert_eq!(forks.looks.load(Ordering::Relaxed), LOOKS + 1);
     assert_eq!(read_on(&mut peer, "then", "GET k"), bulk("2"));
-}
-
-/// A client on the branch `b`, which another one changes by `line` when a write
-/// there is admitted and has not taken its locks.
-fn too_late(line: &'static str) -> (Server, Peer, impl Fn()) {
-    let (server, past) = Server::with_past();
-    server.engine.attach_branches(Arc::new(Forks::default()), Branches::default(), Vec::new());
-    let mut peer = server.connect();
-    peer.run("BRANCH CREATE b");
-    assert_eq!(peer.run("BRANCH USE b"), ok());
-    let engine = server.connect();
-    let others = Mutex::new(vec![engine]);
-    let before_next = move || {
-        let mut other = others.lock().pop().expect("it is called once");
-        *past.before_write.lock() = Some(Box::new(move || assert_eq!(other.run(line), ok())));
-    };
-    (server, peer, before_next)
-}
-
-#[test]
-fn a_write_that_waits_while_its_branch_is_deleted_is_not_acknowledged() {
-    const GONE: &str = "NOBRANCH the branch 'b' of this connection was deleted; BRANCH USE another";
-    let (_server, mut peer, delete_before_next) = too_late("BRANCH DELETE b FORCE");
-    delete_before_next();
-    let (replies, outcome) = peer.call("SET k v");
-    assert!(matches!((&replies[..], outcome), ([], Outcome::Paused(_))), "{replies:?}");
-    assert_eq!(peer.run("SET k v"), error(GONE));
-
-    let (_server, mut peer, delete_before_next) = too_late("BRANCH DELETE b FORCE");
-    assert_eq!(peer.run("MULTI"), ok());
-    assert_eq!(peer.run("SET k v"), Frame::Simple("QUEUED".to_owned()));
-    delete_before_next();
-    let (replies, outcome) = peer.call("EXEC");
-    assert!(matches!((&replies[..], outcome), ([], Outcome::Paused(_))), "{replies:?}");
-    assert_eq!(peer.run("EXEC"), error(GONE));
-    assert_eq!(peer.run("DISCARD"), error("ERR DISCARD without MULTI"));
-}
-
-#[test]
-fn a_write_that_waits_while_its_branch_begins_anew_goes_there() {
-    let (_server, mut peer, reset_before_next) = too_late("BRANCH RESET b TO PARENT");
-    reset_before_next();
-    assert!(matches!(peer.call("SET k v").1, Outcome::Paused(_)));
-    assert_eq!(peer.run("SET k v"), ok());
-    assert_eq!(peer.run("GET k"), bulk("v"));
-
-    let (server, mut peer, reset_before_next) = too_late("BRANCH RESET b TO PARENT");
-    assert_eq!(peer.run("WATCH w"), ok());
-    assert_eq!(peer.run("MULTI"), ok());
-    assert_eq!(peer.run("SET k v"), Frame::Simple("QUEUED".to_owned()));
-    reset_before_next();
-    assert!(matches!(peer.call("EXEC").1, Outcome::Paused(_)));
-    let clients = server.connect().run("CLIENT LIST");
-    let Frame::Verbatim(_, clients) = clients else { panic!("{clients:?}") };
-    assert!(clients.contains(" multi=1 "), "{clients:?}");
-    assert_eq!(peer.run("EXEC"), Frame::Array(vec![ok()]));
-    assert_eq!(peer.run("GET k"), bulk("v"));
 }
 
 #[test]

@@ -106,13 +106,14 @@ impl Txn<'_> {
         // Who has just read it to change it does not use it twice.
         let accessed = self.accessed.take();
         let (shard, recorder) = self.split(index);
+        let swapped = shard.last_swap;
         let db = &mut shard.dbs[usize::from(db_index)];
         let Some(entry) = db.table.get_mut(hash, key) else {
-            let removed = shard.last_removal;
+            let removed = shard.last_removal.max(swapped);
             self.see(removed);
             return Ok(None);
         };
-        let found = Revision(entry.revision());
+        let found = Revision(entry.revision()).max(swapped);
         let before = entry_bytes(entry);
         let value = match entry.content_mut() {
             ContentMut::Boxed(value) => C::from_mut(value),

@@ -80,6 +80,11 @@ impl Engine {
         old.journal.close();
         let id = row.id;
         let made = self.fork(asker, &Branch { base: Revision::ZERO, ..row });
+        match &made {
+            Ok(revision) => self.tell(self.tracking.lost_branch(id), *revision),
+            // Else whoever is on it would wait for what does not come.
+            Err(_) => drop(self.branches.remove(id)),
+        }
         all.finish();
         self.serve_branch(id);
         made
@@ -120,6 +125,7 @@ impl Engine {
 
     /// Takes in what a record of this node's says of branches.
     pub(super) fn take_in(&self, revision: Revision, time_ms: u64, effects: &[u8]) -> Option<Turn> {
+        self.note_declared(revision);
         let turn = self.branches.known.write().apply(revision, time_ms, effects);
         turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"))
     }

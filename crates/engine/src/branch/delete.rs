@@ -117,6 +117,7 @@ impl Engine {
         });
         self.branches.remove(row.id);
         self.end_waits_on(row.id, revision);
+        self.tell(self.tracking.lost_branch(row.id), revision);
         Ok(revision)
     }
 

@@ -82,6 +82,7 @@ fn change(call: &mut Call<'_, '_>, change: impl FnOnce(&mut Txn<'_>)) {
     let mut txn = Txn::begin(&engine.keyspace, &scope, journal, &mut buffers, options);
     engine.originate(&mut txn, call.live, session, call.command);
     change(&mut txn);
+    txn.revision().into_iter().for_each(|revision| engine.note_declared(revision));
     let finished = txn.finish();
     session.buffers = Some(buffers);
     engine.settle(session, &finished, true);

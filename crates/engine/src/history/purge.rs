@@ -291,6 +291,7 @@ impl Job<'_> {
                 txn.put(key, value, deadline);
             }
         }
+        txn.revision().into_iter().for_each(|revision| engine.note_declared(revision));
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
         engine.settle_aside(&mut buffers, &finished, told, self.branch.id);

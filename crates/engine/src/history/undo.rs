@@ -195,7 +195,9 @@ fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deleti
     })?;
     let known = engine.branches.known.read();
     deletions.retain(|deletion| {
+        // What was before a branch began anew is gone.
         deletion.on == branch
+            && known.is_there(branch, deletion.revision)
             && deletion.revision > past.oldest()
             && deletion.branch.as_ref().is_none_or(|row| known.is_deleted(row.id))
     });

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use base::{Frame, Rng, SeededRng};
+use base::{BranchId, Frame, Rng, SeededRng};
 use keyspace::effect::{Cause, Effect, Effects};
 use smallvec::SmallVec;
 
@@ -217,6 +218,17 @@ impl Table {
             self.order = Vec::new();
             self.items = 0;
             let to = self.clients.values().cloned().collect();
+            out.notices.push(Notice { keys: Frame::Null, to });
+        }
+    }
+
+    /// Adds that the clients on a branch are to forget everything. What they have
+    /// read stays noted: others may have read keys of these names elsewhere.
+    pub(super) fn lose_branch(&self, branch: BranchId, out: &mut Invalidations) {
+        let is_there =
+            |tracker: &&Tracker| tracker.client.activity.branch.load(Ordering::Relaxed) == branch.0;
+        let to: Vec<Tracker> = self.clients.values().filter(is_there).cloned().collect();
+        if !to.is_empty() {
             out.notices.push(Notice { keys: Frame::Null, to });
         }
     }

@@ -309,9 +309,9 @@ impl Txn<'_> {
             "key \"{}\" is read before it is loaded",
             key.escape_ascii()
         );
-        // A key that came with its database says nothing of that.
-        let told = |entry: &Entry<Value>| Revision(entry.revision()).max(shard.last_swap);
-        self.see(entry.map_or(shard.last_removal, told));
+        let told = entry.map_or(shard.last_removal, |entry| Revision(entry.revision()));
+        // What came or went with its database says nothing of that.
+        self.see(told.max(shard.last_swap));
         entry
     }
 
