@@ -23,7 +23,7 @@ use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal};
 use crate::shard::{Db, Keyspace, SHARDS, Shard, entry_bytes, hash_of, value_of};
 use crate::txn::Finished;
-use crate::value::{Value, ValueRef};
+use crate::value::Value;
 
 /// Keys that are compared before their shard's lock opens for others.
 const KEYS_AT_ONCE: usize = 64;
@@ -560,16 +560,7 @@ fn is_due(entry: &Entry<Value>, now_ms: u64) -> bool {
 }
 
 fn is_same(a: &Entry<Value>, b: &Entry<Value>) -> bool {
-    a.deadline() == b.deadline() && is_same_value(value_of(a), value_of(b))
-}
-
-/// Whether two values are the same, the order of their elements included.
-#[must_use]
-pub(crate) fn is_same_value(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
-    match (a, b) {
-        (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
-        _ => a.is_same(b) && dump::encode_body(a) == dump::encode_body(b),
-    }
+    a.deadline() == b.deadline() && value_of(a).is_same(value_of(b))
 }
 
 /// Records the value of an entry, and makes it what the record makes of it: it

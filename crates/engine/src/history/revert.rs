@@ -13,7 +13,7 @@ use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
-use keyspace::{Buffers, Txn, Value, ValueRef, class, dump};
+use keyspace::{Buffers, Txn, Value, class};
 
 use super::events::What;
 use super::of_key::visit_touched;
@@ -392,7 +392,7 @@ impl<'j> Job<'j> {
         match then {
             Some((value, deadline)) => {
                 let is_same = txn.deadline(key) == Some(deadline)
-                    && txn.look(key).is_some_and(|now| is_same(now, value.as_ref()));
+                    && txn.look(key).is_some_and(|now| now.is_same(value.as_ref()));
                 if is_same {
                     return;
                 }
@@ -422,14 +422,6 @@ impl<'j> Job<'j> {
             Version { value: value.as_ref(), deadline, bytes }
         });
         report.borrow_mut().note(txn.db(), key, Version::of(txn, txn.db(), key), then);
-    }
-}
-
-fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
-    match (a, b) {
-        (ValueRef::Str(a), ValueRef::Str(b)) => a == b,
-        (ValueRef::Str(_), _) | (_, ValueRef::Str(_)) => false,
-        _ => dump::encode_body(a) == dump::encode_body(b),
     }
 }
 
