@@ -84,6 +84,17 @@ pub enum ArchiveError {
         /// The state.
         asked: base::Revision,
     },
+    /// There were more databases then than there are now.
+    #[error(
+        "there were keys in database {db} then, but server.databases is {databases}: raise it to {} at least",
+        u32::from(*db) + 1
+    )]
+    NoDatabase {
+        /// The last database that had keys.
+        db: base::DbIndex,
+        /// Databases that there are.
+        databases: base::DbIndex,
+    },
     /// The log cannot be followed.
     #[error("follow the log: {0}")]
     Log(#[from] log::LogError),

@@ -67,6 +67,11 @@ pub enum BackupError {
     NoTag { name: String, known: Known },
     #[error("no branch was named '{name}' at revision {at}; there were {known}")]
     NoBranch { name: String, at: Revision, known: Known },
+    #[error(
+        "the branch '{name}' is deleted at revision {at}: restore a state from before that with --at, or everything, \
+         and take its deletion back with UNDO; there were {known}"
+    )]
+    DeletedBranch { name: String, at: Revision, known: Known },
     #[error("{} is no sound backup: {problems}", dir.display())]
     Unsound { dir: PathBuf, problems: String },
     #[error(transparent)]
