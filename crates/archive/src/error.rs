@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ArchiveError {
     /// The LSM cannot be opened, read or written.
-    #[error("{what} the archive in {}: {source}", .dir.display())]
+    #[error("{what} the archive in {}: {}", .dir.display(), plain(.source))]
     Tree {
         /// What was being done.
         what: &'static str,
@@ -103,6 +103,14 @@ pub enum ArchiveError {
     Stopped(String),
 }
 
+/// The LSM shows what the system says as a value of its own.
+fn plain(error: &lsm_tree::Error) -> String {
+    match error {
+        lsm_tree::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
 impl ArchiveError {
     /// Whether it may do to try again: what the system refused, such as room on
     /// the disk, and not what is wrong with bytes that are there.
@@ -127,5 +135,18 @@ impl ArchiveError {
     ) -> impl FnOnce(lsm_tree::Error) -> ArchiveError {
         let dir = dir.to_owned();
         move |source| ArchiveError::Tree { what, dir, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_told_in_its_words() {
+        let refused = std::io::Error::from_raw_os_error(30);
+        let error = ArchiveError::tree("lock", Path::new("/data/archive"))(refused.into());
+        let expected = "lock the archive in /data/archive: Read-only file system (os error 30)";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -125,6 +125,15 @@ fn branches_come_with_every_state_and_can_be_restored_alone() {
     assert!(said.contains("at revision 1; there were main"), "{said}");
     assert!(!shell.path("new").exists());
 
+    // A folder of somebody else's.
+    for (to, what) in [("backup/x/y", "a backup"), ("taken/data/x", "a database")] {
+        fs::create_dir_all(shell.path("taken/data/log")).expect("ours");
+        fs::write(shell.path("taken/data/log/MANIFEST"), "").expect("ours");
+        let said = shell.refused(&format!("restore --from backup --data-dir {to}"));
+        assert!(said.contains(&format!(", which holds {what}; name a folder elsewhere")), "{said}");
+        assert!(!shell.path(to).exists());
+    }
+
     // What UNDO could bring back is in the backup, and is not there.
     let mut wire = Wire::connect(server.addr());
     say(&mut wire, &["BRANCH", "CREATE", "other"]);

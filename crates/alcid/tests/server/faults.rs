@@ -681,4 +681,12 @@ fn no_argument_of_the_program_makes_it_panic() {
         assert!(matches!(ended.code, Some(1 | 2)), "{arguments:?}: {ended:?}");
         assert!(!ended.err.contains("panicked") && !ended.err.is_empty(), "{ended:?}");
     }
+    fs::create_dir(folder.path().join("empty")).expect("ours");
+    for where_ in ["--data-dir nowhere", "--aof-path empty", "--repair --aof-path empty"] {
+        let arguments: Vec<&str> = ["log", "check"].into_iter().chain(where_.split(' ')).collect();
+        let ended = alcid(folder.path(), &arguments);
+        assert!(ended.err.contains("there is no log in "), "{where_}: {ended:?}");
+    }
+    let made = fs::read_dir(folder.path().join("empty")).expect("ours").count();
+    assert_eq!(made, 0, "files where there is no log");
 }

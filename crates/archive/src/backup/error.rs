@@ -54,6 +54,11 @@ pub enum BackupError {
     #[error("{} is not empty: it holds {name:?}; name a folder that is empty, or does not exist", dir.display())]
     NotEmpty { dir: PathBuf, name: String },
     #[error(
+        "{} is inside of {}, which holds {what}; name a folder elsewhere",
+        dir.display(), outer.display()
+    )]
+    InsideOf { dir: PathBuf, outer: PathBuf, what: &'static str },
+    #[error(
         "revision {asked} is not in the backup: it has every state from revision {oldest} to {newest}"
     )]
     NoRevision { asked: Revision, oldest: Revision, newest: Revision },

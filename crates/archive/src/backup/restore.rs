@@ -117,6 +117,7 @@ pub(super) fn restore_as(
     if let Some(name) = if is_new { None } else { names_in(to)?.into_iter().next() } {
         return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
     }
+    check_outside(to)?;
     // What a newer backup has removed meanwhile is no damage.
     let told = |error| match backup.contents.is_replaced(from) {
         true => BackupError::Replaced { dir: from.to_owned() },
@@ -142,6 +143,29 @@ pub(super) fn restore_as(
         }
     }
     restored
+}
+
+/// Refuses a folder inside of a backup or of a database's: it would go with it,
+/// and be in the way of the next backup.
+fn check_outside(to: &Path) -> Result<(), BackupError> {
+    let absolute = std::path::absolute(to).map_err(BackupError::io("find", to))?;
+    let there = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute);
+    let there = there.canonicalize().map_err(BackupError::io("find", there))?;
+    let holds = |folder: &Path| {
+        let has = |name: &str| folder.join(name).exists();
+        match () {
+            () if has(CONTENTS) => Some("a backup"),
+            () if has("log/MANIFEST") || has("archive/base") => Some("a database"),
+            () => None,
+        }
+    };
+    match there.ancestors().find_map(|folder| Some((folder, holds(folder)?))) {
+        None => Ok(()),
+        Some((outer, what)) => {
+            let (dir, outer) = (to.to_owned(), outer.to_owned());
+            Err(BackupError::InsideOf { dir, outer, what })
+        }
+    }
 }
 
 /// Moves what is whole to where a server looks for it. The log comes first: a
