@@ -53,7 +53,24 @@ fn fewer_databases_than_hold_keys_are_refused() {
     set(folder.path(), 2);
     server.terminate();
     let refusal = server.try_restart().expect_err("the branch has more");
-    assert!(refusal.contains("of the branch 'dev'"), "{refusal}");
+    assert!(refusal.contains("of the branch 'dev', which has had it"), "{refusal}");
+    // All that it had, at once.
+    assert!(refusal.contains("raise it to 4 at least"), "{refusal}");
+    set(folder.path(), 4);
+    server.restart();
+    assert_eq!(on(&server, "main", "0").text(&["BRANCH", "DELETE", "dev"]), "OK");
+    assert_eq!(on(&server, "main", "0").text(&["SAVE"]), "OK");
+    set(folder.path(), 2);
+    server.terminate();
+    let refusal = server.try_restart().expect_err("the branch can come back");
+    assert!(refusal.contains("BRANCH DELETE dev NOUNDO"), "{refusal}");
+    set(folder.path(), 4);
+    server.restart();
+    assert_eq!(on(&server, "main", "0").text(&["BRANCH", "DELETE", "dev", "NOUNDO"]), "OK");
+    assert_eq!(on(&server, "main", "0").text(&["SAVE"]), "OK");
+    set(folder.path(), 2);
+    server.terminate();
+    server.restart();
 }
 
 #[test]
