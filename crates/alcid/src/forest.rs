@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use archive::{Base, BaseBacking};
+use archive::{Base, BaseBacking, Database};
 use base::{BranchId, DbIndex, Revision, SpaceId};
 use engine::{Branching, Engine};
 use keyspace::effect::{Effect, Effects};
@@ -192,27 +192,31 @@ pub fn back(
     keyspace.assume_removals(base.revision());
     keyspace.set_past_rules(base.directory().rules_of(branch));
     let directory = base.directory();
-    for database in directory.databases.iter().filter(|it| it.branch == branch) {
-        let keys: u64 = database.keys.iter().sum();
-        let is_of_branch = branch != BranchId::MAIN;
-        if database.db >= keyspace.databases() && (keys > 0 || is_of_branch) {
-            let of_branch = directory.branches.name_of(branch).filter(|_| is_of_branch);
-            let of_branch = of_branch.map(|name| {
-                format!(
-                    " of the branch '{}', which has had it from its beginning",
-                    String::from_utf8_lossy(name)
-                )
-            });
-            return Err(format!(
-                "the archive in {} has {keys} keys in database {}{}, but server.databases is {}: raise it to {} \
-                 at least",
-                base.dir().display(),
-                database.db,
-                of_branch.unwrap_or_default(),
-                keyspace.databases(),
-                database.db + 1
-            ));
-        }
+    let is_of_branch = branch != BranchId::MAIN;
+    let keys = |database: &Database| database.keys.iter().sum::<u64>();
+    let beyond = directory.databases.iter().filter(|it| {
+        it.branch == branch && it.db >= keyspace.databases() && (is_of_branch || keys(it) > 0)
+    });
+    if let Some(last) = beyond.max_by_key(|it| it.db) {
+        let of_branch = directory.branches.name_of(branch).filter(|_| is_of_branch);
+        let of_branch = of_branch.map(|name| {
+            let name = String::from_utf8_lossy(name);
+            match directory.branches.is_deleted(branch) {
+                true => format!(
+                    " of the branch '{name}', which is deleted and can come back (BRANCH DELETE {name} NOUNDO ends that)"
+                ),
+                false => format!(" of the branch '{name}', which has had it from its beginning"),
+            }
+        });
+        return Err(format!(
+            "the archive in {} has {} keys in database {}{}, but server.databases is {}: raise it to {} at least",
+            base.dir().display(),
+            keys(last),
+            last.db,
+            of_branch.unwrap_or_default(),
+            keyspace.databases(),
+            u32::from(last.db) + 1
+        ));
     }
     for (db, space, keys) in directory.spaces_of(branch, keyspace.databases()) {
         if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {

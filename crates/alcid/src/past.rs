@@ -92,6 +92,10 @@ impl engine::Past for Past {
         self.past.oldest()
     }
 
+    fn keeps_state(&self, revision: Revision) -> Result<(), PastError> {
+        self.past.keeps_state(revision).map_err(told)
+    }
+
     fn at_time(&self, time_ms: u64) -> Result<Revision, PastError> {
         self.past.at_time(time_ms).map_err(told)
     }

@@ -109,6 +109,16 @@ impl Directory {
         spaces
     }
 
+    /// The last database of a branch that has keys, if there is one besides the
+    /// first `databases`.
+    #[must_use]
+    pub fn last_beyond(&self, branch: BranchId, databases: DbIndex) -> Option<DbIndex> {
+        let has_keys = |it: &&Database| it.keys.iter().any(|&count| count > 0);
+        let of_branch =
+            self.databases.iter().filter(|it| it.branch == branch && it.db >= databases);
+        of_branch.filter(has_keys).map(|it| it.db).max()
+    }
+
     /// What a branch's keyspace knows of what is kept of the past.
     #[must_use]
     pub fn rules_of(&self, branch: BranchId) -> Arc<PastRules> {
@@ -140,6 +150,13 @@ impl Directory {
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.databases.iter().flat_map(|database| database.keys.iter()).sum()
+    }
+
+    /// Those of the branches that are not deleted.
+    #[must_use]
+    pub fn keys_there(&self) -> u64 {
+        let there = self.databases.iter().filter(|it| !self.branches.is_deleted(it.branch));
+        there.flat_map(|database| database.keys.iter()).sum()
     }
 
     /// See `docs/FORMAT.md`.

@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ArchiveError {
     /// The LSM cannot be opened, read or written.
-    #[error("{what} the archive in {}: {source}", .dir.display())]
+    #[error("{what} the archive in {}: {}", .dir.display(), plain(.source))]
     Tree {
         /// What was being done.
         what: &'static str,
@@ -84,12 +84,31 @@ pub enum ArchiveError {
         /// The state.
         asked: base::Revision,
     },
+    /// There were more databases then than there are now.
+    #[error(
+        "there were keys in database {db} then, but server.databases is {databases}: raise it to {} at least",
+        u32::from(*db) + 1
+    )]
+    NoDatabase {
+        /// The last database that had keys.
+        db: base::DbIndex,
+        /// Databases that there are.
+        databases: base::DbIndex,
+    },
     /// The log cannot be followed.
     #[error("follow the log: {0}")]
     Log(#[from] log::LogError),
     /// It does not come to what is asked for.
     #[error("the archive does not follow the log: {0}")]
     Stopped(String),
+}
+
+/// The LSM shows what the system says as a value of its own.
+fn plain(error: &lsm_tree::Error) -> String {
+    match error {
+        lsm_tree::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 impl ArchiveError {
@@ -116,5 +135,18 @@ impl ArchiveError {
     ) -> impl FnOnce(lsm_tree::Error) -> ArchiveError {
         let dir = dir.to_owned();
         move |source| ArchiveError::Tree { what, dir, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_told_in_its_words() {
+        let refused = std::io::Error::from_raw_os_error(30);
+        let error = ArchiveError::tree("lock", Path::new("/data/archive"))(refused.into());
+        let expected = "lock the archive in /data/archive: Read-only file system (os error 30)";
+        assert_eq!(error.to_string(), expected);
     }
 }

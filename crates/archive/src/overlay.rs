@@ -172,7 +172,8 @@ impl Base {
     /// that the base does not know it yet.
     ///
     /// # Errors
-    /// When it cannot be read, or the branch was not there.
+    /// When it cannot be read, the branch was not there, or it had keys in
+    /// databases that there are not now.
     pub fn state_before(
         &self,
         branch: BranchId,
@@ -184,7 +185,10 @@ impl Base {
         if found.branches.name_of(branch).is_none() {
             return Err(ArchiveError::Behind { dir: self.dir().to_owned(), asked: at });
         }
-        Ok((found.revision, self.spaces_at(branch, databases, found.revision)?))
+        if let Some(db) = found.last_beyond(branch, databases) {
+            return Err(ArchiveError::NoDatabase { db, databases });
+        }
+        Ok((found.revision, found.spaces_of(branch, databases)))
     }
 }
 

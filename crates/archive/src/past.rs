@@ -219,6 +219,15 @@ impl Past {
         self.source.oldest()
     }
 
+    /// Fails when a state is not kept that the base has reached: it is older than
+    /// the oldest, and no tag or branch keeps it.
+    ///
+    /// # Errors
+    /// That, or when the base cannot be read.
+    pub fn keeps_state(&self, revision: Revision) -> Result<(), PastError> {
+        self.source.keeps_state(revision)
+    }
+
     /// The last revision stamped at or before `time_ms`.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ const BRANCH_COMMANDS: &[CommandSpec] = &[
     Row::engine("protect", -3, CHANGE, "alcid 0.1", "name [NO-DELETE] [MERGE-ONLY] [REQUIRE hook]", "Says what is not to be done to a branch; nothing: everything may be done again."),
     Row::engine("rename", 4, CHANGE, "alcid 0.1", "name newname", "Gives a branch another name."),
     Row::engine("reset", 5, CHANGE, "alcid 0.1", "name TO <when | PARENT>", "Makes a branch what it was at an earlier time, or begin anew with what its parent has now.").categories(category::DANGEROUS),
-    Row::engine("resolve", -5, CHANGE, "alcid 0.1", "merge key <OURS | THEIRS | VALUE value>", "Decides what becomes of a key that a merge cannot decide."),
+    Row::engine("resolve", -5, CHANGE, "alcid 0.1", "merge key <OURS | THEIRS | VALUE value>", "Decides what becomes of a key that a merge cannot decide.").keys(&[KeySpec::one(3, OW.with(UPDATE))]),
     Row::engine("use", 3, MOVE, "alcid 0.1", "name", "Puts the connection on a branch."),
 ];
 

@@ -44,7 +44,7 @@ pub const FAMILY: Family = Family {
 #[rustfmt::skip]
 const POLICY: &[CommandSpec] = &[
     Row::engine("del", 3, CHANGE_RULES, "alcid 0.1", "pattern", "Takes back the rule for a pattern, and answers how many there were."),
-    Row::engine("get", 3, UPKEEP, "alcid 0.1", "key", "Returns the rule in force for a key: pattern and what it keeps; nil when there is none."),
+    Row::engine("get", 3, UPKEEP, "alcid 0.1", "key", "Returns the rule in force for a key: pattern and what it keeps; nil when there is none.").keys(&[KeySpec::one(2, RO)]),
     Row::engine("help", 2, Flags(0), "alcid 0.1", "", "Returns helpful text about the different subcommands."),
     Row::engine("list", 2, UPKEEP, "alcid 0.1", "", "Returns all rules, in the order in which they are tried."),
     Row::engine("set", -5, CHANGE_RULES, "alcid 0.1", "pattern KEEP <duration | count VERSIONS | FOREVER | NONE>", "Keeps so much of the past of the keys that match a pattern."),

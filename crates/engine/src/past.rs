@@ -23,6 +23,18 @@ pub trait Past: Send + Sync {
     /// The oldest revision whose state can be read.
     fn oldest(&self) -> Revision;
 
+    /// Fails when a state is not kept that the archive has reached: it is older
+    /// than the oldest, and no tag keeps it.
+    ///
+    /// # Errors
+    /// That, or when the archive cannot be read.
+    fn keeps_state(&self, revision: Revision) -> Result<(), PastError> {
+        match self.oldest() {
+            oldest if revision < oldest => Err(PastError::Compacted { asked: revision, oldest }),
+            _ => Ok(()),
+        }
+    }
+
     /// The last revision stamped at or before `time_ms` (milliseconds since
     /// 1970).
     ///

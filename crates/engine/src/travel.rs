@@ -722,6 +722,20 @@ impl Engine {
         self.look_in(view, time_ms, db, key, copy)
     }
 
+    /// Fails for a database that there is not: an earlier start had more. To be
+    /// called before anything is changed.
+    pub(crate) fn check_database(&self, db: Option<DbIndex>) -> Result {
+        let databases = self.keyspace.databases();
+        match db.filter(|db| *db >= databases) {
+            None => Ok(()),
+            Some(db) => Err(Error::new(format!(
+                "ERR keys of database {db} changed then, but server.databases is {databases}: raise it to {} at least \
+                 and restart; nothing is done",
+                u32::from(db) + 1
+            ))),
+        }
+    }
+
     /// Visits the names of all keys of a database, those that are due included.
     pub(crate) fn each_key(
         &self,

@@ -28,7 +28,10 @@ pub enum ApplyError {
     Value(#[from] DumpError),
     #[error("effect {number} needs a key first")]
     NoKey { number: usize },
-    #[error("effect {number} is for database {db}; there are {databases}")]
+    #[error(
+        "effect {number} is for database {db}, but server.databases is {databases}: raise it to {} at least",
+        u32::from(*db) + 1
+    )]
     NoDatabase { number: usize, db: DbIndex, databases: DbIndex },
     #[error("the archive cannot be read: {0}")]
     Backing(#[from] BackingError),

@@ -1,5 +1,6 @@
 //! `alcid log check [--repair]`: what is whole, what is not, and cutting.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use base::Revision;
@@ -40,8 +41,7 @@ struct Cut(Revision, u64);
 /// # Errors
 /// When there is no log in the folder, or it cannot be read at all.
 pub fn check(vfs: &dyn Vfs, dir: &Path, base: Option<Revision>) -> Result<CheckReport, LogError> {
-    let manifest =
-        Manifest::read(vfs, dir)?.ok_or_else(|| LogError::NoManifest { dir: dir.to_path_buf() })?;
+    let manifest = manifest_of(vfs, dir)?;
     let mut walk = Walk::default();
     let walked = recovery::walk(vfs, dir, &manifest, base, &mut walk, &mut |_| Ok(()));
     let finding = walked.err().map(|error| {
@@ -49,6 +49,21 @@ pub fn check(vfs: &dyn Vfs, dir: &Path, base: Option<Revision>) -> Result<CheckR
         Finding { mending: mending(&error, &walk), error, last_whole }
     });
     Ok(CheckReport { report: walk.report, finding })
+}
+
+fn manifest_of(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest, LogError> {
+    if let Some(manifest) = Manifest::read(vfs, dir)? {
+        return Ok(manifest);
+    }
+    let dir = dir.to_path_buf();
+    Err(match recovery::segment_names(vfs, &dir) {
+        Ok(segments) if segments.is_empty() => LogError::NoLog { dir },
+        Ok(_) => LogError::NoManifest { dir },
+        Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            LogError::NoLog { dir }
+        }
+        Err(error) => error,
+    })
 }
 
 fn mending(error: &LogError, walk: &Walk) -> Option<Cut> {
@@ -81,8 +96,10 @@ pub fn repair(
     dir: &Path,
     base: Option<Revision>,
 ) -> Result<(Vec<PathBuf>, Revision), LogError> {
+    // A lock is a file, which has no business where no log is.
+    manifest_of(vfs, dir)?;
     let _lock = vfs.lock(&at(dir, "LOCK")).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
+        ErrorKind::WouldBlock => LogError::Locked { path: dir.to_path_buf() },
         _ => LogError::Io { action: "lock", path: dir.to_path_buf(), source: error },
     })?;
     let mut saved = Vec::new();

@@ -58,6 +58,11 @@ pub enum LogError {
     )]
     NoManifest { dir: PathBuf },
     #[error(
+        "there is no log in {}: name the server's data folder with --data-dir, or the log's own with --aof-path",
+        dir.display()
+    )]
+    NoLog { dir: PathBuf },
+    #[error(
         "the log in {} begins with revision {first}, so an archive must hold what came before; say with \
          `--base <revision>` which revision that archive has reached, so that nothing above it is cut without need",
         dir.display()

@@ -1,5 +1,6 @@
 //! Reading the layers: flag > environment > file > default.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -215,7 +216,7 @@ pub(crate) fn load_each(layers: &Layers<'_>) -> Result<Loaded, Vec<SettingError>
     let assignments = from_environment(&layers.environment, &mut loaded.warnings, &mut errors);
     loaded.apply(assignments, &mut errors);
     loaded.apply(from_flags(&layers.flags), &mut errors);
-    loaded.path_turns_log_on();
+    loaded.path_turns_log_on(&mut errors);
     if errors.is_empty() { Ok(loaded) } else { Err(errors) }
 }
 
@@ -251,15 +252,27 @@ impl Loaded {
     }
 
     /// A path for the log in a stronger layer than the one that turned the log
-    /// off means that the log is wanted.
-    fn path_turns_log_on(&mut self) {
+    /// off means that the log is wanted. In the same one, both cannot be meant;
+    /// but a file may keep the path while the log is off.
+    fn path_turns_log_on(&mut self, errors: &mut Vec<SettingError>) {
         let (path, enabled) = (index("storage", "aof_path"), index("storage", "aof_enabled"));
-        if self.settings.log_path.is_some()
-            && !self.settings.log_enabled
-            && self.origins[path].precedence() > self.origins[enabled].precedence()
-        {
-            self.settings.log_enabled = true;
-            self.origins[enabled] = self.origins[path].clone();
+        if self.settings.log_path.is_none() || self.settings.log_enabled {
+            return;
+        }
+        let (of_path, of_log) = (&self.origins[path], &self.origins[enabled]);
+        match of_path.precedence().cmp(&of_log.precedence()) {
+            Ordering::Less => {}
+            Ordering::Equal if matches!(of_path, Origin::File { .. }) => {}
+            Ordering::Equal => errors.push(SettingError {
+                origin: of_path.clone(),
+                problem: Problem::Conflict(format!(
+                    "storage.aof_path names a folder for the log, and {of_log} turns the log off: leave one of them out"
+                )),
+            }),
+            Ordering::Greater => {
+                self.settings.log_enabled = true;
+                self.origins[enabled] = of_path.clone();
+            }
         }
     }
 }
@@ -286,8 +299,16 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
         ));
     }
     let select_branches = special::mapped_branches(&settings.select_branches);
-    for MappedBranch { number, branch, .. } in select_branches.expect("checked by the row's kind") {
+    for MappedBranch { number, branch, db } in select_branches.expect("checked by the row's kind") {
         let databases = settings.databases;
+        if db >= databases {
+            let conflict = format!(
+                "server.select_branches has {number}={branch}:{db}, and server.databases is {databases}: give a \
+                 database from 0 to {}",
+                databases - 1
+            );
+            found.push((index("server", "select_branches"), conflict));
+        }
         if number < u32::from(databases) {
             let conflict = format!(
                 "server.select_branches has {number} for the branch {branch:?}, and server.databases is \
@@ -339,6 +360,17 @@ pub(crate) fn conflicts(settings: &Settings) -> Vec<(usize, String)> {
                 format!("backup.schedule is {schedule:?} and {why}, or leave the schedule empty");
             (index("backup", "schedule"), why)
         }));
+    }
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let log_dir = absolute(settings.log_dir());
+    if settings.log_enabled && absolute(settings.archive_dir()) == log_dir {
+        found.push((
+            index("storage", "archive_path"),
+            format!(
+                "storage.archive_path and the log's folder are the same, {}: give each a folder of its own",
+                log_dir.display()
+            ),
+        ));
     }
     let (lag, lag_max) = (settings.archive_lag_bytes, settings.archive_lag_bytes_max);
     if lag_max > 0 && lag_max < lag {

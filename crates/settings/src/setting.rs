@@ -11,7 +11,8 @@ pub enum Change {
     /// A change needs a restart. `CONFIG SET` accepts the value it has, as
     /// tools that save and restore settings send it, and no other.
     Restart,
-    /// Redis calls it immutable: `CONFIG SET` is always refused.
+    /// No start changes it either: `CONFIG SET` is always refused, in Redis's
+    /// words.
     Immutable,
     /// Never set by a client: that would let it write where it likes.
     Protected,

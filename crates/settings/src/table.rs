@@ -161,10 +161,10 @@ pub static SETTINGS: &[Setting] = &[
         "databases",
         Kind::Integer { min: 1, max: u16::MAX as i64 },
         integer!(databases),
-        "Databases that SELECT can reach.",
+        "Databases that SELECT can reach. A start with fewer than have keys is refused.",
     )
     .redis(&["databases"])
-    .change(Change::Immutable),
+    .change(Change::Restart),
     row(
         "server",
         "select_branches",
@@ -302,7 +302,7 @@ pub static SETTINGS: &[Setting] = &[
         "aof_path",
         Kind::Path,
         optional_path!(log_path),
-        "The folder of the log, if not log in data_dir. Given as flag or variable it turns the log on.",
+        "The folder of the log, if not log in data_dir. Given as flag or variable it turns a log on that the file turns off; beside a flag or variable that turns it off it is an error.",
     )
     .flag("aof-path")
     .short_env("ALCID_LOG_PATH")
@@ -675,7 +675,7 @@ pub static SETTINGS: &[Setting] = &[
     )
     .key_aliases(&["file_path"])
     .redis(&["logfile"])
-    .change(Change::Immutable),
+    .change(Change::Restart),
     row(
         "logging",
         "rotation",

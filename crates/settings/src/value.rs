@@ -169,8 +169,8 @@ impl Kind {
                  to {max} once"
             ),
             Kind::Schedule => {
-                "an empty text, a duration such as \"6h\", a cron line of five fields such as \"30 3 * * *\", \
-                 or @hourly, @daily, @weekly, @monthly"
+                "an empty text, a duration of a second or more with its unit, such as \"6h\", a cron line of \
+                 five fields such as \"30 3 * * *\", or @hourly, @daily, @weekly, @monthly"
                     .to_owned()
             }
             Kind::Events => "letters out of Ag$lshzxeKEtmdn".to_owned(),
@@ -205,8 +205,7 @@ impl Kind {
             .map(Value::Size),
             Kind::Seconds { max } => {
                 let ms = parse_duration_ms(text, 1000).filter(|ms| ms.is_multiple_of(1000))?;
-                let seconds = i64::try_from(ms / 1000).ok()?;
-                (seconds <= max).then_some(Value::Integer(seconds))
+                within(seconds(ms), 0, max).ok()
             }
             Kind::Word(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text))?;
@@ -261,7 +260,10 @@ impl Kind {
                 _ => Err("argument must be 'yes' or 'no'".to_owned()),
             },
             Kind::Integer { min, max } => integer_between(bytes, min, max),
-            Kind::Seconds { max } => integer_between(bytes, 0, max),
+            Kind::Seconds { max } => match parse_duration_ms(text, 1000) {
+                Some(ms) if ms.is_multiple_of(1000) => within(seconds(ms), 0, max),
+                _ => integer_between(bytes, 0, max),
+            },
             Kind::Size { min, max } | Kind::Megabytes { min, max } => match parse_size(text) {
                 None => Err("argument must be a memory value".to_owned()),
                 Some(bytes) if (min..=max).contains(&bytes) => Ok(Value::Size(bytes)),
@@ -351,9 +353,20 @@ fn show_size(bytes: u64) -> String {
 fn integer_between(bytes: &[u8], min: i64, max: i64) -> Result<Value, String> {
     match parse_i64(bytes) {
         None => Err("argument couldn't be parsed into an integer".to_owned()),
-        Some(number) if (min..=max).contains(&number) => Ok(Value::Integer(number)),
-        Some(_) => Err(format!("argument must be between {min} and {max} inclusive")),
+        Some(number) => within(number, min, max),
     }
+}
+
+fn within(number: i64, min: i64, max: i64) -> Result<Value, String> {
+    match (min..=max).contains(&number) {
+        true => Ok(Value::Integer(number)),
+        false => Err(format!("argument must be between {min} and {max} inclusive")),
+    }
+}
+
+/// Whole seconds of so many milliseconds.
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).expect("a thousandth of 64 bits fits")
 }
 
 fn one_of(words: &[&str]) -> String {
@@ -412,6 +425,19 @@ mod tests {
             words(Kind::Word(&["always", "everysec"]), "x"),
             "argument(s) must be one of the following: always, everysec"
         );
+        let seconds = Kind::Seconds { max: 1000 };
+        for (text, expected) in [("300", 300), ("5m", 300), ("2000ms", 2)] {
+            assert_eq!(
+                seconds.parse_redis(text.as_bytes()),
+                Ok(Value::Integer(expected)),
+                "{text}"
+            );
+        }
+        assert_eq!(words(seconds, "1h"), "argument must be between 0 and 1000 inclusive");
+        assert_eq!(words(seconds, "-1"), "argument must be between 0 and 1000 inclusive");
+        for bad in ["1500ms", "5 m", "5M", ""] {
+            assert_eq!(words(seconds, bad), "argument couldn't be parsed into an integer", "{bad}");
+        }
         assert_eq!(Kind::LogLevel.show_redis(&Value::Text("info".to_owned())), "notice");
         assert_eq!(Kind::Bool.parse_redis(b"\xff"), Err("argument must be UTF-8".to_owned()));
     }

@@ -100,6 +100,24 @@ fn a_log_path_from_a_stronger_layer_turns_the_log_on() {
     let settings = load(&layers).unwrap().settings;
     assert!(settings.log_enabled);
     assert_eq!(settings.log_dir().to_str(), Some("there"));
+    // A stronger word against the log is one for this start.
+    layers.flags = vec![("no-log", "false".to_owned())];
+    assert!(!load(&layers).unwrap().settings.log_enabled);
+    layers.flags.push(("aof-path", "there".to_owned()));
+    let expected = "--aof-path: storage.aof_path names a folder for the log, and --no-log turns the log off: leave one \
+                    of them out";
+    assert_eq!(errors(&layers), [expected]);
+}
+
+#[test]
+fn log_and_archive_have_folders_of_their_own() {
+    for text in [
+        "data_dir = \"d\"\naof_path = \"d/archive/\"\n",
+        "aof_path = \"./x\"\narchive_path = \"x\"\n",
+    ] {
+        let errors = errors(&file(&format!("[storage]\n{text}")));
+        assert!(errors[0].contains("and the log's folder are the same, /"), "{errors:?}");
+    }
 }
 
 #[test]
@@ -228,6 +246,9 @@ fn numbers_of_branches_are_beyond_the_databases() {
     let expected = "alcid.toml:3: server.select_branches has 3 for the branch \"dev\", and server.databases is 4: \
                     SELECT 3 is a database of the client's own branch; give a number from 4 on";
     assert_eq!(errors(&file(&with("4=main 3=dev:1"))), [expected]);
+    let expected = "alcid.toml:3: server.select_branches has 99=dev:77, and server.databases is 4: give a database from \
+                    0 to 3";
+    assert_eq!(errors(&file(&with("4=main 99=dev:77"))), [expected]);
 }
 
 #[test]
@@ -349,6 +370,11 @@ fn config_set_refuses_in_rediss_words() {
         ("daemonize", "yes", because("daemonize", "can't set immutable config")),
         ("dir", "/etc", because("dir", "can't set protected config")),
         ("storage.aof_path", "/etc", because("storage.aof_path", "can't set protected config")),
+        (
+            "databases",
+            "4",
+            because("databases", "needs a restart: set server.databases in the config file"),
+        ),
         ("port", "1", because("port", "needs a restart: set server.port in the config file")),
         (
             "notify-keyspace-events",

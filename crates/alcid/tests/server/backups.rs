@@ -124,6 +124,30 @@ fn branches_come_with_every_state_and_can_be_restored_alone() {
     let said = shell.refused(&format!("{from} --at r:1 --branch dev"));
     assert!(said.contains("at revision 1; there were main"), "{said}");
     assert!(!shell.path("new").exists());
+
+    // A folder of somebody else's.
+    for (to, what) in [("backup/x/y", "a backup"), ("taken/data/x", "a database")] {
+        fs::create_dir_all(shell.path("taken/data/log")).expect("ours");
+        fs::write(shell.path("taken/data/log/MANIFEST"), "").expect("ours");
+        let said = shell.refused(&format!("restore --from backup --data-dir {to}"));
+        assert!(said.contains(&format!(", which holds {what}; name a folder elsewhere")), "{said}");
+        assert!(!shell.path(to).exists());
+    }
+
+    // What UNDO could bring back is in the backup, and is not there.
+    let mut wire = Wire::connect(server.addr());
+    say(&mut wire, &["BRANCH", "CREATE", "other"]);
+    say(&mut wire, &["BRANCH", "DELETE", "dev/old", "FORCE"]);
+    shell.back_up(&server);
+    let said = shell.refused(&format!("{from} --branch dev/old"));
+    assert!(said.contains("the branch 'dev/old' is deleted at revision"), "{said}");
+    assert!(said.trim_end().ends_with("; there were main, other"), "{said}");
+    let (restored, said) = shell.restored("");
+    assert!(said.contains(": 6 keys in "), "{said}");
+    let mut wire = Wire::connect(restored.addr());
+    say(&mut wire, &["UNDO"]);
+    say(&mut wire, &["BRANCH", "USE", "dev/old"]);
+    assert_eq!(get(&mut wire, "user:2"), "cat");
 }
 
 /// A field of INFO persistence.

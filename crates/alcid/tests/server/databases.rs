@@ -53,7 +53,24 @@ fn fewer_databases_than_hold_keys_are_refused() {
     set(folder.path(), 2);
     server.terminate();
     let refusal = server.try_restart().expect_err("the branch has more");
-    assert!(refusal.contains("of the branch 'dev'"), "{refusal}");
+    assert!(refusal.contains("of the branch 'dev', which has had it"), "{refusal}");
+    // All that it had, at once.
+    assert!(refusal.contains("raise it to 4 at least"), "{refusal}");
+    set(folder.path(), 4);
+    server.restart();
+    assert_eq!(on(&server, "main", "0").text(&["BRANCH", "DELETE", "dev"]), "OK");
+    assert_eq!(on(&server, "main", "0").text(&["SAVE"]), "OK");
+    set(folder.path(), 2);
+    server.terminate();
+    let refusal = server.try_restart().expect_err("the branch can come back");
+    assert!(refusal.contains("BRANCH DELETE dev NOUNDO"), "{refusal}");
+    set(folder.path(), 4);
+    server.restart();
+    assert_eq!(on(&server, "main", "0").text(&["BRANCH", "DELETE", "dev", "NOUNDO"]), "OK");
+    assert_eq!(on(&server, "main", "0").text(&["SAVE"]), "OK");
+    set(folder.path(), 2);
+    server.terminate();
+    server.restart();
 }
 
 #[test]
@@ -118,4 +135,63 @@ fn a_branch_gets_databases_of_its_own_when_there_are_more() {
     assert_eq!(wire.text(&["SAVE"]), "OK");
     wire.call(&["UNDO"]);
     check(&server, "after a flush was taken back");
+}
+
+#[test]
+fn what_was_in_databases_that_are_not_there_is_not_brought_back_in_part() {
+    const NEEDED: &str = "server.databases is 4: raise it to 10 at least";
+    let folder = temp_dir();
+    let mut server = server(folder.path(), 16);
+    let mut wire = on(&server, "main", "0");
+    assert_eq!(wire.text(&["SET", "k0", "v"]), "OK");
+    assert_eq!(wire.text(&["SELECT", "9"]), "OK");
+    assert_eq!(wire.text(&["MSET", "k", "1", "k2", "2"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let full = format!("r:{}", wire.text(&["LASTREV"]));
+    wire.call(&["TAG", "CREATE", "full"]);
+    assert_eq!(wire.text(&["FLUSHALL"]), "OK");
+    assert_eq!(wire.text(&["SET", "later", "v"]), "OK");
+    assert_eq!(wire.text(&["DEL", "later"]), "1");
+    set(folder.path(), 4);
+    server.terminate();
+    server.restart();
+    let mut wire = on(&server, "main", "0");
+    for words in [
+        &["UNDO"][..],
+        &["UNDO", "DRYRUN"],
+        &["WHATIF", "UNDO"],
+        &["REVERT", "ALL", "TO", &full],
+        &["WHATIF", "REVERT", "ALL", "TO", &full],
+        &["BRANCH", "CREATE", "old", "AT", &full],
+        &["BRANCH", "CREATE", "old", "AT", "tag:full"],
+    ] {
+        let refusal = wire.text(words);
+        assert!(refusal.contains(NEEDED), "{words:?}: {refusal}");
+    }
+    assert_eq!(wire.text(&["DBSIZE"]), "0");
+    // One database is reverted by itself.
+    wire.call(&["REVERT", "PREFIX", "k", "TO", &full]);
+    assert_eq!(wire.text(&["GET", "k0"]), "v");
+    assert_eq!(wire.text(&["DEL", "k0"]), "1");
+    set(folder.path(), 16);
+    server.terminate();
+    server.restart();
+    let mut wire = on(&server, "main", "9");
+    wire.call(&["REVERT", "ALL", "TO", &full]);
+    assert_eq!(wire.text(&["GET", "k2"]), "2");
+    assert_eq!(wire.text(&["FLUSHDB"]), "OK");
+    wire.call(&["UNDO"]);
+    assert_eq!(wire.text(&["GET", "k"]), "1");
+}
+
+#[test]
+fn a_log_that_needs_more_databases_says_so() {
+    let folder = temp_dir();
+    let mut server = server(folder.path(), 16);
+    assert_eq!(on(&server, "main", "12").text(&["SET", "k", "v"]), "OK");
+    set(folder.path(), 10);
+    server.kill();
+    let refusal = server.try_restart().expect_err("there is a key");
+    let needed = "server.databases is 10: raise it to 13 at least";
+    assert!(refusal.contains(needed), "{refusal}");
 }

@@ -552,17 +552,20 @@ fn an_archive_that_meets_a_full_disk_goes_on_after_room_is_made() {
     assert_eq!(wire.text(&["SET", "k", "second"]), "OK");
     let refused = wire.text(&["SAVE"]);
     assert!(refused.starts_with("ERR the archive cannot save: "), "{refused}");
-    assert!(refused.contains("StorageFull") && refused.contains("CONFIG SET appendonly yes"));
+    assert!(
+        refused.contains("No space left on device")
+            && refused.contains("CONFIG SET appendonly yes")
+    );
     let info = wire.text(&["INFO", "persistence"]);
     let fault = info.lines().find_map(|line| line.strip_prefix("archive_fault:"));
-    assert!(fault.is_some_and(|fault| fault.contains("StorageFull")), "{info}");
+    assert!(fault.is_some_and(|fault| fault.contains("No space left on device")), "{info}");
     // Nobody waits for what does not come.
     assert!(matches!(wire.call(&["BRANCH", "CREATE", "b"]), Frame::Array(_)));
     assert_eq!(wire.text(&["SET", "k", "third"]), "OK");
     let mut branch = Wire::connect(server.addr());
     assert_eq!(branch.text(&["BRANCH", "USE", "b"]), "OK");
     let unread = branch.text(&["GET", "k"]);
-    assert!(unread.contains("StorageFull"), "{unread}");
+    assert!(unread.contains("No space left on device"), "{unread}");
     let (acknowledged, refused) = write_until_refused(&server);
     assert!(acknowledged > 10, "{acknowledged}, {refused}");
     let behind = "MISCONF Writes are refused: the archive lacks ";
@@ -582,7 +585,7 @@ fn an_archive_that_meets_a_full_disk_goes_on_after_room_is_made() {
     // And by itself.
     let full = fill_archive(&server);
     assert_eq!(wire.text(&["SET", "k", "fourth"]), "OK");
-    assert!(wire.text(&["SAVE"]).contains("StorageFull"));
+    assert!(wire.text(&["SAVE"]).contains("No space left on device"));
     make_room(&full);
     eventually("the archive goes on", || no_fault(&mut wire));
     assert_eq!(wire.text(&["SAVE"]), "OK");
@@ -681,4 +684,12 @@ fn no_argument_of_the_program_makes_it_panic() {
         assert!(matches!(ended.code, Some(1 | 2)), "{arguments:?}: {ended:?}");
         assert!(!ended.err.contains("panicked") && !ended.err.is_empty(), "{ended:?}");
     }
+    fs::create_dir(folder.path().join("empty")).expect("ours");
+    for where_ in ["--data-dir nowhere", "--aof-path empty", "--repair --aof-path empty"] {
+        let arguments: Vec<&str> = ["log", "check"].into_iter().chain(where_.split(' ')).collect();
+        let ended = alcid(folder.path(), &arguments);
+        assert!(ended.err.contains("there is no log in "), "{where_}: {ended:?}");
+    }
+    let made = fs::read_dir(folder.path().join("empty")).expect("ours").count();
+    assert_eq!(made, 0, "files where there is no log");
 }

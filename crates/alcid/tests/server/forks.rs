@@ -361,3 +361,59 @@ fn no_branch_begins_with_one_that_was_deleted_for_good() {
     assert_eq!(run(&mut main, "GET k"), Frame::bulk("main"));
     assert_eq!(run(&mut on(&server, "child"), "GET k"), Frame::bulk("parent"));
 }
+
+/// What a tag names is kept when all around it is not: branches begin with it.
+#[test]
+fn branches_begin_with_what_only_a_tag_keeps() {
+    let folder = temp_dir();
+    let mut server = Server::start(wrapped(folder.path(), STILL), ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    set_all(&mut wire, 30, "old");
+    assert_eq!(wire.text(&["SET", "k", "tagged"]), "OK");
+    let tagged: u64 = wire.text(&["TAG", "CREATE", "t"]).parse().expect("a revision");
+    wire.call(&["BRANCH", "CREATE", "dev"]);
+    assert_eq!(on(&server, "dev").text(&["SET", "k", "dev"]), "OK");
+    for value in ["2", "3"] {
+        assert_eq!(wire.text(&["SET", "k", value]), "OK");
+        assert_eq!(wire.text(&["DEL", "key:1"]), if value == "2" { "1" } else { "0" });
+        assert_eq!(wire.text(&["SET", "new", value]), "OK");
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        let kept = wire.text(&["HISTORY.COMPACT"]);
+        assert!(kept.parse::<u64>().expect("a revision") > tagged || value == "2", "{kept}");
+    }
+    let early = wire.text(&["BRANCH", "CREATE", "early", "AT", &format!("r:{}", tagged - 1)]);
+    assert!(early.starts_with("COMPACTED "), "{early}");
+    let words = ["BRANCH", "CREATE", "b", "FROM", "main", "AT", "tag:t"];
+    let made = fields(wire.call(&words), &["name", "base_rev"]);
+    assert_eq!(made, ["b".to_owned(), tagged.to_string()]);
+    assert_eq!(wire.text(&["BRANCH", "RESET", "dev", "TO", "tag:t"]), "OK");
+    let reverted = wire.call(&["WHATIF", "REVERT", "ALL", "TO", "tag:t"]);
+    assert!(matches!(reverted, Frame::Array(_)), "{reverted:?}");
+    // From now on they keep it.
+    assert_eq!(wire.text(&["TAG", "DELETE", "t"]), "OK");
+    let gone = |server: &Server, branch: &str| {
+        let mut wire = on(server, branch);
+        assert_eq!(wire.text(&["GET", "k"]), "tagged", "{branch}");
+        assert_eq!(wire.text(&["GET", "key:1"]), "old", "{branch}");
+        assert_eq!(wire.text(&["DBSIZE"]), "31", "{branch}");
+        assert_eq!(wire.text(&["GET", "new"]), "(nil)", "{branch}");
+    };
+    for again in [Again::Killed, Again::SavedAndKilled, Again::Killed] {
+        ["b", "dev"].into_iter().for_each(|branch| gone(&server, branch));
+        if let Again::SavedAndKilled = again {
+            let mut wire = Wire::connect(server.addr());
+            assert_eq!(wire.text(&["SET", "k", "4"]), "OK");
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            wire.call(&["HISTORY.COMPACT"]);
+            assert_eq!(wire.text(&["SET", "k", "5"]), "OK");
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            wire.call(&["HISTORY.COMPACT"]);
+        }
+        server.kill();
+        server.restart();
+    }
+    ["b", "dev"].into_iter().for_each(|branch| gone(&server, branch));
+    let mut wire = Wire::connect(server.addr());
+    let merged = wire.call(&["BRANCH", "MERGE", "b", "INTO", "main", "DRYRUN"]);
+    assert_eq!(fields(merged, &["merged"]), ["0"]);
+}

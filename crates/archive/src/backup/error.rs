@@ -54,6 +54,11 @@ pub enum BackupError {
     #[error("{} is not empty: it holds {name:?}; name a folder that is empty, or does not exist", dir.display())]
     NotEmpty { dir: PathBuf, name: String },
     #[error(
+        "{} is inside of {}, which holds {what}; name a folder elsewhere",
+        dir.display(), outer.display()
+    )]
+    InsideOf { dir: PathBuf, outer: PathBuf, what: &'static str },
+    #[error(
         "revision {asked} is not in the backup: it has every state from revision {oldest} to {newest}"
     )]
     NoRevision { asked: Revision, oldest: Revision, newest: Revision },
@@ -67,6 +72,11 @@ pub enum BackupError {
     NoTag { name: String, known: Known },
     #[error("no branch was named '{name}' at revision {at}; there were {known}")]
     NoBranch { name: String, at: Revision, known: Known },
+    #[error(
+        "the branch '{name}' is deleted at revision {at}: restore a state from before that with --at, or everything, \
+         and take its deletion back with UNDO; there were {known}"
+    )]
+    DeletedBranch { name: String, at: Revision, known: Known },
     #[error("{} is no sound backup: {problems}", dir.display())]
     Unsound { dir: PathBuf, problems: String },
     #[error(transparent)]

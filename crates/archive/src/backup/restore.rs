@@ -80,7 +80,7 @@ pub struct Restored {
     pub time_ms: u64,
     /// The branch that is main now, if it is not all.
     pub branch: Option<String>,
-    /// Keys of all databases.
+    /// Keys of all databases of the branches that are there.
     pub keys: u64,
     /// Every state from this on can be read: that which was restored, where it has
     /// no history.
@@ -117,6 +117,7 @@ pub(super) fn restore_as(
     if let Some(name) = if is_new { None } else { names_in(to)?.into_iter().next() } {
         return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
     }
+    check_outside(to)?;
     // What a newer backup has removed meanwhile is no damage.
     let told = |error| match backup.contents.is_replaced(from) {
         true => BackupError::Replaced { dir: from.to_owned() },
@@ -142,6 +143,29 @@ pub(super) fn restore_as(
         }
     }
     restored
+}
+
+/// Refuses a folder inside of a backup or of a database's: it would go with it,
+/// and be in the way of the next backup.
+fn check_outside(to: &Path) -> Result<(), BackupError> {
+    let absolute = std::path::absolute(to).map_err(BackupError::io("find", to))?;
+    let there = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute);
+    let there = there.canonicalize().map_err(BackupError::io("find", there))?;
+    let holds = |folder: &Path| {
+        let has = |name: &str| folder.join(name).exists();
+        match () {
+            () if has(CONTENTS) => Some("a backup"),
+            () if has("log/MANIFEST") || has("archive/base") => Some("a database"),
+            () => None,
+        }
+    };
+    match there.ancestors().find_map(|folder| Some((folder, holds(folder)?))) {
+        None => Ok(()),
+        Some((outer, what)) => {
+            let (dir, outer) = (to.to_owned(), outer.to_owned());
+            Err(BackupError::InsideOf { dir, outer, what })
+        }
+    }
 }
 
 /// Moves what is whole to where a server looks for it. The log comes first: a
@@ -287,7 +311,8 @@ impl Backup<'_> {
         let has_history = wanted.history && !is_part && erased.is_empty();
         let oldest = self.make_log(stage, upto, has_history, clock)?;
         let directory = base.directory();
-        let (revision, time_ms, keys) = (directory.revision, directory.time_ms, directory.keys());
+        let (revision, time_ms, keys) =
+            (directory.revision, directory.time_ms, directory.keys_there());
         Ok(Restored { revision, time_ms, branch: restored_branch, keys, oldest })
     }
 
@@ -535,8 +560,12 @@ fn branch_named(base: &Base, newest: &Branches, name: &[u8]) -> Result<BranchId,
     let later = newest.named(name).filter(|id| branches.name_of(*id).is_some());
     branches.named(name).or(later).ok_or_else(|| {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-        let known = std::iter::once(&b"main"[..]).chain(branches.iter().map(|it| &it.name[..]));
-        let known = Known(known.map(text).collect());
-        BackupError::NoBranch { name: text(name), at: directory.revision, known }
+        let there = branches.iter().filter(|it| !it.is_deleted());
+        let known = std::iter::once(&b"main"[..]).chain(there.map(|it| &it.name[..]));
+        let (known, at) = (Known(known.map(text).collect()), directory.revision);
+        match branches.deleted(name) {
+            Some(_) => BackupError::DeletedBranch { name: text(name), at, known },
+            None => BackupError::NoBranch { name: text(name), at, known },
+        }
     })
 }

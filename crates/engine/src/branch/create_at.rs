@@ -22,7 +22,6 @@ use super::create::{Asker, no_parent};
 use super::{Line, LiveBranch};
 use crate::engine::Engine;
 use crate::history::events;
-use crate::past::PastError;
 
 /// How often what a branch begins with is read before others wait for it.
 const LOOKS_MAX: usize = 4;
@@ -75,15 +74,12 @@ impl Engine {
         let ancestors = self.ancestors(row.parent);
         let child = branching.fork(ancestors, &spaces, state, revision);
         // From the fork on the archive keeps the state; before, the past did.
-        let oldest = past.oldest();
-        let applied = if oldest > state {
-            Err(PastError::Compacted { asked: row.base, oldest }.into())
-        } else {
+        let applied = past.keeps_state(state).map_err(Error::from).and_then(|()| {
             let mut buffers = Buffers::default();
             child
                 .apply(revision, asker.now_ms, 0, &effects, &live.encoding, &mut buffers)
                 .map_err(|error| Error::new(format!("ERR the branch cannot be made: {error}")))
-        };
+        });
         // What is written later waits for this record meanwhile; but one that cannot
         // be applied, as a start would have to, must never be there.
         if let Err(error) = applied {
@@ -113,7 +109,7 @@ impl Engine {
             let found = self.read_beginning(row.parent, at)?;
             let turn = self.branches.turn.lock();
             check_free(self, &row.name)?;
-            if self.basis(row.parent, at)? == found.basis && past.oldest() <= found.state {
+            if self.basis(row.parent, at)? == found.basis && past.keeps_state(found.state).is_ok() {
                 return Ok((turn, found));
             }
         }
@@ -140,11 +136,11 @@ impl Engine {
     fn read_beginning(&self, branch: BranchId, at: Revision) -> Result<Beginning> {
         let basis = self.basis(branch, at)?;
         let &Basis { parent, base, .. } = &basis;
-        let oldest = self.needs_past()?.oldest();
+        let past = self.needs_past()?;
+        // Of what is older than the oldest, the archive keeps what tags name.
+        past.keeps_state(base)?;
         let (state, spaces) = self.needs_branching()?.state_before(parent, base)?;
-        if oldest > state {
-            return Err(PastError::Compacted { asked: base, oldest }.into());
-        }
+        past.keeps_state(state)?;
         let mut effects = Vec::new();
         self.write_since((parent, base), state, &mut effects)?;
         Ok(Beginning { basis, state, spaces, effects })

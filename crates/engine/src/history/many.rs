@@ -205,31 +205,42 @@ impl Job<'_> {
             (matches!(target, Target::All) || db == self.db) && key.starts_with(prefix)
         };
         let (mut names, mut whole): (Names, BTreeSet<DbIndex>) = Default::default();
-        let mut add = |db: DbIndex, key: &[u8]| {
+        let add = |names: &mut Names, db: DbIndex, key: &[u8]| {
+            if !is_wanted(db, key) {
+                return;
+            }
             let names = names.entry(db).or_default();
-            if is_wanted(db, key) && !names.contains(key) {
+            if !names.contains(key) {
                 names.insert(key.to_vec());
             }
         };
-        let span = Span { branch: self.to.branch, after: *upto, upto: newest };
-        span.visit(engine, |record| {
-            events::read(&record, &mut |touch| {
-                match touch.key {
-                    Some(key) => add(touch.db, key),
-                    None if is_wanted(touch.db, prefix) => _ = whole.insert(touch.db),
-                    None => {}
-                }
-                Ok(())
+        if *upto < engine.needs_past()?.oldest() {
+            // What a tag keeps: the records from there on are gone.
+            let (parent, base) = engine.line(self.to.branch).at(*upto);
+            engine.needs_branching()?.state_before(parent, base)?;
+            whole.extend((0..engine.keyspace.databases()).filter(|&db| is_wanted(db, prefix)));
+        } else {
+            let span = Span { branch: self.to.branch, after: *upto, upto: newest };
+            span.visit(engine, |record| {
+                events::read(&record, &mut |touch| {
+                    match touch.key {
+                        Some(key) => add(&mut names, touch.db, key),
+                        None if is_wanted(touch.db, prefix) => _ = whole.insert(touch.db),
+                        None => {}
+                    }
+                    Ok(())
+                })?;
+                Ok(ControlFlow::Continue(()))
             })?;
-            Ok(ControlFlow::Continue(()))
-        })?;
+        }
+        engine.check_database(names.keys().chain(&whole).copied().max())?;
         if !whole.is_empty() {
             // Keys that are to go, and have gone by now, are neither here nor there.
             restoration.note_all_changed();
             let (view, branch) = (engine.view_at(self.to)?, self.branch()?);
             for db in whole {
-                engine.each_key(&view, db, &mut |key| add(db, key))?;
-                engine.each_key(&branch.keyspace, db, &mut |key| add(db, key))?;
+                engine.each_key(&view, db, &mut |key| add(&mut names, db, key))?;
+                engine.each_key(&branch.keyspace, db, &mut |key| add(&mut names, db, key))?;
             }
         }
         let mut unknown = Vec::new();

@@ -79,6 +79,7 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         let mut deletions = undoable(engine, branch, now_ms)?;
         deletions.retain(|deletion| user.as_ref().is_none_or(|user| deletion.user == *user));
         deletions.truncate(count_max);
+        engine.check_database(deletions.iter().flat_map(|it| &it.dbs).copied().max())?;
         let undone: Vec<Frame> = deletions.iter().map(Deletion::named).collect();
         let gone: Vec<Deletion> = deletions.extract_if(.., |it| it.branch.is_some()).collect();
         let back = bring_back(engine, &asker, &gone, is_dry)?;
@@ -315,6 +316,7 @@ fn named_by(job: &Job<'_>, deletion: &Deletion) -> Result<Vec<Place>> {
         })?;
         Ok(ControlFlow::Continue(()))
     })?;
+    job.engine.check_database(named.iter().map(|(db, _)| *db).max())?;
     Ok(named)
 }
 
