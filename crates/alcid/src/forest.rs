@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use archive::{Base, BaseBacking};
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, DbIndex, Revision};
 use engine::{Branching, Engine};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Backing, Branch, Branches, Buffers, EncodingLimits, Keyspace, Spaces, Turn};
@@ -199,7 +199,7 @@ pub fn back(
             let of_branch = directory.branches.name_of(branch).filter(|_| is_of_branch);
             let of_branch = of_branch.map(|name| {
                 format!(
-                    " of the branch '{}', which has had it from its beginning",
+                    " of the branch '{}', which keeps the databases that it has used",
                     String::from_utf8_lossy(name)
                 )
             });
@@ -214,10 +214,6 @@ pub fn back(
             ));
         }
     }
-    for (db, space, keys) in directory.spaces_of(branch, keyspace.databases()) {
-        if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
-            keyspace.back(backing.clone(), db, space, &keys);
-        }
-    }
+    directory.back(branch, keyspace, backing);
     Ok(())
 }
