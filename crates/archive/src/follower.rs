@@ -377,8 +377,7 @@ impl Following {
         };
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
-            let mut failed = None;
-            let mut states = 0;
+            let mut taken = Ok(false);
             let read = self.reader.read(idle, &mut |record, place| {
                 let only = OnlyKey::of(&record);
                 if let Some(past) = past {
@@ -387,25 +386,18 @@ impl Following {
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());
                 }
-                // A state that others will read becomes one of the base's at once.
-                let added = delta.add_known(&record, only).and_then(|is_state| {
-                    states += usize::from(is_state);
-                    if is_state { delta.write(false).map(drop) } else { Ok(()) }
-                });
-                match added {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
-                    }
+                taken = delta.add_known(&record, only);
+                match taken {
+                    Ok(false) => ControlFlow::Continue(()),
+                    Ok(true) | Err(_) => ControlFlow::Break(()),
                 }
             })?;
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            let is_state = taken?;
             set_behind(past.is_some_and(|past| past.unnoted() > UNNOTED_MAX));
-            if states > 0 {
-                self.wrote(states, 0)?;
+            // A state that others will read becomes one of the base's at once. There
+            // may be thousands of them, so whether to stop is looked at after each.
+            if is_state {
+                self.write(&mut delta)?;
                 began_ms = None;
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
@@ -460,15 +452,15 @@ impl Following {
         let written = delta.write(in_haste)?;
         let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
         // Nobody needs to wait for the memory.
-        let result = self.wrote(1, took_ms);
+        let result = self.wrote(took_ms);
         drop(written);
         result
     }
 
-    /// After batches were written.
-    fn wrote(&mut self, batches: usize, took_ms: u64) -> Result<(), ArchiveError> {
+    /// After a batch was written.
+    fn wrote(&mut self, took_ms: u64) -> Result<(), ArchiveError> {
         let revision = self.base.revision();
-        self.shared.batches.fetch_add(batches as u64, Ordering::Relaxed);
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
         self.shared.lag_bytes.store(0, Ordering::Relaxed);
         drop(self.shared.condition.lock());
@@ -500,5 +492,78 @@ impl Following {
     /// What is older may go.
     fn horizon(&self) -> Revision {
         self.options.past.as_ref().map_or(self.base.revision(), |past| past.oldest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    use base::{BranchId, SeededRng, SystemClock};
+    use keyspace::effect::Effect;
+    use log::{Log, LogOptions, MemVfs, RecordHeader};
+    use testkit::temp_dir;
+
+    use super::*;
+
+    const STATES: u64 = 40;
+
+    /// A log of [`STATES`] tags.
+    fn log_of_tags() -> Log {
+        let log = Log::open(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(SystemClock),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        );
+        let (log, _) = log.expect("a log in memory opens");
+        for number in 1..=STATES {
+            let revision = log.reserve();
+            let name = format!("v{number}");
+            let (branch, time_ms) = (BranchId::MAIN, 1);
+            let mut effects = Vec::new();
+            Effect::Tag { name: name.as_bytes(), branch, revision, time_ms }.encode(&mut effects);
+            log.append(revision, RecordHeader { time_ms, db: 0, branch }, &effects);
+        }
+        log.wait_durable(log.newest()).expect("memory takes everything");
+        log
+    }
+
+    #[test]
+    fn one_that_is_stopped_among_many_states_writes_no_more_of_them() {
+        let (folder, log) = (temp_dir(), log_of_tags());
+        let base = Arc::new(Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens"));
+        let (give, shared) = mpsc::channel::<Arc<Shared>>();
+        let shared = Mutex::new(shared);
+        let stop_at_first = move |_, _| {
+            let shared = shared.lock().recv().expect("once");
+            shared.stopping.store(true, Ordering::Release);
+        };
+        let options = |advanced| FollowerOptions {
+            pace: Pace::default(),
+            databases: 1,
+            limits: EncodingLimits::default(),
+            past: None,
+            turn: Box::new(|| {}),
+            clock: Arc::new(SystemClock),
+            advanced,
+            faulted: Box::new(|_| {}),
+        };
+        let reader = log.reader(Revision(1));
+        let follower = Follower::start(base.clone(), reader, options(Box::new(stop_at_first)));
+        give.send(follower.shared.clone()).expect("it waits for it");
+        follower.checkpoint(Revision(STATES)).expect_err("it was stopped");
+        assert_eq!((base.revision(), follower.stats().batches), (Revision(1), 1));
+
+        let reader = log.reader(Revision(2));
+        let follower = Follower::start(base.clone(), reader, options(Box::new(|_, _| {})));
+        follower.checkpoint(Revision(STATES)).expect("it goes on there");
+        for state in 1..=STATES {
+            assert_eq!(base.state_at(Revision(state)).expect("read"), Revision(state));
+        }
     }
 }
