@@ -38,6 +38,10 @@ const GROWN: u64 = 2;
 /// milliseconds' work for whoever asks for the newest.
 const UNNOTED_MAX: u64 = 20_000;
 
+/// States of the base, one right after the other, after which its runs are
+/// merged.
+const STATES_MAX: u32 = 16;
+
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
 
@@ -197,6 +201,7 @@ impl Follower {
             failures: 0,
             merged_bytes: base.disk_bytes(),
             compacted,
+            states: 0,
             turned_ms: 0,
             backing: BaseBacking::new(base.clone(), options.limits),
             base: base.clone(),
@@ -307,6 +312,8 @@ struct Following {
     failures: u32,
     /// The past's horizon when the base was last compacted.
     compacted: Revision,
+    /// States written since runs were last merged.
+    states: u32,
     /// The size of the base when everything in it was last merged.
     merged_bytes: u64,
     /// When the last turn was, on the monotonic clock.
@@ -397,7 +404,8 @@ impl Following {
             // A state that others will read becomes one of the base's at once. There
             // may be thousands of them, so whether to stop is looked at after each.
             if is_state {
-                self.write(&mut delta)?;
+                self.states += 1;
+                self.write(&mut delta, self.states >= STATES_MAX)?;
                 began_ms = None;
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
@@ -422,7 +430,7 @@ impl Following {
             let age_ms = now_ms - *began_ms.get_or_insert(now_ms);
             if self.is_due(&delta, read, age_ms) {
                 set_behind(true);
-                self.write(&mut delta)?;
+                self.write(&mut delta, true)?;
                 began_ms = None;
             }
         }
@@ -445,20 +453,20 @@ impl Following {
             || delta.memory_bytes() >= pace.memory_bytes
     }
 
-    fn write(&mut self, delta: &mut Delta) -> Result<(), ArchiveError> {
+    fn write(&mut self, delta: &mut Delta, merges: bool) -> Result<(), ArchiveError> {
         let clock = &self.options.clock;
         let began_ns = clock.monotonic_ns();
         let in_haste = self.shared.waiting.load(Ordering::Relaxed) > 0;
         let written = delta.write(in_haste)?;
         let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
         // Nobody needs to wait for the memory.
-        let result = self.wrote(took_ms);
+        let result = self.wrote(took_ms, merges);
         drop(written);
         result
     }
 
     /// After a batch was written.
-    fn wrote(&mut self, took_ms: u64) -> Result<(), ArchiveError> {
+    fn wrote(&mut self, took_ms: u64, merges: bool) -> Result<(), ArchiveError> {
         let revision = self.base.revision();
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
@@ -466,7 +474,10 @@ impl Following {
         drop(self.shared.condition.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        self.base.compact(self.horizon())?;
+        if merges {
+            self.base.compact(self.horizon())?;
+            self.states = 0;
+        }
         self.end_fault();
         Ok(())
     }
