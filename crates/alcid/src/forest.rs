@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use archive::{Base, BaseBacking, Database};
-use base::{BranchId, DbIndex, Revision, SpaceId};
+use base::{BranchId, DbIndex, Revision};
 use engine::{Branching, Engine};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Backing, Branch, Branches, Buffers, EncodingLimits, Keyspace, Spaces, Turn};
@@ -205,7 +205,7 @@ pub fn back(
                 true => format!(
                     " of the branch '{name}', which is deleted and can come back (BRANCH DELETE {name} NOUNDO ends that)"
                 ),
-                false => format!(" of the branch '{name}', which has had it from its beginning"),
+                false => format!(" of the branch '{name}', which keeps the databases that it has used"),
             }
         });
         return Err(format!(
@@ -218,10 +218,6 @@ pub fn back(
             u32::from(last.db) + 1
         ));
     }
-    for (db, space, keys) in directory.spaces_of(branch, keyspace.databases()) {
-        if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
-            keyspace.back(backing.clone(), db, space, &keys);
-        }
-    }
+    directory.back(branch, keyspace, backing);
     Ok(())
 }

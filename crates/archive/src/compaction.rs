@@ -227,7 +227,10 @@ struct Place {
 
 impl Judge {
     fn place(&mut self, key: &[u8]) -> &Place {
-        let is_same = |place: &Place| !place.prefix.is_empty() && key.starts_with(&place.prefix);
+        let is_same = |place: &Place| match &place.prefix[..] {
+            [] => codec::space_of(key).is_none(),
+            prefix => key.starts_with(prefix),
+        };
         if !self.place.as_ref().is_some_and(is_same) {
             let space = codec::space_of(key);
             let mut prefix = Vec::new();

@@ -54,6 +54,8 @@ pub(crate) struct Delta {
     keyspaces: BTreeMap<BranchId, Keyspace>,
     /// The branches that there are at its revision.
     branches: Branches,
+    /// How many databases they were given.
+    begun_with: BTreeMap<BranchId, DbIndex>,
     /// What was erased on branches that have begun anew since or are gone.
     ended: Vec<(BranchId, Purge)>,
     buffers: Buffers,
@@ -85,6 +87,7 @@ impl Delta {
             seed: directory.seed,
             keyspaces: BTreeMap::new(),
             branches: directory.branches.clone(),
+            begun_with: directory.begun_with.clone(),
             ended: Vec::new(),
             buffers: Buffers::default(),
             newest,
@@ -122,11 +125,7 @@ impl Delta {
             let keyspace = empty(self.databases, self.seed);
             keyspace.evict_to(self.large.clone());
             keyspace.set_past_rules(directory.rules_of(branch));
-            for (db, space, keys) in directory.spaces_of(branch, self.databases) {
-                if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
-                    keyspace.back(self.large.clone(), db, space, &keys);
-                }
-            }
+            directory.back(branch, &keyspace, &self.large);
             keyspace
         })
     }
@@ -245,6 +244,7 @@ impl Delta {
                 let backing: Arc<dyn Backing> = self.large.clone();
                 self.base.fork(&child, &backing, &spaces, at, revision);
                 self.end(branch.id);
+                self.begun_with.insert(branch.id, self.databases);
                 self.keyspaces.insert(branch.id, child);
             }
         }
@@ -290,6 +290,7 @@ impl Delta {
     pub(crate) fn write(&mut self, in_haste: bool) -> Result<Written, ArchiveError> {
         self.apply_waiting()?;
         let before = self.base.directory();
+        let known = known(&before);
         let mut sources = Vec::new();
         for keyspace in self.keyspaces.values() {
             let stands = keyspace.spaces().into_iter().map(|(_, space, _)| space);
@@ -300,11 +301,9 @@ impl Delta {
                 codec::put_space(&mut prefix, space);
                 // Of a space that the base knows, what changed since; of a new
                 // one that lies over another, what was not there; else all.
-                let is_known = before.databases.iter().any(|database| database.space == space)
-                    || before.left.iter().any(|left| left.space == space);
                 let below = self.base.overlays().under(space);
                 let since = match below {
-                    _ if is_known => before.revision,
+                    _ if known.contains(&space) => before.revision,
                     Some((_, at)) => at,
                     None => Revision::ZERO,
                 };
@@ -325,7 +324,7 @@ impl Delta {
         let run = SortedRun::new(self.newest.0, self.base.large_from());
         write_runs(run, parts, &fill, &mut batch, in_haste)?;
         drop(sources);
-        batch.finish(self.directory(&before)?)?;
+        batch.finish(self.directory(&before, &known)?)?;
         let (base, backing) = (self.base.clone(), self.backing.clone());
         let waiting = std::mem::take(&mut self.waiting);
         let fresh = Delta::new(base, backing, self.limits, self.databases, waiting);
@@ -333,20 +332,47 @@ impl Delta {
         Ok(written.keyspaces)
     }
 
-    /// The directory once this delta is written.
-    fn directory(&self, before: &Directory) -> Result<Directory, ArchiveError> {
+    /// The directory once this delta is written. `known` are the spaces of the one
+    /// `before`.
+    fn directory(
+        &self,
+        before: &Directory,
+        known: &BTreeSet<SpaceId>,
+    ) -> Result<Directory, ArchiveError> {
+        let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
+        let mut begun_with = self.begun_with.clone();
+        begun_with.retain(|branch, _| self.branches.get(*branch).is_some());
+        let mut after = Directory {
+            revision: self.newest.0,
+            time_ms: self.newest.1,
+            seed: before.seed,
+            database: before.database,
+            databases: Vec::new(),
+            left: Vec::new(),
+            overlays: Vec::new(),
+            branches: self.branches.clone(),
+            begun_with,
+            rules: main.past_rules(),
+            purged: self.purged(before),
+        };
         // A branch that nobody wrote to stays as it is, unless it is gone.
-        let untouched = before.databases.iter().filter(|database| {
+        let is_untouched = |database: &&Database| {
             !self.keyspaces.contains_key(&database.branch)
                 && self.branches.name_of(database.branch).is_some()
-        });
-        let mut databases: Vec<Database> = untouched.cloned().collect();
+        };
+        let mut databases: Vec<Database> =
+            before.databases.iter().filter(is_untouched).cloned().collect();
         let mut stood_in = BTreeSet::new();
         for (&branch, keyspace) in &self.keyspaces {
             for (db, space, keys) in keyspace.spaces() {
                 stood_in.insert(space);
-                if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
-                    databases.push(Database { branch, db, space, keys: Box::new(keys) });
+                // Of a branch, what the tree may have of a space is erased when it
+                // is gone, if it is named until then. main is always there.
+                let is_named = space != after.unnamed(branch, db)
+                    || keys.iter().any(|&count| count > 0)
+                    || (branch != BranchId::MAIN && known.contains(&space));
+                if is_named {
+                    databases.push(Database { branch, db, space, keys: Arc::new(keys) });
                 }
             }
         }
@@ -369,9 +395,7 @@ impl Delta {
         }
         // A database without keys may not be named, and is not gone for that.
         let is_gone = |old: &&Database| {
-            !stood_in.contains(&old.space)
-                && !anew.contains(&old.space)
-                && !databases.iter().any(|database| database.space == old.space)
+            !is_untouched(old) && !stood_in.contains(&old.space) && !anew.contains(&old.space)
         };
         let gone = before.databases.iter().filter(is_gone);
         left.extend(gone.map(|old| Left {
@@ -379,27 +403,11 @@ impl Delta {
             at: self.newest.0,
             keys: old.keys.iter().sum(),
         }));
-        let (revision, time_ms) = self.newest;
-        let (seed, database) = (before.seed, before.database);
         let stands = databases.iter().map(|database| database.space);
         let spaces = stands.chain(left.iter().map(|left| left.space)).collect();
-        let overlays = needed(&self.base.overlays().all(), &spaces);
-        let branches = self.branches.clone();
-        let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
-        let rules = main.past_rules();
-        let purged = self.purged(before);
-        Ok(Directory {
-            revision,
-            time_ms,
-            seed,
-            database,
-            databases,
-            left,
-            overlays,
-            branches,
-            rules,
-            purged,
-        })
+        after.overlays = needed(&self.base.overlays().all(), &spaces);
+        (after.databases, after.left) = (databases, left);
+        Ok(after)
     }
 }
 
@@ -433,6 +441,12 @@ impl Delta {
         let rules = |(branch, it)| (branch, Arc::new(PastRules::of_purges(it)));
         purged.into_iter().map(rules).collect()
     }
+}
+
+/// The spaces that a directory names.
+fn known(directory: &Directory) -> BTreeSet<SpaceId> {
+    let stands = directory.databases.iter().map(|database| database.space);
+    stands.chain(directory.left.iter().map(|left| left.space)).collect()
 }
 
 /// A keyspace that knows everything that is removed from it.

@@ -5,21 +5,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
-use keyspace::{Branches, PastRules, Purge, SHARDS, Spaces};
+use keyspace::{Backing, Branches, Keyspace, PastRules, Purge, SHARDS, Spaces};
 
 use crate::codec::{FORM_DIRECTORY, Reader};
 use crate::overlay::Overlay;
 
 /// The version this code writes, and the newest it reads. Version 2 has the
 /// branches and the rules on the past, which version 1 has not; version 3 what
-/// was erased on branches; beside version 4 collections may lie over others.
-pub(crate) const FORMAT: u64 = 4;
+/// was erased on branches; beside version 4 collections may lie over others;
+/// version 5 is compressed, says of counts only where they differ, and how many
+/// databases branches were given.
+pub(crate) const FORMAT: u64 = 5;
 
 /// The first version that has branches.
 const FORMAT_OF_BRANCHES: u64 = 2;
 
 /// The first version that has what was erased on branches.
 const FORMAT_OF_PURGES: u64 = 3;
+
+/// The first version that is compressed.
+const FORMAT_OF_COMPRESSION: u64 = 5;
+
+/// So many bytes and more are compressed.
+const COMPRESSED_FROM: usize = 512;
+
+/// Whether what follows the head is compressed.
+const PLAIN: u8 = 0;
+const LZ4: u8 = 1;
+
+/// LZ4 makes no more of a byte.
+const LZ4_RATIO_MAX: usize = 255;
 
 /// The state of the archive besides the keys themselves. It is written with
 /// every batch, in the same run, so it is always that of the keys.
@@ -43,6 +58,10 @@ pub struct Directory {
     pub overlays: Vec<Overlay>,
     /// The branches and tags that there are.
     pub branches: Branches,
+    /// How many databases the branches were given by the revision that made
+    /// them, or let them begin anew. One that is not here was made by a build that
+    /// named all of them.
+    pub begun_with: BTreeMap<BranchId, DbIndex>,
     /// What is kept of the past of which keys, and what was erased on main.
     pub rules: Arc<PastRules>,
     /// What was erased on other branches: also before they began anew, or were
@@ -71,7 +90,7 @@ pub struct Database {
     /// Where its keys are.
     pub space: SpaceId,
     /// How many keys each shard has.
-    pub keys: Box<[u64; SHARDS]>,
+    pub keys: Arc<[u64; SHARDS]>,
 }
 
 impl Directory {
@@ -87,20 +106,38 @@ impl Directory {
             left: Vec::new(),
             overlays: Vec::new(),
             branches: Branches::default(),
+            begun_with: BTreeMap::new(),
             rules: Arc::default(),
             purged: BTreeMap::new(),
         }
     }
 
-    /// Where a branch's databases stand, and how many keys they have. One that is
-    /// not named is empty: of main it stands where it stood at first, and another
-    /// branch was made when there were fewer.
+    /// Where a branch's database stands if it is not named, which is to say that it
+    /// is empty: where it stood at first.
+    pub(crate) fn unnamed(&self, branch: BranchId, db: DbIndex) -> SpaceId {
+        let begun_with = self.begun_with.get(&branch).copied().unwrap_or(0);
+        match self.branches.get(branch).map(|row| row.forked) {
+            None => SpaceId::first_of(db),
+            Some(born) if db < begun_with => SpaceId { born, db },
+            Some(forked) => SpaceId::added_to(forked, db),
+        }
+    }
+
+    /// Where a branch's database stands; `None` if there is no such branch.
+    pub(crate) fn space_of(&self, branch: BranchId, db: DbIndex) -> Option<SpaceId> {
+        let found = self.databases.iter().find(|it| (it.branch, it.db) == (branch, db));
+        let is_there = || self.branches.name_of(branch).is_some();
+        match found {
+            Some(database) => Some(database.space),
+            None => is_there().then(|| self.unnamed(branch, db)),
+        }
+    }
+
+    /// Where a branch's databases stand, and how many keys they have.
     #[must_use]
     pub fn spaces_of(&self, branch: BranchId, databases: DbIndex) -> Spaces {
-        let forked = self.branches.get(branch).map(|row| row.forked);
-        let unnamed =
-            |db| forked.map_or(SpaceId::first_of(db), |forked| SpaceId::added_to(forked, db));
-        let mut spaces: Spaces = (0..databases).map(|db| (db, unnamed(db), [0; SHARDS])).collect();
+        let mut spaces: Spaces =
+            (0..databases).map(|db| (db, self.unnamed(branch, db), [0; SHARDS])).collect();
         for database in self.databases.iter().filter(|it| it.branch == branch) {
             if let Some(place) = spaces.get_mut(usize::from(database.db)) {
                 *place = (database.db, database.space, *database.keys);
@@ -117,6 +154,20 @@ impl Directory {
         let of_branch =
             self.databases.iter().filter(|it| it.branch == branch && it.db >= databases);
         of_branch.filter(has_keys).map(|it| it.db).max()
+    }
+
+    /// Lets an empty keyspace be filled from `backing` with what a branch has.
+    pub fn back<B: Backing + 'static>(
+        &self,
+        branch: BranchId,
+        keyspace: &Keyspace,
+        backing: &Arc<B>,
+    ) {
+        for (db, space, keys) in self.spaces_of(branch, keyspace.databases()) {
+            if space != SpaceId::first_of(db) || keys.iter().any(|&count| count > 0) {
+                keyspace.back(backing.clone(), db, space, &keys);
+            }
+        }
     }
 
     /// What a branch's keyspace knows of what is kept of the past.
@@ -164,16 +215,39 @@ impl Directory {
         let mut out = Vec::new();
         leb128::put(&mut out, self.revision.0);
         out.push(FORM_DIRECTORY);
-        for number in [FORMAT, self.time_ms, self.seed] {
-            leb128::put(&mut out, number);
+        leb128::put(&mut out, FORMAT);
+        let body = self.body();
+        if body.len() < COMPRESSED_FROM {
+            out.push(PLAIN);
+            out.extend_from_slice(&body);
+        } else {
+            out.push(LZ4);
+            leb128::put(&mut out, body.len() as u64);
+            out.extend_from_slice(&lz4_flex::block::compress(&body));
         }
+        out
+    }
+
+    /// What follows the head, not compressed.
+    fn body(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        leb128::put(&mut out, self.time_ms);
+        leb128::put(&mut out, self.seed);
         out.extend_from_slice(&self.database);
         leb128::put(&mut out, self.databases.len() as u64);
+        let mut before: BTreeMap<DbIndex, &[u64; SHARDS]> = BTreeMap::new();
         for Database { branch, db, space, keys } in &self.databases {
             for number in [u64::from(branch.0), u64::from(*db), space.born.0, u64::from(space.db)] {
                 leb128::put(&mut out, number);
             }
-            keys.iter().for_each(|&count| leb128::put(&mut out, count));
+            let before = before.insert(*db, keys).unwrap_or(&[0; SHARDS]);
+            let differ =
+                || (0_u8..).zip(keys.iter().zip(before)).filter(|(_, (now, it))| now != it);
+            leb128::put(&mut out, differ().count() as u64);
+            for (shard, (&count, _)) in differ() {
+                out.push(shard);
+                leb128::put(&mut out, count);
+            }
         }
         leb128::put(&mut out, self.left.len() as u64);
         for Left { space, at, keys } in &self.left {
@@ -193,6 +267,10 @@ impl Directory {
             leb128::put(&mut out, u64::from(branch.0));
             rules.encode(&mut out);
         }
+        for branch in self.branches.iter() {
+            let begun_with = self.begun_with.get(&branch.id).copied().unwrap_or(0);
+            leb128::put(&mut out, begun_with.into());
+        }
         out
     }
 
@@ -206,17 +284,48 @@ impl Directory {
         if format > FORMAT {
             return Err(DirectoryError::Newer(format));
         }
+        if format < FORMAT_OF_COMPRESSION {
+            return Directory::decode_body(revision, format, reader);
+        }
+        match reader.byte()? {
+            PLAIN => Directory::decode_body(revision, format, reader),
+            LZ4 => {
+                let len = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
+                if len > reader.0.len().saturating_mul(LZ4_RATIO_MAX) {
+                    return Err(DirectoryError::Malformed("it is shorter than it says"));
+                }
+                let body = lz4_flex::block::decompress(reader.0, len)
+                    .map_err(|_| DirectoryError::Malformed("it cannot be decompressed"))?;
+                if body.len() != len {
+                    return Err(DirectoryError::Malformed("it is shorter than it says"));
+                }
+                Directory::decode_body(revision, format, Reader(&body))
+            }
+            _ => Err(DirectoryError::Malformed("it is compressed in an unknown way")),
+        }
+    }
+
+    /// What follows the head, not compressed.
+    fn decode_body(
+        revision: Revision,
+        format: u64,
+        mut reader: Reader<'_>,
+    ) -> Result<Directory, DirectoryError> {
         let (time_ms, seed) = (reader.number()?, reader.number()?);
         let database = reader.take(16)?.try_into().expect("16 bytes taken");
         let mut databases = Vec::new();
+        let mut before: BTreeMap<DbIndex, Arc<[u64; SHARDS]>> = BTreeMap::new();
         for _ in 0..reader.number()? {
             let branch = reader.branch()?;
             let db = reader.db()?;
             let space = reader.space()?;
-            let mut keys = Box::new([0; SHARDS]);
-            for count in keys.iter_mut() {
-                *count = reader.number()?;
-            }
+            let keys = if format < FORMAT_OF_COMPRESSION {
+                Arc::new(every_count(&mut reader)?)
+            } else {
+                let before = before.entry(db).or_insert_with(|| Arc::new([0; SHARDS]));
+                change_counts(before, &mut reader)?;
+                before.clone()
+            };
             databases.push(Database { branch, db, space, keys });
         }
         let mut left = Vec::new();
@@ -226,6 +335,7 @@ impl Directory {
         }
         let (mut overlays, mut branches) = (Vec::new(), Branches::default());
         let (mut rules, mut purged) = (PastRules::default(), BTreeMap::new());
+        let mut begun_with = BTreeMap::new();
         if format >= FORMAT_OF_BRANCHES {
             for _ in 0..reader.number()? {
                 let (space, under) = (reader.space()?, reader.space()?);
@@ -238,6 +348,14 @@ impl Directory {
             for _ in 0..reader.number()? {
                 let branch = reader.branch()?;
                 purged.insert(branch, Arc::new(PastRules::decode(&mut reader.0)?));
+            }
+        }
+        if format >= FORMAT_OF_COMPRESSION {
+            for branch in branches.iter() {
+                let databases = reader.db()?;
+                if databases > 0 {
+                    begun_with.insert(branch.id, databases);
+                }
             }
         }
         if !reader.0.is_empty() {
@@ -253,10 +371,33 @@ impl Directory {
             left,
             overlays,
             branches,
+            begun_with,
             rules,
             purged,
         })
     }
+}
+
+/// The counts of all shards.
+fn every_count(reader: &mut Reader<'_>) -> Result<[u64; SHARDS], &'static str> {
+    let mut keys = [0; SHARDS];
+    for count in &mut keys {
+        *count = reader.number()?;
+    }
+    Ok(keys)
+}
+
+/// The counts of shards where they differ. Where none does, they are shared.
+fn change_counts(
+    keys: &mut Arc<[u64; SHARDS]>,
+    reader: &mut Reader<'_>,
+) -> Result<(), &'static str> {
+    for _ in 0..reader.number()? {
+        let shard = usize::from(reader.byte()?);
+        let count = Arc::make_mut(keys).get_mut(shard).ok_or("a shard that there is not")?;
+        *count = reader.number()?;
+    }
+    Ok(())
 }
 
 /// Why bytes are no directory.
@@ -292,8 +433,9 @@ mod tests {
     }
 
     fn sample() -> Directory {
-        let mut keys = Box::new([0; SHARDS]);
+        let mut keys = [0; SHARDS];
         keys[3] = 300;
+        let keys = Arc::new(keys);
         let space = SpaceId { born: Revision(70_000), db: 2 };
         Directory {
             revision: Revision(1 << 40),
@@ -312,6 +454,7 @@ mod tests {
                 at: Revision(69_999),
             }],
             branches: Branches::default(),
+            begun_with: BTreeMap::new(),
             rules: rules(),
             purged: BTreeMap::from([(BranchId(7), purged())]),
         }
@@ -356,10 +499,35 @@ mod tests {
         for (revision, effects) in records {
             branches.apply(revision, 0, &effects).expect("it fits");
         }
-        Directory { branches, ..sample() }
+        Directory { branches, begun_with: BTreeMap::from([(BranchId(7), 16)]), ..sample() }
     }
 
     const OVERLAYS: &[u8] = &[1, 0xf0, 0xa2, 4, 2, 9, 1, 0xef, 0xa2, 4];
+
+    /// The bytes of a sample that has one database, in a format before 5.
+    fn as_before(directory: &Directory, format: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        leb128::put(&mut out, directory.revision.0);
+        out.extend_from_slice(&[FORM_DIRECTORY, format]);
+        leb128::put(&mut out, directory.time_ms);
+        leb128::put(&mut out, directory.seed);
+        out.extend_from_slice(&directory.database);
+        let [database] = &directory.databases[..] else { panic!("a sample") };
+        out.extend_from_slice(&[1, 7, 5, 0xf0, 0xa2, 4, 2]);
+        database.keys.iter().for_each(|&count| leb128::put(&mut out, count));
+        out.extend_from_slice(LEFT);
+        if format >= 2 {
+            out.extend_from_slice(OVERLAYS);
+            directory.branches.encode(&mut out);
+            directory.rules.encode(&mut out);
+        }
+        if format >= 3 {
+            out.extend_from_slice(&[&[1, 7], PURGED].concat());
+        }
+        out
+    }
+
+    const LEFT: &[u8] = &[1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
 
     #[test]
     fn the_bytes_are_those_of_the_document() {
@@ -369,16 +537,85 @@ mod tests {
         let gone = [&of_gone, &[3][..], b"dev", &[3], b"ann"].concat();
         let tag = [&[1, 2], &b"v1"[..], &[7, 0xf1, 0xa2, 4, 5, 3], b"ann"].concat();
         let bytes = with_branches().encode();
-        let head =
-            [&[128, 128, 128, 128, 128, 32, 3, 4][..], &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]];
-        assert_eq!(bytes[..14], head.concat());
-        let mut end = vec![1, 0, 3, 0xac, 2, 128, 128, 128, 128, 32];
-        // Nothing was merged.
-        end.extend_from_slice(
-            &[OVERLAYS, &branch, &gone, &tag, &[0, 0, 0], RULES, &[1, 7], PURGED].concat(),
-        );
+        let head = [128, 128, 128, 128, 128, 32, 3, 5, 0];
+        let time = [0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31];
+        assert_eq!(bytes[..15], [&head[..], &time].concat());
+        // Of the 64 shards only one has other than no keys.
+        let database = [1, 7, 5, 0xf0, 0xa2, 4, 2, 1, 3, 0xac, 2];
+        let merges = [0, 0, 0];
+        let purged = [&[1, 7], PURGED].concat();
+        let begun_with = [16];
+        let end = [
+            &database[..],
+            LEFT,
+            OVERLAYS,
+            &branch,
+            &gone,
+            &tag,
+            &merges,
+            RULES,
+            &purged,
+            &begun_with,
+        ];
+        let end = end.concat();
         assert_eq!(bytes[bytes.len() - end.len()..], end);
         assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
+    }
+
+    /// [`sample`] with so many databases, of which those with even numbers have
+    /// the same counts.
+    fn of_many(databases: DbIndex) -> Directory {
+        let [Database { branch, space, keys, .. }] = &sample().databases[..] else {
+            panic!("a sample")
+        };
+        let row = |n: DbIndex| {
+            let mut keys = keys.clone();
+            if n % 2 > 0 {
+                *Arc::make_mut(&mut keys) = [1000 + u64::from(n % 3); SHARDS];
+            }
+            let space = SpaceId { born: Revision(u64::from(n)), ..*space };
+            Database { branch: *branch, db: n % 4, space, keys }
+        };
+        Directory { databases: (0..databases).map(row).collect(), ..sample() }
+    }
+
+    #[test]
+    fn what_is_long_is_compressed() {
+        let directory = of_many(400);
+        let bytes = directory.encode();
+        // The revision takes six bytes.
+        assert_eq!(bytes[6..9], [FORM_DIRECTORY, FORMAT as u8, LZ4]);
+        let body = directory.body();
+        assert!(bytes.len() < body.len() / 2, "{} of {}", bytes.len(), body.len());
+        let mut len = Vec::new();
+        leb128::put(&mut len, body.len() as u64);
+        assert_eq!(bytes[9..9 + len.len()], len);
+        let stored = &bytes[9 + len.len()..];
+        let decompressed = lz4_flex::block::decompress(stored, body.len());
+        assert_eq!(decompressed.expect("well-formed"), body);
+
+        let read = Directory::decode(&bytes).expect("well-formed");
+        assert_eq!(read, directory);
+        assert!(Arc::ptr_eq(&read.databases[0].keys, &read.databases[396].keys), "they share them");
+        assert_eq!(Directory::decode(&of_many(1).encode()), Ok(of_many(1)));
+    }
+
+    #[test]
+    fn a_database_that_is_not_named_stands_where_it_did_at_first() {
+        let directory = with_branches();
+        let (dev, main) = (BranchId(7), BranchId::MAIN);
+        let born = Revision(70_000);
+        assert_eq!(directory.space_of(dev, 5), Some(SpaceId { born, db: 2 }));
+        assert_eq!(directory.space_of(dev, 15), Some(SpaceId { born, db: 15 }));
+        assert_eq!(directory.space_of(dev, 16), Some(SpaceId::added_to(born, 16)));
+        assert_eq!(directory.space_of(main, 16), Some(SpaceId::first_of(16)));
+        assert_eq!(directory.space_of(BranchId(2), 0), None, "it is gone");
+        // A build before this named all.
+        let before = Directory { begun_with: BTreeMap::new(), ..directory };
+        assert_eq!(before.space_of(dev, 15), Some(SpaceId::added_to(born, 15)));
+        let spaces = before.spaces_of(dev, 7);
+        assert_eq!(spaces[5], (5, SpaceId { born, db: 2 }, *before.databases[0].keys));
+        assert_eq!(spaces[6], (6, SpaceId::added_to(born, 6), [0; SHARDS]));
     }
 
     #[test]
@@ -400,17 +637,12 @@ mod tests {
 
     #[test]
     fn the_versions_before_are_read() {
-        let mut bytes = with_branches().encode();
-        // The revision takes six bytes, the form one.
-        assert_eq!(bytes[7], 4);
-        bytes[7] = 3;
-        assert_eq!(Directory::decode(&bytes), Ok(with_branches()));
-
-        let second = Directory { purged: BTreeMap::new(), ..with_branches() };
-        let mut bytes = second.encode();
-        assert_eq!(bytes.pop(), Some(0));
-        bytes[7] = 2;
-        assert_eq!(Directory::decode(&bytes), Ok(second));
+        let mut before = Directory { begun_with: BTreeMap::new(), ..with_branches() };
+        for format in [4, 3] {
+            assert_eq!(Directory::decode(&as_before(&before, format)), Ok(before.clone()));
+        }
+        before.purged = BTreeMap::new();
+        assert_eq!(Directory::decode(&as_before(&before, 2)), Ok(before));
 
         let older = Directory {
             overlays: Vec::new(),
@@ -418,28 +650,28 @@ mod tests {
             purged: BTreeMap::new(),
             ..sample()
         };
-        let mut bytes = older.encode();
-        // No overlays; the last branch's number, no branches, no tags; the last
-        // merge's, none made, none open; then the rules, and none of branches.
-        let mut newer = vec![0; 7];
-        older.rules.encode(&mut newer);
-        newer.push(0);
-        assert!(bytes.ends_with(&newer));
-        bytes.truncate(bytes.len() - newer.len());
-        bytes[7] = 1;
-        assert_eq!(Directory::decode(&bytes), Ok(older));
+        assert_eq!(Directory::decode(&as_before(&older, 1)), Ok(older));
     }
 
     #[test]
     fn hostile_bytes_are_refused() {
-        let bytes = sample().encode();
-        for end in 0..bytes.len() {
-            assert!(Directory::decode(&bytes[..end]).is_err(), "{end}");
+        for directory in [sample(), of_many(400)] {
+            let bytes = directory.encode();
+            for end in 0..bytes.len() {
+                assert!(Directory::decode(&bytes[..end]).is_err(), "{end}");
+            }
+            assert!(Directory::decode(&[bytes, vec![0]].concat()).is_err());
         }
-        assert_eq!(
-            Directory::decode(&[bytes, vec![0]].concat()),
-            Err(DirectoryError::Malformed("bytes after its end"))
-        );
+        let refused = |bytes: &[u8], what| {
+            assert_eq!(Directory::decode(bytes), Err(DirectoryError::Malformed(what)));
+        };
+        refused(&[sample().encode(), vec![0]].concat(), "bytes after its end");
+        refused(&[9, 3, 5, 2, 0], "it is compressed in an unknown way");
+        refused(&[9, 3, 5, 1, 255, 255, 255, 255, 15, 0], "it is shorter than it says");
+        let mut bytes = sample().encode();
+        let shard = bytes.windows(4).position(|it| it == [1, 3, 0xac, 2]).expect("its count") + 1;
+        bytes[shard] = SHARDS as u8;
+        refused(&bytes, "a shard that there is not");
         assert_eq!(
             Directory::decode(&[9, 3, FORMAT as u8 + 1]),
             Err(DirectoryError::Newer(FORMAT + 1))

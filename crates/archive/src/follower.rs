@@ -38,6 +38,10 @@ const GROWN: u64 = 2;
 /// milliseconds' work for whoever asks for the newest.
 const UNNOTED_MAX: u64 = 20_000;
 
+/// States of the base, one right after the other, after which its runs are
+/// merged.
+const STATES_MAX: u32 = 16;
+
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
 
@@ -197,6 +201,7 @@ impl Follower {
             failures: 0,
             merged_bytes: base.disk_bytes(),
             compacted,
+            states: 0,
             turned_ms: 0,
             backing: BaseBacking::new(base.clone(), options.limits),
             base: base.clone(),
@@ -307,6 +312,8 @@ struct Following {
     failures: u32,
     /// The past's horizon when the base was last compacted.
     compacted: Revision,
+    /// States written since runs were last merged.
+    states: u32,
     /// The size of the base when everything in it was last merged.
     merged_bytes: u64,
     /// When the last turn was, on the monotonic clock.
@@ -377,8 +384,7 @@ impl Following {
         };
         let mut began_ms = None;
         while !self.shared.stopping.load(Ordering::Acquire) {
-            let mut failed = None;
-            let mut states = 0;
+            let mut taken = Ok(false);
             let read = self.reader.read(idle, &mut |record, place| {
                 let only = OnlyKey::of(&record);
                 if let Some(past) = past {
@@ -387,25 +393,19 @@ impl Following {
                 if record.revision <= delta.revision() {
                     return ControlFlow::Continue(());
                 }
-                // A state that others will read becomes one of the base's at once.
-                let added = delta.add_known(&record, only).and_then(|is_state| {
-                    states += usize::from(is_state);
-                    if is_state { delta.write(false).map(drop) } else { Ok(()) }
-                });
-                match added {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
-                    }
+                taken = delta.add_known(&record, only);
+                match taken {
+                    Ok(false) => ControlFlow::Continue(()),
+                    Ok(true) | Err(_) => ControlFlow::Break(()),
                 }
             })?;
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            let is_state = taken?;
             set_behind(past.is_some_and(|past| past.unnoted() > UNNOTED_MAX));
-            if states > 0 {
-                self.wrote(states, 0)?;
+            // A state that others will read becomes one of the base's at once. There
+            // may be thousands of them, so whether to stop is looked at after each.
+            if is_state {
+                self.states += 1;
+                self.write(&mut delta, self.states >= STATES_MAX)?;
                 began_ms = None;
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
@@ -430,7 +430,7 @@ impl Following {
             let age_ms = now_ms - *began_ms.get_or_insert(now_ms);
             if self.is_due(&delta, read, age_ms) {
                 set_behind(true);
-                self.write(&mut delta)?;
+                self.write(&mut delta, true)?;
                 began_ms = None;
             }
         }
@@ -453,28 +453,31 @@ impl Following {
             || delta.memory_bytes() >= pace.memory_bytes
     }
 
-    fn write(&mut self, delta: &mut Delta) -> Result<(), ArchiveError> {
+    fn write(&mut self, delta: &mut Delta, merges: bool) -> Result<(), ArchiveError> {
         let clock = &self.options.clock;
         let began_ns = clock.monotonic_ns();
         let in_haste = self.shared.waiting.load(Ordering::Relaxed) > 0;
         let written = delta.write(in_haste)?;
         let took_ms = (clock.monotonic_ns() - began_ns) / 1_000_000;
         // Nobody needs to wait for the memory.
-        let result = self.wrote(1, took_ms);
+        let result = self.wrote(took_ms, merges);
         drop(written);
         result
     }
 
-    /// After batches were written.
-    fn wrote(&mut self, batches: usize, took_ms: u64) -> Result<(), ArchiveError> {
+    /// After a batch was written.
+    fn wrote(&mut self, took_ms: u64, merges: bool) -> Result<(), ArchiveError> {
         let revision = self.base.revision();
-        self.shared.batches.fetch_add(batches as u64, Ordering::Relaxed);
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.batch_ms_last.store(took_ms, Ordering::Relaxed);
         self.shared.lag_bytes.store(0, Ordering::Relaxed);
         drop(self.shared.condition.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        self.base.compact(self.horizon())?;
+        if merges {
+            self.base.compact(self.horizon())?;
+            self.states = 0;
+        }
         self.end_fault();
         Ok(())
     }
@@ -500,5 +503,78 @@ impl Following {
     /// What is older may go.
     fn horizon(&self) -> Revision {
         self.options.past.as_ref().map_or(self.base.revision(), |past| past.oldest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    use base::{BranchId, SeededRng, SystemClock};
+    use keyspace::effect::Effect;
+    use log::{Log, LogOptions, MemVfs, RecordHeader};
+    use testkit::temp_dir;
+
+    use super::*;
+
+    const STATES: u64 = 40;
+
+    /// A log of [`STATES`] tags.
+    fn log_of_tags() -> Log {
+        let log = Log::open(
+            Arc::new(MemVfs::new()),
+            Path::new("/log"),
+            LogOptions::default(),
+            Revision::ZERO,
+            Arc::new(SystemClock),
+            &mut SeededRng::new(1),
+            &mut |_| Ok(()),
+        );
+        let (log, _) = log.expect("a log in memory opens");
+        for number in 1..=STATES {
+            let revision = log.reserve();
+            let name = format!("v{number}");
+            let (branch, time_ms) = (BranchId::MAIN, 1);
+            let mut effects = Vec::new();
+            Effect::Tag { name: name.as_bytes(), branch, revision, time_ms }.encode(&mut effects);
+            log.append(revision, RecordHeader { time_ms, db: 0, branch }, &effects);
+        }
+        log.wait_durable(log.newest()).expect("memory takes everything");
+        log
+    }
+
+    #[test]
+    fn one_that_is_stopped_among_many_states_writes_no_more_of_them() {
+        let (folder, log) = (temp_dir(), log_of_tags());
+        let base = Arc::new(Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens"));
+        let (give, shared) = mpsc::channel::<Arc<Shared>>();
+        let shared = Mutex::new(shared);
+        let stop_at_first = move |_, _| {
+            let shared = shared.lock().recv().expect("once");
+            shared.stopping.store(true, Ordering::Release);
+        };
+        let options = |advanced| FollowerOptions {
+            pace: Pace::default(),
+            databases: 1,
+            limits: EncodingLimits::default(),
+            past: None,
+            turn: Box::new(|| {}),
+            clock: Arc::new(SystemClock),
+            advanced,
+            faulted: Box::new(|_| {}),
+        };
+        let reader = log.reader(Revision(1));
+        let follower = Follower::start(base.clone(), reader, options(Box::new(stop_at_first)));
+        give.send(follower.shared.clone()).expect("it waits for it");
+        follower.checkpoint(Revision(STATES)).expect_err("it was stopped");
+        assert_eq!((base.revision(), follower.stats().batches), (Revision(1), 1));
+
+        let reader = log.reader(Revision(2));
+        let follower = Follower::start(base.clone(), reader, options(Box::new(|_, _| {})));
+        follower.checkpoint(Revision(STATES)).expect("it goes on there");
+        for state in 1..=STATES {
+            assert_eq!(base.state_at(Revision(state)).expect("read"), Revision(state));
+        }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn write_part(
         let (db, space) = (database.db, SpaceId::first_of(database.db));
         let mut place = Vec::new();
         codec::put_space(&mut place, space);
-        let mut keys = Box::new([0; SHARDS]);
+        let mut keys = [0; SHARDS];
         for buckets in buckets(database.keys.iter().sum()) {
             let mut run = SortedRun::new(directory.revision, to.large_from());
             let mut add = |key: &[u8], stored: keyspace::Stored| {
@@ -59,7 +59,7 @@ pub(crate) fn write_part(
             run.write(&mut batch)?;
         }
         if keys.iter().any(|&count| count > 0) {
-            databases.push(Database { branch: BranchId::MAIN, db, space, keys });
+            databases.push(Database { branch: BranchId::MAIN, db, space, keys: Arc::new(keys) });
         }
     }
     batch.finish(Directory {
@@ -67,6 +67,7 @@ pub(crate) fn write_part(
         left: Vec::new(),
         overlays: Vec::new(),
         branches: Branches::default(),
+        begun_with: BTreeMap::new(),
         // It has no past that anything of could be erased.
         rules: Arc::new(directory.rules.without_purges()),
         purged: BTreeMap::new(),

@@ -104,15 +104,9 @@ impl Past {
         let (mut spaces, mut others) = (BTreeSet::new(), BTreeMap::new());
         let mut look_at = |state, is_before| {
             let directory = source.base.directory_at(state)?;
-            let mut found = (branch == BranchId::MAIN).then(|| SpaceId::first_of(db));
-            for database in &directory.databases {
-                if (database.branch, database.db) == (branch, db) {
-                    found = Some(database.space);
-                } else {
-                    others.insert(database.space, database.db);
-                }
-            }
-            spaces.extend(found.filter(|_| is_before));
+            let rest = directory.databases.iter().filter(|it| (it.branch, it.db) != (branch, db));
+            others.extend(rest.map(|database| (database.space, database.db)));
+            spaces.extend(directory.space_of(branch, db).filter(|_| is_before));
             Ok::<_, PastError>(())
         };
         states.iter().try_for_each(|state| look_at(*state, true))?;

@@ -54,11 +54,7 @@ impl Batch {
         // A flush may be taken back behind this state.
         keyspace.keep_left();
         keyspace.evict_to(self.clone());
-        for database in &self.directory.databases {
-            if database.branch == self.branch && database.db < keyspace.databases() {
-                keyspace.back(self.clone(), database.db, database.space, &database.keys);
-            }
-        }
+        self.directory.back(self.branch, keyspace, self);
     }
 
     /// As [`Backing::fetch`], with only some elements of a large collection, see

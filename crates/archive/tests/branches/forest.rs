@@ -40,9 +40,7 @@ impl Forest {
         let backing = BaseBacking::of_branch(self.base.clone(), limits, self.ancestors(id));
         keyspace.evict_to(backing.clone());
         keyspace.assume_removals(directory.revision);
-        for database in directory.databases.iter().filter(|it| it.branch == id) {
-            keyspace.back(backing.clone(), database.db, database.space, &database.keys);
-        }
+        directory.back(id, &keyspace, &backing);
         self.keyspaces.insert(id, Arc::new(keyspace));
     }
 
