@@ -197,7 +197,10 @@ fn a_full_disk_is_waited_for() {
         let full = fill_disk(folder.path());
         let newest = database.log().newest();
         let refused = follower.checkpoint(newest).expect_err("there is no room").to_string();
-        assert!(refused.contains("StorageFull") && refused.contains("CONFIG SET"), "{refused}");
+        assert!(
+            refused.contains("No space left on device") && refused.contains("CONFIG SET"),
+            "{refused}"
+        );
         let fault = faults.recv().expect("it is told").expect("a fault");
         assert!(refused.ends_with(&fault), "{fault}");
         (0..50).for_each(|_| database.step());

@@ -416,4 +416,12 @@ fn branches_begin_with_what_only_a_tag_keeps() {
     let mut wire = Wire::connect(server.addr());
     let merged = wire.call(&["BRANCH", "MERGE", "b", "INTO", "main", "DRYRUN"]);
     assert_eq!(fields(merged, &["merged"]), ["0"]);
+    // Merged from what it began with.
+    assert_eq!(on(&server, "b").text(&["SET", "key:2", "b"]), "OK");
+    let merged = wire.call(&["BRANCH", "MERGE", "b", "INTO", "main"]);
+    assert_eq!(fields(merged, &["merged"]), ["1"]);
+    assert_eq!([wire.text(&["GET", "key:2"]), wire.text(&["GET", "k"])], ["b", "5"]);
+    assert_eq!(on(&server, "b").text(&["SET", "k", "b"]), "OK");
+    let refused = wire.text(&["BRANCH", "MERGE", "b", "INTO", "main"]);
+    assert!(refused.starts_with("MERGECONFLICT 1 key,"), "{refused}");
 }
