@@ -570,7 +570,7 @@ mod tests {
         };
         let row = |n: DbIndex| {
             let mut keys = keys.clone();
-            if n % 2 > 0 {
+            if !n.is_multiple_of(2) {
                 *Arc::make_mut(&mut keys) = [1000 + u64::from(n % 3); SHARDS];
             }
             let space = SpaceId { born: Revision(u64::from(n)), ..*space };

@@ -38,10 +38,6 @@ const GROWN: u64 = 2;
 /// milliseconds' work for whoever asks for the newest.
 const UNNOTED_MAX: u64 = 20_000;
 
-/// States of the base, one right after the other, after which its runs are
-/// merged.
-const STATES_MAX: u32 = 16;
-
 /// Below this a base is not worth merging for its size.
 const SMALL_BYTES: u64 = 64 << 20;
 
@@ -201,7 +197,7 @@ impl Follower {
             failures: 0,
             merged_bytes: base.disk_bytes(),
             compacted,
-            states: 0,
+            is_unmerged: false,
             turned_ms: 0,
             backing: BaseBacking::new(base.clone(), options.limits),
             base: base.clone(),
@@ -312,8 +308,8 @@ struct Following {
     failures: u32,
     /// The past's horizon when the base was last compacted.
     compacted: Revision,
-    /// States written since runs were last merged.
-    states: u32,
+    /// Whether there are batches after which runs were not merged.
+    is_unmerged: bool,
     /// The size of the base when everything in it was last merged.
     merged_bytes: u64,
     /// When the last turn was, on the monotonic clock.
@@ -402,10 +398,10 @@ impl Following {
             let is_state = taken?;
             set_behind(past.is_some_and(|past| past.unnoted() > UNNOTED_MAX));
             // A state that others will read becomes one of the base's at once. There
-            // may be thousands of them, so whether to stop is looked at after each.
+            // may be thousands of them in a row: whether to stop is looked at after
+            // each, and runs are merged behind the last, or when there are too many.
             if is_state {
-                self.states += 1;
-                self.write(&mut delta, self.states >= STATES_MAX)?;
+                self.write(&mut delta, false)?;
                 began_ms = None;
             }
             self.shared.read.store(delta.revision().0, Ordering::Relaxed);
@@ -420,8 +416,9 @@ impl Following {
             }
             self.let_go()?;
             if delta.is_empty() {
-                if self.failures > 0 {
-                    self.base.compact(self.horizon())?;
+                let is_idle = read == 0;
+                if self.failures > 0 || (is_idle && self.is_unmerged) {
+                    self.compact()?;
                     self.end_fault();
                 }
                 began_ms = None;
@@ -474,12 +471,17 @@ impl Following {
         drop(self.shared.condition.lock());
         self.shared.moved.notify_all();
         (self.options.advanced)(revision, took_ms);
-        if merges {
-            self.base.compact(self.horizon())?;
-            self.states = 0;
+        match merges {
+            true => self.compact()?,
+            false => self.is_unmerged = true,
         }
         self.end_fault();
         Ok(())
+    }
+
+    fn compact(&mut self) -> Result<(), ArchiveError> {
+        self.is_unmerged = false;
+        self.base.compact(self.horizon())
     }
 
     /// Takes out of the base what the past has let go of.

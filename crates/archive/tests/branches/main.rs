@@ -13,7 +13,7 @@ mod forest;
 mod world;
 
 use archive::{LargeFrom, Pace};
-use base::{BranchId, Revision};
+use base::{BranchId, DbIndex, Revision};
 use testkit::{TempDir, temp_dir};
 
 use changes::Change;
@@ -210,6 +210,53 @@ fn a_branch_takes_its_space_along() {
         let after = world.base().disk_bytes();
         assert!(after < before + 10_000, "{after} bytes are left, {before} were there before");
     }
+}
+
+/// The databases of a branch that the archive names.
+fn named(world: &World, branch: BranchId) -> Vec<DbIndex> {
+    world.checkpoint();
+    let directory = world.base().directory();
+    let of_branch = directory.databases.iter().filter(|it| it.branch == branch);
+    let mut named: Vec<DbIndex> = of_branch.map(|database| database.db).collect();
+    named.sort_unstable();
+    named
+}
+
+#[test]
+fn of_a_branch_those_databases_are_named_that_it_has_used() {
+    let folder = temp_dir();
+    let mut world = still(&folder);
+    world.follow();
+    fill(&mut world, MAIN, &[b'a'; 1000]);
+    let dev = world.fork(MAIN);
+    assert_eq!(named(&world, dev), [0]);
+    let set = |db| Change::set(db, &name(1), &[b'v'; 100_000]);
+    world.change(dev, &[set(1)]);
+    assert_eq!(named(&world, dev), [0, 1]);
+    let two = world.fork(dev);
+    // What is empty again may have a past.
+    world.change(dev, &[Change::delete(1, &name(1))]);
+    assert_eq!(named(&world, dev), [0, 1]);
+    assert_eq!(named(&world, two), [0, 1]);
+    // One that is flushed stands elsewhere.
+    world.change(two, &[Change::flush(2)]);
+    assert_eq!(named(&world, two), [0, 1, 2]);
+    world.reset(two);
+    assert_eq!(named(&world, two), [0]);
+    world.reopen();
+    world.follow();
+    world.change(two, &[set(2)]);
+    assert_eq!(named(&world, two), [0, 2]);
+    world.change(two, &[Change::delete(2, &name(1))]);
+    check(&mut world);
+    assert_eq!(named(&world, two), [0, 2]);
+    // Nothing of them is left when they are gone.
+    world.delete(two);
+    world.delete(dev);
+    check(&mut world);
+    assert_eq!((named(&world, two), named(&world, dev)), (vec![], vec![]));
+    let after = world.base().disk_bytes();
+    assert!(after < 60_000, "{after} bytes are left of values of 100000");
 }
 
 #[test]
