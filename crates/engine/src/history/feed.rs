@@ -248,14 +248,19 @@ impl Engine {
         let closed = shared.board.hub.lock().close_of(client.id, is_meant);
         if !closed.is_empty() {
             client.outbox.drop_stale(|pushed| pushed.is_of_watch(|id| closed.contains(&id)));
-            self.pushes_taken(client);
+            self.feed_again(client);
         }
         closed.len()
     }
 
-    /// To be called by a connection that has taken pushes from its client's
-    /// outbox: changes that waited for room there go on.
-    pub fn pushes_taken(&self, client: &Client) {
+    /// To be called by a connection that has sent pushes, all but `left` bytes of
+    /// them: changes that waited for room in its client's outbox go on.
+    pub fn pushes_sent(&self, client: &Client, left: usize) {
+        client.outbox.sent(left);
+        self.feed_again(client);
+    }
+
+    fn feed_again(&self, client: &Client) {
         if client.outbox.take_drained()
             && let Some(shared) = self.feeds.shared.get()
         {

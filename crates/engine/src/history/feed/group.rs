@@ -21,10 +21,15 @@ use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
 use crate::branch::Line;
 use crate::client::Client;
+use crate::history::changed::Change;
 use crate::history::number;
 
 /// Bytes of changes that are not made to wait for others.
 const GATHERED_BYTES_MAX: usize = 32 * 1024;
+
+/// Of a transaction, how much that somebody hears of is found before it is told:
+/// a large one is told piece by piece, since it may be one of many watches.
+const HEARD_MAX: usize = 16 * 1024;
 
 /// A WATCHFROM that is open.
 #[derive(Debug)]
@@ -46,7 +51,7 @@ pub(super) struct Watch {
     from: AtomicU64,
     /// The newest revision when it was opened.
     opened: Revision,
-    /// Pushes of that revision that are made.
+    /// Of that revision, the number of the effect up to which it is told.
     told: AtomicU64,
     /// Nothing is pushed any more.
     is_closed: AtomicBool,
@@ -56,10 +61,9 @@ pub(super) struct Watch {
 }
 
 /// A change that a watch hears of.
-struct Heard<'g> {
+struct Heard<'g, 'r> {
     watch: &'g Arc<Watch>,
-    /// Which of the transaction's it is.
-    change: usize,
+    change: &'g Change<'r>,
     event: &'static str,
 }
 
@@ -120,7 +124,17 @@ impl Watch {
         Revision(self.from.load(Ordering::Relaxed))
     }
 
-    /// From now on it wants what comes from `next` on.
+    /// Whether it was told what became of a key with an effect of a revision.
+    fn is_told(&self, revision: Revision, effect: usize) -> bool {
+        match self.from().cmp(&revision) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => effect as u64 <= self.told.load(Ordering::Relaxed),
+            std::cmp::Ordering::Greater => true,
+        }
+    }
+
+    /// From now on it wants what comes from `next` on, but for the effects of
+    /// that which are `told`.
     fn goes_on(&self, next: Revision, told: usize) {
         self.from.store(next.0, Ordering::Relaxed);
         self.told.store(told as u64, Ordering::Relaxed);
@@ -205,63 +219,52 @@ impl Watch {
         });
     }
 
-    /// Tells the changes of a transaction, of which `mine` are this watch's.
-    fn feed(
+    /// Tells changes of a transaction.
+    fn feed<'r>(
         self: &Arc<Self>,
-        transaction: &Transaction<'_>,
-        mine: &[Heard<'_>],
+        transaction: &Transaction<'r>,
+        mine: &[Heard<'_, 'r>],
         reading: Option<&Reading<'_>>,
     ) -> Result<Fed> {
         let revision = transaction.revision;
-        let skipped = match self.from().cmp(&revision) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => self.told.load(Ordering::Relaxed) as usize,
-            std::cmp::Ordering::Greater => return Ok(Fed::On),
+        let stops_before = |heard: &Heard<'_, '_>, fed| {
+            self.goes_on(revision, heard.change.last - 1);
+            Ok(fed)
         };
         match self.form {
             Form::Changes { old, new } => {
                 let (line, is_past) = (&*self.line, revision <= self.opened);
                 let telling = Telling { line, old, new, is_past, reading };
-                for (told, heard) in mine.iter().enumerate().skip(skipped) {
+                for heard in mine {
                     if self.client.outbox.is_full() {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Full);
+                        return stops_before(heard, Fed::Full);
                     }
                     if (old || new) && reading.is_some_and(Reading::is_spent) {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Unread);
+                        return stops_before(heard, Fed::Unread);
                     }
-                    let change = &transaction.changes[heard.change];
-                    match transaction.item(change, heard.event, &telling)? {
+                    match transaction.item(heard.change, heard.event, &telling)? {
                         Told::Item(item) => self.gather(reading, |changes| changes.add(&item)),
                         Told::Nothing => {}
-                        Told::Unread => {
-                            self.goes_on(revision, told);
-                            return Ok(Fed::Unread);
-                        }
+                        Told::Unread => return stops_before(heard, Fed::Unread),
                     }
                     if reading.is_some_and(|reading| reading.charge(self.id)) {
-                        self.goes_on(revision, told + 1);
+                        self.goes_on(revision, heard.change.last);
                         return Ok(Fed::Costly);
                     }
                 }
             }
             Form::Invalidations => {
-                let keys = mine.iter().map(|heard| transaction.changes[heard.change].key);
-                let frames = invalidation::of_keys(keys, revision);
-                for (told, frame) in frames.into_iter().enumerate().skip(skipped) {
+                let is_whole = mine.iter().any(|heard| heard.change.key.is_none());
+                let count = if is_whole { mine.len() } else { invalidation::KEYS_MAX };
+                for part in mine.chunks(count) {
                     if self.client.outbox.is_full() {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Full);
+                        return stops_before(&part[0], Fed::Full);
                     }
+                    let keys = part.iter().map(|heard| heard.change.key);
+                    let frame = invalidation::of_keys(keys, revision);
                     self.gather(reading, |changes| changes.add_frame(&frame));
                 }
             }
-        }
-        if reading.is_some() && self.client.outbox.is_full() {
-            // Whoever reads to it stands there already.
-            self.goes_on(revision.next(), 0);
-            return Ok(Fed::Full);
         }
         Ok(Fed::On)
     }
@@ -450,26 +453,65 @@ impl Group {
                 return;
             }
         };
-        let mut heard: SmallVec<[Heard<'_>; 4]> = SmallVec::new();
-        for (index, change) in transaction.changes.iter().enumerate() {
+        let mut changes = self.untold(&transaction);
+        while !changes.is_empty() && !self.members.is_empty() {
+            let count =
+                self.tell_some(record, &transaction, changes, &branches, place, reading, left);
+            changes = &changes[count..];
+        }
+    }
+
+    /// What of a large transaction somebody has yet to be told; all of another.
+    fn untold<'t, 'r>(&self, transaction: &'t Transaction<'r>) -> &'t [Change<'r>] {
+        let changes = &transaction.changes;
+        if changes.len() < HEARD_MAX {
+            return changes;
+        }
+        let is_told = |change: &Change<'_>| {
+            self.members.values().all(|watch| watch.is_told(transaction.revision, change.last))
+        };
+        &changes[changes.partition_point(is_told)..]
+    }
+
+    /// Tells the first of a transaction's changes; answers how many.
+    #[allow(clippy::too_many_arguments, reason = "what is told, and how")]
+    fn tell_some<'r>(
+        &mut self,
+        record: &Record<'_>,
+        transaction: &Transaction<'r>,
+        changes: &[Change<'r>],
+        branches: &[BranchId],
+        place: Place,
+        reading: Option<&Reading<'_>>,
+        left: &mut Left,
+    ) -> usize {
+        let (mut count, mut heard) = (0, SmallVec::<[Heard<'_, 'r>; 4]>::new());
+        for change in changes {
+            if heard.len() >= HEARD_MAX {
+                break;
+            }
+            count += 1;
             let event = event_of(change.what);
-            for branch in &branches {
+            for branch in branches {
                 for id in self.rules.listeners(*branch, change.db, change.key) {
                     let watch = &self.members[&id];
                     // Of two who watch a branch, one may have meant what it was
                     // before it was made anew.
                     let is_its = watch.line.goes_on(record.revision, record.header);
-                    if is_its && watch.events.has(event) {
-                        heard.push(Heard { watch, change: index, event });
+                    if is_its
+                        && watch.events.has(event)
+                        && !watch.is_told(record.revision, change.last)
+                    {
+                        heard.push(Heard { watch, change, event });
                     }
                 }
             }
         }
-        heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change));
+        heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change.last));
         let mut gone: SmallVec<[(u64, Option<Result<Fed>>); 1]> = SmallVec::new();
         for mine in heard.chunk_by(|a, b| a.watch.id == b.watch.id) {
             let watch = mine[0].watch;
-            let fed = (!watch.is_over()).then(|| watch.feed(&transaction, mine, reading));
+            let fed = (!watch.is_over()).then(|| watch.feed(transaction, mine, reading));
             if !matches!(fed, Some(Ok(Fed::On))) {
                 gone.push((watch.id, fed));
             }
@@ -485,6 +527,7 @@ impl Group {
                 Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
             }
         }
+        count
     }
 
     /// Ends the watches of branches that are no more what they were. Those behind
