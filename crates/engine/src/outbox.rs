@@ -154,6 +154,11 @@ impl Outbox {
         self.on_the_way() + self.gathering.load(Ordering::Relaxed) >= FEED_BYTES_MAX
     }
 
+    /// Whether watches that have found it full should go on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.on_the_way() < FEED_BYTES_AGAIN
+    }
+
     fn on_the_way(&self) -> usize {
         self.bytes() + self.unsent.load(Ordering::Relaxed)
     }
@@ -172,7 +177,7 @@ impl Outbox {
     /// `false` when there is already.
     pub(crate) fn await_room(&self) -> bool {
         let mut queue = self.queue.lock();
-        queue.is_awaited = self.on_the_way() >= FEED_BYTES_AGAIN;
+        queue.is_awaited = !self.has_room();
         queue.is_awaited
     }
 
@@ -195,7 +200,7 @@ impl Outbox {
     }
 
     fn look_for_room(&self, queue: &mut Queue) {
-        if queue.is_awaited && self.on_the_way() < FEED_BYTES_AGAIN {
+        if queue.is_awaited && self.has_room() {
             queue.is_awaited = false;
             self.drained.store(true, Ordering::Relaxed);
         }

@@ -67,6 +67,16 @@ struct Heard<'g, 'r> {
     event: &'static str,
 }
 
+/// A transaction that a group is offered.
+struct Offer<'t, 'r, 'e> {
+    record: &'t Record<'r>,
+    transaction: Transaction<'r>,
+    /// To whose lines it belongs.
+    branches: &'t [BranchId],
+    place: Place,
+    reading: Option<&'t Reading<'e>>,
+}
+
 /// Where a watch goes on after it was offered a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fed {
@@ -453,10 +463,29 @@ impl Group {
                 return;
             }
         };
-        let mut changes = self.untold(&transaction);
-        while !changes.is_empty() && !self.members.is_empty() {
-            let count =
-                self.tell_some(record, &transaction, changes, &branches, place, reading, left);
+        reading.iter().for_each(|reading| reading.begin_telling());
+        let offer = Offer { record, transaction, branches: &branches, place, reading };
+        let before = left.full.len();
+        self.tell_all(&offer, left);
+        // Who has room again soon is told more of it now: reading it may have
+        // taken long.
+        let Some(reading) = reading else { return };
+        let mut full: Vec<_> = left.full.drain(before..).map(|(watch, _)| watch).collect();
+        while let Some(ready) = reading.with_room(&mut full) {
+            let mut again = Group::at(self.next, None);
+            ready.into_iter().for_each(|watch| again.add(watch));
+            again.tell_all(&offer, left);
+            full.extend(left.full.drain(before..).map(|(watch, _)| watch));
+            again.into_watches().for_each(|watch| self.add(watch));
+        }
+        left.full.extend(full.into_iter().map(|watch| (watch, place)));
+    }
+
+    /// Tells a transaction to all who have yet to be told of it.
+    fn tell_all(&mut self, offer: &Offer<'_, '_, '_>, left: &mut Left) {
+        let mut changes = self.untold(&offer.transaction);
+        while !changes.is_empty() && !self.is_empty() {
+            let count = self.tell_some(offer, changes, left);
             changes = &changes[count..];
         }
     }
@@ -474,17 +503,13 @@ impl Group {
     }
 
     /// Tells the first of a transaction's changes; answers how many.
-    #[allow(clippy::too_many_arguments, reason = "what is told, and how")]
     fn tell_some<'r>(
         &mut self,
-        record: &Record<'_>,
-        transaction: &Transaction<'r>,
+        offer: &Offer<'_, 'r, '_>,
         changes: &[Change<'r>],
-        branches: &[BranchId],
-        place: Place,
-        reading: Option<&Reading<'_>>,
         left: &mut Left,
     ) -> usize {
+        let &Offer { record, ref transaction, branches, place, reading } = offer;
         let (mut count, mut heard) = (0, SmallVec::<[Heard<'_, 'r>; 4]>::new());
         for change in changes {
             if heard.len() >= HEARD_MAX {
