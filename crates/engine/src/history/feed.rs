@@ -17,8 +17,10 @@
 //!   whose values take long have theirs alone ([`lanes`]).
 //!
 //! A watch whose client has [`Outbox`](crate::client::Outbox) full is *parked*:
-//! only its place is kept, a revision and how many of its changes are told,
-//! until the client's connection has taken what waits.
+//! only its place is kept, a revision and up to which of its effects it is told,
+//! until the client's connection has sent what waits. A turn that took long to
+//! read its transaction waits for that itself for a while, as who goes on within
+//! a transaction needs it read again.
 //!
 //! The log is held for the slowest of them ([`hub`]), up to a bound. Who falls
 //! behind that is told so and closed.

@@ -27,9 +27,10 @@ use crate::history::number;
 /// Bytes of changes that are not made to wait for others.
 const GATHERED_BYTES_MAX: usize = 32 * 1024;
 
-/// Of a transaction, how much that somebody hears of is found before it is told:
-/// a large one is told piece by piece, since it may be one of many watches.
-const HEARD_MAX: usize = 16 * 1024;
+/// A large transaction is told piece by piece, as each of its changes may be heard
+/// of by many. How much is heard of in a piece, if that is more than a push of
+/// keys to each.
+const HEARD_MIN: usize = 16 * 1024;
 
 /// A WATCHFROM that is open.
 #[derive(Debug)]
@@ -493,7 +494,7 @@ impl Group {
     /// What of a large transaction somebody has yet to be told; all of another.
     fn untold<'t, 'r>(&self, transaction: &'t Transaction<'r>) -> &'t [Change<'r>] {
         let changes = &transaction.changes;
-        if changes.len() < HEARD_MAX {
+        if changes.len() < HEARD_MIN {
             return changes;
         }
         let is_told = |change: &Change<'_>| {
@@ -512,7 +513,7 @@ impl Group {
         let &Offer { record, ref transaction, branches, place, reading } = offer;
         let (mut count, mut heard) = (0, SmallVec::<[Heard<'_, 'r>; 4]>::new());
         for change in changes {
-            if heard.len() >= HEARD_MAX {
+            if heard.len() >= HEARD_MIN && count >= invalidation::KEYS_MAX {
                 break;
             }
             count += 1;
