@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 
 use crate::history::Changes;
 
-/// Bytes that wait in an outbox from which on no changes are fed to it, and
-/// below which they are again.
-const FEED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes on their way to a client from which on no changes are fed to its outbox,
+/// and below which they are again.
+const FEED_BYTES_MAX: usize = 512 * 1024;
 const FEED_BYTES_AGAIN: usize = FEED_BYTES_MAX / 2;
 
 /// Pushes that wait for the client's connection to send them.
@@ -20,6 +20,8 @@ const FEED_BYTES_AGAIN: usize = FEED_BYTES_MAX / 2;
 pub struct Outbox {
     queue: Mutex<Queue>,
     bytes: AtomicUsize,
+    /// Bytes of pushes that the connection has taken and not sent yet.
+    unsent: AtomicUsize,
     /// Bytes of changes that are about to be pushed together.
     gathering: AtomicUsize,
     /// See [`Outbox::take_drained`].
@@ -146,10 +148,19 @@ impl Outbox {
         self.queue.lock().waiting.iter().map(Pushed::len).sum()
     }
 
-    /// Whether watches should wait, so that what is queued or gathered has a
-    /// bound.
+    /// Whether watches should wait, so that what is gathered, queued or being
+    /// sent has a bound.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes() + self.gathering.load(Ordering::Relaxed) >= FEED_BYTES_MAX
+        self.on_the_way() + self.gathering.load(Ordering::Relaxed) >= FEED_BYTES_MAX
+    }
+
+    /// Whether watches that have found it full should go on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.on_the_way() < FEED_BYTES_AGAIN
+    }
+
+    fn on_the_way(&self) -> usize {
+        self.bytes() + self.unsent.load(Ordering::Relaxed)
     }
 
     /// Changes are gathered to be pushed.
@@ -166,7 +177,7 @@ impl Outbox {
     /// `false` when there is already.
     pub(crate) fn await_room(&self) -> bool {
         let mut queue = self.queue.lock();
-        queue.is_awaited = self.bytes() >= FEED_BYTES_AGAIN;
+        queue.is_awaited = !self.has_room();
         queue.is_awaited
     }
 
@@ -189,7 +200,7 @@ impl Outbox {
     }
 
     fn look_for_room(&self, queue: &mut Queue) {
-        if queue.is_awaited && self.bytes() < FEED_BYTES_AGAIN {
+        if queue.is_awaited && self.has_room() {
             queue.is_awaited = false;
             self.drained.store(true, Ordering::Relaxed);
         }
@@ -202,13 +213,25 @@ impl Outbox {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Takes what has waited longest.
+    /// Takes what has waited longest. It counts as being on its way until
+    /// [`Outbox::sent`].
     pub fn pop(&self) -> Option<Pushed> {
         let mut queue = self.queue.lock();
         let pushed = queue.waiting.pop_front()?;
-        self.bytes.fetch_sub(pushed.bytes(), Ordering::Relaxed);
-        self.look_for_room(&mut queue);
+        let size = pushed.bytes();
+        self.unsent.fetch_add(size, Ordering::Relaxed);
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
         Some(pushed)
+    }
+
+    /// To be called by whoever takes pushes, when it has sent some: at most
+    /// `left` bytes of them are yet to be.
+    pub fn sent(&self, left: usize) {
+        if self.unsent.load(Ordering::Relaxed) > left {
+            let mut queue = self.queue.lock();
+            self.unsent.store(left, Ordering::Relaxed);
+            self.look_for_room(&mut queue);
+        }
     }
 }
 

@@ -199,6 +199,7 @@ impl Target for EngineTarget {
         if let Some(pushed) = client.session.client.outbox.pop() {
             let mut frames = FrameBuilder::new(true);
             pushed.write(&mut frames);
+            engine.pushes_sent(&client.session.client, 0);
             let seen = frames.finish().into_iter();
             client.ready.extend(seen.map(|push| as_seen_by_client(&push, client.protocol)));
         }

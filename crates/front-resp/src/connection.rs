@@ -446,8 +446,6 @@ impl Connection {
     /// Encodes the pushes that wait.
     fn drain_pushes(&mut self) {
         while let Some(pushed) = self.session.client.outbox.pop() {
-            // What waits for room is made while this is encoded.
-            self.engine.pushes_taken(&self.session.client);
             // CLIENT REPLY OFF is about replies, which MONITOR's stream is to
             // Redis and a push is not.
             if pushed.is_push() || self.session.reply_mode != ReplyMode::Off {
@@ -466,6 +464,7 @@ impl Connection {
                 if self.encoder.out.capacity() > 0 {
                     scratch::return_reply_buffer(&mut self.encoder.out);
                 }
+                self.engine.pushes_sent(&self.session.client, 0);
                 if self.session.client.outbox.is_empty() {
                     return Ok(());
                 }
@@ -566,6 +565,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let waiting = self.encoder.out.len() - sent;
                     client.activity.output_buffer.store(waiting, Ordering::Relaxed);
+                    self.engine.pushes_sent(&client, waiting);
                     if !self.session.authenticated && waiting > UNAUTHENTICATED_REPLY_BYTES_MAX {
                         tracing::debug!(client = client.id, "closed: it reads no replies");
                         return Err(End::Closed);
@@ -595,6 +595,7 @@ impl Connection {
         }
         self.over_soft_limit = None;
         client.activity.output_buffer.store(0, Ordering::Relaxed);
+        self.engine.pushes_sent(&client, 0);
         client.activity.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
         self.engine.stats.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
         self.encoder.out.clear();

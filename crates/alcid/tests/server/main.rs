@@ -34,6 +34,7 @@ mod undo_left;
 mod undo_removed;
 mod watch;
 mod watch_branches;
+mod watch_slow;
 mod wire;
 
 /// The program under test.

@@ -247,7 +247,7 @@ fn each_once_over_kills(fsync: &str) {
 }
 
 /// A figure of `INFO clients`.
-fn figure(wire: &mut Wire, name: &str) -> u64 {
+pub fn figure(wire: &mut Wire, name: &str) -> u64 {
     let text = wire.text(&["INFO", "clients"]);
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
     line.expect("INFO has it").parse().expect("a number")
@@ -603,7 +603,7 @@ fn without_a_log_there_is_nothing_to_watch() {
 }
 
 /// An invalidation: its keys, `None` for all of them, and its revision.
-fn invalidation(frame: &Frame) -> (Option<Vec<String>>, u64) {
+pub fn invalidation(frame: &Frame) -> (Option<Vec<String>>, u64) {
     let Frame::Push(items) = frame else { panic!("{frame:?} is no push") };
     assert_eq!(text_of(items[0].clone()), "invalidate", "{frame:?}");
     let keys = match &items[1] {

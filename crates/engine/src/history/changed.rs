@@ -1,6 +1,6 @@
 //! What a transaction changed, each key and each database once.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use base::DbIndex;
 use keyspace::effect::Effect;
@@ -16,8 +16,8 @@ pub(crate) struct Change<'r> {
     pub(crate) key: Option<&'r [u8]>,
     pub(crate) what: What<'r>,
     pub(crate) after: After<'r>,
-    /// The number of the effect that was the last on it.
-    last: usize,
+    /// The number of the effect that was the last on it, from 1 on.
+    pub(crate) last: usize,
 }
 
 /// The value after the transaction, as far as its record tells.
@@ -33,7 +33,7 @@ pub(crate) enum After<'r> {
 pub(crate) struct Changed<'r> {
     changes: SmallVec<[Change<'r>; 1]>,
     /// Where each is, once there are more than a few.
-    places: BTreeMap<Name<'r>, usize>,
+    places: HashMap<Name<'r>, usize>,
     effects: usize,
 }
 
@@ -74,6 +74,12 @@ impl<'r> Changed<'r> {
                 }
             }
         }
+    }
+
+    /// Passes over an effect that is of no interest, so that the numbers of the
+    /// others do not depend on what is.
+    pub(crate) fn pass(&mut self) {
+        self.effects += 1;
     }
 
     /// All, in the order of the last effect on each: who follows them ends with

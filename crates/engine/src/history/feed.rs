@@ -17,8 +17,10 @@
 //!   whose values take long have theirs alone ([`lanes`]).
 //!
 //! A watch whose client has [`Outbox`](crate::client::Outbox) full is *parked*:
-//! only its place is kept, a revision and how many of its changes are told,
-//! until the client's connection has taken what waits.
+//! only its place is kept, a revision and up to which of its effects it is told,
+//! until the client's connection has sent what waits. A turn that took long to
+//! read its transaction waits for that itself for a while, as who goes on within
+//! a transaction needs it read again.
 //!
 //! The log is held for the slowest of them ([`hub`]), up to a bound. Who falls
 //! behind that is told so and closed.
@@ -248,14 +250,19 @@ impl Engine {
         let closed = shared.board.hub.lock().close_of(client.id, is_meant);
         if !closed.is_empty() {
             client.outbox.drop_stale(|pushed| pushed.is_of_watch(|id| closed.contains(&id)));
-            self.pushes_taken(client);
+            self.feed_again(client);
         }
         closed.len()
     }
 
-    /// To be called by a connection that has taken pushes from its client's
-    /// outbox: changes that waited for room there go on.
-    pub fn pushes_taken(&self, client: &Client) {
+    /// To be called by a connection that has sent pushes, all but `left` bytes of
+    /// them: changes that waited for room in its client's outbox go on.
+    pub fn pushes_sent(&self, client: &Client, left: usize) {
+        client.outbox.sent(left);
+        self.feed_again(client);
+    }
+
+    fn feed_again(&self, client: &Client) {
         if client.outbox.take_drained()
             && let Some(shared) = self.feeds.shared.get()
         {

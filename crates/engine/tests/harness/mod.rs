@@ -114,6 +114,7 @@ impl Peer {
         let outbox = &self.session.client.outbox;
         let mut frames = FrameBuilder::new(true);
         std::iter::from_fn(|| outbox.pop()).for_each(|pushed| pushed.write(&mut frames));
+        self.engine.pushes_sent(&self.session.client, 0);
         frames.finish()
     }
 }

@@ -57,6 +57,8 @@ impl<'r> Transaction<'r> {
         let who = events::read(record, &mut |touch: Touch<'r>| {
             if is_wanted(touch.db, touch.key) {
                 changed.add(touch);
+            } else {
+                changed.pass();
             }
             Ok(())
         })?;

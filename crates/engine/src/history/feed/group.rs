@@ -21,10 +21,16 @@ use super::request::{Events, Form, Request, event_of};
 use super::rules::{Rules, Selection};
 use crate::branch::Line;
 use crate::client::Client;
+use crate::history::changed::Change;
 use crate::history::number;
 
 /// Bytes of changes that are not made to wait for others.
 const GATHERED_BYTES_MAX: usize = 32 * 1024;
+
+/// A large transaction is told piece by piece, as each of its changes may be heard
+/// of by many. How much is heard of in a piece, if that is more than a push of
+/// keys to each.
+const HEARD_MIN: usize = 16 * 1024;
 
 /// A WATCHFROM that is open.
 #[derive(Debug)]
@@ -46,7 +52,7 @@ pub(super) struct Watch {
     from: AtomicU64,
     /// The newest revision when it was opened.
     opened: Revision,
-    /// Pushes of that revision that are made.
+    /// Of that revision, the number of the effect up to which it is told.
     told: AtomicU64,
     /// Nothing is pushed any more.
     is_closed: AtomicBool,
@@ -56,11 +62,20 @@ pub(super) struct Watch {
 }
 
 /// A change that a watch hears of.
-struct Heard<'g> {
+struct Heard<'g, 'r> {
     watch: &'g Arc<Watch>,
-    /// Which of the transaction's it is.
-    change: usize,
+    change: &'g Change<'r>,
     event: &'static str,
+}
+
+/// A transaction that a group is offered.
+struct Offer<'t, 'r, 'e> {
+    record: &'t Record<'r>,
+    transaction: Transaction<'r>,
+    /// To whose lines it belongs.
+    branches: &'t [BranchId],
+    place: Place,
+    reading: Option<&'t Reading<'e>>,
 }
 
 /// Where a watch goes on after it was offered a transaction.
@@ -120,7 +135,17 @@ impl Watch {
         Revision(self.from.load(Ordering::Relaxed))
     }
 
-    /// From now on it wants what comes from `next` on.
+    /// Whether it was told what became of a key with an effect of a revision.
+    fn is_told(&self, revision: Revision, effect: usize) -> bool {
+        match self.from().cmp(&revision) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => effect as u64 <= self.told.load(Ordering::Relaxed),
+            std::cmp::Ordering::Greater => true,
+        }
+    }
+
+    /// From now on it wants what comes from `next` on, but for the effects of
+    /// that which are `told`.
     fn goes_on(&self, next: Revision, told: usize) {
         self.from.store(next.0, Ordering::Relaxed);
         self.told.store(told as u64, Ordering::Relaxed);
@@ -205,63 +230,52 @@ impl Watch {
         });
     }
 
-    /// Tells the changes of a transaction, of which `mine` are this watch's.
-    fn feed(
+    /// Tells changes of a transaction.
+    fn feed<'r>(
         self: &Arc<Self>,
-        transaction: &Transaction<'_>,
-        mine: &[Heard<'_>],
+        transaction: &Transaction<'r>,
+        mine: &[Heard<'_, 'r>],
         reading: Option<&Reading<'_>>,
     ) -> Result<Fed> {
         let revision = transaction.revision;
-        let skipped = match self.from().cmp(&revision) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => self.told.load(Ordering::Relaxed) as usize,
-            std::cmp::Ordering::Greater => return Ok(Fed::On),
+        let stops_before = |heard: &Heard<'_, '_>, fed| {
+            self.goes_on(revision, heard.change.last - 1);
+            Ok(fed)
         };
         match self.form {
             Form::Changes { old, new } => {
                 let (line, is_past) = (&*self.line, revision <= self.opened);
                 let telling = Telling { line, old, new, is_past, reading };
-                for (told, heard) in mine.iter().enumerate().skip(skipped) {
+                for heard in mine {
                     if self.client.outbox.is_full() {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Full);
+                        return stops_before(heard, Fed::Full);
                     }
                     if (old || new) && reading.is_some_and(Reading::is_spent) {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Unread);
+                        return stops_before(heard, Fed::Unread);
                     }
-                    let change = &transaction.changes[heard.change];
-                    match transaction.item(change, heard.event, &telling)? {
+                    match transaction.item(heard.change, heard.event, &telling)? {
                         Told::Item(item) => self.gather(reading, |changes| changes.add(&item)),
                         Told::Nothing => {}
-                        Told::Unread => {
-                            self.goes_on(revision, told);
-                            return Ok(Fed::Unread);
-                        }
+                        Told::Unread => return stops_before(heard, Fed::Unread),
                     }
                     if reading.is_some_and(|reading| reading.charge(self.id)) {
-                        self.goes_on(revision, told + 1);
+                        self.goes_on(revision, heard.change.last);
                         return Ok(Fed::Costly);
                     }
                 }
             }
             Form::Invalidations => {
-                let keys = mine.iter().map(|heard| transaction.changes[heard.change].key);
-                let frames = invalidation::of_keys(keys, revision);
-                for (told, frame) in frames.into_iter().enumerate().skip(skipped) {
+                let is_whole = mine.iter().any(|heard| heard.change.key.is_none());
+                let count = if is_whole { mine.len() } else { invalidation::KEYS_MAX };
+                for part in mine.chunks(count) {
                     if self.client.outbox.is_full() {
-                        self.goes_on(revision, told);
-                        return Ok(Fed::Full);
+                        return stops_before(&part[0], Fed::Full);
                     }
+                    let keys = part.iter().map(|heard| heard.change.key);
+                    let frame = invalidation::of_keys(keys, revision);
                     self.gather(reading, |changes| changes.add_frame(&frame));
                 }
             }
-        }
-        if reading.is_some() && self.client.outbox.is_full() {
-            // Whoever reads to it stands there already.
-            self.goes_on(revision.next(), 0);
-            return Ok(Fed::Full);
         }
         Ok(Fed::On)
     }
@@ -450,26 +464,80 @@ impl Group {
                 return;
             }
         };
-        let mut heard: SmallVec<[Heard<'_>; 4]> = SmallVec::new();
-        for (index, change) in transaction.changes.iter().enumerate() {
+        reading.iter().for_each(|reading| reading.begin_telling());
+        let offer = Offer { record, transaction, branches: &branches, place, reading };
+        let before = left.full.len();
+        self.tell_all(&offer, left);
+        // Who has room again soon is told more of it now: reading it may have
+        // taken long.
+        let Some(reading) = reading else { return };
+        let mut full: Vec<_> = left.full.drain(before..).map(|(watch, _)| watch).collect();
+        while let Some(ready) = reading.with_room(&mut full) {
+            let mut again = Group::at(self.next, None);
+            ready.into_iter().for_each(|watch| again.add(watch));
+            again.tell_all(&offer, left);
+            full.extend(left.full.drain(before..).map(|(watch, _)| watch));
+            again.into_watches().for_each(|watch| self.add(watch));
+        }
+        left.full.extend(full.into_iter().map(|watch| (watch, place)));
+    }
+
+    /// Tells a transaction to all who have yet to be told of it.
+    fn tell_all(&mut self, offer: &Offer<'_, '_, '_>, left: &mut Left) {
+        let mut changes = self.untold(&offer.transaction);
+        while !changes.is_empty() && !self.is_empty() {
+            let count = self.tell_some(offer, changes, left);
+            changes = &changes[count..];
+        }
+    }
+
+    /// What of a large transaction somebody has yet to be told; all of another.
+    fn untold<'t, 'r>(&self, transaction: &'t Transaction<'r>) -> &'t [Change<'r>] {
+        let changes = &transaction.changes;
+        if changes.len() < HEARD_MIN {
+            return changes;
+        }
+        let is_told = |change: &Change<'_>| {
+            self.members.values().all(|watch| watch.is_told(transaction.revision, change.last))
+        };
+        &changes[changes.partition_point(is_told)..]
+    }
+
+    /// Tells the first of a transaction's changes; answers how many.
+    fn tell_some<'r>(
+        &mut self,
+        offer: &Offer<'_, 'r, '_>,
+        changes: &[Change<'r>],
+        left: &mut Left,
+    ) -> usize {
+        let &Offer { record, ref transaction, branches, place, reading } = offer;
+        let (mut count, mut heard) = (0, SmallVec::<[Heard<'_, 'r>; 4]>::new());
+        for change in changes {
+            if heard.len() >= HEARD_MIN && count >= invalidation::KEYS_MAX {
+                break;
+            }
+            count += 1;
             let event = event_of(change.what);
-            for branch in &branches {
+            for branch in branches {
                 for id in self.rules.listeners(*branch, change.db, change.key) {
                     let watch = &self.members[&id];
                     // Of two who watch a branch, one may have meant what it was
                     // before it was made anew.
                     let is_its = watch.line.goes_on(record.revision, record.header);
-                    if is_its && watch.events.has(event) {
-                        heard.push(Heard { watch, change: index, event });
+                    if is_its
+                        && watch.events.has(event)
+                        && !watch.is_told(record.revision, change.last)
+                    {
+                        heard.push(Heard { watch, change, event });
                     }
                 }
             }
         }
-        heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change));
+        heard.sort_unstable_by_key(|heard| (heard.watch.id, heard.change.last));
         let mut gone: SmallVec<[(u64, Option<Result<Fed>>); 1]> = SmallVec::new();
         for mine in heard.chunk_by(|a, b| a.watch.id == b.watch.id) {
             let watch = mine[0].watch;
-            let fed = (!watch.is_over()).then(|| watch.feed(&transaction, mine, reading));
+            let fed = (!watch.is_over()).then(|| watch.feed(transaction, mine, reading));
             if !matches!(fed, Some(Ok(Fed::On))) {
                 gone.push((watch.id, fed));
             }
@@ -485,6 +553,7 @@ impl Group {
                 Some(Err(error)) => left.failed.push((watch, error.text().to_owned())),
             }
         }
+        count
     }
 
     /// Ends the watches of branches that are no more what they were. Those behind

@@ -5,19 +5,18 @@ use base::{Frame, Revision};
 use crate::history::number;
 
 /// Keys that one push names; a client gets them as soon as they are there.
-const KEYS_MAX: usize = 1000;
+pub(super) const KEYS_MAX: usize = 1000;
 
-/// The pushes for keys that a transaction changed; `None` is a whole database.
+/// The push for keys that a transaction changed; `None` is a whole database,
+/// beside which the rest is superfluous.
 pub(super) fn of_keys<'k>(
     keys: impl IntoIterator<Item = Option<&'k [u8]>>,
     revision: Revision,
-) -> Vec<Frame> {
+) -> Frame {
     let keys: Option<Vec<Frame>> = keys.into_iter().map(|key| key.map(Frame::bulk)).collect();
     match keys {
-        None => vec![of_all(revision)],
-        Some(keys) => {
-            keys.chunks(KEYS_MAX).map(|keys| push(Frame::Array(keys.to_vec()), revision)).collect()
-        }
+        None => of_all(revision),
+        Some(keys) => push(Frame::Array(keys), revision),
     }
 }
 
@@ -40,22 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_keys_are_told_in_parts() {
-        let names: Vec<Vec<u8>> = (0..2500).map(|n: u32| n.to_be_bytes().to_vec()).collect();
-        let keys = |frame: &Frame| match frame {
-            Frame::Push(items) => match &items[1] {
-                Frame::Array(keys) => keys.len(),
-                other => panic!("{other:?}"),
-            },
-            other => panic!("{other:?}"),
-        };
-        let frames = of_keys(names.iter().map(|name| Some(&name[..])), Revision(7));
-        assert_eq!(frames.iter().map(keys).collect::<Vec<_>>(), [1000, 1000, 500]);
-    }
-
-    #[test]
     fn a_whole_database_makes_the_rest_superfluous() {
         let keys: [Option<&[u8]>; 2] = [Some(b"a"), None];
-        assert_eq!(of_keys(keys, Revision(7)), [of_all(Revision(7))]);
+        assert_eq!(of_keys(keys, Revision(7)), of_all(Revision(7)));
     }
 }

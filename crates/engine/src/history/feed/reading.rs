@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{BranchId, DbIndex, Revision};
 use command::Result;
@@ -15,13 +16,18 @@ use crate::history::kept::KeptOfMany;
 /// turn; one value more is read whole.
 const PIECE_NS: u64 = 10_000_000;
 
-/// How long the past may be read for one watch of those who share a piece.
-const VALUES_NS: u64 = PIECE_NS / 2;
+/// How long to wait before it is looked again who has room.
+const ROOM: Duration = Duration::from_millis(1);
 
 /// What is read of the past for the records of a piece, and who is told of it.
 pub(super) struct Reading<'e> {
     pub(super) engine: &'e Engine,
     began_ns: u64,
+    /// When the last transaction was read, and how long those who are told of it
+    /// may take: as long as reading it did, so that at most half of the time goes
+    /// into reading what is told in several turns.
+    read_ns: Cell<u64>,
+    granted_ns: Cell<u64>,
     kept: RefCell<BTreeMap<(BranchId, DbIndex), KeptOfMany<'e>>>,
     /// Those who have changes to be handed over.
     told: RefCell<Vec<Arc<Watch>>>,
@@ -38,6 +44,8 @@ impl<'e> Reading<'e> {
         Reading {
             engine,
             began_ns: engine.clock.monotonic_ns(),
+            read_ns: Cell::new(0),
+            granted_ns: Cell::new(PIECE_NS),
             kept: RefCell::default(),
             told: RefCell::default(),
             spent_ns: Cell::new(0),
@@ -49,6 +57,35 @@ impl<'e> Reading<'e> {
     /// Whether others have waited long enough.
     pub(super) fn is_over(&self) -> bool {
         self.engine.clock.monotonic_ns() - self.began_ns >= PIECE_NS
+    }
+
+    /// A transaction is read, and about to be told.
+    pub(super) fn begin_telling(&self) {
+        let now_ns = self.engine.clock.monotonic_ns();
+        let took_ns = (now_ns - self.began_ns).saturating_sub(self.spent_ns.get());
+        self.read_ns.set(now_ns);
+        self.granted_ns.set(took_ns.max(PIECE_NS));
+    }
+
+    /// Takes those out of `full` whose clients have room again, for whom it waits
+    /// if the transaction took long to read. `None`: they are to go on in another
+    /// turn.
+    pub(super) fn with_room(&self, full: &mut Vec<Arc<Watch>>) -> Option<Vec<Arc<Watch>>> {
+        self.hand_over();
+        let granted_ns = self.granted_ns.get();
+        while granted_ns > PIECE_NS && !full.is_empty() {
+            let has_room = |watch: &mut Arc<Watch>| watch.client.outbox.has_room();
+            let ready: Vec<Arc<Watch>> = full.extract_if(.., has_room).collect();
+            if self.engine.clock.monotonic_ns() - self.read_ns.get() >= granted_ns {
+                full.extend(ready);
+                return None;
+            }
+            if !ready.is_empty() {
+                return Some(ready);
+            }
+            std::thread::sleep(ROOM);
+        }
+        None
     }
 
     /// Reads of the past.
@@ -64,7 +101,7 @@ impl<'e> Reading<'e> {
     /// Whether the past was read for so long that who needs more of it should
     /// wait for another turn. Never before something was read.
     pub(super) fn is_spent(&self) -> bool {
-        self.spent_ns.get() >= PIECE_NS
+        self.spent_ns.get() >= self.granted_ns.get()
     }
 
     /// Puts what was read of the past since the last time on a watch's account.
@@ -76,7 +113,7 @@ impl<'e> Reading<'e> {
                 let mut accounts = self.accounts.borrow_mut();
                 let account = accounts.entry(watch).or_default();
                 *account += open_ns;
-                *account >= VALUES_NS
+                *account >= self.granted_ns.get() / 2
             }
         }
     }
