@@ -158,18 +158,22 @@ mod tests {
 
     #[test]
     fn every_documented_flag_feeds_its_setting() {
-        let args = parse(
+        let mut args = parse(
             "-p 7000 -b 0.0.0.0 -c x.toml --log-path logs --data-dir d --max-connections 5 \
              --log-level debug --format json --threads 3 --aof-fsync always --max-memory 1GB --insecure-no-auth --no-log",
         );
         assert_eq!(args.config, Some(PathBuf::from("x.toml")));
-        let layers = settings::Layers { flags: args.settings.0, ..settings::Layers::default() };
-        let loaded = settings::load(&layers).unwrap();
+        let load = |flags| settings::load(&settings::Layers { flags, ..Default::default() });
+        // These two contradict each other.
+        let contradiction = load(args.settings.0.clone()).unwrap_err();
+        assert!(contradiction[0].to_string().contains("--no-log turns the log off"));
+        args.settings.0.retain(|(flag, _)| *flag != "no-log");
+        let loaded = load(args.settings.0).unwrap();
         let from_flags = loaded
             .iter()
             .filter(|(_, _, origin)| matches!(origin, settings::Origin::Flag(_)))
             .count();
-        assert_eq!(from_flags, with_flags().count(), "{}", loaded.show());
+        assert_eq!(from_flags, with_flags().count() - 1, "{}", loaded.show());
         assert_eq!(loaded.settings.port, 7000);
         assert_eq!(loaded.settings.log_dir(), PathBuf::from("logs"));
         assert!(loaded.settings.insecure_no_auth);
