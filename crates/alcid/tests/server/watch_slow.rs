@@ -121,3 +121,36 @@ fn of_long_values_a_slow_reader_is_held_one_change() {
     read_all(&mut slow, id);
     eventually("it has caught up", || figure(&mut writer, "watches_behind") == 0);
 }
+
+#[test]
+fn a_purge_moves_nobodys_place_within_a_revision() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let mut writer = resp3(&server);
+    let (mut one, _) = slow(&server, "WATCHFROM r:1");
+    let (mut other, _) = slow(&server, "WATCHFROM r:1 PREFIX b");
+    eventually("they are open", || figure(&mut writer, "watches") == 2);
+    let long = "k".repeat(20_000);
+    let keys: Vec<String> = (0..3000).map(|n| format!("{}{n}-{long}", ["a", "b"][n % 2])).collect();
+    let mut words = vec!["MSET"];
+    keys.iter().for_each(|key| words.extend([key.as_str(), "v"]));
+    assert_eq!(writer.text(&words), "OK");
+    eventually("both wait within the revision", || {
+        let clients = field(&mut writer, "memory", "mem_clients_normal");
+        figure(&mut writer, "watches_behind") == 2 && clients > 2 * 256 * 1024
+    });
+    // They have been told of both, and the record goes on without them.
+    for key in [&keys[0], &keys[5]] {
+        assert_eq!(writer.text(&["HISTORY.PURGE", key, "CONFIRM"]), "1");
+    }
+    for (wire, of) in [(&mut one, ""), (&mut other, "b")] {
+        let id = opened(wire);
+        let purged = [&keys[0], &keys[5]];
+        let all: Vec<&String> =
+            keys.iter().chain(purged).filter(|key| key.starts_with(of)).collect();
+        for key in all {
+            let change = told(&wire.frame(), id).expect("a change");
+            assert!(&change.key == key, "{:.20} and not {key:.20}", change.key);
+        }
+    }
+    eventually("they have caught up", || figure(&mut writer, "watches_behind") == 0);
+}

@@ -82,6 +82,11 @@ impl<'r> Changed<'r> {
         self.effects += 1;
     }
 
+    /// How many effects it was shown.
+    pub(crate) fn effects(&self) -> usize {
+        self.effects
+    }
+
     /// All, in the order of the last effect on each: who follows them ends with
     /// what the transaction left.
     pub(crate) fn into_changes(mut self) -> SmallVec<[Change<'r>; 1]> {

@@ -44,6 +44,8 @@ pub(super) struct Transaction<'r> {
     user: Option<&'r [u8]>,
     /// In the order in which they took effect.
     pub(super) changes: SmallVec<[Change<'r>; 1]>,
+    /// How many effects on keys and databases it has, wanted or not.
+    pub(super) effects: usize,
 }
 
 impl<'r> Transaction<'r> {
@@ -63,8 +65,8 @@ impl<'r> Transaction<'r> {
             Ok(())
         })?;
         let (revision, time_ms) = (record.revision, record.header.time_ms);
-        let (user, changes) = (who.map(|who| who.user), changed.into_changes());
-        Ok(Transaction { revision, time_ms, user, changes })
+        let (user, effects) = (who.map(|who| who.user), changed.effects());
+        Ok(Transaction { revision, time_ms, user, changes: changed.into_changes(), effects })
     }
 
     /// Tells a change, of which `event` is the name. The values are read where

@@ -54,11 +54,25 @@ pub(super) struct Watch {
     opened: Revision,
     /// Of that revision, the number of the effect up to which it is told.
     told: AtomicU64,
+    /// Where it stands within that revision.
+    mark: Mutex<Option<Mark>>,
     /// Nothing is pushed any more.
     is_closed: AtomicBool,
     /// Changes that are yet to be handed to the client's connection. Held while
     /// something is pushed, and to close the watch.
     gathered: Mutex<Changes>,
+}
+
+/// Where a watch stands within a transaction, for when a purge has taken effects out
+/// of its record meanwhile.
+#[derive(Debug)]
+struct Mark {
+    db: DbIndex,
+    key: Option<Vec<u8>>,
+    /// Whether it stands behind this key's change, and not before it.
+    is_told: bool,
+    /// How many effects the transaction had.
+    effects: usize,
 }
 
 /// A change that a watch hears of.
@@ -117,6 +131,7 @@ impl Watch {
             from: AtomicU64::new(from.0),
             opened,
             told: AtomicU64::new(0),
+            mark: Mutex::new(None),
             is_closed: AtomicBool::new(false),
             gathered: Mutex::new(Changes::of(id)),
         })
@@ -144,11 +159,40 @@ impl Watch {
         }
     }
 
-    /// From now on it wants what comes from `next` on, but for the effects of
-    /// that which are `told`.
-    fn goes_on(&self, next: Revision, told: usize) {
+    /// From now on it wants what comes from `next` on.
+    fn goes_on(&self, next: Revision) {
         self.from.store(next.0, Ordering::Relaxed);
-        self.told.store(told as u64, Ordering::Relaxed);
+        self.told.store(0, Ordering::Relaxed);
+    }
+
+    /// From now on it wants what comes after a change of a transaction, or this
+    /// change first, if it is not told.
+    fn stands_at(&self, transaction: &Transaction<'_>, change: &Change<'_>, is_told: bool) {
+        let key = change.key.map(<[u8]>::to_vec);
+        let mark = Mark { db: change.db, key, is_told, effects: transaction.effects };
+        *self.mark.lock() = Some(mark);
+        self.from.store(transaction.revision.0, Ordering::Relaxed);
+        self.told.store(behind(change, is_told), Ordering::Relaxed);
+    }
+
+    /// Finds its place within a transaction again.
+    fn find_place(&self, transaction: &Transaction<'_>) {
+        let told = self.told.load(Ordering::Relaxed);
+        let mark = self.mark.lock();
+        let Some(mark) = mark.as_ref().filter(|_| self.from() == transaction.revision) else {
+            return;
+        };
+        if told == 0 || mark.effects == transaction.effects {
+            return;
+        }
+        let is_it =
+            |change: &&Change<'_>| (change.db, change.key) == (mark.db, mark.key.as_deref());
+        let told = match transaction.changes.iter().find(is_it) {
+            Some(change) => behind(change, mark.is_told),
+            // If what is gone stood behind it too, it hears some things again.
+            None => told.saturating_sub(mark.effects.saturating_sub(transaction.effects) as u64),
+        };
+        self.told.store(told, Ordering::Relaxed);
     }
 
     /// Ends it: when this returns, nothing is pushed for it any more. Answers
@@ -239,7 +283,7 @@ impl Watch {
     ) -> Result<Fed> {
         let revision = transaction.revision;
         let stops_before = |heard: &Heard<'_, '_>, fed| {
-            self.goes_on(revision, heard.change.last - 1);
+            self.stands_at(transaction, heard.change, false);
             Ok(fed)
         };
         match self.form {
@@ -259,7 +303,7 @@ impl Watch {
                         Told::Unread => return stops_before(heard, Fed::Unread),
                     }
                     if reading.is_some_and(|reading| reading.charge(self.id)) {
-                        self.goes_on(revision, heard.change.last);
+                        self.stands_at(transaction, heard.change, true);
                         return Ok(Fed::Costly);
                     }
                 }
@@ -302,9 +346,14 @@ impl Watch {
             return false;
         }
         self.push(invalidation::of_all(Revision(next.0.saturating_sub(1))));
-        self.goes_on(next, 0);
+        self.goes_on(next);
         true
     }
+}
+
+/// The number of the last effect that is told to who stands at a change.
+fn behind(change: &Change<'_>, is_told: bool) -> u64 {
+    change.last as u64 - u64::from(!is_told)
 }
 
 /// Watches that have to be offered the same transaction next.
@@ -319,6 +368,8 @@ pub(super) struct Group {
     beating: BTreeMap<u64, Arc<Watch>>,
     /// The lines of branches that they are about, with how many are.
     lines: Vec<(Arc<Line>, usize)>,
+    /// Whether one of them may stand within the next transaction.
+    is_within: bool,
 }
 
 /// Those who have left a group, with the place of the transaction that they
@@ -346,6 +397,7 @@ impl Group {
             members: HashMap::new(),
             beating: BTreeMap::new(),
             lines: Vec::new(),
+            is_within: false,
         }
     }
 
@@ -366,6 +418,7 @@ impl Group {
         if watch.progress_ms.is_some() {
             self.beating.insert(watch.id, watch.clone());
         }
+        self.is_within |= watch.told.load(Ordering::Relaxed) > 0;
         self.members.insert(watch.id, watch);
     }
 
@@ -394,7 +447,7 @@ impl Group {
         let next = other.next;
         for watch in other.members.into_values().filter(|watch| !watch.is_over()) {
             if watch.from() < next {
-                watch.goes_on(next, 0);
+                watch.goes_on(next);
             }
             self.add(watch);
         }
@@ -417,6 +470,7 @@ impl Group {
         self.next = record.revision.next();
         self.near = Some(place);
         self.tell(record, place, reading, left);
+        self.is_within = false;
         self.end_branches(record, reading, left);
     }
 
@@ -464,6 +518,9 @@ impl Group {
                 return;
             }
         };
+        if self.is_within {
+            self.members.values().for_each(|watch| watch.find_place(&transaction));
+        }
         reading.iter().for_each(|reading| reading.begin_telling());
         let offer = Offer { record, transaction, branches: &branches, place, reading };
         let before = left.full.len();
