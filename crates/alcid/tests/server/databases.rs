@@ -64,7 +64,7 @@ fn fewer_databases_than_hold_keys_are_refused() {
     set(folder.path(), 2);
     server.terminate();
     let refusal = server.try_restart().expect_err("the branch has more");
-    assert!(refusal.contains("of the branch 'dev', which has had it"), "{refusal}");
+    assert!(refusal.contains("of the branch 'dev', which keeps"), "{refusal}");
     // All that it had, at once.
     assert!(refusal.contains("raise it to 4 at least"), "{refusal}");
     set(folder.path(), 4);
