@@ -81,9 +81,16 @@ pub(super) struct Counts {
     pub(super) auto_merged: u64,
 }
 
+/// How a merge ended, and what was looked at.
+#[derive(Debug)]
+pub(super) struct Done<T> {
+    pub(super) end: End<T>,
+    pub(super) seen: Seen,
+}
+
 /// How a merge ended.
 #[derive(Debug)]
-pub(super) enum Done<T> {
+pub(super) enum End<T> {
     Merged {
         written: Option<Revision>,
         counts: Counts,
@@ -92,12 +99,42 @@ pub(super) enum Done<T> {
     Undecided(Vec<Undecided<T>>),
 }
 
+impl<T> Done<T> {
+    /// The keys that nobody has decided.
+    pub(super) fn undecided(&self) -> &[Undecided<T>] {
+        match &self.end {
+            End::Merged { .. } => &[],
+            End::Undecided(undecided) => undecided,
+        }
+    }
+
+    /// As [`Done::undecided`].
+    pub(super) fn into_undecided(self) -> Vec<Undecided<T>> {
+        match self.end {
+            End::Merged { .. } => Vec::new(),
+            End::Undecided(undecided) => undecided,
+        }
+    }
+}
+
+/// What a merge is worked out from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Both branches at this revision.
+    pub(super) upto: Revision,
+    /// When the first of the keys expires that were compared, in milliseconds
+    /// since 1970.
+    pub(super) holds_until: u64,
+}
+
 /// A merge at work.
 pub(super) struct Job<'j> {
     pub(super) engine: &'j Arc<Engine>,
     pub(super) asked: &'j Asked,
     /// In whose name it writes; `None`: it only counts.
     pub(super) author: Option<&'j Author>,
+    /// The keys alone that are looked at, each by itself; `None`: all.
+    pub(super) only: Option<&'j BTreeSet<Place>>,
 }
 
 /// What was found out before the locks.
@@ -184,7 +221,10 @@ impl Job<'_> {
             is_late: &|key, branch, at| commons.is_late(THEIRS, key, branch, at),
             wanted: &|_, key| self.is_wanted(key),
         };
-        let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
+        let reaches = match self.only {
+            Some(only) => of_theirs.run_of_keys(only, found.upto, newest, &mut found.theirs)?,
+            None => of_theirs.run(found.upto, newest, &mut found.theirs)?,
+        };
         if !reaches {
             found.theirs = Changes::default();
         }
@@ -196,7 +236,10 @@ impl Job<'_> {
         };
         // Names that come later are in the records.
         let whole: Vec<DbIndex> = whole.difference(&found.listed).copied().collect();
-        if !whole.is_empty() {
+        if let Some(only) = self.only {
+            let is_of = |place: &&Place| whole.contains(&place.0) && self.is_wanted(&place.1);
+            keys.extend(only.iter().filter(is_of).cloned());
+        } else if !whole.is_empty() {
             let common = found.commons.oldest();
             let from = self.branch(self.asked.from)?;
             let state = found.state(engine, &common).open(engine)?;
@@ -316,7 +359,7 @@ impl Job<'_> {
         // What both have done alike, or theirs has taken back, is something to remember:
         // else a later merge would begin with what was there before.
         let (mut is_something, mut kept) = (found.theirs.has_own(), Vec::new());
-        let mut bytes = 0;
+        let (mut bytes, mut holds_until) = (0, u64::MAX);
         for (place, then) in &found.keys {
             let (db, key) = (place.0, &place.1[..]);
             ours.select(db);
@@ -327,6 +370,10 @@ impl Job<'_> {
                 .as_ref()
                 .filter(|(_, deadline)| is_there(*deadline))
                 .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
+            let versions = [base, version(&ours, key), version(&theirs, key)];
+            for deadline in versions.iter().flatten().filter_map(|version| version.deadline) {
+                holds_until = holds_until.min(deadline);
+            }
             let [our_counts, their_counts] = found.counts_of(place);
             let our_side = Side { version: version(&ours, key), counted: &our_counts };
             let their_side = Side { version: version(&theirs, key), counted: &their_counts };
@@ -361,6 +408,7 @@ impl Job<'_> {
             writes.push(Write { place: place.clone(), effects });
         }
         theirs.finish();
+        let seen = Seen { upto: found.seen, holds_until };
         let max = engine.revision_bytes_max();
         if bytes > max {
             return Err(Error::new(format!(
@@ -369,10 +417,10 @@ impl Job<'_> {
             )));
         }
         if !undecided.is_empty() {
-            return Ok(Some(Done::Undecided(undecided)));
+            return Ok(Some(Done { end: End::Undecided(undecided), seen }));
         }
         let Some(author) = self.author.filter(|_| is_something || self.asked.ends > 0) else {
-            return Ok(Some(Done::Merged { written: None, counts }));
+            return Ok(Some(Done { end: End::Merged { written: None, counts }, seen }));
         };
         ours.record_always();
         author.sign(&mut ours);
@@ -398,7 +446,8 @@ impl Job<'_> {
         let told = engine.tracking.changes(author.client, &ours);
         let finished = ours.finish();
         engine.settle_aside(&mut writing, &finished, told, into.id);
-        Ok(Some(Done::Merged { written: finished.written, counts }))
+        let end = End::Merged { written: finished.written, counts };
+        Ok(Some(Done { end, seen }))
     }
 
     /// What becomes of a key's conflicts; `None` when nobody has said.
