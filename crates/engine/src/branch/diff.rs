@@ -32,7 +32,7 @@ pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
 const LISTINGS_MAX: usize = 8;
 
 /// Bytes of them all, about.
-const LISTINGS_BYTES_MAX: usize = 64 << 20;
+const LISTINGS_BYTES_MAX: usize = 128 << 20;
 
 /// Rows of a reply without COUNT.
 const ROWS: usize = 100;
@@ -164,15 +164,13 @@ struct Candidates {
     sides: [Arc<Changes>; 2],
     /// Whether the history reaches so far back.
     reaches: bool,
+    /// What they take in memory, about.
+    bytes: usize,
 }
 
-impl Candidates {
-    /// About what they take: each name is there twice at least.
-    fn bytes(&self) -> usize {
-        const EACH: usize = 200;
-        self.keys.iter().map(|key| 2 * key.len() + EACH).sum()
-    }
-}
+/// What a key of [`Candidates`] takes beside its name, which is there twice at
+/// least, about.
+const KEY_BYTES: usize = 200;
 
 /// The keys of the listings that go on, the one asked for last at the end.
 #[derive(Debug, Default)]
@@ -181,7 +179,6 @@ pub(super) struct Listings(Mutex<Vec<Kept>>);
 #[derive(Debug)]
 struct Kept {
     subject: Subject,
-    bytes: usize,
     candidates: Arc<Candidates>,
 }
 
@@ -195,14 +192,13 @@ impl Listings {
 
     /// Keeps it for the next page, instead of what was not asked for longest.
     fn keep(&self, subject: Subject, candidates: Arc<Candidates>) {
-        let bytes = candidates.bytes();
-        if bytes > LISTINGS_BYTES_MAX {
+        if candidates.bytes > LISTINGS_BYTES_MAX {
             return;
         }
         let mut kept = self.0.lock();
-        kept.push(Kept { subject, bytes, candidates });
+        kept.push(Kept { subject, candidates });
         while kept.len() > LISTINGS_MAX
-            || kept.iter().map(|it| it.bytes).sum::<usize>() > LISTINGS_BYTES_MAX
+            || kept.iter().map(|it| it.candidates.bytes).sum::<usize>() > LISTINGS_BYTES_MAX
         {
             kept.remove(0);
         }
@@ -330,7 +326,8 @@ impl Listing<'_> {
                 engine.each_key(&*engine.view_at(moment)?, db, &mut add)?;
             }
         }
-        Ok(Candidates { keys, sides: sides.map(Arc::new), reaches })
+        let bytes = keys.iter().map(|key| 2 * key.len() + KEY_BYTES).sum();
+        Ok(Candidates { keys, sides: sides.map(Arc::new), reaches, bytes })
     }
 
     /// What tells what each side has of them.
