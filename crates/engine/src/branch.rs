@@ -18,6 +18,7 @@ mod line;
 mod merge;
 mod merges;
 mod moves;
+mod standing;
 mod values;
 
 use std::collections::BTreeMap;
@@ -277,6 +278,8 @@ pub(crate) struct LiveBranches {
     nowhere: OnceLock<Arc<LiveBranch>>,
     pub(crate) branching: OnceLock<Arc<dyn Branching>>,
     reports: Mutex<merges::Reports>,
+    standings: Mutex<standing::Standings>,
+    listings: diff::Listings,
 }
 
 impl LiveBranches {

@@ -550,3 +550,135 @@ fn three_branches_merge_by_the_rule_in_all_directions() {
         }
     }
 }
+
+/// Changes keys of both branches at random; 30 names, so that many are changed
+/// on both.
+fn scatter(wires: &mut [Wire; 2], rng: &mut SeededRng, changes: usize) {
+    for _ in 0..changes {
+        let wire = &mut wires[rng.below(2) as usize];
+        let (key, value) = (format!("k{}", rng.below(30)), rng.below(4).to_string());
+        match rng.below(8) {
+            0 => _ = wire.call(&["DEL", &key]),
+            1 => _ = wire.call(&["SET", &key, &value, "PXAT", "9000000000000"]),
+            _ => _ = wire.call(&["SET", &key, &value]),
+        }
+    }
+}
+
+/// The keys that wait for a decision.
+fn waiting(wire: &mut Wire, id: &str) -> BTreeSet<String> {
+    let reply = wire.call(&["BRANCH", "CONFLICTS", id]);
+    let Frame::Array(rows) = &reply else { panic!("{reply:?}") };
+    let key = |row: &Frame| match row {
+        Frame::Array(row) => match &row[0] {
+            Frame::Bulk(key) => String::from_utf8(key.to_vec()).expect("it is text"),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    rows.iter().map(key).collect()
+}
+
+#[test]
+fn decisions_count_what_is_left_while_both_sides_are_written_to() {
+    for seed in 0..6 {
+        let rng = &mut SeededRng::new(seed);
+        let (_server, mut wires) = branches(["main", "dev"]);
+        scatter(&mut wires, rng, 80);
+        wires.iter_mut().for_each(|wire| _ = wire.call(&["SET", "zz", "1"]));
+        assert_eq!(wires[1].text(&["SET", "zz", "2"]), "OK");
+        let merge = ["BRANCH", "MERGE", "dev", "INTO", "main", "ON", "CONFLICT", "MANUAL"];
+        let reply = wires[0].text(&merge);
+        let id = reply.rsplit(' ').next().expect("it names the merge").to_owned();
+        let mut decided = 0;
+        while let Some(key) = waiting(&mut wires[0], &id).into_iter().next() {
+            if key == "zz" {
+                break;
+            }
+            // What is decided was looked at by the one before, or by nobody.
+            scatter(&mut wires, rng, 3);
+            let reply = wires[0].call(&["BRANCH", "RESOLVE", &id, &key, "OURS"]);
+            let left = waiting(&mut wires[0], &id);
+            match reply {
+                Frame::Integer(count) => {
+                    assert_eq!(count as usize, left.len(), "seed {seed} {key}")
+                }
+                // It is no conflict any more.
+                Frame::Error(_) => assert!(!left.contains(&key), "seed {seed} {key}"),
+                other => panic!("{other:?}"),
+            }
+            decided += 1;
+            if decided > 60 {
+                break;
+            }
+        }
+        assert!(decided > 3, "seed {seed}: {decided} decisions");
+    }
+}
+
+/// The rows and the cursor of a listing.
+fn page(wire: &mut Wire, count: &str, cursor: &str) -> (Vec<Frame>, String) {
+    let words = ["BRANCH", "DIFF", "main", "dev", "VALUES", "COUNT", count, "CURSOR", cursor];
+    let reply = wire.call(&words);
+    let Frame::Array(parts) = &reply else { panic!("{reply:?}") };
+    match &parts[..] {
+        [Frame::Bulk(cursor), Frame::Array(rows)] => {
+            (rows.clone(), String::from_utf8(cursor.to_vec()).expect("it is text"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pages_of_a_listing_are_the_whole_while_both_sides_are_written_to() {
+    for seed in 0..4 {
+        let rng = &mut SeededRng::new(seed);
+        let (_server, mut wires) = branches(["main", "dev"]);
+        // None with a deadline: what is due by a page's time is in no page.
+        for at in 0..60u32 {
+            let (key, value) = (format!("k{at:02}"), rng.below(3).to_string());
+            wires[rng.below(2) as usize].call(&["SET", &key, &value]);
+        }
+        let (whole, end) = page(&mut wires[0], "1000", "0");
+        assert_eq!(end, "0");
+        let (mut rows, mut cursor) = page(&mut wires[0], "7", "0");
+        while cursor != "0" {
+            for _ in 0..5 {
+                let (key, value) = (format!("k{:02}", rng.below(70)), rng.next_u64().to_string());
+                wires[rng.below(2) as usize].call(&["SET", &key, &value]);
+            }
+            let again = page(&mut wires[1], "7", &cursor);
+            let (more, next) = page(&mut wires[0], "7", &cursor);
+            assert_eq!(again, (more.clone(), next.clone()), "seed {seed} {cursor}");
+            rows.extend(more);
+            cursor = next;
+        }
+        assert_eq!(rows, whole, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_merge_that_is_only_tried_says_what_it_would_do() {
+    for seed in 0..6 {
+        let rng = &mut SeededRng::new(seed);
+        let (_server, mut wires) = branches(["main", "dev"]);
+        scatter(&mut wires, rng, 60);
+        for wire in &mut wires {
+            wire.call(&["INCRBY", "n", "3"]);
+            wire.call(&["SELECT", "1"]);
+            wire.call(&["SADD", "s", &rng.below(9).to_string()]);
+            wire.call(&["SELECT", "0"]);
+        }
+        let words = ["BRANCH", "MERGE", "dev", "ON", "CONFLICT", "THEIRS"];
+        let before = wires[0].call(&["LASTREV"]);
+        let tried = wires[0].call(&[&words[..], &["DRYRUN"]].concat());
+        assert_eq!(wires[0].call(&["LASTREV"]), before);
+        let merged = wires[0].call(&words);
+        let (Frame::Array(tried), Frame::Array(merged)) = (&tried, &merged) else {
+            panic!("{tried:?} {merged:?}")
+        };
+        // But for the revision.
+        assert_eq!(tried[2..], merged[2..], "seed {seed}");
+        assert_ne!(merged[3], Frame::Integer(0), "seed {seed}");
+    }
+}

@@ -6,15 +6,18 @@
 //! both is compared.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base::when::When;
 use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
 use command::{Args, Error, Result};
 use keyspace::merge::{Difference, Version, difference};
+use parking_lot::Mutex;
 
 use super::changes::{Changes, Search};
 use super::common::{Then, parted};
+use super::line::Line;
 use super::values::Values;
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -24,6 +27,12 @@ use crate::history::of_key::whole;
 use crate::travel::Moment;
 
 pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
+
+/// Listings whose keys are kept for their next page.
+const LISTINGS_MAX: usize = 8;
+
+/// Bytes of them all, about.
+const LISTINGS_BYTES_MAX: usize = 128 << 20;
 
 /// Rows of a reply without COUNT.
 const ROWS: usize = 100;
@@ -135,6 +144,67 @@ fn named(engine: &Engine, side: &[u8]) -> Result<(BranchId, Option<When>)> {
     Ok((engine.branch_named(name)?.id, when))
 }
 
+/// What a listing is of. As long as all of it is the same, so are the keys that
+/// may differ: what is written later is on neither side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subject {
+    db: DbIndex,
+    pattern: Option<Vec<u8>>,
+    /// Up to the revisions of the listing.
+    lines: [Line; 2],
+    /// How far the history reaches back.
+    oldest: Option<Revision>,
+}
+
+/// The keys that may differ.
+#[derive(Debug)]
+struct Candidates {
+    keys: BTreeSet<Vec<u8>>,
+    /// What has happened on each side since they parted.
+    sides: [Arc<Changes>; 2],
+    /// Whether the history reaches so far back.
+    reaches: bool,
+    /// What they take in memory, about.
+    bytes: usize,
+}
+
+/// What a key of [`Candidates`] takes beside its name, which is there twice at
+/// least, about.
+const KEY_BYTES: usize = 200;
+
+/// The keys of the listings that go on, the one asked for last at the end.
+#[derive(Debug, Default)]
+pub(super) struct Listings(Mutex<Vec<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    subject: Subject,
+    candidates: Arc<Candidates>,
+}
+
+impl Listings {
+    /// Takes out what is known of a listing.
+    fn take(&self, subject: &Subject) -> Option<Arc<Candidates>> {
+        let mut kept = self.0.lock();
+        let at = kept.iter().position(|it| it.subject == *subject)?;
+        Some(kept.remove(at).candidates)
+    }
+
+    /// Keeps it for the next page, instead of what was not asked for longest.
+    fn keep(&self, subject: Subject, candidates: Arc<Candidates>) {
+        if candidates.bytes > LISTINGS_BYTES_MAX {
+            return;
+        }
+        let mut kept = self.0.lock();
+        kept.push(Kept { subject, candidates });
+        while kept.len() > LISTINGS_MAX
+            || kept.iter().map(|it| it.candidates.bytes).sum::<usize>() > LISTINGS_BYTES_MAX
+        {
+            kept.remove(0);
+        }
+    }
+}
+
 struct Listing<'l> {
     engine: &'l Arc<Engine>,
     asked: &'l Asked,
@@ -145,22 +215,30 @@ struct Listing<'l> {
 
 impl Listing<'_> {
     fn write(&self, after: Option<Vec<u8>>, reply: &mut dyn Reply) -> Result {
-        let (keys, [mut was, mut is]) = self.keys()?;
+        let lines = self.moments.map(|it| self.engine.line(it.branch).until(it.revision));
+        let (db, pattern) = (self.asked.db, self.asked.pattern.clone());
+        let oldest = self.engine.past().map(|past| past.oldest());
+        let subject = Subject { db, pattern, lines, oldest };
+        let listings = &self.engine.branches.listings;
+        let known = after.as_ref().and_then(|_| listings.take(&subject));
+        let candidates = known.map_or_else(|| self.candidates(&subject.lines).map(Arc::new), Ok)?;
+        let [mut was, mut is] = self.values(&candidates, &subject.lines);
         let (mut rows, mut sums) = (Vec::new(), [0i64; 4]);
         let mut next = None;
-        for key in keys.into_iter().filter(|key| after.as_ref().is_none_or(|after| key > after)) {
+        let behind = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        for key in candidates.keys.range::<Vec<u8>, _>((behind, Bound::Unbounded)) {
             if !self.asked.is_summary && rows.len() == self.asked.count {
                 next = Some(());
                 break;
             }
-            if !self.is_kept(0, &key)? || !self.is_kept(1, &key)? {
+            if !self.is_kept(0, key)? || !self.is_kept(1, key)? {
                 continue;
             }
-            let [old, new] = [was.get(&key)?, is.get(&key)?];
+            let [old, new] = [was.get(key)?, is.get(key)?];
             let Some(kind) = difference(version(&old), version(&new)) else { continue };
             sums[kind as usize] += 1;
             if !self.asked.is_summary {
-                let row = self.row(&key, kind, &old, &new);
+                let row = self.row(key, kind, &old, &new);
                 rows.push((key, row));
             }
         }
@@ -172,9 +250,12 @@ impl Listing<'_> {
             }
             return Ok(());
         }
+        if next.is_some() {
+            listings.keep(subject, candidates.clone());
+        }
         let cursor = next.and(rows.last()).map_or("0".to_owned(), |(key, _)| {
             let revisions = self.moments.map(|moment| moment.revision);
-            Cursor { revisions, key: key.clone() }.write()
+            Cursor { revisions, key: key.to_vec() }.write()
         });
         reply.array(2);
         reply.bulk(cursor.as_bytes());
@@ -214,15 +295,13 @@ impl Listing<'_> {
         Ok(revision >= oldest)
     }
 
-    /// The keys that may differ, and what tells what each side has of them.
-    fn keys(&self) -> Result<(BTreeSet<Vec<u8>>, [Values<'_>; 2])> {
+    /// The keys that may differ.
+    fn candidates(&self, lines: &[Line; 2]) -> Result<Candidates> {
         let (engine, db) = (self.engine, self.asked.db);
         let is_wanted = |key: &[u8]| {
             self.asked.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
         };
-        let lines = self.moments.map(|it| engine.line(it.branch).until(it.revision));
-        let parted = parted(&lines[0], &lines[1]);
-        let after = parted.map_or(Revision::ZERO, |(_, at)| at);
+        let after = parted(&lines[0], &lines[1]).map_or(Revision::ZERO, |(_, at)| at);
         let mut sides = [Changes::default(), Changes::default()];
         let mut reaches = true;
         for ((line, moment), changes) in lines.iter().zip(self.moments).zip(&mut sides) {
@@ -247,10 +326,18 @@ impl Listing<'_> {
                 engine.each_key(&*engine.view_at(moment)?, db, &mut add)?;
             }
         }
-        let kept = parted.filter(|_| reaches).and_then(|parted| engine.kept_state(parted));
-        let [old, new] = sides.map(|side| kept.map(|kept| (side, kept)));
-        let [a, b] = self.moments;
-        Ok((keys, [Values::new(engine, a, db, old), Values::new(engine, b, db, new)]))
+        let bytes = keys.iter().map(|key| 2 * key.len() + KEY_BYTES).sum();
+        Ok(Candidates { keys, sides: sides.map(Arc::new), reaches, bytes })
+    }
+
+    /// What tells what each side has of them.
+    fn values(&self, candidates: &Candidates, lines: &[Line; 2]) -> [Values<'_>; 2] {
+        let (engine, db) = (self.engine, self.asked.db);
+        let parted = parted(&lines[0], &lines[1]).filter(|_| candidates.reaches);
+        let kept = parted.and_then(|parted| engine.kept_state(parted));
+        let since = candidates.sides.each_ref().map(|side| kept.map(|kept| (side.clone(), kept)));
+        let ([old, new], [a, b]) = (since, self.moments);
+        [Values::new(engine, a, db, old), Values::new(engine, b, db, new)]
     }
 }
 

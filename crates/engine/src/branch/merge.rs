@@ -19,10 +19,11 @@ use keyspace::{Buffers, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
 use super::changes::{Changes, Search};
 use super::common::{Common, Commons, Place, Then};
 use super::no_branch;
-use super::values::Kept;
+use super::values::{Kept, Values};
 use crate::engine::Engine;
 use crate::history::many::LOOKS_MAX;
 use crate::history::revert::Author;
+use crate::travel::Moment;
 
 /// The sides of [`Commons`].
 const OURS: usize = 0;
@@ -81,9 +82,16 @@ pub(super) struct Counts {
     pub(super) auto_merged: u64,
 }
 
+/// How a merge ended, and what was looked at.
+#[derive(Debug)]
+pub(super) struct Done<T> {
+    pub(super) end: End<T>,
+    pub(super) seen: Seen,
+}
+
 /// How a merge ended.
 #[derive(Debug)]
-pub(super) enum Done<T> {
+pub(super) enum End<T> {
     Merged {
         written: Option<Revision>,
         counts: Counts,
@@ -92,12 +100,42 @@ pub(super) enum Done<T> {
     Undecided(Vec<Undecided<T>>),
 }
 
+impl<T> Done<T> {
+    /// The keys that nobody has decided.
+    pub(super) fn undecided(&self) -> &[Undecided<T>] {
+        match &self.end {
+            End::Merged { .. } => &[],
+            End::Undecided(undecided) => undecided,
+        }
+    }
+
+    /// As [`Done::undecided`].
+    pub(super) fn into_undecided(self) -> Vec<Undecided<T>> {
+        match self.end {
+            End::Merged { .. } => Vec::new(),
+            End::Undecided(undecided) => undecided,
+        }
+    }
+}
+
+/// What a merge is worked out from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Both branches at this revision.
+    pub(super) upto: Revision,
+    /// When the first of the keys expires that were compared, in milliseconds
+    /// since 1970.
+    pub(super) holds_until: u64,
+}
+
 /// A merge at work.
 pub(super) struct Job<'j> {
     pub(super) engine: &'j Arc<Engine>,
     pub(super) asked: &'j Asked,
     /// In whose name it writes; `None`: it only counts.
     pub(super) author: Option<&'j Author>,
+    /// The keys alone that are looked at, each by itself; `None`: all.
+    pub(super) only: Option<&'j BTreeSet<Place>>,
 }
 
 /// What was found out before the locks.
@@ -133,6 +171,36 @@ struct Write {
     effects: Vec<u8>,
 }
 
+/// What comes of all keys.
+struct Sum<T> {
+    now_ms: u64,
+    writes: Vec<Write>,
+    counts: Counts,
+    undecided: Vec<Undecided<T>>,
+    /// What both have done alike, or theirs has taken back, is something to
+    /// remember: else a later merge would begin with what was there before.
+    is_something: bool,
+    kept: Vec<Place>,
+    bytes: usize,
+    /// See [`Seen::holds_until`].
+    holds_until: u64,
+}
+
+impl<T> Sum<T> {
+    fn new(found: &Found, now_ms: u64) -> Sum<T> {
+        Sum {
+            now_ms,
+            writes: Vec::new(),
+            counts: Counts::default(),
+            undecided: Vec::new(),
+            is_something: found.theirs.has_own(),
+            kept: Vec::new(),
+            bytes: 0,
+            holds_until: u64::MAX,
+        }
+    }
+}
+
 impl Job<'_> {
     /// Merges, or finds out what nobody has decided; `see` is shown each merge
     /// with such conflicts.
@@ -155,6 +223,10 @@ impl Job<'_> {
         };
         // The long look, beside all writers.
         self.look(&mut found)?;
+        // What the history has of a moment can be read without stopping anybody.
+        if self.author.is_none() && engine.past().is_some() {
+            return self.count(&found, see);
+        }
         let _hold = engine.writers_held.hold();
         for _ in 0..LOOKS_MAX {
             self.look(&mut found)?;
@@ -184,7 +256,10 @@ impl Job<'_> {
             is_late: &|key, branch, at| commons.is_late(THEIRS, key, branch, at),
             wanted: &|_, key| self.is_wanted(key),
         };
-        let reaches = of_theirs.run(found.upto, newest, &mut found.theirs)?;
+        let reaches = match self.only {
+            Some(only) => of_theirs.run_of_keys(only, found.upto, newest, &mut found.theirs)?,
+            None => of_theirs.run(found.upto, newest, &mut found.theirs)?,
+        };
         if !reaches {
             found.theirs = Changes::default();
         }
@@ -196,7 +271,10 @@ impl Job<'_> {
         };
         // Names that come later are in the records.
         let whole: Vec<DbIndex> = whole.difference(&found.listed).copied().collect();
-        if !whole.is_empty() {
+        if let Some(only) = self.only {
+            let is_of = |place: &&Place| whole.contains(&place.0) && self.is_wanted(&place.1);
+            keys.extend(only.iter().filter(is_of).cloned());
+        } else if !whole.is_empty() {
             let common = found.commons.oldest();
             let from = self.branch(self.asked.from)?;
             let state = found.state(engine, &common).open(engine)?;
@@ -312,67 +390,22 @@ impl Job<'_> {
         if engine.replicator.newest() != found.seen {
             return Ok(None);
         }
-        let (mut writes, mut counts, mut undecided) = (Vec::new(), Counts::default(), Vec::new());
-        // What both have done alike, or theirs has taken back, is something to remember:
-        // else a later merge would begin with what was there before.
-        let (mut is_something, mut kept) = (found.theirs.has_own(), Vec::new());
-        let mut bytes = 0;
+        let mut sum = Sum::new(found, now_ms);
         for (place, then) in &found.keys {
-            let (db, key) = (place.0, &place.1[..]);
-            ours.select(db);
-            theirs.select(db);
-            // What is due by now is no version on any side.
-            let is_there = |deadline: Option<u64>| deadline.is_none_or(|at| at > now_ms);
-            let base = then
-                .as_ref()
-                .filter(|(_, deadline)| is_there(*deadline))
-                .map(|(value, deadline)| Version { value: value.as_ref(), deadline: *deadline });
-            let [our_counts, their_counts] = found.counts_of(place);
-            let our_side = Side { version: version(&ours, key), counted: &our_counts };
-            let their_side = Side { version: version(&theirs, key), counted: &their_counts };
-            let merged = merge(base, our_side, their_side);
-            let choices = match self.choices(place, &merged) {
-                Some(choices) => choices,
-                None => {
-                    let (place, digest) = (place.clone(), merged.digest());
-                    undecided.push(Undecided { place, digest, seen: see(&merged) });
-                    continue;
-                }
-            };
-            let effects =
-                merged.effects(&choices).map_err(|error| Error::new(format!("ERR {error}")))?;
-            let [was, is] = [our_side, their_side].map(|side| side.version);
-            is_something |= difference(base, is).is_some();
-            let both = difference(base, was).is_some() && difference(base, is).is_some();
-            counts.auto_merged +=
-                u64::from(both && choices.is_empty() && difference(was, is).is_some());
-            if effects.is_empty() {
-                if difference(was, is).is_some() {
-                    kept.push(place.clone());
-                }
-                continue;
-            }
-            match Effects::new(&effects).next() {
-                Some(Ok(Effect::Delete(_))) => counts.removed += 1,
-                _ if was.is_none() => counts.added += 1,
-                _ => counts.changed += 1,
-            }
-            bytes += effects.len() + key.len();
-            writes.push(Write { place: place.clone(), effects });
+            ours.select(place.0);
+            theirs.select(place.0);
+            let sides = [version(&ours, &place.1), version(&theirs, &place.1)];
+            self.add(&mut sum, found, (place, then), sides, see)?;
         }
         theirs.finish();
-        let max = engine.revision_bytes_max();
-        if bytes > max {
-            return Err(Error::new(format!(
-                "ERR what changed exceeds {max} bytes, the most that one revision takes with this memory; merge by \
-                 parts with MATCH"
-            )));
-        }
+        self.check_bytes(&sum)?;
+        let seen = Seen { upto: found.seen, holds_until: sum.holds_until };
+        let Sum { writes, counts, undecided, is_something, kept, .. } = sum;
         if !undecided.is_empty() {
-            return Ok(Some(Done::Undecided(undecided)));
+            return Ok(Some(Done { end: End::Undecided(undecided), seen }));
         }
         let Some(author) = self.author.filter(|_| is_something || self.asked.ends > 0) else {
-            return Ok(Some(Done::Merged { written: None, counts }));
+            return Ok(Some(Done { end: End::Merged { written: None, counts }, seen }));
         };
         ours.record_always();
         author.sign(&mut ours);
@@ -398,7 +431,96 @@ impl Job<'_> {
         let told = engine.tracking.changes(author.client, &ours);
         let finished = ours.finish();
         engine.settle_aside(&mut writing, &finished, told, into.id);
-        Ok(Some(Done::Merged { written: finished.written, counts }))
+        let end = End::Merged { written: finished.written, counts };
+        Ok(Some(Done { end, seen }))
+    }
+
+    /// What [`Job::finish`] would do with both branches as they were at the last
+    /// look: nobody has to wait for what only counts.
+    fn count<T>(&self, found: &Found, see: &dyn Fn(&Merge<'_>) -> T) -> Result<Done<T>> {
+        let (engine, now_ms) = (self.engine, self.engine.clock.now_ms());
+        engine.check_may_merge(&*self.branch(self.asked.into)?)?;
+        self.branch(self.asked.from)?;
+        let moment = |branch| Moment { branch, revision: found.seen, time_ms: now_ms };
+        let moments = [self.asked.into, self.asked.from].map(moment);
+        let (mut sum, mut values) = (Sum::new(found, now_ms), None);
+        for (place, then) in &found.keys {
+            let (db, key) = (place.0, &place.1[..]);
+            let (of_db, [ours, theirs]) = values.get_or_insert_with(|| of_db(engine, moments, db));
+            if *of_db != db {
+                (*of_db, [*ours, *theirs]) = self::of_db(engine, moments, db);
+            }
+            let sides = [ours.get(key)?, theirs.get(key)?];
+            let sides = sides.each_ref().map(|then| there(then, now_ms));
+            self.add(&mut sum, found, (place, then), sides, see)?;
+        }
+        if !found.commons.still_hold(engine) {
+            return Err(Error::new("TRYAGAIN the branches were merged or made anew meanwhile"));
+        }
+        self.check_bytes(&sum)?;
+        let seen = Seen { upto: found.seen, holds_until: sum.holds_until };
+        let end = match sum.undecided.is_empty() {
+            true => End::Merged { written: None, counts: sum.counts },
+            false => End::Undecided(sum.undecided),
+        };
+        Ok(Done { end, seen })
+    }
+
+    /// Merges a key that is so on our side and on theirs.
+    fn add<T>(
+        &self,
+        sum: &mut Sum<T>,
+        found: &Found,
+        (place, then): (&Place, &Then),
+        [was, is]: [Option<Version<'_>>; 2],
+        see: &dyn Fn(&Merge<'_>) -> T,
+    ) -> Result {
+        let base = there(then, sum.now_ms);
+        let due = [base, was, is].into_iter().flatten().filter_map(|version| version.deadline);
+        sum.holds_until = due.fold(sum.holds_until, u64::min);
+        let [our_counts, their_counts] = found.counts_of(place);
+        let our_side = Side { version: was, counted: &our_counts };
+        let their_side = Side { version: is, counted: &their_counts };
+        let merged = merge(base, our_side, their_side);
+        let Some(choices) = self.choices(place, &merged) else {
+            let (place, digest) = (place.clone(), merged.digest());
+            sum.undecided.push(Undecided { place, digest, seen: see(&merged) });
+            return Ok(());
+        };
+        let effects =
+            merged.effects(&choices).map_err(|error| Error::new(format!("ERR {error}")))?;
+        sum.is_something |= difference(base, is).is_some();
+        let both = difference(base, was).is_some() && difference(base, is).is_some();
+        sum.counts.auto_merged +=
+            u64::from(both && choices.is_empty() && difference(was, is).is_some());
+        if effects.is_empty() {
+            if difference(was, is).is_some() {
+                sum.kept.push(place.clone());
+            }
+            return Ok(());
+        }
+        match Effects::new(&effects).next() {
+            Some(Ok(Effect::Delete(_))) => sum.counts.removed += 1,
+            _ if was.is_none() => sum.counts.added += 1,
+            _ => sum.counts.changed += 1,
+        }
+        sum.bytes += effects.len() + place.1.len();
+        // Who only counts does not need them.
+        if self.author.is_some() {
+            sum.writes.push(Write { place: place.clone(), effects });
+        }
+        Ok(())
+    }
+
+    fn check_bytes<T>(&self, sum: &Sum<T>) -> Result {
+        let max = self.engine.revision_bytes_max();
+        if sum.bytes <= max {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "ERR what changed exceeds {max} bytes, the most that one revision takes with this memory; merge by parts \
+             with MATCH"
+        )))
     }
 
     /// What becomes of a key's conflicts; `None` when nobody has said.
@@ -438,6 +560,18 @@ fn filled<'t>(mut txn: Txn<'t>, found: &Found) -> Result<Txn<'t>> {
     found.keys.keys().for_each(|(db, key)| txn.load_in(*db, key));
     txn.check_backing()?;
     Ok(txn)
+}
+
+/// What both branches hold in a database.
+fn of_db(engine: &Arc<Engine>, moments: [Moment; 2], db: DbIndex) -> (DbIndex, [Values<'_>; 2]) {
+    (db, moments.map(|moment| Values::new(engine, moment, db, None)))
+}
+
+/// What is due by now is no version on any side.
+fn there(then: &Then, now_ms: u64) -> Option<Version<'_>> {
+    let (value, deadline) = then.as_ref()?;
+    let is_there = deadline.is_none_or(|at| at > now_ms);
+    is_there.then(|| Version { value: value.as_ref(), deadline: *deadline })
 }
 
 fn version<'v>(txn: &'v Txn<'_>, key: &[u8]) -> Option<Version<'v>> {

@@ -8,10 +8,11 @@ use base::{Frame, Reply, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
-use keyspace::merge::{Choice, Conflict, Merge, Version};
+use keyspace::merge::{Choice, ChoiceError, Conflict, Merge, Version};
 use keyspace::{OpenMerge, Settled, Verdict};
 
-use super::merge::{Asked, Counts, Done, Job, NAMED_BYTES_MAX, Policy, Undecided};
+use super::merge::{Asked, Counts, End, Job, NAMED_BYTES_MAX, Policy, Undecided};
+use super::standing::{Ground, Standing};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
@@ -74,31 +75,33 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let message = message.unwrap_or_default().to_vec();
     let asked = Asked { from, into, pattern, policy, settled: Vec::new(), ends: 0 };
     aside::run(call, move |engine, reply| {
-        let job = Job { engine, asked: &asked, author: (!is_dry).then_some(&author) };
-        let undecided = match job.run(&|_| ())? {
-            Done::Merged { written, counts } => {
-                write_merged(written, counts, reply);
+        let ground = Ground::of(engine, [asked.into, asked.from]);
+        let author_of_it = (!is_dry).then_some(&author);
+        let job = Job { engine, asked: &asked, author: author_of_it, only: None };
+        let done = job.run(&|_| ())?;
+        let undecided = match &done.end {
+            End::Merged { written, counts } => {
+                let written = *written;
+                write_merged(written, *counts, reply);
                 return Ok(Aside {
                     depends_on: seen(engine, written),
                     written,
                     ..Aside::default()
                 });
             }
-            Done::Undecided(undecided) if is_dry => {
-                return Err(would_conflict(&undecided, policy));
+            End::Undecided(undecided) if is_dry => {
+                return Err(would_conflict(undecided, policy));
             }
-            Done::Undecided(undecided) => undecided.len(),
+            End::Undecided(undecided) => undecided.len(),
         };
         let (id, noted) = if policy == Policy::Manual {
             let Asked { from, into, pattern, .. } = asked.clone();
-            open_anew(engine, &author, |id| OpenMerge {
-                id,
-                from,
-                into,
-                pattern,
-                message,
-                settled: Vec::new(),
-            })?
+            let settled = Vec::new();
+            let open = OpenMerge { id: 0, from, into, pattern, message, settled };
+            let (open, noted) = open_anew(engine, &author, open)?;
+            let id = open.id;
+            engine.keep_standing(Standing::new(open, ground, &done));
+            (id, noted)
         } else {
             let (id, noted) = use_up_id(engine, &author);
             engine.branches.reports.lock().add(id, asked.clone());
@@ -161,15 +164,17 @@ fn use_up_id(engine: &Arc<Engine>, author: &Author) -> (u64, Revision) {
     (id, engine.note_merge(author, &Effect::MergeGone { id }))
 }
 
-/// Records a merge that waits from here on, which `open` makes for its id.
+/// Records a merge that waits from here on, and gives it its id.
 fn open_anew(
     engine: &Arc<Engine>,
     author: &Author,
-    open: impl FnOnce(u64) -> OpenMerge,
-) -> Result<(u64, Revision)> {
+    open: OpenMerge,
+) -> Result<(OpenMerge, Revision)> {
     let _turn = engine.branches.turn.lock();
-    let open = open(engine.branches.known.read().next_merge());
-    Ok((open.id, note_open(engine, author, &open)?))
+    let id = engine.branches.known.read().next_merge();
+    let open = OpenMerge { id, ..open };
+    let noted = note_open(engine, author, &open)?;
+    Ok((open, noted))
 }
 
 /// Records an open merge as it is now; `before` is what it was.
@@ -249,11 +254,8 @@ fn conflicts(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
     };
     aside::run(call, move |engine, reply| {
-        let job = Job { engine, asked: &asked, author: None };
-        let rows = match job.run(&rows)? {
-            Done::Merged { .. } => Vec::new(),
-            Done::Undecided(undecided) => undecided,
-        };
+        let job = Job { engine, asked: &asked, author: None, only: None };
+        let rows = job.run(&rows)?.into_undecided();
         let rows = rows.into_iter().flat_map(|Undecided { place: (db, key), seen, .. }| {
             let number = Frame::Integer(i64::from(db));
             let key = Frame::Bulk(key);
@@ -314,47 +316,63 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
             let count = merged.conflicts().len();
             merged.effects(&vec![choice; count]).map(|_| count)
         };
-        let job = Job { engine, asked: &asked, author: None };
-        let undecided = match job.run(&fits)? {
-            Done::Merged { .. } => Vec::new(),
-            Done::Undecided(undecided) => undecided,
-        };
-        let mut left = undecided.len();
-        match undecided.into_iter().find(|it| it.place.0 == db && it.place.1 == key) {
-            None if left > 0 => {
-                return Err(Error::new(format!(
-                    "ERR the key is not in conflict in database {db}; BRANCH CONFLICTS m{} lists those that are",
-                    open.id
-                )));
-            }
+        let place = (db, key);
+        let (mut standing, undecided) = engine.standing(&before, &asked, &place, &fits)?;
+        let decided = match undecided {
+            None if standing.left() > 0 => Err(Error::new(format!(
+                "ERR the key is not in conflict in database {db}; BRANCH CONFLICTS m{} lists those that are",
+                open.id
+            ))),
             // All was decided, and nothing was merged because it did not stand still.
-            None => {}
-            Some(Undecided { digest, seen, .. }) => {
-                let count = seen.map_err(|error| Error::new(format!("ERR {error}")))?;
-                if count > 1 && matches!(verdict, Verdict::Value(_)) {
-                    return Err(Error::new(format!(
-                        "ERR {count} elements of the key are in conflict; one VALUE cannot be for all of them, choose \
-                         OURS or THEIRS"
-                    )));
+            None => Ok(None),
+            Some(undecided) => settled(undecided, verdict.clone()).map(Some),
+        };
+        let settled = match decided {
+            Ok(settled) => settled,
+            Err(error) => {
+                // But for this key, of which what was decided before still holds.
+                if asked.settled.len() == before.settled.len() {
+                    engine.keep_standing(standing);
                 }
-                open.settled.retain(|it| it.db != db || it.key != key);
-                open.settled.push(Settled { db, key, verdict, digest });
-                left -= 1;
+                return Err(error);
             }
+        };
+        if let Some(settled) = settled {
+            open.settled = asked.settled.clone();
+            open.settled.push(settled);
         }
         let mut written = put_open(engine, &author, &before, &open)?;
-        if left == 0 {
+        standing.decided(&open, &place);
+        if standing.left() == 0 {
             asked = Asked::from(&open);
-            let job = Job { engine, asked: &asked, author: Some(&author) };
-            match job.run(&|_| ())? {
-                Done::Merged { written: Some(revision), .. } => written = revision,
-                Done::Merged { written: None, .. } => {}
-                Done::Undecided(undecided) => left = undecided.len(),
+            let ground = Ground::of(engine, [asked.into, asked.from]);
+            let job = Job { engine, asked: &asked, author: Some(&author), only: None };
+            let done = job.run(&|_| ())?;
+            if let End::Merged { written: Some(revision), .. } = done.end {
+                written = revision;
             }
+            standing = Standing::new(open, ground, &done);
         }
-        reply.count(left);
+        reply.count(standing.left());
+        engine.keep_standing(standing);
         Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })
+}
+
+/// What is decided about a key in conflict.
+fn settled(
+    undecided: Undecided<std::result::Result<usize, ChoiceError>>,
+    verdict: Verdict,
+) -> Result<Settled> {
+    let Undecided { place: (db, key), digest, seen } = undecided;
+    let count = seen.map_err(|error| Error::new(format!("ERR {error}")))?;
+    if count > 1 && matches!(verdict, Verdict::Value(_)) {
+        return Err(Error::new(format!(
+            "ERR {count} elements of the key are in conflict; one VALUE cannot be for all of them, choose OURS or \
+             THEIRS"
+        )));
+    }
+    Ok(Settled { db, key, verdict, digest })
 }
 
 fn abort(call: &mut Call<'_, '_>) -> Result<Outcome> {

@@ -134,7 +134,7 @@ pub(super) struct Values<'v> {
     /// The branch as it is now, if that tells of the moment at all.
     present: Option<Near>,
     /// What has changed since a state that the archive keeps, up to the moment.
-    since: Option<(Changes, Kept)>,
+    since: Option<(Arc<Changes>, Kept)>,
     past: Option<Arc<Keyspace>>,
     /// Keys that the past was asked for.
     asked: usize,
@@ -148,7 +148,7 @@ impl<'v> Values<'v> {
         engine: &'v Arc<Engine>,
         moment: Moment,
         db: DbIndex,
-        since: Option<(Changes, (BranchId, Revision))>,
+        since: Option<(Arc<Changes>, (BranchId, Revision))>,
     ) -> Values<'v> {
         let (branch, at) = engine.line(moment.branch).at(moment.revision);
         let present = near(engine, branch, at);
