@@ -9,6 +9,7 @@ use base::{BranchId, DbIndex, Revision};
 use command::Result;
 
 use super::group::Watch;
+use super::threads::Board;
 use crate::engine::Engine;
 use crate::history::kept::KeptOfMany;
 
@@ -16,12 +17,10 @@ use crate::history::kept::KeptOfMany;
 /// turn; one value more is read whole.
 const PIECE_NS: u64 = 10_000_000;
 
-/// How long to wait before it is looked again who has room.
-const ROOM: Duration = Duration::from_millis(1);
-
 /// What is read of the past for the records of a piece, and who is told of it.
 pub(super) struct Reading<'e> {
     pub(super) engine: &'e Engine,
+    board: &'e Board,
     began_ns: u64,
     /// When the last transaction was read, and how long those who are told of it
     /// may take: as long as reading it did, so that at most half of the time goes
@@ -40,9 +39,10 @@ pub(super) struct Reading<'e> {
 }
 
 impl<'e> Reading<'e> {
-    pub(super) fn new(engine: &'e Engine) -> Reading<'e> {
+    pub(super) fn new(engine: &'e Engine, board: &'e Board) -> Reading<'e> {
         Reading {
             engine,
+            board,
             began_ns: engine.clock.monotonic_ns(),
             read_ns: Cell::new(0),
             granted_ns: Cell::new(PIECE_NS),
@@ -72,18 +72,18 @@ impl<'e> Reading<'e> {
     /// turn.
     pub(super) fn with_room(&self, full: &mut Vec<Arc<Watch>>) -> Option<Vec<Arc<Watch>>> {
         self.hand_over();
-        let granted_ns = self.granted_ns.get();
-        while granted_ns > PIECE_NS && !full.is_empty() {
+        if self.granted_ns.get() <= PIECE_NS {
+            return None;
+        }
+        while !full.is_empty() {
+            let over_ns = self.read_ns.get() + self.granted_ns.get();
+            let left_ns = over_ns.checked_sub(self.engine.clock.monotonic_ns())?;
             let has_room = |watch: &mut Arc<Watch>| watch.client.outbox.has_room();
             let ready: Vec<Arc<Watch>> = full.extract_if(.., has_room).collect();
-            if self.engine.clock.monotonic_ns() - self.read_ns.get() >= granted_ns {
-                full.extend(ready);
-                return None;
-            }
             if !ready.is_empty() {
                 return Some(ready);
             }
-            std::thread::sleep(ROOM);
+            self.board.wait_for_room(full, Duration::from_nanos(left_ns));
         }
         None
     }

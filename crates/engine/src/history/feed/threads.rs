@@ -67,6 +67,18 @@ impl Tap for Board {
     }
 }
 
+impl Board {
+    /// Waits until one of those whose clients have to take what waits may have room
+    /// again, at most so long.
+    pub(super) fn wait_for_room(&self, full: &[Arc<Watch>], timeout: Duration) {
+        // Who makes room takes this lock before it says so.
+        let mut hub = self.hub.lock();
+        if full.iter().all(|watch| watch.client.outbox.await_room()) {
+            self.behind_moved.wait_for(&mut hub, timeout);
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn start(log: Arc<Log>, engine: &Arc<Engine>) -> Arc<Shared> {
         let filter = Arc::new(Filter::new());
@@ -158,7 +170,8 @@ impl Shared {
                 Some(reader) if reader.next_revision() == group.next => reader,
                 other => other.insert(self.reader(group.next, group.near)),
             };
-            let (mut left, mut is_cut, reading) = (Left::default(), false, Reading::new(&engine));
+            let (mut left, mut is_cut, reading) =
+                (Left::default(), false, Reading::new(&engine, &self.board));
             let read = reader.read(READABLE, &mut |record, place| {
                 group.offer(&record, place, Some(&reading), &mut left);
                 is_cut = reading.is_over();
