@@ -32,7 +32,7 @@ pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
 const LISTINGS_MAX: usize = 8;
 
 /// Bytes of them all, about.
-const LISTINGS_BYTES_MAX: usize = 128 << 20;
+const LISTINGS_BYTES_MAX: usize = 64 << 20;
 
 /// Rows of a reply without COUNT.
 const ROWS: usize = 100;

@@ -426,6 +426,7 @@ impl Job<'_> {
             let name = if ours.contains(key) { "restore" } else { "del" };
             ours.notify(class::GENERIC, name, key);
         }
+        engine.note_declared(revision);
         let turn = engine.branches.known.write().apply(revision, now_ms, ours.effects());
         turn.unwrap_or_else(|what| panic!("a record of our own does not fit: {what}"));
         let told = engine.tracking.changes(author.client, &ours);
