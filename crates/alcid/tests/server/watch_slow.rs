@@ -56,7 +56,8 @@ fn a_huge_revision_costs_each_slow_reader_as_little_as_any() {
     let counted = field(&mut writer, "memory", "mem_clients_normal");
     assert!((40 * 250_000..80 << 20).contains(&counted), "{counted} bytes are counted");
     let grown = memory_of(server.pid(), "VmHWM") - before;
-    assert!(grown < 160 << 20, "{} MiB for 40 who do not read", grown >> 20);
+    // A list of all pairs of a key and a watch would take twice that.
+    assert!(grown < 240 << 20, "{} MiB for 40 who do not read", grown >> 20);
     // Those who read at last are told the rest of it.
     slow.truncate(WATCHES.len());
     let mut tracking = slow.pop().expect("the last kind").0;
