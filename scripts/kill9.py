@@ -148,6 +148,7 @@ class Client:
         self.left = []
         # A branch that may have been made.
         self.doubtful_branch = None
+        self.made = 0
 
     def commands(self, n):
         if n % 3 == 0:
@@ -159,7 +160,8 @@ class Client:
 
     def go_on(self, connection):
         """Makes a branch of its branch, and writes there from now on."""
-        name = f"{self.name}/{self.next}"
+        self.made += 1
+        name = f"{self.name}/{self.next}.{self.made}"
         self.doubtful_branch = name
         self.expect(connection.call("BRANCH", "CREATE", name, "FROM", self.branch))
         self.expect(connection.call("BRANCH", "USE", name))
