@@ -510,30 +510,21 @@ impl Following {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::mpsc;
 
-    use base::{BranchId, SeededRng, SystemClock};
+    use base::{BranchId, SystemClock};
     use keyspace::effect::Effect;
-    use log::{Log, LogOptions, MemVfs, RecordHeader};
+    use log::{Log, LogOptions, RecordHeader};
     use testkit::temp_dir;
 
     use super::*;
+    use crate::memory_log;
 
     const STATES: u64 = 40;
 
     /// A log of [`STATES`] tags.
     fn log_of_tags() -> Log {
-        let log = Log::open(
-            Arc::new(MemVfs::new()),
-            Path::new("/log"),
-            LogOptions::default(),
-            Revision::ZERO,
-            Arc::new(SystemClock),
-            &mut SeededRng::new(1),
-            &mut |_| Ok(()),
-        );
-        let (log, _) = log.expect("a log in memory opens");
+        let log = memory_log::open(LogOptions::default());
         for number in 1..=STATES {
             let revision = log.reserve();
             let name = format!("v{number}");

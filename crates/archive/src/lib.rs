@@ -23,6 +23,8 @@ pub mod history;
 mod large;
 mod layers;
 mod manifest;
+#[cfg(test)]
+mod memory_log;
 mod overlay;
 mod part;
 mod past;

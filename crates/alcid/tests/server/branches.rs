@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::{Frame, Rng, SeededRng};
+use base::{Clock, Frame, Rng, SeededRng, SystemClock};
 use testkit::{Server, temp_dir};
 
 use crate::kill9::from_env;
@@ -513,4 +513,20 @@ fn the_space_of_a_branch_comes_back() {
         assert_eq!(wire.text(&["SAVE"]), "OK");
         bytes(&mut wire) < before * 3 / 2
     });
+}
+
+#[test]
+fn a_branch_whose_time_ends_while_there_is_no_server_is_seen_by_nobody() {
+    let folder = temp_dir();
+    // The cycle that deletes branches while it serves comes a second later.
+    let mut server = Server::start(wrapped(folder.path(), "ALCID_SERVER_HZ=1 exec"), ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    let made = wire.call(&["BRANCH", "CREATE", "brief", "TTL", "300ms"]);
+    assert!(matches!(made, Frame::Array(_)), "{made:?}");
+    let over_ms = SystemClock.now_ms() + 300;
+    assert_eq!(server.terminate().code(), Some(0));
+    eventually("its time is up", || SystemClock.now_ms() > over_ms);
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    assert_eq!(wire.call(&["BRANCH", "LIST"]), Frame::Array(vec![Frame::bulk("main")]));
 }

@@ -5,18 +5,12 @@ use testkit::Server;
 
 use crate::ALCID;
 use crate::undo::{ALWAYS, digest, fill, ok, pass};
-use crate::wire::{Wire, eventually};
+use crate::wire::{Wire, eventually, field};
 
 fn on(server: &Server, branch: &str) -> Wire {
     let mut wire = Wire::connect(server.addr());
     ok(&mut wire, &["BRANCH", "USE", branch]);
     wire
-}
-
-fn figure(wire: &mut Wire, section: &str, name: &str) -> u64 {
-    let text = wire.text(&["INFO", section]);
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.expect("it is told").trim().parse().expect("a number")
 }
 
 #[test]
@@ -68,7 +62,7 @@ fn when_the_window_is_over_it_is_gone_and_so_is_its_space() {
     let (value, mut dev) = ("v".repeat(1000), on(&server, "dev"));
     (0..5000).for_each(|n| ok(&mut dev, &["SET", &format!("k:{n}"), &value]));
     ok(&mut main, &["SAVE"]);
-    let with_branch = figure(&mut main, "persistence", "archive_disk_bytes");
+    let with_branch = field(&mut main, "persistence", "archive_disk_bytes");
     drop(dev);
     ok(&mut main, &["BRANCH", "DELETE", "dev", "FORCE"]);
     eventually(
@@ -85,7 +79,7 @@ fn when_the_window_is_over_it_is_gone_and_so_is_its_space() {
         ok(&mut main, &["SET", "k", &rounds.to_string()]);
         ok(&mut main, &["HISTORY.COMPACT"]);
         ok(&mut main, &["SAVE"]);
-        figure(&mut main, "persistence", "archive_disk_bytes") < with_branch / 2
+        field(&mut main, "persistence", "archive_disk_bytes") < with_branch / 2
     });
     server.kill();
     server.restart();

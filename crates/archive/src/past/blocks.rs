@@ -182,29 +182,16 @@ impl LogBlocks for Blocks {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use base::{BranchId, SeededRng, SystemClock};
-    use log::{FsyncPolicy, LogOptions, MemVfs, RecordHeader};
+    use base::BranchId;
+    use log::{FsyncPolicy, LogOptions, RecordHeader};
 
     use super::*;
+    use crate::memory_log;
 
     #[test]
     fn what_is_asked_for_stays_and_memory_is_bounded() {
         let options = LogOptions { fsync: FsyncPolicy::Always, ..LogOptions::default() };
-        let (vfs, clock) = (Arc::new(MemVfs::new()), Arc::new(SystemClock));
-        let mut rng = SeededRng::new(1);
-        let (log, _) = Log::open(
-            vfs,
-            Path::new("/log"),
-            options,
-            Revision::ZERO,
-            clock,
-            &mut rng,
-            &mut |_| Ok(()),
-        )
-        .expect("a log in memory opens");
-        let log = Arc::new(log);
+        let log = Arc::new(memory_log::open(options));
         // Each record is a block of its own.
         let effects = vec![b'x'; 10_000];
         let (count, bytes_max) = (60, 200_000);

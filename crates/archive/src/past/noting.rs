@@ -87,30 +87,20 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use base::{BranchId, Revision, SeededRng, SystemClock};
+    use base::{BranchId, Revision};
     use keyspace::EncodingLimits;
-    use log::{Log, LogOptions, MemVfs, RecordHeader};
+    use log::{LogOptions, RecordHeader};
     use testkit::temp_dir;
 
     use super::*;
     use crate::base_tree::Base;
+    use crate::memory_log;
     use crate::past::PastOptions;
 
     #[test]
     fn what_nobody_follows_is_noted_while_it_is_wanted() {
         let folder = temp_dir();
-        let log = Log::open(
-            Arc::new(MemVfs::new()),
-            Path::new("/log"),
-            LogOptions::default(),
-            Revision::ZERO,
-            Arc::new(SystemClock),
-            &mut SeededRng::new(1),
-            &mut |_| Ok(()),
-        );
-        let log = Arc::new(log.expect("a log in memory opens").0);
+        let log = Arc::new(memory_log::open(LogOptions::default()));
         let base = Arc::new(Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens"));
         base.adopt(log.id()).expect("it is new");
         let limits = EncodingLimits::default();
