@@ -110,6 +110,13 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Reads a duration in milliseconds: `500ms 30s 10m 2h 7d`; a bare number is
+/// seconds. `None` for anything else.
+#[must_use]
+pub fn duration_ms(arg: &[u8]) -> Option<u64> {
+    base::units::parse_duration_ms(std::str::from_utf8(arg).ok()?, 1000)
+}
+
 /// Whether an argument is `word`, in any case.
 #[must_use]
 pub fn is_word(arg: &[u8], word: &str) -> bool {

@@ -1,9 +1,9 @@
 //! BRANCH and TAG, as far as they are about which branches there are.
 
-use base::units::{parse_duration_ms, parse_size};
+use base::units::parse_size;
 use base::when::When;
 use base::{NAME_BYTES_MAX, Reply, Revision, glob, is_name};
-use command::args::is_word;
+use command::args::{duration_ms, is_word};
 use command::{Args, Error, Result};
 use keyspace::Branch;
 use keyspace::effect::Effect;
@@ -171,8 +171,7 @@ pub(super) fn number(value: u64) -> i64 {
 }
 
 fn duration(word: &[u8]) -> Result<u64> {
-    let parsed = std::str::from_utf8(word).ok().and_then(|word| parse_duration_ms(word, 1000));
-    parsed.filter(|&ms| ms > 0).ok_or_else(|| {
+    duration_ms(word).filter(|&ms| ms > 0).ok_or_else(|| {
         Error::new(format!(
             "ERR '{}' is no duration; write one as 500ms, 30s, 10m, 2h or 7d",
             text(&word[..word.len().min(64)])

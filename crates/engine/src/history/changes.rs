@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use base::units::parse_duration_ms;
 use base::{Frame, Reply, Revision, Tape, glob};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
@@ -135,8 +134,7 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn bucket(arg: &[u8]) -> Result<u64> {
-    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1000));
-    ms.filter(|&ms| ms > 0).ok_or_else(|| {
+    command::args::duration_ms(arg).filter(|&ms| ms > 0).ok_or_else(|| {
         let given = String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned();
         Error::new(format!(
             "ERR BUCKET '{given}' is no duration above zero, such as 30s, 10m or 2h"

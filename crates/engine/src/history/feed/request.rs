@@ -1,8 +1,7 @@
 //! What WATCHFROM is asked for.
 
-use base::units::parse_duration_ms;
 use base::when::When;
-use command::args::is_word;
+use command::args::{duration_ms, is_word};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
@@ -166,8 +165,7 @@ fn event_bit(name: &[u8]) -> Result<u16> {
 }
 
 fn progress(arg: &[u8]) -> Result<u64> {
-    let ms = std::str::from_utf8(arg).ok().and_then(|text| parse_duration_ms(text, 1000));
-    ms.filter(|&ms| ms >= PROGRESS_MS_MIN).ok_or_else(|| {
+    duration_ms(arg).filter(|&ms| ms >= PROGRESS_MS_MIN).ok_or_else(|| {
         Error::new(format!(
             "ERR PROGRESS '{}' is no duration of at least {PROGRESS_MS_MIN}ms, such as 500ms, 10s or 1m",
             shown(arg)
