@@ -151,6 +151,10 @@ impl Backing for BaseBacking {
         }
     }
 
+    fn is_passed_through(&self) -> bool {
+        !self.ancestors.is_empty()
+    }
+
     fn bucket(
         &self,
         space: SpaceId,

@@ -413,17 +413,19 @@ impl Db {
         )))
     }
 
-    /// Whether what is only looked at is to stay where it is, since memory is
-    /// short.
+    /// Whether what is only looked at is to stay where it is: memory is short, or
+    /// the backing says so.
     fn passes_through(&self, position: u64) -> bool {
-        self.backed
-            .as_ref()
-            .is_some_and(|backed| backed.evicts && !backed.is_loaded(place_of(position)))
+        self.backed.as_ref().is_some_and(|backed| {
+            let stays = backed.evicts || backed.backing.is_passed_through();
+            stays && !backed.is_loaded(place_of(position))
+        })
     }
 
     /// Meets about so many keys from `position` on, of the shard `index`, and
     /// answers the position behind. What is not in memory is brought there first,
-    /// a bucket at a time; where memory is short, it only passes through.
+    /// a bucket at a time; where it is to [stay](Backing::is_passed_through), it only
+    /// passes through.
     pub(crate) fn meet(
         &mut self,
         index: usize,

@@ -18,6 +18,7 @@ mod guides;
 mod inherited;
 mod kill9;
 mod limits;
+mod listing;
 mod merges;
 mod parts;
 mod patience;

@@ -104,6 +104,10 @@ impl Backing for Batch {
         Ok(found)
     }
 
+    fn is_passed_through(&self) -> bool {
+        true
+    }
+
     fn bucket(
         &self,
         space: SpaceId,

@@ -157,6 +157,13 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
         buckets.into_iter().try_for_each(|bucket| self.bucket(space, bucket, each))
     }
 
+    /// Whether keys that are only looked at by somebody who named none stay where
+    /// they are: who lists the keys of a branch, or of the past, should not have all
+    /// of their values in memory from then on.
+    fn is_passed_through(&self) -> bool {
+        false
+    }
+
     /// The keys of a run of buckets that have a deadline, and it. A backing that
     /// can tell without reading values does.
     ///

@@ -1,6 +1,6 @@
 //! Looks at keys that nobody named: SCAN, KEYS, RANDOMKEY. What they look at
 //! they bring into memory first, a bucket at a time; of a database that evicts,
-//! it only passes through.
+//! of what a branch inherits and of the past it only passes through.
 
 use base::Rng;
 
