@@ -10,7 +10,8 @@
 //! - *Counters.* What both sides changed by counting only (`INCR`, `HINCRBY`;
 //!   see [`Counted`]) is changed by both sides' amounts. That comes before the
 //!   next rule: two sides that both count 1 have equal values and counted 2. A
-//!   sum or an amount past 64 bits is a conflict.
+//!   sum or an amount past 64 bits is a conflict, and so is every part that both
+//!   counted where they may have a part of it in common that the base lacks.
 //! - *Equal* on both sides, or *changed on one side only*: taken.
 //! - *Changed on both sides, differently*: a conflict.
 //!
@@ -34,6 +35,7 @@ mod elements;
 
 use thiserror::Error;
 
+use counted::Count;
 pub use counted::Counted;
 
 use crate::edit::Collection;
@@ -247,7 +249,7 @@ fn plan<'a>(
                 Some(ValueRef::Str(base)) => Some(base),
                 _ => None,
             };
-            let counts = counted.map(Counted::string);
+            let counts = counted.map(Counted::of_string);
             match merge_text(base, Some(ours), Some(theirs), counts) {
                 Step::Keep => Plan::Keep,
                 Step::Take => Plan::Take,
@@ -299,19 +301,22 @@ fn merge_part<T: PartialEq>(base: Option<T>, ours: Option<T>, theirs: Option<T>)
     }
 }
 
-/// As [`merge_part`] for a part that may be a counter. `counts` says whether
-/// ours, and theirs, changed by counting only.
+/// As [`merge_part`] for a part that may be a counter. `counts` says what ours,
+/// and theirs, only counted.
 fn merge_text(
     base: Option<&[u8]>,
     ours: Option<&[u8]>,
     theirs: Option<&[u8]>,
-    counts: [bool; 2],
+    counts: [Count; 2],
 ) -> Step {
+    if counts == [Count::Shared; 2] {
+        return Step::Conflict;
+    }
     if theirs == base {
         return Step::Keep;
     }
-    let [ours_counts, theirs_counts] = counts;
-    if theirs_counts && (ours_counts || ours == base) {
+    let [ours_count, theirs_count] = counts;
+    if theirs_count == Count::Own && (ours_count == Count::Own || ours == base) {
         match counted_amount(base, ours, theirs) {
             // A counter that began at 0 on both sides.
             Some(0) if ours.is_some() => return Step::Keep,

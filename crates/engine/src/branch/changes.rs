@@ -27,6 +27,8 @@ struct Happened {
     keys: BTreeMap<Place, Counted>,
     /// The same, of the changes that came late.
     late: BTreeMap<Place, Counted>,
+    /// Of these, those with something that the other side may lack.
+    news: BTreeSet<Place>,
     /// Databases that were emptied or exchanged.
     whole: BTreeSet<DbIndex>,
     /// Not all keys are there by merges.
@@ -48,6 +50,11 @@ impl Changes {
     /// Whether effects name a key.
     pub(super) fn has(&self, place: &Place) -> bool {
         self.0.values().any(|happened| happened.keys.contains_key(place))
+    }
+
+    /// Whether something happened to a key that the other side may lack.
+    pub(super) fn has_news(&self, place: &Place) -> bool {
+        self.0.values().any(|happened| happened.news.contains(place))
     }
 
     /// What was only counted of a key: of all that happened to it, or of what
@@ -79,9 +86,36 @@ impl Changes {
     }
 }
 
-/// Whether a change counts, of a key or of a whole database, by its branch and
-/// revision.
-pub(super) type Counts<'s> = dyn Fn(Option<&[u8]>, BranchId, Revision) -> bool + 's;
+/// What is asked about a change of a key, or of a whole database, which is named
+/// by its branch and revision.
+pub(super) trait Lens {
+    /// Whether it counts.
+    fn counts(&self, key: Option<&[u8]>, branch: BranchId, revision: Revision) -> bool;
+    /// Whether it came late.
+    fn is_late(&self, key: Option<&[u8]>, branch: BranchId, revision: Revision) -> bool;
+    /// Whether the other side may lack it.
+    fn is_news(&self, key: &[u8], branch: BranchId, revision: Revision) -> bool;
+    /// Whether all that was taken of a key is looked at where it comes from.
+    fn sees_all(&self, key: &[u8]) -> bool;
+}
+
+/// Every change counts, and there is no other side.
+pub(super) struct Everything;
+
+impl Lens for Everything {
+    fn counts(&self, _: Option<&[u8]>, _: BranchId, _: Revision) -> bool {
+        true
+    }
+    fn is_late(&self, _: Option<&[u8]>, _: BranchId, _: Revision) -> bool {
+        false
+    }
+    fn is_news(&self, _: &[u8], _: BranchId, _: Revision) -> bool {
+        false
+    }
+    fn sees_all(&self, _: &[u8]) -> bool {
+        true
+    }
+}
 
 /// What is looked for.
 #[derive(Clone, Copy)]
@@ -89,9 +123,7 @@ pub(super) struct Search<'s> {
     pub(super) engine: &'s Engine,
     /// Where: in these parts of branches, each from where that life of it began.
     pub(super) parts: &'s [Reach],
-    pub(super) counts: &'s Counts<'s>,
-    /// Which of these came late.
-    pub(super) is_late: &'s Counts<'s>,
+    pub(super) lens: &'s dyn Lens,
     /// Which keys.
     pub(super) wanted: &'s dyn Fn(DbIndex, &[u8]) -> bool,
 }
@@ -185,7 +217,7 @@ impl Search<'_> {
             let (db, key) = (place.0, &place.1[..]);
             if only.is_none_or(|only| *only == place)
                 && (self.wanted)(db, key)
-                && (self.counts)(Some(key), at.0, at.1)
+                && self.lens.counts(Some(key), at.0, at.1)
             {
                 happened.keys.entry(place).or_default();
             }
@@ -201,11 +233,11 @@ impl Search<'_> {
         happened: &mut Happened,
     ) {
         let is_wanted = touch.key.is_none_or(|key| (self.wanted)(touch.db, key));
-        if !is_wanted || !(self.counts)(touch.key, branch, at) {
+        if !is_wanted || !self.lens.counts(touch.key, branch, at) {
             return;
         }
-        let is_late = (self.is_late)(touch.key, branch, at);
-        let Happened { keys, late, whole, has_own } = happened;
+        let is_late = self.lens.is_late(touch.key, branch, at);
+        let Happened { keys, late, news, whole, has_own } = happened;
         let Some(key) = touch.key else {
             whole.insert(touch.db);
             let all = keys.iter_mut().chain(late.iter_mut().filter(|_| is_late));
@@ -213,6 +245,10 @@ impl Search<'_> {
             return;
         };
         *has_own |= !is_merge;
+        // What a merge took is news where it comes from.
+        if !is_merge && self.lens.is_news(key, branch, at) {
+            news.insert((touch.db, key.to_vec()));
+        }
         let was_emptied = whole.contains(&touch.db);
         let note = |keys: &mut BTreeMap<Place, Counted>| {
             let counted = keys.entry((touch.db, key.to_vec())).or_insert_with(|| {
@@ -224,7 +260,8 @@ impl Search<'_> {
             });
             match touch.what {
                 events::What::MovedHere => counted.rewrite(),
-                _ if is_merge => counted.note_merged(&touch.effect),
+                _ if is_merge && self.lens.sees_all(key) => counted.note_merged(&touch.effect),
+                _ if is_merge => counted.note_taken(&touch.effect),
                 _ => counted.note(&touch.effect),
             }
         };

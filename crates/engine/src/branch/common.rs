@@ -15,6 +15,7 @@ use std::rc::Rc;
 use base::{BranchId, DbIndex, Revision, glob};
 use keyspace::{Branches, Merged};
 
+use super::changes::Lens;
 use super::line::{Line, Reach};
 use super::values::{Keeper, Kept};
 use crate::engine::Engine;
@@ -46,6 +47,8 @@ pub(super) struct Common {
     since: [Option<Revision>; 2],
     /// It contains everything that both contain.
     pub(super) is_whole: bool,
+    /// Whether all that each of the two contains is known.
+    pub(super) is_sure: [bool; 2],
 }
 
 impl Common {
@@ -132,29 +135,9 @@ impl Commons {
         key.map_or_else(|| Some(self.oldest.clone()), |key| self.of(key))
     }
 
-    /// Whether one of the two has a change that they have not in common, see
-    /// [`Common::lacks`]. Where nobody can say, it has.
-    pub(super) fn lacks(
-        &self,
-        side: usize,
-        key: Option<&[u8]>,
-        branch: BranchId,
-        revision: Revision,
-    ) -> bool {
-        self.of_any(key).is_none_or(|common| common.lacks(side, branch, revision))
-    }
-
-    /// Whether a change came late to one of the two, see [`Common::is_late`].
-    pub(super) fn is_late(
-        &self,
-        side: usize,
-        key: Option<&[u8]>,
-        branch: BranchId,
-        revision: Revision,
-    ) -> bool {
-        let is_late =
-            |common: Rc<Common>| common.is_late(side, &self.lines[side], branch, revision);
-        self.of_any(key).is_some_and(is_late)
+    /// What one of the two has done that they have not in common.
+    pub(super) fn side(&self, side: usize) -> OneSide<'_> {
+        OneSide { commons: self, side }
     }
 
     /// That of a key which was merged with all others only: the oldest.
@@ -186,6 +169,37 @@ impl Commons {
     }
 }
 
+/// See [`Commons::side`].
+pub(super) struct OneSide<'c> {
+    commons: &'c Commons,
+    side: usize,
+}
+
+impl Lens for OneSide<'_> {
+    /// See [`Common::lacks`]. Where nobody can say, it does.
+    fn counts(&self, key: Option<&[u8]>, branch: BranchId, revision: Revision) -> bool {
+        let common = self.commons.of_any(key);
+        common.is_none_or(|common| common.lacks(self.side, branch, revision))
+    }
+
+    /// See [`Common::is_late`].
+    fn is_late(&self, key: Option<&[u8]>, branch: BranchId, revision: Revision) -> bool {
+        let line = &self.commons.lines[self.side];
+        let common = self.commons.of_any(key);
+        common.is_some_and(|common| common.is_late(self.side, line, branch, revision))
+    }
+
+    fn is_news(&self, key: &[u8], branch: BranchId, revision: Revision) -> bool {
+        let common = self.commons.of(key);
+        // Of a whole state nobody asks.
+        common.is_some_and(|it| !it.is_whole && !has(&it.sides[1 - self.side], branch, revision))
+    }
+
+    fn sees_all(&self, key: &[u8]) -> bool {
+        self.commons.of(key).is_none_or(|common| common.is_sure[self.side])
+    }
+}
+
 pub(super) fn life(reach: &Reach) -> Life {
     (reach.branch, reach.after)
 }
@@ -209,6 +223,7 @@ fn common(
     let (at, branch, (state, keeper)) = states.max_by_key(|(at, ..)| *at)?;
     let (contents, _) = contents(known, &Line::up_to(known, branch, at), merges);
     let has_all = shared.iter().all(|(life, at)| contents.get(life) >= Some(at));
+    let is_sure = [knows_a, knows_b];
     let is_whole = has_all && knows_a && knows_b;
     let since = lines.each_ref().map(|line| {
         let has_it = |reach: &Reach| reach.branch == branch && reach.after < at && at <= reach.upto;
@@ -221,13 +236,14 @@ fn common(
         };
         (line.reaches().iter().any(has_it) || merges.iter().any(|it| took_it(&it))).then_some(at)
     });
-    Some(Common { state, keeper, at, contents, sides: [a, b], since, is_whole })
+    Some(Common { state, keeper, at, contents, sides: [a, b], since, is_whole, is_sure })
 }
 
 /// What a line contains, and whether that is all: it may have begun between two
-/// merges of which only the later one is known.
+/// merges of which only the later one is known, and have something of that branch
+/// that it has not merged since.
 fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> (Contents, bool) {
-    let (mut contents, mut is_all) = (Contents::new(), true);
+    let (mut contents, mut later) = (Contents::new(), Vec::new());
     let mut lines = vec![line.clone()];
     while let Some(line) = lines.pop() {
         for reach in line.reaches() {
@@ -241,13 +257,17 @@ fn contents(known: &Branches, line: &Line, merges: &[&Merged]) -> (Contents, boo
                 .filter(|it| it.into == reach.branch && it.since <= reach.upto)
                 .filter(|it| it.revision > reach.after);
             for merged in its {
-                is_all &= merged.revision <= reach.upto;
-                if merged.revision <= reach.upto && Some(merged.revision) > before {
-                    lines.push(Line::up_to(known, merged.from, merged.revision));
+                let taken = Line::up_to(known, merged.from, merged.revision);
+                if merged.revision > reach.upto {
+                    later.push(taken);
+                } else if Some(merged.revision) > before {
+                    lines.push(taken);
                 }
             }
         }
     }
+    let has = |reach: &Reach| contents.get(&life(reach)) >= Some(&reach.upto);
+    let is_all = later.iter().all(|line| line.reaches().iter().all(has));
     (contents, is_all)
 }
 
@@ -344,6 +364,7 @@ mod tests {
             let mut turned = (*back).clone();
             turned.sides.reverse();
             turned.since.reverse();
+            turned.is_sure.reverse();
             assert_eq!(*found, turned, "whichever way");
             (found.state.0.0, found.state.1.0, found.is_whole)
         }
@@ -402,6 +423,22 @@ mod tests {
         log.merge(23, 1, 4, None);
         log.merge(24, 2, 3, None);
         assert_eq!(log.common(3, 4, "k"), (2, 22, false));
+    }
+
+    #[test]
+    fn who_began_between_two_merges_has_all_once_it_merged_what_they_took() {
+        let mut log = Log::default();
+        log.fork(10, 1, 0, 10);
+        log.merge(20, 1, 0, None);
+        log.merge(30, 1, 0, None);
+        log.fork(40, 2, 0, 25);
+        assert_eq!(log.common(0, 2, "k"), (2, 40, false));
+        log.merge(50, 1, 2, None);
+        assert_eq!(log.common(1, 2, "k"), (1, 50, true));
+        // main has what it did from 25 to 30 besides.
+        assert_eq!(log.common(0, 2, "k"), (1, 30, false));
+        log.merge(60, 0, 2, None);
+        assert_eq!(log.common(0, 2, "k"), (0, 60, true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use command::{Args, Error, Result};
 use keyspace::merge::{Difference, Version, difference};
 use parking_lot::Mutex;
 
-use super::changes::{Changes, Search};
+use super::changes::{Changes, Everything, Search};
 use super::common::{Then, parted};
 use super::line::Line;
 use super::values::Values;
@@ -308,8 +308,7 @@ impl Listing<'_> {
             let search = Search {
                 engine,
                 parts: line.reaches(),
-                counts: &|_, _, _| true,
-                is_late: &|_, _, _| false,
+                lens: &Everything,
                 wanted: &|at, key| at == db && is_wanted(key),
             };
             reaches &= search.run(after, moment.revision, changes)?;

@@ -252,8 +252,7 @@ impl Job<'_> {
         let of_theirs = Search {
             engine,
             parts: &commons.parts(THEIRS),
-            counts: &|key, branch, at| commons.lacks(THEIRS, key, branch, at),
-            is_late: &|key, branch, at| commons.is_late(THEIRS, key, branch, at),
+            lens: &commons.side(THEIRS),
             wanted: &|_, key| self.is_wanted(key),
         };
         let reaches = match self.only {
@@ -339,8 +338,7 @@ impl Job<'_> {
         let search = Search {
             engine: self.engine,
             parts: &commons.parts(OURS),
-            counts: &|key, branch, at| commons.lacks(OURS, key, branch, at),
-            is_late: &|key, branch, at| commons.is_late(OURS, key, branch, at),
+            lens: &commons.side(OURS),
             wanted: &|db: DbIndex, key: &[u8]| counters.contains(&(db, key.to_vec())),
         };
         let reaches = match counters.len() {
@@ -588,11 +586,20 @@ impl Found {
 
     /// What ours, and theirs, have only counted of a key.
     fn counts_of(&self, place: &Place) -> [Counted; 2] {
-        if !self.commons.of(&place.1).is_some_and(|common| common.is_whole) {
-            return Default::default();
-        }
+        let Some(common) = self.commons.of(&place.1) else { return Default::default() };
         let ours = self.ours.upto.map(|_| self.ours.changes.counted(place));
-        [ours.unwrap_or_default(), self.theirs.counted(place)]
+        let counts = [ours.unwrap_or_default(), self.theirs.counted(place)];
+        if common.is_whole {
+            return counts;
+        }
+        // They may have a part of what they counted in common. That is all of it
+        // where one of them has nothing that the other lacks.
+        let sides = [&self.ours.changes, &self.theirs];
+        let may_have_news = |side: usize| !common.is_sure[side] || sides[side].has_news(place);
+        match may_have_news(OURS) && may_have_news(THEIRS) {
+            true => counts.map(Counted::shared),
+            false => Default::default(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use command::Result;
 use keyspace::merge::Merge;
 use keyspace::{Merged, OpenMerge, PastRules};
 
-use super::changes::{Changes, Search};
+use super::changes::{Changes, Everything, Search};
 use super::common::Place;
 use super::line::Line;
 use super::merge::{Asked, Done, Job, Undecided};
@@ -95,8 +95,7 @@ impl Standing {
             let search = Search {
                 engine,
                 parts: &line.reaches()[..1],
-                counts: &|_, _, _| true,
-                is_late: &|_, _, _| false,
+                lens: &Everything,
                 wanted: &|_, key| pattern.is_none_or(|pattern| glob::matches(pattern, key)),
             };
             if !search.run(self.upto, upto, &mut changes)? {

@@ -26,9 +26,23 @@ pub struct Counted {
     string: bool,
     /// Whether additions were all that happened to the field.
     fields: BTreeMap<Box<[u8]>, bool>,
+    /// The other side may have a part of them, too.
+    is_shared: bool,
 }
 
-static NOTHING: Counted = Counted { rewritten: false, string: false, fields: BTreeMap::new() };
+static NOTHING: Counted =
+    Counted { rewritten: false, string: false, fields: BTreeMap::new(), is_shared: false };
+
+/// What one side has only counted of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// Nothing, or there was more to it.
+    None,
+    /// All of the change, by itself.
+    Own,
+    /// All of the change, of which the other side may have a part.
+    Shared,
+}
 
 impl Counted {
     /// Nothing was counted, or nobody knows.
@@ -95,6 +109,15 @@ impl Counted {
         }
     }
 
+    /// As [`Counted::note_merged`], where nobody knows whether what was taken is
+    /// counted where it comes from: then it is here.
+    pub fn note_taken(&mut self, effect: &Effect<'_>) {
+        match effect {
+            Effect::StrAdd { .. } | Effect::HashAdd { .. } => self.note(effect),
+            _ => self.note_merged(effect),
+        }
+    }
+
     /// Adds what another branch did to the key, which this one contains too.
     pub fn join(&mut self, other: &Counted) {
         self.rewritten |= other.rewritten;
@@ -119,7 +142,32 @@ impl Counted {
             rewritten: false,
             string: sides.iter().any(|side| side.string()),
             fields: fields.collect(),
+            is_shared: false,
         }
+    }
+
+    /// The same, of which the other side may have a part that the base lacks.
+    #[must_use]
+    pub fn shared(self) -> Counted {
+        Counted { is_shared: true, ..self }
+    }
+
+    fn count(&self, is_counted: bool) -> Count {
+        match is_counted {
+            false => Count::None,
+            true if self.is_shared => Count::Shared,
+            true => Count::Own,
+        }
+    }
+
+    /// What is counted of a string.
+    pub(super) fn of_string(&self) -> Count {
+        self.count(self.string())
+    }
+
+    /// What is counted of a hash's field.
+    pub(super) fn of_field(&self, field: &[u8]) -> Count {
+        self.count(self.field(field))
     }
 
     /// Whether the key is a string that was only added to.
@@ -167,6 +215,22 @@ mod tests {
             counts.iter().for_each(|count| counted.note(count));
             assert!(!counted.string() && !counted.field(b"f") && !counted.has_fields());
         }
+    }
+
+    #[test]
+    fn what_a_merge_took_counts_where_nobody_knows_where_it_comes_from() {
+        let (mut merged, mut taken) = (Counted::default(), Counted::default());
+        for effect in [
+            Effect::StrAdd { delta: 1 },
+            Effect::HashAdd { field: b"a", delta: 1 },
+            Effect::HashSet { field: b"b", value: b"1" },
+        ] {
+            merged.note_merged(&effect);
+            taken.note_taken(&effect);
+        }
+        assert_eq!([&merged, &taken].map(Counted::of_string), [Count::None, Count::Own]);
+        assert!(taken.field(b"a") && !taken.field(b"b"));
+        assert_eq!(taken.shared().of_field(b"a"), Count::Shared);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{Choice, ChoiceError, Conflict, Counted, Plan, Step, merge_part, merge_text};
+use super::{Choice, ChoiceError, Conflict, Count, Counted, Plan, Step, merge_part, merge_text};
 use crate::effect::Effect;
 use crate::types::{Hash, Member, Set, Zset};
 
@@ -22,13 +22,12 @@ pub(super) trait Elements<'a>: Copy {
     fn put(name: &[u8], held: Self::Held, out: &mut Vec<u8>);
     fn remove(name: &[u8], out: &mut Vec<u8>);
 
-    /// Merges an element. `counts` says whether ours, and theirs, changed it by
-    /// counting only.
+    /// Merges an element. `counts` says what ours, and theirs, only counted.
     fn step(
         base: Option<Self::Held>,
         ours: Option<Self::Held>,
         theirs: Option<Self::Held>,
-        _counts: [bool; 2],
+        _counts: [Count; 2],
     ) -> Step {
         merge_part(base, ours, theirs)
     }
@@ -77,7 +76,7 @@ impl<'a> Elements<'a> for &'a Hash {
         base: Option<&'a [u8]>,
         ours: Option<&'a [u8]>,
         theirs: Option<&'a [u8]>,
-        counts: [bool; 2],
+        counts: [Count; 2],
     ) -> Step {
         merge_text(base, ours, theirs, counts)
     }
@@ -310,7 +309,7 @@ pub(super) fn merge<'a, C: Elements<'a>>(
             return;
         }
         let ours = in_ours.find(&name);
-        match C::step(base, ours, theirs, counted.map(|counted| counted.field(&name))) {
+        match C::step(base, ours, theirs, counted.map(|counted| counted.of_field(&name))) {
             Step::Keep => {}
             Step::Take => {
                 edits.set::<C>(&name, ours, theirs);
