@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 
 use crate::args::is_word;
-use crate::flags::{ADMIN, DENYOOM, FAST, Flags, NO_MULTI, NOSCRIPT, READONLY, WRITE, category};
+use crate::flags::{
+    ADMIN, DENYOOM, FAST, Flags, NO_MANDATORY_KEYS, NO_MULTI, NOSCRIPT, READONLY, WRITE, category,
+};
 use crate::keys::{Begin, Find, KeyRef, KeySpec, key_flags::*};
 use crate::spec::{CommandSpec, Family, Group};
 use crate::table::table;
@@ -37,7 +39,7 @@ pub const FAMILY: Family = Family {
         Row::engine("undo", -1, BRING_BACK, "alcid 0.1", "[COUNT count] [USER user] [DRYRUN] | LIST [COUNT count]", "Brings back what the last FLUSHALL, FLUSHDB, REMOVE or BRANCH DELETE took away, as a new revision, or lists what can be.").categories(category::DANGEROUS),
         Row::engine("undelete", -2, BRING_BACK, "alcid 0.1", "key [AT when]", "Brings back a key that is gone, as a new revision.").keys(&[KeySpec::one(1, OW.with(INSERT))]),
         Row::engine("unwatchfrom", 2, WATCH.with(FAST), "alcid 0.1", "<watch-id | ALL>", "Closes a watch, or all of the connection."),
-        Row::engine("watchfrom", -2, WATCH, "alcid 0.1", "<when | NOW> [KEY key [key ...] | PREFIX prefix [prefix ...] | MATCH pattern [pattern ...]] [EVENTS event [event ...]] [OLD] [NEW] [PROGRESS duration] [BRANCH branch]", "Tells every change from a revision on, each once and in order, as it is made."),
+        Row::engine("watchfrom", -2, WATCH.with(NO_MANDATORY_KEYS), "alcid 0.1", "<when | NOW> [KEY key [key ...] | PREFIX prefix [prefix ...] | MATCH pattern [pattern ...]] [EVENTS event [event ...]] [OLD] [NEW] [PROGRESS duration] [BRANCH branch]", "Tells every change from a revision on, each once and in order, as it is made.").keys(&[KeySpec { flags: RO.with(ACCESS), begin: Begin::Index(2), find: Find::Custom(keys_of_watch) }]),
     ],
 };
 
@@ -87,6 +89,34 @@ pub(crate) fn keys_from(argv: &[&[u8]], begin: usize) -> SmallVec<[KeyRef; 4]> {
 fn key_of_revert(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
     let is_key = argv.get(2).is_some_and(|word| is_word(word, "to")) && !is_word(argv[1], "all");
     is_key.then_some(KeyRef { index: 1, flags: OW.with(UPDATE) }).into_iter().collect()
+}
+
+/// The words that end a list of names of WATCHFROM.
+pub const WATCH_OPTIONS: &[&str] =
+    &["key", "prefix", "match", "events", "old", "new", "progress", "branch"];
+
+/// The keys that WATCHFROM names; none where it is about all, or patterns.
+fn keys_of_watch(argv: &[&[u8]]) -> SmallVec<[KeyRef; 4]> {
+    let mut keys = SmallVec::new();
+    let mut option = "";
+    // Whether a name has to come, which may be a word too.
+    let mut is_name_due = false;
+    for (index, word) in argv.iter().enumerate().skip(2) {
+        let next = WATCH_OPTIONS.iter().find(|option| is_word(word, option));
+        match next.filter(|_| !is_name_due) {
+            Some(next) => {
+                option = next;
+                is_name_due = !matches!(option, "old" | "new");
+            }
+            None => {
+                is_name_due = false;
+                if option == "key" {
+                    keys.push(KeyRef { index, flags: RO.with(ACCESS) });
+                }
+            }
+        }
+    }
+    keys
 }
 
 /// The key of HISTORY.PURGE; none where it is about many.

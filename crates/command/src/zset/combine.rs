@@ -84,8 +84,8 @@ fn not_nan(value: f64) -> f64 {
     if value.is_nan() { 0.0 } else { value }
 }
 
-struct Request<'a> {
-    keys: &'a [&'a [u8]],
+struct Request<'t> {
+    inputs: Vec<Input<'t>>,
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
@@ -102,17 +102,23 @@ fn take_keys<'a>(args: &mut Args<'a>, command: &str) -> Result<&'a [&'a [u8]]> {
     args.take(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-impl<'a> Request<'a> {
+/// What is at the keys. As in Redis, a wrong type is told before wrong options.
+fn inputs<'t>(tx: &'t Txn<'_>, keys: &[&[u8]]) -> Result<Vec<Input<'t>>> {
+    keys.iter().map(|key| Input::of(tx, key)).collect()
+}
+
+impl<'t> Request<'t> {
     fn parse(
-        args: &'a [&'a [u8]],
+        tx: &'t Txn<'_>,
+        args: &[&[u8]],
         operation: Operation,
         stores: bool,
         command: &str,
-    ) -> Result<Request<'a>> {
+    ) -> Result<Request<'t>> {
         let mut args = Args::new(args);
         let keys = take_keys(&mut args, command)?;
         let mut request = Request {
-            keys,
+            inputs: inputs(tx, keys)?,
             weights: vec![1.0; keys.len()],
             aggregate: Aggregate::Sum,
             with_scores: false,
@@ -143,13 +149,8 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    fn run(&self, tx: &Txn<'_>, operation: Operation) -> Result<Zset> {
-        let inputs: Vec<(Input<'_>, f64)> = self
-            .keys
-            .iter()
-            .zip(&self.weights)
-            .map(|(key, weight)| Ok((Input::of(tx, key)?, *weight)))
-            .collect::<Result<_>>()?;
+    fn run(self, tx: &Txn<'_>, operation: Operation) -> Zset {
+        let inputs: Vec<(Input<'_>, f64)> = self.inputs.into_iter().zip(self.weights).collect();
         let mut result = Zset::new(tx.seed());
         match operation {
             Operation::Union => {
@@ -171,7 +172,7 @@ impl<'a> Request<'a> {
             }
             Operation::Inter => {
                 let smallest = inputs.iter().enumerate().min_by_key(|(_, (input, _))| input.len());
-                let Some((at, (input, weight))) = smallest else { return Ok(result) };
+                let Some((at, (input, weight))) = smallest else { return result };
                 input.visit(|member, score| {
                     let mut sum = not_nan(score * weight);
                     for (index, (other, weight)) in inputs.iter().enumerate() {
@@ -184,7 +185,7 @@ impl<'a> Request<'a> {
                 });
             }
             Operation::Diff => {
-                let Some(((first, _), others)) = inputs.split_first() else { return Ok(result) };
+                let Some(((first, _), others)) = inputs.split_first() else { return result };
                 first.visit(|member, score| {
                     if others.iter().all(|(other, _)| other.score(member).is_none()) {
                         result.insert(member, score, tx.limits());
@@ -192,7 +193,7 @@ impl<'a> Request<'a> {
                 });
             }
         }
-        Ok(result)
+        result
     }
 }
 
@@ -203,9 +204,10 @@ fn show(
     command: &str,
     reply: &mut dyn Reply,
 ) -> Result {
-    let request = Request::parse(args, operation, false, command)?;
-    let result = request.run(ctx.tx, operation)?;
-    write_members(result.iter(), result.len(), request.with_scores, reply);
+    let request = Request::parse(ctx.tx, args, operation, false, command)?;
+    let with_scores = request.with_scores;
+    let result = request.run(ctx.tx, operation);
+    write_members(result.iter(), result.len(), with_scores, reply);
     Ok(())
 }
 
@@ -216,8 +218,8 @@ fn keep(
     command: &'static str,
     reply: &mut dyn Reply,
 ) -> Result {
-    let request = Request::parse(&args[1..], operation, true, command)?;
-    let result = request.run(ctx.tx, operation)?;
+    let request = Request::parse(ctx.tx, &args[1..], operation, true, command)?;
+    let result = request.run(ctx.tx, operation);
     store(ctx, args[0], result, command, reply);
     Ok(())
 }
@@ -248,7 +250,7 @@ pub(super) fn zdiffstore(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn 
 
 pub(super) fn zintercard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
     let mut rest = Args::new(args);
-    let keys = take_keys(&mut rest, "zintercard")?;
+    let inputs = inputs(ctx.tx, take_keys(&mut rest, "zintercard")?)?;
     let mut limit = 0;
     while !rest.is_empty() {
         if rest.len() < 2 || !rest.take_word("limit") {
@@ -256,8 +258,6 @@ pub(super) fn zintercard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn 
         }
         limit = at_least(0, rest.next()?, Error::new("ERR LIMIT can't be negative"))?;
     }
-    let inputs: Vec<Input<'_>> =
-        keys.iter().map(|key| Input::of(ctx.tx, key)).collect::<Result<_>>()?;
     let mut count = 0;
     if let Some(smallest) = inputs.iter().min_by_key(|input| input.len()) {
         smallest.visit(|member, _| {

@@ -107,7 +107,8 @@ impl<'a> Request<'a> {
             }
         }
         let (kind, reversed) = (kind.unwrap_or(Kind::Rank), reversed.unwrap_or(false));
-        if limit.is_some() && kind == Kind::Rank {
+        // As in Redis: -1, which is no limit, counts as none.
+        if kind == Kind::Rank && limit.take().is_some_and(|(_, count)| count != -1) {
             return Err(Error::new(
                 "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
             ));

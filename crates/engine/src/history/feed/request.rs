@@ -2,6 +2,7 @@
 
 use base::when::When;
 use command::args::{duration_ms, is_word};
+use command::history::WATCH_OPTIONS;
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
@@ -16,9 +17,6 @@ const PROGRESS_MS_MIN: u64 = 100;
 
 /// How often a client that tracks is told how far it is.
 const INVALIDATIONS_PROGRESS_MS: u64 = 10_000;
-
-/// Words that end a list of names.
-const OPTIONS: &[&str] = &["key", "prefix", "match", "events", "old", "new", "progress", "branch"];
 
 /// The events by name; the place in the list is the bit in [`Events`].
 const EVENTS: &[&str] =
@@ -145,7 +143,7 @@ impl Request {
 fn names<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>> {
     let mut names = vec![args.next()?];
     while let Some(name) = args.rest().first() {
-        if OPTIONS.iter().any(|option| is_word(name, option)) {
+        if WATCH_OPTIONS.iter().any(|option| is_word(name, option)) {
             break;
         }
         names.push(args.next()?);
