@@ -95,10 +95,33 @@ pub enum LogFault {
     /// is known only after a restart reads it back.
     #[error("the log has failed for good ({0}); restart the server once the disk is well")]
     Poisoned(String),
-    /// There is no room. What was acknowledged is safe; writes go on after
-    /// room is made and the log resumes.
+    /// There is no room: on the disk, in a quota, for another open file. What was
+    /// acknowledged is safe; writes go on after room is made and the log resumes.
     #[error(
-        "the disk is full ({0}); make room: writes go on by themselves then, and at once after CONFIG SET appendonly yes"
+        "there is no room for the log ({0}); make some: writes go on by themselves then, and at once after CONFIG SET appendonly yes"
     )]
     Full(String),
+}
+
+/// Whether what the system refused can be done later as it is: nothing is known to
+/// be wrong with the disk, there is only no room.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    /// Too many open files, in the system (ENFILE) or the process (EMFILE), which
+    /// have no kind of their own.
+    const OPEN_FILES: [i32; 2] = [23, 24];
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || cfg!(unix) && error.raw_os_error().is_some_and(|code| OPEN_FILES.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_told_from_broken_disks() {
+        // ENOSPC, EDQUOT, ENFILE and EMFILE; EIO, EROFS, EACCES and EFBIG.
+        let codes = [28, 122, 23, 24, 5, 30, 13, 27];
+        let found = codes.map(|code| is_no_room(&io::Error::from_raw_os_error(code)));
+        assert_eq!(found, [true, true, true, true, false, false, false, false]);
+    }
 }

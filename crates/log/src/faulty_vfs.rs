@@ -27,6 +27,8 @@ pub enum Fault {
     /// From that operation on the disk is full, until [`FaultyVfs::make_room`].
     /// An append leaves a part of its bytes.
     NoSpace,
+    /// The same for what a quota allows.
+    NoQuota,
     /// That operation fails. After a failed sync the bytes it should have made
     /// durable never will be, though a later sync says so.
     Eio,
@@ -42,7 +44,7 @@ struct State {
     renames: Vec<NameChange>,
     operations: u64,
     fault: Option<(u64, Fault)>,
-    is_full: bool,
+    full: Option<Fault>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,11 +72,13 @@ impl State {
     fn step(&mut self) -> Option<Fault> {
         self.operations += 1;
         match self.fault {
-            Some((at, Fault::NoSpace)) if self.operations >= at => self.is_full = true,
+            Some((at, fault @ (Fault::NoSpace | Fault::NoQuota))) if self.operations >= at => {
+                self.full = Some(fault);
+            }
             Some((at, Fault::Eio)) if self.operations == at => return Some(Fault::Eio),
             _ => {}
         }
-        self.is_full.then_some(Fault::NoSpace)
+        self.full
     }
 
     fn number(&self, path: &Path) -> io::Result<usize> {
@@ -101,6 +105,7 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 fn error(fault: Fault) -> io::Error {
     match fault {
         Fault::NoSpace => io::ErrorKind::StorageFull.into(),
+        Fault::NoQuota => io::ErrorKind::QuotaExceeded.into(),
         Fault::Eio => io::Error::other("injected input/output error"),
     }
 }
@@ -136,11 +141,11 @@ impl FaultyVfs {
         self.state.lock().fault = Some((operation, fault));
     }
 
-    /// Ends [`Fault::NoSpace`].
+    /// Ends [`Fault::NoSpace`] and [`Fault::NoQuota`].
     pub fn make_room(&self) {
         let mut state = self.state.lock();
         state.fault = None;
-        state.is_full = false;
+        state.full = None;
     }
 
     /// How many changes there were.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use base::Revision;
 
-use crate::error::{LogError, LogFault};
+use crate::error::{LogError, LogFault, is_no_room};
 use crate::format::{
     BLOCK_HEADER_BYTES, BlockPlace, Compression, Label, PACKED_BLOCKS, Part, SEGMENT_HEADER_BYTES,
     VERSION, put_block, put_record, segment_header, segment_name,
@@ -480,9 +480,7 @@ impl Writer {
         let what = format!("write {} at byte {}: {error}", path.display(), self.offset);
         // A full disk leaves a part of what was to be written; without it the file
         // is whole again, and nothing of it was ever promised to anybody.
-        let is_full = error.kind() == io::ErrorKind::StorageFull
-            || error.kind() == io::ErrorKind::QuotaExceeded;
-        if is_full && self.file.truncate(keep).is_ok() {
+        if is_no_room(error) && self.file.truncate(keep).is_ok() {
             self.offset = keep;
             self.shared.fail(LogFault::Full(what));
         } else {
@@ -545,10 +543,7 @@ impl Writer {
         match self.begin_segment(first) {
             Ok(()) => Ok(()),
             Err(error) => {
-                let is_full = matches!(
-                    &error,
-                    LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
-                );
+                let is_full = matches!(&error, LogError::Io { source, .. } if is_no_room(source));
                 // On a full disk the manifest was not replaced, so what was begun
                 // of the new segment can go and be begun again. After any other
                 // error nothing is known, and recovery sorts it out.
