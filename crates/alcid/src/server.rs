@@ -288,6 +288,7 @@ async fn background(engine: Arc<Engine>) {
         engine.wake_writer();
         engine.run_backups();
         engine.evict_clients();
+        engine.forget_listings();
         engine.sample_gauges();
     }
 }

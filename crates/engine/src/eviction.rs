@@ -128,7 +128,8 @@ impl Engine {
         }
     }
 
-    fn is_past_limit(&self, live: &Live) -> bool {
+    /// Whether the data takes more memory than it may.
+    pub(crate) fn is_past_limit(&self, live: &Live) -> bool {
         if live.max_memory == 0 {
             return false;
         }

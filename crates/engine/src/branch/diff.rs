@@ -34,6 +34,10 @@ const LISTINGS_MAX: usize = 8;
 /// Bytes of them all, about.
 const LISTINGS_BYTES_MAX: usize = 64 << 20;
 
+/// How long a listing is kept of which no page is asked for: who has not
+/// come back by then mostly does not.
+const LISTING_IDLE_NS: u64 = 60_000_000_000;
+
 /// Rows of a reply without COUNT.
 const ROWS: usize = 100;
 
@@ -180,6 +184,8 @@ pub(super) struct Listings(Mutex<Vec<Kept>>);
 struct Kept {
     subject: Subject,
     candidates: Arc<Candidates>,
+    /// When it was asked for last, by the monotonic clock.
+    asked_ns: u64,
 }
 
 impl Listings {
@@ -191,17 +197,39 @@ impl Listings {
     }
 
     /// Keeps it for the next page, instead of what was not asked for longest.
-    fn keep(&self, subject: Subject, candidates: Arc<Candidates>) {
+    fn keep(&self, subject: Subject, candidates: Arc<Candidates>, asked_ns: u64) {
         if candidates.bytes > LISTINGS_BYTES_MAX {
             return;
         }
         let mut kept = self.0.lock();
-        kept.push(Kept { subject, candidates });
+        kept.push(Kept { subject, candidates, asked_ns });
         while kept.len() > LISTINGS_MAX
             || kept.iter().map(|it| it.candidates.bytes).sum::<usize>() > LISTINGS_BYTES_MAX
         {
             kept.remove(0);
         }
+    }
+
+    /// Lets go of those that nobody has asked for lately; of all where memory is
+    /// short.
+    fn forget_idle(&self, now_ns: u64, is_memory_short: impl FnOnce() -> bool) {
+        let mut kept = self.0.lock();
+        if kept.is_empty() {
+            return;
+        }
+        if is_memory_short() {
+            kept.clear();
+        }
+        kept.retain(|it| now_ns.saturating_sub(it.asked_ns) < LISTING_IDLE_NS);
+    }
+}
+
+impl Engine {
+    /// Lets go of what is kept for the next page of BRANCH DIFF and is not asked
+    /// for. The binary calls it `hz` times a second.
+    pub fn forget_listings(&self) {
+        let is_memory_short = || self.is_past_limit(&self.live());
+        self.branches.listings.forget_idle(self.clock.monotonic_ns(), is_memory_short);
     }
 }
 
@@ -251,7 +279,7 @@ impl Listing<'_> {
             return Ok(());
         }
         if next.is_some() {
-            listings.keep(subject, candidates.clone());
+            listings.keep(subject, candidates.clone(), self.engine.clock.monotonic_ns());
         }
         let cursor = next.and(rows.last()).map_or("0".to_owned(), |(key, _)| {
             let revisions = self.moments.map(|moment| moment.revision);
@@ -347,6 +375,26 @@ fn version(then: &Then) -> Option<Version<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_that_nobody_goes_on_with_are_let_go() {
+        let subject = |db| Subject { db, pattern: None, lines: Default::default(), oldest: None };
+        let candidates = || {
+            let (keys, sides) = (BTreeSet::new(), Default::default());
+            Arc::new(Candidates { keys, sides, reaches: true, bytes: 100 })
+        };
+        let listings = Listings::default();
+        listings.keep(subject(0), candidates(), 0);
+        listings.keep(subject(1), candidates(), 1);
+        listings.forget_idle(LISTING_IDLE_NS - 1, || false);
+        assert_eq!(listings.0.lock().len(), 2);
+        listings.forget_idle(LISTING_IDLE_NS, || false);
+        assert!(listings.take(&subject(0)).is_none());
+        assert!(listings.take(&subject(1)).is_some());
+        listings.keep(subject(1), candidates(), 2);
+        listings.forget_idle(3, || true);
+        assert!(listings.take(&subject(1)).is_none(), "memory is short");
+    }
 
     #[test]
     fn cursors_are_read_as_written() {

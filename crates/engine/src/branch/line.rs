@@ -9,6 +9,7 @@ use crate::engine::Engine;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Line(Vec<Reach>);
 
 /// The part of a line that is one branch's: the revisions after one, up to
