@@ -9,7 +9,8 @@ pub fn pins(engine: &Engine, past: &archive::Past) -> Vec<(String, Revision)> {
     let now_ms = engine.clock.now_ms();
     let mut pins = Vec::new();
     let oldest = past.oldest();
-    let needed = engine.undo_marks.oldest_needed(now_ms, oldest, |is_known, visit| {
+    let window_ms = engine.undo_window_ms();
+    let needed = engine.undo_marks.oldest_needed(now_ms, window_ms, oldest, |is_known, visit| {
         past.noted_taken_back(oldest, past.noted(), is_known, visit)
     });
     match needed {

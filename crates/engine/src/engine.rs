@@ -176,6 +176,11 @@ pub fn encoding_limits(settings: &Settings) -> EncodingLimits {
 }
 
 impl Live {
+    /// How long a deletion can be taken back, in milliseconds; 0 if not at all.
+    pub(crate) fn undo_window_ms(&self) -> u64 {
+        self.settings.undo_window_s.saturating_mul(1000)
+    }
+
     fn new(settings: &Settings) -> Live {
         Live {
             encoding: encoding_limits(settings),

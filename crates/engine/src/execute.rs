@@ -444,9 +444,14 @@ impl Engine {
         }
     }
 
+    /// How long a deletion can be taken back, in milliseconds; 0 if not at all.
+    pub fn undo_window_ms(&self) -> u64 {
+        self.live().undo_window_ms()
+    }
+
     /// Until when a deletion of now can be taken back, if it can.
     pub(crate) fn undo_until_ms(&self, live: &Live, now_ms: u64) -> Option<u64> {
-        let window_ms = live.settings.undo_window_s.saturating_mul(1000);
+        let window_ms = live.undo_window_ms();
         (window_ms > 0 && self.past().is_some()).then(|| now_ms.saturating_add(window_ms))
     }
 

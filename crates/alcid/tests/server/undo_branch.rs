@@ -86,3 +86,27 @@ fn when_the_window_is_over_it_is_gone_and_so_is_its_space() {
     let mut main = Wire::connect(server.addr());
     assert_eq!(main.call(&["BRANCH", "LIST"]), Frame::Array(vec![Frame::bulk("main")]));
 }
+
+#[test]
+fn a_shorter_window_counts_for_what_was_deleted_before() {
+    let server = Server::start(ALCID, &[]);
+    let mut main = Wire::connect(server.addr());
+    let newest = |main: &mut Wire| match main.call(&["BRANCH", "INFO", "main"]) {
+        Frame::Array(info) => info[5].clone(),
+        other => panic!("{other:?}"),
+    };
+    for window in ["1", "0"] {
+        ok(&mut main, &["CONFIG", "SET", "undo-window", "3600"]);
+        ok(&mut main, &["BRANCH", "CREATE", "dev"]);
+        ok(&mut main, &["BRANCH", "DELETE", "dev"]);
+        let mut before = newest(&mut main);
+        ok(&mut main, &["CONFIG", "SET", "undo-window", window]);
+        if window == "1" {
+            eventually("its row is changed", || newest(&mut main) != before);
+            before = newest(&mut main);
+        }
+        eventually("it is gone", || newest(&mut main) != before);
+        assert_eq!(main.call(&["UNDO", "LIST"]), Frame::Array(Vec::new()));
+        assert!(main.text(&["BRANCH", "DELETE", "dev", "NOUNDO"]).starts_with("NOBRANCH"));
+    }
+}

@@ -147,7 +147,18 @@ impl Engine {
         })
     }
 
-    /// Brings back a branch that the revision `deleted` put away.
+    /// Waits until the archive has all of a branch that the revision `deleted` put
+    /// away: nobody has written there since.
+    ///
+    /// # Errors
+    /// When it cannot get there.
+    pub(crate) fn settle_deleted(&self, deleted: Revision) -> Result {
+        let archive = self.archive().ok_or_else(|| Error::new("ERR there is no archive"))?;
+        archive.settle(deleted).map_err(|why| Error::new(format!("ERR {why}")))
+    }
+
+    /// Brings back a branch that the revision `deleted` put away, after
+    /// [`Engine::settle_deleted`].
     pub(crate) fn bring_back(
         self: &Arc<Self>,
         asker: &Asker,
@@ -155,9 +166,6 @@ impl Engine {
         deleted: Revision,
     ) -> Result<Revision> {
         let branching = self.needs_branching()?;
-        // Nobody has written there since, so it has all of it then.
-        let archive = self.archive().ok_or_else(|| Error::new("ERR there is no archive"))?;
-        archive.settle(deleted).map_err(|why| Error::new(format!("ERR {why}")))?;
         let turn = self.branches.turn.lock();
         self.check_can_return(row)?;
         let row = Branch { undo_until_ms: None, ..row.clone() };
@@ -173,11 +181,13 @@ impl Engine {
     }
 
     /// Deletes the branches whose time is up, and lets go of deleted ones that
-    /// can no longer be brought back. Those who are on one hear so.
+    /// can no longer be brought back, by the undo window of now. Those who are on
+    /// one hear so.
     pub fn expire_branches(self: &Arc<Self>) {
-        let now_ms = self.clock.now_ms();
+        let (now_ms, window_ms) = (self.clock.now_ms(), self.undo_window_ms());
+        let window_end_ms = now_ms.saturating_add(window_ms);
         let is_due = |row: &Branch| match row.undo_until_ms {
-            Some(until_ms) => until_ms <= now_ms,
+            Some(until_ms) => until_ms <= now_ms || until_ms > window_end_ms,
             None => row.deadline_ms.is_some_and(|at| at <= now_ms) && !row.is_kept,
         };
         let due = |engine: &Engine| -> Vec<Branch> {
@@ -190,7 +200,11 @@ impl Engine {
         let _turn = self.branches.turn.lock();
         let asker = Asker { now_ms, ..Asker::default() };
         for row in due(self) {
-            if row.is_deleted() {
+            if row.undo_until_ms.is_some_and(|until_ms| until_ms > now_ms && window_ms > 0) {
+                // The window is shorter by now. When the branch was deleted its row
+                // does not say; UNDO knows.
+                self.change_branch(&asker, &Branch { undo_until_ms: Some(window_end_ms), ..row });
+            } else if row.is_deleted() {
                 self.forget_branch(&asker, row.id);
             } else if let Err(error) = self.remove_branch(&asker, row) {
                 tracing::warn!("delete a branch whose time is up: {}", error.text());

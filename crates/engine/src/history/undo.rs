@@ -82,7 +82,10 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         engine.check_database(deletions.iter().flat_map(|it| &it.dbs).copied().max())?;
         let undone: Vec<Frame> = deletions.iter().map(Deletion::named).collect();
         let gone: Vec<Deletion> = deletions.extract_if(.., |it| it.branch.is_some()).collect();
-        let back = bring_back(engine, &asker, &gone, is_dry)?;
+        check_can_return(engine, &gone)?;
+        if !is_dry && let Some(deleted) = gone.iter().map(|it| it.revision).max() {
+            engine.settle_deleted(deleted)?;
+        }
         let undoes = deletions.iter().map(|deletion| deletion.revision).collect();
         let newest = engine.replicator.committed();
         // Deadlines that have passed since are looked at when it is written.
@@ -97,7 +100,9 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
                 TakenOver::Not => take_back(&job, &deletions)?.0,
             },
         };
-        let written = written.or(back);
+        // Last: the keys' part may yet refuse, and nothing is to be done then.
+        let back = if is_dry { None } else { bring_back(engine, &asker, &gone)? };
+        let written = back.or(written);
         let rev = written.map_or(Frame::Null, |revision| number(revision.0));
         let undone = (Frame::bulk("undone"), Frame::Array(undone));
         let map = Frame::Map(vec![(Frame::bulk("rev"), rev), undone]);
@@ -119,21 +124,28 @@ impl Deletion {
     }
 }
 
+/// Whether all branches that were deleted can be brought back.
+fn check_can_return(engine: &Engine, gone: &[Deletion]) -> Result {
+    let mut names = BTreeSet::new();
+    for row in gone.iter().filter_map(|it| it.branch.as_ref()) {
+        engine.check_can_return(row)?;
+        if !names.insert(&row.name) {
+            return Err(Error::new(format!(
+                "BRANCHEXISTS two branches are to come back as '{}', nothing done; UNDO without COUNT brings back the last one",
+                String::from_utf8_lossy(&row.name)
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Brings back the branches that were deleted, each by a revision of its own.
 /// Answers the last revision.
-fn bring_back(
-    engine: &Arc<Engine>,
-    asker: &Asker,
-    gone: &[Deletion],
-    is_dry: bool,
-) -> Result<Option<Revision>> {
-    let gone = || gone.iter().filter_map(|it| Some((it.branch.as_ref()?, it.revision)));
-    gone().try_for_each(|(row, _)| engine.check_can_return(row))?;
-    if is_dry {
-        return Ok(None);
-    }
+fn bring_back(engine: &Arc<Engine>, asker: &Asker, gone: &[Deletion]) -> Result<Option<Revision>> {
     let mut last = None;
-    for (row, deleted) in gone() {
+    for deletion in gone {
+        let Some(row) = &deletion.branch else { continue };
+        let deleted = deletion.revision;
         last = Some(engine.bring_back(asker, row, deleted)?);
     }
     Ok(last)
@@ -191,9 +203,11 @@ fn list(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn undoable(engine: &Engine, branch: BranchId, now_ms: u64) -> Result<Vec<Deletion>> {
     let past = engine.needs_past()?;
     let (oldest, newest) = (past.oldest(), engine.replicator.committed());
-    let mut deletions = engine.undo_marks.undoable(now_ms, oldest, |is_known, visit| {
-        past.taken_back(oldest, newest, is_known, visit)
-    })?;
+    let window_ms = engine.undo_window_ms();
+    let mut deletions =
+        engine.undo_marks.undoable(now_ms, window_ms, oldest, |is_known, visit| {
+            past.taken_back(oldest, newest, is_known, visit)
+        })?;
     let known = engine.branches.known.read();
     deletions.retain(|deletion| {
         // What was before a branch began anew is gone.

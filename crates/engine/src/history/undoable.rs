@@ -120,15 +120,17 @@ pub struct UndoMarks {
 }
 
 impl UndoMarks {
-    /// Mass deletions that can be taken back now, newest first. `visit` is to show
-    /// every record after `oldest` that may say something, newest first, but for
-    /// those that are known.
+    /// Mass deletions that can be taken back now, newest first, by the window that
+    /// there is now if that is less than what their records promise. `visit` is to
+    /// show every record after `oldest` that may say something, newest first, but
+    /// for those that are known.
     ///
     /// # Errors
     /// Those of `visit`.
     pub(super) fn undoable<E>(
         &self,
         now_ms: u64,
+        window_ms: u64,
         oldest: Revision,
         visit: impl FnOnce(&dyn Fn(Revision) -> bool, &mut Visit<'_>) -> Result<(), E>,
     ) -> Result<Vec<Deletion>, E> {
@@ -151,12 +153,15 @@ impl UndoMarks {
         let seen = seen.into_inner();
         let undone: BTreeSet<Revision> =
             seen.iter().flat_map(|marks| &marks.undone).copied().collect();
-        let deletions = seen.into_iter().filter_map(|marks| marks.deletion);
+        let deletions = seen.into_iter().filter_map(|marks| marks.deletion).map(|it| {
+            let until_ms = it.until_ms.min(it.time_ms.saturating_add(window_ms));
+            Deletion { until_ms, ..it }
+        });
         Ok(deletions.filter(|it| it.until_ms > now_ms && !undone.contains(&it.revision)).collect())
     }
 
-    /// The state that the oldest mass deletion needs which can be taken back now.
-    /// `visit` is to show every record after `oldest` that may say something,
+    /// The state that the oldest mass deletion needs which can be taken back now, in
+    /// a window of so many milliseconds. `visit` is to show every record after `oldest` that may say something,
     /// newest first, but for those that are known.
     ///
     /// # Errors
@@ -164,10 +169,11 @@ impl UndoMarks {
     pub fn oldest_needed<E>(
         &self,
         now_ms: u64,
+        window_ms: u64,
         oldest: Revision,
         visit: impl FnOnce(&dyn Fn(Revision) -> bool, &mut Visit<'_>) -> Result<(), E>,
     ) -> Result<Option<Revision>, E> {
-        let deletions = self.undoable(now_ms, oldest, visit)?;
+        let deletions = self.undoable(now_ms, window_ms, oldest, visit)?;
         Ok(deletions.last().map(|oldest| Revision(oldest.revision.0 - 1)))
     }
 
@@ -204,9 +210,9 @@ mod tests {
             record(&[Effect::Undone { revision: Revision(3) }, key, gone]),
         ];
         let marks = UndoMarks::default();
-        let check = |now_ms, oldest, expected: &[u64], expected_read: &[u64]| {
+        let check_in = |window_ms, now_ms, oldest, expected: &[u64], expected_read: &[u64]| {
             let mut read = Vec::new();
-            let found = marks.undoable(now_ms, Revision(oldest), |is_known, visit| {
+            let found = marks.undoable(now_ms, window_ms, Revision(oldest), |is_known, visit| {
                 for revision in (oldest + 1..=4).rev().filter(|&it| !is_known(Revision(it))) {
                     read.push(revision);
                     let header = RecordHeader { time_ms: 1, db: 0, branch: BranchId::MAIN };
@@ -219,7 +225,14 @@ mod tests {
             assert_eq!(found.map(|deletion| deletion.revision.0).collect::<Vec<_>>(), expected);
             assert_eq!(read, expected_read);
         };
+        let check = |now_ms, oldest, found: &[u64], read: &[u64]| {
+            check_in(1000, now_ms, oldest, found, read)
+        };
         check(400, 0, &[2, 1], &[4, 3, 2, 1]);
+        // They were made at 1.
+        check_in(400, 400, 0, &[2, 1], &[3, 1]);
+        check_in(399, 400, 0, &[], &[3, 1]);
+        check_in(0, 400, 0, &[], &[3, 1]);
         check(400, 0, &[2, 1], &[3, 1]);
         check(600, 0, &[2], &[3, 1]);
         check(600, 2, &[], &[3]);
