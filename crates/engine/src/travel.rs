@@ -440,7 +440,7 @@ impl Engine {
             self.check_kept(moment.branch, moment.revision, db, argv[key.index])
         })?;
         if !keys.is_empty() {
-            self.check_all_kept(moment.branch, &upper_name(command))?;
+            self.check_all_kept(moment.branch, moment.revision, &upper_name(command))?;
         }
         let view = self.view_at(moment)?;
         read_in(&view, live, moment, db, command, argv, rng, buffers, reply)

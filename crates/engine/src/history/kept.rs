@@ -118,6 +118,11 @@ impl Engine {
         Ok(found)
     }
 
+    /// Whether the state at a revision is the present, which is always to be read.
+    fn is_present(&self, asked: Revision) -> bool {
+        asked >= self.replicator.committed()
+    }
+
     /// Fails when a key's state at a revision of a branch's line is not to be
     /// read.
     pub(crate) fn check_kept(
@@ -127,13 +132,24 @@ impl Engine {
         db: DbIndex,
         key: &[u8],
     ) -> Result {
+        if self.is_present(asked) {
+            return Ok(());
+        }
         let oldest = self.kept_from(branch, db, key)?;
         if asked < oldest { Err(PastError::Compacted { asked, oldest }.into()) } else { Ok(()) }
     }
 
     /// For a command that reads keys of a branch's past which its words do not
     /// name: fails when a key of them may have a past that is not to be read.
-    pub(crate) fn check_all_kept(&self, branch: BranchId, command: &str) -> Result {
+    pub(crate) fn check_all_kept(
+        &self,
+        branch: BranchId,
+        asked: Revision,
+        command: &str,
+    ) -> Result {
+        if self.is_present(asked) {
+            return Ok(());
+        }
         let rules = self.keyspace.past_rules();
         let narrows = rules.rules().iter().any(|rule| rule.keep != Keep::Forever);
         if !narrows && !self.has_purges(branch) {
