@@ -51,8 +51,11 @@ pub(crate) fn run(
 ) -> Result<Outcome> {
     let engine = call.engine;
     let Ok(runtime) = Handle::try_current() else {
-        let aside = work(engine, call.reply)?;
+        let aside = work(engine, call.reply);
         let session = &mut *call.session;
+        let aside = aside.inspect_err(|_| {
+            session.depends_on = session.depends_on.max(engine.newest_told());
+        })?;
         session.depends_on = session.depends_on.max(aside.depends_on);
         session.saw(aside.depends_on);
         session.last_write = aside.written.unwrap_or(session.last_write);
@@ -69,7 +72,7 @@ pub(crate) fn run(
         let aside = work(&wait.engine, &mut reply).unwrap_or_else(|error| {
             reply = Tape::new(is_resp3);
             reply.error(error.text());
-            Aside::default()
+            Aside { depends_on: wait.engine.newest_told(), ..Aside::default() }
         });
         let Aside { mut depends_on, written, undo_until_ms } = aside;
         if let Some(asked) = told
@@ -91,6 +94,16 @@ pub(crate) fn run(
 const SLOW_BYTES: usize = 16 << 20;
 
 impl Engine {
+    /// What a reply depends on that may tell of everything there is, as an error
+    /// does that says what is in the way. Where the log takes no writes, that is
+    /// what it has: who asks is to hear an answer.
+    pub(crate) fn newest_told(&self) -> Revision {
+        match self.replicator.admit_write() {
+            Ok(()) => self.replicator.newest(),
+            Err(_) => self.replicator.committed(),
+        }
+    }
+
     /// After a transaction that no session of a client ran, with the locks open.
     pub(crate) fn settle_aside(
         self: &Arc<Self>,

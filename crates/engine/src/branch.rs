@@ -58,10 +58,10 @@ pub struct LiveBranch {
     begins: Revision,
     /// Whether the archive is known to have reached that.
     is_settled: AtomicBool,
-    /// Whether it was here all the time since it began, so that memory knows all
-    /// that it has changed.
+    /// Whether memory knows all that it has changed: because it was here all the
+    /// time since it began, or somebody has looked.
     is_counted: AtomicBool,
-    /// Its newest change before that, as far as somebody has looked.
+    /// Its newest record, as far as that is not one of keys in memory.
     head: AtomicU64,
 }
 
@@ -484,17 +484,17 @@ fn read_only(name: &[u8]) -> Error {
     ))
 }
 
-/// Whether a branch may take more memory.
+/// Whether a branch may take more memory for what it changes.
 fn check_quota(row: &Branch, keyspace: &Keyspace) -> Result {
     if row.quota_bytes == 0 {
         return Ok(());
     }
-    let used = keyspace.memory_bytes() as u64;
+    let used = keyspace.own_bytes() as u64;
     if used < row.quota_bytes {
         return Ok(());
     }
     Err(Error::new(format!(
-        "QUOTA {}: memory {used} of {} bytes (merge it, delete keys, or make one with a greater QUOTA)",
+        "QUOTA {}: its changes take {used} of {} bytes of memory (merge it, delete keys, or make one with a greater QUOTA)",
         String::from_utf8_lossy(&row.name),
         row.quota_bytes
     )))

@@ -52,16 +52,19 @@ impl Engine {
     /// Answers whether time was up before its end.
     fn look_for_due(&self, branch: &LiveBranch, deadline_ns: u64, looked: &mut usize) -> bool {
         // main's are brought in after a start, or noted then.
-        if branch.id == BranchId::MAIN || !branch.keyspace.is_backed() {
+        if branch.id == BranchId::MAIN {
+            return false;
+        }
+        // Nothing is known after a start, and what is not known costs a look at
+        // every key. Nobody misses it while nobody is there.
+        let from = u64::from(!branch.is_in_use());
+        if !branch.keyspace.has_unindexed(&(from..=self.clock.now_ms())) {
             return false;
         }
         // Who looks there before would wait for the archive.
         if !self.is_settled(branch) || !self.has_forked(branch) {
             return false;
         }
-        // Nothing is known after a start, and what is not known costs a look at
-        // every key. Nobody misses it while nobody is there.
-        let from = u64::from(!branch.is_in_use());
         for shard in 0..SHARDS {
             loop {
                 match branch.keyspace.index_due(shard, from..=self.clock.now_ms()) {
@@ -91,6 +94,9 @@ impl Engine {
         deadline_ns: u64,
         removed: &mut usize,
     ) -> bool {
+        if !branch.keyspace.has_deadlines() {
+            return false;
+        }
         let mut buffers = Buffers::default();
         for shard in 0..SHARDS {
             while branch.keyspace.has_due(shard, self.clock.now_ms()) {

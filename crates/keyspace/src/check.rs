@@ -1,9 +1,8 @@
 //! Recounting what transactions keep in step: sums, indices, places.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
-use crate::shard::{Db, Keyspace, SHARDS, entry_bytes, value_of};
+use crate::shard::{Counted, Db, Keyspace, SHARDS, entry_bytes, value_of};
 
 impl Keyspace {
     /// Recounts what every transaction keeps in step with its changes: memory
@@ -16,22 +15,23 @@ impl Keyspace {
     pub fn check(&self) -> Result<(), String> {
         for index in 0..SHARDS {
             let shard = self.lock(index);
-            let mut counted_bytes = 0;
+            let mut sum = Counted::default();
             for (number, db) in shard.dbs.iter().enumerate() {
                 self.check_db(index, db)
                     .map_err(|what| format!("database {number}, shard {index}: {what}"))?;
-                counted_bytes += db.memory_bytes();
+                sum += db.count();
             }
             for db in shard.left.iter().flatten() {
                 self.check_db(index, db)
                     .map_err(|what| format!("space {}, shard {index}: {what}", db.space))?;
-                counted_bytes += db.memory_bytes();
+                sum += db.count();
             }
-            let gauge = self.slot_bytes(index).load(Ordering::Relaxed);
-            if gauge != counted_bytes {
-                return Err(format!(
-                    "shard {index}: the gauge says {gauge} bytes, there are {counted_bytes}"
-                ));
+            if !self.knows_deadlines(index, &shard) {
+                return Err(format!("shard {index}: it has deadlines that are not noted"));
+            }
+            let gauges = self.slot_counts(index);
+            if gauges != sum {
+                return Err(format!("shard {index}: the gauges say {gauges:?}, it is {sum:?}"));
             }
         }
         Ok(())

@@ -136,7 +136,7 @@ impl Txn<'_> {
         }
         let after = entry_bytes(entry);
         let revision = recorder.revision();
-        db.own.change(entry, revision);
+        db.own.change(entry, revision, before);
         db.entry_bytes = db.entry_bytes - before + after;
         shard.last_revision = revision;
         if is_empty {
@@ -241,7 +241,7 @@ impl Txn<'_> {
             ContentMut::Boxed(_) => unreachable!("the type was checked"),
         };
         entry.set_marked(true);
-        db.own.change(entry, revision);
+        db.own.change(entry, revision, before);
         db.entry_bytes = db.entry_bytes - before + entry_bytes(entry);
         Ok(len)
     }
@@ -266,7 +266,7 @@ impl Txn<'_> {
                 let before = entry_bytes(entry);
                 recorder.throw_away(entry.set_inline(text));
                 entry.set_marked(false);
-                db.own.change(entry, revision);
+                db.own.change(entry, revision, before);
                 db.entry_bytes = db.entry_bytes - before + entry_bytes(entry);
             }
             None => self.insert(db_index, Entry::inline(key, text, None), revision),

@@ -76,7 +76,7 @@ impl Shard {
         let own = place.own.anew();
         let remembers = place.removals.is_some();
         // Both are counted until the end of the transaction.
-        back.counted_bytes += place.counted_bytes;
+        back.counted += place.counted;
         (back.bit, back.own, back.moved) = (place.bit, own, returned);
         if remembers && back.removals.is_none() {
             back.remember_removals();

@@ -14,7 +14,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use base::{DbIndex, Revision, SpaceId};
 use entry::Entry;
 
-use crate::shard::{Keyspace, SHARD_BITS, SHARDS};
+use crate::shard::{Keyspace, SHARD_BITS, SHARDS, entry_bytes};
 use crate::value::Value;
 
 /// Hashes keys' hashes, which are hashes already. Those of a shard begin alike.
@@ -35,6 +35,8 @@ impl Hasher for AsItIs {
     }
 }
 
+type Hashes = HashSet<u64, BuildHasherDefault<AsItIs>>;
+
 /// Of one database's part of a shard: see the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -45,8 +47,10 @@ pub(crate) struct Own {
     is_whole: bool,
     /// Entries that were changed since.
     here: usize,
+    /// Bytes of the entries that are the parent's; none where nobody counts.
+    inherited_bytes: usize,
     /// The hashes of keys that were changed and have no entry.
-    away: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    away: Option<Box<Hashes>>,
     /// The revision by which the newest branch began that begins with this one;
     /// 0 if that is not known.
     fork: u64,
@@ -63,7 +67,7 @@ impl Default for Own {
 
 impl Own {
     fn begin(from: u64, is_whole: bool) -> Own {
-        Own { from, is_whole, here: 0, away: HashSet::default(), fork: 0, unclear: 0 }
+        Own { from, is_whole, here: 0, inherited_bytes: 0, away: None, fork: 0, unclear: 0 }
     }
 
     /// One that counts from where this does, and has nothing.
@@ -88,38 +92,73 @@ impl Own {
 
     /// Whether a key without an entry is known not to have been changed.
     pub(crate) fn lacks(&self, hash: u64) -> bool {
-        self.is_whole && !self.away.contains(&hash)
+        self.is_whole && !self.away.as_ref().is_some_and(|away| away.contains(&hash))
+    }
+
+    /// Entries that were changed since.
+    pub(crate) fn entries(&self) -> usize {
+        self.here
+    }
+
+    fn add_away(&mut self, hash: u64) {
+        self.away.get_or_insert_default().insert(hash);
+    }
+
+    /// Keys that were changed.
+    fn changed(&self) -> usize {
+        self.here + self.away.as_ref().map_or(0, |away| away.len())
+    }
+
+    /// Bytes of the entries that the branch has only read.
+    pub(crate) fn inherited_bytes(&self) -> usize {
+        self.inherited_bytes
     }
 
     /// An entry comes where none was.
     #[inline]
-    pub(crate) fn came(&mut self, hash: u64, revision: u64) {
-        if revision >= self.from {
+    pub(crate) fn came(&mut self, hash: u64, entry: &Entry<Value>) {
+        self.count(entry);
+        // Mostly there is none.
+        if let Some(away) = &mut self.away
+            && entry.revision() >= self.from
+        {
+            away.remove(&hash);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry<Value>) {
+        if entry.revision() >= self.from {
             self.here += 1;
-            // Mostly it is empty, and a lookup would go through the motions.
-            if !self.away.is_empty() {
-                self.away.remove(&hash);
-            }
+        } else if self.is_counting() {
+            self.inherited_bytes += entry_bytes(entry);
         }
     }
 
     /// An entry goes.
     pub(crate) fn went(&mut self, entry: &Entry<Value>) {
-        self.here -= usize::from(entry.revision() >= self.from);
+        if entry.revision() >= self.from {
+            self.here -= 1;
+        } else if self.is_counting() {
+            self.inherited_bytes -= entry_bytes(entry);
+        }
     }
 
     /// A key without an entry was changed last at `revision`.
     pub(crate) fn note_away(&mut self, hash: u64, revision: u64) {
         if revision >= self.from {
-            self.away.insert(hash);
+            self.add_away(hash);
         }
     }
 
-    /// An entry is about to be changed in place, and gets the revision.
+    /// An entry that had so many `bytes` is changed in place, and gets the
+    /// revision.
     #[inline]
-    pub(crate) fn change(&mut self, entry: &mut Entry<Value>, revision: Revision) {
+    pub(crate) fn change(&mut self, entry: &mut Entry<Value>, revision: Revision, bytes: usize) {
         let before = entry.revision();
-        self.here += usize::from(before < self.from && revision.0 >= self.from);
+        if before < self.from && revision.0 >= self.from {
+            self.here += 1;
+            self.inherited_bytes -= bytes;
+        }
         if before <= self.fork {
             let was_there = self.outlives(entry, revision.0);
             entry.set_noted(was_there);
@@ -130,8 +169,8 @@ impl Own {
     /// An entry is about to take the place of another one of the same key.
     pub(crate) fn replace(&mut self, old: &Entry<Value>, entry: &mut Entry<Value>) {
         let (before, now) = (old.revision(), entry.revision());
-        self.here += usize::from(before < self.from && now >= self.from);
-        self.here -= usize::from(before >= self.from && now < self.from);
+        self.went(old);
+        self.count(entry);
         let was_there = if before > self.fork { old.noted() } else { self.outlives(old, now) };
         entry.set_noted(was_there);
     }
@@ -176,7 +215,8 @@ impl Own {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         // The table has a byte of its own for each place.
-        self.away.capacity() * (size_of::<u64>() + 1)
+        let hashes = |away: &Hashes| size_of::<Hashes>() + away.capacity() * (size_of::<u64>() + 1);
+        self.away.as_deref().map_or(0, hashes)
     }
 
     /// What does not agree with these entries.
@@ -184,9 +224,20 @@ impl Own {
         &self,
         entries: impl Iterator<Item = &'e Entry<Value>>,
     ) -> Option<String> {
-        let here = entries.filter(|entry| entry.revision() >= self.from).count();
-        (here != self.here)
-            .then(|| format!("{} keys in memory count as changed, {here} are", self.here))
+        let (here, inherited_bytes) = self.sums(entries);
+        if here != self.here {
+            return Some(format!("{} keys in memory count as changed, {here} are", self.here));
+        }
+        (inherited_bytes != self.inherited_bytes).then(|| {
+            format!("{} bytes count as inherited, {inherited_bytes} are", self.inherited_bytes)
+        })
+    }
+
+    /// How many entries were changed, and the bytes of the others.
+    fn sums<'e>(&self, entries: impl Iterator<Item = &'e Entry<Value>>) -> (usize, usize) {
+        let mut own = Own::begin(self.from, false);
+        entries.for_each(|entry| own.count(entry));
+        (own.here, own.inherited_bytes)
     }
 }
 
@@ -211,9 +262,9 @@ impl Keyspace {
     pub fn count_own(&self, from: Revision, is_whole: bool) {
         for index in 0..SHARDS {
             for db in &mut self.lock(index).dbs {
-                let changed = |entry: &&entry::Entry<Value>| entry.revision() >= from.0;
-                let here = db.table.iter().filter(changed).count();
-                db.own = Own { here, ..Own::begin(from.0, is_whole) };
+                let own = Own::begin(from.0, is_whole);
+                let (here, inherited_bytes) = own.sums(db.table.iter());
+                db.own = Own { here, inherited_bytes, ..own };
             }
         }
     }
@@ -225,7 +276,7 @@ impl Keyspace {
         if let Some(db) = shard.dbs.iter_mut().find(|db| db.space == space) {
             let from = db.own.from;
             if db.table.find(hash, |entry| entry.revision() >= from).is_none() {
-                db.own.away.insert(hash);
+                db.own.add_away(hash);
             }
             self.recount(index, db);
         }
@@ -244,7 +295,7 @@ impl Keyspace {
             newest = newest.max(shard.last_revision);
             for (own, db) in all.iter_mut().zip(&shard.dbs) {
                 own.space = db.space;
-                own.changed += (db.own.here + db.own.away.len()) as u64;
+                own.changed += db.own.changed() as u64;
                 own.keys += db.len() as u64;
             }
         }

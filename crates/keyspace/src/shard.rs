@@ -2,6 +2,7 @@
 //! one lock.
 
 use std::collections::BTreeSet;
+use std::ops::{AddAssign, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -60,11 +61,15 @@ pub(crate) struct Db {
     /// The last transaction by which it changed places with another, or its keys
     /// came back that a flush had taken away.
     pub(crate) moved: Revision,
-    /// What the shard's memory gauge counts of this database.
-    pub(crate) counted_bytes: usize,
+    /// What the shard's memory gauges count of this database.
+    pub(crate) counted: Counted,
     /// Its place's bit among those that are used.
     pub(crate) bit: u64,
 }
+
+/// Sixteen of them, as many databases as there are mostly, fill a page, and
+/// each branch has 64 times so many.
+const _: () = assert!(size_of::<Db>() <= 256);
 
 impl Db {
     pub(crate) fn new(seed: u64, space: SpaceId) -> Db {
@@ -79,7 +84,7 @@ impl Db {
             touched: None,
             own: Own::default(),
             moved: Revision::ZERO,
-            counted_bytes: 0,
+            counted: Counted::default(),
             bit: 0,
         }
     }
@@ -111,7 +116,7 @@ impl Db {
     pub(crate) fn add(&mut self, hash: u64, entry: Entry<Value>) {
         self.note_inserted(hash, entry.key());
         self.entry_bytes += entry_bytes(&entry);
-        self.own.came(hash, entry.revision());
+        self.own.came(hash, &entry);
         entry.deadline().into_iter().for_each(|at| {
             self.deadlines.insert((at, hash));
         });
@@ -133,7 +138,7 @@ impl Db {
         // The common overwrite allocates nothing when the size fits.
         if string.value.len() <= entry::INLINE_BYTES_MAX && entry.deadline() == string.deadline {
             let before = entry_bytes(entry);
-            self.own.change(entry, revision);
+            self.own.change(entry, revision, before);
             let old = entry.set_inline(string.value);
             entry.set_marked(false);
             if string.touch {
@@ -204,7 +209,7 @@ impl Db {
             touched,
             own,
             moved,
-            counted_bytes: _,
+            counted: _,
             bit: _,
         } = self;
         let (entry_bytes, is_whole) = (std::mem::take(entry_bytes), backed.is_none());
@@ -226,9 +231,9 @@ impl Db {
         if self.removals.is_some() {
             db.remember_removals();
         }
-        (db.counted_bytes, db.bit) = (self.counted_bytes, self.bit);
+        (db.counted, db.bit) = (self.counted, self.bit);
         let mut left = std::mem::replace(self, db);
-        (left.counted_bytes, left.bit) = (0, 0);
+        (left.counted, left.bit) = (Counted::default(), 0);
         left.touched = None;
         left
     }
@@ -258,7 +263,7 @@ impl Db {
     pub(crate) fn exchange(&mut self, other: &mut Db) {
         std::mem::swap(self, other);
         (self.touched, other.touched) = (None, None);
-        std::mem::swap(&mut self.counted_bytes, &mut other.counted_bytes);
+        std::mem::swap(&mut self.counted, &mut other.counted);
         std::mem::swap(&mut self.bit, &mut other.bit);
     }
 
@@ -268,6 +273,36 @@ impl Db {
             + self.deadlines.len() * DEADLINE_BYTES
             + self.backed_bytes()
             + self.own.memory_bytes()
+    }
+
+    /// What a branch takes for its own changes, of [`Db::memory_bytes`]: those
+    /// entries, their share of the table, and what is remembered of removed keys.
+    fn own_bytes(&self) -> usize {
+        if !self.own.is_counting() {
+            return 0;
+        }
+        let places = self.table.memory_bytes() * self.own.entries() / self.table.len().max(1);
+        self.entry_bytes - self.own.inherited_bytes() + places + self.own.memory_bytes()
+    }
+
+    pub(crate) fn count(&self) -> Counted {
+        Counted { bytes: self.memory_bytes(), own_bytes: self.own_bytes() }
+    }
+}
+
+/// What gauges count of a database's part of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// All of it.
+    pub(crate) bytes: usize,
+    /// What a branch has changed itself; 0 elsewhere.
+    pub(crate) own_bytes: usize,
+}
+
+impl AddAssign for Counted {
+    fn add_assign(&mut self, other: Counted) {
+        self.bytes += other.bytes;
+        self.own_bytes += other.own_bytes;
     }
 }
 
@@ -351,6 +386,13 @@ impl Shard {
         }
     }
 
+    /// Whether a database may have deadlines that are not in its index: with a first
+    /// one that is known, and with one that is not.
+    fn unindexed(&self) -> (bool, bool) {
+        let has = |is_so: fn(u64) -> bool| self.dbs.iter().any(|db| is_so(db.unindexed_due()));
+        (has(|due| due > 0 && due < u64::MAX), has(|due| due == 0))
+    }
+
     /// Notes that a transaction takes keys away.
     pub(crate) fn note_removal(&mut self, revision: Revision) {
         self.last_revision = revision;
@@ -405,6 +447,8 @@ struct Slot {
     lock: Mutex<Shard>,
     /// Sum of `Db::memory_bytes`, as of the last transaction, readable unlocked.
     memory_bytes: AtomicUsize,
+    /// The same for [`Db::own_bytes`].
+    own_bytes: AtomicUsize,
 }
 
 /// The current state of all databases of one branch.
@@ -425,6 +469,38 @@ pub struct Keyspace {
     /// Databases that ever took memory, the last bit for all that have none of
     /// their own.
     used: AtomicU64,
+    /// Shards whose index may have deadlines.
+    with_deadlines: ShardSet,
+    /// Shards that may have keys in the backing only whose deadlines are not in
+    /// the index, and of which it is known when the first is due.
+    with_unindexed: ShardSet,
+    /// Those of which that is not known.
+    with_unknown: ShardSet,
+}
+
+/// Shards for which something may hold, a bit for each. It is changed under the
+/// lock of the shard that it is about.
+#[derive(Debug, Default)]
+pub(crate) struct ShardSet(AtomicU64);
+
+impl ShardSet {
+    fn note(&self, shard: usize, may_hold: bool) {
+        if may_hold && !self.has(shard) {
+            self.0.fetch_or(1 << shard, Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&self, shard: usize) {
+        self.0.fetch_and(!(1 << shard), Ordering::Relaxed);
+    }
+
+    fn has(&self, shard: usize) -> bool {
+        self.0.load(Ordering::Relaxed) & (1 << shard) != 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// The hash of a key in keyspaces with this seed.
@@ -451,7 +527,11 @@ impl Keyspace {
             going: None,
         };
         let slots = (0..SHARDS)
-            .map(|_| Slot { lock: Mutex::new(shard()), memory_bytes: AtomicUsize::new(0) })
+            .map(|_| Slot {
+                lock: Mutex::new(shard()),
+                memory_bytes: AtomicUsize::new(0),
+                own_bytes: AtomicUsize::new(0),
+            })
             .collect();
         Keyspace {
             slots,
@@ -465,6 +545,9 @@ impl Keyspace {
             sweeping: Mutex::default(),
             past_rules: RwLock::default(),
             used: AtomicU64::new(0),
+            with_deadlines: ShardSet::default(),
+            with_unindexed: ShardSet::default(),
+            with_unknown: ShardSet::default(),
         }
     }
 
@@ -490,6 +573,20 @@ impl Keyspace {
         self.slots.iter().map(|slot| slot.memory_bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes that it takes without any key, which [`Keyspace::memory_bytes`] does
+    /// not count.
+    #[must_use]
+    pub fn empty_bytes(&self) -> usize {
+        SHARDS * (size_of::<Slot>() + usize::from(self.databases) * size_of::<Db>())
+    }
+
+    /// How much of [`Keyspace::memory_bytes`] a branch takes for what it has
+    /// changed itself; 0 where [that is not counted](Keyspace::count_own).
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.own_bytes.load(Ordering::Relaxed)).sum()
+    }
+
     /// Counts of every database that has keys. Locks one shard at a time.
     #[must_use]
     pub fn statistics(&self) -> Vec<(DbIndex, DbStatistics)> {
@@ -502,8 +599,53 @@ impl Keyspace {
     /// that is not known, and false.
     #[must_use]
     pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
-        let is_due = |db: &Db| db.first_deadline() <= now_ms;
-        self.try_lock(shard).is_some_and(|shard| shard.dbs.iter().any(is_due))
+        if !self.with_deadlines.has(shard) {
+            return false;
+        }
+        let Some(locked) = self.try_lock(shard) else { return false };
+        if locked.dbs.iter().all(|db| db.deadlines.is_empty()) {
+            self.with_deadlines.forget(shard);
+        }
+        locked.dbs.iter().any(|db| db.first_deadline() <= now_ms)
+    }
+
+    /// Whether any key may have a deadline that is in the index.
+    #[must_use]
+    pub fn has_deadlines(&self) -> bool {
+        !self.with_deadlines.is_empty()
+    }
+
+    /// Whether any key may have one within `due` that is not in the index, for it
+    /// stands in the backing only. 0 is within `due` if those count of which nothing
+    /// is known.
+    #[must_use]
+    pub fn has_unindexed(&self, due: &RangeInclusive<u64>) -> bool {
+        !self.with_unindexed.is_empty() || due.contains(&0) && !self.with_unknown.is_empty()
+    }
+
+    /// As [`Keyspace::has_unindexed`], of one shard.
+    pub(crate) fn may_be_due(&self, index: usize, due: &RangeInclusive<u64>) -> bool {
+        self.with_unindexed.has(index) || due.contains(&0) && self.with_unknown.has(index)
+    }
+
+    /// Forgets what is noted of a shard's deadlines in the backing and is no longer so.
+    pub(crate) fn review_unindexed(&self, index: usize, shard: &Shard) {
+        let (has_unindexed, has_unknown) = shard.unindexed();
+        if !has_unindexed {
+            self.with_unindexed.forget(index);
+        }
+        if !has_unknown {
+            self.with_unknown.forget(index);
+        }
+    }
+
+    /// Whether what is noted of a shard's deadlines says no less than there is.
+    pub(crate) fn knows_deadlines(&self, index: usize, shard: &Shard) -> bool {
+        let has_some = shard.dbs.iter().any(|db| !db.deadlines.is_empty());
+        let (has_unindexed, has_unknown) = shard.unindexed();
+        (self.with_deadlines.has(index) || !has_some)
+            && (self.with_unindexed.has(index) || !has_unindexed)
+            && (self.with_unknown.has(index) || !has_unknown)
     }
 
     /// Waits until the transaction that holds a shard now, if one does, has let
@@ -594,9 +736,13 @@ impl Keyspace {
         &self.sweeping
     }
 
-    /// The sum that [`Keyspace::memory_bytes`] reads, of one shard.
-    pub(crate) fn slot_bytes(&self, shard: usize) -> &AtomicUsize {
-        &self.slots[shard].memory_bytes
+    /// What the gauges of one shard say.
+    pub(crate) fn slot_counts(&self, shard: usize) -> Counted {
+        let Slot { memory_bytes, own_bytes, .. } = &self.slots[shard];
+        Counted {
+            bytes: memory_bytes.load(Ordering::Relaxed),
+            own_bytes: own_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Locks a shard if nobody has, and nothing is to go from it.
@@ -604,23 +750,42 @@ impl Keyspace {
         self.slots[index].lock.try_lock().filter(|shard| shard.going.is_none())
     }
 
-    /// Brings the sum that [`Keyspace::memory_bytes`] reads up to date after
-    /// a change of one database, under the shard's lock.
+    /// Brings what is read of a shard without its lock up to date after a change of
+    /// one database, under that lock: the sums of [`Keyspace::memory_bytes`] and
+    /// [`Keyspace::own_bytes`], and whether there are deadlines.
     pub(crate) fn recount(&self, index: usize, db: &mut Db) {
-        let now = db.memory_bytes();
-        let gauge = &self.slots[index].memory_bytes;
-        // Only the lock's holder writes, so load and store need no exchange.
-        gauge.store(gauge.load(Ordering::Relaxed) + now - db.counted_bytes, Ordering::Relaxed);
-        db.counted_bytes = now;
-        if now > 0 && self.used.load(Ordering::Relaxed) & db.bit == 0 {
+        let (now, before) = (db.count(), db.counted);
+        self.count(index, before, now);
+        db.counted = now;
+        self.note_deadlines(index, db);
+        if now.bytes > 0 && self.used.load(Ordering::Relaxed) & db.bit == 0 {
             self.used.fetch_or(db.bit, Ordering::Relaxed);
         }
     }
 
+    /// Notes what deadlines a database has, under the shard's lock.
+    pub(crate) fn note_deadlines(&self, index: usize, db: &Db) {
+        let unindexed = db.unindexed_due();
+        self.with_deadlines.note(index, !db.deadlines.is_empty());
+        self.with_unindexed.note(index, unindexed > 0 && unindexed < u64::MAX);
+        self.with_unknown.note(index, unindexed == 0);
+    }
+
     /// Takes a part that goes out of the sum.
     pub(crate) fn uncount(&self, index: usize, db: &Db) {
-        let gauge = &self.slots[index].memory_bytes;
-        gauge.store(gauge.load(Ordering::Relaxed) - db.counted_bytes, Ordering::Relaxed);
+        self.count(index, db.counted, Counted::default());
+    }
+
+    fn count(&self, index: usize, before: Counted, now: Counted) {
+        // Only the lock's holder writes, so load and store need no exchange.
+        let move_by = |gauge: &AtomicUsize, before: usize, now: usize| {
+            gauge.store(gauge.load(Ordering::Relaxed) + now - before, Ordering::Relaxed);
+        };
+        let slot = &self.slots[index];
+        move_by(&slot.memory_bytes, before.bytes, now.bytes);
+        if before.own_bytes != now.own_bytes {
+            move_by(&slot.own_bytes, before.own_bytes, now.own_bytes);
+        }
     }
 
     /// Whether a database may have had a key since it was made. To be asked with

@@ -29,7 +29,7 @@ use crate::effect::{Cause, Effect};
 use crate::event::class;
 use crate::limits::EncodingLimits;
 use crate::recorder::{Buffers, Journal, Recorder};
-use crate::shard::{Keyspace, SHARD_BITS, Shard, StringWrite};
+use crate::shard::{Keyspace, SHARD_BITS, Shard, StringWrite, entry_bytes};
 use crate::table::POSITION_BITS;
 use crate::value::Value;
 
@@ -491,10 +491,10 @@ impl<'t> Txn<'t> {
         shard.last_revision = revision;
         let db = &mut shard.dbs[db];
         let entry = db.table.get_mut(hash, key).expect("just seen");
-        db.entry_bytes -= entry.heap_bytes();
-        db.own.change(entry, revision);
+        let bytes = entry_bytes(entry);
+        db.own.change(entry, revision, bytes);
         entry.set_deadline(deadline);
-        db.entry_bytes += entry.heap_bytes();
+        db.entry_bytes = db.entry_bytes - bytes + entry_bytes(entry);
         before.into_iter().for_each(|at| {
             db.deadlines.remove(&(at, hash));
         });

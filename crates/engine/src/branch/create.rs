@@ -2,6 +2,7 @@
 //! log, and is done by what the record says.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base::{BranchId, Revision};
 use command::{Error, Result};
@@ -154,6 +155,8 @@ impl Engine {
         if let Some(Turn::Gone(id)) = turn {
             self.branches.remove(id);
         }
+        // What is said of branches is in main's line.
+        self.main.head.fetch_max(revision.0, Ordering::AcqRel);
         self.revision_written(revision);
         revision
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use base::{BranchId, Reply, Revision, SpaceId};
 use command::Result;
-use keyspace::OwnKeys;
+use keyspace::{Branch, OwnKeys};
 
 use super::commands::number;
 use super::{Held, LiveBranch};
@@ -56,13 +56,15 @@ impl Engine {
         let forked = self.forked(branch.id);
         let (newest, own) = branch.keyspace.own();
         let head = newest.max(Revision(branch.head.load(Ordering::Acquire))).max(forked);
+        if !branch.is_counted.load(Ordering::Acquire) {
+            return None;
+        }
         if branch.id == BranchId::MAIN {
             // It began with nothing.
-            let keys = own.iter().map(|own| own.keys).sum();
-            return (head > Revision::ZERO || keys == 0).then_some(Far { head, keys });
+            return Some(Far { head, keys: own.iter().map(|own| own.keys).sum() });
         }
         let stands = |own: &OwnKeys| own.space == SpaceId { born: forked, db: own.db };
-        let is_all = branch.is_counted.load(Ordering::Acquire) && own.iter().all(stands);
+        let is_all = own.iter().all(stands);
         is_all.then(|| Far { head, keys: own.iter().map(|own| own.changed).sum() })
     }
 
@@ -71,9 +73,11 @@ impl Engine {
         if branch.id == BranchId::MAIN {
             let newest = self.past().map(|past| past.newest_of(branch.id)).transpose()?.flatten();
             let newest = newest.unwrap_or_else(|| self.replicator.newest());
-            branch.head.fetch_max(newest.0, Ordering::AcqRel);
+            let known = branch.head.fetch_max(newest.0, Ordering::AcqRel);
+            branch.is_counted.store(true, Ordering::Release);
             let (head, own) = branch.keyspace.own();
-            return Ok(Far { head: head.max(newest), keys: own.iter().map(|own| own.keys).sum() });
+            let head = head.max(newest).max(Revision(known));
+            return Ok(Far { head, keys: own.iter().map(|own| own.keys).sum() });
         }
         let (forked, branching) = (self.forked(branch.id), self.needs_branching()?);
         if !branch.is_counted.load(Ordering::Acquire) {
@@ -101,6 +105,20 @@ impl Engine {
         Ok(Far { head, keys: keys.sum() })
     }
 
+    /// The name of a branch's parent. Of one that is deleted, the name that it had
+    /// and that it is; its number where no more is known of it.
+    fn parent_name(&self, row: &Branch) -> Vec<u8> {
+        let known = self.branches.known.read();
+        if row.parent == BranchId::MAIN || known.get(row.parent).is_some_and(|it| !it.is_deleted())
+        {
+            return known.name_of(row.parent).expect("it is there").to_vec();
+        }
+        match known.lineage(row.parent, row.base) {
+            Some(parent) => [&parent.name[..], b" (deleted)"].concat(),
+            None => format!("#{} (deleted)", row.parent.0).into_bytes(),
+        }
+    }
+
     fn write_info(
         self: &Arc<Self>,
         branch: &LiveBranch,
@@ -109,10 +127,10 @@ impl Engine {
         reply: &mut dyn Reply,
     ) {
         let row = self.branches.known.read().get(branch.id).cloned();
-        let parent = row.as_ref().map(|row| self.branch_name(row.parent));
+        let parent = row.as_ref().map(|row| self.parent_name(row));
         let ttl_ms =
             row.as_ref().and_then(|row| row.deadline_ms).map(|at| at.saturating_sub(now_ms));
-        reply.map(10);
+        reply.map(11);
         reply.bulk(b"parent");
         reply.optional_bulk(parent.as_deref());
         reply.bulk(b"base_rev");
@@ -123,6 +141,8 @@ impl Engine {
         reply.integer(number(far.keys));
         reply.bulk(b"bytes");
         reply.integer(number(branch.keyspace.memory_bytes() as u64));
+        reply.bulk(b"own_bytes");
+        reply.integer(number(branch.keyspace.own_bytes() as u64));
         reply.bulk(b"ttl");
         reply.integer(ttl_ms.map_or(-1, number));
         reply.bulk(b"quota");

@@ -83,6 +83,11 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
         let _ = write!(text.0, "# {}\r\n", section.name);
         (section.write)(&source, &mut text);
+        if section.name == "Keyspace" {
+            // It tells of keys.
+            let told = call.engine.newest_told();
+            call.session.depends_on = call.session.depends_on.max(told);
+        }
     }
     call.reply.verbatim("txt", &text.0);
     Ok(Outcome::Done)
@@ -166,7 +171,8 @@ fn load_size(gauge: &std::sync::atomic::AtomicUsize) -> usize {
 fn memory(source: &Source<'_>, out: &mut Fields) {
     let engine = source.engine;
     let live = engine.live();
-    let MemoryUse { startup, data, clients, used, peak, resident } = MemoryUse::of(engine);
+    let MemoryUse { startup, data, clients, branches, used, peak, resident } =
+        MemoryUse::of(engine);
     let machine = process::machine_bytes().unwrap_or(0);
     let mut both = |name: &str, bytes: u64| {
         out.add(name, bytes);
@@ -176,7 +182,8 @@ fn memory(source: &Source<'_>, out: &mut Fields) {
     both("used_memory_rss", resident);
     both("used_memory_peak", peak);
     out.add("used_memory_peak_perc", format_args!("{:.2}%", percent(used, peak)));
-    out.add("used_memory_overhead", startup + clients);
+    out.add("used_memory_overhead", startup + clients + branches);
+    out.add("used_memory_branches", branches);
     out.add("used_memory_startup", startup);
     out.add("used_memory_dataset", data);
     out.add("used_memory_dataset_perc", format_args!("{:.2}%", percent(data, used - startup)));

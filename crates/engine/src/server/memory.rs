@@ -33,6 +33,8 @@ pub(crate) struct MemoryUse {
     pub(crate) data: u64,
     /// Clients' buffers.
     pub(crate) clients: u64,
+    /// Branches, empty as they are at first.
+    pub(crate) branches: u64,
     /// All of these.
     pub(crate) used: u64,
     /// The most that was used at once.
@@ -45,10 +47,12 @@ impl MemoryUse {
     pub(crate) fn of(engine: &Engine) -> MemoryUse {
         let startup = engine.gauges.startup_bytes;
         let (data, clients) = (engine.used_memory(), clients_bytes(engine));
-        let used = startup + data + clients;
+        let branches = engine.branches.all();
+        let branches = branches.iter().map(|it| it.keyspace.empty_bytes() as u64).sum();
+        let used = startup + data + clients + branches;
         let peak = engine.gauges.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
         let resident = process::resident_bytes().unwrap_or(used);
-        MemoryUse { startup, data, clients, used, peak, resident }
+        MemoryUse { startup, data, clients, branches, used, peak, resident }
     }
 }
 
@@ -58,7 +62,7 @@ fn stats(call: &mut Call<'_, '_>) -> Result<Outcome> {
         Some(txn) => txn.statistics(),
         None => engine.branch_of(call.session).keyspace.statistics(),
     };
-    let MemoryUse { startup, data, clients, used, peak, resident } = MemoryUse::of(engine);
+    let MemoryUse { startup, data, clients, used, peak, resident, .. } = MemoryUse::of(engine);
     let keys: usize = databases.iter().map(|(_, database)| database.keys).sum();
     let numbers = [
         ("peak.allocated", peak),

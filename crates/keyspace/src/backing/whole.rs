@@ -119,7 +119,10 @@ impl Keyspace {
     pub fn expect_deadlines(&self, first: &[[u64; SHARDS]]) {
         for index in 0..SHARDS {
             let mut shard = self.lock(index);
-            shard.dbs.iter_mut().zip(first).for_each(|(db, first)| db.expect_due(first[index]));
+            for (db, first) in shard.dbs.iter_mut().zip(first) {
+                db.expect_due(first[index]);
+                self.note_deadlines(index, db);
+            }
         }
     }
 
@@ -131,7 +134,11 @@ impl Keyspace {
     /// # Errors
     /// When the backing cannot be read; it is not asked again then.
     pub fn index_due(&self, index: usize, due: RangeInclusive<u64>) -> Result<bool, BackingError> {
+        if !self.may_be_due(index, &due) {
+            return Ok(false);
+        }
         let mut shard = self.lock(index);
+        self.review_unindexed(index, &shard);
         let may_be_due = |db: &&mut Db| due.contains(&db.unindexed_due());
         let Some(db) = shard.dbs.iter_mut().find(may_be_due) else { return Ok(false) };
         let indexed = db.index_more(index);
