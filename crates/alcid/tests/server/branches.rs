@@ -521,12 +521,22 @@ fn a_branch_whose_time_ends_while_there_is_no_server_is_seen_by_nobody() {
     // The cycle that deletes branches while it serves comes a second later.
     let mut server = Server::start(wrapped(folder.path(), "ALCID_SERVER_HZ=1 exec"), ALWAYS);
     let mut wire = Wire::connect(server.addr());
-    let made = wire.call(&["BRANCH", "CREATE", "brief", "TTL", "300ms"]);
-    assert!(matches!(made, Frame::Array(_)), "{made:?}");
+    for name in ["brief", "kept"] {
+        let made = wire.call(&["BRANCH", "CREATE", name, "TTL", "300ms"]);
+        assert!(matches!(made, Frame::Array(_)), "{made:?}");
+    }
+    // This one stays for as long as it is protected.
+    assert_eq!(wire.text(&["BRANCH", "PROTECT", "kept", "NO-DELETE"]), "OK");
     let over_ms = SystemClock.now_ms() + 300;
     assert_eq!(server.terminate().code(), Some(0));
     eventually("its time is up", || SystemClock.now_ms() > over_ms);
     server.restart();
     let mut wire = Wire::connect(server.addr());
-    assert_eq!(wire.call(&["BRANCH", "LIST"]), Frame::Array(vec![Frame::bulk("main")]));
+    let main = Frame::bulk("main");
+    let list = Frame::Array(vec![Frame::bulk("kept"), main.clone()]);
+    assert_eq!(wire.call(&["BRANCH", "LIST"]), list);
+    assert_eq!(wire.text(&["CONFIG", "SET", "hz", "100"]), "OK");
+    assert_eq!(wire.text(&["BRANCH", "PROTECT", "kept"]), "OK");
+    let list = Frame::Array(vec![main]);
+    eventually("nothing protects it", || wire.call(&["BRANCH", "LIST"]) == list);
 }
