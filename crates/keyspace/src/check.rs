@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::shard::{Counted, Db, Keyspace, SHARDS, entry_bytes, value_of};
+use crate::gauges::Counted;
+use crate::shard::{Db, Keyspace, SHARDS, entry_bytes, value_of};
 
 impl Keyspace {
     /// Recounts what every transaction keeps in step with its changes: memory

@@ -2,9 +2,8 @@
 //! one lock.
 
 use std::collections::BTreeSet;
-use std::ops::{AddAssign, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{DbIndex, Revision, SpaceId};
 use entry::{Content, Entry};
@@ -12,7 +11,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::access::{AccessMode, Moment};
 use crate::backing::{Asked, Backed, Backing, Count, Removed};
+use crate::due::NotedDeadlines;
 use crate::garbage::Emptied;
+use crate::gauges::{Counted, Gauges};
 use crate::own::Own;
 use crate::past_rules::PastRules;
 use crate::sweep::{Going, Touched};
@@ -290,22 +291,6 @@ impl Db {
     }
 }
 
-/// What gauges count of a database's part of a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
-    /// All of it.
-    pub(crate) bytes: usize,
-    /// What a branch has changed itself; 0 elsewhere.
-    pub(crate) own_bytes: usize,
-}
-
-impl AddAssign for Counted {
-    fn add_assign(&mut self, other: Counted) {
-        self.bytes += other.bytes;
-        self.own_bytes += other.own_bytes;
-    }
-}
-
 /// Where databases stand, and how many keys each shard has of them, in memory
 /// or not.
 pub type Spaces = Vec<(DbIndex, SpaceId, [u64; SHARDS])>;
@@ -386,13 +371,6 @@ impl Shard {
         }
     }
 
-    /// Whether a database may have deadlines that are not in its index: with a first
-    /// one that is known, and with one that is not.
-    fn unindexed(&self) -> (bool, bool) {
-        let has = |is_so: fn(u64) -> bool| self.dbs.iter().any(|db| is_so(db.unindexed_due()));
-        (has(|due| due > 0 && due < u64::MAX), has(|due| due == 0))
-    }
-
     /// Notes that a transaction takes keys away.
     pub(crate) fn note_removal(&mut self, revision: Revision) {
         self.last_revision = revision;
@@ -445,10 +423,8 @@ impl Shard {
 #[repr(align(128))]
 struct Slot {
     lock: Mutex<Shard>,
-    /// Sum of `Db::memory_bytes`, as of the last transaction, readable unlocked.
-    memory_bytes: AtomicUsize,
-    /// The same for [`Db::own_bytes`].
-    own_bytes: AtomicUsize,
+    /// Of what is here as of the last transaction, readable unlocked.
+    gauges: Gauges,
 }
 
 /// The current state of all databases of one branch.
@@ -469,38 +445,7 @@ pub struct Keyspace {
     /// Databases that ever took memory, the last bit for all that have none of
     /// their own.
     used: AtomicU64,
-    /// Shards whose index may have deadlines.
-    with_deadlines: ShardSet,
-    /// Shards that may have keys in the backing only whose deadlines are not in
-    /// the index, and of which it is known when the first is due.
-    with_unindexed: ShardSet,
-    /// Those of which that is not known.
-    with_unknown: ShardSet,
-}
-
-/// Shards for which something may hold, a bit for each. It is changed under the
-/// lock of the shard that it is about.
-#[derive(Debug, Default)]
-pub(crate) struct ShardSet(AtomicU64);
-
-impl ShardSet {
-    fn note(&self, shard: usize, may_hold: bool) {
-        if may_hold && !self.has(shard) {
-            self.0.fetch_or(1 << shard, Ordering::Relaxed);
-        }
-    }
-
-    fn forget(&self, shard: usize) {
-        self.0.fetch_and(!(1 << shard), Ordering::Relaxed);
-    }
-
-    fn has(&self, shard: usize) -> bool {
-        self.0.load(Ordering::Relaxed) & (1 << shard) != 0
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
+    noted: NotedDeadlines,
 }
 
 /// The hash of a key in keyspaces with this seed.
@@ -527,11 +472,7 @@ impl Keyspace {
             going: None,
         };
         let slots = (0..SHARDS)
-            .map(|_| Slot {
-                lock: Mutex::new(shard()),
-                memory_bytes: AtomicUsize::new(0),
-                own_bytes: AtomicUsize::new(0),
-            })
+            .map(|_| Slot { lock: Mutex::new(shard()), gauges: Gauges::default() })
             .collect();
         Keyspace {
             slots,
@@ -545,9 +486,7 @@ impl Keyspace {
             sweeping: Mutex::default(),
             past_rules: RwLock::default(),
             used: AtomicU64::new(0),
-            with_deadlines: ShardSet::default(),
-            with_unindexed: ShardSet::default(),
-            with_unknown: ShardSet::default(),
+            noted: NotedDeadlines::default(),
         }
     }
 
@@ -570,7 +509,7 @@ impl Keyspace {
     /// transaction.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.slots.iter().map(|slot| slot.memory_bytes.load(Ordering::Relaxed)).sum()
+        self.slots.iter().map(|slot| slot.gauges.read().bytes).sum()
     }
 
     /// Bytes that it takes without any key, which [`Keyspace::memory_bytes`] does
@@ -584,7 +523,7 @@ impl Keyspace {
     /// changed itself; 0 where [that is not counted](Keyspace::count_own).
     #[must_use]
     pub fn own_bytes(&self) -> usize {
-        self.slots.iter().map(|slot| slot.own_bytes.load(Ordering::Relaxed)).sum()
+        self.slots.iter().map(|slot| slot.gauges.read().own_bytes).sum()
     }
 
     /// Counts of every database that has keys. Locks one shard at a time.
@@ -593,59 +532,6 @@ impl Keyspace {
         let mut sum = StatisticsSum::new(self.databases);
         (0..SHARDS).for_each(|index| sum.add(&self.lock(index)));
         sum.finish()
-    }
-
-    /// Whether a shard holds a key whose deadline has passed. Of one that is busy
-    /// that is not known, and false.
-    #[must_use]
-    pub fn has_due(&self, shard: usize, now_ms: u64) -> bool {
-        if !self.with_deadlines.has(shard) {
-            return false;
-        }
-        let Some(locked) = self.try_lock(shard) else { return false };
-        if locked.dbs.iter().all(|db| db.deadlines.is_empty()) {
-            self.with_deadlines.forget(shard);
-        }
-        locked.dbs.iter().any(|db| db.first_deadline() <= now_ms)
-    }
-
-    /// Whether any key may have a deadline that is in the index.
-    #[must_use]
-    pub fn has_deadlines(&self) -> bool {
-        !self.with_deadlines.is_empty()
-    }
-
-    /// Whether any key may have one within `due` that is not in the index, for it
-    /// stands in the backing only. 0 is within `due` if those count of which nothing
-    /// is known.
-    #[must_use]
-    pub fn has_unindexed(&self, due: &RangeInclusive<u64>) -> bool {
-        !self.with_unindexed.is_empty() || due.contains(&0) && !self.with_unknown.is_empty()
-    }
-
-    /// As [`Keyspace::has_unindexed`], of one shard.
-    pub(crate) fn may_be_due(&self, index: usize, due: &RangeInclusive<u64>) -> bool {
-        self.with_unindexed.has(index) || due.contains(&0) && self.with_unknown.has(index)
-    }
-
-    /// Forgets what is noted of a shard's deadlines in the backing and is no longer so.
-    pub(crate) fn review_unindexed(&self, index: usize, shard: &Shard) {
-        let (has_unindexed, has_unknown) = shard.unindexed();
-        if !has_unindexed {
-            self.with_unindexed.forget(index);
-        }
-        if !has_unknown {
-            self.with_unknown.forget(index);
-        }
-    }
-
-    /// Whether what is noted of a shard's deadlines says no less than there is.
-    pub(crate) fn knows_deadlines(&self, index: usize, shard: &Shard) -> bool {
-        let has_some = shard.dbs.iter().any(|db| !db.deadlines.is_empty());
-        let (has_unindexed, has_unknown) = shard.unindexed();
-        (self.with_deadlines.has(index) || !has_some)
-            && (self.with_unindexed.has(index) || !has_unindexed)
-            && (self.with_unknown.has(index) || !has_unknown)
     }
 
     /// Waits until the transaction that holds a shard now, if one does, has let
@@ -732,17 +618,18 @@ impl Keyspace {
         self.slots[index].lock.lock()
     }
 
+    /// What is noted of deadlines.
+    pub(crate) fn noted(&self) -> &NotedDeadlines {
+        &self.noted
+    }
+
     pub(crate) fn sweeping(&self) -> &Mutex<()> {
         &self.sweeping
     }
 
     /// What the gauges of one shard say.
     pub(crate) fn slot_counts(&self, shard: usize) -> Counted {
-        let Slot { memory_bytes, own_bytes, .. } = &self.slots[shard];
-        Counted {
-            bytes: memory_bytes.load(Ordering::Relaxed),
-            own_bytes: own_bytes.load(Ordering::Relaxed),
-        }
+        self.slots[shard].gauges.read()
     }
 
     /// Locks a shard if nobody has, and nothing is to go from it.
@@ -755,7 +642,7 @@ impl Keyspace {
     /// [`Keyspace::own_bytes`], and whether there are deadlines.
     pub(crate) fn recount(&self, index: usize, db: &mut Db) {
         let (now, before) = (db.count(), db.counted);
-        self.count(index, before, now);
+        self.slots[index].gauges.move_by(before, now);
         db.counted = now;
         self.note_deadlines(index, db);
         if now.bytes > 0 && self.used.load(Ordering::Relaxed) & db.bit == 0 {
@@ -763,29 +650,9 @@ impl Keyspace {
         }
     }
 
-    /// Notes what deadlines a database has, under the shard's lock.
-    pub(crate) fn note_deadlines(&self, index: usize, db: &Db) {
-        let unindexed = db.unindexed_due();
-        self.with_deadlines.note(index, !db.deadlines.is_empty());
-        self.with_unindexed.note(index, unindexed > 0 && unindexed < u64::MAX);
-        self.with_unknown.note(index, unindexed == 0);
-    }
-
     /// Takes a part that goes out of the sum.
     pub(crate) fn uncount(&self, index: usize, db: &Db) {
-        self.count(index, db.counted, Counted::default());
-    }
-
-    fn count(&self, index: usize, before: Counted, now: Counted) {
-        // Only the lock's holder writes, so load and store need no exchange.
-        let move_by = |gauge: &AtomicUsize, before: usize, now: usize| {
-            gauge.store(gauge.load(Ordering::Relaxed) + now - before, Ordering::Relaxed);
-        };
-        let slot = &self.slots[index];
-        move_by(&slot.memory_bytes, before.bytes, now.bytes);
-        if before.own_bytes != now.own_bytes {
-            move_by(&slot.own_bytes, before.own_bytes, now.own_bytes);
-        }
+        self.slots[index].gauges.move_by(db.counted, Counted::default());
     }
 
     /// Whether a database may have had a key since it was made. To be asked with
