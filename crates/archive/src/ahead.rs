@@ -1,38 +1,89 @@
-//! Values that take long to read, on their way: what a branch inherits can be
-//! read while nobody waits with a lock, because it does not change any more.
+//! Values that take long to read, on their way: they are read while nobody waits
+//! with a lock.
+//!
+//! What a branch inherits does not change any more. What a space has itself may be
+//! taken into memory, changed and put back meanwhile; so what was read counts only
+//! as long as the head that the key has by then is the one that was read. It tells
+//! of the key's last change.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Revision, SpaceId};
+use base::SpaceId;
 use keyspace::{BackingError, EncodingLimits, Stored};
+use lsm_tree::UserValue;
 use parking_lot::{Condvar, Mutex};
 
 use crate::base_tree::Base;
-use crate::state::{At, State};
+use crate::state::{At, Long, State};
 
 /// Values that may be on their way, or wait to be taken, at a time.
 const VALUES_MAX: usize = 16;
 
-/// How long a value waits to be taken: whoever wants it asks again at once,
-/// unless the client is gone.
+/// Values that are read at the same time: processors are for clients first.
+const READERS_MAX: usize = 2;
+
+/// How often a value is read in vain before it is read where it is asked for: its
+/// key was changed meanwhile each time.
+const TRIES_MAX: u32 = 3;
+
+/// Whoever wants a value asks again at once. After this time one that was not taken
+/// makes room for others that are wanted.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a value waits to be taken at most: the client is gone.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// A key of a space, as of a state that the base reached.
-type Place = (SpaceId, Revision, Box<[u8]>);
+type Place = (SpaceId, At, Box<[u8]>);
 
 /// A value, or that it is on its way.
 #[derive(Debug)]
 struct Slot {
     number: u64,
     place: Place,
-    read: Option<Result<Option<Stored>, BackingError>>,
+    /// How often it was read in vain before.
+    tries: u32,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Others are read first.
+    Waits,
+    IsRead,
+    /// `is_left`: nobody has come back for it in time.
+    Done {
+        read: Result<Sealed, BackingError>,
+        is_left: bool,
+    },
+}
+
+/// A key, and the value of the head that it was read with.
+#[derive(Debug)]
+struct Sealed {
+    stored: Option<Stored>,
+    head: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     slots: Vec<Slot>,
     last: u64,
+}
+
+impl Slots {
+    /// Whether it is the turn of a slot that waits.
+    fn is_turn(&self, number: u64) -> bool {
+        let is_read = |slot: &&Slot| matches!(slot.stage, Stage::IsRead);
+        let waits = |slot: &&Slot| matches!(slot.stage, Stage::Waits);
+        self.slots.iter().filter(is_read).count() < READERS_MAX
+            && self.slots.iter().find(waits).is_none_or(|first| first.number >= number)
+    }
+
+    fn get(&mut self, number: u64) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.number == number)
+    }
 }
 
 /// See the module's documentation. A base has one.
@@ -44,12 +95,13 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// The key, if it has been read, which it is from here on if not. `present`
-    /// tells what memory has of it, changed since, if that may be of use.
+    /// tells what memory has of one that is inherited, changed since, if that may be
+    /// of use. The caller holds the lock under which the key comes into memory.
     pub(crate) fn take(
         self: &Arc<Ahead>,
         base: &Arc<Base>,
         limits: EncodingLimits,
-        (space, at): (SpaceId, Revision),
+        &Long { space, at, ref head }: &Long,
         hash: u64,
         key: &[u8],
         present: &dyn Fn() -> Option<Stored>,
@@ -60,18 +112,29 @@ impl Ahead {
             let (of, as_of, name) = &slot.place;
             (*of, *as_of) == (space, at) && **name == *key
         };
+        let mut tries = 0;
         if let Some(found) = slots.iter().position(is_it) {
-            if slots[found].read.is_none() {
+            if !matches!(slots[found].stage, Stage::Done { .. }) {
                 return Err(later());
             }
             self.changed.notify_all();
-            return slots.remove(found).read.expect("just seen");
+            let slot = slots.remove(found);
+            let Stage::Done { read, .. } = slot.stage else { unreachable!("just seen") };
+            let Sealed { stored, head: was } = read?;
+            if was.as_deref() == Some(&head[..]) {
+                return Ok(stored);
+            }
+            tries = slot.tries + 1;
+            if tries == TRIES_MAX {
+                drop(held);
+                let (stored, _) =
+                    State::new(base.clone(), At::Newest, limits).fetch_own(space, at, hash, key)?;
+                return Ok(stored);
+            }
         }
         if slots.len() >= VALUES_MAX {
-            // One that nobody has come back for.
-            let Some(left) = slots.iter().position(|slot| slot.read.is_some()) else {
-                return Err(later());
-            };
+            let is_left = |slot: &Slot| matches!(slot.stage, Stage::Done { is_left: true, .. });
+            let Some(left) = slots.iter().position(is_left) else { return Err(later()) };
             slots.remove(left);
             self.changed.notify_all();
         }
@@ -79,14 +142,18 @@ impl Ahead {
         let reading = Reading { ahead: self.clone(), number: *last };
         let place: Place = (space, at, key.into());
         let (state, of) = (State::new(base.clone(), At::Newest, limits), place.clone());
-        slots.push(Slot { number: *last, place, read: None });
+        slots.push(Slot { number: *last, place, tries, stage: Stage::Waits });
         // If there is no thread, its place has to be taken back; and memory is asked
         // with locks that others hold who come here.
         drop(held);
-        let (base, present) = (base.clone(), present());
+        let present = match at {
+            At::Newest => None,
+            At::Revision(_) => present(),
+        };
+        let (base, head) = (base.clone(), head.clone());
         let reader = std::thread::Builder::new()
             .name("fetch".to_owned())
-            .spawn(move || reading.run(base, state, of, hash, present));
+            .spawn(move || reading.run(base, state, of, hash, head, present));
         match reader {
             Ok(_) => Err(later()),
             Err(error) => Err(BackingError::new(format!("no thread can be started: {error}"))),
@@ -101,27 +168,45 @@ struct Reading {
 }
 
 impl Reading {
+    #[allow(clippy::too_many_arguments, reason = "all that a thread is given")]
     fn run(
         self,
         base: Arc<Base>,
         state: State,
         (space, at, key): Place,
         hash: u64,
+        head: UserValue,
         present: Option<Stored>,
     ) {
-        let made = present.and_then(|present| base.remake(space, at, &key, present));
+        let (ahead, number) = (&self.ahead, self.number);
+        let mut held = ahead.slots.lock();
+        ahead.changed.wait_while(&mut held, |held| !held.is_turn(number));
+        held.get(number).into_iter().for_each(|slot| slot.stage = Stage::IsRead);
+        drop(held);
+        let made = match (present, at) {
+            (Some(present), At::Revision(at)) => base.remake(space, at, &key, present),
+            _ => None,
+        };
         let read = match made {
-            Some(made) => Ok(Some(made)),
-            None => state.fetch_own(space, at, hash, &key),
+            Some(made) => Ok(Sealed { stored: Some(made), head: Some(head.to_vec()) }),
+            None => {
+                let read = state.fetch_own(space, at, hash, &key);
+                read.map(|(stored, head)| Sealed { stored, head })
+            }
         };
         // Nobody need wait for this one to close the base.
         drop((base, state));
-        let mut held = self.ahead.slots.lock();
-        if let Some(slot) = held.slots.iter_mut().find(|slot| slot.number == self.number) {
-            slot.read = Some(read);
+        let mut held = ahead.slots.lock();
+        if let Some(slot) = held.get(number) {
+            slot.stage = Stage::Done { read, is_left: false };
         }
-        let is_there = |held: &mut Slots| held.slots.iter().any(|it| it.number == self.number);
-        self.ahead.changed.wait_while_for(&mut held, is_there, WAIT);
+        ahead.changed.notify_all();
+        let is_there = |held: &mut Slots| held.get(number).is_some();
+        ahead.changed.wait_while_for(&mut held, is_there, PATIENCE);
+        if let Some(Slot { stage: Stage::Done { is_left, .. }, .. }) = held.get(number) {
+            *is_left = true;
+        }
+        ahead.changed.wait_while_for(&mut held, is_there, WAIT);
     }
 }
 
@@ -138,6 +223,7 @@ fn later() -> BackingError {
 
 #[cfg(test)]
 mod tests {
+    use base::Revision;
     use testkit::temp_dir;
 
     use super::*;
@@ -146,21 +232,34 @@ mod tests {
         ahead.slots.lock().slots.len()
     }
 
-    #[test]
-    fn what_nobody_takes_does_not_stay() {
+    fn opened() -> (testkit::TempDir, Arc<Base>, Arc<Ahead>) {
         let folder = temp_dir();
         let base = Base::open(folder.path(), 1, 1 << 20).expect("an empty one opens");
-        let (base, ahead) = (Arc::new(base), Arc::new(Ahead::default()));
-        let limits = EncodingLimits::default();
-        let take = |key: &[u8]| {
-            let place = (SpaceId::first_of(0), Revision::ZERO);
-            ahead.take(&base, limits, place, 1, key, &|| None)
-        };
-        assert!(take(b"left").expect_err("it is being read").is_later());
-        // Whoever comes back gets it, once.
+        (folder, Arc::new(base), Arc::new(Ahead::default()))
+    }
+
+    fn take(
+        (base, ahead): (&Arc<Base>, &Arc<Ahead>),
+        key: &[u8],
+    ) -> Result<Option<Stored>, BackingError> {
+        let (space, at) = (SpaceId::first_of(0), At::Revision(Revision::ZERO));
+        let long = Long { space, at, head: (&b"head"[..]).into() };
+        ahead.take(base, EncodingLimits::default(), &long, 1, key, &|| None)
+    }
+
+    fn is_later(read: &Result<Option<Stored>, BackingError>) -> bool {
+        matches!(read, Err(error) if error.is_later())
+    }
+
+    #[test]
+    fn what_nobody_takes_does_not_stay() {
+        let (_folder, base, ahead) = opened();
+        let of = (&base, &ahead);
+        assert!(is_later(&take(of, b"left")));
+        // Whoever comes back gets it, though its head is never what it was.
         let found = loop {
-            match take(b"taken") {
-                Err(error) if error.is_later() => std::thread::yield_now(),
+            match take(of, b"taken") {
+                later if is_later(&later) => std::thread::yield_now(),
                 found => break found,
             }
         };
@@ -169,10 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_finds_a_value_however_many_others_want_theirs() {
+        let (_folder, base, ahead) = opened();
+        let of = (&base, &ahead);
+        let mut left: Vec<String> = (0..3 * VALUES_MAX).map(|n| n.to_string()).collect();
+        while !left.is_empty() {
+            left.retain(|key| is_later(&take(of, key.as_bytes())));
+            assert!(count(&ahead) <= VALUES_MAX);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn a_reader_that_ends_early_leaves_nothing() {
         let ahead = Arc::new(Ahead::default());
-        let place = (SpaceId::first_of(0), Revision::ZERO, b"k"[..].into());
-        ahead.slots.lock().slots.push(Slot { number: 7, place, read: None });
+        let place = (SpaceId::first_of(0), At::Newest, b"k"[..].into());
+        let slot = Slot { number: 7, place, tries: 0, stage: Stage::Waits };
+        ahead.slots.lock().slots.push(slot);
         drop(Reading { ahead: ahead.clone(), number: 6 });
         assert_eq!(count(&ahead), 1);
         drop(Reading { ahead: ahead.clone(), number: 7 });

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use base::{Revision, SpaceId};
 use keyspace::{
-    Backing, BackingError, EncodingLimits, Found, Keyspace, Knowing, NEAR_ELEMENTS, Peek, Stored,
-    Wanted,
+    Backing, BackingError, EncodingLimits, Found, Keyspace, Knowing, Listed, NEAR_ELEMENTS, Peek,
+    Stored, Wanted,
 };
 
 use crate::base_tree::Base;
@@ -87,13 +87,13 @@ impl BaseBacking {
             Sought::NotReached(at) => {
                 Err(BackingError::later(format!("the archive has not reached revision {at}")))
             }
-            Sought::Long(space, at) => {
+            Sought::Long(long) => {
                 let present = &|| {
                     let mut ancestors = self.ancestors.iter();
-                    ancestors.find_map(|it| it.copy_large_in(space, key, NEAR_ELEMENTS))
+                    ancestors.find_map(|it| it.copy_large_in(long.space, key, NEAR_ELEMENTS))
                 };
-                let ahead = self.base.ahead();
-                let read = ahead.take(&self.base, self.limits, (space, at), hash, key, present)?;
+                let read =
+                    self.base.ahead().take(&self.base, self.limits, &long, hash, key, present)?;
                 Ok(read.map(Found::Whole))
             }
         }
@@ -116,7 +116,7 @@ impl Backing for BaseBacking {
         let found = self.ask(space, hash, key, None, knowing)?;
         Ok(found.map(|found| match found {
             Found::Whole(stored) => stored,
-            Found::Part(_) => unreachable!("no elements were named"),
+            Found::Part(..) => unreachable!("no elements were named"),
         }))
     }
 
@@ -171,6 +171,15 @@ impl Backing for BaseBacking {
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
         self.state.buckets(space, &buckets, each)
+    }
+
+    fn list(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Listed),
+    ) -> Result<(), BackingError> {
+        self.state.list(space, &buckets, each)
     }
 
     fn deadlines(

@@ -18,7 +18,7 @@
 
 use base::{Revision, leb128};
 use keyspace::types::{Hash, List, Set, Zset};
-use keyspace::{EncodingLimits, Value, ValueRef};
+use keyspace::{EncodingLimits, Listed, Unread, Value, ValueRef};
 use sha2::{Digest, Sha256};
 
 use crate::codec::{FORM_ELEMENT, FORM_GONE, FORM_LARGE, FORM_LARGE_OVER, Reader, put_beginning};
@@ -94,6 +94,32 @@ impl Large {
         self.kind == Kind::List
     }
 
+    /// A collection of this type that holds nothing.
+    fn empty(&self, seed: u64) -> Value {
+        match self.kind {
+            Kind::List => Value::List(List::new()),
+            Kind::Set => Value::Set(Set::new(seed)),
+            Kind::Hash => Value::Hash(Hash::new(seed)),
+            Kind::Zset => Value::Zset(Zset::new(seed)),
+        }
+    }
+
+    /// One element that stands for all.
+    pub(crate) fn stand_in(&self, seed: u64, limits: &EncodingLimits) -> Value {
+        let mut value = self.empty(seed);
+        match &mut value {
+            Value::List(list) => list.push_back(b"", limits),
+            value => Named::new(&[]).stand_in(value, limits),
+        }
+        value
+    }
+
+    /// What a list of keys tells of it.
+    pub(crate) fn listed(&self, deadline: Option<u64>, revision: Revision) -> Listed {
+        let type_name = self.empty(0).as_ref().type_name();
+        Listed::Long(Unread { type_name, elements: self.count, deadline, revision })
+    }
+
     /// Whether a list has an element at a position.
     pub(crate) fn has_position(&self, position: i64) -> bool {
         self.index_of(position) < u128::from(self.count)
@@ -160,6 +186,10 @@ pub(crate) fn put_name(out: &mut Vec<u8>, name: &[u8]) {
 
 /// Greater than every name of an element.
 pub(crate) const AFTER_NAMES: u8 = 2;
+
+/// Behind a head's key, greater than the keys of all its elements: a generation
+/// begins with its length.
+pub(crate) const AFTER_ELEMENTS: u8 = 9;
 
 /// The name of a list's element: positions in order are names in order.
 pub(crate) fn position_name(position: i64) -> [u8; 8] {
@@ -342,13 +372,7 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     pub(crate) fn new(large: Large, seed: u64) -> Assembly {
-        let value = match large.kind {
-            Kind::List => Value::List(List::new()),
-            Kind::Set => Value::Set(Set::new(seed)),
-            Kind::Hash => Value::Hash(Hash::new(seed)),
-            Kind::Zset => Value::Zset(Zset::new(seed)),
-        };
-        Assembly { large, value, count: 0 }
+        Assembly { large, value: large.empty(seed), count: 0 }
     }
 
     /// Takes an entry of the key in, if it is of this generation: what follows

@@ -5,12 +5,12 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use base::{Revision, SpaceId};
-use keyspace::{BackingError, EncodingLimits, Found, Knowing, Peek, Stored, Wanted};
+use keyspace::{BackingError, EncodingLimits, Found, Knowing, Listed, Peek, Stored, Wanted};
 use lsm_tree::UserValue;
 
-use crate::base_tree::Base;
-use crate::codec::{self, Content, Name};
-use crate::elements::{Assembly, Large, Named};
+use crate::base_tree::{Base, Frozen};
+use crate::codec::{self, Content, Head, Name};
+use crate::elements::{AFTER_ELEMENTS, Assembly, Large, LargeFrom, Named};
 use crate::error::ArchiveError;
 use crate::layers;
 
@@ -44,23 +44,26 @@ struct HeadEntry<'e> {
     value: &'e [u8],
 }
 
-/// Sees the entries of a bucket.
-type VisitEntry<'v> = dyn FnMut(Entry<'_>) -> Result<(), String> + 'v;
+/// Sees the entries of a bucket, and says what becomes of the elements that follow.
+type VisitEntry<'v> = dyn FnMut(Entry<'_>) -> Result<Elements, String> + 'v;
 
 /// The same, with the bytes that name the key in its bucket first.
-type VisitOwnEntry<'v> = dyn FnMut(&[u8], Entry<'_>) -> Result<(), String> + 'v;
+type VisitOwnEntry<'v> = dyn FnMut(&[u8], Entry<'_>) -> Result<Elements, String> + 'v;
 
 /// A key whose elements are coming.
 struct Open {
     key: Vec<u8>,
     deadline: Option<u64>,
     revision: Revision,
+    large: Large,
     elements: Assembly,
+    /// Bytes of them.
+    bytes: usize,
 }
 
 impl Open {
     fn finish(self) -> Result<(Vec<u8>, Stored), String> {
-        let Open { key, deadline, revision, elements } = self;
+        let Open { key, deadline, revision, elements, .. } = self;
         Ok((key, Stored { value: elements.finish()?, deadline, revision }))
     }
 }
@@ -73,8 +76,12 @@ enum Fetched {
     Large,
 }
 
-/// Bytes of a value that is read while somebody holds a lock.
+/// Bytes of an inherited value that is read while somebody holds a lock.
 const SOON_BYTES_MAX: usize = 64 << 10;
+
+/// A collection that is read while somebody holds a lock has no more elements than
+/// one that stands in one piece, and so many times the bytes.
+const SOON_BYTES_SHARE: usize = 4;
 
 /// What [`State::seek`] finds.
 pub(crate) enum Sought {
@@ -82,8 +89,43 @@ pub(crate) enum Sought {
     Is(Option<Found>),
     /// The base has not reached this revision.
     NotReached(Revision),
-    /// It takes long to read, in this space as of that revision.
-    Long(SpaceId, Revision),
+    /// It takes long to read.
+    Long(Long),
+}
+
+/// A key that takes long to read.
+pub(crate) struct Long {
+    /// Where it stands.
+    pub(crate) space: SpaceId,
+    /// As of when.
+    pub(crate) at: At,
+    /// The value of its head, which tells it from what it was before and will be.
+    pub(crate) head: UserValue,
+}
+
+/// What of a collection is read.
+#[derive(Clone, Copy)]
+enum Which<'n> {
+    All,
+    Named(&'n Named<'n>),
+    /// All, unless its elements take more bytes.
+    UpTo(usize),
+}
+
+/// What was read of a collection.
+enum Read {
+    Is(Option<Stored>),
+    /// It takes more bytes than were to be read.
+    TooMuch,
+}
+
+/// What becomes of the elements behind a head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elements {
+    /// They are visited, if there are any.
+    Visit,
+    /// They are passed over unread.
+    Skip,
 }
 
 /// One state of the base.
@@ -181,15 +223,11 @@ impl State {
         peek: &mut dyn FnMut(SpaceId, Revision) -> Peek<Stored>,
     ) -> Result<Sought, BackingError> {
         let (mut space, mut at, mut is_below) = (space, self.at, is_inherited);
-        // What is below does not change any more, so it can be read by somebody
-        // else meanwhile.
-        let mut may_wait = false;
         loop {
             if !std::mem::take(&mut is_below) {
                 let name = codec::head_key(space, hash, key);
                 if let Some(head) = self.head(&name, at).map_err(unreadable)? {
-                    let head = (&name[..], &head[..]);
-                    return self.seek_own(head, space, at, hash, wanted, may_wait);
+                    return self.seek_own((&name, head), space, at, hash, wanted, is_hasty);
                 }
             }
             let Some((under, fork)) = self.below(space, at) else { return Ok(Sought::Is(None)) };
@@ -204,42 +242,63 @@ impl State {
                 }
                 Peek::Unknown => self.base.await_revision(fork).map_err(unreadable)?,
             }
-            (space, at, may_wait) = (under, At::Revision(fork), is_hasty);
+            (space, at) = (under, At::Revision(fork));
         }
     }
 
     /// As [`State::seek`], once it is known which space has the key's head.
     fn seek_own(
         &self,
-        (name, value): (&[u8], &[u8]),
+        (name, value): (&[u8], UserValue),
         space: SpaceId,
         at: At,
         hash: u64,
         wanted: Option<Wanted<'_>>,
-        may_wait: bool,
+        is_hasty: bool,
     ) -> Result<Sought, BackingError> {
-        let is_large = codec::is_large(value);
-        if is_large && let Some(wanted) = wanted {
-            let bucket = codec::bucket_of(hash);
-            let head = codec::head(value, codec::is_digest(name))
-                .map_err(|what| self.damaged(space, &(bucket..=bucket), &what))?;
-            if let Some(Content::Large(large)) = head.map(|head| head.content)
-                && !large.is_list()
-                && large.count > wanted.whole_upto
-            {
-                let named = Named::new(wanted.names);
-                let own = self.own_from((name, value), space, at, hash, Some(&named))?;
-                return Ok(Sought::Is(own.flatten().map(Found::Part)));
+        if !codec::is_large(&value) {
+            if is_hasty && matches!(at, At::Revision(_)) && value.len() > SOON_BYTES_MAX {
+                return Ok(Sought::Long(Long { space, at, head: value }));
             }
+            let own = self.own_from((name, &value), space, at, hash, None)?;
+            return Ok(Sought::Is(own.flatten().map(Found::Whole)));
         }
-        if let At::Revision(at) = at
-            && may_wait
-            && (is_large || value.len() > SOON_BYTES_MAX)
-        {
-            return Ok(Sought::Long(space, at));
+        let bucket = codec::bucket_of(hash);
+        let damaged = |what: String| self.damaged(space, &(bucket..=bucket), &what);
+        let is_digest = codec::is_digest(name);
+        let head = codec::head(&value, is_digest).map_err(damaged)?;
+        let Some(Head { deadline, revision, content: Content::Large(large), .. }) = head else {
+            return Err(damaged("a large collection has no count".to_owned()));
+        };
+        match wanted {
+            Some(wanted) if wanted.names.is_empty() => {
+                let value = large.stand_in(self.seed, &self.limits);
+                let seen = Stored { value, deadline, revision };
+                return Ok(Sought::Is(Some(Found::Part(seen, large.count))));
+            }
+            Some(wanted) if !large.is_list() && large.count > wanted.whole_upto => {
+                let named = Named::new(wanted.names);
+                let own = self.own_from((name, &value), space, at, hash, Some(&named))?;
+                return Ok(Sought::Is(own.flatten().map(|it| Found::Part(it, large.count))));
+            }
+            _ => {}
         }
-        let own = self.own_from((name, value), space, at, hash, None)?;
-        Ok(Sought::Is(own.flatten().map(Found::Whole)))
+        let soon = self.soon();
+        let which = if is_hasty { Which::UpTo(soon.bytes) } else { Which::All };
+        if is_hasty && large.count > soon.elements as u64 {
+            return Ok(Sought::Long(Long { space, at, head: value }));
+        }
+        let read = self.own_large(name, at, is_digest, which).map_err(unreadable)?;
+        Ok(match read.map_err(damaged)? {
+            Read::Is(stored) => Sought::Is(stored.map(Found::Whole)),
+            Read::TooMuch => Sought::Long(Long { space, at, head: value }),
+        })
+    }
+
+    /// The size of a collection that is read while somebody holds a lock.
+    fn soon(&self) -> LargeFrom {
+        let LargeFrom { elements, bytes } = self.base.large_from();
+        LargeFrom { elements, bytes: bytes.saturating_mul(SOON_BYTES_SHARE) }
     }
 
     /// Whether a key exists that its space has nothing of, as far as `peek` tells.
@@ -260,16 +319,27 @@ impl State {
         Some(false)
     }
 
-    /// A key of a space as of a revision that the base has reached, whatever is
-    /// below.
+    /// A key of a space as of a state that the base has reached, whatever is below,
+    /// and the value of its head in that state.
     pub(crate) fn fetch_own(
         &self,
         space: SpaceId,
-        at: Revision,
+        at: At,
         hash: u64,
         key: &[u8],
-    ) -> Result<Option<Stored>, BackingError> {
-        Ok(self.own(space, At::Revision(at), hash, key, None)?.flatten())
+    ) -> Result<(Option<Stored>, Option<Vec<u8>>), BackingError> {
+        let (name, bucket) = (codec::head_key(space, hash, key), codec::bucket_of(hash));
+        let frozen = self.base.frozen();
+        let Some(head) = frozen_head(&frozen, &name, at).map_err(unreadable)? else {
+            return Ok((None, None));
+        };
+        let is_long = codec::is_digest(&name);
+        let read = self.large_in(&frozen, (&name, &head), at, is_long, Which::All);
+        match read.map_err(unreadable)? {
+            Ok(Read::Is(stored)) => Ok((stored, Some(head))),
+            Ok(Read::TooMuch) => unreachable!("all of it was to be read"),
+            Err(what) => Err(self.damaged(space, &(bucket..=bucket), &what)),
+        }
     }
 
     /// The space below another one, and as of when, in this state.
@@ -323,11 +393,14 @@ impl State {
         match self.decode(value, is_long).map_err(damaged)? {
             Fetched::Gone => Ok(Some(None)),
             Fetched::All(stored) => Ok(Some(Some(stored))),
-            Fetched::Large => self
-                .own_large(name, at, is_long, named)
-                .map_err(unreadable)?
-                .map(Some)
-                .map_err(damaged),
+            Fetched::Large => {
+                let which = named.map_or(Which::All, Which::Named);
+                let read = self.own_large(name, at, is_long, which).map_err(unreadable)?;
+                match read.map_err(damaged)? {
+                    Read::Is(stored) => Ok(Some(stored)),
+                    Read::TooMuch => unreachable!("nothing said how much"),
+                }
+            }
         }
     }
 
@@ -353,54 +426,69 @@ impl State {
         name: &[u8],
         at: At,
         is_long: bool,
-        named: Option<&Named<'_>>,
-    ) -> Result<Result<Option<Stored>, String>, ArchiveError> {
+        which: Which<'_>,
+    ) -> Result<Result<Read, String>, ArchiveError> {
         // Head and elements of one state, whatever batches come in between.
         let frozen = self.base.frozen();
-        let at = match at {
-            At::Newest => None,
-            At::Revision(at) => Some(at),
-        };
-        let mut head = None;
-        frozen.range(&(name..=name), at, &mut |_, value| {
-            head = Some(value.to_vec());
-            ControlFlow::Break(())
-        })?;
-        let head = match head.as_deref().map(|value| codec::head(value, is_long)) {
-            None | Some(Ok(None)) => return Ok(Ok(None)),
-            Some(Err(what)) => return Ok(Err(what)),
-            Some(Ok(Some(head))) => head,
+        match frozen_head(&frozen, name, at)? {
+            Some(head) => self.large_in(&frozen, (name, &head), at, is_long, which),
+            None => Ok(Ok(Read::Is(None))),
+        }
+    }
+
+    /// As [`State::own_large`], once the head's key and value are known.
+    fn large_in(
+        &self,
+        frozen: &Frozen,
+        (name, head): (&[u8], &[u8]),
+        at: At,
+        is_long: bool,
+        which: Which<'_>,
+    ) -> Result<Result<Read, String>, ArchiveError> {
+        let head = match codec::head(head, is_long) {
+            Ok(None) => return Ok(Ok(Read::Is(None))),
+            Err(what) => return Ok(Err(what)),
+            Ok(Some(head)) => head,
         };
         let (deadline, revision) = (head.deadline, head.revision);
+        let stored = |value| Read::Is(Some(Stored { value, deadline, revision }));
         let Content::Large(large) = head.content else {
             let value = head.content.value(self.seed, &self.limits);
-            return Ok(value.map(|value| value.map(|value| Stored { value, deadline, revision })));
+            return Ok(value.map(|value| value.map_or(Read::Is(None), stored)));
         };
-        let layers = self.base.layers(name, at, revision, &large)?;
+        let layers = self.base.layers(name, at.revision(), revision, &large)?;
         let mut assembly = Assembly::new(large, self.seed);
-        let mut added = Ok(());
+        let (mut added, mut bytes) = (Ok(()), 0);
+        let bytes_max = if let Which::UpTo(bytes) = which { bytes } else { usize::MAX };
         let mut add = |name: &[u8], value: &[u8]| {
+            bytes += name.len() + value.len();
+            if bytes > bytes_max {
+                return ControlFlow::Break(());
+            }
             // What was wrong with one element is wrong with all of it.
             if added.is_ok() {
                 added = assembly.add_named(name, value, &self.limits);
             }
             if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let value = match named.filter(|_| !large.is_list()) {
-            Some(named) => {
-                layers::each_named(&frozen, &layers, named.names(), &mut add)?;
+        let value = match which {
+            Which::Named(named) if !large.is_list() => {
+                layers::each_named(frozen, &layers, named.names(), &mut add)?;
                 let part = added.map(|()| assembly.part());
                 part.map_err(str::to_owned).map(|mut value| {
                     named.stand_in(&mut value, &self.limits);
                     value
                 })
             }
-            None => {
-                layers::each(&frozen, &layers, &mut add)?;
+            _ => {
+                layers::each(frozen, &layers, &mut add)?;
+                if bytes > bytes_max {
+                    return Ok(Ok(Read::TooMuch));
+                }
                 added.map_err(str::to_owned).and_then(|()| assembly.finish())
             }
         };
-        Ok(value.map(|value| Some(Stored { value, deadline, revision })))
+        Ok(value.map(stored))
     }
 
     /// Every key of a run of buckets.
@@ -410,43 +498,88 @@ impl State {
         buckets: &RangeInclusive<u16>,
         each: &mut dyn FnMut(&[u8], Stored),
     ) -> Result<(), BackingError> {
+        let all = LargeFrom { elements: usize::MAX, bytes: usize::MAX };
+        self.visit_keys(space, buckets, all, &mut |key, listed| match listed {
+            Listed::Whole(stored) => each(key, stored),
+            Listed::Long(_) => unreachable!("none is larger"),
+        })
+    }
+
+    /// Every key of a run of buckets; of those that take long to read no more than
+    /// what can be told without.
+    pub(crate) fn list(
+        &self,
+        space: SpaceId,
+        buckets: &RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Listed),
+    ) -> Result<(), BackingError> {
+        self.visit_keys(space, buckets, self.soon(), each)
+    }
+
+    /// Every key of a run of buckets, collections up to a size with all that they
+    /// hold.
+    fn visit_keys(
+        &self,
+        space: SpaceId,
+        buckets: &RangeInclusive<u16>,
+        upto: LargeFrom,
+        each: &mut dyn FnMut(&[u8], Listed),
+    ) -> Result<(), BackingError> {
         let mut open: Option<Open> = None;
         self.entries(space, buckets, &mut |entry| {
             let HeadEntry { name, at, key: plain, value } = match entry {
                 Entry::Element(key, value) => {
-                    return match &mut open {
-                        Some(open) => Ok(open.elements.add(key, value, &self.limits)?),
-                        // Left by a collection that is gone or is small now.
-                        None => Ok(()),
-                    };
+                    // Else left by a collection that is gone or is small now.
+                    let Some(of) = &mut open else { return Ok(Elements::Skip) };
+                    of.bytes += key.len() + value.len();
+                    if of.bytes <= upto.bytes {
+                        of.elements.add(key, value, &self.limits)?;
+                        return Ok(Elements::Visit);
+                    }
+                    let Open { key, deadline, revision, large, .. } =
+                        open.take().expect("just seen");
+                    each(&key, large.listed(deadline, revision));
+                    return Ok(Elements::Skip);
                 }
                 Entry::Head(head) => head,
             };
             if let Some(complete) = open.take() {
                 let (key, stored) = complete.finish()?;
-                each(&key, stored);
+                each(&key, Listed::Whole(stored));
             }
-            let Some(head) = codec::head(value, plain.is_none())? else { return Ok(()) };
+            let Some(head) = codec::head(value, plain.is_none())? else {
+                return Ok(Elements::Skip);
+            };
             let key = plain.or(head.key).ok_or("a key has no name")?;
             let (deadline, revision) = (head.deadline, head.revision);
-            if let Content::Large(Large { is_over: true, .. }) = head.content {
-                // Some of its elements are elsewhere.
-                let read = self.own_large(name, at, plain.is_none(), None);
-                if let Some(stored) = read.map_err(|error| error.to_string())?? {
-                    each(key, stored);
-                }
-            } else if let Content::Large(large) = head.content {
-                let elements = Assembly::new(large, self.seed);
-                open = Some(Open { key: key.to_vec(), deadline, revision, elements });
-            } else if let Some(value) = head.content.value(self.seed, &self.limits)? {
-                each(key, Stored { value, deadline, revision });
+            let Content::Large(large) = head.content else {
+                let value = head.content.value(self.seed, &self.limits)?;
+                let value = value.ok_or("a value has no content")?;
+                each(key, Listed::Whole(Stored { value, deadline, revision }));
+                return Ok(Elements::Visit);
+            };
+            if large.count > upto.elements as u64 {
+                each(key, large.listed(deadline, revision));
+                return Ok(Elements::Skip);
             }
-            Ok(())
+            if !large.is_over {
+                let (key, elements) = (key.to_vec(), Assembly::new(large, self.seed));
+                open = Some(Open { key, deadline, revision, large, elements, bytes: 0 });
+                return Ok(Elements::Visit);
+            }
+            // Some of its elements are elsewhere.
+            let read = self.own_large(name, at, plain.is_none(), Which::UpTo(upto.bytes));
+            match read.map_err(|error| error.to_string())?? {
+                Read::Is(Some(stored)) => each(key, Listed::Whole(stored)),
+                Read::Is(None) => {}
+                Read::TooMuch => each(key, large.listed(deadline, revision)),
+            }
+            Ok(Elements::Skip)
         })?;
         if let Some(complete) = open.take() {
             let complete = complete.finish();
             let (key, stored) = complete.map_err(|what| self.damaged(space, buckets, &what))?;
-            each(&key, stored);
+            each(&key, Listed::Whole(stored));
         }
         Ok(())
     }
@@ -459,11 +592,13 @@ impl State {
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<(), BackingError> {
         self.entries(space, buckets, &mut |entry| {
-            let Entry::Head(HeadEntry { key: plain, value, .. }) = entry else { return Ok(()) };
+            let Entry::Head(HeadEntry { key: plain, value, .. }) = entry else {
+                return Ok(Elements::Skip);
+            };
             if let Some(codec::Due { at, key }) = codec::deadline(value, plain.is_none())? {
                 each(plain.or(key).ok_or("a key has no name")?, at);
             }
-            Ok(())
+            Ok(if codec::is_large(value) { Elements::Skip } else { Elements::Visit })
         })
     }
 
@@ -487,7 +622,7 @@ impl State {
                 if let Entry::Head(..) = entry {
                     is_top = seen.insert(name.into());
                 }
-                if is_top { visit(entry) } else { Ok(()) }
+                if is_top { visit(entry) } else { Ok(hidden(&entry)) }
             })?;
             (space, at) = self.reached(below)?;
             below = match self.below(space, at) {
@@ -499,7 +634,7 @@ impl State {
             if let Entry::Head(..) = entry {
                 is_top = !seen.contains(name);
             }
-            if is_top { visit(entry) } else { Ok(()) }
+            if is_top { visit(entry) } else { Ok(hidden(&entry)) }
         })
     }
 
@@ -512,46 +647,69 @@ impl State {
         buckets: &RangeInclusive<u16>,
         visit: &mut VisitOwnEntry<'_>,
     ) -> Result<(), BackingError> {
-        let first = codec::bucket_prefix(space, *buckets.start());
+        let mut first = codec::bucket_prefix(space, *buckets.start());
         let last = codec::bucket_prefix(space, *buckets.end());
-        let mut wrong = None;
-        let mut head = Vec::new();
-        let mut each = |key: &[u8], value: &[u8]| {
-            let rest = &key[last.len()..];
-            let visited = match codec::split_name(rest) {
-                Ok((name, [])) => {
-                    head.clear();
-                    head.extend_from_slice(key);
-                    let plain = match name {
-                        Name::Plain(key) => Some(key),
-                        Name::Digest => None,
-                    };
-                    visit(rest, Entry::Head(HeadEntry { name: key, at, key: plain, value }))
-                }
-                Ok((_, element)) if head == key[..key.len() - element.len()] => {
-                    visit(&rest[..rest.len() - element.len()], Entry::Element(element, value))
-                }
-                Ok(_) => Ok(()),
-                Err(what) => Err(what.to_owned()),
-            };
-            match visited {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(what) => {
-                    wrong = Some(what);
-                    ControlFlow::Break(())
-                }
-            }
-        };
         // No name is greater than this.
         let end = [&last[..], &[0xff; 8]].concat();
-        let range = &first[..]..=&end[..];
-        let read = match at {
-            At::Newest if buckets.start() == buckets.end() => self.base.prefix(&first, &mut each),
-            At::Newest => self.base.range(&range, &mut each),
-            At::Revision(at) => self.base.range_at(&range, at, &mut each),
-        };
-        read.map_err(unreadable)?;
-        wrong.map_or(Ok(()), |what| Err(self.damaged(space, buckets, &what)))
+        let mut is_begin = true;
+        loop {
+            let (mut wrong, mut head, mut skipped) = (None, Vec::new(), false);
+            let mut each = |key: &[u8], value: &[u8]| {
+                let rest = &key[last.len()..];
+                let visited = match codec::split_name(rest) {
+                    Ok((name, [])) => {
+                        head.clear();
+                        head.extend_from_slice(key);
+                        let plain = match name {
+                            Name::Plain(key) => Some(key),
+                            Name::Digest => None,
+                        };
+                        let head = HeadEntry { name: key, at, key: plain, value };
+                        // Mostly a head has no elements, and the next one is next.
+                        let next = visit(rest, Entry::Head(head));
+                        next.map(|next| next == Elements::Skip && codec::is_large(value))
+                    }
+                    Ok((_, element)) if head == key[..key.len() - element.len()] => {
+                        let name = &rest[..rest.len() - element.len()];
+                        visit(name, Entry::Element(element, value)).map(|it| it == Elements::Skip)
+                    }
+                    Ok((_, element)) => {
+                        head.clear();
+                        head.extend_from_slice(&key[..key.len() - element.len()]);
+                        Ok(true)
+                    }
+                    Err(what) => Err(what.to_owned()),
+                };
+                match visited {
+                    Ok(false) => ControlFlow::Continue(()),
+                    Ok(true) => {
+                        skipped = true;
+                        ControlFlow::Break(())
+                    }
+                    Err(what) => {
+                        wrong = Some(what);
+                        ControlFlow::Break(())
+                    }
+                }
+            };
+            let range = &first[..]..=&end[..];
+            let is_one = is_begin && buckets.start() == buckets.end();
+            let read = match at {
+                At::Newest if is_one => self.base.prefix(&first, &mut each),
+                At::Newest => self.base.range(&range, &mut each),
+                At::Revision(at) => self.base.range_at(&range, at, &mut each),
+            };
+            read.map_err(unreadable)?;
+            if let Some(what) = wrong {
+                return Err(self.damaged(space, buckets, &what));
+            }
+            if !skipped {
+                return Ok(());
+            }
+            // Behind all elements of the head.
+            head.push(AFTER_ELEMENTS);
+            (first, is_begin) = (head, false);
+        }
     }
 
     fn damaged(&self, space: SpaceId, buckets: &RangeInclusive<u16>, what: &str) -> BackingError {
@@ -565,6 +723,34 @@ impl State {
             "the archive in {} is damaged in {place} of space {space}: {what}",
             self.base.dir().display()
         ))
+    }
+}
+
+impl At {
+    /// `None` for the newest.
+    fn revision(self) -> Option<Revision> {
+        match self {
+            At::Newest => None,
+            At::Revision(at) => Some(at),
+        }
+    }
+}
+
+/// The value of a head in a state.
+fn frozen_head(frozen: &Frozen, name: &[u8], at: At) -> Result<Option<Vec<u8>>, ArchiveError> {
+    let mut head = None;
+    frozen.range(&(name..=name), at.revision(), &mut |_, value| {
+        head = Some(value.to_vec());
+        ControlFlow::Break(())
+    })?;
+    Ok(head)
+}
+
+/// What becomes of the elements of an entry that another one hides.
+fn hidden(entry: &Entry<'_>) -> Elements {
+    match entry {
+        Entry::Head(head) if !codec::is_large(head.value) => Elements::Visit,
+        _ => Elements::Skip,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{FAST, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 
@@ -19,13 +19,13 @@ pub const FAMILY: Family = Family {
     commands: &[
         Row::data("expire", -3, WRITE.with(FAST), CHANGE, "1.0.0", "key seconds [NX | XX | GT | LT]", "Sets the expiration time of a key in seconds.", |ctx, args, reply| expire(ctx, args, reply, Unit { seconds: true, absolute: false }, "expire")),
         Row::data("expireat", -3, WRITE.with(FAST), CHANGE, "1.2.0", "key unix-time-seconds [NX | XX | GT | LT]", "Sets the expiration time of a key to a Unix timestamp.", |ctx, args, reply| expire(ctx, args, reply, Unit { seconds: true, absolute: true }, "expireat")),
-        Row::data("expiretime", 2, READONLY.with(FAST), LOOK, "7.0.0", "key", "Returns the expiration time of a key as a Unix timestamp.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: true, absolute: true })),
+        Row::data("expiretime", 2, READONLY.with(FAST), LOOK, "7.0.0", "key", "Returns the expiration time of a key as a Unix timestamp.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: true, absolute: true })).known(Known::Outline),
         Row::data("persist", 2, WRITE.with(FAST), CHANGE, "2.2.0", "key", "Removes the expiration time of a key.", persist),
         Row::data("pexpire", -3, WRITE.with(FAST), CHANGE, "2.6.0", "key milliseconds [NX | XX | GT | LT]", "Sets the expiration time of a key in milliseconds.", |ctx, args, reply| expire(ctx, args, reply, Unit { seconds: false, absolute: false }, "pexpire")),
         Row::data("pexpireat", -3, WRITE.with(FAST), CHANGE, "2.6.0", "key unix-time-milliseconds [NX | XX | GT | LT]", "Sets the expiration time of a key to a Unix milliseconds timestamp.", |ctx, args, reply| expire(ctx, args, reply, Unit { seconds: false, absolute: true }, "pexpireat")),
-        Row::data("pexpiretime", 2, READONLY.with(FAST), LOOK, "7.0.0", "key", "Returns the expiration time of a key as a Unix milliseconds timestamp.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: false, absolute: true })),
-        Row::data("pttl", 2, READONLY.with(FAST), LOOK, "2.6.0", "key", "Returns the expiration time in milliseconds of a key.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: false, absolute: false })),
-        Row::data("ttl", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Returns the expiration time in seconds of a key.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: true, absolute: false })),
+        Row::data("pexpiretime", 2, READONLY.with(FAST), LOOK, "7.0.0", "key", "Returns the expiration time of a key as a Unix milliseconds timestamp.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: false, absolute: true })).known(Known::Outline),
+        Row::data("pttl", 2, READONLY.with(FAST), LOOK, "2.6.0", "key", "Returns the expiration time in milliseconds of a key.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: false, absolute: false })).known(Known::Outline),
+        Row::data("ttl", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Returns the expiration time in seconds of a key.", |ctx, args, reply| remaining(ctx, args, reply, Unit { seconds: true, absolute: false })).known(Known::Outline),
     ],
 };
 

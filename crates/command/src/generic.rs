@@ -38,7 +38,7 @@ pub const FAMILY: Family = Family {
         Row::data("sort", -2, WRITE.with(DENYOOM), sort::KEYS, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]", "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.", sort::sort).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
         Row::data("sort_ro", -2, READONLY, sort::READ_KEYS, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA]", "Returns the sorted elements of a list, a set, or a sorted set.", sort::sort_ro).scope(ScopeRule::ByArguments(sort::scope)).categories(category::SET.with(category::SORTED_SET).with(category::LIST).with(category::DANGEROUS)),
         Row::data("touch", -2, READONLY.with(FAST), LOOK_ALL, "3.2.1", "key [key ...]", "Returns the number of existing keys out of those specified after updating the time they were last accessed.", touch),
-        Row::data("type", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Determines the type of value stored at a key.", type_of),
+        Row::data("type", 2, READONLY.with(FAST), LOOK, "1.0.0", "key", "Determines the type of value stored at a key.", type_of).known(Known::Outline),
         Row::data("unlink", -2, WRITE.with(FAST), REMOVE, "4.0.0", "key [key ...]", "Asynchronously deletes one or more keys.", del).known(Known::Existence),
     ],
 };
@@ -62,7 +62,7 @@ const OBJECT: &[CommandSpec] = &[
     Row::data("help", 2, LOADING.with(STALE), &[], "6.2.0", "", "Returns helpful text about the different subcommands.", object_help),
     Row::data("idletime", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the time since the last access to a key.", object_idletime),
     Row::data("refcount", 3, READONLY, OBJECT_KEY, "2.2.3", "key", "Returns the reference count of a value of a key.", object_refcount),
-    Row::data("revision", 3, READONLY, OBJECT_KEY, "alcid 0.1", "key", "Returns the revision of a key's last change.", object_revision),
+    Row::data("revision", 3, READONLY, OBJECT_KEY, "alcid 0.1", "key", "Returns the revision of a key's last change.", object_revision).known(Known::Outline),
 ];
 
 const READ: &[KeySpec] = &[KeySpec::one(1, RO.with(ACCESS))];
@@ -138,8 +138,8 @@ fn scan_keys(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Re
     }
     let options = scan::Options::parse(Args::new(&rest))?;
     let mut found = Vec::new();
-    let next = ctx.tx.scan(cursor, options.count, &mut |key, value| {
-        let fits = wanted.as_deref().is_none_or(|name| name == value.type_name());
+    let next = ctx.tx.scan(cursor, options.count, &mut |key, seen| {
+        let fits = wanted.as_deref().is_none_or(|name| name == seen.type_name());
         if fits && options.matches(key) {
             found.push(key.to_vec());
         }
@@ -192,7 +192,7 @@ fn move_key(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Res
     if to == home {
         return Err(Error::SAME_OBJECT);
     }
-    ctx.tx.load_in(to, args[0]);
+    ctx.tx.load_first(to, args[0]);
     ctx.tx.check_backing()?;
     let is_free = ctx.tx.get_in(to, args[0]).is_none();
     let moved = is_free && ctx.tx.rename(args[0], to, args[0]);
@@ -223,7 +223,7 @@ fn copy(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
     if to == home && from == target {
         return Err(Error::SAME_OBJECT);
     }
-    ctx.tx.load_in(to, target);
+    ctx.tx.load_first(to, target);
     ctx.tx.check_backing()?;
     let occupied = ctx.tx.get_in(to, target).is_some();
     let source = ctx.tx.get(from).map(ValueRef::to_value);

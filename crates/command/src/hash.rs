@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::flags::{DENYOOM, FAST, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
 use crate::scan;
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 type HashEditor<'e, 't> = Editor<'e, 't, Hash>;
@@ -27,7 +27,7 @@ pub const FAMILY: Family = Family {
         Row::data("hincrby", 4, WRITE.with(DENYOOM).with(FAST), COUNT, "2.0.0", "key field increment", "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field doesn't exist.", hincrby),
         Row::data("hincrbyfloat", 4, WRITE.with(DENYOOM).with(FAST), COUNT, "2.6.0", "key field increment", "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't exist.", hincrbyfloat),
         Row::data("hkeys", 2, READONLY, READ, "2.0.0", "key", "Returns all fields in a hash.", hkeys),
-        Row::data("hlen", 2, READONLY.with(FAST), LOOK, "2.0.0", "key", "Returns the number of fields in a hash.", hlen),
+        Row::data("hlen", 2, READONLY.with(FAST), LOOK, "2.0.0", "key", "Returns the number of fields in a hash.", hlen).known(Known::Outline),
         Row::data("hmget", -3, READONLY.with(FAST), READ, "2.0.0", "key field [field ...]", "Returns the values of all fields in a hash.", hmget).by_element(),
         Row::data("hmset", -4, WRITE.with(DENYOOM).with(FAST), SET, "2.0.0", "key field value [field value ...]", "Sets the values of multiple fields.", hmset),
         Row::data("hrandfield", -2, READONLY, READ, "6.2.0", "key [count [WITHVALUES]]", "Returns one or more random fields from a hash.", hrandfield),
@@ -122,7 +122,7 @@ fn hmget(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result
 }
 
 fn hlen(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.count(ctx.tx.collection::<Hash>(args[0])?.map_or(0, Hash::len));
+    reply.count(ctx.tx.element_count::<Hash>(args[0])?);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::flags::{BLOCKING, DENYOOM, FAST, Flags, NOSCRIPT, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 
@@ -99,7 +99,8 @@ pub const FAMILY: Family = Family {
             "key",
             "Returns the length of a list.",
             llen,
-        ),
+        )
+        .known(Known::Outline),
         Row::data(
             "lmove",
             5,
@@ -322,7 +323,7 @@ impl End {
 // ---- reads ----
 
 fn llen(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.count(ctx.tx.collection::<List>(args[0])?.map_or(0, List::len));
+    reply.count(ctx.tx.element_count::<List>(args[0])?);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::flags::{DENYOOM, FAST, Flags, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
 use crate::scan;
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 
@@ -40,7 +40,8 @@ pub const FAMILY: Family = Family {
             "key",
             "Returns the number of members in a set.",
             scard,
-        ),
+        )
+        .known(Known::Outline),
         Row::data(
             "sdiff",
             -2,
@@ -255,7 +256,7 @@ fn smove(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result
 }
 
 fn scard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.count(ctx.tx.collection::<Set>(args[0])?.map_or(0, Set::len));
+    reply.count(ctx.tx.element_count::<Set>(args[0])?);
     Ok(())
 }
 

@@ -244,7 +244,7 @@ fn lookup(tx: &mut Txn<'_>, pattern: &[u8], element: &[u8]) -> Result<Option<Vec
         _ => (pattern, None),
     };
     let key = [&name[..star], element, &name[star + 1..]].concat();
-    tx.load(&key);
+    tx.load_first(tx.db(), &key);
     tx.check_backing()?;
     let found = match field {
         Some(field) => tx.collection::<Hash>(&key).ok().flatten().and_then(|hash| hash.get(field)),

@@ -98,6 +98,9 @@ impl Group {
 pub enum Known {
     /// What they hold: they are in memory.
     Value,
+    /// Of the one key its type, its deadline, its revision and how many elements it
+    /// has, see [`keyspace::Txn::look_at`].
+    Outline,
     /// Whether they exist, see [`keyspace::Txn::look_for`].
     Existence,
     /// Nothing: its handler sees to that, and needs to know no more than whether

@@ -134,6 +134,11 @@ impl Command {
                 txn.look_at(argv[1], &argv[2..]);
                 return true;
             }
+            Known::Outline => {
+                let key = self.keys(argv).first().map_or(1, |key| key.index);
+                txn.look_at(argv[key], &[]);
+                return true;
+            }
             Known::Value => Txn::purge,
             Known::Existence => Txn::look_for,
             Known::Nothing | Known::ByArguments(_) => return false,

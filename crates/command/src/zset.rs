@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::flags::{BLOCKING, DENYOOM, FAST, NOSCRIPT, READONLY, WRITE};
 use crate::keys::{KeySpec, key_flags::*};
 use crate::scan;
-use crate::spec::{CommandSpec, Family, Group};
+use crate::spec::{CommandSpec, Family, Group, Known};
 
 type Row = CommandSpec;
 type ZsetEditor<'e, 't> = Editor<'e, 't, Zset>;
@@ -28,7 +28,7 @@ pub const FAMILY: Family = Family {
         Row::data("bzpopmax", -3, WRITE.with(FAST).with(BLOCKING).with(NOSCRIPT), &[KeySpec::range(1, -2, 1, POP_FLAGS)], "5.0.0", "key [key ...] timeout", "Removes and returns the member with the highest score from one or more sorted sets. Blocks until a member available otherwise. Deletes the sorted set if the last element was popped.", pop::bzpopmax),
         Row::data("bzpopmin", -3, WRITE.with(FAST).with(BLOCKING).with(NOSCRIPT), &[KeySpec::range(1, -2, 1, POP_FLAGS)], "5.0.0", "key [key ...] timeout", "Removes and returns the member with the lowest score from one or more sorted sets. Blocks until a member is available otherwise. Deletes the sorted set if the last element was popped.", pop::bzpopmin),
         Row::data("zadd", -4, WRITE.with(DENYOOM).with(FAST), &[KeySpec::one(1, RW.with(UPDATE))], "1.2.0", "key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]", "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't exist.", zadd),
-        Row::data("zcard", 2, READONLY.with(FAST), LOOK, "1.2.0", "key", "Returns the number of members in a sorted set.", zcard),
+        Row::data("zcard", 2, READONLY.with(FAST), LOOK, "1.2.0", "key", "Returns the number of members in a sorted set.", zcard).known(Known::Outline),
         Row::data("zcount", 4, READONLY.with(FAST), READ, "2.0.0", "key min max", "Returns the count of members in a sorted set that have scores within a range.", range::zcount),
         Row::data("zdiff", -3, READONLY, COUNTED, "6.2.0", "numkeys key [key ...] [WITHSCORES]", "Returns the difference between multiple sorted sets.", combine::zdiff),
         Row::data("zdiffstore", -4, WRITE.with(DENYOOM), STORED, "6.2.0", "destination numkeys key [key ...]", "Stores the difference of multiple sorted sets in a key.", combine::zdiffstore),
@@ -247,7 +247,7 @@ fn zrem(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result 
 }
 
 fn zcard(ctx: &mut Ctx<'_, '_>, args: &[&[u8]], reply: &mut dyn Reply) -> Result {
-    reply.count(ctx.tx.collection::<Zset>(args[0])?.map_or(0, Zset::len));
+    reply.count(ctx.tx.element_count::<Zset>(args[0])?);
     Ok(())
 }
 

@@ -6,16 +6,17 @@
 //! of the bare engine, it runs in place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{BranchId, Frame, Reply, Revision, Tape};
+use base::{BranchId, DbIndex, Frame, Reply, Revision, Tape};
 use command::Result;
-use keyspace::{Buffers, Finished};
+use keyspace::{BackingError, Buffers, Finished, Keyspace};
 use tokio::runtime::Handle;
 
 use crate::blocking::Answer;
 use crate::call::Call;
 use crate::engine::Engine;
-use crate::execute::Outcome;
+use crate::execute::{Outcome, RETRY_MS};
 use crate::tracking::Invalidations;
 
 /// What a reply that was written aside depends on.
@@ -88,6 +89,27 @@ pub(crate) fn run(
         wait.engine.wake_writer();
     });
     Ok(Outcome::Blocked(blocked))
+}
+
+/// Makes a key resident that may stand in the backing only, and waits for that with
+/// no lock held. For whoever is about to look at it with locks that others wait for,
+/// on a thread that serves nobody.
+///
+/// # Errors
+/// When the backing cannot be read.
+pub(crate) fn bring(
+    keyspace: &Keyspace,
+    db: DbIndex,
+    key: &[u8],
+) -> std::result::Result<(), BackingError> {
+    loop {
+        match keyspace.load_hastily(db, key) {
+            Err(error) if error.is_later() => {
+                std::thread::park_timeout(Duration::from_millis(RETRY_MS));
+            }
+            brought => return brought,
+        }
+    }
 }
 
 /// Effects that may take longer to write than a reply may be ahead of the disk.

@@ -8,21 +8,27 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base::{BranchId, DbIndex, Frame, Reply, Revision, Rng, SeededRng, Tape};
 use command::{Block, Command, Ctx, Run, TimeoutReply, WaitFor};
 use keyspace::effect::{Effect, Effects};
 use keyspace::{Buffers, Finished, Scope, Txn, ValueRef};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::branch::branch_deleted;
 use crate::client::Client;
 use crate::engine::Engine;
-use crate::execute::borrow;
+use crate::execute::{RETRY_MS, borrow};
 use crate::revisions::as_integer;
 use crate::session::Session;
 use crate::tracking::Invalidations;
+
+/// How often serving a key's waiters is put off because what they look at is being
+/// read: what was brought into memory for them went again each time.
+const SERVE_TRIES_MAX: u32 = 10_000;
 
 /// A client's wait, held by its connection.
 #[derive(Debug)]
@@ -419,7 +425,7 @@ impl Engine {
         }
         let mut ready = VecDeque::new();
         self.collect_ready(branch, db, effects, &mut ready);
-        self.serve_ready(ready);
+        self.serve_ready(ready, 0);
     }
 
     /// Serves all who wait for keys of a branch that is made anew: which of them
@@ -432,7 +438,7 @@ impl Engine {
             let keys = self.blocking.keys_in(branch, db).into_iter();
             keys.map(move |key| (branch, db, key))
         };
-        self.serve_ready((0..self.databases()).flat_map(places).collect());
+        self.serve_ready((0..self.databases()).flat_map(places).collect(), 0);
     }
 
     /// Answers all who wait for keys of a branch that the revision `deleted`
@@ -452,11 +458,15 @@ impl Engine {
     }
 
     /// Serves the clients that wait for these keys, and those that their own
-    /// commands fill in turn.
-    fn serve_ready(self: &Arc<Self>, mut ready: VecDeque<Place>) {
+    /// commands fill in turn. Those whose commands look at what takes long to read are
+    /// served in a moment: `tries` is how often they have been put off.
+    fn serve_ready(self: &Arc<Self>, mut ready: VecDeque<Place>, tries: u32) {
         if ready.is_empty() {
             return;
         }
+        let runtime = Handle::try_current().ok().filter(|_| tries < SERVE_TRIES_MAX);
+        let is_patient = runtime.is_none();
+        let mut later = VecDeque::new();
         let _serving = self.blocking.serving.lock();
         let mut buffers = Buffers::default();
         let mut rng = SeededRng::new(self.clock.monotonic_ns());
@@ -465,7 +475,9 @@ impl Engine {
             while let Some(id) = self.blocking.next(&place, after) {
                 after = id;
                 let Some(waiter) = self.blocking.take(id) else { continue };
-                match self.serve(&waiter, &place.2, &mut buffers, &mut rng, &mut ready) {
+                let served =
+                    self.serve(&waiter, &place.2, is_patient, &mut buffers, &mut rng, &mut ready);
+                match served {
                     Served::Answered(answer, told) => {
                         let revision = answer.depends_on;
                         // A connection that is gone has no use for the answer;
@@ -479,8 +491,21 @@ impl Engine {
                         self.blocking.put_back(id, waiter);
                         break;
                     }
+                    Served::Later => {
+                        self.blocking.put_back(id, waiter);
+                        later.push_back(place.clone());
+                        break;
+                    }
                 }
             }
+        }
+        if let Some(runtime) = runtime.filter(|_| !later.is_empty()) {
+            let engine = self.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+                engine.serve_ready(later, tries + 1);
+                engine.wake_writer();
+            });
         }
     }
 
@@ -488,6 +513,7 @@ impl Engine {
         self: &Arc<Self>,
         waiter: &Waiter,
         key: &[u8],
+        is_patient: bool,
         buffers: &mut Buffers,
         rng: &mut dyn Rng,
         ready: &mut VecDeque<Place>,
@@ -520,9 +546,15 @@ impl Engine {
             txn.originate(command, user.as_bytes(), client.addr.as_bytes());
         }
         txn.select(waiter.db);
+        txn.set_patience(is_patient);
         txn.load(key);
         let keys = waiter.command.keys(&argv);
         keys.iter().for_each(|key| txn.load(argv[key.index]));
+        if txn.has_later() {
+            return Served::Later;
+        }
+        // In the middle of a command nothing can be put off.
+        txn.set_patience(true);
         let readable = txn.check_backing();
         let fits = readable.is_err()
             || matches!(
@@ -617,4 +649,6 @@ enum Served {
     StillWaits,
     /// The key is gone: no later waiter of it can be served either.
     NothingThere,
+    /// What its command looks at takes long to read.
+    Later,
 }

@@ -101,6 +101,7 @@ impl Engine {
             session.reply_mode = reply_mode;
             return outcome;
         }
+        session.brought_in.set(0);
         // After it has run: who sees it as the last command sees its effect too.
         session.client.activity.last_command.store(command.id + 1, Ordering::Relaxed);
         outcome
@@ -287,7 +288,9 @@ impl Engine {
             cold_path();
             return Ok(Admitted::Queue);
         }
-        if session.seat.is_some() && self.is_too_early(session, live, command, argv, now_ms) {
+        let may_be_early = session.seat.is_some()
+            || matches!(command.spec.run, Run::Engine) && self.keyspace.is_backed();
+        if may_be_early && self.is_too_early(session, live, command, argv, now_ms) {
             cold_path();
             return Ok(Admitted::Pause(now_ms + RETRY_MS));
         }
@@ -368,8 +371,7 @@ impl Engine {
                 let scope = self.scope(command, argv);
                 Txn::begin(keyspace, &scope, journal, &mut buffers, options)
             };
-            // What is shared by all clients of main is read where it stands.
-            txn.set_patience(session.seat.is_none());
+            txn.set_patience(session.waits_in_vain(|| command.keys(argv).len()));
             if self.has_effect_readers() {
                 cold_path();
                 txn.record_always();
@@ -405,6 +407,7 @@ impl Engine {
         self.settle(session, &finished, command.flags.has(WRITE));
         if has_later && ran.is_err() {
             cold_path();
+            session.brought_in.set(session.brought_in.get().saturating_add(finished.loaded));
             return Ok(Outcome::Paused(now_ms + RETRY_MS));
         }
         Ok(match (ran?, waits) {

@@ -1,5 +1,6 @@
 //! What the server remembers of one client between its commands.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,6 +76,9 @@ pub struct Session {
     /// so that a command reads one clock.
     pub(crate) batch_began: (u64, u64),
     pub(crate) tally: crate::stats::Tally,
+    /// Keys that a command has brought into memory which was put off each time
+    /// because others were still being read.
+    pub(crate) brought_in: Cell<u32>,
 }
 
 /// `CLIENT REPLY`.
@@ -164,7 +168,16 @@ impl Session {
             tick_ns: 0,
             batch_began: (0, 0),
             tally: crate::stats::Tally::default(),
+            brought_in: Cell::new(0),
         }
+    }
+
+    /// Whether a command of so many keys is put off again and again because what it
+    /// brings into memory goes again, as memory is short: it waits for its keys with
+    /// its locks held then.
+    pub(crate) fn waits_in_vain(&self, keys: impl FnOnce() -> usize) -> bool {
+        let brought_in = self.brought_in.get();
+        brought_in > 0 && brought_in as usize > 2 * keys() + 4
     }
 
     /// The wall time in milliseconds since 1970, as of the last tick.

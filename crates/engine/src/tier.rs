@@ -8,7 +8,9 @@
 //! eighth past the limit meanwhile, and are refused only when the archive has
 //! everything and still nothing can go.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base::{DbIndex, Revision};
 use keyspace::{BackingError, Evicted, SHARDS};
@@ -17,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::checkpoint::Checkpointed;
 use crate::engine::{Engine, Live};
 use crate::eviction::{AtLimit, Deleted};
+use crate::execute::RETRY_MS;
 
 /// Buckets of a database: all values of the leading 16 bits of a hash.
 const BUCKETS: u32 = 1 << 16;
@@ -107,6 +110,12 @@ impl Tier {
         *is_woken = false;
         self.phase.store(Phase::Works as u8, Ordering::SeqCst);
     }
+
+    /// Lets some time pass, unless somebody wakes the thread.
+    fn pause(&self) {
+        let mut is_woken = self.is_woken.lock();
+        self.woken.wait_for(&mut is_woken, Duration::from_millis(RETRY_MS));
+    }
 }
 
 /// How far loading is.
@@ -116,6 +125,9 @@ struct Loading {
     tiers: bool,
     db: DbIndex,
     bucket: u32,
+    /// Keys that take long to read, with their databases and buckets: they are read
+    /// before others are found.
+    left: VecDeque<(DbIndex, u32, Box<[u8]>)>,
     /// Whether memory is full, so that only deadlines are read.
     is_full: bool,
     is_done: bool,
@@ -327,6 +339,7 @@ impl Engine {
             tiers: self.tiers(live),
             db: 0,
             bucket: 0,
+            left: VecDeque::new(),
             is_full: false,
             is_done: keys == 0 && !self.keyspace.is_backed(),
             keys,
@@ -352,7 +365,8 @@ impl Engine {
             loading.bucket = 0;
             loading.db += 1;
         }
-        if loading.db < self.keyspace.databases() && self.keyspace.is_backed() {
+        let is_more = loading.db < self.keyspace.databases() || !loading.left.is_empty();
+        if is_more && self.keyspace.is_backed() {
             return;
         }
         loading.is_done = true;
@@ -367,11 +381,30 @@ impl Engine {
     }
 
     fn load_next(&self, loading: &mut Loading) -> Result<(), BackingError> {
+        if loading.is_full
+            && let Some((db, bucket, _)) = loading.left.pop_front()
+        {
+            // They stay in the archive, and when they are due is to be known.
+            (loading.db, loading.bucket) = (db, bucket);
+            loading.left.clear();
+        }
+        if let Some((db, _, key)) = loading.left.front() {
+            match self.keyspace.load_hastily(*db, key) {
+                Err(error) if error.is_later() => self.tier.pause(),
+                loaded => {
+                    loading.left.pop_front();
+                    loaded?;
+                }
+            }
+            return Ok(());
+        }
         let bucket = loading.bucket as u16;
         if loading.is_full {
             loading.bucket += u32::from(self.keyspace.index_deadlines(loading.db, bucket)?);
         } else {
-            self.keyspace.load_bucket(loading.db, bucket)?;
+            let left = self.keyspace.load_bucket(loading.db, bucket)?.unwrap_or_default();
+            let of = |key| (loading.db, loading.bucket, key);
+            loading.left = left.into_iter().map(of).collect();
             loading.bucket += 1;
         }
         Ok(())

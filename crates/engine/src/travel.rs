@@ -231,6 +231,10 @@ impl Engine {
             if is_hasty && !self.bring_into(past, ask, &keys, &view)? {
                 return Ok(false);
             }
+            // Who shares the view does not wait.
+            if !is_hasty {
+                keys.iter().try_for_each(|name| aside::bring(&view, db, name))?;
+            }
             let moment = self.time_of(at)?;
             read_in(&view, live, moment, db, command, argv, rng, buffers, reply)?;
             return Ok(true);
@@ -443,6 +447,9 @@ impl Engine {
             self.check_all_kept(moment.branch, moment.revision, &upper_name(command))?;
         }
         let view = self.view_at(moment)?;
+        if db < view.databases() {
+            keys.iter().try_for_each(|key| aside::bring(&view, db, argv[key.index]))?;
+        }
         read_in(&view, live, moment, db, command, argv, rng, buffers, reply)
     }
 

@@ -10,6 +10,7 @@ mod asking;
 mod part;
 mod whole;
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use crate::table::{Keyed, POSITION_BITS, POSITION_END, Table};
 use crate::value::{Value, ValueRef};
 use crate::warm::Foreseen;
 
-pub use asking::{Backing, BackingError, Found, Knowing, Stored, Wanted};
+pub use asking::{Backing, BackingError, Found, Knowing, Listed, Stored, Unread, Wanted};
 pub(crate) use part::{Asked, Loaded};
 
 /// Bits of a key's hash that choose its bucket, the shard's included.
@@ -44,20 +45,53 @@ pub(crate) enum Met<'a> {
     Entry(&'a Entry<Value>),
     /// It stays in the backing.
     Stored(&'a [u8], &'a Stored),
+    /// As well, and has not been read.
+    Unread(&'a [u8], Unread),
+}
+
+/// What is seen of a key that nobody named.
+#[derive(Clone, Copy)]
+pub enum Seen<'v> {
+    /// What it holds.
+    Value(ValueRef<'v>),
+    /// It stays in the backing, and takes long to read.
+    Unread(Unread),
+}
+
+impl Seen<'_> {
+    /// As [`ValueRef::type_name`].
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Seen::Value(value) => value.type_name(),
+            Seen::Unread(unread) => unread.type_name,
+        }
+    }
+
+    /// As [`ValueRef::memory_bytes`]; no more than what it takes at least where it
+    /// has not been read.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Seen::Value(value) => value.memory_bytes(),
+            Seen::Unread(unread) => usize::try_from(unread.elements).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 impl Met<'_> {
     pub(crate) fn key(&self) -> &[u8] {
         match self {
             Met::Entry(entry) => entry.key(),
-            Met::Stored(key, _) => key,
+            Met::Stored(key, _) | Met::Unread(key, _) => key,
         }
     }
 
-    pub(crate) fn value(&self) -> ValueRef<'_> {
+    pub(crate) fn seen(&self) -> Seen<'_> {
         match self {
-            Met::Entry(entry) => value_of(entry),
-            Met::Stored(_, stored) => stored.value.as_ref(),
+            Met::Entry(entry) => Seen::Value(value_of(entry)),
+            Met::Stored(_, stored) => Seen::Value(stored.value.as_ref()),
+            Met::Unread(_, unread) => Seen::Unread(*unread),
         }
     }
 
@@ -65,12 +99,25 @@ impl Met<'_> {
         match self {
             Met::Entry(entry) => entry.deadline(),
             Met::Stored(_, stored) => stored.deadline,
+            Met::Unread(_, unread) => unread.deadline,
         }
     }
 
     pub(crate) fn is_due(&self, now_ms: u64) -> bool {
         self.deadline().is_some_and(|at| at <= now_ms)
     }
+}
+
+/// Names of keys that are left in the backing because they take long to read.
+pub(crate) type Left = Vec<Box<[u8]>>;
+
+/// Keys that are due, and stood in the backing only.
+#[derive(Default)]
+pub(crate) struct Due {
+    /// So many have been brought into memory.
+    pub(crate) loaded: u32,
+    /// These stay where they are: names, and when they were due.
+    pub(crate) unread: Vec<(Vec<u8>, u64)>,
 }
 
 /// A key that was removed since the backing last knew of it.
@@ -343,39 +390,59 @@ impl Db {
         Ok(Some(true))
     }
 
-    /// Makes a whole bucket resident, and, where keys are sparse, those behind
-    /// it; answers whether it was not.
-    pub(crate) fn load_bucket(&mut self, bucket: u16, access: u32) -> Result<bool, BackingError> {
+    /// Makes a whole bucket resident, and, where keys are sparse, those behind it.
+    /// Answers the names of those that are left because they take long to read,
+    /// which nobody leaves who is patient; `None` when it was resident.
+    pub(crate) fn load_bucket(
+        &mut self,
+        bucket: u16,
+        access: u32,
+        is_patient: bool,
+    ) -> Result<Option<Left>, BackingError> {
         let place = usize::from(bucket) % BUCKETS;
         let Some(backed) = self.backed.as_ref().filter(|backed| !backed.is_loaded(place)) else {
-            return Ok(false);
+            return Ok(None);
         };
-        self.load_run(run_of(bucket, backed.unloaded_keys), access).map(|()| true)
+        self.load_run(run_of(bucket, backed.unloaded_keys), access, is_patient).map(Some)
     }
 
-    /// Makes every key of a run of buckets resident.
-    fn load_run(&mut self, run: RangeInclusive<u16>, access: u32) -> Result<(), BackingError> {
-        let Some(backed) = &self.backed else { return Ok(()) };
+    /// Makes every key of a run of buckets resident; see [`Db::load_bucket`].
+    fn load_run(
+        &mut self,
+        run: RangeInclusive<u16>,
+        access: u32,
+        is_patient: bool,
+    ) -> Result<Left, BackingError> {
+        let mut left = Left::new();
+        let Some(backed) = &self.backed else { return Ok(left) };
         let backing = backed.backing.clone();
         let mut admitted = Ok(());
-        backing.buckets(self.space, run.clone(), &mut |key, stored| {
+        list(&*backing, self.space, run.clone(), is_patient, &mut |key, listed| {
             if admitted.is_ok() {
-                admitted = self.unknown_of(&run, key).and_then(|hash| match hash {
-                    Some(hash) => self.admit(hash, key, stored, access),
-                    None => Ok(()),
+                admitted = self.unknown_of(&run, key).and_then(|hash| match (hash, listed) {
+                    (Some(hash), Listed::Whole(stored)) => self.admit(hash, key, stored, access),
+                    (Some(_), Listed::Long(_)) => {
+                        left.push(key.into());
+                        Ok(())
+                    }
+                    (None, _) => Ok(()),
                 });
             }
         })?;
-        if admitted.is_err() {
+        if let Err(error) = admitted {
             self.settle();
-            return admitted;
+            return Err(error);
         }
+        let lacking: BTreeSet<usize> =
+            left.iter().map(|key| bucket_of(self.table.hash_of(key))).collect();
         let backed = self.backed.as_mut().expect("only settling ends it");
         let mut loaded = backed.loaded;
-        backed.note_indexed(&run);
+        if lacking.is_empty() {
+            backed.note_indexed(&run);
+        }
         for bucket in run {
             let place = usize::from(bucket) % BUCKETS;
-            loaded[place / 64] |= 1 << (place % 64);
+            loaded[place / 64] |= u64::from(!lacking.contains(&place)) << (place % 64);
         }
         if backed.unloaded_keys > 0 && loaded.iter().all(|&word| word == u64::MAX) {
             return Err(BackingError::new(format!(
@@ -385,7 +452,7 @@ impl Db {
         }
         backed.loaded = loaded;
         self.settle();
-        Ok(())
+        Ok(left)
     }
 
     /// The hash of a key that the backing answers for a run of buckets, unless
@@ -425,20 +492,24 @@ impl Db {
     /// Meets about so many keys from `position` on, of the shard `index`, and
     /// answers the position behind. What is not in memory is brought there first,
     /// a bucket at a time; where it is to [stay](Backing::is_passed_through), it only
-    /// passes through.
+    /// passes through, as it does for what takes long to read and is not told whole to
+    /// who is not patient.
     pub(crate) fn meet(
         &mut self,
         index: usize,
         position: u64,
         (count, access): (usize, u32),
+        is_patient: bool,
         meet: &mut dyn FnMut(Met<'_>),
     ) -> Result<u64, BackingError> {
-        if self.passes_through(position) {
-            return self.pass_through(index, position, meet);
+        if !self.passes_through(position) {
+            self.load_at(index, position, access, is_patient)?;
         }
-        self.load_at(index, position, access)?;
         // The next bucket that is not loaded gets a lock of its own.
         let end = self.loaded_until(position);
+        if end <= position {
+            return self.pass_through(index, position, is_patient, meet);
+        }
         Ok(self.table.scan_to(position, end, count, &mut |entry| meet(Met::Entry(entry))))
     }
 
@@ -449,20 +520,22 @@ impl Db {
         &self,
         shard: usize,
         position: u64,
+        is_patient: bool,
         meet: &mut dyn FnMut(Met<'_>),
     ) -> Result<u64, BackingError> {
-        let backed = self.backed.as_ref().expect("the caller asked");
+        let backed = self.backed.as_ref().expect("else all is loaded");
         let run = run_of(bucket_at(shard, position), self.len() as u64);
         let last = usize::from(*run.end()) % BUCKETS;
         let end = (last as u64 + 1) << BUCKET_POSITION_BITS;
         self.table.scan_to(position, end, usize::MAX, &mut |entry| meet(Met::Entry(entry)));
         let mut belong = Ok(());
-        backed.backing.buckets(self.space, run.clone(), &mut |key, stored| match self
+        list(&*backed.backing, self.space, run.clone(), is_patient, &mut |key, listed| match self
             .unknown_of(&run, key)
         {
-            Ok(Some(hash)) if self.table.position_of(hash) >= position => {
-                meet(Met::Stored(key, &stored));
-            }
+            Ok(Some(hash)) if self.table.position_of(hash) >= position => match &listed {
+                Listed::Whole(stored) => meet(Met::Stored(key, stored)),
+                Listed::Long(unread) => meet(Met::Unread(key, *unread)),
+            },
             Ok(_) => {}
             Err(error) => belong = Err(error),
         })?;
@@ -524,15 +597,15 @@ impl Db {
         Ok(run.end() - run.start() + 1)
     }
 
-    /// Makes the bucket at a scan position resident, and answers whether it was
-    /// not.
+    /// Makes the bucket at a scan position resident, see [`Db::load_bucket`].
     pub(crate) fn load_at(
         &mut self,
         shard: usize,
         position: u64,
         access: u32,
-    ) -> Result<bool, BackingError> {
-        self.load_bucket(bucket_at(shard, position), access)
+        is_patient: bool,
+    ) -> Result<(), BackingError> {
+        self.load_bucket(bucket_at(shard, position), access, is_patient).map(drop)
     }
 
     /// The scan position behind the loaded buckets that begin with the one at
@@ -544,14 +617,15 @@ impl Db {
     }
 
     /// Makes the keys of a bucket resident that are due at `now_ms`, because
-    /// the deadline index names one, due at `at`, that the table lacks.
+    /// the deadline index names one, due at `at`, that the table lacks. Those that
+    /// take long to read stay where they are.
     pub(crate) fn load_due(
         &mut self,
         at: u64,
         hash: u64,
         now_ms: u64,
         access: u32,
-    ) -> Result<u32, BackingError> {
+    ) -> Result<Due, BackingError> {
         let bucket = (hash >> (64 - BUCKET_BITS)) as u16;
         let mut due = Vec::new();
         if let Some(backed) = &self.backed {
@@ -561,12 +635,20 @@ impl Db {
                 }
             })?;
         }
-        let mut loaded = 0;
+        let mut found = Due::default();
+        let mut is_there = false;
         for key in due {
-            let hash = self.table.hash_of(&key);
-            loaded += u32::from(self.load(hash, &key, access)? == Some(true));
+            let of = self.table.hash_of(&key);
+            match self.glance(of, &key, access, false)? {
+                Loaded::Whole => found.loaded += 1,
+                Loaded::Part(Stored { deadline: Some(due), .. }, _) if due <= now_ms => {
+                    is_there |= (due, of) == (at, hash);
+                    found.unread.push((key, due));
+                }
+                _ => {}
+            }
         }
-        let is_there = self.table.find(hash, |entry| entry.deadline() == Some(at)).is_some();
+        is_there |= self.table.find(hash, |entry| entry.deadline() == Some(at)).is_some();
         if !is_there && self.own.is_counting() {
             // A record may overwrite unread what a branch has from its parent.
             self.deadlines.remove(&(at, hash));
@@ -576,7 +658,7 @@ impl Db {
                 self.space
             )));
         }
-        Ok(loaded)
+        Ok(found)
     }
 
     /// Makes a key that may stand in the backing one that does not exist, as a
@@ -629,6 +711,18 @@ impl Db {
         self.backed.as_ref().is_none_or(|backed| !backed.evicts)
     }
 
+    /// A key that stands in the backing only, and has this deadline, is about to be
+    /// overwritten or removed.
+    pub(crate) fn supersede_due(
+        &mut self,
+        hash: u64,
+        deadline: Option<u64>,
+    ) -> Result<(), BackingError> {
+        self.supersede()?;
+        deadline.into_iter().for_each(|at| _ = self.deadlines.remove(&(at, hash)));
+        Ok(())
+    }
+
     /// A key that stands in the backing only is about to be overwritten.
     pub(crate) fn supersede(&mut self) -> Result<(), BackingError> {
         let space = self.space;
@@ -637,11 +731,6 @@ impl Db {
         }
         self.settle();
         Ok(())
-    }
-
-    /// The scan position behind the bucket at `position`.
-    pub(crate) fn bucket_end(&self, position: u64) -> u64 {
-        (place_of(position) as u64 + 1) << BUCKET_POSITION_BITS
     }
 
     /// Makes a key resident that somebody else has read from where the backing
@@ -710,6 +799,20 @@ impl Db {
             }
             None => {}
         }
+    }
+}
+
+/// The keys of a run of buckets: all with what they hold, or as [`Backing::list`].
+fn list(
+    backing: &dyn Backing,
+    space: SpaceId,
+    run: RangeInclusive<u16>,
+    is_patient: bool,
+    each: &mut dyn FnMut(&[u8], Listed),
+) -> Result<(), BackingError> {
+    match is_patient {
+        true => backing.buckets(space, run, &mut |key, stored| each(key, Listed::Whole(stored))),
+        false => backing.list(space, run, each),
     }
 }
 

@@ -183,6 +183,23 @@ impl Restoration {
         places
     }
 
+    /// The keys that are to be compared.
+    #[must_use]
+    pub fn open_places(&self) -> Vec<(DbIndex, Box<[u8]>)> {
+        let mut places: Vec<Place> = Vec::new();
+        for index in 0..SHARDS {
+            let part = self.parts[index].lock();
+            if part.is_compared {
+                continue;
+            }
+            places.extend(part.unwanted.iter().cloned());
+            for (db, part) in (0..).zip(&self.wanted.lock(index).dbs) {
+                places.extend(part.table.iter().map(|entry| (db, entry.key().into())));
+            }
+        }
+        places
+    }
+
     /// How many keys are to have a value, as far as is known.
     #[must_use]
     pub fn keys(&self) -> usize {

@@ -18,7 +18,7 @@ use base::{DbIndex, Revision};
 use entry::Entry;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::backing::{BackingError, Met};
+use crate::backing::{BackingError, Loaded, Met};
 use crate::effect::{Cause, Effect};
 use crate::garbage::Garbage;
 use crate::shard::{Db, Keyspace, SHARDS, Shard};
@@ -265,7 +265,7 @@ impl<'k> Sweep<'k> {
                 let (is_wanted, names) = (self.is_wanted.clone(), BTreeSet::new());
                 db.touched = Some(Box::new(Touched { is_wanted, names }));
             }
-            position = db.meet(index, position, (KEYS_AT_ONCE, access), &mut |met| {
+            position = db.meet(index, position, (KEYS_AT_ONCE, access), false, &mut |met| {
                 looked += 1;
                 if (self.is_wanted)(met.key()) && !met.is_due(now_ms) {
                     part.add(self.live.locate(met.key()).1, &met);
@@ -454,7 +454,7 @@ impl Part {
     fn add(&mut self, hash: u64, met: &Met<'_>) {
         let (bytes, deadline) = match met {
             Met::Entry(entry) => (info_bytes(entry), entry.deadline()),
-            Met::Stored(_, stored) => (0, stored.deadline),
+            Met::Stored(..) | Met::Unread(..) => (0, met.deadline()),
         };
         let deadline = deadline.unwrap_or(u64::MAX);
         self.push(Key { hash, deadline, bytes, at: 0, len: 0, end: 0 }, met.key());
@@ -504,11 +504,14 @@ impl Part {
         let (mut amend, access) = (Amend::default(), live.fresh_access(now_ms));
         for name in names {
             let hash = live.locate(name).1;
-            db.load(hash, name, access)?;
-            let entry = db.table.get(hash, name).filter(|entry| !Met::Entry(entry).is_due(now_ms));
-            match (self.position(hash, name), entry) {
+            let glanced = db.glance(hash, name, access, false)?;
+            let met = match &glanced {
+                Loaded::Part(stored, _) => Some(Met::Stored(name, stored)),
+                _ => db.table.get(hash, name).map(Met::Entry),
+            };
+            match (self.position(hash, name), met.filter(|met| !met.is_due(now_ms))) {
                 (Some(at), None) => _ = amend.cut.insert(at),
-                (None, Some(entry)) => amend.added.add(hash, &Met::Entry(entry)),
+                (None, Some(met)) => amend.added.add(hash, &met),
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }

@@ -119,6 +119,8 @@ pub struct Txn<'t> {
     backing_error: Option<BackingError>,
     /// Whether to wait for keys that take long to be brought into memory.
     is_patient: bool,
+    /// Whether it did not have to at first.
+    may_put_off: bool,
     /// One of these was met although it is not.
     has_later: bool,
     unread: load::Unread,
@@ -222,6 +224,7 @@ impl<'t> Txn<'t> {
             seen: Cell::new(Revision::ZERO),
             backing_error: None,
             is_patient: true,
+            may_put_off: false,
             has_later: false,
             unread: load::Unread::default(),
             part: None,
@@ -381,15 +384,21 @@ impl<'t> Txn<'t> {
             }
             // It may be due as soon as it is there.
             let Some(existed) = self.learn(index, hash, key)? else { continue };
+            let deadline = self.unread.deadline(db_index, hash, key);
             let (shard, recorder) = self.split(index);
             let part = &mut shard.dbs[usize::from(db_index)];
             if existed {
-                part.supersede()?;
+                part.supersede_due(hash, deadline)?;
             }
             shard.last_revision = recorder.on_key(db_index, key, existed, &effect);
             let mut entry = string.entry(shard.last_revision);
-            // As it did when the newest branch began: it has never changed here.
-            entry.set_noted(existed);
+            // If it has never changed here, it existed when the newest branch began as
+            // well; else that is not known.
+            let is_inherited = part.own.lacks(hash);
+            entry.set_noted(existed && is_inherited && deadline.is_none());
+            if existed && (!is_inherited || deadline.is_some()) {
+                part.own.came_back(shard.last_revision.0);
+            }
             part.add(hash, entry);
             if !existed {
                 recorder.notify(class::NEW, "new", db_index, key);
@@ -592,9 +601,8 @@ impl<'t> Txn<'t> {
                 }
                 let found = db.table.find(hash, |entry| entry.deadline() == Some(at));
                 let Some(key) = found.map(|entry| entry.key().to_vec()) else {
-                    if !self.load_due(shard, at, hash) {
-                        break;
-                    }
+                    let Some(gone) = self.load_due(shard, at, hash) else { break };
+                    removed += gone;
                     continue;
                 };
                 self.remove(&key, Cause::Expired);

@@ -51,7 +51,7 @@ fn seen(keyspace: &Keyspace) -> Vec<String> {
         for db in 0..DATABASES {
             txn.select(db);
             let mut found = Vec::new();
-            txn.scan(0, usize::MAX, &mut |key, value| {
+            txn.visit_all(&mut |key, value, _| {
                 found.push((key.to_vec(), keyspace::dump::encode(value)));
             })
             .expect("the archive answers");

@@ -426,7 +426,7 @@ impl World {
             Step::LoadBucket(db, number) => {
                 let bucket = MemoryBacking::bucket_of(&key(*number));
                 self.here.load_bucket(*db, bucket).expect("the backing is well");
-                assert_eq!(self.here.load_bucket(*db, bucket), Ok(false));
+                assert_eq!(self.here.load_bucket(*db, bucket), Ok(None));
             }
             Step::Evict(number, bytes) => {
                 let shard = self.here.shard_of(&key(*number));
@@ -580,7 +580,7 @@ impl World {
         assert_eq!(self.here.unloaded(), unloaded);
         for bucket in [0, MemoryBacking::bucket_of(name)] {
             let loaded = self.here.load_bucket(db, bucket);
-            assert!(loaded.is_err() || loaded == Ok(false));
+            assert!(loaded.is_err() || loaded == Ok(None));
         }
         self.backing.is_broken.store(false, Ordering::Relaxed);
     }

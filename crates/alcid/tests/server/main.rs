@@ -7,6 +7,7 @@ mod backups;
 mod beside;
 mod branch_ports;
 mod branches;
+mod cold;
 mod collections;
 mod config;
 mod databases;

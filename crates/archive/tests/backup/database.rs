@@ -317,7 +317,7 @@ fn contents_of(keyspace: &Keyspace) -> State {
         txn.select(db);
         let count = txn.len();
         let mut values = Vec::new();
-        txn.scan(0, usize::MAX, &mut |key, value| {
+        txn.visit_all(&mut |key, value, _| {
             let ValueRef::Str(value) = value else { panic!("only strings were written") };
             values.push((key.to_vec(), value.to_vec()));
         })

@@ -68,6 +68,7 @@ fn step(world: &mut World) {
         }
         35..=44 => world.evict(any),
         45..=49 => world.forget_removals(),
+        50..=69 => world.ask_hastily(any),
         _ => {
             let count = 1 + world.below(3);
             let changes: Vec<Change> = (0..count).map(|_| Change::random(&mut world.rng)).collect();

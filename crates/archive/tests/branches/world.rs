@@ -174,6 +174,10 @@ impl World {
         let past = self.past.take().expect("it is open");
         drop(Arc::into_inner(past).expect("nobody has it"));
         let base = self.base.take().expect("it is open");
+        // Some may still be reading.
+        while Arc::strong_count(&base) > 1 {
+            std::thread::yield_now();
+        }
         drop(Arc::into_inner(base).expect("nobody has it"));
         let log = self.log.take().expect("it is open");
         log.close().expect("memory takes everything");
@@ -427,6 +431,16 @@ impl World {
         }
     }
 
+    /// Asks for some keys of a branch in haste, whatever comes of it: what is read
+    /// then may be taken when it is not what the key is any more.
+    pub fn ask_hastily(&mut self, branch: BranchId) {
+        let live = self.live[&branch].clone();
+        for _ in 0..4 {
+            let (db, key) = self.key();
+            let _ = live.load_hastily(db, &key);
+        }
+    }
+
     /// Forgets what memory need not know any more.
     pub fn forget_removals(&self) {
         let upto = self.base().revision();
@@ -578,8 +592,14 @@ impl World {
     }
 }
 
-/// One key, asked for by name.
+/// One key, asked for by name: in haste, if that comes to anything.
 fn key_of(keyspace: &Keyspace, (db, key): &Key) -> Option<State> {
+    for _ in 0..100 {
+        match keyspace.load_hastily(*db, key) {
+            Err(error) if error.is_later() => std::thread::yield_now(),
+            _ => break,
+        }
+    }
     look(keyspace, *db, &mut |txn| {
         txn.load(key);
         txn.check_backing().expect("it can be read");
@@ -624,7 +644,7 @@ fn snapshot(model: &Keyspace) -> Snapshot {
     for db in 0..DATABASES {
         look(model, db, &mut |txn| {
             let mut values = Vec::new();
-            txn.scan(0, usize::MAX, &mut |key, value| {
+            txn.visit_all(&mut |key, value, _| {
                 values.push((key.to_vec(), value.to_value()));
             })
             .expect("it is in memory");

@@ -361,15 +361,21 @@ pub fn contents(keyspace: &Keyspace) -> BTreeMap<Key, State> {
     for db in 0..DATABASES {
         look(keyspace, db, &mut |txn| {
             let count = txn.len();
-            let mut values = Vec::new();
-            txn.scan(0, usize::MAX, &mut |key, value| {
+            let (mut types, mut values) = (BTreeMap::new(), Vec::new());
+            // What takes long to read is met unread.
+            txn.scan(0, usize::MAX, &mut |key, seen| {
+                types.insert(key.to_vec(), seen.type_name());
+            })
+            .expect("the base can be read");
+            txn.visit_all(&mut |key, value, _| {
                 // Two orders of one set are one set.
                 let mut body = dump::encode_body(value);
                 body.sort_unstable();
+                assert_eq!(types.get(key), Some(&value.type_name()));
                 values.push((key.to_vec(), body));
             })
             .expect("the base can be read");
-            assert_eq!(values.len(), count, "keys of database {db}");
+            assert_eq!((types.len(), values.len()), (count, count), "keys of database {db}");
             for (key, body) in values {
                 // Of keys that only pass through none is kept.
                 txn.load(&key);

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 use base::DbIndex;
 use command::{Command, KeyRef, Known, Run};
 use keyspace::{Buffers, Scope, Txn};
+use smallvec::SmallVec;
 
-use super::{LiveBranch, Seat};
+use super::LiveBranch;
 use crate::engine::{Engine, Live};
 use crate::execute::borrow;
 use crate::session::Session;
@@ -20,8 +21,20 @@ use crate::travel::Unchanged;
 /// Commands about all keys that look at none.
 const NEED_NOTHING: &[&str] = &["dbsize", "flushall", "flushdb", "swapdb"];
 
+/// What has to be known of a key.
+#[derive(Clone, Copy)]
+enum Need<'n> {
+    Value,
+    /// Its elements of these names.
+    Elements(&'n [&'n [u8]]),
+    Existence,
+}
+
+/// A key, its database and what has to be known of it.
+type Needed<'n> = (DbIndex, &'n [u8], Need<'n>);
+
 impl Engine {
-    /// Whether a command on a branch is too early.
+    /// Whether a command is too early.
     pub(crate) fn is_too_early(
         &self,
         session: &Session,
@@ -30,26 +43,29 @@ impl Engine {
         argv: &[&[u8]],
         now_ms: u64,
     ) -> bool {
-        let Some(Seat { branch, .. }) = &session.seat else { return false };
+        let branch = match &session.seat {
+            Some(seat) => &*seat.branch,
+            None => &self.main,
+        };
         if session.travel.is_some() || !branch.keyspace.is_backed() {
             return false;
         }
         match (command.spec.run, &session.multi) {
             (Run::Data(_), None) => !self.is_settled(branch) && self.looks_at_all(command, argv),
             (Run::Engine, None) if command.full_name == "watch" => {
-                let keys = argv[1..].iter().map(|key| (session.db, *key, Known::Value));
-                !self.brings_in(branch, live, now_ms, &keys.collect::<Vec<_>>())
+                let keys = argv[1..].iter().map(|key| (session.db, *key, Need::Value));
+                !self.brings_in(session, branch, live, now_ms, &keys.collect::<Vec<_>>())
             }
             (Run::Engine, Some(_)) if matches!(&*command.full_name, "exec" | "whatif") => {
                 self.is_too_early_for_exec(session, branch, live, command, now_ms)
             }
             (Run::Engine, None) if command.full_name == "whatif" => {
                 let named = command.keys(argv);
-                let value = |key: &KeyRef| (session.db, argv[key.index], Known::Value);
+                let value = |key: &KeyRef| (session.db, argv[key.index], Need::Value);
                 let keys: Vec<_> = named.iter().map(value).collect();
                 // What names no key may look at all.
                 keys.is_empty() && !self.is_settled(branch)
-                    || !self.brings_in(branch, live, now_ms, &keys)
+                    || !self.brings_in(session, branch, live, now_ms, &keys)
             }
             _ => false,
         }
@@ -66,21 +82,27 @@ impl Engine {
     ) -> bool {
         // To try a command is to look at what it changes.
         let looks = command.full_name != "exec";
-        let mut keys: Vec<(DbIndex, &[u8], Known)> =
-            session.watched.iter().map(|it| (it.db, &it.key[..], Known::Value)).collect();
-        for queued in session.multi.iter().flat_map(|multi| &multi.queue) {
-            let argv = borrow(&queued.argv);
-            if matches!(queued.command.spec.run, Run::Data(_)) {
-                if !self.is_settled(branch) && self.looks_at_all(queued.command, &argv) {
-                    return true;
-                }
-                let named = queued.command.keys(&argv);
-                let known = if looks { Known::Value } else { queued.command.known(&argv) };
-                let of = |key: &KeyRef| (session.db, &queued.argv[key.index][..], known);
-                keys.extend(named.iter().map(of));
+        let queue = session.multi.iter().flat_map(|multi| &multi.queue);
+        let queue = queue.filter(|queued| matches!(queued.command.spec.run, Run::Data(_)));
+        let queue: Vec<(&Command, SmallVec<[&[u8]; 8]>)> =
+            queue.map(|queued| (queued.command, borrow(&queued.argv))).collect();
+        let mut keys: Vec<Needed<'_>> =
+            session.watched.iter().map(|it| (it.db, &it.key[..], Need::Value)).collect();
+        for (queued, argv) in &queue {
+            if !self.is_settled(branch) && self.looks_at_all(queued, argv) {
+                return true;
             }
+            let need = match queued.known(argv) {
+                _ if looks => Need::Value,
+                Known::Value if queued.spec.by_element => Need::Elements(&argv[2..]),
+                Known::Value | Known::ByArguments(_) => Need::Value,
+                Known::Outline => Need::Elements(&[]),
+                Known::Existence | Known::Nothing => Need::Existence,
+            };
+            let named = queued.keys(argv);
+            keys.extend(named.iter().map(|key| (session.db, argv[key.index], need)));
         }
-        !self.brings_in(branch, live, now_ms, &keys)
+        !self.brings_in(session, branch, live, now_ms, &keys)
     }
 
     /// Whether what a branch begins with is in the archive.
@@ -116,24 +138,38 @@ impl Engine {
     /// itself to report.
     fn brings_in(
         &self,
+        session: &Session,
         branch: &LiveBranch,
         live: &Live,
         now_ms: u64,
-        keys: &[(DbIndex, &[u8], Known)],
+        keys: &[Needed<'_>],
     ) -> bool {
+        if session.waits_in_vain(|| keys.len()) {
+            return true;
+        }
         let shards = keys.iter().map(|(_, key, _)| branch.keyspace.shard_of(key)).collect();
         let (scope, mut buffers) = (Scope::Shards(shards), Buffers::default());
         let options = self.txn_options(live, now_ms, false);
         let mut txn = Txn::begin(&branch.keyspace, &scope, &Unchanged, &mut buffers, options);
         txn.set_patience(false);
-        for (db, key, known) in keys {
-            match known {
-                Known::Value | Known::ByArguments(_) => txn.load_in(*db, key),
-                Known::Existence | Known::Nothing => txn.look_for_in(*db, key),
+        // Nothing is removed yet.
+        txn.keep_due();
+        for (db, key, need) in keys {
+            match need {
+                Need::Value => txn.load_in(*db, key),
+                Need::Elements(names) => {
+                    txn.select(*db);
+                    txn.look_at(key, names);
+                }
+                Need::Existence => txn.look_for_in(*db, key),
             }
         }
         let has_later = txn.has_later();
-        txn.finish();
+        let loaded = txn.finish().loaded;
+        if has_later {
+            let before = session.brought_in.get();
+            session.brought_in.set(before.saturating_add(loaded));
+        }
         !has_later
     }
 }

@@ -20,6 +20,7 @@ use super::changes::{Changes, Search};
 use super::common::{Common, Commons, Place, Then};
 use super::no_branch;
 use super::values::{Kept, Values};
+use crate::aside;
 use crate::engine::Engine;
 use crate::history::many::LOOKS_MAX;
 use crate::history::revert::Author;
@@ -295,9 +296,10 @@ impl Job<'_> {
         // What has to be read is, before everything is locked.
         for id in [self.asked.from, self.asked.into] {
             let branch = self.branch(id)?;
-            keys.iter().try_for_each(|(db, key)| {
-                engine.look_in(&branch.keyspace, 0, *db, key, |_, _| ())
-            })?;
+            let is_there = |place: &&Place| place.0 < branch.keyspace.databases();
+            for (db, key) in keys.iter().filter(is_there) {
+                aside::bring(&branch.keyspace, *db, key)?;
+            }
         }
         for place in keys {
             let common =

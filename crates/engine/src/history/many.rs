@@ -20,6 +20,7 @@ use keyspace::{Buffers, Comparison, Keyspace, Restoration, SHARDS, Stored, Txn};
 
 use super::revert::{Counts, Job, Target};
 use super::{Span, events};
+use crate::aside;
 use crate::branch::{LiveBranch, no_branch};
 use crate::engine::Engine;
 use crate::travel::{Moment, Unchanged, view_options};
@@ -144,6 +145,11 @@ impl Job<'_> {
     fn compare(&self, restoration: &Restoration, branch: &LiveBranch) -> Result {
         let (live, now_ms) = (self.engine.live(), self.engine.clock.now_ms());
         let how = Comparison { now_ms, limits: &live.encoding };
+        if branch.keyspace.is_backed() {
+            for (db, key) in restoration.open_places() {
+                aside::bring(&branch.keyspace, db, &key)?;
+            }
+        }
         if restoration.keys() < MANY_KEYS {
             return Ok(restoration.compare(&branch.keyspace, how)?);
         }

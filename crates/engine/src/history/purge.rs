@@ -261,6 +261,9 @@ impl Job<'_> {
         let options = engine.txn_options(&live, now_ms, false);
         let mut buffers = Buffers::default();
         let journal = engine.journal_of(self.branch);
+        for key in names {
+            aside::bring(&self.branch.keyspace, self.db, key)?;
+        }
         let mut txn = Txn::begin(&self.branch.keyspace, scope, journal, &mut buffers, options);
         if self.branch.is_gone() {
             let name = engine.branch_name(self.branch.id);

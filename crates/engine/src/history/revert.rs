@@ -353,6 +353,7 @@ impl<'j> Job<'j> {
         let mut buffers = Buffers::default();
         let branch = self.branch()?;
         let journal = engine.journal_of(&branch);
+        aside::bring(&branch.keyspace, self.db, key)?;
         let mut txn = Txn::begin_on_key(&branch.keyspace, key, journal, &mut buffers, options);
         if branch.is_gone() {
             drop(txn);

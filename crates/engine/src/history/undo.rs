@@ -381,9 +381,11 @@ fn look_on(
                     let branch = job.branch()?;
                     for (db, key) in restoration.places() {
                         let is_there = |value: Option<ValueRef<'_>>, _| value.is_some();
-                        if db == touch.db
-                            && job.engine.look_in(&branch.keyspace, 0, db, &key, is_there)?
-                        {
+                        if db != touch.db {
+                            continue;
+                        }
+                        aside::bring(&branch.keyspace, db, &key)?;
+                        if job.engine.look_in(&branch.keyspace, 0, db, &key, is_there)? {
                             add(&key);
                         }
                     }

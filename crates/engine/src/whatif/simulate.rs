@@ -227,8 +227,8 @@ fn all_places(txn: &mut Txn<'_>, bytes_max: u64) -> Result<Vec<Place<'static>>> 
         txn.select(db);
         let mut cursor = 0;
         loop {
-            cursor = txn.scan_with_due(cursor, SCAN_KEYS, &mut |key, value| {
-                bytes += (key.len() + value.memory_bytes()) as u64;
+            cursor = txn.scan_with_due(cursor, SCAN_KEYS, &mut |key, seen| {
+                bytes += (key.len() + seen.memory_bytes()) as u64;
                 places.push((db, Cow::Owned(key.to_vec())));
             })?;
             if bytes > bytes_max {

@@ -33,8 +33,31 @@ pub enum Found {
     /// All of it.
     Whole(Stored),
     /// Of a collection those elements that it has, and one of another name that
-    /// stands for all others, with deadline and revision of the whole.
-    Part(Stored),
+    /// stands for all others, with deadline and revision of the whole; and how many
+    /// elements that has.
+    Part(Stored, u64),
+}
+
+/// A key of a bucket.
+#[derive(Debug)]
+pub enum Listed {
+    /// With what it holds.
+    Whole(Stored),
+    /// What it holds takes long to read.
+    Long(Unread),
+}
+
+/// What is told of a key without reading what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// As [`ValueRef::type_name`](crate::ValueRef::type_name).
+    pub type_name: &'static str,
+    /// Elements that it has.
+    pub elements: u64,
+    /// When the key expires, in milliseconds since 1970.
+    pub deadline: Option<u64>,
+    /// Revision of the key's last change.
+    pub revision: Revision,
 }
 
 /// Why a backing cannot answer.
@@ -101,7 +124,8 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
     }
 
     /// As [`Backing::fetch_knowing`], for somebody who looks at no more of a
-    /// collection than some elements. All of it is an answer too.
+    /// collection than some elements; if there are none of them, at no more than its
+    /// type, deadline and revision. All of it is an answer too.
     ///
     /// # Errors
     /// As [`Backing::fetch`].
@@ -162,6 +186,20 @@ pub trait Backing: Send + Sync + std::fmt::Debug {
     /// of their values in memory from then on.
     fn is_passed_through(&self) -> bool {
         false
+    }
+
+    /// As [`Backing::buckets`], for somebody who holds a lock: what takes long to
+    /// read is not read.
+    ///
+    /// # Errors
+    /// As [`Backing::bucket`].
+    fn list(
+        &self,
+        space: SpaceId,
+        buckets: RangeInclusive<u16>,
+        each: &mut dyn FnMut(&[u8], Listed),
+    ) -> Result<(), BackingError> {
+        self.buckets(space, buckets, &mut |key, stored| each(key, Listed::Whole(stored)))
     }
 
     /// The keys of a run of buckets that have a deadline, and it. A backing that

@@ -59,11 +59,24 @@ pub(crate) enum Loaded {
     Whole,
     /// It stands in the backing only, which does not have it.
     Absent,
-    /// It stays in the backing; this is what is wanted of it.
-    Part(Stored),
+    /// It stays in the backing; this is what is wanted of it, and how many elements
+    /// it has.
+    Part(Stored, u64),
 }
 
 impl Db {
+    /// As [`Db::load_hastily`], for somebody who looks at no more of a key than its
+    /// type, deadline and revision. What takes long to read stays where it is.
+    pub(crate) fn glance(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        access: u32,
+        is_hasty: bool,
+    ) -> Result<Loaded, BackingError> {
+        self.load_wanted(hash, key, &[], &mut Asked::default(), (access, is_hasty))
+    }
+
     /// As [`Db::load_hastily`], for a command that looks at no more of a
     /// collection than the elements of these names.
     pub(crate) fn load_wanted(
@@ -83,9 +96,11 @@ impl Db {
         let knowing = Knowing { is_inherited: self.own.lacks(hash), is_hasty };
         match backed.backing.fetch_wanted(self.space, hash, key, wanted, knowing)? {
             None => Ok(Loaded::Absent),
-            Some(Found::Part(stored)) => {
-                asked.add(hash, names.len());
-                Ok(Loaded::Part(stored))
+            Some(Found::Part(stored, elements)) => {
+                if !names.is_empty() {
+                    asked.add(hash, names.len());
+                }
+                Ok(Loaded::Part(stored, elements))
             }
             Some(Found::Whole(stored)) => {
                 asked.forget(hash);

@@ -48,24 +48,50 @@ impl Keyspace {
         self.backed_count().get() > 0
     }
 
-    /// Brings every key of a bucket (the leading 16 bits of the hash) into
-    /// memory; answers whether there was anything to ask the backing for.
+    /// Brings the keys of a bucket (the leading 16 bits of the hash) into memory, but
+    /// for those that take long to read, whose names it answers: they are for
+    /// [`Keyspace::load_hastily`]. `None` when there was nothing to ask the backing
+    /// for.
     ///
     /// # Errors
     /// When the backing cannot be read. What it answered before is here then.
     ///
     /// # Panics
     /// When there is no such database.
-    pub fn load_bucket(&self, db: DbIndex, bucket: u16) -> Result<bool, BackingError> {
+    pub fn load_bucket(
+        &self,
+        db: DbIndex,
+        bucket: u16,
+    ) -> Result<Option<Vec<Box<[u8]>>>, BackingError> {
         if !self.is_backed() {
-            return Ok(false);
+            return Ok(None);
         }
         let index = usize::from(bucket >> (BUCKET_BITS - SHARD_BITS));
         let mut shard = self.lock(index);
         let db = &mut shard.dbs[usize::from(db)];
-        let loaded = db.load_bucket(bucket, self.access_clock());
+        let loaded = db.load_bucket(bucket, self.access_clock(), false);
         self.recount(index, db);
         loaded
+    }
+
+    /// Brings a key into memory, or has that begun where it takes long: the error
+    /// [is later](BackingError::is_later) then, and it is to be called again.
+    ///
+    /// # Errors
+    /// When the backing cannot be read, or not yet.
+    ///
+    /// # Panics
+    /// When there is no such database.
+    pub fn load_hastily(&self, db: DbIndex, key: &[u8]) -> Result<(), BackingError> {
+        if !self.is_backed() {
+            return Ok(());
+        }
+        let (index, hash) = self.locate(key);
+        let mut shard = self.lock(index);
+        let db = &mut shard.dbs[usize::from(db)];
+        let loaded = db.load_hastily(hash, key, self.access_clock(), true);
+        self.recount(index, db);
+        loaded.map(drop)
     }
 
     /// Brings a shard's keys of a database into memory at one go.
@@ -80,9 +106,9 @@ impl Keyspace {
         let mut shard = self.lock(index);
         let db = &mut shard.dbs[usize::from(db)];
         let first = bucket_at(index, 0);
-        let loaded = db.load_run(first..=first + (BUCKETS - 1) as u16, access);
+        let loaded = db.load_run(first..=first + (BUCKETS - 1) as u16, access, true);
         self.recount(index, db);
-        loaded
+        loaded.map(drop)
     }
 
     /// Keys of a database that are not in memory. Locks one shard at a time.

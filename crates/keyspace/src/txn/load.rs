@@ -6,8 +6,9 @@ use base::DbIndex;
 use smallvec::SmallVec;
 
 use super::Txn;
-use crate::backing::BackingError;
+use crate::backing::{BackingError, Due, Loaded, Stored};
 use crate::effect::{Cause, Effect};
+use crate::event::class;
 use crate::shard::Db;
 
 /// Of keys that were asked for in a backing and are not in memory, whether they
@@ -23,6 +24,8 @@ struct Told {
     place: (DbIndex, u64),
     name: SmallVec<[u8; 32]>,
     exists: bool,
+    /// When it is due, if it exists.
+    deadline: Option<u64>,
 }
 
 impl Unread {
@@ -32,7 +35,18 @@ impl Unread {
     }
 
     pub(super) fn insert(&mut self, db: DbIndex, hash: u64, key: &[u8], exists: bool) {
-        let told = Told { place: (db, hash), name: SmallVec::from_slice(key), exists };
+        self.insert_due(db, hash, key, exists, None);
+    }
+
+    fn insert_due(
+        &mut self,
+        db: DbIndex,
+        hash: u64,
+        key: &[u8],
+        exists: bool,
+        deadline: Option<u64>,
+    ) {
+        let told = Told { place: (db, hash), name: SmallVec::from_slice(key), exists, deadline };
         match self.first {
             None => self.first = Some(told),
             Some(_) => drop(self.others.insert((db, hash), told)),
@@ -40,10 +54,19 @@ impl Unread {
     }
 
     pub(super) fn get(&self, db: DbIndex, hash: u64, key: &[u8]) -> Option<bool> {
+        self.told(db, hash, key).map(|told| told.exists)
+    }
+
+    /// When a key is due that was found to exist.
+    pub(super) fn deadline(&self, db: DbIndex, hash: u64, key: &[u8]) -> Option<u64> {
+        self.told(db, hash, key)?.deadline
+    }
+
+    fn told(&self, db: DbIndex, hash: u64, key: &[u8]) -> Option<&Told> {
         let first = self.first.as_ref()?;
         let is_it = |told: &&Told| told.place == (db, hash) && *told.name == *key;
         let others = || self.others.get(&(db, hash)).filter(is_it);
-        Some(first).filter(is_it).or_else(others).map(|told| told.exists)
+        Some(first).filter(is_it).or_else(others)
     }
 }
 
@@ -89,6 +112,19 @@ impl Txn<'_> {
         }
     }
 
+    /// As [`Txn::load_in`], by the handler of a command that has changed nothing yet
+    /// and ends with [`Txn::check_backing`]'s error, if there is one: what takes long is
+    /// put off if it could have been at first.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked and there is a backing.
+    pub fn load_first(&mut self, db: DbIndex, key: &[u8]) {
+        let is_patient = self.is_patient;
+        self.is_patient &= !(self.may_put_off && self.recorder.reserved().is_none());
+        self.load_in(db, key);
+        self.is_patient = is_patient;
+    }
+
     /// Finds out whether a key of the current database exists, and removes it if
     /// its deadline has passed. Mostly it need not be brought into memory for
     /// that; [`Txn::contains`], [`Txn::overwrite`] and [`Txn::delete`] is all that
@@ -97,7 +133,7 @@ impl Txn<'_> {
     /// # Panics
     /// When the key's shard is not locked and there is a backing.
     pub fn look_for(&mut self, key: &[u8]) {
-        if !self.is_told(self.db, key) {
+        if !self.is_told(self.db, key) && !self.is_glanced_at(self.db, key) {
             self.purge(key);
         }
     }
@@ -108,8 +144,45 @@ impl Txn<'_> {
     /// # Panics
     /// When the key's shard is not locked and there is a backing.
     pub fn look_for_in(&mut self, db: DbIndex, key: &[u8]) {
-        if !self.is_told(db, key) {
+        if !self.is_told(db, key) && !self.is_glanced_at(db, key) {
             self.load_in(db, key);
+        }
+    }
+
+    /// Whether a key is not in memory, nor brought there, and the backing has been
+    /// asked whether it exists; this is remembered. Not of one that is to be removed
+    /// because it is due.
+    fn is_glanced_at(&mut self, db: DbIndex, key: &[u8]) -> bool {
+        if !self.keyspace.is_backed() {
+            return false;
+        }
+        let (index, hash) = self.keyspace.locate(key);
+        let (access, is_patient) =
+            (self.keyspace.fresh_access(self.options.now_ms), self.is_patient);
+        let part = &mut self.shard_mut(index).dbs[usize::from(db)];
+        match part.glance(hash, key, access, !is_patient) {
+            Ok(Loaded::Known) => false,
+            Ok(Loaded::Whole) => {
+                self.loaded += 1;
+                self.changed(index, db);
+                false
+            }
+            Ok(Loaded::Absent) => {
+                self.unread.insert(db, hash, key, false);
+                true
+            }
+            Ok(Loaded::Part(Stored { deadline, revision, .. }, _)) => {
+                if self.options.expire && deadline.is_some_and(|at| at <= self.options.now_ms) {
+                    return false;
+                }
+                self.see(revision);
+                self.unread.insert_due(db, hash, key, true, deadline);
+                true
+            }
+            Err(error) => {
+                self.fail(error);
+                true
+            }
         }
     }
 
@@ -161,10 +234,22 @@ impl Txn<'_> {
 
     /// Removes a key that is known to stand in the backing only.
     pub(super) fn delete_unread(&mut self, key: &[u8]) -> Result<(), BackingError> {
+        let hash = self.keyspace.hash_of(key);
+        let deadline = self.unread.deadline(self.db, hash, key);
+        self.remove_from_backing(key, deadline, Cause::Client)
+    }
+
+    /// Removes a key that stands in the backing only, and has this deadline.
+    fn remove_from_backing(
+        &mut self,
+        key: &[u8],
+        deadline: Option<u64>,
+        cause: Cause,
+    ) -> Result<(), BackingError> {
         let (index, hash) = self.keyspace.locate(key);
         let db = self.db;
-        self.shard_mut(index).dbs[usize::from(db)].supersede()?;
-        let revision = self.note(key, true, &Effect::Delete(Cause::Client));
+        self.shard_mut(index).dbs[usize::from(db)].supersede_due(hash, deadline)?;
+        let revision = self.note(key, true, &Effect::Delete(cause));
         self.changed(index, db);
         let shard = self.shard_mut(index);
         shard.note_removal(revision);
@@ -184,6 +269,10 @@ impl Txn<'_> {
         let part = &self.shard(index).dbs[usize::from(self.db)];
         if let Some(existed) = self.told(self.db, part, hash, key) {
             return Ok(Some(existed));
+        }
+        if self.is_glanced_at(self.db, key) {
+            self.check_backing()?;
+            return Ok(self.unread.get(self.db, hash, key));
         }
         self.load(key);
         self.check_backing()?;
@@ -228,24 +317,25 @@ impl Txn<'_> {
         Ok(was_unknown)
     }
 
-    /// Brings an evicted key into memory that is due at `at`. False when that is
-    /// not possible, and [`Txn::backing_error`] says why.
-    pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> bool {
+    /// Brings an evicted key into memory that is due at `at`, or removes it where it
+    /// is if it takes long to read; answers how many were removed so. `None` when
+    /// that is not possible, and [`Txn::backing_error`] says why.
+    pub(super) fn load_due(&mut self, shard: usize, at: u64, hash: u64) -> Option<usize> {
         let (db, now_ms) = (self.db, self.options.now_ms);
         let access = self.keyspace.fresh_access(now_ms);
         let part = &mut self.shard_mut(shard).dbs[usize::from(db)];
         let loaded = part.load_due(at, hash, now_ms, access);
         self.changed(shard, db);
-        match loaded {
-            Ok(keys) => {
-                self.loaded += keys;
-                true
+        let removed = loaded.and_then(|Due { loaded, unread }| {
+            self.loaded += loaded;
+            for (key, deadline) in &unread {
+                self.remove_from_backing(key, Some(*deadline), Cause::Expired)?;
+                self.expired += 1;
+                self.notify(class::EXPIRED, "expired", key);
             }
-            Err(error) => {
-                self.fail(error);
-                false
-            }
-        }
+            Ok(unread.len())
+        });
+        removed.map_err(|error| self.fail(error)).ok()
     }
 
     /// Notes why a key is not in memory that should be. The first error is the
@@ -277,6 +367,7 @@ impl Txn<'_> {
     /// long, as they are at first; see [`Txn::has_later`].
     pub fn set_patience(&mut self, is_patient: bool) {
         self.is_patient = is_patient;
+        self.may_put_off |= !is_patient;
     }
 
     /// Whether a key could not be brought into memory because that takes long.

@@ -54,7 +54,7 @@ impl Txn<'_> {
         record_bytes_max: usize,
     ) -> Result<Option<Chosen>, BackingError> {
         let (mut keys, mut bytes) = (Vec::new(), 0_usize);
-        self.visit_all(&mut |key, _, deadline| {
+        self.visit_names(&mut |key, deadline| {
             if is_wanted(key) {
                 bytes = bytes.saturating_add(key.len() + MARK_BYTES);
                 if bytes <= record_bytes_max {

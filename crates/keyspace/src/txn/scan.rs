@@ -5,10 +5,13 @@
 use base::Rng;
 
 use super::{Locked, Txn};
-use crate::backing::BackingError;
+use crate::backing::{BackingError, Met, Seen};
 use crate::shard::{Db, SHARDS, value_of};
 use crate::table::{POSITION_BITS, POSITION_END};
 use crate::value::ValueRef;
+
+/// Keys that a look for one at random sees at once, about.
+const RANDOM_KEYS: usize = 64;
 
 /// Sees a key, its value and its deadline.
 pub type Look<'l> = dyn FnMut(&[u8], ValueRef<'_>, Option<u64>) + 'l;
@@ -26,9 +29,9 @@ impl Txn<'_> {
         &mut self,
         cursor: u64,
         count: usize,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
+        visit: &mut dyn FnMut(&[u8], Seen<'_>),
     ) -> Result<u64, BackingError> {
-        self.scan_entries(cursor, count, &mut |key, value, _| visit(key, value))
+        self.scan_entries(cursor, count, false, &mut |met| visit(met.key(), met.seen()))
     }
 
     /// As [`Txn::scan`], keys past their deadline included.
@@ -39,7 +42,7 @@ impl Txn<'_> {
         &mut self,
         cursor: u64,
         count: usize,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>),
+        visit: &mut dyn FnMut(&[u8], Seen<'_>),
     ) -> Result<u64, BackingError> {
         let expire = std::mem::replace(&mut self.options.expire, false);
         let next = self.scan(cursor, count, visit);
@@ -48,35 +51,50 @@ impl Txn<'_> {
     }
 
     /// Visits every key of the current database that exists, with its value
-    /// and deadline.
+    /// and deadline, however long that takes to read.
     ///
     /// # Errors
     /// When the backing cannot be read; some keys may have been visited then.
     pub fn visit_all(&mut self, visit: &mut Look<'_>) -> Result<(), BackingError> {
-        self.scan_entries(0, usize::MAX, visit).map(drop)
+        let mut visit = |met: &Met<'_>| {
+            if let Seen::Value(value) = met.seen() {
+                visit(met.key(), value, met.deadline());
+            }
+        };
+        self.scan_entries(0, usize::MAX, true, &mut visit).map(drop)
+    }
+
+    /// Visits every key of the current database that exists, with its deadline.
+    ///
+    /// # Errors
+    /// As [`Txn::visit_all`].
+    pub fn visit_names(
+        &mut self,
+        visit: &mut dyn FnMut(&[u8], Option<u64>),
+    ) -> Result<(), BackingError> {
+        let mut visit = |met: &Met<'_>| visit(met.key(), met.deadline());
+        self.scan_entries(0, usize::MAX, false, &mut visit).map(drop)
     }
 
     fn scan_entries(
         &mut self,
         cursor: u64,
         count: usize,
-        visit: &mut Look<'_>,
+        is_patient: bool,
+        visit: &mut dyn FnMut(&Met<'_>),
     ) -> Result<u64, BackingError> {
         let mut shard = (cursor >> POSITION_BITS) as usize;
         let mut position = cursor & (POSITION_END - 1);
         let mut seen = 0;
         let (now_ms, expire) = (self.options.now_ms, self.options.expire);
-        let mut see = |key: &[u8], value: ValueRef<'_>, deadline: Option<u64>| {
-            if !(expire && deadline.is_some_and(|at| at <= now_ms)) {
-                visit(key, value, deadline);
-            }
-        };
         while shard < SHARDS {
             position = self.with_part(shard, |part, access| {
                 let missing = count.saturating_sub(seen).max(1);
-                part.meet(shard, position, (missing, access), &mut |met| {
+                part.meet(shard, position, (missing, access), is_patient, &mut |met| {
                     seen += 1;
-                    see(met.key(), met.value(), met.deadline());
+                    if !(expire && met.is_due(now_ms)) {
+                        visit(&met);
+                    }
                 })
             })?;
             if position == POSITION_END {
@@ -112,7 +130,7 @@ impl Txn<'_> {
             let mut position = 0;
             while position < POSITION_END {
                 position = self.with_part(shard, |part, access| {
-                    part.load_at(shard, position, access)?;
+                    part.load_at(shard, position, access, true)?;
                     Ok(part.loaded_until(position))
                 })?;
             }
@@ -183,14 +201,11 @@ impl Txn<'_> {
                 if start == POSITION_END {
                     return Ok(start);
                 }
-                part.load_at(shard, start, access)?;
-                let end = part.bucket_end(start);
-                part.table.scan_to(start, end, usize::MAX, &mut |entry| {
-                    if !(expire && entry.deadline().is_some_and(|at| at <= now_ms)) {
-                        keys.push(entry.key().to_vec());
+                part.meet(shard, start, (RANDOM_KEYS, access), false, &mut |met| {
+                    if !(expire && met.is_due(now_ms)) {
+                        keys.push(met.key().to_vec());
                     }
-                });
-                Ok(end)
+                })
             })?;
             if !keys.is_empty() {
                 let lot = rng.below(keys.len() as u64) as usize;

@@ -125,7 +125,10 @@ impl Backing for MemoryBacking {
     ) -> Result<Option<Found>, BackingError> {
         let Some(stored) = self.fetch(space, hash, key)? else { return Ok(None) };
         match part_of(&stored.value, wanted.names).filter(|_| wanted.whole_upto < 100) {
-            Some(value) => Ok(Some(Found::Part(Stored { value, ..stored }))),
+            Some(value) => {
+                let elements = stored.value.as_ref().element_count() as u64;
+                Ok(Some(Found::Part(Stored { value, ..stored }, elements)))
+            }
             None => Ok(Some(Found::Whole(stored))),
         }
     }
