@@ -288,12 +288,6 @@ impl Engine {
             cold_path();
             return Ok(Admitted::Queue);
         }
-        let may_be_early = session.seat.is_some()
-            || matches!(command.spec.run, Run::Engine) && self.keyspace.is_backed();
-        if may_be_early && self.is_too_early(session, live, command, argv, now_ms) {
-            cold_path();
-            return Ok(Admitted::Pause(now_ms + RETRY_MS));
-        }
         if flags.has(WRITE) {
             self.admit_behind(live)?;
         }
@@ -305,8 +299,10 @@ impl Engine {
             cold_path();
             return Ok(Admitted::Pause(now_ms + CONGESTION_MS));
         }
-        // So does memory that is not free yet.
+        // So does memory that is not free yet. Who has been let in and put off would
+        // have to bring in anew what goes meanwhile.
         if live.max_memory > 0
+            && session.brought_in.get() == 0
             && (flags.has(DENYOOM) || session.exec_takes_memory(command))
             && self.waits_for_memory(live)
         {
@@ -322,6 +318,13 @@ impl Engine {
         {
             cold_path();
             return Ok(Admitted::Pause(until_ms));
+        }
+        // At last: what it brings into memory is to be there when it runs.
+        let may_be_early = session.seat.is_some()
+            || matches!(command.spec.run, Run::Engine) && self.keyspace.is_backed();
+        if may_be_early && self.is_too_early(session, live, command, argv, now_ms) {
+            cold_path();
+            return Ok(Admitted::Pause(now_ms + RETRY_MS));
         }
         Ok(Admitted::Run)
     }

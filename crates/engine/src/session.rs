@@ -177,7 +177,7 @@ impl Session {
     /// its locks held then.
     pub(crate) fn waits_in_vain(&self, keys: impl FnOnce() -> usize) -> bool {
         let brought_in = self.brought_in.get();
-        brought_in > 0 && brought_in as usize > 2 * keys() + 4
+        brought_in > 0 && brought_in as usize > keys()
     }
 
     /// The wall time in milliseconds since 1970, as of the last tick.
