@@ -83,11 +83,6 @@ fn info(call: &mut Call<'_, '_>) -> Result<Outcome> {
         }
         let _ = write!(text.0, "# {}\r\n", section.name);
         (section.write)(&source, &mut text);
-        if section.name == "Keyspace" {
-            // It tells of keys.
-            let told = call.engine.newest_told();
-            call.session.depends_on = call.session.depends_on.max(told);
-        }
     }
     call.reply.verbatim("txt", &text.0);
     Ok(Outcome::Done)
