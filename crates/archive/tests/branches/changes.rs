@@ -68,6 +68,11 @@ impl Change {
         Change { n: 0, other: to.to_vec(), ..Change::of(160, db, key, b"") }
     }
 
+    /// Makes a list longer.
+    pub fn push(db: DbIndex, key: &[u8], element: &[u8]) -> Change {
+        Change { b: element.to_vec(), ..Change::of(250, db, key, b"") }
+    }
+
     pub fn db(&self) -> DbIndex {
         self.db
     }
@@ -128,6 +133,23 @@ pub fn make(changes: &[Change], txn: &mut Txn<'_>) -> Vec<bool> {
             continue;
         }
         if *what >= LOOKS {
+            if *n < 4 {
+                txn.look_at(key, &[]);
+                txn.check_backing().expect("the archive can be read");
+                let info = txn.info(key);
+                existed.extend([info.is_some(), info.is_some_and(|it| it.deadline.is_some())]);
+                let counts = [
+                    txn.element_count::<Hash>(key),
+                    txn.element_count::<Set>(key),
+                    txn.element_count::<Zset>(key),
+                    txn.element_count::<List>(key),
+                ];
+                existed.extend(counts.iter().map(Result::is_ok));
+                let counts = counts.into_iter().flatten();
+                existed
+                    .extend(counts.flat_map(|count| (0..8).map(move |bit| count >> bit & 1 == 1)));
+                continue;
+            }
             txn.look_at(key, &[a, b]);
             txn.check_backing().expect("the archive can be read");
             existed.push(match txn.look(key) {

@@ -449,3 +449,39 @@ fn what_has_a_name_stays_readable() {
     world.check_tags();
     assert!(world.past().oldest() > between);
 }
+
+/// What was read for somebody who did not come back counts only as long as the key
+/// is what it was then.
+#[test]
+fn what_was_read_before_a_change_is_not_taken_after_it() {
+    let (folder, elements) = (temp_dir(), LargeFrom { elements: 2, bytes: 60 });
+    let mut world = World::new(folder.path(), 2, STILL, elements);
+    world.follow();
+    let (list, other): ((u16, &[u8]), (u16, &[u8])) = ((0, b"list"), (1, b"other"));
+    for (db, key) in [list, other] {
+        (0..9).for_each(|_| world.change(MAIN, &[Change::push(db, key, b"first")]));
+    }
+    let mut put_off = 0;
+    for round in 0..60 {
+        world.leave(MAIN, list);
+        world.leave(MAIN, other);
+        put_off += usize::from(!world.ask(MAIN, list));
+        // Half of the time it has been read by then.
+        while round % 2 == 0 && !world.ask(MAIN, other) {
+            std::thread::yield_now();
+        }
+        match round % 4 {
+            3 => world.change(MAIN, &[Change::delete(0, b"list")]),
+            _ => world.change(MAIN, &[Change::push(0, b"list", b"new")]),
+        }
+        for _ in 0..usize::from(round % 4 == 3) * 5 {
+            world.change(MAIN, &[Change::push(0, b"list", b"again")]);
+        }
+        world.leave(MAIN, list);
+        while !world.ask(MAIN, list) {
+            std::thread::yield_now();
+        }
+        world.check_all(MAIN);
+    }
+    assert!(put_off > 50, "it was read {put_off} times");
+}

@@ -441,6 +441,23 @@ impl World {
         }
     }
 
+    /// Asks for a key in haste; answers whether that has come to anything.
+    pub fn ask(&self, branch: BranchId, (db, key): (DbIndex, &[u8])) -> bool {
+        match self.live[&branch].load_hastily(db, key) {
+            Err(error) if error.is_later() => false,
+            asked => asked.map(|()| true).expect("it can be read"),
+        }
+    }
+
+    /// A key stands in the archive only from here on.
+    pub fn leave(&self, branch: BranchId, (db, key): (DbIndex, &[u8])) {
+        self.checkpoint();
+        let live = &self.live[&branch];
+        while live.has_at_hand(db, key) {
+            live.evict(live.shard_of(key), self.base().revision(), usize::MAX / 2);
+        }
+    }
+
     /// Forgets what memory need not know any more.
     pub fn forget_removals(&self) {
         let upto = self.base().revision();
