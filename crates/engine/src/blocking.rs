@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::branch::branch_deleted;
 use crate::client::Client;
 use crate::engine::Engine;
-use crate::execute::{RETRY_MS, borrow};
+use crate::execute::{RETRY_MS, borrow, expire_named};
 use crate::revisions::as_integer;
 use crate::session::Session;
 use crate::tracking::Invalidations;
@@ -567,6 +567,7 @@ impl Engine {
             txn.finish();
             return if is_missing { Served::NothingThere } else { Served::StillWaits };
         }
+        expire_named(&mut txn, waiter.command, &argv);
         let mut reply = Tape::new(waiter.resp3);
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: true, block: None };
         let result = match readable {
@@ -600,7 +601,8 @@ impl Engine {
             reply = Tape::new(waiter.resp3);
             reply.error(error.text());
         }
-        let Finished { depends_on, written, undo_until_ms, .. } = finished;
+        let Finished { depends_on, undo_until_ms, .. } = finished;
+        let written = finished.changed();
         Served::Answered(Answer { reply, depends_on, written, undo_until_ms }, told)
     }
 

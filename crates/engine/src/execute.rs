@@ -390,6 +390,9 @@ impl Engine {
                 cold_path();
                 (Ok(Ran::TooLate), None, false, txn.finished())
             } else {
+                if !command.single_key && command.flags.has(WRITE) {
+                    expire_named(&mut txn, command, argv);
+                }
                 let ran = self.run_in(&mut txn, session, live, command, handler, argv, reply, true);
                 let waits = match &ran {
                     // Registered under the locks: whoever pushes next will see it, and
@@ -542,7 +545,7 @@ impl Engine {
         session.depends_on = session.depends_on.max(finished.depends_on);
         session.saw(finished.depends_on);
         if let Some(revision) = finished.written {
-            if is_write {
+            if is_write && !finished.only_expired {
                 session.last_write = revision;
                 session.shown_undo = finished.undo_until_ms;
             }
@@ -671,6 +674,15 @@ pub(crate) fn scope_in(keyspace: &Keyspace, command: &Command, argv: &[&[u8]]) -
         ScopeRule::Keys | ScopeRule::ByArguments(_) => Scope::Shards(
             command.keys(argv).iter().map(|key| keyspace.shard_of(argv[key.index])).collect(),
         ),
+    }
+}
+
+/// Removes what is due of the keys that a command on data names, whose shards are
+/// locked: before anything is changed it is a revision of its own.
+pub(crate) fn expire_named(txn: &mut Txn<'_>, command: &Command, argv: &[&[u8]]) {
+    if matches!(command.spec.run, Run::Data(_)) && txn.may_be_due() {
+        cold_path();
+        command.keys(argv).iter().for_each(|key| txn.expire(argv[key.index]));
     }
 }
 

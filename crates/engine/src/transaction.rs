@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::call::{Call, Handler};
 use crate::client::Activity;
 use crate::engine::{Engine, Live};
-use crate::execute::{Outcome, RETRY_MS, borrow};
+use crate::execute::{Outcome, RETRY_MS, borrow, expire_named};
 use crate::session::{Multi, Queued, Session, Watched};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[
@@ -274,6 +274,10 @@ impl Engine {
                 }
             }
             return Outcome::Done;
+        }
+        txn.select(session.db);
+        for Queued { command, argv } in &multi.queue {
+            expire_named(&mut txn, command, &borrow(argv));
         }
         reply.array(multi.queue.len());
         let mut close = false;

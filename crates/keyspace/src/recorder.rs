@@ -120,6 +120,11 @@ impl Buffers {
 pub(crate) struct Recorder<'t> {
     journal: &'t dyn Journal,
     revision: Option<Revision>,
+    /// What was found to be due before the first change: a record of its own,
+    /// which is nobody's.
+    expired: Option<Expired>,
+    /// Bytes of the origin that the effects begin with.
+    origin_bytes: usize,
     pub(crate) buffers: &'t mut Buffers,
     recording: bool,
     event_classes: u32,
@@ -129,6 +134,14 @@ pub(crate) struct Recorder<'t> {
     db: DbIndex,
     /// Where the key stands in the record that they are taken to be on.
     key: Option<Range<usize>>,
+}
+
+/// The record of keys that were due. Its effects follow the origin.
+#[derive(Clone, Copy, Debug)]
+struct Expired {
+    revision: Revision,
+    /// Where its effects end.
+    end: usize,
 }
 
 impl<'t> Recorder<'t> {
@@ -143,6 +156,8 @@ impl<'t> Recorder<'t> {
             recording: always_record || journal.wants_effects(),
             journal,
             revision: None,
+            expired: None,
+            origin_bytes: 0,
             buffers,
             event_classes,
             header_db: None,
@@ -153,11 +168,46 @@ impl<'t> Recorder<'t> {
 
     /// This transaction's revision, reserved at the first change.
     pub(crate) fn revision(&mut self) -> Revision {
-        *self.revision.get_or_insert_with(|| self.journal.reserve())
+        if let Some(revision) = self.revision {
+            return revision;
+        }
+        if self.expired.is_some() {
+            self.begin_after_expired();
+        }
+        *self.revision.insert(self.journal.reserve())
     }
 
     pub(crate) fn reserved(&self) -> Option<Revision> {
         self.revision
+    }
+
+    /// Revision of the keys that were due before the first change.
+    pub(crate) fn expired(&self) -> Option<Revision> {
+        self.expired.map(|expired| expired.revision)
+    }
+
+    /// To be called before a key is removed that is due. Answers whether that is
+    /// recorded apart, as it is before the first change: then
+    /// [`Recorder::end_expiry`] is to be called as well.
+    pub(crate) fn begin_expiry(&mut self) -> bool {
+        let is_apart = self.revision.is_none();
+        if is_apart {
+            self.revision = self.expired();
+        }
+        is_apart
+    }
+
+    /// What is noted from here on is the transaction's own again.
+    pub(crate) fn end_expiry(&mut self) {
+        let end = self.buffers.effects.len();
+        self.expired = self.revision.take().map(|revision| Expired { revision, end });
+    }
+
+    /// The transaction's own record begins behind that of what was due.
+    #[cold]
+    fn begin_after_expired(&mut self) {
+        self.buffers.effects.extend_from_within(..self.origin_bytes);
+        (self.header_db, self.key) = (None, None);
     }
 
     pub(crate) fn record_always(&mut self) {
@@ -168,6 +218,7 @@ impl<'t> Recorder<'t> {
     pub(crate) fn originate(&mut self, origin: &Effect<'_>) {
         if self.recording {
             origin.encode(&mut self.buffers.effects);
+            self.origin_bytes = self.buffers.effects.len();
         }
     }
 
@@ -209,6 +260,7 @@ impl<'t> Recorder<'t> {
         let same_key = self.db == db
             && self.key.as_ref().is_some_and(|at| &self.buffers.effects[at.clone()] == key);
         if !same_key {
+            self.begin_in(db);
             self.enter(db);
             Effect::Key { key, existed }.encode(&mut self.buffers.effects);
             let end = self.buffers.effects.len();
@@ -253,13 +305,17 @@ impl<'t> Recorder<'t> {
     fn begin_in(&mut self, db: DbIndex) {
         if self.header_db.is_none() {
             self.header_db = Some(db);
-            self.buffers.first_db = db;
-            self.db = db;
+            if self.expired.is_none() {
+                self.buffers.first_db = db;
+                self.db = db;
+            }
+            // For who reads the effects of both records in one go.
+            self.enter(db);
         }
     }
 
+    /// Later effects are on this database's keys.
     fn enter(&mut self, db: DbIndex) {
-        self.begin_in(db);
         if self.db != db {
             Effect::Database(db).encode(&mut self.buffers.effects);
             self.db = db;
@@ -278,7 +334,9 @@ impl<'t> Recorder<'t> {
     }
 
     pub(crate) fn append(&mut self, time_ms: u64) {
-        if let Some(revision) = self.revision {
+        if self.expired.is_some() {
+            self.append_both(time_ms);
+        } else if let Some(revision) = self.revision {
             let db = self.header_db.unwrap_or(0);
             let Buffers { effects, shared, .. } = &mut *self.buffers;
             if effects.len() < SHARED_BYTES {
@@ -288,6 +346,17 @@ impl<'t> Recorder<'t> {
                 let effects = shared.insert(Arc::new(std::mem::take(effects)));
                 self.journal.append_shared(revision, time_ms, db, effects);
             }
+        }
+    }
+
+    /// Appends what was due, and after it what was changed, if anything was.
+    #[cold]
+    fn append_both(&mut self, time_ms: u64) {
+        let Expired { revision, end } = self.expired.expect("its caller has looked");
+        let Buffers { effects, first_db, .. } = &*self.buffers;
+        self.journal.append(revision, time_ms, *first_db, &effects[self.origin_bytes..end]);
+        if let Some(revision) = self.revision {
+            self.journal.append(revision, time_ms, self.header_db.unwrap_or(0), &effects[end..]);
         }
     }
 }

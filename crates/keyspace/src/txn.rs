@@ -4,7 +4,8 @@
 //! changes happen at once, each recorded as an [`Effect`]; when it ends, still
 //! under the locks, the record goes to the [`Journal`]. [`Txn::apply`] makes
 //! the same changes from a record, through the same methods, which is why a
-//! replayed log gives the same state.
+//! replayed log gives the same state. Keys that it finds to be due before its
+//! first change are a record of their own, before that.
 
 mod control;
 mod databases;
@@ -133,8 +134,10 @@ pub struct Txn<'t> {
 /// What a finished transaction tells its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Its revision, if it changed anything.
+    /// The last revision that it made, if any.
     pub written: Option<Revision>,
+    /// That is of keys whose deadline had passed, and nobody's doing.
+    pub only_expired: bool,
     /// The newest revision that what it read or wrote can depend on. A reply
     /// must not leave before this is committed.
     pub depends_on: Revision,
@@ -152,10 +155,17 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Its revision, if it changed anything itself.
+    #[must_use]
+    pub fn changed(&self) -> Option<Revision> {
+        self.written.filter(|_| !self.only_expired)
+    }
+
     /// Of a transaction that wrote, and read nothing newer.
     pub(crate) fn of_write(revision: Revision) -> Finished {
         Finished {
             written: Some(revision),
+            only_expired: false,
             depends_on: revision,
             expired: 0,
             hits: 0,
@@ -236,15 +246,19 @@ impl<'t> Txn<'t> {
     /// To be called before the first change: for callers that learn only under
     /// the lock that somebody waits for a key.
     pub fn record_always(&mut self) {
-        debug_assert!(self.recorder.reserved().is_none(), "the first change is not recorded");
+        debug_assert!(!self.has_noted(), "the first change is not recorded");
         self.recorder.record_always();
     }
 
     /// Says who makes the transaction. Its record, if there will be one, begins
     /// with that. To be called before the first change.
     pub fn originate(&mut self, command: &[u8], user: &[u8], address: &[u8]) {
-        debug_assert!(self.recorder.reserved().is_none(), "an origin is the first effect");
+        debug_assert!(!self.has_noted(), "an origin is the first effect");
         self.recorder.originate(&Effect::Origin { command, user, address });
+    }
+
+    fn has_noted(&self) -> bool {
+        self.recorder.reserved().or(self.recorder.expired()).is_some()
     }
 
     /// Leaves keys past their deadline where they are, unseen. Only for
@@ -263,9 +277,11 @@ impl<'t> Txn<'t> {
     /// and a new entry's memory is mostly not there.
     #[must_use]
     pub fn finished(&self) -> Finished {
-        let written = self.recorder.reserved();
+        let changed = self.recorder.reserved();
+        let written = changed.or(self.recorder.expired());
         Finished {
             written,
+            only_expired: changed.is_none() && written.is_some(),
             // What it wrote comes after everything it can have met.
             depends_on: self.seen.get().max(written.unwrap_or_default()),
             expired: self.expired,
@@ -309,14 +325,15 @@ impl<'t> Txn<'t> {
         self.options.limits
     }
 
-    /// Revision of this transaction, if it has changed anything yet.
+    /// Revision of this transaction, if it has changed anything itself yet.
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {
         self.recorder.reserved()
     }
 
     /// The effects so far, for those who must see them with the locks held;
-    /// empty when nobody records them. An origin stands there from the start.
+    /// empty when nobody records them. An origin stands there from the start, and
+    /// again after those of what was due before the first change.
     #[must_use]
     pub fn effects(&self) -> &[u8] {
         &self.recorder.buffers.effects
@@ -578,9 +595,31 @@ impl<'t> Txn<'t> {
         let is_due = db.table.get(hash, key).is_some_and(|entry| self.is_due(entry));
         if is_due {
             cold_path();
+            let is_apart = self.recorder.begin_expiry();
             self.remove(key, Cause::Expired);
+            if is_apart {
+                self.recorder.end_expiry();
+            }
             self.notify(class::EXPIRED, "expired", key);
         }
+    }
+
+    /// Whether a key of the current database may be past its deadline, in any
+    /// shard that is locked.
+    #[must_use]
+    pub fn may_be_due(&self) -> bool {
+        let db = usize::from(self.db);
+        self.locked.any(|shard| shard.dbs[db].first_deadline() <= self.options.now_ms)
+    }
+
+    /// Removes a key that is in memory if its deadline has passed: for who is
+    /// about to change several, so that all of it comes before the first change.
+    ///
+    /// # Panics
+    /// When the key's shard is not locked.
+    pub fn expire(&mut self, key: &[u8]) {
+        let (shard, hash) = self.keyspace.locate(key);
+        self.remove_due(shard, hash, key);
     }
 
     /// Removes up to `limit` keys past their deadline from one shard, in every

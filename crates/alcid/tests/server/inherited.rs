@@ -1,11 +1,11 @@
 //! Keys with a deadline that a branch has from its parent go when they are due,
 //! though nobody names them.
 
-use base::Frame;
+use base::{Clock, Frame, SystemClock};
 use testkit::Server;
 
 use crate::ALCID;
-use crate::wire::{Wire, eventually};
+use crate::wire::{Wire, eventually, text_of};
 
 fn on(server: &Server, branch: &str) -> Wire {
     let mut wire = Wire::connect(server.addr());
@@ -71,4 +71,36 @@ fn inherited_keys_go_after_a_start_and_on_branches_from_an_earlier_time() {
     for branch in ["now", "then", "later"] {
         counts(&mut on(&server, branch), "2");
     }
+}
+
+#[test]
+fn what_is_due_and_inherited_is_brought_back_as_it_was() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let mut main = Wire::connect(server.addr());
+    main.text(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    main.text(&["SET", "k", "old"]);
+    main.text(&["DEL", "k"]);
+    main.text(&["SET", "k", "new", "PX", "50"]);
+    let Frame::Integer(due_ms) = main.call(&["PEXPIRETIME", "k"]) else { panic!("no deadline") };
+    create(&mut main, &["dev"]);
+    create(&mut main, &["two"]);
+    eventually("it is due", || i64::try_from(SystemClock.now_ms()).expect("in range") > due_ms);
+    let mut dev = on(&server, "dev");
+    let tried = format!("{:?}", dev.call(&["WHATIF", "VALUES", "UNDELETE", "k"]));
+    assert!(tried.contains(&format!("{:?}", Frame::bulk("new"))), "{tried}");
+    for wire in [&mut dev, &mut main] {
+        assert!(matches!(wire.call(&["UNDELETE", "k"]), Frame::Integer(_)));
+        assert_eq!(wire.text(&["GET", "k"]), "new");
+        assert_eq!(wire.text(&["PTTL", "k"]), "-1");
+    }
+    // What a write finds is told as on main.
+    let mut two = on(&server, "two");
+    assert_eq!(two.text(&["SET", "k", "2"]), "OK");
+    let Frame::Array(versions) = two.call(&["HISTORY", "k"]) else { panic!("no history") };
+    let cause = |version: &Frame| match version {
+        Frame::Array(items) => text_of(items[5].clone()),
+        other => panic!("{other:?}"),
+    };
+    let causes: Vec<String> = versions[..2].iter().map(cause).collect();
+    assert_eq!(causes, ["client", "expire"]);
 }

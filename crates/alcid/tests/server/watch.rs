@@ -186,6 +186,54 @@ fn values_are_those_before_and_after() {
 }
 
 #[test]
+fn what_a_write_finds_to_be_due_is_told_before_it() {
+    let server = Server::start(ALCID, &["--aof-fsync", "no"]);
+    let (mut writer, mut all, mut only) = (resp3(&server), resp3(&server), resp3(&server));
+    writer.call(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    let words = ["WATCHFROM", "NOW", "KEY", "k", "OLD", "NEW"];
+    let (of_all, _) = watch(&mut all, &words);
+    let (of_only, _) = watch(&mut only, &[&words[..], &["EVENTS", "expire"]].concat());
+    for line in [
+        "SET k 2",
+        "INCR k",
+        "HSET k f 1",
+        "SADD k m",
+        "RENAME src k",
+        "COPY src k REPLACE",
+        "MSET other 1 k 2",
+        "EXEC",
+        "UNDELETE k",
+    ] {
+        writer.call(&["SET", "src", "7"]);
+        writer.call(&["SET", "k", "login", "PX", "5"]);
+        let Frame::Integer(due) = writer.call(&["PEXPIRETIME", "k"]) else { panic!("{line}") };
+        eventually("it is due", || i64::try_from(SystemClock.now_ms()).expect("in range") > due);
+        if line == "EXEC" {
+            for line in ["MULTI", "SET other 2", "SET k 3"] {
+                writer.call(&line.split(' ').collect::<Vec<_>>());
+            }
+        }
+        writer.call(&line.split(' ').collect::<Vec<_>>());
+        let new = match writer.text(&["TYPE", "k"]).as_str() {
+            "string" => writer.text(&["GET", "k"]),
+            "hash" => text_of(writer.call(&["HGETALL", "k"])),
+            _ => text_of(writer.call(&["SMEMBERS", "k"])),
+        };
+        let told = take(&mut all, of_all, 3);
+        let seen: Vec<(&str, &[String])> =
+            told[1..].iter().map(|told| (told.event.as_str(), &told.values[..])).collect();
+        let (nil, old) = ("(nil)".to_owned(), "login".to_owned());
+        let event =
+            if matches!(line, "INCR k" | "HSET k f 1" | "SADD k m") { "changed" } else { "set" };
+        assert_eq!(seen, [("expire", &[old, nil.clone()][..]), (event, &[nil, new][..])], "{line}");
+        assert_eq!(told[2].revision, told[1].revision + 1, "{line}");
+        assert_eq!(take(&mut only, of_only, 1), told[1..2], "{line}");
+        writer.call(&["DEL", "k"]);
+        assert_eq!(take(&mut all, of_all, 1)[0].event, "removed", "{line}");
+    }
+}
+
+#[test]
 fn each_change_once_over_kills() {
     each_once_over_kills("always");
 }

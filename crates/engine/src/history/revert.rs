@@ -280,7 +280,8 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
     })
 }
 
-/// What a key was just before it went the last time.
+/// What a key was just before it went the last time: what it is, if it is due and
+/// has not been removed yet.
 fn last_value(
     engine: &Engine,
     branch: BranchId,
@@ -288,17 +289,26 @@ fn last_value(
     key: &[u8],
 ) -> Result<Option<(Revision, Then)>> {
     let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
+    // Deadlines aside: one may be what removed it, or is about to.
+    let value_at = |revision| {
+        let at = Moment { branch, revision, time_ms: 0 };
+        engine.value_at(at, db, key)
+    };
+    let kept_from = engine.kept_from(branch, db, key)?;
     let mut found = None;
+    if span.upto >= kept_from {
+        found = value_at(span.upto)?.map(|then| (span.upto, Some(then)));
+    }
+    if found.is_some() {
+        return Ok(found);
+    }
     visit_touched(engine, span, db, key, &mut |record, what| {
         if what.is_removal() || what == What::Swapped {
-            // Deadlines aside: one may be what removed it.
             let before = Revision(record.revision.0 - 1);
-            if before < engine.kept_from(branch, db, key)? {
+            if before < kept_from {
                 return Ok(ControlFlow::Break(()));
             }
-            let at = Moment { branch, revision: before, time_ms: 0 };
-            let then = engine.value_at(at, db, key)?;
-            found = then.map(|then| (record.revision, Some(then)));
+            found = value_at(before)?.map(|then| (record.revision, Some(then)));
         }
         Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
@@ -386,7 +396,7 @@ impl<'j> Job<'j> {
             report.borrow_mut().listeners = engine.listeners_to(branch.id, &buffers.take_events());
         }
         engine.settle_aside(&mut buffers, &finished, told, branch.id);
-        Ok((finished.written, counts))
+        Ok((finished.changed(), counts))
     }
 
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {

@@ -15,7 +15,7 @@ use super::report::{Asked, Report, Version};
 use super::{Step, reply_of, sink};
 use crate::call::Call;
 use crate::engine::{Engine, Live};
-use crate::execute::Outcome;
+use crate::execute::{Outcome, expire_named};
 use crate::session::Watched;
 use crate::travel::{Unchanged, view_options};
 
@@ -257,6 +257,8 @@ fn try_steps(
     if is_exec {
         sink.array(steps.len());
     }
+    copies.select(session.db);
+    steps.iter().for_each(|Step { command, argv }| expire_named(copies, command, argv));
     let mut failure = None;
     for Step { command, argv } in steps {
         copies.select(session.db);

@@ -80,6 +80,17 @@ impl<'t> Locked<'t> {
         }
     }
 
+    /// Whether one of those that are locked is so.
+    pub(super) fn any(&self, is_so: impl Fn(&Shard) -> bool) -> bool {
+        match self {
+            Locked::None => false,
+            Locked::One(_, guard) => is_so(guard),
+            Locked::Many(_, guards) | Locked::All(guards) => {
+                guards.iter().any(|guard| is_so(guard))
+            }
+        }
+    }
+
     /// A shard that is locked, to change.
     pub(super) fn get_mut(&mut self, shard: usize) -> &mut Shard {
         match self {
