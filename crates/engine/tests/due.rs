@@ -205,3 +205,23 @@ fn several_that_are_due_go_at_once_whatever_their_database() {
     assert_eq!(versions(&mut peer, "c", set), [by(2, "exec")]);
     assert_eq!(peer.run(&format!("AT r:{} EXISTS c", set + 2)), integer(0));
 }
+
+#[test]
+fn expiries_are_counted_under_a_name_that_no_command_has() {
+    let (server, _past) = Server::with_past();
+    let mut peer = server.connect();
+    peer.run("SET k 1");
+    peer.run("EXPIRE k 100");
+    due(&server, &mut peer, "k");
+    peer.run("GET k");
+    due(&server, &mut peer, "k");
+    peer.run("DEL k");
+    let Frame::Array(rows) = peer.run("TIMELINE BUCKET 1h") else { panic!("TIMELINE") };
+    let count = |row: &Frame| {
+        let Frame::Array(items) = row else { panic!("{row:?}") };
+        (text(&items[1]), items[2].clone())
+    };
+    let counts: Vec<_> = rows.iter().map(count).collect();
+    let named = |name: &str, count| (name.to_owned(), integer(count));
+    assert_eq!(counts, [named("expire", 1), named("expired", 2), named("set", 3)]);
+}

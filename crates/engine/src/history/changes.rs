@@ -147,19 +147,20 @@ fn names(by: By, changes: &[Change<'_>], who: Option<Who<'_>>) -> Vec<Option<Vec
     if changes.is_empty() {
         return Vec::new();
     }
-    let by_itself = || {
-        let gone_by = |cause| changes.iter().all(|change| change.what == What::Gone(cause));
-        let cause = if gone_by(Cause::Expired) {
-            Some("expire")
-        } else if gone_by(Cause::Evicted) {
-            Some("evict")
-        } else {
-            None
-        };
-        cause.map(|cause| cause.as_bytes().to_vec())
+    // No command is called so.
+    let gone_by = |cause| changes.iter().all(|change| change.what == What::Gone(cause));
+    let by_itself = match () {
+        () if gone_by(Cause::Expired) => Some("expired"),
+        () if gone_by(Cause::Evicted) => Some("evicted"),
+        () => None,
     };
+    // That a command has brought it to light makes it nobody's doing.
+    let who = who.filter(|_| by_itself.is_none());
     match by {
-        By::Command => vec![who.map(|who| who.name().to_vec()).or_else(by_itself)],
+        By::Command => {
+            let name = who.map(|who| who.name()).or(by_itself.map(str::as_bytes));
+            vec![name.map(<[u8]>::to_vec)]
+        }
         By::User => vec![who.map(|who| who.user.to_vec())],
         By::Prefix => {
             // No prefix is like these words, which have no colon.
