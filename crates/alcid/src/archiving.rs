@@ -16,7 +16,7 @@ use settings::Settings;
 use tokio::sync::watch;
 
 use crate::forest::{back, fork, reopen};
-use crate::lag::{Lag, holders, removable, remove_old};
+use crate::lag::{Lag, removable, remove_old};
 use crate::past::Past;
 
 /// The archive as the engine knows it.
@@ -323,7 +323,7 @@ impl engine::Archive for Archiving {
             ("archive_batch_ms_last", stats.batch_ms_last.to_string()),
             ("archive_disk_bytes", self.base.disk_bytes().to_string()),
             ("archive_fault", self.follower.fault().unwrap_or_default()),
-            ("log_held_by", holders(self.log.log())),
+            ("log_held_by", self.held_by()),
         ]
     }
 }
@@ -338,6 +338,14 @@ impl Archiving {
             folders: &self.folders,
             past: self.past.as_deref().filter(|_| with_history),
         }
+    }
+
+    /// Who keeps old parts of the log, tags among them, as `name>revision`.
+    fn held_by(&self) -> String {
+        let tags = self.past.as_ref().map(|past| past.held_by_tags().unwrap_or_default());
+        let held = self.log.log().holders().into_iter().chain(tags.into_iter().flatten());
+        let held = held.map(|(name, revision)| format!("{name}>{revision}"));
+        held.collect::<Vec<_>>().join(",")
     }
 
     /// Tells of a backup that was made.

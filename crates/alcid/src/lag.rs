@@ -42,12 +42,6 @@ impl Lag {
     }
 }
 
-/// Who keeps old parts of the log, as `name>revision`, separated by commas.
-pub fn holders(log: &Log) -> String {
-    let holders = log.holders().into_iter().map(|(name, revision)| format!("{name}>{revision}"));
-    holders.collect::<Vec<_>>().join(",")
-}
-
 /// The newest revision up to which the log may go, when recovery needs only
 /// what follows `archived`.
 pub fn removable(log: &Log, archived: Revision, settings: &Settings) -> Revision {

@@ -23,6 +23,13 @@ pub fn pins(engine: &Engine, past: &archive::Past) -> Vec<(String, Revision)> {
             pins.push(("undo".to_owned(), past.oldest()));
         }
     }
+    match past.held_by_tags() {
+        Ok(tags) => pins.extend(tags),
+        Err(error) => {
+            tracing::warn!("look for what tags need: {error}");
+            pins.push(("tag".to_owned(), past.oldest()));
+        }
+    }
     for rule in engine.keyspace.past_rules().rules() {
         let from = match rule.keep {
             Keep::Forever => rule.oldest,

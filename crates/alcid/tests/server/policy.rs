@@ -311,3 +311,25 @@ fn each_branch_takes_back_its_own() {
     assert!(matches!(wire.call(&["UNDO"]), Frame::Array(_)));
     assert_eq!(wire.text(&["GET", "k"]), "v");
 }
+
+#[test]
+fn a_tag_that_holds_the_log_is_named() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    for n in 0..20 {
+        assert_eq!(wire.text(&["SET", "k", &n.to_string()]), "OK");
+    }
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert_eq!(wire.text(&["TAG", "CREATE", "old", "AT", "r:10"]), "10");
+    assert_eq!(wire.text(&["TAG", "CREATE", "now"]), "22");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    // It needs what came after the state of the archive before it.
+    assert!(pins(&mut wire).contains(&("tag:old".to_owned(), 0)), "{:?}", pins(&mut wire));
+    assert!(!names(&mut wire).contains(&"tag:now".to_owned()));
+    let held = wire.text(&["INFO", "persistence"]);
+    assert!(held.lines().any(|line| line.starts_with("log_held_by:") && line.contains("tag:old>0")));
+    assert_eq!(wire.text(&["HISTORY.COMPACT"]), "0");
+    assert_eq!(wire.text(&["TAG", "DELETE", "old"]), "OK");
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    assert!(!names(&mut wire).contains(&"tag:old".to_owned()));
+}

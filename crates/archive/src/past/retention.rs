@@ -88,10 +88,27 @@ impl Past {
         self.wants_merge.swap(false, Ordering::AcqRel)
     }
 
+    /// The tags that need a part of the log, as `tag:<name>`, with the state from
+    /// which on they need it.
+    ///
+    /// # Errors
+    /// When the base cannot be read.
+    pub fn held_by_tags(&self) -> Result<Vec<(String, Revision)>, PastError> {
+        let base = &self.source.base;
+        let mut held = Vec::new();
+        for (name, tag) in base.directory().branches.tags() {
+            let state = base.state_at(tag.revision)?;
+            if state != tag.revision && tag.revision > self.oldest() {
+                held.push((format!("tag:{}", String::from_utf8_lossy(name)), state));
+            }
+        }
+        Ok(held)
+    }
+
     /// The oldest revision before `wanted` that has a name and is no state of the
     /// base, or else `wanted`: it is made from the records before it as long as
     /// the tag exists.
-    fn held_by_tags(&self, wanted: Revision) -> Result<Revision, PastError> {
+    fn needed_by_tags(&self, wanted: Revision) -> Result<Revision, PastError> {
         let base = &self.source.base;
         for &tagged in base.tagged().range(self.oldest()..wanted) {
             if base.state_at(tagged)? != tagged {
@@ -109,7 +126,7 @@ impl Past {
         if wanted <= self.oldest() {
             return Ok(false);
         }
-        let wanted = self.held_by_tags(wanted)?;
+        let wanted = self.needed_by_tags(wanted)?;
         let horizon = source.directory_at(wanted)?.revision;
         if horizon <= self.oldest() {
             return Ok(false);
