@@ -29,7 +29,7 @@ impl When {
     /// ```
     #[must_use]
     pub fn parse(text: &str) -> Option<When> {
-        if let Some(digits) = text.strip_prefix("r:") {
+        if let Some(digits) = text.strip_prefix(['r', 'R']).and_then(|it| it.strip_prefix(':')) {
             return digits_only(digits).map(|number| When::Revision(Revision(number)));
         }
         if let Some(durations) = text.strip_prefix('-') {

@@ -44,4 +44,4 @@ pub use reference::reference;
 pub use spec::{CommandSpec, Family, Group, Handler, Known, Run, ScopeRule};
 pub use string::mset_pairs;
 pub use table::{Command, Table, table};
-pub use when::{parse_when, time_named};
+pub use when::{parse_when, tag_name, time_named};

@@ -13,7 +13,7 @@ const TIME_MS_MAX: u64 = 253_402_300_799_999;
 /// When it has none of the forms, with all of them in the text.
 pub fn parse_when(arg: &[u8]) -> Result<When> {
     let text = std::str::from_utf8(arg).ok();
-    if text.is_some_and(|text| text.starts_with("tag:")) {
+    if tag_name(arg).is_some() {
         return Err(Error::new(format!(
             "ERR '{}' names a tag, which is not known here: name a revision (r:42) or a time",
             shown(arg)
@@ -35,11 +35,19 @@ pub fn parse_when(arg: &[u8]) -> Result<When> {
     })
 }
 
+/// The name behind `tag:`, if it names a tag.
+#[must_use]
+pub fn tag_name(arg: &[u8]) -> Option<&[u8]> {
+    let (prefix, name) = arg.split_at_checked(b"tag:".len())?;
+    prefix.eq_ignore_ascii_case(b"tag:").then_some(name)
+}
+
 /// Whether it is a revision as far as its form goes, but too large.
 fn is_beyond_revisions(text: &str) -> bool {
     let is_number =
         |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    text.strip_prefix("r:").is_some_and(is_number) && When::parse(text).is_none()
+    text.strip_prefix("r:").or(text.strip_prefix("R:")).is_some_and(is_number)
+        && When::parse(text).is_none()
 }
 
 fn is_in_range(when: When) -> bool {
@@ -74,6 +82,7 @@ mod tests {
     fn every_form() {
         for (text, expected) in [
             ("r:0", When::Revision(Revision(0))),
+            ("R:1", When::Revision(Revision(1))),
             ("r:9223372036854775808", When::Revision(Revision(1 << 63))),
             ("r:18446744073709551615", When::Revision(Revision(u64::MAX))),
             ("0", When::Time(0)),

@@ -34,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::engine::Engine;
 use crate::replicator::Replicator;
 use crate::session::Session;
+use crate::travel::Moment;
 
 pub(crate) use commands::{FAMILIES, use_branch};
 pub(crate) use create::Asker;
@@ -432,7 +433,11 @@ impl Engine {
     pub(crate) fn take_seat(&self, session: &mut Session, branch: &Held<'_>) {
         self.depend_on_declared(session);
         session.branch_name = self.branch_name(branch.id);
-        session.travel.iter_mut().for_each(|moment| moment.branch = branch.id);
+        // One that begins anew is where it was.
+        if session.branch() != branch.id {
+            let there = |moment: Moment| Moment::new(branch.id, moment.revision, moment.time_ms);
+            session.travel = session.travel.map(there);
+        }
         session.seat = match branch {
             Held::Main(_) => None,
             Held::Other(branch) => Some(Seat::take(branch.clone())),

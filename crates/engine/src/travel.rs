@@ -17,7 +17,7 @@ use base::when::When;
 use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
-use command::{Command, Ctx, Error, Result, Run, parse_when, time_named};
+use command::{Command, Ctx, Error, Result, Run, parse_when, tag_name, time_named};
 use keyspace::{
     Buffers, Journal, Keyspace, NEAR_ELEMENTS, Scope, Since, Stored, Txn, TxnOptions, Value,
     ValueRef,
@@ -43,20 +43,55 @@ pub(crate) struct Moment {
     /// What the clock said, in milliseconds since 1970: the revision's own
     /// time, or the time that was asked for.
     pub(crate) time_ms: u64,
+    /// The branch as it was at this revision, should it have begun anew since;
+    /// `Revision(u64::MAX)` for the one that is there.
+    pub(crate) as_of: Revision,
+}
+
+/// A `<when>` as a client names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    when: When,
+    /// The branch of the tag that it names, if it does.
+    tagged: Option<BranchId>,
+}
+
+impl From<When> for Point {
+    fn from(when: When) -> Point {
+        Point { when, tagged: None }
+    }
+}
+
+impl Point {
+    /// The branch of the tag that it names, or another one.
+    pub(crate) fn branch_or(self, other: BranchId) -> BranchId {
+        self.tagged.unwrap_or(other)
+    }
+}
+
+impl Moment {
+    /// One of the line that a branch has.
+    pub(crate) fn new(branch: BranchId, revision: Revision, time_ms: u64) -> Moment {
+        Moment { branch, revision, time_ms, as_of: Revision(u64::MAX) }
+    }
 }
 
 /// A moment whose time may not be known yet: to look it up takes the log.
 #[derive(Clone, Copy, Debug)]
 struct At {
-    branch: BranchId,
-    revision: Revision,
-    time_ms: Option<u64>,
+    moment: Moment,
+    is_timed: bool,
 }
 
 impl From<Moment> for At {
     fn from(moment: Moment) -> At {
-        let Moment { branch, revision, time_ms } = moment;
-        At { branch, revision, time_ms: Some(time_ms) }
+        At { moment, is_timed: true }
+    }
+}
+
+impl At {
+    fn time_ms(self) -> Option<u64> {
+        self.is_timed.then_some(self.moment.time_ms)
     }
 }
 
@@ -109,16 +144,15 @@ impl Engine {
 
     /// Reads a `<when>`; a tag stands for the revision that it names.
     pub(crate) fn parse_when(&self, arg: &[u8]) -> Result<When> {
-        let Some(name) = arg.strip_prefix(b"tag:") else { return parse_when(arg) };
-        let known = self.branches.known.read();
-        let tag = known.tag(name).ok_or_else(|| no_tag(name))?;
-        Ok(When::Revision(tag.revision))
+        self.parse_point(arg).map(|point| point.when)
     }
 
-    /// The branch of the tag that a `<when>` names, if it does.
-    fn branch_of_tag(&self, arg: &[u8]) -> Option<BranchId> {
+    /// As [`Engine::parse_when`], for those to whom a tag's branch matters too.
+    pub(crate) fn parse_point(&self, arg: &[u8]) -> Result<Point> {
+        let Some(name) = tag_name(arg) else { return parse_when(arg).map(Point::from) };
         let known = self.branches.known.read();
-        known.tag(arg.strip_prefix(b"tag:")?).map(|tag| tag.branch)
+        let tag = known.tag(name).ok_or_else(|| no_tag(name))?;
+        Ok(Point { when: When::Revision(tag.revision), tagged: Some(tag.branch) })
     }
 
     /// When a revision ran. That of a tag is known as long as the tag.
@@ -131,50 +165,70 @@ impl Engine {
         }
     }
 
-    /// The moment of a branch's line that a client names.
-    pub(crate) fn moment(&self, branch: BranchId, when: When, now_ms: u64) -> Result<Moment> {
-        let past = self.needs_past()?;
+    /// The moment of a branch's line that a client names. A tag of the branch names
+    /// it as it was, whether or not it has begun anew since.
+    pub(crate) fn moment(
+        &self,
+        branch: BranchId,
+        point: impl Into<Point>,
+        now_ms: u64,
+    ) -> Result<Moment> {
+        let (past, point) = (self.needs_past()?, point.into());
         let newest = self.replicator.committed();
-        match (when, time_named(when, now_ms)) {
+        let (revision, time_ms) = match (point.when, time_named(point.when, now_ms)) {
             (When::Revision(asked), _) if asked > newest => {
-                Err(PastError::Future { asked, newest }.into())
+                return Err(PastError::Future { asked, newest }.into());
             }
             // The empty database was never written.
             (When::Revision(Revision::ZERO), _) if past.oldest() == Revision::ZERO => {
-                Ok(Moment { branch, revision: Revision::ZERO, time_ms: 0 })
+                (Revision::ZERO, 0)
             }
-            (When::Revision(revision), _) => {
-                Ok(Moment { branch, revision, time_ms: self.time_ms_of(revision)? })
-            }
+            (When::Revision(revision), _) => (revision, self.time_ms_of(revision)?),
             (_, time_ms) => {
                 let time_ms = time_ms.unwrap_or(now_ms);
-                Ok(Moment { branch, revision: past.at_time(time_ms)?.min(newest), time_ms })
+                (past.at_time(time_ms)?.min(newest), time_ms)
             }
+        };
+        let moment = Moment::new(branch, revision, time_ms);
+        Ok(Moment { as_of: self.life_of(branch, point), ..moment })
+    }
+
+    /// As of which revision a branch is meant: that of a tag of it.
+    pub(crate) fn life_of(&self, branch: BranchId, point: Point) -> Revision {
+        let known = self.branches.known.read();
+        match point {
+            Point { when: When::Revision(at), tagged: Some(tagged) }
+                if tagged == branch && known.lineage(branch, at).is_some() =>
+            {
+                at
+            }
+            _ => Revision(u64::MAX),
         }
     }
 
     /// As [`Engine::moment`], but of a revision the time is looked up only when
     /// somebody needs it.
-    fn at(&self, branch: BranchId, when: When, now_ms: u64) -> Result<At> {
+    fn at(&self, branch: BranchId, point: Point, now_ms: u64) -> Result<At> {
         let past = self.needs_past()?;
-        match when {
+        match point.when {
             When::Revision(revision)
                 if revision >= past.oldest() && revision <= self.replicator.committed() =>
             {
-                Ok(At { branch, revision, time_ms: None })
+                let as_of = self.life_of(branch, point);
+                let moment = Moment { as_of, ..Moment::new(branch, revision, ANY_TIME) };
+                Ok(At { moment, is_timed: false })
             }
-            _ => self.moment(branch, when, now_ms).map(At::from),
+            _ => self.moment(branch, point, now_ms).map(At::from),
         }
     }
 
     fn time_of(&self, at: At) -> Result<Moment> {
-        match at.time_ms {
-            Some(time_ms) => {
-                let At { branch, revision, .. } = at;
-                Ok(Moment { branch, revision, time_ms })
-            }
-            None => self.moment(at.branch, When::Revision(at.revision), 0),
+        let At { moment, is_timed } = at;
+        if is_timed {
+            return Ok(moment);
         }
+        let timed = self.moment(moment.branch, When::Revision(moment.revision), 0)?;
+        Ok(Moment { time_ms: timed.time_ms, ..moment })
     }
 
     /// Runs a command that [`check_may_read`] lets pass and that looks only at
@@ -195,12 +249,14 @@ impl Engine {
     ) -> Result<bool> {
         let keys: SmallVec<[&[u8]; 4]> =
             command.keys(argv).iter().map(|key| argv[key.index]).collect();
-        keys.iter().try_for_each(|key| self.check_kept(at.branch, at.revision, db, key))?;
+        keys.iter()
+            .try_for_each(|key| self.check_kept(at.moment.branch, at.moment.revision, db, key))?;
         // Which branch's state it is: before it was made, its parent's.
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let line = self.line_of(at.moment);
+        let (branch, revision) = line.at(at.moment.revision);
         let needs_time = tells_how_it_is_kept(command);
         if !needs_time && branch == BranchId::MAIN {
-            let on_main = At { branch, revision, ..at };
+            let on_main = (revision, at.time_ms());
             let done = self.read_present(live, on_main, db, command, argv, rng, buffers, reply);
             if let Some(done) = done {
                 return done.map(|()| true);
@@ -209,7 +265,7 @@ impl Engine {
         let past = self.needs_past()?;
         // A view does not know of what was before the state that it begins with.
         let moved = match command.full_name.as_str() {
-            "object|revision" => Some(self.moved(&self.line(at.branch), at.revision, db)?),
+            "object|revision" => Some(self.moved(&line, at.moment.revision, db)?),
             _ => None,
         };
         // Of a large collection only the elements that the command names are read,
@@ -256,8 +312,8 @@ impl Engine {
                 Err(error) => return Err(error.into()),
             }
         }
-        let moment = match at.time_ms {
-            None if !has_deadline && !needs_time => Moment { branch, revision, time_ms: ANY_TIME },
+        let moment = match at.time_ms() {
+            None if !has_deadline && !needs_time => Moment::new(branch, revision, ANY_TIME),
             _ => self.time_of(at)?,
         };
         let done = read_in(&scratch, live, moment, db, command, argv, rng, buffers, reply);
@@ -324,7 +380,7 @@ impl Engine {
     fn read_present(
         &self,
         live: &Live,
-        at: At,
+        (revision, time_ms): (Revision, Option<u64>),
         db: DbIndex,
         command: &'static Command,
         argv: &[&[u8]],
@@ -337,13 +393,13 @@ impl Engine {
             return None;
         }
         let scope = scope_in(&self.keyspace, command, argv);
-        let options = view_options(live, at.time_ms.unwrap_or(ANY_TIME));
+        let options = view_options(live, time_ms.unwrap_or(ANY_TIME));
         let mut txn = Txn::begin(&self.keyspace, &scope, &Unchanged, buffers, options);
         txn.keep_due();
         txn.select(db);
         for key in command.keys(argv) {
-            match txn.since(argv[key.index], at.revision) {
-                Since::Unchanged(Some(_)) if at.time_ms.is_none() => return None,
+            match txn.since(argv[key.index], revision) {
+                Since::Unchanged(Some(_)) if time_ms.is_none() => return None,
                 Since::Unchanged(_) | Since::Absent => {}
                 Since::Unknown => return None,
             }
@@ -403,26 +459,26 @@ impl Engine {
 
     /// The state at a moment, all of it.
     pub(crate) fn view_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let (branch, revision) = self.line_of(at).at(at.revision);
         Ok(self.needs_past()?.view(branch, revision)?)
     }
 
     /// As [`Engine::view_at`], to be changed, with keys that are read when they are asked for.
     pub(crate) fn state_at(&self, at: Moment) -> Result<Keyspace> {
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let (branch, revision) = self.line_of(at).at(at.revision);
         Ok(self.needs_past()?.state(branch, revision)?)
     }
 
     /// As [`Engine::state_at`], for those who look only at keys with some names,
     /// in whatever database.
     pub(crate) fn state_of_at(&self, at: Moment, names: &HashSet<Vec<u8>>) -> Result<Keyspace> {
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let (branch, revision) = self.line_of(at).at(at.revision);
         Ok(self.needs_past()?.state_of(branch, revision, names)?)
     }
 
     /// The same, for those who look at keys by name only.
     pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let (branch, revision) = self.line_of(at).at(at.revision);
         Ok(self.needs_past()?.view_of_keys(branch, revision)?)
     }
 
@@ -462,7 +518,7 @@ impl Engine {
         argv: &[&[u8]],
     ) -> Result<Outcome> {
         let (engine, live, db) = (call.engine, call.live, call.session.db);
-        call.session.shown_view = Some(at.revision);
+        call.session.shown_view = Some(at.moment.revision);
         let words = || argv.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
         if is_about_named_keys(&engine.keyspace, command, argv) {
             let session = &mut *call.session;
@@ -472,7 +528,7 @@ impl Engine {
                 engine.read_keys_at(live, at, db, command, argv, true, rng, &mut buffers, reply);
             session.buffers = Some(buffers);
             if done? {
-                session.depends_on = session.depends_on.max(at.revision);
+                session.depends_on = session.depends_on.max(at.moment.revision);
                 return Ok(Outcome::Done);
             }
             let words = words();
@@ -481,7 +537,7 @@ impl Engine {
                 let (live, argv, mut buffers) = (engine.live(), borrow(&words), Buffers::default());
                 let (rng, buffers) = (&mut rng, &mut buffers);
                 engine.read_keys_at(&live, at, db, command, &argv, false, rng, buffers, reply)?;
-                Ok(Aside { depends_on: at.revision, ..Aside::default() })
+                Ok(Aside { depends_on: at.moment.revision, ..Aside::default() })
             });
         }
         let (moment, words) = (engine.time_of(at)?, words());
@@ -592,7 +648,7 @@ pub(crate) fn check_may_travel(command: &Command) -> Result {
 }
 
 fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let when = call.engine.parse_when(call.args[0])?;
+    let point = call.engine.parse_point(call.args[0])?;
     // The positions are those of all words, so a name stands in front.
     let words: Vec<&[u8]> = std::iter::once(&b"at"[..]).chain(call.args.iter().copied()).collect();
     let (begin, branch) = inner_of_at(&words);
@@ -604,10 +660,7 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let branch = match branch {
         Some(name) => call.engine.branch_named(name)?.id,
         // A tag names a branch as well.
-        None => {
-            let tagged = call.engine.branch_of_tag(call.args[0]);
-            tagged.unwrap_or(call.session.branch())
-        }
+        None => point.branch_or(call.session.branch()),
     };
     let argv = &words[begin..];
     let command = find(argv)?;
@@ -615,7 +668,7 @@ fn at(call: &mut Call<'_, '_>) -> Result<Outcome> {
         return Err(Error::arity(&command.full_name));
     }
     check_may_read(command)?;
-    let at = call.engine.at(branch, when, call.now_ms)?;
+    let at = call.engine.at(branch, point, call.now_ms)?;
     Engine::read_for(call, at, command, argv)
 }
 
@@ -623,8 +676,9 @@ fn travel(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let moment = match call.args[0] {
         word if command::args::is_word(word, "off") => None,
         when => {
-            let branch = call.engine.existing_branch_of(call.session)?;
-            let moment = call.engine.moment(branch, call.engine.parse_when(when)?, call.now_ms)?;
+            let (engine, branch) = (call.engine, call.engine.existing_branch_of(call.session)?);
+            let point = engine.parse_point(when)?;
+            let moment = engine.moment(point.branch_or(branch), point, call.now_ms)?;
             // Whether it can be read is told now, not with every command.
             call.engine.view_of_keys_at(moment)?;
             Some(moment)
@@ -654,7 +708,7 @@ impl Engine {
         key: &[u8],
         look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
     ) -> Result<R> {
-        let (past, (branch, revision)) = (self.needs_past()?, self.line(at.branch).at(at.revision));
+        let (past, (branch, revision)) = (self.needs_past()?, self.line_of(at).at(at.revision));
         // To make a view costs more than to read what is small.
         if self.present(past, branch, revision, db, key).is_some() {
             let present = &|| self.present(past, branch, revision, db, key);
@@ -691,7 +745,7 @@ impl Engine {
 
     /// A copy of a key's value as it was, with its deadline.
     pub(crate) fn value_at(&self, at: Moment, db: DbIndex, key: &[u8]) -> Result<Then> {
-        let (branch, revision) = self.line(at.branch).at(at.revision);
+        let (branch, revision) = self.line_of(at).at(at.revision);
         if let Some(near) = self.value_near(branch, revision, at.time_ms, db, key)? {
             return Ok(near);
         }

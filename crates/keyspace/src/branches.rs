@@ -372,17 +372,21 @@ impl Branches {
                     return Ok(Some(Turn::Gone(branch)));
                 }
                 Effect::Tag { name, branch, revision: tagged, time_ms: tagged_ms } => {
-                    let tag = Tag {
-                        branch,
-                        revision: if tagged == Revision::ZERO { revision } else { tagged },
-                        time_ms: if tagged_ms == 0 { time_ms } else { tagged_ms },
-                        created_by: user.to_vec(),
+                    // The empty database is told from the present by having a time.
+                    let (revision, time_ms) = match (tagged, tagged_ms) {
+                        (Revision::ZERO, 0) => (revision, time_ms),
+                        (Revision::ZERO, _) => (Revision::ZERO, 0),
+                        (_, 0) => (tagged, time_ms),
+                        _ => (tagged, tagged_ms),
                     };
+                    let tag = Tag { branch, revision, time_ms, created_by: user.to_vec() };
                     self.tags.insert(name.to_vec(), tag);
+                    self.forget_needless();
                     return Ok(Some(Turn::Tagged));
                 }
                 Effect::TagGone { name } => {
                     self.tags.remove(name).ok_or("there is no such tag")?;
+                    self.forget_needless();
                     return Ok(None);
                 }
                 Effect::Merged { row } => {
@@ -660,6 +664,17 @@ mod tests {
         assert_eq!(branches.next_id(), BranchId(3), "a number is given once");
         assert!(branches.apply(Revision(33), 5, &gone).is_err());
         assert_eq!(branches.apply(Revision(34), 5, &record(&Effect::Flush { db: 0 })), Ok(None));
+    }
+
+    #[test]
+    fn a_tag_names_the_present_or_the_empty_database() {
+        let mut branches = sample();
+        for (name, time_ms, expected) in [(b"now", 0, (40, 5)), (b"r:0", 9, (0, 0))] {
+            let (branch, revision) = (BranchId::MAIN, Revision::ZERO);
+            note(&mut branches, 40, &Effect::Tag { name, branch, revision, time_ms });
+            let tag = &branches.tags()[&name[..]];
+            assert_eq!((tag.revision.0, tag.time_ms), expected);
+        }
     }
 
     #[test]

@@ -425,3 +425,44 @@ fn branches_begin_with_what_only_a_tag_keeps() {
     let refused = wire.text(&["BRANCH", "MERGE", "b", "INTO", "main"]);
     assert!(refused.starts_with("MERGECONFLICT 1 key,"), "{refused}");
 }
+
+#[test]
+fn a_tag_is_of_what_its_branch_was_however_often_that_begins_anew() {
+    let mut server = Server::start(ALCID, ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    done(&mut main, "SET k main");
+    done(&mut main, "BRANCH CREATE z");
+    let mut z = on(&server, "z");
+    done(&mut z, "SET k was");
+    done(&mut z, "SET only-z 1");
+    done(&mut z, "TAG CREATE t");
+    done(&mut z, "SET k later");
+    done(&mut main, "SET k main-2");
+    done(&mut main, "BRANCH RESET z TO PARENT");
+    let tagged = Frame::Array(vec![Frame::bulk("was"), Frame::bulk("1")]);
+    for how in ["at once", "kill", "save", "compact", "again"] {
+        if how == "save" || how == "compact" {
+            done(&mut main, "SAVE");
+        }
+        if how == "compact" {
+            done(&mut main, "SET k main-3");
+            done(&mut main, "SAVE");
+            let oldest = run(&mut main, "HISTORY.COMPACT");
+            assert!(matches!(oldest, Frame::Integer(oldest) if oldest > 7), "{oldest:?}");
+        }
+        if how == "again" {
+            done(&mut main, "BRANCH RESET z TO PARENT");
+        }
+        if how != "at once" {
+            server.kill();
+            server.restart();
+            main = Wire::connect(server.addr());
+        }
+        assert_eq!(run(&mut main, "AT tag:t MGET k only-z"), tagged, "{how}");
+        done(&mut main, "BRANCH CREATE w FROM z AT tag:t");
+        assert_eq!(run(&mut on(&server, "w"), "MGET k only-z"), tagged, "{how}");
+        done(&mut main, "BRANCH DELETE w NOUNDO FORCE");
+    }
+    done(&mut main, "BRANCH RESET z TO tag:t");
+    assert_eq!(run(&mut on(&server, "z"), "MGET k only-z"), tagged);
+}

@@ -327,7 +327,9 @@ fn a_tag_that_holds_the_log_is_named() {
     assert!(pins(&mut wire).contains(&("tag:old".to_owned(), 0)), "{:?}", pins(&mut wire));
     assert!(!names(&mut wire).contains(&"tag:now".to_owned()));
     let held = wire.text(&["INFO", "persistence"]);
-    assert!(held.lines().any(|line| line.starts_with("log_held_by:") && line.contains("tag:old>0")));
+    assert!(
+        held.lines().any(|line| line.starts_with("log_held_by:") && line.contains("tag:old>0"))
+    );
     assert_eq!(wire.text(&["HISTORY.COMPACT"]), "0");
     assert_eq!(wire.text(&["TAG", "DELETE", "old"]), "OK");
     assert_eq!(wire.text(&["SAVE"]), "OK");

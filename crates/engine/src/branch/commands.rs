@@ -1,7 +1,6 @@
 //! BRANCH and TAG, as far as they are about which branches there are.
 
 use base::units::parse_size;
-use base::when::When;
 use base::{NAME_BYTES_MAX, Reply, Revision, glob, is_name};
 use command::args::{duration_ms, is_word};
 use command::{Args, Error, Result};
@@ -9,12 +8,14 @@ use keyspace::Branch;
 use keyspace::effect::Effect;
 
 use super::create::Asker;
+use super::delete::waiting_merge;
 use super::{check_open, check_quota, no_branch, no_tag};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler, help};
 use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::history::revert;
+use crate::travel::Point;
 
 /// The handlers, a slice per file.
 pub(crate) const FAMILIES: &[&[(&str, Handler)]] = &[
@@ -105,7 +106,7 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
         if args.take_word("from") {
             from = Some(args.next()?);
         } else if args.take_word("at") {
-            at = Some(call.engine.parse_when(args.next()?)?);
+            at = Some(call.engine.parse_point(args.next()?)?);
         } else if args.take_word("ttl") {
             ttl_ms = Some(duration(args.next()?)?);
         } else if args.take_word("quota") {
@@ -120,7 +121,10 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
     engine.needs_branching()?;
     let parent = match from {
         Some(parent) => engine.branch_named(parent)?.id,
-        None => engine.existing_branch_of(call.session)?,
+        None => {
+            let own = engine.existing_branch_of(call.session)?;
+            at.map_or(own, |at| at.branch_or(own))
+        }
     };
     let turn = engine.branches.turn.lock();
     check_free(engine, name)?;
@@ -146,11 +150,11 @@ fn create(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// A branch from an earlier time: the disk is read for it.
-fn create_at(call: &mut Call<'_, '_>, row: Branch, when: When) -> Result<Outcome> {
+fn create_at(call: &mut Call<'_, '_>, row: Branch, when: Point) -> Result<Outcome> {
     let asker = call.asker();
     aside::run(call, move |engine, reply| {
         let moment = engine.moment(row.parent, when, asker.now_ms)?;
-        let (made, revision) = engine.fork_at(row, moment.revision, &asker)?;
+        let (made, revision) = engine.fork_at(row, moment, &asker)?;
         write_made(engine, &made, reply);
         Ok(Aside { depends_on: revision, written: Some(revision), ..Aside::default() })
     })
@@ -173,8 +177,10 @@ pub(super) fn number(value: u64) -> i64 {
 fn duration(word: &[u8]) -> Result<u64> {
     duration_ms(word).filter(|&ms| ms > 0).ok_or_else(|| {
         Error::new(format!(
-            "ERR '{}' is no duration; write one as 500ms, 30s, 10m, 2h or 7d",
-            text(&word[..word.len().min(64)])
+            "ERR '{}' is no duration; write a number above 0 with one unit, as 500ms, 30s, 10m, 2h or 7d, of at most \
+             {}ms in all",
+            text(&word[..word.len().min(64)]),
+            u64::MAX
         ))
     })
 }
@@ -252,7 +258,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if !is_word(when, "parent") {
         let row = named(engine, name, "reset; REVERT ALL brings back what it was")?;
         check_open(&row)?;
-        let when = engine.parse_when(when)?;
+        let when = engine.parse_point(when)?;
         // What it was may be more than it is, as with REVERT.
         if let Some(branch) = engine.branch(row.id) {
             check_quota(&row, &branch.keyspace)?;
@@ -262,6 +268,11 @@ fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let turn = engine.branches.turn.lock();
     let row = named(engine, name, "made anew from a parent: it has none")?;
     check_open(&row)?;
+    if let Some(merge) = waiting_merge(engine, row.id) {
+        return Err(Error::new(format!(
+            "BRANCHBUSY the merge m{merge} waits for decisions; BRANCH ABORT m{merge} gives it up"
+        )));
+    }
     let revision = engine.fork_anew(&call.asker(), row)?;
     drop(turn);
     call.wrote(revision);
@@ -305,7 +316,7 @@ fn protect(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let engine = call.engine;
     let turn = engine.branches.turn.lock();
-    let row = named(engine, name, "protected; nobody can delete it")?;
+    let row = named(engine, name, "protected: it is always there, and open to writes")?;
     let revision = engine.change_branch(&call.asker(), &Branch { is_kept, is_merge_only, ..row });
     drop(turn);
     call.wrote(revision);
@@ -358,16 +369,19 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
         if args.take_word("branch") {
             branch = Some(args.next()?);
         } else if args.take_word("at") {
-            at = Some(call.engine.parse_when(args.next()?)?);
+            at = Some(call.engine.parse_point(args.next()?)?);
         } else {
             return Err(Error::SYNTAX);
         }
     }
     let engine = call.engine;
     engine.needs_branching()?;
-    let branch = match branch {
+    let mut branch = match branch {
         Some(branch) => engine.branch_named(branch)?.id,
-        None => engine.existing_branch_of(call.session)?,
+        None => {
+            let own = engine.existing_branch_of(call.session)?;
+            at.map_or(own, |at| at.branch_or(own))
+        }
     };
     let turn = engine.branches.turn.lock();
     if engine.branches.known.read().tag(name).is_some() {
@@ -377,7 +391,13 @@ fn tag(call: &mut Call<'_, '_>) -> Result<Outcome> {
         None => (Revision::ZERO, 0),
         Some(when) => {
             let moment = engine.moment(branch, when, call.now_ms)?;
-            (moment.revision, moment.time_ms)
+            let (owner, revision) = engine.line_of(moment).at(moment.revision);
+            // What the branch had before it was made its parent goes on to have.
+            if engine.branch(owner).is_some() {
+                branch = owner;
+            }
+            // Without a time, no revision stands for the present.
+            (revision, moment.time_ms.max(1))
         }
     };
     let effect = Effect::Tag { name, branch, revision, time_ms };

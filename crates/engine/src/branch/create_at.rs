@@ -22,6 +22,7 @@ use super::create::{Asker, no_parent};
 use super::{Line, LiveBranch};
 use crate::engine::Engine;
 use crate::history::events;
+use crate::travel::Moment;
 
 /// How often what a branch begins with is read before others wait for it.
 const LOOKS_MAX: usize = 4;
@@ -51,17 +52,16 @@ struct Beginning {
 }
 
 impl Engine {
-    /// Makes a branch that has what the branch `row.parent` had at a revision of
-    /// its line. Answers it, and the record's revision.
+    /// Makes a branch that has what another one had at a moment of its line. Answers it, and the record's revision.
     pub(crate) fn fork_at(
         self: &Arc<Self>,
         row: Branch,
-        at: Revision,
+        at: Moment,
         asker: &Asker,
     ) -> Result<(Branch, Revision)> {
         let (turn, Beginning { basis, state, spaces, mut effects }) = self.begin(&row, at)?;
         if !self.branches.known.read().has(basis.parent) {
-            return Err(gone_for_good(at));
+            return Err(gone_for_good(&self.branch_name(at.branch), at.revision));
         }
         let (branching, live, past) = (self.needs_branching()?, self.live(), self.needs_past()?);
         let id = self.branches.known.read().next_id();
@@ -102,28 +102,28 @@ impl Engine {
     /// Reads what a branch begins with, and takes the turn of those who change
     /// branches. To read may take long, so others have their turns meanwhile,
     /// unless they come again and again with what makes it another.
-    fn begin(&self, row: &Branch, at: Revision) -> Result<(MutexGuard<'_, ()>, Beginning)> {
+    fn begin(&self, row: &Branch, at: Moment) -> Result<(MutexGuard<'_, ()>, Beginning)> {
         check_free(self, &row.name)?;
         let past = self.needs_past()?;
         for _ in 0..LOOKS_MAX {
-            let found = self.read_beginning(row.parent, at)?;
+            let found = self.read_beginning(at)?;
             let turn = self.branches.turn.lock();
             check_free(self, &row.name)?;
-            if self.basis(row.parent, at)? == found.basis && past.keeps_state(found.state).is_ok() {
+            if self.basis(at)? == found.basis && past.keeps_state(found.state).is_ok() {
                 return Ok((turn, found));
             }
         }
         let turn = self.branches.turn.lock();
         check_free(self, &row.name)?;
-        Ok((turn, self.read_beginning(row.parent, at)?))
+        Ok((turn, self.read_beginning(at)?))
     }
 
-    fn basis(&self, branch: BranchId, at: Revision) -> Result<Basis> {
-        if self.branch(branch).is_none() {
+    fn basis(&self, at: Moment) -> Result<Basis> {
+        if self.branch(at.branch).is_none() {
             return Err(no_parent());
         }
-        let line = self.line(branch);
-        let (parent, base) = line.at(at);
+        let line = self.line_of(at);
+        let (parent, base) = line.at(at.revision);
         Ok(Basis {
             parent,
             base,
@@ -133,8 +133,8 @@ impl Engine {
         })
     }
 
-    fn read_beginning(&self, branch: BranchId, at: Revision) -> Result<Beginning> {
-        let basis = self.basis(branch, at)?;
+    fn read_beginning(&self, at: Moment) -> Result<Beginning> {
+        let basis = self.basis(at)?;
         let &Basis { parent, base, .. } = &basis;
         let past = self.needs_past()?;
         // Of what is older than the oldest, the archive keeps what tags name.
@@ -227,10 +227,11 @@ impl Engine {
     }
 }
 
-fn gone_for_good(at: Revision) -> Error {
+fn gone_for_good(branch: &[u8], at: Revision) -> Error {
+    let name = String::from_utf8_lossy(branch);
     Error::new(format!(
-        "NOBRANCH what this was at revision {at} was the state of a branch that has been deleted for good: AT {at} \
-         reads it, but no branch can begin with it"
+        "NOBRANCH what this was at revision {at} was the state of a branch that has been deleted for good: AT r:{at} \
+         BRANCH {name} reads it, but no branch can begin with it"
     ))
 }
 

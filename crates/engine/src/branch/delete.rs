@@ -74,11 +74,10 @@ fn check_may_go(call: &Call<'_, '_>, row: &Branch, is_forced: bool) -> Result {
 
 /// Why a branch may not go: somebody is on it, or another one begins with it.
 fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
-    let known = engine.branches.known.read();
-    let mut waiting = known.open_merges().values();
-    if let Some(open) = waiting.find(|open| open.from == id || open.into == id) {
-        return Some(format!("the merge m{} waits for decisions", open.id));
+    if let Some(merge) = waiting_merge(engine, id) {
+        return Some(format!("the merge m{merge} waits for decisions"));
     }
+    let known = engine.branches.known.read();
     let children = known.children(id).filter(|child| !child.is_deleted()).count();
     drop(known);
     let live = engine.branches.get(id)?;
@@ -89,6 +88,13 @@ fn busy(engine: &Engine, id: BranchId, except: &Session) -> Option<String> {
         (0, sessions) => Some(format!("{sessions} connections are on it")),
         (children, _) => Some(format!("{children} branches begin with it")),
     }
+}
+
+/// A merge of a branch, or into it, that waits for decisions.
+pub(super) fn waiting_merge(engine: &Engine, id: BranchId) -> Option<u64> {
+    let known = engine.branches.known.read();
+    let mut waiting = known.open_merges().values();
+    waiting.find(|open| open.from == id || open.into == id).map(|open| open.id)
 }
 
 impl Engine {

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use base::when::When;
 use base::{BranchId, DbIndex, Frame, Reply, Revision, glob};
 use command::{Args, Error, Result};
 use keyspace::merge::{Difference, Version, difference};
@@ -24,7 +23,7 @@ use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
 use crate::history::of_key::whole;
-use crate::travel::Moment;
+use crate::travel::{Moment, Point};
 
 pub(super) const HANDLERS: &[(&str, Handler)] = &[("branch|diff", diff)];
 
@@ -129,7 +128,9 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
                     "FUTUREREV {revision} is newer than the current revision, {newest}"
                 )));
             }
-            moments.push(Moment { branch, revision, time_ms: now_ms });
+            let moment = Moment::new(branch, revision, now_ms);
+            let as_of = when.map_or(moment.as_of, |point| engine.life_of(branch, point));
+            moments.push(Moment { as_of, ..moment });
         }
         let moments = [moments[0], moments[1]];
         let after = cursor.map(|cursor| cursor.key);
@@ -139,10 +140,10 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 /// A branch and perhaps a time: `dev@-10m`.
-fn named(engine: &Engine, side: &[u8]) -> Result<(BranchId, Option<When>)> {
+fn named(engine: &Engine, side: &[u8]) -> Result<(BranchId, Option<Point>)> {
     let at = side.iter().position(|byte| *byte == b'@');
     let (name, when) = match at {
-        Some(at) => (&side[..at], Some(engine.parse_when(&side[at + 1..])?)),
+        Some(at) => (&side[..at], Some(engine.parse_point(&side[at + 1..])?)),
         None => (side, None),
     };
     Ok((engine.branch_named(name)?.id, when))
@@ -243,7 +244,7 @@ struct Listing<'l> {
 
 impl Listing<'_> {
     fn write(&self, after: Option<Vec<u8>>, reply: &mut dyn Reply) -> Result {
-        let lines = self.moments.map(|it| self.engine.line(it.branch).until(it.revision));
+        let lines = self.moments.map(|it| self.engine.line_of(it).until(it.revision));
         let (db, pattern) = (self.asked.db, self.asked.pattern.clone());
         let oldest = self.engine.past().map(|past| past.oldest());
         let subject = Subject { db, pattern, lines, oldest };

@@ -6,6 +6,7 @@ use keyspace::Branches;
 use log::RecordHeader;
 
 use crate::engine::Engine;
+use crate::travel::Moment;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,11 @@ impl Engine {
     /// come from it.
     pub(crate) fn line(&self, branch: BranchId) -> Line {
         Line::of(&self.branches.known.read(), branch)
+    }
+
+    /// The line that a moment is on.
+    pub(crate) fn line_of(&self, moment: Moment) -> Line {
+        Line::up_to(&self.branches.known.read(), moment.branch, moment.as_of)
     }
 
     /// Whether the branch whose line it was is there, and has not begun anew since.

@@ -442,7 +442,7 @@ impl Job<'_> {
         let (engine, now_ms) = (self.engine, self.engine.clock.now_ms());
         engine.check_may_merge(&*self.branch(self.asked.into)?)?;
         self.branch(self.asked.from)?;
-        let moment = |branch| Moment { branch, revision: found.seen, time_ms: now_ms };
+        let moment = |branch| Moment::new(branch, found.seen, now_ms);
         let moments = [self.asked.into, self.asked.from].map(moment);
         let (mut sum, mut values) = (Sum::new(found, now_ms), None);
         for (place, then) in &found.keys {

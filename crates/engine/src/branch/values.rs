@@ -150,7 +150,7 @@ impl<'v> Values<'v> {
         db: DbIndex,
         since: Option<(Arc<Changes>, (BranchId, Revision))>,
     ) -> Values<'v> {
-        let (branch, at) = engine.line(moment.branch).at(moment.revision);
+        let (branch, at) = engine.line_of(moment).at(moment.revision);
         let present = near(engine, branch, at);
         let since = since.filter(|(changes, _)| !changes.whole().contains(&db));
         let since =
@@ -170,7 +170,7 @@ impl<'v> Values<'v> {
         {
             return kept.value(engine, time_ms, db, key);
         }
-        let (branch, at) = engine.line(self.moment.branch).at(self.moment.revision);
+        let (branch, at) = engine.line_of(self.moment).at(self.moment.revision);
         if let Some(near) = engine.value_near(branch, at, time_ms, db, key)? {
             return Ok(near);
         }

@@ -222,8 +222,11 @@ impl Job<'_> {
         };
         if *upto < engine.needs_past()?.oldest() {
             // What a tag keeps: the records from there on are gone.
-            let (parent, base) = engine.line(self.to.branch).at(*upto);
+            let (parent, base) = engine.line_of(self.to).at(*upto);
             engine.needs_branching()?.state_before(parent, base)?;
+            whole.extend((0..engine.keyspace.databases()).filter(|&db| is_wanted(db, prefix)));
+        } else if *upto == self.to.as_of && *upto < engine.line(self.to.branch).made() {
+            // What it did since is no part of its line: it has begun anew.
             whole.extend((0..engine.keyspace.databases()).filter(|&db| is_wanted(db, prefix)));
         } else {
             let span = Span { branch: self.to.branch, after: *upto, upto: newest };

@@ -317,7 +317,7 @@ impl Request {
             Ok(())
         })?;
         let (branch, time_ms) = (self.span.branch, record.header.time_ms);
-        let at = Moment { branch, revision: record.revision, time_ms };
+        let at = Moment::new(branch, record.revision, time_ms);
         let is_wide = matches!(what, What::Swapped | What::Returned);
         let (place, element) = ((self.db, &self.key[..]), self.element.as_ref());
         let concerns = || concerns(engine, (branch, at.revision), place, element);
@@ -470,7 +470,7 @@ fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let branch = call.session.branch();
     aside::run(call, move |engine, reply| {
         let span = Bounds::default().resolve_for(engine, branch, now_ms, db, &key)?;
-        let at = Moment { branch, revision: span.upto, time_ms: now_ms };
+        let at = Moment::new(branch, span.upto, now_ms);
         let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
         let blamed = match &elements {
             None => Vec::new(),
@@ -511,7 +511,7 @@ fn find_blame(
             Ok(())
         })?;
         let (branch, time_ms) = (span.branch, record.header.time_ms);
-        let moment = Moment { branch, revision: record.revision, time_ms };
+        let moment = Moment::new(branch, record.revision, time_ms);
         for what in touched {
             let hit: Vec<usize> = match what {
                 What::Deadline => Vec::new(),

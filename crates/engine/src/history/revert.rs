@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::when::When;
 use base::{BranchId, DbIndex, Frame, Revision};
 use command::args::is_word;
 use command::{Args, Error, Result};
@@ -23,7 +22,7 @@ use crate::branch::{Held, no_branch};
 use crate::call::{Call, Handler};
 use crate::engine::Engine;
 use crate::execute::Outcome;
-use crate::travel::{Moment, Then};
+use crate::travel::{Moment, Point, Then};
 use crate::whatif::{Asked, Report, Version};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("revert", revert), ("undelete", undelete)];
@@ -143,7 +142,7 @@ impl Drop for Hold<'_> {
 /// The words of REVERT, read.
 struct Order<'a> {
     target: Target,
-    when: When,
+    when: Point,
     is_dry: bool,
     message: Option<&'a [u8]>,
 }
@@ -162,7 +161,7 @@ impl<'a> Order<'a> {
         if !args.take_word("to") {
             return Err(Error::SYNTAX);
         }
-        let when = engine.parse_when(args.next()?)?;
+        let when = engine.parse_point(args.next()?)?;
         let (mut is_dry, mut message) = (false, None);
         while !args.is_empty() {
             if args.take_word("dryrun") {
@@ -212,7 +211,7 @@ pub(crate) fn try_revert(
 }
 
 /// BRANCH RESET … TO a time: REVERT ALL of that branch.
-pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: When) -> Result<Outcome> {
+pub(crate) fn reset(call: &mut Call<'_, '_>, branch: BranchId, when: Point) -> Result<Outcome> {
     let author = Author::of(call, "branch|reset", None);
     let now_ms = call.now_ms;
     aside::run(call, move |engine, reply| {
@@ -243,7 +242,7 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
     let mut args = Args::new(words);
     let key = args.next()?.to_vec();
     let when =
-        if args.take_word("at") { Some(call.engine.parse_when(args.next()?)?) } else { None };
+        if args.take_word("at") { Some(call.engine.parse_point(args.next()?)?) } else { None };
     args.end()?;
     let author = Author::of(call, "undelete", None);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
@@ -259,7 +258,7 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
         };
         let (depends_on, then) = then.unwrap_or((newest, None));
         let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
-        let to = Moment { branch, revision: depends_on, time_ms: now_ms };
+        let to = Moment::new(branch, depends_on, now_ms);
         let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
         let (is_dry, undoes) = (asked.is_some(), Vec::new());
         let job = Job { engine, db, to, author: &author, is_dry, report, undoes };
@@ -291,8 +290,7 @@ fn last_value(
     let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     // Deadlines aside: one may be what removed it, or is about to.
     let value_at = |revision| {
-        let at = Moment { branch, revision, time_ms: 0 };
-        engine.value_at(at, db, key)
+        engine.value_at(Moment::new(branch, revision, 0), db, key)
     };
     let kept_from = engine.kept_from(branch, db, key)?;
     let mut found = None;

@@ -89,7 +89,7 @@ fn run(call: &mut Call<'_, '_>, order: Order, asked: Option<Asked>) -> Result<Ou
         let undoes = deletions.iter().map(|deletion| deletion.revision).collect();
         let newest = engine.replicator.committed();
         // Deadlines that have passed since are looked at when it is written.
-        let to = Moment { branch, revision: newest, time_ms: 0 };
+        let to = Moment::new(branch, newest, 0);
         let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
         let job = Job { engine, db: 0, to, author: &author, is_dry, report, undoes };
         let written = match deletions.is_empty() {
@@ -160,7 +160,7 @@ fn tell_of_branch(engine: &Engine, deletion: &Deletion, report: &mut Report) -> 
         return Ok(());
     }
     let before = Revision(deletion.revision.0 - 1);
-    let at = Moment { branch: row.id, revision: before, time_ms: deletion.time_ms };
+    let at = Moment::new(row.id, before, deletion.time_ms);
     let (view, live) = (engine.view_at(at)?, engine.live());
     for db in 0..view.databases() {
         let options = view_options(&live, 0);

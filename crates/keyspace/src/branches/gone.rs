@@ -6,7 +6,8 @@
 //! stays known for as long as it tells what others have in common.
 //!
 //! What a branch was before it began anew is gone as well. So each has lives,
-//! and a revision tells which of them is meant.
+//! and a revision tells which of them is meant. Tags go with their branch, but
+//! not when it begins anew: a life that a tag names stays known too.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +19,8 @@ use super::{Branch, Branches};
 pub(super) type Life = (BranchId, Revision);
 
 impl Branches {
-    /// What a branch was at a revision, if it is there still or others come from
-    /// it.
+    /// What a branch was at a revision, if it is there still, or others come from
+    /// it, or a tag names it.
     #[must_use]
     pub fn lineage(&self, branch: BranchId, at: Revision) -> Option<&Branch> {
         let there = self.by_id.get(&branch).filter(|row| row.forked <= at);
@@ -42,6 +43,11 @@ impl Branches {
         self.open.retain(|_, open| open.from != row.id && open.into != row.id);
         self.by_id.remove(&row.id);
         self.gone.insert((row.id, row.forked), row);
+        self.forget_needless();
+    }
+
+    /// Lets go of those that are gone and tell nothing any more.
+    pub(super) fn forget_needless(&mut self) {
         while let Some(life) = self.gone.keys().copied().find(|life| self.is_needless(*life)) {
             let mut merged = std::mem::take(&mut self.merged);
             merged.retain(|it| {
@@ -64,8 +70,10 @@ impl Branches {
         let had = self.merged.iter().filter(|it| is_it(it.into, it.revision));
         let had = had.map(|it| self.life(it.from, it.revision));
         let parent = self.gone.get(&gone).map(|row| self.life(row.parent, row.base));
-        takers.is_empty()
-            || takers.len() == 1 && had.chain(parent).all(|life| takers.contains(&life))
+        let is_tagged = self.tags.values().any(|tag| is_it(tag.branch, tag.revision));
+        !is_tagged
+            && (takers.is_empty()
+                || takers.len() == 1 && had.chain(parent).all(|life| takers.contains(&life)))
     }
 }
 
@@ -146,6 +154,19 @@ mod tests {
             Some(BranchId(1))
         );
         remove(&mut branches, 15, 3);
+        assert_eq!(gone(&branches), [0; 0]);
+    }
+
+    #[test]
+    fn what_a_tag_names_is_known_until_the_tag_goes() {
+        let mut branches = Branches::default();
+        fork(&mut branches, 10, 1, 0);
+        let (branch, revision) = (BranchId(1), Revision::ZERO);
+        note(&mut branches, 11, &Effect::Tag { name: b"t", branch, revision, time_ms: 0 });
+        fork(&mut branches, 12, 1, 0);
+        assert_eq!(gone(&branches), [1]);
+        assert_eq!(branches.lineage(branch, Revision(11)).map(|row| row.forked.0), Some(10));
+        note(&mut branches, 13, &Effect::TagGone { name: b"t" });
         assert_eq!(gone(&branches), [0; 0]);
     }
 

@@ -146,7 +146,7 @@ fn value_at(
              it; watch without OLD and NEW"
         )));
     }
-    let at = Moment { branch, revision, time_ms: 0 };
+    let at = Moment::new(branch, revision, 0);
     reading.timed(|| {
         engine.look_at(at, change.db, key, |value, _| match value {
             Some(value) => write_whole(value, &mut tape),

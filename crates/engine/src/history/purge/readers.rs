@@ -9,17 +9,38 @@
 
 use base::{BranchId, Revision};
 use command::{Error, Result};
-use keyspace::{Branch, Branches};
+use keyspace::{Branch, Branches, Tag};
 
 use super::Job;
+use crate::branch::Line;
 use crate::travel::Moment;
 
 /// A state in which a key may be that is to be erased.
 struct Reader {
     /// For whoever is told.
     name: String,
-    branch: BranchId,
-    at: Revision,
+    moment: Moment,
+    /// Its line, if the branch has begun anew since.
+    before: Option<Line>,
+}
+
+impl Reader {
+    fn of(name: String, branch: BranchId, at: Revision) -> Reader {
+        Reader { name, moment: Moment::new(branch, at, 0), before: None }
+    }
+
+    /// That of a tag of what a branch was before it began anew, if `own` is on
+    /// that line.
+    fn of_before(name: String, known: &Branches, tag: &Tag, own: BranchId) -> Option<Reader> {
+        let &Tag { branch, revision: at, .. } = tag;
+        if known.is_there(branch, at) || known.lineage(branch, at).is_none() {
+            return None;
+        }
+        let line = Line::up_to(known, branch, at);
+        let moment = Moment { as_of: at, ..Moment::new(branch, at, 0) };
+        let is_on = line.reaches().iter().any(|reach| reach.branch == own);
+        is_on.then_some(Reader { name, moment, before: Some(line) })
+    }
 }
 
 impl Job<'_> {
@@ -54,17 +75,18 @@ impl Job<'_> {
         for (name, tag) in known.tags() {
             let name = String::from_utf8_lossy(name);
             let at = tag.revision;
-            readers.push(Reader { name: format!("the tag '{name}'"), branch: own, at });
+            readers.push(Reader::of(format!("the tag '{name}'"), own, at));
+            readers.extend(Reader::of_before(format!("the tag '{name}'"), known, tag, own));
             for row in heirs().filter(|row| row.forked <= at) {
                 let branch = String::from_utf8_lossy(&row.name);
                 let name = format!("the tag '{name}' on the branch '{branch}'");
-                readers.push(Reader { name, branch: row.id, at });
+                readers.push(Reader::of(name, row.id, at));
             }
         }
         for row in heirs() {
             let what = if row.is_deleted() { "the deleted branch" } else { "the branch" };
             let name = format!("{what} '{}'", String::from_utf8_lossy(&row.name));
-            readers.push(Reader { name, branch: row.id, at: self.begin(row.id)? });
+            readers.push(Reader::of(name, row.id, self.begin(row.id)?));
         }
         Ok(readers)
     }
@@ -75,8 +97,7 @@ impl Job<'_> {
             let is_read = self.is_read_by(known, reader, self.key)?;
             return Ok(is_read.then(|| self.key.to_vec()));
         }
-        let moment = Moment { branch: reader.branch, revision: reader.at, time_ms: 0 };
-        let view = self.engine.view_at(moment)?;
+        let view = self.engine.view_at(reader.moment)?;
         let mut keys = Vec::new();
         self.engine.each_key(&view, self.db, &mut |key| {
             if key.starts_with(self.key) {
@@ -93,12 +114,16 @@ impl Job<'_> {
 
     fn is_read_by(&self, known: &Branches, reader: &Reader, key: &[u8]) -> Result<bool> {
         // What is erased already is read by nobody.
-        if self.engine.purged_from(reader.branch, self.db, key) > reader.at {
+        let moment = reader.moment;
+        if self.engine.purged_from(moment.branch, self.db, key) > moment.revision {
             return Ok(false);
         }
-        let (branch, at) = self.engine.line(reader.branch).at(reader.at);
+        let (branch, at) = self.engine.line_of(moment).at(moment.revision);
         let past = self.engine.needs_past()?;
-        let is_ours = |revision| is_from(known, reader.branch, revision, self.branch.id);
+        let is_ours = |revision: Revision| match &reader.before {
+            Some(line) => line.at(revision).0 == self.branch.id,
+            None => is_from(known, moment.branch, revision, self.branch.id),
+        };
         let Some(stored) = past.key(branch, at, self.db, key, None)? else { return Ok(false) };
         Ok(is_ours(stored.revision)
             || past.lies_over(branch, at, self.db, key)?.into_iter().any(is_ours))
