@@ -457,7 +457,7 @@ fn what_was_read_before_a_change_is_not_taken_after_it() {
     let (folder, elements) = (temp_dir(), LargeFrom { elements: 2, bytes: 60 });
     let mut world = World::new(folder.path(), 2, STILL, elements);
     world.follow();
-    let (list, other): ((u16, &[u8]), (u16, &[u8])) = ((0, b"list"), (1, b"other"));
+    let [list, other]: [(u16, &[u8]); 2] = [(0, b"list"), (1, b"other")];
     for (db, key) in [list, other] {
         (0..9).for_each(|_| world.change(MAIN, &[Change::push(db, key, b"first")]));
     }

@@ -289,9 +289,7 @@ fn last_value(
 ) -> Result<Option<(Revision, Then)>> {
     let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
     // Deadlines aside: one may be what removed it, or is about to.
-    let value_at = |revision| {
-        engine.value_at(Moment::new(branch, revision, 0), db, key)
-    };
+    let value_at = |revision| engine.value_at(Moment::new(branch, revision, 0), db, key);
     let kept_from = engine.kept_from(branch, db, key)?;
     let mut found = None;
     if span.upto >= kept_from {
