@@ -1,5 +1,6 @@
 //! The past as the engine knows it.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
@@ -74,7 +75,14 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
     let age_ms = settings.history_keep_s.saturating_mul(1000);
     let retention = Retention { age_ms, bytes: settings.history_bytes };
     let now_ms = engine.clock.now_ms();
-    past.retain(&retention, now_ms, &|| pinned(engine, past)).unwrap_or_else(|error| {
+    let held = RefCell::new(None);
+    let pinned = || {
+        // Until the horizon has moved. Who changes branches may wait for this thread.
+        let mut held = held.borrow_mut();
+        *held = engine.hold_branches(false);
+        held.as_ref().map_or(Revision::ZERO, |_| pinned(engine, past))
+    };
+    past.retain(&retention, now_ms, &pinned).unwrap_or_else(|error| {
         tracing::warn!("let go of old history: {error}; it is tried again");
         false
     })
@@ -286,17 +294,22 @@ impl engine::Past for Past {
     }
 
     fn compact(&self, before: Revision) -> Result<Revision, PastError> {
-        let pinned = self.engine.upgrade().map(|engine| pinned(&engine, &self.past));
-        let before = before.min(pinned.unwrap_or(before));
+        // Without an engine nobody knows what is needed.
+        let Some(engine) = self.engine.upgrade() else { return Ok(self.past.oldest()) };
+        let held = engine.hold_branches(true);
+        let before = before.min(pinned(&engine, &self.past));
         let oldest = self.past.compact(before).map_err(told)?;
+        drop(held);
         (self.remove)();
         Ok(oldest)
     }
 }
 
 fn told(error: archive::PastError) -> PastError {
+    if let Some((asked, oldest)) = error.as_compacted() {
+        return PastError::Compacted { asked, oldest };
+    }
     match error {
-        archive::PastError::Compacted { asked, oldest } => PastError::Compacted { asked, oldest },
         archive::PastError::Future { asked, newest } => PastError::Future { asked, newest },
         archive::PastError::TakesLong => PastError::TakesLong,
         error => PastError::Unreadable(error.to_string()),

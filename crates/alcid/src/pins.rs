@@ -44,8 +44,13 @@ pub fn pins(engine: &Engine, past: &archive::Past) -> Vec<(String, Revision)> {
     pins
 }
 
-/// The newest revision that the past may begin with.
+/// The newest revision that the past may begin with. It holds as long as the caller
+/// holds the branches: else a tag could name what goes.
 pub fn pinned(engine: &Engine, past: &archive::Past) -> Revision {
-    let pins = pins(engine, past).into_iter();
-    pins.map(|(_, revision)| revision).min().unwrap_or(Revision(u64::MAX))
+    let named = engine.named_states();
+    let oldest = past.oldest();
+    // What is older stays for the sake of an older name.
+    let unheard = past.unheard(&named).filter(|&revision| revision >= oldest);
+    let pins = pins(engine, past).into_iter().map(|(_, revision)| revision);
+    pins.chain(unheard).min().unwrap_or(Revision(u64::MAX))
 }

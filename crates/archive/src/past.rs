@@ -285,8 +285,7 @@ impl Past {
         if let Some(found) = self.cache.get((branch, revision), true, self.oldest()) {
             return Ok(found);
         }
-        let batch = self.batch_at(branch, revision)?;
-        let (batch, keyspace) = view::whole(&self.source, &batch, revision)?;
+        let (batch, keyspace) = self.whole(branch, revision)?;
         let rules = self.source.base.directory().rules_of(branch);
         for purge in rules.purges().iter().filter(|purge| purge.at > revision) {
             view::hide(&keyspace, purge)?;
@@ -301,8 +300,27 @@ impl Past {
     /// As [`Past::view`].
     pub fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
         self.source.reach(revision)?;
-        let batch = self.batch_at(branch, revision)?;
-        Ok(view::whole(&self.source, &batch, revision)?.1)
+        Ok(self.whole(branch, revision)?.1)
+    }
+
+    /// As [`view::whole`], of the newest batch before. When the horizon passes that
+    /// batch, though not the revision, there is a newer one to begin with.
+    fn whole(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+    ) -> Result<(Revision, Keyspace), PastError> {
+        loop {
+            let oldest = self.oldest();
+            let batch = self.batch_at(branch, revision);
+            let found = batch.and_then(|batch| view::whole(&self.source, &batch, revision));
+            match found {
+                Err(error)
+                    if error.as_compacted().is_some()
+                        && (oldest.next()..=revision).contains(&self.oldest()) => {}
+                found => return found,
+            }
+        }
     }
 
     /// As [`Past::state`], for those who look only at keys with some names, in

@@ -125,6 +125,9 @@ impl From<WrongType> for Error {
 
 impl From<BackingError> for Error {
     fn from(error: BackingError) -> Error {
-        Error::new(format!("ERR the archive cannot be read: {error}"))
+        match error.as_compacted() {
+            Some(_) => Error::new(format!("COMPACTED {error}")),
+            None => Error::new(format!("ERR the archive cannot be read: {error}")),
+        }
     }
 }

@@ -21,7 +21,7 @@ mod moves;
 mod standing;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -29,7 +29,7 @@ use base::{BranchId, DbIndex, NAME_BYTES_MAX, Revision, SpaceId};
 use command::flags::{DENYOOM, WRITE};
 use command::{Command, Error, Group, Result};
 use keyspace::{Branch, Branches, Journal, Keyspace, Spaces};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::engine::Engine;
 use crate::replicator::Replicator;
@@ -407,6 +407,21 @@ impl Engine {
             check_quota(row, &branch.keyspace)?;
         }
         Ok(())
+    }
+
+    /// Holds tags and branches as they are, until the answer is dropped. Who does not
+    /// wait gets `None` while somebody changes them.
+    #[must_use]
+    pub fn hold_branches(&self, waits: bool) -> Option<MutexGuard<'_, ()>> {
+        let turn = &self.branches.turn;
+        if waits { Some(turn.lock()) } else { turn.try_lock() }
+    }
+
+    /// The states that tags, branches and merges keep by now, whether the archive
+    /// knows or not.
+    #[must_use]
+    pub fn named_states(&self) -> BTreeSet<Revision> {
+        self.branches.known.read().pins().collect()
     }
 
     /// Notes a record that says something of branches, tags, or what is kept of the

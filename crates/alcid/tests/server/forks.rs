@@ -130,6 +130,53 @@ fn info_tells_how_far_a_branch_is_from_its_base() {
     assert_eq!(far(&mut wire, "dev")[2], 0);
 }
 
+/// A key that a flush took and that is erased since is no conflict, whatever the
+/// archive has reached.
+#[test]
+fn a_flush_is_taken_back_without_what_was_erased_since() {
+    for saves in [false, true] {
+        let folder = temp_dir();
+        let server = Server::start(wrapped(folder.path(), STILL), ALWAYS);
+        let mut wire = Wire::connect(server.addr());
+        set_all(&mut wire, 10, "kept");
+        assert_eq!(wire.text(&["SET", "secret", "1"]), "OK");
+        for command in [&["SAVE"][..], &["FLUSHDB"], &["SAVE"]] {
+            if saves || command != ["SAVE"] {
+                assert_eq!(wire.text(command), "OK");
+            }
+        }
+        wire.call(&["HISTORY.PURGE", "secret", "CONFIRM"]);
+        wire.call(&["UNDO"]);
+        assert_eq!(wire.text(&["DBSIZE"]), "10", "saves {saves}");
+        assert_eq!(wire.text(&["EXISTS", "secret"]), "0");
+    }
+}
+
+/// A tag that the archive has not heard of holds what it names: a state made from
+/// records, and one that the archive has.
+#[test]
+fn a_fresh_tag_holds_its_state() {
+    for at in ["r:1", "r:2"] {
+        let folder = temp_dir();
+        let server = Server::start(wrapped(folder.path(), STILL), ALWAYS);
+        let mut wire = Wire::connect(server.addr());
+        for (key, value) in [("k", "old"), ("x", "1")] {
+            assert_eq!(wire.text(&["SET", key, value]), "OK");
+        }
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        assert_eq!(wire.text(&["SET", "k", "new"]), "OK");
+        assert_eq!(wire.text(&["TAG", "CREATE", "t", "AT", at]), at[2..]);
+        let oldest: u64 = wire.text(&["HISTORY.COMPACT"]).parse().expect("a revision");
+        assert!(oldest <= at[2..].parse().expect("a number"), "{oldest} is kept, not {at}");
+        for _ in 0..2 {
+            assert_eq!(wire.text(&["AT", "tag:t", "GET", "k"]), "old", "{at}");
+            assert_eq!(wire.text(&["SAVE"]), "OK");
+            wire.call(&["HISTORY.COMPACT"]);
+        }
+        assert_eq!(wire.text(&["AT", "tag:t", "GET", "k"]), "old", "{at}");
+    }
+}
+
 /// A merge where the history is gone, or does not reach the fork: every key is
 /// compared, and nobody knows what was counted.
 #[test]

@@ -53,3 +53,26 @@ pub enum PastError {
     #[error("read the log for its history: {0}")]
     Log(#[from] LogError),
 }
+
+impl PastError {
+    /// The revision asked for and the oldest kept, if retention has dropped it, also
+    /// where that was found out in the middle of reading.
+    #[must_use]
+    pub fn as_compacted(&self) -> Option<(Revision, Revision)> {
+        match self {
+            PastError::Compacted { asked, oldest } => Some((*asked, *oldest)),
+            PastError::Backing(error)
+            | PastError::Misfit { source: ApplyError::Backing(error), .. } => error.as_compacted(),
+            _ => None,
+        }
+    }
+}
+
+impl From<PastError> for BackingError {
+    fn from(error: PastError) -> BackingError {
+        match error.as_compacted() {
+            Some((asked, oldest)) => BackingError::compacted(asked, oldest),
+            None => BackingError::new(error.to_string()),
+        }
+    }
+}

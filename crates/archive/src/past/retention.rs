@@ -1,5 +1,6 @@
 //! Letting go of the past.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
@@ -103,6 +104,16 @@ impl Past {
             }
         }
         Ok(held)
+    }
+
+    /// Which of some revisions with names the archive has not heard of, so that
+    /// it would not keep them by itself.
+    pub fn unheard<'n>(
+        &self,
+        named: &'n BTreeSet<Revision>,
+    ) -> impl Iterator<Item = Revision> + use<'n> {
+        let heard = self.source.base.tagged();
+        named.iter().copied().filter(move |at| !heard.contains(at))
     }
 
     /// The oldest revision before `wanted` that has a name and is no state of the

@@ -92,8 +92,7 @@ impl Batch {
 
     /// What was read from it before this is right, if this does not fail.
     fn check(&self) -> Result<(), BackingError> {
-        let kept = self.source.keeps_state(self.revision());
-        kept.map_err(|error| BackingError::new(error.to_string()))
+        Ok(self.source.keeps_state(self.revision())?)
     }
 }
 
@@ -263,8 +262,7 @@ struct Keys {
 impl Backing for Keys {
     fn fetch(&self, space: SpaceId, hash: u64, key: &[u8]) -> Result<Option<Stored>, BackingError> {
         let name = key::Name { db: space.db, hash, key, named: None, is_hasty: false };
-        key::read(&self.source, &self.batch, self.revision, &name, &|| None)
-            .map_err(|error| BackingError::new(error.to_string()))
+        Ok(key::read(&self.source, &self.batch, self.revision, &name, &|| None)?)
     }
 
     fn bucket(

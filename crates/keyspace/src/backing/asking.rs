@@ -66,19 +66,33 @@ pub struct Unread {
 pub struct BackingError {
     reason: String,
     is_later: bool,
+    compacted: Option<(Revision, Revision)>,
 }
 
 impl BackingError {
     /// An error with this reason.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> BackingError {
-        BackingError { reason: reason.into(), is_later: false }
+        BackingError { reason: reason.into(), is_later: false, compacted: None }
     }
 
     /// It cannot answer yet; to be asked again in a moment.
     #[must_use]
     pub fn later(reason: impl Into<String>) -> BackingError {
-        BackingError { reason: reason.into(), is_later: true }
+        BackingError { reason: reason.into(), is_later: true, compacted: None }
+    }
+
+    /// Retention has dropped the state at `asked`; the oldest kept is `oldest`.
+    #[must_use]
+    pub fn compacted(asked: Revision, oldest: Revision) -> BackingError {
+        let reason = format!("revision {asked} is older than the oldest kept, {oldest}");
+        BackingError { reason, is_later: false, compacted: Some((asked, oldest)) }
+    }
+
+    /// The revision asked for and the oldest kept, if retention has dropped it.
+    #[must_use]
+    pub fn as_compacted(&self) -> Option<(Revision, Revision)> {
+        self.compacted
     }
 
     /// Whether it is to be asked again: only who is in haste ([`Knowing`]) hears so.
