@@ -141,7 +141,8 @@ impl Source {
     /// As [`Source::reach`]; in haste, it is an error if that may take long.
     pub(super) fn reach_soon(&self, revision: Revision, is_hasty: bool) -> Result<(), PastError> {
         self.keeps_state(revision)?;
-        let newest = self.log.buffered();
+        // Who asks may have been told of what is being appended.
+        let newest = self.log.newest();
         if revision > newest {
             return Err(PastError::Future { asked: revision, newest });
         }

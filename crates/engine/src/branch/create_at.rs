@@ -204,14 +204,15 @@ impl Engine {
 impl Engine {
     /// Keys of a state whose past was erased after `base`: their names are all
     /// that is left of them.
-    fn erased_since(
+    pub(crate) fn erased_since(
         &self,
         before: &Keyspace,
         branch: BranchId,
         base: Revision,
     ) -> Result<BTreeSet<(DbIndex, Vec<u8>)>> {
         let mut keys = BTreeSet::new();
-        for (_, purge) in self.purges().iter().filter(|(_, purge)| purge.at > base) {
+        let has = |purge: &Purge| purge.at > base && purge.db < before.databases();
+        for (_, purge) in self.purges().iter().filter(|(_, purge)| has(purge)) {
             let mut add = |key: &[u8]| {
                 let is_erased = self.purged_from(branch, purge.db, key) > base;
                 if purge.covers(purge.db, key) && is_erased {

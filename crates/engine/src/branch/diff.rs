@@ -123,6 +123,8 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
                 (None, Some(when)) => engine.moment(branch, when, now_ms)?.revision,
                 (None, None) => newest,
             };
+            // A time just now may name what was written since this began.
+            let newest = engine.replicator.committed();
             if revision > newest {
                 return Err(Error::new(format!(
                     "FUTUREREV {revision} is newer than the current revision, {newest}"
@@ -135,7 +137,8 @@ fn diff(call: &mut Call<'_, '_>) -> Result<Outcome> {
         let moments = [moments[0], moments[1]];
         let after = cursor.map(|cursor| cursor.key);
         Listing { engine, asked: &asked, moments, is_past }.write(after, reply)?;
-        Ok(Aside { depends_on: newest, ..Aside::default() })
+        let depends_on = moments.iter().map(|moment| moment.revision).fold(newest, Revision::max);
+        Ok(Aside { depends_on, ..Aside::default() })
     })
 }
 

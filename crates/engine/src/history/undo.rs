@@ -314,6 +314,10 @@ fn emptied_by(job: &Job<'_>, deletion: &Deletion, before: Moment) -> Result<Keys
             check_size(state.memory_bytes(), deletion, max)
         })?;
     }
+    // What was erased since does not come back, so to erase it is no conflict.
+    for (db, key) in job.engine.erased_since(&state, before.branch, before.revision)? {
+        state.take(db, &key)?;
+    }
     Ok(state)
 }
 
