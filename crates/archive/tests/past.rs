@@ -114,7 +114,9 @@ impl Archived {
     /// Some revision that is kept.
     fn revision(&mut self) -> Revision {
         let (oldest, newest) = (self.past.oldest().0, self.database.log().newest().0);
-        Revision(oldest + self.database.below(newest + 1 - oldest))
+        let any = Revision(oldest + self.database.below(newest + 1 - oldest));
+        // What a transaction found to be due has a revision of its own, before.
+        *self.states.range(any..).next().expect("the newest is known").0
     }
 
     /// Compares some keys of some revisions with what they were.

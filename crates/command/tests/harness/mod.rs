@@ -16,11 +16,12 @@ use keyspace::{
 };
 use presence::Presence;
 
-/// Gives revisions and keeps the last transaction.
+/// Gives revisions and keeps the records of the last transaction: what it found to
+/// be due has one of its own, before.
 #[derive(Debug, Default)]
 struct Journaled {
     newest: Mutex<Revision>,
-    last: Mutex<Option<Record>>,
+    last: Mutex<Vec<Record>>,
 }
 
 /// A transaction as a log would keep it.
@@ -43,7 +44,7 @@ impl Journal for Journaled {
 
     fn append(&self, revision: Revision, _: u64, db: DbIndex, effects: &[u8]) {
         let record = Record { revision, db, effects: effects.to_vec() };
-        *self.last.lock().expect("no panic while locked") = Some(record);
+        self.last.lock().expect("no panic while locked").push(record);
     }
 }
 
@@ -241,21 +242,28 @@ impl Harness {
     /// Takes a finished transaction's events and applies its record to the
     /// replica.
     fn end(&mut self, written: Option<Revision>) {
-        self.record = self.journal.last.lock().expect("no panic while locked").take();
-        assert_eq!(self.record.as_ref().map(|record| record.revision), written);
+        let records =
+            std::mem::take(&mut *self.journal.last.lock().expect("no panic while locked"));
+        self.record = records.last().cloned();
+        if written.is_some() {
+            assert_eq!(self.record.as_ref().map(|record| record.revision), written);
+        }
         let events = self.buffers.take_events().into_iter();
         self.events = events
             .filter(|event| event.class != class::NEW)
             .map(|event| format!("{} {}", event.name, String::from_utf8_lossy(&event.key)))
             .collect();
         self.buffers.take_garbage();
-        let Some(Record { revision, db, effects }) = &self.record else { return };
-        assert!(!effects.is_empty(), "a revision without a change");
-        assert_eq!(self.buffers.first_db(), *db, "where the effects begin");
-        self.presence.follow(*db, effects);
-        self.replica
-            .apply(*revision, self.now_ms, *db, effects, &self.limits, &mut Buffers::default())
-            .expect("the effects fit the state before");
+        for Record { revision, db, effects } in &records {
+            assert!(!effects.is_empty(), "a revision without a change");
+            self.presence.follow(*db, effects);
+            self.replica
+                .apply(*revision, self.now_ms, *db, effects, &self.limits, &mut Buffers::default())
+                .expect("the effects fit the state before");
+        }
+        if let (Some(last), Some(_)) = (&self.record, written) {
+            assert_eq!(self.buffers.first_db(), last.db, "where the effects begin");
+        }
     }
 
     /// Whether the last transaction did more than remove keys past their
