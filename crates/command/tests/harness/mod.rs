@@ -261,8 +261,8 @@ impl Harness {
                 .apply(*revision, self.now_ms, *db, effects, &self.limits, &mut Buffers::default())
                 .expect("the effects fit the state before");
         }
-        if let (Some(last), Some(_)) = (&self.record, written) {
-            assert_eq!(self.buffers.first_db(), last.db, "where the effects begin");
+        if let Some(first) = records.first() {
+            assert_eq!(self.buffers.first_db(), first.db, "where the effects begin");
         }
     }
 
