@@ -174,11 +174,10 @@ impl Engine {
         self.marks(live).is_some_and(|marks| self.used_memory() > marks.brake)
     }
 
-    /// Has the thread look at memory, if it does not do so now.
+    /// Has the thread look at memory, once more if it does so now: it may be about
+    /// to say that nothing can go, having passed what has come just now.
     pub(crate) fn wake_tier(&self) {
-        if !self.tier.is_at(Phase::Works) {
-            self.tier.wake();
-        }
+        self.tier.wake();
     }
 
     /// After a transaction that brought keys into memory.
