@@ -354,6 +354,46 @@ fn tags_are_made_while_a_purge_looks_for_its_readers_and_are_seen() {
     assert_eq!(forks.looks.load(Ordering::Relaxed), 0, "there was no branch");
 }
 
+/// Has `k` made and removed again while it is looked for in the past, that often.
+fn meddle(past: &Arc<MemoryPast>, mut other: Peer, rounds: usize) {
+    let again = past.clone();
+    *past.before_key.lock() = Some(Box::new(move || {
+        assert_eq!(other.run(&format!("SET k {rounds}")), ok());
+        assert_eq!(other.run("DEL k"), integer(1));
+        if rounds > 1 {
+            meddle(&again, other, rounds - 1);
+        }
+    }));
+}
+
+#[test]
+fn the_last_value_comes_back_whoever_makes_and_removes_the_key_meanwhile() {
+    let (server, past) = Server::with_past();
+    let mut peer = server.connect();
+    assert_eq!(peer.run("SET k old"), ok());
+    assert_eq!(peer.run("DEL k"), integer(1));
+    meddle(&past, server.connect(), 5);
+    assert_eq!(peer.run("UNDELETE k"), integer(13));
+    assert_eq!(peer.run("GET k"), bulk("1"));
+    // Also where it was there to begin with, and who asks what would be is told of
+    // the last one, too.
+    assert_eq!(peer.run("DEL k"), integer(1));
+    meddle(&past, server.connect(), 2);
+    let tried = format!("{:?}", peer.run("WHATIF VALUES UNDELETE k"));
+    assert!(
+        past.before_key.lock().is_none() && tried.contains(&format!("{:?}", bulk("1"))),
+        "{tried}"
+    );
+    // Of a key that was never there.
+    let (mut other, mut one) = (server.connect(), server.connect());
+    *past.before_key.lock() = Some(Box::new(move || {
+        other.run("SET never 1");
+        other.run("DEL never");
+    }));
+    assert!(matches!(one.run("UNDELETE never"), Frame::Integer(_)));
+    assert_eq!(one.run("GET never"), bulk("1"));
+}
+
 /// A server with a past that `k` has, and what runs while a branch of it is
 /// read.
 fn forking(during: impl FnOnce(Peer) -> During) -> (Server, Peer, Arc<Forks>) {

@@ -37,7 +37,7 @@ const READ_ALL_SHARE: u64 = 4;
 const FEW_RECORDS: u64 = 100;
 
 /// Looks beside writers who keep changing much.
-const LOOKS_BESIDE_MAX: usize = 8;
+pub(super) const LOOKS_BESIDE_MAX: usize = 8;
 
 /// Looks for what has changed, with writers held up, before it is given up.
 /// They only come to nothing when keys expire meanwhile.

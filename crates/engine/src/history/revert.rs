@@ -15,6 +15,7 @@ use keyspace::effect::Effect;
 use keyspace::{Buffers, Txn, Value, class};
 
 use super::events::What;
+use super::many::{LOOKS_BESIDE_MAX, LOOKS_MAX};
 use super::of_key::visit_touched;
 use super::{Bounds, number};
 use crate::aside::{self, Aside};
@@ -247,22 +248,20 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
     let author = Author::of(call, "undelete", None);
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let newest = engine.replicator.committed();
-        let then = match when {
+        let report = asked.map(|asked| RefCell::new(Report::new(asked, db)));
+        let (to, undoes) = (Moment::new(branch, engine.replicator.committed(), now_ms), Vec::new());
+        let mut job =
+            Job { engine, db, to, author: &author, is_dry: asked.is_some(), report, undoes };
+        let written = match when {
             Some(when) => {
                 let at = engine.moment(branch, when, now_ms)?;
                 engine.check_kept(branch, at.revision, db, &key)?;
-                Some((newest, engine.value_at(at, db, &key)?))
+                let then = engine.value_at(at, db, &key)?;
+                job.write(&key, then, Wanted::Missing)?.and_then(|(written, _)| written)
             }
-            None => last_value(engine, branch, db, &key)?,
+            None => job.undelete_last(&key)?,
         };
-        let (depends_on, then) = then.unwrap_or((newest, None));
-        let then = then.map(|(value, deadline)| (value, deadline.filter(|at| *at > now_ms)));
-        let to = Moment::new(branch, depends_on, now_ms);
-        let report = asked.map(|asked| RefCell::new(Report::about(asked, db, newest)));
-        let (is_dry, undoes) = (asked.is_some(), Vec::new());
-        let job = Job { engine, db, to, author: &author, is_dry, report, undoes };
-        let written = job.undelete(&key, then)?;
+        let depends_on = job.to.revision;
         let Some(report) = job.report.map(RefCell::into_inner) else {
             reply.frame(&written.map_or(Frame::Null, |revision| number(revision.0)));
             return Ok(Aside {
@@ -279,36 +278,44 @@ fn bring_back(call: &mut Call<'_, '_>, words: &[&[u8]], asked: Option<Asked>) ->
     })
 }
 
-/// What a key was just before it went the last time: what it is, if it is due and
-/// has not been removed yet.
-fn last_value(
-    engine: &Engine,
-    branch: BranchId,
-    db: DbIndex,
-    key: &[u8],
-) -> Result<Option<(Revision, Then)>> {
-    let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
-    // Deadlines aside: one may be what removed it, or is about to.
-    let value_at = |revision| engine.value_at(Moment::new(branch, revision, 0), db, key);
-    let kept_from = engine.kept_from(branch, db, key)?;
-    let mut found = None;
-    if span.upto >= kept_from {
-        found = value_at(span.upto)?.map(|then| (span.upto, Some(then)));
-    }
-    if found.is_some() {
-        return Ok(found);
-    }
-    visit_touched(engine, span, db, key, &mut |record, what| {
-        if what.is_removal() || what == What::Swapped {
-            let before = Revision(record.revision.0 - 1);
-            if before < kept_from {
-                return Ok(ControlFlow::Break(()));
-            }
-            found = value_at(before)?.map(|then| (record.revision, Some(then)));
+/// What a key was just before it went the last time, as of a revision: what it is,
+/// if it is due and has not been removed yet.
+struct LastValue {
+    as_of: Revision,
+    then: Then,
+}
+
+impl LastValue {
+    fn of(engine: &Engine, branch: BranchId, db: DbIndex, key: &[u8]) -> Result<LastValue> {
+        let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
+        // Deadlines aside: one may be what removed it, or is about to.
+        let value_at = |revision| engine.value_at(Moment::new(branch, revision, 0), db, key);
+        let kept_from = engine.kept_from(branch, db, key)?;
+        let mut then = if span.upto >= kept_from { value_at(span.upto)? } else { None };
+        if then.is_none() {
+            visit_touched(engine, span, db, key, &mut |record, what| {
+                if what.is_removal() || what == What::Swapped {
+                    let before = Revision(record.revision.0 - 1);
+                    if before < kept_from {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    then = value_at(before)?;
+                }
+                Ok(if then.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
         }
-        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    Ok(found)
+        Ok(LastValue { as_of: span.upto, then })
+    }
+}
+
+/// When a key is made what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Always,
+    /// When it does not exist; `BUSYKEY` is the answer otherwise.
+    Missing,
+    /// The same, and nothing is done where it may have gone after that revision.
+    MissingSince(Revision),
 }
 
 pub(super) struct Job<'j> {
@@ -335,24 +342,45 @@ impl<'j> Job<'j> {
         let Target::Key(key) = target else { return self.revert_many(target) };
         self.engine.check_kept(self.to.branch, self.to.revision, self.db, key)?;
         let then = self.engine.value_at(self.to, self.db, key)?;
-        self.write(key, then, false)
+        Ok(self.write(key, then, Wanted::Always)?.expect("always"))
     }
 
-    /// Gives a key that does not exist the value that it had, if it had one.
+    /// Gives a key that does not exist the last value that it had, if it had one.
+    /// That is read beside others, who may make and remove the key meanwhile: it is
+    /// read again then, in the end with writers held up.
     ///
     /// # Errors
     /// `BUSYKEY` when it exists.
-    fn undelete(&self, key: &[u8], then: Then) -> Result<Option<Revision>> {
-        Ok(self.write(key, then, true)?.0)
+    fn undelete_last(&mut self, key: &[u8]) -> Result<Option<Revision>> {
+        let (engine, mut hold) = (self.engine, None);
+        for look in 0..LOOKS_MAX {
+            if look >= LOOKS_BESIDE_MAX {
+                hold.get_or_insert_with(|| engine.writers_held.hold());
+            }
+            let last = LastValue::of(engine, self.to.branch, self.db, key)?;
+            self.to.revision = last.as_of;
+            let wanted = Wanted::MissingSince(last.as_of);
+            if let Some((written, _)) = self.write(key, last.then, wanted)? {
+                return Ok(written);
+            }
+            let newest = engine.replicator.newest();
+            if !engine.replicator.is_committed(newest) {
+                engine.replicator.wait_durable(newest);
+            }
+        }
+        Err(Error::new(format!(
+            "TRYAGAIN keys were removed during each of {LOOKS_MAX} looks at the key's past; nothing was done, send \
+             the command again"
+        )))
     }
 
-    /// Makes one key what it was.
+    /// Makes one key what it was, `None` if that is not wanted.
     fn write(
         &self,
         key: &[u8],
         then: Then,
-        only_missing: bool,
-    ) -> Result<(Option<Revision>, Counts)> {
+        wanted: Wanted,
+    ) -> Result<Option<(Option<Revision>, Counts)>> {
         let engine = self.engine;
         let (live, now_ms) = (engine.live(), engine.clock.now_ms());
         let options = engine.txn_options(&live, now_ms, false);
@@ -369,10 +397,13 @@ impl<'j> Job<'j> {
         // All that must be read is read before the first change.
         txn.load(key);
         txn.check_backing()?;
-        if only_missing && txn.get_in(self.db, key).is_some() {
+        if wanted != Wanted::Always && txn.get_in(self.db, key).is_some() {
             return Err(Error::new(
                 "BUSYKEY the key exists; REVERT <key> TO <when> would replace it",
             ));
+        }
+        if matches!(wanted, Wanted::MissingSince(as_of) if txn.depends_on() > as_of) {
+            return Ok(None);
         }
         if self.is_dry {
             txn.keep_due();
@@ -392,7 +423,7 @@ impl<'j> Job<'j> {
             report.borrow_mut().listeners = engine.listeners_to(branch.id, &buffers.take_events());
         }
         engine.settle_aside(&mut buffers, &finished, told, branch.id);
-        Ok((finished.changed(), counts))
+        Ok(Some((finished.changed(), counts)))
     }
 
     fn write_key(&self, txn: &mut Txn<'_>, key: &[u8], then: Then, counts: &mut Counts) {

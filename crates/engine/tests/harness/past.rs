@@ -31,7 +31,7 @@ pub struct MemoryPast {
     pub awaited: AtomicU64,
     /// How many views were made.
     pub views: AtomicU64,
-    /// Runs when a key is asked for next.
+    /// Runs when a key or a whole state is asked for next.
     pub before_key: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Runs when a write is admitted next, before it takes its locks.
     pub before_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -189,6 +189,8 @@ impl Past for MemoryPast {
     }
 
     fn state(&self, _: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+        let before = self.before_key.lock().take();
+        before.into_iter().for_each(|before| before());
         self.check(revision)?;
         self.views.fetch_add(1, Ordering::Relaxed);
         let view = Keyspace::new(16, 7);
@@ -213,10 +215,6 @@ impl Past for MemoryPast {
         key: &[u8],
         _: Option<&[&[u8]]>,
     ) -> Result<Option<Stored>, PastError> {
-        let before = self.before_key.lock().take();
-        if let Some(before) = before {
-            before();
-        }
         Ok(self.view(branch, revision)?.take(db, key).expect("nothing is backed"))
     }
 

@@ -315,6 +315,12 @@ impl Txn<'_> {
         entry
     }
 
+    /// The newest revision that what was read by now can depend on.
+    #[must_use]
+    pub fn depends_on(&self) -> Revision {
+        self.seen.get()
+    }
+
     /// Notes that the reply depends on a revision.
     pub(crate) fn see(&self, revision: Revision) {
         self.seen.set(self.seen.get().max(revision));
