@@ -29,6 +29,7 @@ use crate::branch::Line;
 use crate::call::Handler;
 use crate::engine::Engine;
 use crate::past::PastError;
+use many::LOOKS_MAX;
 
 pub use feed::Changes;
 pub(crate) use feed::{Feeds, open_tracking};
@@ -67,6 +68,29 @@ impl Bounds {
         };
         *bound = Some(engine.parse_when(args.next()?)?);
         Ok(true)
+    }
+
+    /// Reads the transactions that they hold, see [`Bounds::resolve`]. The oldest ones
+    /// may be let go of while that goes on: who has not asked for them by FROM gets
+    /// those that are left. `read` must have answered nothing when it fails.
+    fn read<R>(
+        self,
+        engine: &Engine,
+        resolve: impl Fn() -> Result<Span>,
+        mut read: impl FnMut(Span) -> Result<R>,
+    ) -> Result<R> {
+        let mut looks = 1;
+        loop {
+            let span = resolve()?;
+            let done = read(span);
+            let is_late = self.from.is_none()
+                && matches!(&done, Err(error) if error.code() == "COMPACTED")
+                && engine.needs_past()?.oldest() > span.after;
+            if !is_late || looks == LOOKS_MAX {
+                return done;
+            }
+            looks += 1;
+        }
     }
 
     /// The transactions that they hold: those after the first revision, up to

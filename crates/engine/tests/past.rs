@@ -394,6 +394,34 @@ fn the_last_value_comes_back_whoever_makes_and_removes_the_key_meanwhile() {
     assert_eq!(one.run("GET never"), bulk("1"));
 }
 
+#[test]
+fn what_is_let_go_of_meanwhile_is_missed_by_those_only_who_asked_for_it() {
+    let (server, past) = Server::with_past();
+    let mut peer = server.connect();
+    for line in ["SET k 1", "SET k 2", "SET k 3", "SET gone 1", "DEL gone"] {
+        peer.run(line);
+    }
+    let mut oldest = 0;
+    for line in ["HISTORY k", "HISTORY k VALUES", "BLAME k", "CHANGES", "TIMELINE", "UNDELETE gone"]
+    {
+        let letting_go = past.clone();
+        oldest += 1;
+        let upto = Revision(oldest.min(3));
+        past.before_reads.lock().push_back(Box::new(move || {
+            letting_go.compact(upto).expect("it can");
+        }));
+        let reply = peer.run(line);
+        assert!(past.before_reads.lock().is_empty(), "{line} reads");
+        assert!(!matches!(reply, Frame::Error(_)), "{line}: {reply:?}");
+    }
+    let letting_go = past.clone();
+    past.before_reads.lock().push_back(Box::new(move || {
+        letting_go.compact(Revision(4)).expect("it can");
+    }));
+    let asked = peer.run("CHANGES FROM r:4");
+    assert_eq!(asked, error("COMPACTED revision 3 is older than the oldest kept, 4"));
+}
+
 /// A server with a past that `k` has, and what runs while a branch of it is
 /// read.
 fn forking(during: impl FnOnce(Peer) -> During) -> (Server, Peer, Arc<Forks>) {

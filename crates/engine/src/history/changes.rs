@@ -35,39 +35,41 @@ fn changes(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, branch, now_ms)?;
-        let (mut rows, mut len) = (Tape::new(reply.is_resp3()), 0);
-        let mut kept = KeptOfMany::new(engine, branch, db);
-        let mut is_wanted = |key: Option<&[u8]>, at: Revision| -> Result<bool> {
-            // What is about every key is about those that match.
-            let Some(key) = key else { return Ok(true) };
-            let matches = pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
-            Ok(matches && kept.keeps(key, at)?)
-        };
-        span.visit_changes(engine, |record| {
-            let mut changed = Changed::default();
-            let who = events::read(&record, &mut |touch| {
-                if touch.db == db && is_wanted(touch.key, record.revision)? {
-                    changed.add(touch);
+        let resolve = || bounds.resolve(engine, branch, now_ms);
+        bounds.read(engine, resolve, |span| {
+            let (mut rows, mut len) = (Tape::new(reply.is_resp3()), 0);
+            let mut kept = KeptOfMany::new(engine, branch, db);
+            let mut is_wanted = |key: Option<&[u8]>, at: Revision| -> Result<bool> {
+                // What is about every key is about those that match.
+                let Some(key) = key else { return Ok(true) };
+                let matches = pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key));
+                Ok(matches && kept.keeps(key, at)?)
+            };
+            span.visit_changes(engine, |record| {
+                let mut changed = Changed::default();
+                let who = events::read(&record, &mut |touch| {
+                    if touch.db == db && is_wanted(touch.key, record.revision)? {
+                        changed.add(touch);
+                    }
+                    Ok(())
+                })?;
+                for Change { key, what, .. } in changed.into_changes() {
+                    rows.array(8);
+                    rows.integer(integer(record.revision.0));
+                    rows.integer(integer(record.header.time_ms));
+                    rows.optional_bulk(key);
+                    events::write_origin(what, who, &mut rows);
+                    rows.bulk(what.word().as_bytes());
+                    len += 1;
                 }
-                Ok(())
+                // A reader goes on after a revision, so none is cut in two.
+                let is_enough = len >= count_max;
+                Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
-            for Change { key, what, .. } in changed.into_changes() {
-                rows.array(8);
-                rows.integer(integer(record.revision.0));
-                rows.integer(integer(record.header.time_ms));
-                rows.optional_bulk(key);
-                events::write_origin(what, who, &mut rows);
-                rows.bulk(what.word().as_bytes());
-                len += 1;
-            }
-            // A reader goes on after a revision, so none is cut in two.
-            let is_enough = len >= count_max;
-            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        reply.array(len);
-        reply.tape(&rows);
-        Ok(Aside { depends_on: span.upto, ..Aside::default() })
+            reply.array(len);
+            reply.tape(&rows);
+            Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        })
     })
 }
 
@@ -103,33 +105,35 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve(engine, branch, now_ms)?;
-        let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
-        let mut kept = KeptOfMany::new(engine, branch, db);
-        span.visit_changes(engine, |record| {
-            let bucket = record.header.time_ms / bucket_ms * bucket_ms;
-            let mut changed = Changed::default();
-            let who = events::read(&record, &mut |touch| {
-                let is_kept = |kept: &mut KeptOfMany<'_>| match touch.key {
-                    Some(key) => kept.keeps(key, record.revision),
-                    None => Ok(true),
-                };
-                if touch.db == db && is_kept(&mut kept)? {
-                    changed.add(touch);
+        let resolve = || bounds.resolve(engine, branch, now_ms);
+        bounds.read(engine, resolve, |span| {
+            let mut counts: BTreeMap<(u64, Option<Vec<u8>>), u64> = BTreeMap::new();
+            let mut kept = KeptOfMany::new(engine, branch, db);
+            span.visit_changes(engine, |record| {
+                let bucket = record.header.time_ms / bucket_ms * bucket_ms;
+                let mut changed = Changed::default();
+                let who = events::read(&record, &mut |touch| {
+                    let is_kept = |kept: &mut KeptOfMany<'_>| match touch.key {
+                        Some(key) => kept.keeps(key, record.revision),
+                        None => Ok(true),
+                    };
+                    if touch.db == db && is_kept(&mut kept)? {
+                        changed.add(touch);
+                    }
+                    Ok(())
+                })?;
+                for name in names(by, &changed.into_changes(), who) {
+                    *counts.entry((bucket, name)).or_default() += 1;
                 }
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             })?;
-            for name in names(by, &changed.into_changes(), who) {
-                *counts.entry((bucket, name)).or_default() += 1;
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let row = |((time_ms, name), count): ((u64, Option<Vec<u8>>), u64)| {
-            let name = name.map_or(Frame::Null, Frame::Bulk);
-            Frame::Array(vec![number(time_ms), name, number(count)])
-        };
-        reply.frame(&Frame::Array(counts.into_iter().map(row).collect()));
-        Ok(Aside { depends_on: span.upto, ..Aside::default() })
+            let row = |((time_ms, name), count): ((u64, Option<Vec<u8>>), u64)| {
+                let name = name.map_or(Frame::Null, Frame::Bulk);
+                Frame::Array(vec![number(time_ms), name, number(count)])
+            };
+            reply.frame(&Frame::Array(counts.into_iter().map(row).collect()));
+            Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        })
     })
 }
 

@@ -181,10 +181,14 @@ fn history(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let (branch, db, now_ms) = (call.session.branch(), call.session.db, call.now_ms);
     aside::run(call, move |engine, reply| {
-        let span = bounds.resolve_for(engine, branch, now_ms, db, &key)?;
-        let request = Request { db, key, element, span, count: count_max, oldest_first, values };
-        request.answer(engine, reply)?;
-        Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        let resolve = || bounds.resolve_for(engine, branch, now_ms, db, &key);
+        bounds.read(engine, resolve, |span| {
+            let (key, element) = (key.clone(), element.clone());
+            let request =
+                Request { db, key, element, span, count: count_max, oldest_first, values };
+            request.answer(engine, reply)?;
+            Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        })
     })
 }
 
@@ -469,15 +473,18 @@ fn blame(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let (key, db, now_ms) = (call.args[0].to_vec(), call.session.db, call.now_ms);
     let branch = call.session.branch();
     aside::run(call, move |engine, reply| {
-        let span = Bounds::default().resolve_for(engine, branch, now_ms, db, &key)?;
-        let at = Moment::new(branch, span.upto, now_ms);
-        let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
-        let blamed = match &elements {
-            None => Vec::new(),
-            Some(elements) => find_blame(engine, span, db, &key, elements)?,
-        };
-        write_blame(&elements.unwrap_or_default(), &blamed, reply);
-        Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        let bounds = Bounds::default();
+        let resolve = || bounds.resolve_for(engine, branch, now_ms, db, &key);
+        bounds.read(engine, resolve, |span| {
+            let at = Moment::new(branch, span.upto, now_ms);
+            let elements = engine.look_at(at, db, &key, |value, _| value.map(elements))?;
+            let blamed = match &elements {
+                None => Vec::new(),
+                Some(elements) => find_blame(engine, span, db, &key, elements)?,
+            };
+            write_blame(&elements.unwrap_or_default(), &blamed, reply);
+            Ok(Aside { depends_on: span.upto, ..Aside::default() })
+        })
     })
 }
 

@@ -287,24 +287,31 @@ struct LastValue {
 
 impl LastValue {
     fn of(engine: &Engine, branch: BranchId, db: DbIndex, key: &[u8]) -> Result<LastValue> {
-        let span = Bounds::default().resolve_for(engine, branch, 0, db, key)?;
-        // Deadlines aside: one may be what removed it, or is about to.
-        let value_at = |revision| engine.value_at(Moment::new(branch, revision, 0), db, key);
-        let kept_from = engine.kept_from(branch, db, key)?;
-        let mut then = if span.upto >= kept_from { value_at(span.upto)? } else { None };
-        if then.is_none() {
-            visit_touched(engine, span, db, key, &mut |record, what| {
-                if what.is_removal() || what == What::Swapped {
-                    let before = Revision(record.revision.0 - 1);
-                    if before < kept_from {
-                        return Ok(ControlFlow::Break(()));
+        let bounds = Bounds::default();
+        let resolve = || bounds.resolve_for(engine, branch, 0, db, key);
+        bounds.read(engine, resolve, |span| {
+            // Deadlines aside: one may be what removed it, or is about to.
+            let value_at = |revision| engine.value_at(Moment::new(branch, revision, 0), db, key);
+            let kept_from = engine.kept_from(branch, db, key)?;
+            let mut then = if span.upto >= kept_from { value_at(span.upto)? } else { None };
+            if then.is_none() {
+                visit_touched(engine, span, db, key, &mut |record, what| {
+                    if what.is_removal() || what == What::Swapped {
+                        let before = Revision(record.revision.0 - 1);
+                        if before < kept_from {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                        then = value_at(before)?;
                     }
-                    then = value_at(before)?;
-                }
-                Ok(if then.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
-        }
-        Ok(LastValue { as_of: span.upto, then })
+                    Ok(if then.is_some() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    })
+                })?;
+            }
+            Ok(LastValue { as_of: span.upto, then })
+        })
     }
 }
 

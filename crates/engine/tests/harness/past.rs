@@ -237,6 +237,8 @@ impl Past for MemoryPast {
         upto: Revision,
         visit: &mut Visit<'_>,
     ) -> Result<(), PastError> {
+        let before = self.before_reads.lock().pop_front();
+        before.into_iter().for_each(|before| before());
         self.check(after)?;
         self.check(upto)?;
         self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
@@ -246,10 +248,10 @@ impl Past for MemoryPast {
     }
 
     fn all(&self, after: Revision, upto: Revision, visit: &mut Visit<'_>) -> Result<(), PastError> {
-        self.check(after)?;
-        self.check(upto)?;
         let before = self.before_reads.lock().pop_front();
         before.into_iter().for_each(|before| before());
+        self.check(after)?;
+        self.check(upto)?;
         self.visit(after.0 + 1..=upto.0, visit);
         Ok(())
     }
