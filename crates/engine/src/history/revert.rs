@@ -421,8 +421,15 @@ impl<'j> Job<'j> {
             report.borrow_mut().revision = engine.replicator.newest();
         }
         let mut counts = Counts::default();
-        // A deadline that has passed since is kept: the key is gone.
-        let then = then.filter(|(_, deadline)| deadline.is_none_or(|at| at > now_ms));
+        let is_left = |deadline: &u64| *deadline > now_ms;
+        let then = match wanted {
+            // A deadline that has passed since is kept: the key is gone.
+            Wanted::Always => then.filter(|(_, deadline)| deadline.as_ref().is_none_or(is_left)),
+            // One that has passed may be why it went.
+            Wanted::Missing | Wanted::MissingSince(_) => {
+                then.map(|(value, deadline)| (value, deadline.filter(is_left)))
+            }
+        };
         self.write_key(&mut txn, key, then, &mut counts);
         let told = engine.tracking.changes(self.author.client, &txn);
         let finished = txn.finish();
