@@ -123,6 +123,12 @@ pub fn is_word(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
 }
 
+/// At most 64 bytes of what a client sent, for a message.
+#[must_use]
+pub fn shown(arg: &[u8]) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned()
+}
+
 /// An argument as a 64-bit integer.
 ///
 /// # Errors

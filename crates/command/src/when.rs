@@ -2,6 +2,7 @@
 
 use base::when::When;
 
+use crate::args::shown;
 use crate::error::{Error, Result};
 
 /// The last millisecond of the year 9999, the last that has a form in ISO 8601.
@@ -65,11 +66,6 @@ pub fn time_named(when: When, now_ms: u64) -> Option<u64> {
         When::Time(ms) => Some(ms.min(now_ms)),
         When::Ago(ms) => Some(now_ms.saturating_sub(ms)),
     }
-}
-
-/// At most 64 bytes of what a client sent, for a message.
-fn shown(arg: &[u8]) -> String {
-    String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::number::parse_i64;
 use base::{Frame, Revision};
+use command::args::shown;
 use command::{Error, Result};
 use keyspace::SHARDS;
 use parking_lot::Mutex;
@@ -74,9 +75,9 @@ fn lastrev(call: &mut Call<'_, '_>) -> Result<Outcome> {
 fn waitrev(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let wanted = parse_i64(call.args[0]).and_then(|number| u64::try_from(number).ok());
     let wanted = Revision(wanted.ok_or_else(|| {
-        let given = String::from_utf8_lossy(call.args[0]).into_owned();
         Error::new(format!(
-            "ERR revision '{given}' is not an integer from 0 to {}; LASTREV answers one",
+            "ERR revision '{}' is not an integer from 0 to {}; LASTREV answers one",
+            shown(call.args[0]),
             i64::MAX
         ))
     })?);

@@ -278,3 +278,23 @@ fn pushes_carry_no_revision_and_resp2_ends_it() {
     assert_eq!(me.run("CLIENT REPLYREV ON"), refused);
     assert_eq!(me.run("CLIENT REPLYREV OFF"), ok());
 }
+
+#[test]
+fn errors_repeat_little_of_what_is_wrong() {
+    let (server, _past) = Server::with_past();
+    let mut peer = server.connect();
+    let long = "x".repeat(64 << 10);
+    for line in [
+        "WAITREV {} 0",
+        "UNWATCHFROM {}",
+        "TIMELINE BUCKET {}",
+        "HISTORY.POLICY SET * KEEP {}",
+        "BRANCH CONFLICTS {}",
+        "AT {} GET k",
+        "BRANCH CREATE b TTL {}",
+        "WATCHFROM r:0 PROGRESS {}",
+    ] {
+        let Frame::Error(said) = peer.run(&line.replace("{}", &long)) else { panic!("{line}") };
+        assert!(said.len() < 256 && said.contains("xxxx"), "{line}: {said}");
+    }
+}

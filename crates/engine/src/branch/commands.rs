@@ -2,7 +2,7 @@
 
 use base::units::parse_size;
 use base::{NAME_BYTES_MAX, Reply, Revision, glob, is_name};
-use command::args::{duration_ms, is_word};
+use command::args::{duration_ms, is_word, shown};
 use command::{Args, Error, Result};
 use keyspace::Branch;
 use keyspace::effect::Effect;
@@ -179,7 +179,7 @@ fn duration(word: &[u8]) -> Result<u64> {
         Error::new(format!(
             "ERR '{}' is no duration; write a number above 0 with one unit, as 500ms, 30s, 10m, 2h or 7d, of at most \
              {}ms in all",
-            text(&word[..word.len().min(64)]),
+            shown(word),
             u64::MAX
         ))
     })
@@ -188,10 +188,7 @@ fn duration(word: &[u8]) -> Result<u64> {
 fn size(word: &[u8]) -> Result<u64> {
     let parsed = std::str::from_utf8(word).ok().and_then(parse_size);
     parsed.filter(|&bytes| bytes > 0).ok_or_else(|| {
-        Error::new(format!(
-            "ERR '{}' is no size; write one as 64kb or 1GB",
-            text(&word[..word.len().min(64)])
-        ))
+        Error::new(format!("ERR '{}' is no size; write one as 64kb or 1GB", shown(word)))
     })
 }
 

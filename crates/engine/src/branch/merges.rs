@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{Frame, Reply, Revision};
-use command::args::is_word;
+use command::args::{is_word, shown};
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::merge::{Choice, ChoiceError, Conflict, Merge, Version};
@@ -231,7 +231,7 @@ fn unknown(word: &[u8]) -> Error {
     Error::new(format!(
         "ERR no merge is known as '{}'; the error of BRANCH MERGE names it, and those without MANUAL are forgotten at a \
          restart",
-        String::from_utf8_lossy(&word[..word.len().min(32)])
+        shown(word)
     ))
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use base::{Frame, Reply, Revision, Tape, glob};
+use command::args::{duration_ms, shown};
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
 
@@ -138,10 +139,10 @@ fn timeline(call: &mut Call<'_, '_>) -> Result<Outcome> {
 }
 
 fn bucket(arg: &[u8]) -> Result<u64> {
-    command::args::duration_ms(arg).filter(|&ms| ms > 0).ok_or_else(|| {
-        let given = String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned();
+    duration_ms(arg).filter(|&ms| ms > 0).ok_or_else(|| {
         Error::new(format!(
-            "ERR BUCKET '{given}' is no duration above zero, such as 30s, 10m or 2h"
+            "ERR BUCKET '{}' is no duration above zero, such as 30s, 10m or 2h",
+            shown(arg)
         ))
     })
 }

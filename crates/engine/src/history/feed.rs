@@ -50,7 +50,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::number::parse_i64;
 use base::{BranchId, DbIndex, Revision};
-use command::args::is_word;
+use command::args::{is_word, shown};
 use command::{Error, Result};
 
 use crate::branch::{Line, no_branch};
@@ -212,9 +212,9 @@ fn unwatchfrom(call: &mut Call<'_, '_>) -> Result<Outcome> {
     } else {
         let id = parse_i64(call.args[0]).and_then(|id| u64::try_from(id).ok());
         let id = id.ok_or_else(|| {
-            let given = String::from_utf8_lossy(call.args[0]).into_owned();
             Error::new(format!(
-                "ERR '{given}' is no watch; say the number that WATCHFROM answered, or ALL"
+                "ERR '{}' is no watch; say the number that WATCHFROM answered, or ALL",
+                shown(call.args[0])
             ))
         })?;
         engine.close_those(client, &|watch| watch.id == id && watch.form != Form::Invalidations)

@@ -2,6 +2,7 @@
 
 use base::Frame;
 use base::units::parse_duration_ms;
+use command::args::shown;
 use command::{Args, Error, Result};
 use keyspace::{Keep, Rule, Scope, Txn};
 
@@ -28,7 +29,10 @@ fn set(call: &mut Call<'_, '_>) -> Result<Outcome> {
     }
     let keep = keep(&mut args)?;
     args.end()?;
-    let oldest = call.engine.needs_past()?.oldest();
+    let past = call.engine.needs_past()?;
+    // Until the rule holds what there is now, the horizon must not move past it.
+    let _held = call.engine.hold_branches(true);
+    let oldest = past.oldest();
     change(call, |txn| txn.keep_past(glob, keep, oldest));
     call.reply.ok();
     Ok(Outcome::Done)
@@ -59,8 +63,7 @@ fn keep(args: &mut Args<'_>) -> Result<Keep> {
 }
 
 fn wrong(given: &[u8], what: &str) -> Error {
-    let given = String::from_utf8_lossy(&given[..given.len().min(64)]).into_owned();
-    Error::new(format!("ERR KEEP '{given}' {what}"))
+    Error::new(format!("ERR KEEP '{}' {what}", shown(given)))
 }
 
 fn del(call: &mut Call<'_, '_>) -> Result<Outcome> {

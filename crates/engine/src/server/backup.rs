@@ -15,11 +15,21 @@ use crate::execute::Outcome;
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("backup", backup)];
 
+/// Bytes that Linux takes for a path, with the zero behind it.
+const PATH_BYTES: usize = 4096;
+
 fn backup(call: &mut Call<'_, '_>) -> Result<Outcome> {
     if !call.args[0].eq_ignore_ascii_case(b"to") {
         return Err(Error::SYNTAX);
     }
-    let folder = path(call.args[1])?;
+    let folder = call.args[1];
+    if folder.len() >= PATH_BYTES {
+        return Err(Error::new(format!(
+            "ERR the folder's name has {} bytes; a path has less than {PATH_BYTES}",
+            folder.len()
+        )));
+    }
+    let folder = path(folder)?;
     let with_history = match call.args[2..] {
         [] => true,
         [word] if is_word(word, "nohistory") => false,

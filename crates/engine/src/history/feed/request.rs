@@ -1,7 +1,7 @@
 //! What WATCHFROM is asked for.
 
 use base::when::When;
-use command::args::{duration_ms, is_word};
+use command::args::{duration_ms, is_word, shown};
 use command::history::WATCH_OPTIONS;
 use command::{Args, Error, Result};
 use keyspace::effect::Cause;
@@ -169,11 +169,6 @@ fn progress(arg: &[u8]) -> Result<u64> {
             shown(arg)
         ))
     })
-}
-
-/// At most 64 bytes of what a client sent, for a message.
-fn shown(arg: &[u8]) -> String {
-    String::from_utf8_lossy(&arg[..arg.len().min(64)]).into_owned()
 }
 
 #[cfg(test)]
