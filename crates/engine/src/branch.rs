@@ -36,7 +36,7 @@ use crate::replicator::Replicator;
 use crate::session::Session;
 use crate::travel::Moment;
 
-pub(crate) use commands::{FAMILIES, use_branch};
+pub(crate) use commands::{FAMILIES, in_the_way, use_branch};
 pub(crate) use create::Asker;
 pub use home::Home;
 pub(crate) use home::branch_deleted;

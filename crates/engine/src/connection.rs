@@ -2,13 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use command::{Args, Error, Result};
+use base::number::parse_i64;
+use command::args::is_word;
+use command::{Args, Command, Error, Result};
 use settings::MappedBranch;
 
-use crate::branch::use_branch;
+use crate::branch::{in_the_way, use_branch};
 use crate::call::{Call, Handler};
+use crate::engine::{Engine, Live};
 use crate::execute::Outcome;
-use crate::session::ReplyMode;
+use crate::session::{ReplyMode, Session};
 
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[
     ("auth", auth),
@@ -63,15 +66,48 @@ fn select(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// What the settings say that a number stands for.
+fn mapped(live: &Live, number: i64) -> Option<&MappedBranch> {
+    live.select_branches.iter().find(|mapped| i64::from(mapped.number) == number)
+}
+
 /// A number that the settings give to a database of a branch.
 fn select_on_branch(call: &mut Call<'_, '_>, number: i64) -> Result<u16> {
-    let is_it = |mapped: &&MappedBranch| i64::from(mapped.number) == number;
-    let mapped = call.live.select_branches.iter().find(is_it).ok_or(Error::DB_OUT_OF_RANGE)?;
+    let mapped = mapped(call.live, number).ok_or(Error::DB_OUT_OF_RANGE)?;
     if mapped.db >= call.engine.databases() {
         return Err(Error::DB_OUT_OF_RANGE);
     }
     use_branch(call, mapped.branch.as_bytes())?;
     Ok(mapped.db)
+}
+
+/// Refuses to queue what would put the connection on another branch: EXEC could not
+/// do it, and what comes behind it would be done to the branch that it is on.
+pub(crate) fn check_stays(
+    engine: &Engine,
+    session: &Session,
+    live: &Live,
+    command: &Command,
+    args: &[&[u8]],
+) -> Result {
+    let name = match (command.full_name.as_str(), args) {
+        ("select", [number]) => {
+            let number = parse_i64(number);
+            number.and_then(|number| mapped(live, number)).map(|mapped| mapped.branch.as_bytes())
+        }
+        ("auth", [user, _]) => split_user(user).1,
+        ("hello", args) => {
+            let user = |words: &&[&[u8]]| is_word(words[0], "auth");
+            args.windows(2).filter(user).find_map(|words| split_user(words[1]).1)
+        }
+        _ => None,
+    };
+    match name {
+        Some(name) if engine.branch_named(name)?.id != session.branch() => {
+            Err(in_the_way("a transaction is on one branch; EXEC", name))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn reset(call: &mut Call<'_, '_>) -> Result<Outcome> {
@@ -116,13 +152,18 @@ fn auth(call: &mut Call<'_, '_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The two parts of `user@branch`.
+fn split_user(user: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match user.iter().rposition(|&byte| byte == b'@') {
+        Some(at) => (&user[..at], Some(&user[at + 1..])),
+        None => (user, None),
+    }
+}
+
 /// Checks who it is; `user@branch` also puts the connection on a branch, which
 /// clients that know nothing of branches can say.
 fn authenticate(call: &mut Call<'_, '_>, user: &[u8], password: &[u8]) -> Result {
-    let (user, branch) = match user.iter().rposition(|&byte| byte == b'@') {
-        Some(at) => (&user[..at], Some(&user[at + 1..])),
-        None => (user, None),
-    };
+    let (user, branch) = split_user(user);
     let expected = call.live.settings.requirepass.expose().as_bytes();
     // Without a password the default user takes any, as Redis's `nopass`.
     let is_right =

@@ -286,6 +286,7 @@ impl Engine {
         }
         if in_multi && !looks_at_queue && !crate::transaction::runs_inside_multi(command) {
             cold_path();
+            crate::connection::check_stays(self, session, live, command, &argv[1..])?;
             return Ok(Admitted::Queue);
         }
         if flags.has(WRITE) {

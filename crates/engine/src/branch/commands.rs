@@ -208,11 +208,15 @@ pub(crate) fn use_branch(call: &mut Call<'_, '_>, name: &[u8]) -> Result {
         ),
     ];
     if let Some((_, what)) = obstacles.into_iter().find(|(is_there, _)| *is_there) {
-        let name = text(name);
-        return Err(Error::new(format!("ERR {what} before you go to the branch '{name}'")));
+        return Err(in_the_way(what, name));
     }
     call.engine.take_seat(session, &branch);
     Ok(())
+}
+
+/// The error for who cannot go to a branch, and what is to be done first.
+pub(crate) fn in_the_way(what: &str, branch: &[u8]) -> Error {
+    Error::new(format!("ERR {what} before you go to the branch '{}'", text(branch)))
 }
 
 fn move_to(call: &mut Call<'_, '_>) -> Result<Outcome> {
