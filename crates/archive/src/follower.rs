@@ -487,7 +487,7 @@ impl Following {
     /// Takes out of the base what the past has let go of.
     fn let_go(&mut self) -> Result<(), ArchiveError> {
         let Some(past) = &self.options.past else { return Ok(()) };
-        let is_asked = past.take_merge();
+        let is_asked = past.take_merge(self.base.revision());
         let horizon = past.oldest();
         if horizon == self.compacted && !is_asked {
             return Ok(());

@@ -30,7 +30,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{BranchId, DbIndex, Revision};
 use keyspace::{EncodingLimits, Keyspace, Stored};
@@ -82,8 +82,9 @@ pub struct Past {
     dir: PathBuf,
     /// Held while the horizon moves.
     moving: Mutex<()>,
-    /// Somebody wants the space back that the base has for the past.
-    wants_merge: AtomicBool,
+    /// Somebody wants the space back that the base has for the past, once it has
+    /// reached the revision before this; 0 when nobody does.
+    merge_from: AtomicU64,
     /// Held while the past of keys is erased.
     purging: Mutex<()>,
 }
@@ -146,7 +147,7 @@ impl Past {
             hold,
             dir,
             moving: Mutex::new(()),
-            wants_merge: AtomicBool::new(false),
+            merge_from: AtomicU64::new(0),
             purging: Mutex::new(()),
         })
     }

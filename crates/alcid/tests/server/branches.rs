@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::{Clock, Frame, Rng, SeededRng, SystemClock};
 use testkit::{Server, temp_dir};
 
+use crate::ALCID;
 use crate::kill9::from_env;
 use crate::run::wrapped;
 use crate::wire::{Came, PATIENCE, Wire, eventually, text_of};
@@ -485,17 +486,40 @@ fn a_branch_that_began_anew_is_not_what_it_was() {
     }
 }
 
+/// Bytes of the archive's files.
+fn archive_bytes(wire: &mut Wire) -> u64 {
+    let text = wire.text(&["INFO", "persistence"]);
+    let field = text.lines().find_map(|line| line.strip_prefix("archive_disk_bytes:"));
+    field.expect("it is told").trim().parse().expect("a number")
+}
+
+#[test]
+fn the_space_of_a_tag_comes_back_though_nobody_writes() {
+    let server = Server::start(ALCID, ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    fill(&mut wire, 500, &"v".repeat(1000));
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    let before = archive_bytes(&mut wire);
+    assert!(matches!(wire.call(&["TAG", "CREATE", "then"]), Frame::Integer(_)));
+    for value in ["w", "x", "y"] {
+        fill(&mut wire, 500, &value.repeat(1000));
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+    }
+    assert!(matches!(wire.call(&["HISTORY.COMPACT"]), Frame::Integer(_)));
+    eventually("but for what is tagged", || archive_bytes(&mut wire) < before * 5 / 2);
+    assert!(archive_bytes(&mut wire) > before * 3 / 2, "it is still tagged");
+    assert_eq!(wire.text(&["TAG", "DELETE", "then"]), "OK");
+    assert!(matches!(wire.call(&["HISTORY.COMPACT"]), Frame::Integer(_)));
+    eventually("all comes back", || archive_bytes(&mut wire) < before * 3 / 2);
+}
+
 #[test]
 fn the_space_of_a_branch_comes_back() {
     let folder = temp_dir();
     let history = "ALCID_STORAGE_HISTORY_KEEP=0 exec";
     let server = Server::start(wrapped(folder.path(), history), ALWAYS);
     let mut wire = Wire::connect(server.addr());
-    let bytes = |wire: &mut Wire| {
-        let text = wire.text(&["INFO", "persistence"]);
-        let field = text.lines().find_map(|line| line.strip_prefix("archive_disk_bytes:"));
-        field.expect("it is told").trim().parse::<u64>().expect("a number")
-    };
+    let bytes = archive_bytes;
     let value = "v".repeat(1000);
     fill(&mut wire, 500, &value);
     assert_eq!(wire.text(&["SAVE"]), "OK");

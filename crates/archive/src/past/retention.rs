@@ -74,19 +74,22 @@ impl Past {
 
     /// Lets go of what is older than `before`, as far as there is a state of
     /// the base to begin with; answers the oldest revision from then on. The
-    /// follower then merges the base.
+    /// follower then merges the base, once that has all there is now: what was
+    /// deleted just before, a tag say, is to be gone from it.
     ///
     /// # Errors
     /// When files cannot be changed.
     pub fn compact(&self, before: Revision) -> Result<Revision, PastError> {
         self.move_to(before)?;
-        self.wants_merge.store(true, Ordering::Release);
+        self.merge_from.fetch_max(self.source.log.newest().next().0, Ordering::AcqRel);
         Ok(self.oldest())
     }
 
-    /// Whether the base is to be merged, told once.
-    pub(crate) fn take_merge(&self) -> bool {
-        self.wants_merge.swap(false, Ordering::AcqRel)
+    /// Whether the base is to be merged when it has reached a revision, told once.
+    pub(crate) fn take_merge(&self, reached: Revision) -> bool {
+        let order = Ordering::AcqRel;
+        let is_due = |from: u64| (from > 0 && from <= reached.next().0).then_some(0);
+        self.merge_from.fetch_update(order, Ordering::Acquire, is_due).is_ok()
     }
 
     /// The tags that need a part of the log, as `tag:<name>`, with the state from
