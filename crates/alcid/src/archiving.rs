@@ -372,22 +372,22 @@ impl Archiving {
     }
 }
 
-/// Lets go of the past that is too old, also while nothing is written.
+/// Lets go of the past that is too old, and of the log that the settings do not want
+/// any more, also while nothing is written.
 fn turn(
     engine: &Arc<Engine>,
     past: Option<Arc<archive::Past>>,
     base: &Arc<Base>,
     log: &Arc<StandaloneLog>,
 ) -> Turn {
-    let Some(past) = past else { return Box::new(|| {}) };
     let engine = Arc::downgrade(engine);
     let remove = remove_old(engine.clone(), base.clone(), log.clone());
     Box::new(move || {
-        let Some(engine) = engine.upgrade() else { return };
-        if crate::past::retain(&past, &engine) {
-            remove();
+        if let (Some(past), Some(engine)) = (&past, engine.upgrade()) {
+            crate::past::retain(past, &engine);
+            crate::past::mend(past);
         }
-        crate::past::mend(&past);
+        remove();
     })
 }
 

@@ -68,9 +68,8 @@ impl Past {
     }
 }
 
-/// Lets go of what neither the settings nor anybody else want kept; answers
-/// whether there was any.
-pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
+/// Lets go of what neither the settings nor anybody else want kept.
+pub fn retain(past: &archive::Past, engine: &Engine) {
     let settings = &engine.live().settings;
     let age_ms = settings.history_keep_s.saturating_mul(1000);
     let retention = Retention { age_ms, bytes: settings.history_bytes };
@@ -82,10 +81,9 @@ pub fn retain(past: &archive::Past, engine: &Engine) -> bool {
         *held = engine.hold_branches(false);
         held.as_ref().map_or(Revision::ZERO, |_| pinned(engine, past))
     };
-    past.retain(&retention, now_ms, &pinned).unwrap_or_else(|error| {
+    if let Err(error) = past.retain(&retention, now_ms, &pinned) {
         tracing::warn!("let go of old history: {error}; it is tried again");
-        false
-    })
+    }
 }
 
 /// Makes the index of a segment that has none.

@@ -47,6 +47,21 @@ fn fill(wire: &mut Wire, count: usize) {
 }
 
 #[test]
+fn the_log_keeps_the_files_it_is_told_to_and_lets_them_go_though_nobody_writes() {
+    let folder = temp_dir();
+    let settings = "ALCID_STORAGE_HISTORY_KEEP=0 ALCID_STORAGE_LOG_SEGMENT_SIZE=1mb \
+                    ALCID_STORAGE_LOG_RETENTION_COUNT=3 exec";
+    let server = Server::start(wrapped(folder.path(), settings), ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    let value = "v".repeat(100_000);
+    (0..80).for_each(|_| assert_eq!(wire.text(&["SET", "k", &value]), "OK"));
+    assert_eq!(wire.text(&["SAVE"]), "OK");
+    eventually("three are kept", || (3..=5).contains(&info(&mut wire, "log_segments")));
+    assert_eq!(wire.text(&["CONFIG", "SET", "storage.log_retention_count", "0"]), "OK");
+    eventually("they go", || info(&mut wire, "log_segments") == 1);
+}
+
+#[test]
 fn overwriting_one_key_keeps_the_disk_bounded() {
     overwrite("ALCID_STORAGE_HISTORY_KEEP=0", 4_000_000);
 }
