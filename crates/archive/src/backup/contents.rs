@@ -106,9 +106,15 @@ impl Contents {
         Contents::find(dir)?.ok_or_else(|| BackupError::NoBackup { dir: dir.to_owned() })
     }
 
-    /// Whether another backup has taken the place of this one in its folder.
-    pub(super) fn is_replaced(&self, dir: &Path) -> bool {
-        matches!(Contents::find(dir), Ok(Some(now)) if now != *self)
+    /// What has become of this backup in its folder, if it is there no more:
+    /// another one has taken its place, or it was removed.
+    pub(super) fn gone_from(&self, dir: &Path) -> Option<BackupError> {
+        let dir = dir.to_owned();
+        match Contents::find(&dir) {
+            Ok(Some(now)) if now != *self => Some(BackupError::Replaced { dir }),
+            Ok(None) => Some(BackupError::Removed { dir }),
+            _ => None,
+        }
     }
 
     /// As [`Contents::read`]; `None` when there is none.

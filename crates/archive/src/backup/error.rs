@@ -39,6 +39,8 @@ pub enum BackupError {
     NoBackup { dir: PathBuf },
     #[error("a newer backup has taken the place of the one in {} while that was read; try again", dir.display())]
     Replaced { dir: PathBuf },
+    #[error("the backup in {} was removed while it was read; take a newer one", dir.display())]
+    Removed { dir: PathBuf },
     #[error("{} is damaged: {what}; move the folder away and use, or make, another backup", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error(

@@ -118,11 +118,8 @@ pub(super) fn restore_as(
         return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
     }
     check_outside(to)?;
-    // What a newer backup has removed meanwhile is no damage.
-    let told = |error| match backup.contents.is_replaced(from) {
-        true => BackupError::Replaced { dir: from.to_owned() },
-        false => error,
-    };
+    // What a newer backup, or who keeps only some, has removed meanwhile is no damage.
+    let told = |error| backup.contents.gone_from(from).unwrap_or(error);
     // What the archive need not be asked for is known at once.
     let upto = backup.resolve(&wanted.goal).map_err(told)?;
     let (archived, newest) = (backup.contents.archived(), backup.contents.newest());

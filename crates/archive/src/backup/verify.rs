@@ -30,7 +30,8 @@ pub struct Verified {
 ///
 /// # Errors
 /// When there is no backup, when `BACKUP.json` itself is damaged, or when files
-/// are missing because a newer backup has taken the place of this one meanwhile.
+/// are missing because this one was removed meanwhile, or a newer backup has taken
+/// its place.
 pub fn verify(dir: &Path) -> Result<Verified, BackupError> {
     check(dir, Contents::read(dir)?)
 }
@@ -42,8 +43,10 @@ fn check(dir: &Path, contents: Contents) -> Result<Verified, BackupError> {
         let problem = check.copied(file).and_then(|sums| check.written(file, &sums));
         problems.extend(problem.err().map(|problem| format!("{}: {problem}", file.path)));
     }
-    if !problems.is_empty() && contents.is_replaced(dir) {
-        return Err(BackupError::Replaced { dir: dir.to_owned() });
+    if !problems.is_empty()
+        && let Some(gone) = contents.gone_from(dir)
+    {
+        return Err(gone);
     }
     let named: BTreeSet<&str> = contents.files.iter().map(|file| file.sha256.as_str()).collect();
     let there = names_in(&dir.join(FILES)).unwrap_or_default();
@@ -139,11 +142,12 @@ mod tests {
     use testkit::temp_dir;
 
     use super::*;
+    use crate::backup::CONTENTS;
     use crate::backup::restore::{Goal, Wanted, restore_as};
 
     /// The file that it names is missing, because a newer backup has removed it.
     #[test]
-    fn a_backup_that_was_replaced_is_not_called_damaged() {
+    fn a_backup_that_is_there_no_more_is_not_called_damaged() {
         let folder = temp_dir();
         let dir = folder.path().join("backup");
         std::fs::create_dir(&dir).expect("ours");
@@ -183,8 +187,16 @@ mod tests {
         Contents { newest_revision: 8, ..contents }.write(&dir).expect("ours");
         let error = check(&dir, older.clone()).expect_err("it is another").to_string();
         assert!(error.contains(replaced), "{error}");
-        let error = restored(older);
+        let error = restored(older.clone());
         assert!(error.contains(replaced), "{error}");
+
+        // As the oldest of a schedule's are.
+        std::fs::remove_file(dir.join(CONTENTS)).expect("it is there");
+        let removed = "was removed while it was read";
+        let error = check(&dir, older.clone()).expect_err("there is none").to_string();
+        assert!(error.contains(removed), "{error}");
+        let error = restored(older);
+        assert!(error.contains(removed), "{error}");
         assert!(!to.exists());
     }
 }
