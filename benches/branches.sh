@@ -30,6 +30,9 @@
 #                had BUSY more writes (beside); `first` the first time
 # merge-records  records that merging CHANGES changes makes (bar: 1). How long that
 #                takes, and merging into main after its BUSY writes, is told beside
+# merge-wait     the longest that another client waited for a SET on main while a
+#                branch with MERGED changed keys was merged into it, beside 200 ms:
+#                the worst of three
 # space-*        bytes on disk, and of memory, after a branch with OWN keys of
 #                its own was deleted, beside before it was made (bar: 1.1)
 # Further settings: scripts/lib.sh.
@@ -43,20 +46,22 @@ READS=${READS:-5000}
 CHANGES=${CHANGES:-1000}
 CREATED=${CREATED:-50}
 BUSY=${BUSY:-$OPERATIONS}
+MERGED=${MERGED:-100000}
 ROUNDS=${ROUNDS:-4}
 
 prepare_server
 launch server alcid
 python3 - "$HOST" "$server_port" "$server_pid" "$server_dir" \
-  "$KEYS" "$OPERATIONS" "$READS" "$CHANGES" "$CREATED" "$BUSY" "$ROUNDS" "$OWN" <<'PY'
-import os, random, subprocess, sys, time
+  "$KEYS" "$OPERATIONS" "$READS" "$CHANGES" "$CREATED" "$BUSY" "$ROUNDS" "$OWN" "$MERGED" <<'PY'
+import os, random, subprocess, sys, threading, time
 
 from resp import Client, bar, finish, median, percentile
 
 host, port, pid, folder = sys.argv[1:5]
-keys, operations, reads, changes, created, busy, rounds, own = map(int, sys.argv[5:13])
+keys, operations, reads, changes, created, busy, rounds, own, merged = map(int, sys.argv[5:14])
 main, rng = Client(host, port), random.Random(1)
 reads, operations, changes = min(reads, keys // 2), min(operations, keys // 2), min(changes, keys)
+merged = min(merged, keys)
 
 
 def key(n):
@@ -269,6 +274,29 @@ us, answer = main.time("BRANCH", "MERGE", "two", "INTO", "main", "ON", "CONFLICT
 print(f"MERGE of {2 * changes} changes into main after {busy} writes there: {us / 1000:.1f} ms")
 for name in ("one", "two", *reversed(chain[1:])):
     main.call("BRANCH", "DELETE", name, "FORCE", "NOUNDO")
+
+# What a merge holds up.
+waits = []
+for turn in range(3):
+    create("large")
+    pipeline(on("large"), [Client.encode("SET", key(n), f"{turn} of large") for n in range(merged)], 1000)
+    settle()
+    is_done = threading.Event()
+
+    def write():
+        client = Client(host, port)
+        while not is_done.is_set():
+            waits.append((client.time("SET", "tick", "v")[0], turn))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    us, answer = main.time("BRANCH", "MERGE", "large", "INTO", "main")
+    is_done.set()
+    writer.join()
+    longest = max(took for took, at in waits if at == turn) / 1000
+    print(f"MERGE of {merged} changes: {us / 1000:.1f} ms, a SET on main waited {longest:.1f} ms at most", flush=True)
+    main.call("BRANCH", "DELETE", "large", "FORCE", "NOUNDO")
+bar("merge-wait", max(waits)[0] / 2e5, "at-most", 1)
 
 # Space.
 def stand_still():

@@ -34,7 +34,7 @@ use many::LOOKS_MAX;
 pub use feed::Changes;
 pub(crate) use feed::{Feeds, open_tracking};
 pub(crate) use of_key::whole;
-pub(crate) use revert::{WritersHeld, revision_bytes_max};
+pub(crate) use revert::{Hold, WritersHeld, revision_bytes_max};
 pub use undoable::UndoMarks;
 
 /// The handlers, a slice per file.

@@ -70,14 +70,16 @@ impl Changes {
         all.or(&late)
     }
 
+    /// Whether something of a key was only counted.
+    pub(super) fn is_counter(&self, place: &Place) -> bool {
+        let counted = self.counted(place);
+        counted.string() || counted.has_fields()
+    }
+
     /// Keys of which something was only counted.
     pub(super) fn counters(&self) -> BTreeSet<Place> {
-        let is_counter = |place: &&&Place| {
-            let counted = self.counted(place);
-            counted.string() || counted.has_fields()
-        };
-        let places = self.places();
-        places.iter().filter(is_counter).map(|place| (*place).clone()).collect()
+        let places = self.places().into_iter();
+        places.filter(|place| self.is_counter(place)).cloned().collect()
     }
 
     /// Databases that were emptied or exchanged.

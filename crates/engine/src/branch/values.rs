@@ -13,7 +13,8 @@ use command::Result;
 use keyspace::{Buffers, Keyspace, Since, Txn};
 
 use super::changes::Changes;
-use super::common::Then;
+use super::common::{Place, Then};
+use crate::aside;
 use crate::engine::Engine;
 use crate::travel::{Moment, Unchanged, view_options};
 
@@ -124,6 +125,17 @@ fn from_memory(
         Since::Absent => Some(None),
         Since::Unknown => None,
     }
+}
+
+/// What a key of a branch holds now, due or not. Waits for what takes long to
+/// read with no lock held.
+pub(super) fn present(engine: &Engine, keyspace: &Keyspace, (db, key): &Place) -> Result<Then> {
+    if *db < keyspace.databases() {
+        aside::bring(keyspace, *db, key)?;
+    }
+    let mut then = engine.value_in(keyspace, 0, *db, key)?;
+    then.iter_mut().for_each(|(value, _)| value.own_outline());
+    Ok(then)
 }
 
 /// See the module's documentation.

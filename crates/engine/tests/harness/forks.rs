@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{BranchId, Revision, SpaceId};
-use engine::Branching;
+use engine::{Branching, Past};
 use keyspace::{Keyspace, Spaces};
 use parking_lot::Mutex;
+
+use super::past::MemoryPast;
 
 /// What others do while a branch of the past is read, for the nth time.
 pub type During = Box<dyn FnMut(u64) + Send>;
@@ -17,6 +19,8 @@ pub struct Forks {
     /// How often somebody has read what a branch of the past begins with.
     pub looks: AtomicU64,
     pub during: Mutex<Option<During>>,
+    /// Who knows what branches were, where somebody merges.
+    pub past: Option<Arc<MemoryPast>>,
 }
 
 impl Branching for Forks {
@@ -43,7 +47,8 @@ impl Branching for Forks {
         true
     }
 
-    fn state(&self, _: BranchId, _: Revision) -> command::Result<Arc<Keyspace>> {
-        unreachable!("nobody merges")
+    fn state(&self, branch: BranchId, at: Revision) -> command::Result<Arc<Keyspace>> {
+        let past = self.past.as_ref().expect("nobody merges");
+        Ok(past.view(branch, at)?)
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 struct Kept {
+    branch: BranchId,
     time_ms: u64,
     db: DbIndex,
     effects: Vec<u8>,
@@ -35,6 +36,8 @@ pub struct MemoryPast {
     pub before_key: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Runs when a write is admitted next, before it takes its locks.
     pub before_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Runs whenever somebody asks for the newest revision, but not while it runs.
+    pub before_newest: Mutex<Option<Box<dyn FnMut() + Send>>>,
     /// Run one after the other, each before records are read the next time.
     pub before_reads: Mutex<VecDeque<Box<dyn FnOnce() + Send>>>,
 }
@@ -74,8 +77,8 @@ impl MemoryPast {
                     self.appended.wait(&mut records);
                 }
                 let kept = &records[&revision];
-                let (time_ms, db) = (kept.time_ms, kept.db);
-                (RecordHeader { time_ms, db, branch: BranchId::MAIN }, kept.effects.clone())
+                let (branch, time_ms, db) = (kept.branch, kept.time_ms, kept.db);
+                (RecordHeader { time_ms, db, branch }, kept.effects.clone())
             };
             let record = Record { revision: Revision(revision), header, effects: &effects };
             if visit(record).is_break() {
@@ -124,13 +127,24 @@ impl Journal for MemoryPast {
     }
 
     fn append(&self, revision: Revision, time_ms: u64, db: DbIndex, effects: &[u8]) {
-        let kept = Kept { time_ms, db, effects: effects.to_vec() };
-        self.records.lock().insert(revision.0, kept);
-        self.appended.notify_all();
+        self.append_on(BranchId::MAIN, revision, time_ms, db, effects);
     }
 }
 
 impl Replicator for MemoryPast {
+    fn append_on(
+        &self,
+        branch: BranchId,
+        revision: Revision,
+        time_ms: u64,
+        db: DbIndex,
+        effects: &[u8],
+    ) {
+        let kept = Kept { branch, time_ms, db, effects: effects.to_vec() };
+        self.records.lock().insert(revision.0, kept);
+        self.appended.notify_all();
+    }
+
     fn wait_durable(&self, revision: Revision) {
         self.awaited.store(revision.0, Ordering::SeqCst);
     }
@@ -160,6 +174,11 @@ impl Replicator for MemoryPast {
     }
 
     fn newest(&self) -> Revision {
+        let before = self.before_newest.lock().take();
+        if let Some(mut before) = before {
+            before();
+            *self.before_newest.lock() = Some(before);
+        }
         Revision(self.newest.load(Ordering::SeqCst))
     }
 
@@ -188,7 +207,8 @@ impl Past for MemoryPast {
         self.state(branch, revision).map(Arc::new)
     }
 
-    fn state(&self, _: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
+    /// What a branch has written by then: each begins with nothing.
+    fn state(&self, branch: BranchId, revision: Revision) -> Result<Keyspace, PastError> {
         let before = self.before_key.lock().take();
         before.into_iter().for_each(|before| before());
         self.check(revision)?;
@@ -197,7 +217,9 @@ impl Past for MemoryPast {
         let (limits, mut buffers) = (EncodingLimits::default(), Buffers::default());
         self.visit(1..=revision.0, &mut |Record { revision, header, effects }| {
             let RecordHeader { time_ms, db, .. } = header;
-            view.apply(revision, time_ms, db, effects, &limits, &mut buffers).expect("replays");
+            if header.branch == branch {
+                view.apply(revision, time_ms, db, effects, &limits, &mut buffers).expect("replays");
+            }
             ControlFlow::Continue(())
         });
         Ok(view)
@@ -230,7 +252,7 @@ impl Past for MemoryPast {
 
     fn of_key(
         &self,
-        _: BranchId,
+        branch: BranchId,
         db: DbIndex,
         key: &[u8],
         after: Revision,
@@ -241,9 +263,13 @@ impl Past for MemoryPast {
         before.into_iter().for_each(|before| before());
         self.check(after)?;
         self.check(upto)?;
-        self.visit((after.0 + 1..=upto.0).rev(), &mut |record| {
-            if touches(&record, db, key) { visit(record) } else { ControlFlow::Continue(()) }
-        });
+        self.visit(
+            (after.0 + 1..=upto.0).rev(),
+            &mut |record| match record.header.branch == branch && touches(&record, db, key) {
+                true => visit(record),
+                false => ControlFlow::Continue(()),
+            },
+        );
         Ok(())
     }
 
