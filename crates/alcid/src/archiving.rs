@@ -120,6 +120,10 @@ impl Archiving {
         archiving.base.set_hindered(Arc::new(move |at| {
             weak.upgrade().is_none_or(|archiving| archiving.follower.hindrance(at).is_some())
         }));
+        let told = Arc::downgrade(engine);
+        archiving.base.set_awaited(Arc::new(move || {
+            told.upgrade().iter().for_each(|engine| engine.wake_put_off());
+        }));
         if let Some(past) = &archiving.past {
             let past = Arc::downgrade(past);
             // What cannot be told so is read as ever, and its error told.

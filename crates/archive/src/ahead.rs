@@ -12,7 +12,7 @@ use std::time::Duration;
 use base::SpaceId;
 use keyspace::{BackingError, EncodingLimits, Stored};
 use lsm_tree::UserValue;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base_tree::Base;
 use crate::state::{At, Long, State};
@@ -86,14 +86,36 @@ impl Slots {
     }
 }
 
+/// Tells those who were put off that it pays to ask again.
+pub type Awaited = Arc<dyn Fn() + Send + Sync>;
+
 /// See the module's documentation. A base has one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Ahead {
     slots: Mutex<Slots>,
     changed: Condvar,
+    awaited: RwLock<Option<Awaited>>,
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ahead").field("slots", &self.slots).finish_non_exhaustive()
+    }
 }
 
 impl Ahead {
+    /// From here on this is called when a value has been read, and when there is
+    /// room for another one where there was none.
+    pub(crate) fn set_awaited(&self, awaited: Awaited) {
+        *self.awaited.write() = Some(awaited);
+    }
+
+    /// The caller holds no lock that who asks again needs.
+    fn tell(&self) {
+        let awaited = self.awaited.read().clone();
+        awaited.iter().for_each(|awaited| awaited());
+    }
+
     /// The key, if it has been read, which it is from here on if not. `present`
     /// tells what memory has of one that is inherited, changed since, if that may be
     /// of use. The caller holds the lock under which the key comes into memory.
@@ -201,6 +223,9 @@ impl Reading {
             slot.stage = Stage::Done { read, is_left: false };
         }
         ahead.changed.notify_all();
+        drop(held);
+        ahead.tell();
+        held = ahead.slots.lock();
         let is_there = |held: &mut Slots| held.get(number).is_some();
         ahead.changed.wait_while_for(&mut held, is_there, PATIENCE);
         if let Some(Slot { stage: Stage::Done { is_left, .. }, .. }) = held.get(number) {
@@ -212,8 +237,14 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.ahead.slots.lock().slots.retain(|slot| slot.number != self.number);
+        let mut held = self.ahead.slots.lock();
+        held.slots.retain(|slot| slot.number != self.number);
+        let had_no_room = held.slots.len() + 1 >= VALUES_MAX;
+        drop(held);
         self.ahead.changed.notify_all();
+        if had_no_room {
+            self.ahead.tell();
+        }
     }
 }
 
@@ -277,6 +308,32 @@ mod tests {
             assert!(count(&ahead) <= VALUES_MAX);
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn who_was_put_off_is_told_when_to_ask_again() {
+        let (_folder, base, ahead) = opened();
+        let (told, tells) = std::sync::mpsc::channel();
+        ahead.set_awaited(Arc::new(move || drop(told.send(()))));
+        // Its head is never what it was.
+        for _ in 0..TRIES_MAX {
+            assert!(is_later(&take((&base, &ahead), b"k")));
+            tells.recv().expect("the reader tells");
+        }
+        assert!(!is_later(&take((&base, &ahead), b"k")));
+
+        let wait = |n: usize| Slot {
+            number: n as u64,
+            place: (SpaceId::first_of(0), At::Newest, n.to_string().into_bytes().into()),
+            tries: 0,
+            stage: Stage::IsRead,
+        };
+        ahead.changed.wait_while(&mut ahead.slots.lock(), |held| !held.slots.is_empty());
+        ahead.slots.lock().slots.extend((100..100 + VALUES_MAX).map(wait));
+        assert!(is_later(&take((&base, &ahead), b"k")));
+        assert!(tells.try_recv().is_err(), "no more than was read");
+        drop(Reading { ahead: ahead.clone(), number: 100 });
+        tells.recv().expect("there is room");
     }
 
     #[test]

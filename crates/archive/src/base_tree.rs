@@ -34,7 +34,7 @@ use lsm_tree::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Awaited};
 use crate::codec::{self, DIRECTORY};
 use crate::compaction::{Bound, Bounds, Erasure, Erasures, Judges};
 use crate::directory::{Directory, DirectoryError, FORMAT, Left};
@@ -246,6 +246,12 @@ impl Base {
     /// See [`Base::set_hindered`].
     pub(crate) fn is_hindered(&self, at: Revision) -> bool {
         self.hindered.read().as_ref().is_some_and(|hindered| hindered(at))
+    }
+
+    /// From here on this is called when it pays to ask again for a value that
+    /// [takes long](keyspace::Knowing::is_hasty) to read.
+    pub fn set_awaited(&self, awaited: Awaited) {
+        self.ahead.set_awaited(awaited);
     }
 
     /// From here on, who reads a large value that memory has otherwise asks this

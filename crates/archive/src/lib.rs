@@ -33,6 +33,7 @@ mod state;
 mod table_file;
 mod waiting;
 
+pub use ahead::Awaited;
 pub use backing::BaseBacking;
 pub use base_tree::{Base, Hindered, Reach, Remake};
 pub use catch_up::catch_up;

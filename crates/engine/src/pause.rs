@@ -102,8 +102,15 @@ impl Engine {
         HeldUp { engine: self.clone(), client }
     }
 
-    /// Told when CLIENT UNPAUSE ends a pause early.
+    /// Told when CLIENT UNPAUSE ends a pause early, or anything else that a command
+    /// was put off for.
     pub fn pause_ended(&self) -> &Notify {
         self.pause.ended()
+    }
+
+    /// Has commands that were put off run again: what they wait for may be in
+    /// memory.
+    pub fn wake_put_off(&self) {
+        self.pause.ended().notify_waiters();
     }
 }

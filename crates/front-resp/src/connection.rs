@@ -682,7 +682,7 @@ impl Connection {
         // From here on an UNPAUSE is not missed; one before shows in the check.
         ended.as_mut().enable();
         let is_paused = engine.is_paused();
-        // What is not a pause of clients tells nobody that it is over.
+        // What is not a pause of clients may tell nobody that it is over.
         let again_ms = engine.clock.now_ms() + TRY_AGAIN_MS;
         let until = self.instant_of(if is_paused { until_ms } else { until_ms.min(again_ms) });
         let client = self.session.client.clone();
