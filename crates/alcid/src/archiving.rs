@@ -430,6 +430,7 @@ fn advanced(
     Box::new(move |revision, took_ms| {
         if let Some(engine) = engine.upgrade() {
             engine.tier_moved();
+            engine.wake_put_off();
             let (log, settings) = (log.log(), &engine.live().settings);
             // A fault of the log is told by the log.
             if rolls.swap(false, Ordering::Relaxed) {

@@ -19,6 +19,7 @@ mod repl;
 mod run;
 mod session;
 mod table;
+mod way_back;
 
 pub use args::{CliArgs, Format};
 pub use hints::CommandHint;

@@ -162,7 +162,11 @@ impl<'a, 'b> Runner<'a, 'b> {
                 self.complain("ERROR: Key not found")?;
                 Ok(false)
             }
-            frame => self.show(&frame, format).map(|()| true),
+            frame => {
+                self.show(&frame, format)?;
+                self.tell_way_back(words)?;
+                Ok(true)
+            }
         }
     }
 
@@ -208,7 +212,18 @@ impl<'a, 'b> Runner<'a, 'b> {
             self.show(&Frame::Attribute(answer.attributes), format)?;
         }
         self.show(&answer.frame, format)?;
-        Ok(!matches!(answer.frame, Frame::Error(_)))
+        let is_error = matches!(answer.frame, Frame::Error(_));
+        if !is_error {
+            self.tell_way_back(&words)?;
+        }
+        Ok(!is_error)
+    }
+
+    /// Tells a person how to take back what a command took away. Scripts are not
+    /// asked for more than they send.
+    fn tell_way_back(&mut self, words: &[Vec<u8>]) -> Result<(), Stop> {
+        let hint = self.terminal.input_is_terminal.then(|| self.session.way_back(words)).flatten();
+        hint.map_or(Ok(()), |hint| self.complain(&hint))
     }
 
     /// Prints what has come without being asked for.

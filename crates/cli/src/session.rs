@@ -7,6 +7,7 @@ use base::Frame;
 use client::{Client, ClientError, Options, Protocol};
 
 use crate::args::{CliArgs, Format};
+use crate::way_back::{self, NEWEST_UNDO, NEWEST_WRITE};
 
 /// A connection that remembers how to come back.
 pub(crate) struct Session {
@@ -17,6 +18,8 @@ pub(crate) struct Session {
     in_transaction: bool,
     /// CLIENT REPLYREV ON.
     shows_revisions: bool,
+    /// The revision that the user was told last how to take back.
+    hinted: i64,
 }
 
 /// What became of a command.
@@ -63,7 +66,8 @@ impl Session {
         if args.resp3 || matches!(args.format, Some(Format::Json | Format::Table)) {
             options.protocol = Protocol::Resp3;
         }
-        Session { options, client: None, in_transaction: false, shows_revisions: false }
+        let (in_transaction, shows_revisions) = (false, false);
+        Session { options, client: None, in_transaction, shows_revisions, hinted: 0 }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -132,6 +136,21 @@ impl Session {
         }
         let attributes = self.client.as_mut().map(Client::take_attributes).unwrap_or_default();
         Ok(Answer { attributes, frame: as_typed(words, frame), pushes })
+    }
+
+    /// How the user can take back what `words` took away, if that is new to them.
+    pub(crate) fn way_back(&mut self, words: &[Vec<u8>]) -> Option<String> {
+        if self.in_transaction || !way_back::takes_away(words) {
+            return None;
+        }
+        let client = self.client.as_mut().filter(|client| !client.is_closed())?;
+        // Whatever goes wrong here, the command has been answered.
+        let newest_write = client.request(&NEWEST_WRITE).ok()?;
+        let newest_undo = client.request(&NEWEST_UNDO).ok()?;
+        client.take_attributes();
+        let (revision, hint) = way_back::hint(&newest_write, &newest_undo)?;
+        let is_new = std::mem::replace(&mut self.hinted, revision) != revision;
+        is_new.then_some(hint)
     }
 
     /// Sends all requests at once; one reply each.

@@ -94,6 +94,22 @@ fn answer(words: &[Vec<u8>], store: &Store, reply: &mut Encoder) -> bool {
             }
             return false;
         }
+        "FLUSHALL" => {
+            store.clear();
+            reply.ok();
+        }
+        "LASTREV" => reply.integer(12),
+        "UNDO" => {
+            assert_eq!(words[1..], [b"LIST".to_vec(), b"COUNT".to_vec(), b"1".to_vec()]);
+            reply.array(1);
+            reply.array(6);
+            reply.integer(12);
+            reply.integer(1000);
+            reply.bulk(b"flushall");
+            reply.integer(3);
+            reply.integer(99);
+            reply.integer(61_000);
+        }
         "HANG" => {}
         "DROP" => return false,
         _ => reply.error(&format!("ERR unknown command '{name}', with args beginning with: ")),
@@ -120,12 +136,16 @@ fn outcome(status: u8, out: &str, err: &str) -> Outcome {
 }
 
 fn cli_with(address: &str, words: &[&str], input: &[u8]) -> Outcome {
+    cli_at(address, words, input, false)
+}
+
+fn cli_at(address: &str, words: &[&str], input: &[u8], input_is_terminal: bool) -> Outcome {
     let words = ["--addr", address].into_iter().chain(words.iter().copied());
     let args = Probe::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).cli;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut input = input;
     let mut terminal =
-        Terminal { input: &mut input, input_is_terminal: false, out: &mut out, err: &mut err };
+        Terminal { input: &mut input, input_is_terminal, out: &mut out, err: &mut err };
     let status = run_on(&mut terminal, &args, &[]);
     Outcome {
         status,
@@ -166,6 +186,17 @@ fn what_stands_beside_a_reply_is_shown_to_people_only() {
         assert_eq!(cli(&server, &words), outcome(0, out, ""), "{format}");
     }
     assert_eq!(cli(&server, &["-3", "client", "replyrev", "on"]), outcome(0, "OK\n", ""));
+}
+
+#[test]
+fn a_person_is_told_how_to_take_a_flush_back() {
+    let server = serve();
+    let hint = "UNDO takes it back within 1m (3 keys, revision 12)\n";
+    assert_eq!(cli_at(&server, &["flushall"], b"", true), outcome(0, "OK\n", hint));
+    let lines = ["-e", "set a 1", "-e", "FLUSHALL", "-e", "flushall"];
+    let told = cli_at(&server, &lines, b"", true);
+    assert_eq!(told, outcome(0, "OK\nOK\nOK\n", hint), "the same revision once");
+    assert_eq!(cli(&server, &["flushall"]), outcome(0, "OK\n", ""), "a script is not");
 }
 
 #[cfg(unix)]
