@@ -314,7 +314,7 @@ mod tests {
     fn who_was_put_off_is_told_when_to_ask_again() {
         let (_folder, base, ahead) = opened();
         let (told, tells) = std::sync::mpsc::channel();
-        ahead.set_awaited(Arc::new(move || drop(told.send(()))));
+        ahead.set_awaited(Arc::new(move || _ = told.send(())));
         // Its head is never what it was.
         for _ in 0..TRIES_MAX {
             assert!(is_later(&take((&base, &ahead), b"k")));
