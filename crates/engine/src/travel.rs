@@ -9,91 +9,31 @@
 //! is not asked for again and again, the view is a keyspace that holds only the
 //! keys that the command names.
 
-use std::collections::HashSet;
+mod moment;
+mod views;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base::when::When;
 use base::{BranchId, DbIndex, Reply, Revision, Rng, SeededRng};
 use command::flags::{READONLY, WRITE};
 use command::history::inner_of_at;
-use command::{Command, Ctx, Error, Result, Run, parse_when, tag_name, time_named};
-use keyspace::{
-    Buffers, Journal, Keyspace, NEAR_ELEMENTS, Scope, Since, Stored, Txn, TxnOptions, Value,
-    ValueRef,
-};
+use command::{Command, Ctx, Error, Result, Run};
+use keyspace::{Buffers, Keyspace, Scope, Since, Stored, Txn};
 use smallvec::SmallVec;
 
 use crate::aside::{self, Aside};
-use crate::branch::no_tag;
 use crate::call::{Call, Handler};
 use crate::engine::{Engine, Live};
 use crate::execute::{Outcome, borrow, find, scope_in};
 use crate::past::{Past, PastError};
 use crate::session::Session;
 
+use moment::{ANY_TIME, At};
+pub(crate) use moment::{Moment, Point};
+pub(crate) use views::{Then, Unchanged, view_options};
+
 pub(crate) const HANDLERS: &[(&str, Handler)] = &[("at", at), ("client|travel", travel)];
-
-/// A moment of the past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
-    /// On whose line.
-    pub(crate) branch: BranchId,
-    pub(crate) revision: Revision,
-    /// What the clock said, in milliseconds since 1970: the revision's own
-    /// time, or the time that was asked for.
-    pub(crate) time_ms: u64,
-    /// The branch as it was at this revision, should it have begun anew since;
-    /// `Revision(u64::MAX)` for the one that is there.
-    pub(crate) as_of: Revision,
-}
-
-/// A `<when>` as a client names it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Point {
-    when: When,
-    /// The branch of the tag that it names, if it does.
-    tagged: Option<BranchId>,
-}
-
-impl From<When> for Point {
-    fn from(when: When) -> Point {
-        Point { when, tagged: None }
-    }
-}
-
-impl Point {
-    /// The branch of the tag that it names, or another one.
-    pub(crate) fn branch_or(self, other: BranchId) -> BranchId {
-        self.tagged.unwrap_or(other)
-    }
-}
-
-impl Moment {
-    /// One of the line that a branch has.
-    pub(crate) fn new(branch: BranchId, revision: Revision, time_ms: u64) -> Moment {
-        Moment { branch, revision, time_ms, as_of: Revision(u64::MAX) }
-    }
-}
-
-/// A moment whose time may not be known yet: to look it up takes the log.
-#[derive(Clone, Copy, Debug)]
-struct At {
-    moment: Moment,
-    is_timed: bool,
-}
-
-impl From<Moment> for At {
-    fn from(moment: Moment) -> At {
-        At { moment, is_timed: true }
-    }
-}
-
-impl At {
-    fn time_ms(self) -> Option<u64> {
-        self.is_timed.then_some(self.moment.time_ms)
-    }
-}
 
 /// What is asked of a key as it was.
 #[derive(Clone, Copy)]
@@ -105,27 +45,6 @@ struct Ask {
     is_hasty: bool,
     /// How it was kept matters as well as what it held.
     is_exact: bool,
-}
-
-/// What the clock says where no key has a deadline.
-const ANY_TIME: u64 = 0;
-
-/// What a key held, with its deadline, if it existed.
-pub(crate) type Then = Option<(Value, Option<u64>)>;
-
-/// Nobody writes to the past.
-pub(crate) struct Unchanged;
-
-impl Journal for Unchanged {
-    fn reserve(&self) -> Revision {
-        unreachable!("a command that only reads has changed a view")
-    }
-
-    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
-
-    fn wants_effects(&self) -> bool {
-        false
-    }
 }
 
 impl From<PastError> for Error {
@@ -140,95 +59,6 @@ impl Engine {
         self.past().ok_or(Error::new(
             "ERR no history is kept; start with storage.aof_enabled = true and storage.history_keep above 0",
         ))
-    }
-
-    /// Reads a `<when>`; a tag stands for the revision that it names.
-    pub(crate) fn parse_when(&self, arg: &[u8]) -> Result<When> {
-        self.parse_point(arg).map(|point| point.when)
-    }
-
-    /// As [`Engine::parse_when`], for those to whom a tag's branch matters too.
-    pub(crate) fn parse_point(&self, arg: &[u8]) -> Result<Point> {
-        let Some(name) = tag_name(arg) else { return parse_when(arg).map(Point::from) };
-        let known = self.branches.known.read();
-        let tag = known.tag(name).ok_or_else(|| no_tag(name))?;
-        Ok(Point { when: When::Revision(tag.revision), tagged: Some(tag.branch) })
-    }
-
-    /// When a revision ran. That of a tag is known as long as the tag.
-    fn time_ms_of(&self, revision: Revision) -> Result<u64> {
-        let known = self.branches.known.read();
-        let tagged = known.tags().values().find(|tag| tag.revision == revision);
-        match tagged.map(|tag| tag.time_ms) {
-            Some(time_ms) => Ok(time_ms),
-            None => Ok(self.needs_past()?.time_of(revision)?),
-        }
-    }
-
-    /// The moment of a branch's line that a client names. A tag of the branch names
-    /// it as it was, whether or not it has begun anew since.
-    pub(crate) fn moment(
-        &self,
-        branch: BranchId,
-        point: impl Into<Point>,
-        now_ms: u64,
-    ) -> Result<Moment> {
-        let (past, point) = (self.needs_past()?, point.into());
-        let newest = self.replicator.committed();
-        let (revision, time_ms) = match (point.when, time_named(point.when, now_ms)) {
-            (When::Revision(asked), _) if asked > newest => {
-                return Err(PastError::Future { asked, newest }.into());
-            }
-            // The empty database was never written.
-            (When::Revision(Revision::ZERO), _) if past.oldest() == Revision::ZERO => {
-                (Revision::ZERO, 0)
-            }
-            (When::Revision(revision), _) => (revision, self.time_ms_of(revision)?),
-            (_, time_ms) => {
-                let time_ms = time_ms.unwrap_or(now_ms);
-                (past.at_time(time_ms)?.min(newest), time_ms)
-            }
-        };
-        let moment = Moment::new(branch, revision, time_ms);
-        Ok(Moment { as_of: self.life_of(branch, point), ..moment })
-    }
-
-    /// As of which revision a branch is meant: that of a tag of it.
-    pub(crate) fn life_of(&self, branch: BranchId, point: Point) -> Revision {
-        let known = self.branches.known.read();
-        match point {
-            Point { when: When::Revision(at), tagged: Some(tagged) }
-                if tagged == branch && known.lineage(branch, at).is_some() =>
-            {
-                at
-            }
-            _ => Revision(u64::MAX),
-        }
-    }
-
-    /// As [`Engine::moment`], but of a revision the time is looked up only when
-    /// somebody needs it.
-    fn at(&self, branch: BranchId, point: Point, now_ms: u64) -> Result<At> {
-        let past = self.needs_past()?;
-        match point.when {
-            When::Revision(revision)
-                if revision >= past.oldest() && revision <= self.replicator.committed() =>
-            {
-                let as_of = self.life_of(branch, point);
-                let moment = Moment { as_of, ..Moment::new(branch, revision, ANY_TIME) };
-                Ok(At { moment, is_timed: false })
-            }
-            _ => self.moment(branch, point, now_ms).map(At::from),
-        }
-    }
-
-    fn time_of(&self, at: At) -> Result<Moment> {
-        let At { moment, is_timed } = at;
-        if is_timed {
-            return Ok(moment);
-        }
-        let timed = self.moment(moment.branch, When::Revision(moment.revision), 0)?;
-        Ok(Moment { time_ms: timed.time_ms, ..moment })
     }
 
     /// Runs a command that [`check_may_read`] lets pass and that looks only at
@@ -406,80 +236,6 @@ impl Engine {
         }
         let mut ctx = Ctx { tx: &mut txn, rng, limits: &live.data, can_block: false, block: None };
         Some(handler(&mut ctx, command.arguments(argv), reply))
-    }
-
-    /// A key as it was, made from what its branch has now, if that is a large
-    /// collection of which little has changed since.
-    fn key_near(
-        &self,
-        past: &Arc<dyn Past>,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-        key: &[u8],
-    ) -> std::result::Result<Option<Stored>, PastError> {
-        let Some(keyspace) = self.keyspace_since(past, branch, revision, db) else {
-            return Ok(None);
-        };
-        match keyspace.copy_large(db, key, NEAR_ELEMENTS) {
-            Some(present) => past.key_from(branch, revision, db, key, present),
-            None => Ok(None),
-        }
-    }
-
-    /// What a branch has now of a key, if that is small and the branch is still the
-    /// one of this revision.
-    pub(crate) fn present(
-        &self,
-        past: &Arc<dyn Past>,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-        key: &[u8],
-    ) -> Option<Stored> {
-        self.keyspace_since(past, branch, revision, db)?.copy_small(db, key)
-    }
-
-    /// What a branch has in memory, if it has been the same since a revision and
-    /// has such a database.
-    fn keyspace_since(
-        &self,
-        past: &Arc<dyn Past>,
-        branch: BranchId,
-        revision: Revision,
-        db: DbIndex,
-    ) -> Option<Arc<Keyspace>> {
-        let keyspace = self.branch(branch)?.keyspace.clone();
-        // One that has begun anew since is another; it is known as such before it
-        // serves.
-        let forked = self.branches.known.read().get(branch).map(|row| row.forked);
-        let begins = forked.unwrap_or_default().max(past.oldest());
-        (db < keyspace.databases() && revision >= begins).then_some(keyspace)
-    }
-
-    /// The state at a moment, all of it.
-    pub(crate) fn view_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = self.line_of(at).at(at.revision);
-        Ok(self.needs_past()?.view(branch, revision)?)
-    }
-
-    /// As [`Engine::view_at`], to be changed, with keys that are read when they are asked for.
-    pub(crate) fn state_at(&self, at: Moment) -> Result<Keyspace> {
-        let (branch, revision) = self.line_of(at).at(at.revision);
-        Ok(self.needs_past()?.state(branch, revision)?)
-    }
-
-    /// As [`Engine::state_at`], for those who look only at keys with some names,
-    /// in whatever database.
-    pub(crate) fn state_of_at(&self, at: Moment, names: &HashSet<Vec<u8>>) -> Result<Keyspace> {
-        let (branch, revision) = self.line_of(at).at(at.revision);
-        Ok(self.needs_past()?.state_of(branch, revision, names)?)
-    }
-
-    /// The same, for those who look at keys by name only.
-    pub(crate) fn view_of_keys_at(&self, at: Moment) -> Result<Arc<Keyspace>> {
-        let (branch, revision) = self.line_of(at).at(at.revision);
-        Ok(self.needs_past()?.view_of_keys(branch, revision)?)
     }
 
     /// Runs a command that [`check_may_read`] lets pass on a state as a whole.
@@ -695,137 +451,5 @@ impl Session {
         self.travel = moment;
         let shown = moment.map_or(u64::MAX, |moment| moment.revision.0);
         self.client.activity.travel.store(shown, Ordering::Relaxed);
-    }
-}
-
-/// Looks at the past by other commands than those of a client.
-impl Engine {
-    /// A key as it was; `look` sees `None` where there was none.
-    pub(crate) fn look_at<R>(
-        &self,
-        at: Moment,
-        db: DbIndex,
-        key: &[u8],
-        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
-    ) -> Result<R> {
-        let (past, (branch, revision)) = (self.needs_past()?, self.line_of(at).at(at.revision));
-        // To make a view costs more than to read what is small.
-        if self.present(past, branch, revision, db, key).is_some() {
-            let present = &|| self.present(past, branch, revision, db, key);
-            let found = past.key_with(branch, revision, db, key, None, present, false)?;
-            let seen = found.filter(|it| it.deadline.is_none_or(|due| due > at.time_ms));
-            let deadline = seen.as_ref().and_then(|stored| stored.deadline);
-            return Ok(look(seen.as_ref().map(|stored| stored.value.as_ref()), deadline));
-        }
-        let view = self.view_of_keys_at(at)?;
-        self.look_in(&view, at.time_ms, db, key, look)
-    }
-
-    /// As [`Engine::look_at`], in a keyspace that is there already.
-    pub(crate) fn look_in<R>(
-        &self,
-        view: &Keyspace,
-        time_ms: u64,
-        db: DbIndex,
-        key: &[u8],
-        look: impl FnOnce(Option<ValueRef<'_>>, Option<u64>) -> R,
-    ) -> Result<R> {
-        if db >= view.databases() {
-            return Ok(look(None, None));
-        }
-        let (live, mut buffers) = (self.live(), Buffers::default());
-        let options = view_options(&live, time_ms);
-        let mut txn = Txn::begin_on_key(view, key, &Unchanged, &mut buffers, options);
-        txn.keep_due();
-        txn.select(db);
-        txn.load(key);
-        txn.check_backing()?;
-        Ok(look(txn.look(key), txn.deadline(key).flatten()))
-    }
-
-    /// A copy of a key's value as it was, with its deadline.
-    pub(crate) fn value_at(&self, at: Moment, db: DbIndex, key: &[u8]) -> Result<Then> {
-        let (branch, revision) = self.line_of(at).at(at.revision);
-        if let Some(near) = self.value_near(branch, revision, at.time_ms, db, key)? {
-            return Ok(near);
-        }
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
-        self.look_at(at, db, key, copy)
-    }
-
-    /// As [`Engine::value_at`] of a revision of a branch's own, if the key can be
-    /// made from what the branch has now; `None` if it has to be read.
-    pub(crate) fn value_near(
-        &self,
-        branch: BranchId,
-        revision: Revision,
-        time_ms: u64,
-        db: DbIndex,
-        key: &[u8],
-    ) -> Result<Option<Then>> {
-        let Some(past) = self.past() else { return Ok(None) };
-        let near = self.key_near(past, branch, revision, db, key)?;
-        Ok(near.map(|Stored { value, deadline, .. }| {
-            let is_due = deadline.is_some_and(|at| at <= time_ms);
-            (!is_due).then_some((value, deadline))
-        }))
-    }
-
-    /// As [`Engine::value_at`], in a view that is there already.
-    pub(crate) fn value_in(
-        &self,
-        view: &Keyspace,
-        time_ms: u64,
-        db: DbIndex,
-        key: &[u8],
-    ) -> Result<Then> {
-        let copy = |value: Option<ValueRef<'_>>, deadline| Some((value?.to_shared(), deadline));
-        self.look_in(view, time_ms, db, key, copy)
-    }
-
-    /// Fails for a database that there is not: an earlier start had more. To be
-    /// called before anything is changed.
-    pub(crate) fn check_database(&self, db: Option<DbIndex>) -> Result {
-        let databases = self.keyspace.databases();
-        match db.filter(|db| *db >= databases) {
-            None => Ok(()),
-            Some(db) => Err(Error::new(format!(
-                "ERR keys of database {db} changed then, but server.databases is {databases}: raise it to {} at least \
-                 and restart; nothing is done",
-                u32::from(db) + 1
-            ))),
-        }
-    }
-
-    /// Visits the names of all keys of a database, those that are due included.
-    pub(crate) fn each_key(
-        &self,
-        keyspace: &Keyspace,
-        db: DbIndex,
-        visit: &mut dyn FnMut(&[u8]),
-    ) -> Result {
-        if db >= keyspace.databases() {
-            return Ok(());
-        }
-        let (live, mut buffers) = (self.live(), Buffers::default());
-        // At this time no deadline has passed.
-        let options = view_options(&live, 0);
-        let scope = Scope::Sliced;
-        let mut txn = Txn::begin(keyspace, &scope, &Unchanged, &mut buffers, options);
-        txn.keep_due();
-        txn.select(db);
-        txn.scan(0, usize::MAX, &mut |key, _| visit(key))?;
-        Ok(())
-    }
-}
-
-pub(crate) fn view_options(live: &Live, now_ms: u64) -> TxnOptions<'_> {
-    TxnOptions {
-        now_ms,
-        limits: &live.encoding,
-        event_classes: 0,
-        always_record: false,
-        expire: true,
-        touch: false,
     }
 }
