@@ -1,7 +1,7 @@
 //! Moments as people write them: revisions, times, times ago.
 
 use crate::Revision;
-use crate::units::parse_duration_ms;
+use crate::units::parse_durations;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -42,21 +42,6 @@ impl When {
 fn digits_only(text: &str) -> Option<u64> {
     // The parser alone takes a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// Durations behind each other, each with its unit.
-fn parse_durations(text: &str) -> Option<u64> {
-    let mut rest = text;
-    let mut sum: u64 = 0;
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit())?;
-        let unit = rest[number..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - number);
-        let (one, tail) = rest.split_at(number + unit);
-        // Without its unit, a number is none.
-        sum = sum.checked_add(parse_duration_ms(one, 0)?)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(sum)
 }
 
 /// Milliseconds since 1970 as UTC: `2026-11-21T03:12:00.000Z`.

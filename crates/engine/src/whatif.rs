@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use crate::call::{Call, Handler};
 use crate::execute::{Outcome, find};
 use crate::history::revert::{try_revert, try_undelete};
-use crate::history::undo::try_undo;
+use crate::history::undo::{asks_for_list, try_undo};
 use crate::travel::{check_may_read, is_about_named_keys, not_on_a_view};
 
 pub(crate) use report::{Asked, Report, Version};
@@ -69,6 +69,7 @@ fn whatif(call: &mut Call<'_, '_>) -> Result<Outcome> {
         (Run::Engine, "exec") => queue::try_exec(call, asked),
         (Run::Engine, "revert") => try_revert(call, &argv[1..], asked),
         (Run::Engine, "undelete") => try_undelete(call, &argv[1..], asked),
+        (Run::Engine, "undo") if asks_for_list(&argv[1..]) => look::run(call, &step, asked),
         (Run::Engine, "undo") => try_undo(call, &argv[1..], asked),
         (Run::Engine, _) if look::only_looks(command) => look::run(call, &step, asked),
         (Run::Data(_), "del" | "unlink") => simulate::remove(call, &step, asked),

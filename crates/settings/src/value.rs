@@ -426,7 +426,7 @@ mod tests {
             "argument(s) must be one of the following: always, everysec"
         );
         let seconds = Kind::Seconds { max: 1000 };
-        for (text, expected) in [("300", 300), ("5m", 300), ("2000ms", 2)] {
+        for (text, expected) in [("300", 300), ("5m", 300), ("1m30s", 90), ("2000ms", 2)] {
             assert_eq!(
                 seconds.parse_redis(text.as_bytes()),
                 Ok(Value::Integer(expected)),

@@ -177,7 +177,7 @@ pub(super) fn number(value: u64) -> i64 {
 fn duration(word: &[u8]) -> Result<u64> {
     duration_ms(word).filter(|&ms| ms > 0).ok_or_else(|| {
         Error::new(format!(
-            "ERR '{}' is no duration; write a number above 0 with one unit, as 500ms, 30s, 10m, 2h or 7d, of at most \
+            "ERR '{}' is no duration; write one above 0, as 500ms, 30s, 10m, 2h30m or 7d, of at most \
              {}ms in all",
             shown(word),
             u64::MAX

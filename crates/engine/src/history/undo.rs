@@ -60,10 +60,15 @@ impl Order {
 
 fn undo(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let words = call.args;
-    if Args::new(words).take_word("list") {
+    if asks_for_list(words) {
         return list(call);
     }
     run(call, Order::read(words)?, None)
+}
+
+/// Whether the words of UNDO ask what it could take back.
+pub(crate) fn asks_for_list(words: &[&[u8]]) -> bool {
+    Args::new(words).take_word("list")
 }
 
 /// WHATIF UNDO: a dry run that tells of the keys.
