@@ -14,13 +14,15 @@
 #                once more. The bars (1.2 and 2) are about the medians that one
 #                client sees, asking for one key after another, all in turns; the
 #                server's CPU for them, pipelined, is told beside
-# write-*        CPU of SETs pipelined 16 on a branch beside main (bar: 1.1), of
-#                keys that are new, of inherited ones (on a fresh branch, each for
-#                the first time), and of the same once more. `serving` is what
-#                clients wait for; with it `all` has what the archive does to take
-#                the keys into a batch. Main and branch take turns, part by part,
-#                each with keys of its own: who came second would find the other
-#                one's near the processor. Before each part the base is merged:
+# write-*        SETs on a branch beside main (bar: 1.1), of keys that are new, of
+#                inherited ones (on a fresh branch, each for the first time), and
+#                of the same once more, each place with keys of its own: who came
+#                second would find the other one's near the processor. `latency`
+#                is the median that one client sees, one SET after another, in
+#                turns; the others are the server's CPU, pipelined 16: `serving`
+#                what clients wait for, and `all` with it what the archive does to
+#                take the keys into a batch. Of those main and branch take turns,
+#                part by part. Before each part the base is merged:
 #                else the merge that every fourth batch makes, of everything, would
 #                fall to one of them by chance. A branch's table grows from nothing
 #                while main's may have just done so, which depends on KEYS: that
@@ -208,9 +210,26 @@ for depth in readers:
         cpu.append((cpu_seconds() - before) / len(gets) * 1e6)
     print(f"GET through {depth} pipelined: first {cpu[0]:.2f} again {cpu[1]:.2f} us of CPU")
 
-# Writes, in turns.
-share_processor()
+# Writes, in turns: what one client sees, and then CPU.
 parts = ("new", "inherited", "again")
+create("seen")
+writers = {"main": main, "branch": on("seen")}
+chosen = rng.sample(range(keys), 2 * reads)
+of = {"main": chosen[:reads], "branch": chosen[reads:]}
+for part in parts:
+    took = {place: [] for place in writers}
+    for n in range(reads):
+        for place in rng.sample(list(writers), len(writers)):
+            name = f"seen:{place}:{n:09d}" if part == "new" else key(of[place][n])
+            took[place].append(writers[place].time("SET", name, value % n)[0])
+    for place in writers:
+        shares = " ".join(f"p{s * 100:g} {percentile(took[place], s):7.1f}" for s in (0.5, 0.9, 0.99))
+        print(f"SET {part:10} {place:6} {shares} us", flush=True)
+    bar(f"write-{part}-latency", median(took["branch"]) / median(took["main"]), "at-most", 1.1)
+pipeline(main, [Client.encode("DEL", f"seen:main:{n:09d}") for n in range(reads)])
+writers["branch"].socket.close()
+main.call("BRANCH", "DELETE", "seen", "FORCE", "NOUNDO")
+share_processor()
 places = {"main": [], "branch": []}
 for turn in range(rounds):
     create(f"write/{turn}")
