@@ -234,6 +234,7 @@ impl<'e> Applier<'_, '_, 'e> {
             | Effect::TagGone { .. }
             | Effect::Merged { .. }
             | Effect::MergeOpen { .. }
+            | Effect::MergeSettled { .. }
             | Effect::MergeGone { .. }
             | Effect::Erased
             | Effect::Undoable { .. }

@@ -16,7 +16,7 @@ use base::{BranchId, Revision, is_name, leb128};
 use crate::effect::{Effect, Effects};
 use crate::past_rules::Purge;
 use gone::Life;
-pub use merges::{Merged, OpenMerge, Settled, Verdict};
+pub use merges::{Decision, Merged, OpenMerge, Settled, Verdict};
 
 /// The name of the branch that always exists.
 pub const MAIN: &[u8] = b"main";
@@ -396,10 +396,20 @@ impl Branches {
                     return Ok(Some(Turn::Tagged));
                 }
                 Effect::MergeOpen { row } => {
-                    let open = OpenMerge::decode(row)?;
+                    let open = OpenMerge { changed: revision, ..OpenMerge::decode(row)? };
                     self.both_exist(open.from, open.into)?;
                     self.last_merge = self.last_merge.max(open.id);
                     self.open.insert(open.id, open);
+                    return Ok(None);
+                }
+                Effect::MergeSettled { row } => {
+                    let Decision { merge, from, into, db, key, settled } = Decision::decode(row)?;
+                    let open = self.open.get_mut(&merge).ok_or("there is no such merge")?;
+                    if (open.from, open.into) != (from, into) {
+                        return Err("a decision about a merge of other branches");
+                    }
+                    open.settled.insert((db, key), settled);
+                    open.changed = revision;
                     return Ok(None);
                 }
                 Effect::MergeGone { id } => {
@@ -563,6 +573,13 @@ mod tests {
         branches
     }
 
+    /// What the archive keeps of it: all but which record changed a merge last.
+    fn archived(branches: &Branches) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        branches.encode(&mut bytes);
+        bytes
+    }
+
     fn open(id: u64, from: u32) -> OpenMerge {
         OpenMerge {
             id,
@@ -570,7 +587,8 @@ mod tests {
             into: BranchId::MAIN,
             pattern: None,
             message: b"why".to_vec(),
-            settled: Vec::new(),
+            settled: BTreeMap::new(),
+            changed: Revision::ZERO,
         }
     }
 
@@ -621,9 +639,9 @@ mod tests {
         pins.sort_unstable();
         assert_eq!(pins, [7, 10, 20, 42, 46, 47, 48]);
 
-        let mut bytes = Vec::new();
-        branches.encode(&mut bytes);
-        assert_eq!(Branches::take(&mut &bytes[..]), Ok(branches.clone()));
+        let bytes = archived(&branches);
+        let read = Branches::take(&mut &bytes[..]).expect("its own bytes");
+        assert_eq!(archived(&read), bytes);
         assert!((0..bytes.len()).all(|end| Branches::take(&mut &bytes[..end]).is_err()));
 
         // What a branch was before it began anew waits for no decision.
@@ -640,6 +658,71 @@ mod tests {
         assert_eq!(branches.next_merge(), 9);
         assert!(branches.apply(Revision(51), 5, &failed).is_err());
         assert!(merge(&mut branches, &merged(9, 0, None)).is_err());
+    }
+
+    fn decision(merge: u64, key: &str, value: &str) -> Decision {
+        let (from, into) = (BranchId(1), BranchId::MAIN);
+        let settled = Settled { verdict: Verdict::Value(value.as_bytes().to_vec()), digest: 7 };
+        Decision { merge, from, into, db: 3, key: key.as_bytes().to_vec(), settled }
+    }
+
+    #[test]
+    fn decisions_are_added_and_replaced_wherever_the_archive_stands() {
+        let mut branches = sample();
+        let purge = Purge { db: 3, key: b"b".to_vec(), is_prefix: false, at: Revision(99) };
+        note(&mut branches, 40, &Effect::MergeOpen { row: &open(4, 1).encode() });
+        let made = [("b", "1"), ("a", "2"), ("b", "3"), ("c", "4"), ("a", "5")];
+        let rows = made.map(|(key, value)| decision(4, key, value).encode());
+        let records = rows.each_ref().map(|row| record(&Effect::MergeSettled { row }));
+        let apply = |branches: &mut Branches, records: &[Vec<u8>]| {
+            for record in records {
+                assert_eq!(branches.apply(Revision(41), 5, record), Ok(None));
+            }
+        };
+        let begun = branches.clone();
+        apply(&mut branches, &records);
+        let decided = |branches: &Branches| -> Vec<(Vec<u8>, Settled)> {
+            let settled = branches.open_merges()[&4].settled.clone();
+            settled.into_iter().map(|((_, key), settled)| (key, settled)).collect()
+        };
+        let expected = [("a", "5"), ("b", "3"), ("c", "4")];
+        let expected = expected.map(|(key, value)| decision(4, key, value));
+        let expected: Vec<_> = expected.into_iter().map(|it| (it.key, it.settled)).collect();
+        assert_eq!(decided(&branches), expected);
+        for at in 0..=records.len() {
+            let mut ahead = begun.clone();
+            apply(&mut ahead, &records[..at]);
+            let mut read = Branches::take(&mut &archived(&ahead)[..]).expect("its own bytes");
+            apply(&mut read, &records[at..]);
+            assert_eq!(archived(&read), archived(&branches), "the archive has {at} of them");
+        }
+        // One record of all, as older builds made for each decision, says the same.
+        let mut at_once = begun;
+        let row = branches.open_merges()[&4].encode();
+        note(&mut at_once, 41, &Effect::MergeOpen { row: &row });
+        assert_eq!(archived(&at_once), archived(&branches));
+        assert!(branches.forget_decisions(BranchId::MAIN, &purge));
+        assert_eq!(decided(&branches), [expected[0].clone(), expected[2].clone()]);
+    }
+
+    #[test]
+    fn decisions_about_merges_that_do_not_wait_are_refused() {
+        let mut branches = sample();
+        note(&mut branches, 40, &Effect::MergeOpen { row: &open(4, 1).encode() });
+        let before = branches.clone();
+        let other = Decision { into: BranchId(2), ..decision(4, "k", "v") };
+        for refused in [decision(3, "k", "v"), decision(5, "k", "v"), other] {
+            let row = refused.encode();
+            let record = record(&Effect::MergeSettled { row: &row });
+            assert!(branches.apply(Revision(41), 5, &record).is_err(), "{refused:?}");
+        }
+        let malformed = record(&Effect::MergeSettled { row: b"" });
+        assert!(branches.apply(Revision(41), 5, &malformed).is_err());
+        assert_eq!(branches, before);
+        note(&mut branches, 42, &Effect::MergeGone { id: 4 });
+        let late = decision(4, "k", "v").encode();
+        let late = record(&Effect::MergeSettled { row: &late });
+        assert!(branches.apply(Revision(43), 5, &late).is_err());
     }
 
     #[test]

@@ -224,6 +224,10 @@ pub enum Effect<'a> {
     MergeOpen {
         row: &'a [u8],
     },
+    /// About a key of a merge that waits is decided so: [`crate::Decision::encode`].
+    MergeSettled {
+        row: &'a [u8],
+    },
     /// The merge waits no more, and nothing was merged.
     MergeGone {
         id: u64,
@@ -265,6 +269,7 @@ impl Effect<'_> {
                 | Effect::TagGone { .. }
                 | Effect::Merged { .. }
                 | Effect::MergeOpen { .. }
+                | Effect::MergeSettled { .. }
                 | Effect::MergeGone { .. }
         )
     }

@@ -38,7 +38,9 @@ mod warm;
 pub use access::{Accesses, Usage};
 pub use apply::{ApplyError, OneString, StringRecord};
 pub use backing::{Backing, BackingError, Found, Knowing, Listed, Seen, Stored, Unread, Wanted};
-pub use branches::{Branch, Branches, MAIN, Merged, OpenMerge, Settled, Tag, Turn, Verdict};
+pub use branches::{
+    Branch, Branches, Decision, MAIN, Merged, OpenMerge, Settled, Tag, Turn, Verdict,
+};
 pub use changes::Change;
 pub use edit::{Collection, Editor};
 pub use event::{Event, class};

@@ -11,6 +11,7 @@ mod cold;
 mod collections;
 mod config;
 mod databases;
+mod decisions;
 mod eviction;
 mod faults;
 mod forks;

@@ -2,7 +2,7 @@
 
 use base::{BranchId, DbIndex};
 use keyspace::effect::{Cause, Effect, EffectError, Effects, Marked};
-use keyspace::{Merged, OpenMerge, Purge, Stored, dump};
+use keyspace::{Decision, Merged, OpenMerge, Purge, Stored, dump};
 
 /// What a key was after a record: `dump`'s body of its value, and its deadline.
 pub(super) type After = Option<(Vec<u8>, Option<u64>)>;
@@ -105,16 +105,26 @@ pub(super) fn without_decisions(
     let (mut out, mut is_changed) = (Vec::new(), false);
     for effect in Effects::new(effects) {
         let effect = effect?;
-        let left = match effect {
+        let begin = out.len();
+        match effect {
             Effect::MergeOpen { row } => {
-                OpenMerge::decode(row).ok().and_then(|open| open.without(branch, purge))
+                let left = OpenMerge::decode(row).ok().and_then(|open| open.without(branch, purge));
+                if let Some(open) = left {
+                    Effect::MergeOpen { row: &open.encode() }.encode(&mut out);
+                }
             }
-            _ => None,
-        };
-        is_changed |= left.is_some();
-        match left {
-            Some(open) => Effect::MergeOpen { row: &open.encode() }.encode(&mut out),
-            None => effect.encode(&mut out),
+            Effect::MergeSettled { row }
+                if Decision::decode(row)
+                    .is_ok_and(|decision| decision.is_erased(branch, purge)) =>
+            {
+                Effect::Erased.encode(&mut out);
+            }
+            _ => {}
+        }
+        if out.len() == begin {
+            effect.encode(&mut out);
+        } else {
+            is_changed = true;
         }
     }
     Ok(is_changed.then_some(out))
@@ -146,6 +156,7 @@ fn put_marks(out: &mut Vec<u8>, marks: &[(usize, Effect<'_>, u64)]) {
 #[cfg(test)]
 mod tests {
     use base::Revision;
+    use keyspace::{Settled, Verdict};
 
     use super::*;
 
@@ -189,6 +200,38 @@ mod tests {
         let left = [Effect::Merged { row: &left }, named(b"x"), ADD, Effect::Erased];
         check(&[Effect::Merged { row: &before }, named(b"x"), ADD], Some(&left));
         check(&[Effect::Merged { row: &others }, named(b"x"), ADD], None);
+    }
+
+    #[test]
+    fn decisions_about_erased_keys_are_not_told() {
+        let (from, into) = (BranchId(1), BranchId::MAIN);
+        let settled = || Settled { verdict: Verdict::Value(b"v".to_vec()), digest: 7 };
+        let decision = |key: &[u8]| {
+            let key = key.to_vec();
+            Decision { merge: 4, from, into, db: 0, key, settled: settled() }.encode()
+        };
+        let waiting = |keys: &[&[u8]]| {
+            let settled = keys.iter().map(|key| ((0, key.to_vec()), settled())).collect();
+            let (pattern, message, changed) = (None, Vec::new(), Revision::ZERO);
+            OpenMerge { id: 4, from, into, pattern, message, settled, changed }.encode()
+        };
+        let purge = Purge { db: 0, key: b"k".to_vec(), is_prefix: false, at: Revision(9) };
+        let left_of = |effects: &[Effect<'_>], branch| {
+            without_decisions(&bytes(effects), branch, &purge).expect("well-formed")
+        };
+        let origin = Effect::Origin { command: b"c", user: b"u", address: b"a" };
+        let [of_k, of_x] = [decision(b"k"), decision(b"x")];
+        let [of_k, of_x] = [&of_k, &of_x].map(|row| Effect::MergeSettled { row });
+        for branch in [from, into] {
+            let left = bytes(&[origin, Effect::Erased]);
+            assert_eq!(left_of(&[origin, of_k], branch), Some(left));
+            assert_eq!(left_of(&[origin, of_x], branch), None);
+        }
+        assert_eq!(left_of(&[origin, of_k], BranchId(2)), None);
+        let [both, one] = [waiting(&[b"k", b"x"]), waiting(&[b"x"])];
+        let [both, one] = [&both, &one].map(|row| Effect::MergeOpen { row });
+        assert_eq!(left_of(&[origin, both], from), Some(bytes(&[origin, one])));
+        assert_eq!(left_of(&[origin, one], from), None);
     }
 
     #[test]

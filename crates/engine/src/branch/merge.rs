@@ -21,7 +21,7 @@ use base::{BranchId, DbIndex, Revision, glob};
 use command::{Error, Result};
 use keyspace::effect::{Effect, Effects};
 use keyspace::merge::{Choice, Merge, Side, Version, difference, merge};
-use keyspace::{Buffers, Merged, OpenMerge, Scope, Settled, Txn, Verdict, class};
+use keyspace::{Buffers, Merged, OpenMerge, Scope, Txn, Verdict, class};
 
 use super::common::{Place, Then};
 use super::no_branch;
@@ -68,10 +68,18 @@ pub(super) struct Asked {
     /// Which keys alone, as a glob.
     pub(super) pattern: Option<Vec<u8>>,
     pub(super) policy: Policy,
-    /// What was decided key by key.
-    pub(super) settled: Vec<Settled>,
-    /// The open merge that this ends; 0 for none.
-    pub(super) ends: u64,
+    /// The merge that waits, whose decisions count and which this ends.
+    pub(super) waits: Option<Waits>,
+}
+
+/// A merge that waits, as it was when somebody looked.
+#[derive(Clone, Debug)]
+pub(super) struct Waits {
+    pub(super) id: u64,
+    /// The newest record about it, see [`OpenMerge::changed`].
+    pub(super) changed: Revision,
+    /// The key that is decided about now, whatever was decided before.
+    pub(super) anew: Option<Place>,
 }
 
 /// A key that needs a decision.
@@ -279,7 +287,11 @@ impl Job<'_> {
             return Ok(Some(Done { end: End::Undecided(found.take_undecided()), seen }));
         }
         let counts = sum.counts;
-        let Some(author) = self.author.filter(|_| sum.is_something || self.asked.ends > 0) else {
+        if let Some(waits) = &self.asked.waits {
+            waits.check(engine)?;
+        }
+        let ends = self.asked.waits.as_ref().map_or(0, |waits| waits.id);
+        let Some(author) = self.author.filter(|_| sum.is_something || ends > 0) else {
             return Ok(Some(Done { end: End::Merged { written: None, counts }, seen }));
         };
         ours.record_always();
@@ -291,7 +303,7 @@ impl Job<'_> {
             revision: Revision::ZERO,
             since: Revision::ZERO,
             pattern: self.asked.pattern.clone(),
-            ends: self.asked.ends,
+            ends,
             kept: found.kept(),
         };
         let revision = ours.declare(&Effect::Merged { row: &merged.encode() });
@@ -361,7 +373,13 @@ impl Job<'_> {
         let merged = merge(base, our_side, their_side);
         let (theirs_changed, differ) =
             (difference(base, is).is_some(), difference(was, is).is_some());
-        let outcome = match self.choices(place, &merged) {
+        let count = merged.conflicts().len();
+        let decided = (count > 0).then(|| self.decided(place, merged.digest())).flatten();
+        let choices = match (count, self.choice(decided.as_ref())) {
+            (0, _) => Some(Vec::new()),
+            (_, choice) => choice.map(|choice| vec![choice; count]),
+        };
+        let outcome = match choices {
             None => {
                 let step = Step::Undecided { digest: merged.digest(), seen: see(&merged) };
                 Outcome { holds_until, is_something: false, is_auto_merged: false, step }
@@ -416,21 +434,25 @@ impl Job<'_> {
         )))
     }
 
-    /// What becomes of a key's conflicts; `None` when nobody has said.
-    fn choices<'c>(&'c self, (db, key): &Place, merged: &Merge<'_>) -> Option<Vec<Choice<'c>>> {
-        let count = merged.conflicts().len();
-        if count == 0 {
-            return Some(Vec::new());
+    /// What was decided about a key and this conflict of it.
+    fn decided(&self, place: &Place, digest: u64) -> Option<Verdict> {
+        let waits = self.asked.waits.as_ref()?;
+        if waits.anew.as_ref() == Some(place) {
+            return None;
         }
-        let is_it = |it: &&Settled| it.db == *db && it.key == *key && it.digest == merged.digest();
-        let settled = self.asked.settled.iter().find(is_it);
-        let choice = match (settled.map(|it| &it.verdict), self.asked.policy) {
-            (Some(Verdict::Ours), _) | (None, Policy::Ours) => Choice::Ours,
-            (Some(Verdict::Theirs), _) | (None, Policy::Theirs) => Choice::Theirs,
-            (Some(Verdict::Value(value)), _) => Choice::Value(value),
-            (None, Policy::Fail | Policy::Manual) => return None,
-        };
-        Some(vec![choice; count])
+        let known = self.engine.branches.known.read();
+        let settled = known.open_merges().get(&waits.id)?.settled.get(place)?;
+        (settled.digest == digest).then(|| settled.verdict.clone())
+    }
+
+    /// What becomes of conflicts; `None` when nobody has said.
+    fn choice<'v>(&self, decided: Option<&'v Verdict>) -> Option<Choice<'v>> {
+        match (decided, self.asked.policy) {
+            (Some(Verdict::Ours), _) | (None, Policy::Ours) => Some(Choice::Ours),
+            (Some(Verdict::Theirs), _) | (None, Policy::Theirs) => Some(Choice::Theirs),
+            (Some(Verdict::Value(value)), _) => Some(Choice::Value(value)),
+            (None, Policy::Fail | Policy::Manual) => None,
+        }
     }
 }
 
@@ -494,8 +516,27 @@ impl From<&OpenMerge> for Asked {
             into: open.into,
             pattern: open.pattern.clone(),
             policy: Policy::Manual,
-            settled: open.settled.clone(),
-            ends: open.id,
+            waits: Some(Waits { id: open.id, changed: open.changed, anew: None }),
         }
+    }
+}
+
+impl Waits {
+    /// Whether the merge is as it was.
+    ///
+    /// # Errors
+    /// When somebody has decided something meanwhile, or it has ended.
+    pub(super) fn check(&self, engine: &Engine) -> Result {
+        let known = engine.branches.known.read();
+        match known.open_merges().get(&self.id) {
+            Some(open) if open.changed == self.changed => Ok(()),
+            _ => Err(Error::new("TRYAGAIN the merge was decided about or ended meanwhile")),
+        }
+    }
+
+    /// Whether somebody has decided about a key.
+    pub(super) fn has_decided(&self, engine: &Engine, place: &Place) -> bool {
+        let known = engine.branches.known.read();
+        known.open_merges().get(&self.id).is_some_and(|open| open.settled.contains_key(place))
     }
 }

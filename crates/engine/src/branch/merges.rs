@@ -9,9 +9,10 @@ use command::args::{is_word, shown};
 use command::{Args, Error, Result};
 use keyspace::effect::Effect;
 use keyspace::merge::{Choice, ChoiceError, Conflict, Merge, Version};
-use keyspace::{OpenMerge, Settled, Verdict};
+use keyspace::{Decision, OpenMerge, Settled, Verdict};
 
-use super::merge::{Asked, Counts, End, Job, NAMED_BYTES_MAX, Policy, Undecided};
+use super::common::Place;
+use super::merge::{Asked, Counts, End, Job, NAMED_BYTES_MAX, Policy, Undecided, Waits};
 use super::standing::{Ground, Standing};
 use crate::aside::{self, Aside};
 use crate::call::{Call, Handler};
@@ -73,7 +74,7 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let into = into.map_or_else(|| engine.existing_branch_of(call.session), Ok)?;
     let author = Author::of(call, "branch|merge", message);
     let message = message.unwrap_or_default().to_vec();
-    let asked = Asked { from, into, pattern, policy, settled: Vec::new(), ends: 0 };
+    let asked = Asked { from, into, pattern, policy, waits: None };
     aside::run(call, move |engine, reply| {
         let ground = Ground::of(engine, [asked.into, asked.from]);
         let author_of_it = (!is_dry).then_some(&author);
@@ -95,12 +96,9 @@ fn merge(call: &mut Call<'_, '_>) -> Result<Outcome> {
             End::Undecided(undecided) => undecided.len(),
         };
         let (id, noted) = if policy == Policy::Manual {
-            let Asked { from, into, pattern, .. } = asked.clone();
-            let settled = Vec::new();
-            let open = OpenMerge { id: 0, from, into, pattern, message, settled };
-            let (open, noted) = open_anew(engine, &author, open)?;
-            let id = open.id;
-            engine.keep_standing(Standing::new(open, ground, &done));
+            let (id, noted) = open_anew(engine, &author, &asked, message)?;
+            let waits = Waits { id, changed: noted, anew: None };
+            engine.keep_standing(Standing::new(&asked, &waits, ground, &done));
             (id, noted)
         } else {
             let (id, noted) = use_up_id(engine, &author);
@@ -164,39 +162,45 @@ fn use_up_id(engine: &Arc<Engine>, author: &Author) -> (u64, Revision) {
     (id, engine.note_merge(author, &Effect::MergeGone { id }))
 }
 
-/// Records a merge that waits from here on, and gives it its id.
+/// Records a merge that waits from here on, and gives it its id; answers the
+/// record as well.
 fn open_anew(
     engine: &Arc<Engine>,
     author: &Author,
-    open: OpenMerge,
-) -> Result<(OpenMerge, Revision)> {
+    asked: &Asked,
+    message: Vec<u8>,
+) -> Result<(u64, Revision)> {
     let _turn = engine.branches.turn.lock();
+    check_branches(engine, asked)?;
     let id = engine.branches.known.read().next_merge();
-    let open = OpenMerge { id, ..open };
-    let noted = note_open(engine, author, &open)?;
-    Ok((open, noted))
+    let Asked { from, into, pattern, .. } = asked.clone();
+    let (settled, changed) = (BTreeMap::new(), Revision::ZERO);
+    let open = OpenMerge { id, from, into, pattern, message, settled, changed };
+    Ok((id, engine.note_merge(author, &Effect::MergeOpen { row: &open.encode() })))
 }
 
-/// Records an open merge as it is now; `before` is what it was.
-fn put_open(
+/// Records what was decided about a key of a merge that waits, if it is as it was.
+fn note_decision(
     engine: &Arc<Engine>,
     author: &Author,
-    before: &OpenMerge,
-    open: &OpenMerge,
+    asked: &Asked,
+    waits: &Waits,
+    (db, key): Place,
+    settled: Settled,
 ) -> Result<Revision> {
     let _turn = engine.branches.turn.lock();
-    if engine.branches.known.read().open_merges().get(&open.id) != Some(before) {
-        return Err(Error::new("TRYAGAIN the merge was decided about or ended meanwhile"));
-    }
-    note_open(engine, author, open)
+    waits.check(engine)?;
+    check_branches(engine, asked)?;
+    let decision =
+        Decision { merge: waits.id, from: asked.from, into: asked.into, db, key, settled };
+    Ok(engine.note_merge(author, &Effect::MergeSettled { row: &decision.encode() }))
 }
 
-/// The caller holds `branches.turn`.
-fn note_open(engine: &Arc<Engine>, author: &Author, open: &OpenMerge) -> Result<Revision> {
-    for id in [open.from, open.into] {
+fn check_branches(engine: &Engine, asked: &Asked) -> Result {
+    for id in [asked.from, asked.into] {
         engine.branch(id).ok_or_else(|| super::no_branch(&engine.branch_name(id)))?;
     }
-    Ok(engine.note_merge(author, &Effect::MergeOpen { row: &open.encode() }))
+    Ok(())
 }
 
 fn write_merged(written: Option<Revision>, counts: Counts, reply: &mut dyn Reply) {
@@ -235,19 +239,34 @@ fn unknown(word: &[u8]) -> Error {
     ))
 }
 
-fn open_merge(engine: &Engine, word: &[u8]) -> Result<Option<OpenMerge>> {
+/// A merge that waits, by its name.
+struct Waiting {
+    asked: Asked,
+    waits: Waits,
+    message: Vec<u8>,
+}
+
+/// `None` for a merge that failed and is remembered.
+fn waiting(engine: &Engine, word: &[u8]) -> Result<Option<Waiting>> {
     let id = merge_id(word)?;
-    let open = engine.branches.known.read().open_merges().get(&id).cloned();
-    if open.is_none() && !engine.branches.reports.lock().known.contains_key(&id) {
-        return Err(unknown(word));
+    if let Some(open) = engine.branches.known.read().open_merges().get(&id) {
+        let waits = Waits { id, changed: open.changed, anew: None };
+        return Ok(Some(Waiting {
+            asked: Asked::from(open),
+            waits,
+            message: open.message.clone(),
+        }));
     }
-    Ok(open)
+    if engine.branches.reports.lock().known.contains_key(&id) {
+        return Ok(None);
+    }
+    Err(unknown(word))
 }
 
 fn conflicts(call: &mut Call<'_, '_>) -> Result<Outcome> {
     let word = call.args[0];
-    let asked = match open_merge(call.engine, word)? {
-        Some(open) => Asked::from(&open),
+    let asked = match waiting(call.engine, word)? {
+        Some(waiting) => waiting.asked,
         None => {
             let reports = call.engine.branches.reports.lock();
             reports.known.get(&merge_id(word)?).cloned().ok_or_else(|| unknown(word))?
@@ -292,21 +311,15 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
         [word, value] if is_word(word, "value") => Verdict::Value(value.to_vec()),
         _ => return Err(Error::SYNTAX),
     };
-    let Some(mut open) = open_merge(call.engine, call.args[0])? else {
+    let Some(Waiting { asked, waits, message }) = waiting(call.engine, call.args[0])? else {
         return Err(Error::new(
             "ERR the merge does not wait: it failed. BRANCH MERGE … ON CONFLICT MANUAL begins one that does",
         ));
     };
     let (db, key) = (call.session.db, call.args[1].to_vec());
-    let author = Author::of(
-        call,
-        "branch|merge",
-        Some(&open.message).filter(|m| !m.is_empty()).map(|m| &m[..]),
-    );
+    let author =
+        Author::of(call, "branch|merge", Some(&message[..]).filter(|message| !message.is_empty()));
     aside::run(call, move |engine, reply| {
-        let (mut asked, before) = (Asked::from(&open), open.clone());
-        // What was decided of the key before is decided anew.
-        asked.settled.retain(|settled| settled.db != db || settled.key != key);
         let fits = |merged: &Merge<'_>| {
             let choice = match &verdict {
                 Verdict::Ours => Choice::Ours,
@@ -317,78 +330,79 @@ fn resolve(call: &mut Call<'_, '_>) -> Result<Outcome> {
             merged.effects(&vec![choice; count]).map(|_| count)
         };
         let place = (db, key);
-        let (mut standing, undecided) = engine.standing(&before, &asked, &place, &fits)?;
+        // What was decided of the key before is decided anew.
+        let (mut standing, undecided) = engine.standing(&asked, &waits, &place, &fits)?;
         let decided = match undecided {
             None if standing.left() > 0 => Err(Error::new(format!(
                 "ERR the key is not in conflict in database {db}; BRANCH CONFLICTS m{} lists those that are",
-                open.id
+                waits.id
             ))),
             // All was decided, and nothing was merged because it did not stand still.
             None => Ok(None),
-            Some(undecided) => settled(undecided, verdict.clone()).map(Some),
+            Some(undecided) => settled(&undecided, verdict.clone()).map(Some),
         };
-        let settled = match decided {
-            Ok(settled) => settled,
+        let decided = match decided {
+            Ok(decided) => decided,
             Err(error) => {
                 // But for this key, of which what was decided before still holds.
-                if asked.settled.len() == before.settled.len() {
+                if !waits.has_decided(engine, &place) {
                     engine.keep_standing(standing);
                 }
                 return Err(error);
             }
         };
-        if let Some(settled) = settled {
-            open.settled = asked.settled.clone();
-            open.settled.push(settled);
+        let mut written = None;
+        if let Some(settled) = decided {
+            let noted = note_decision(engine, &author, &asked, &waits, place.clone(), settled)?;
+            standing.decided(noted, &place);
+            written = Some(noted);
         }
-        let mut written = put_open(engine, &author, &before, &open)?;
-        standing.decided(&open, &place);
         if standing.left() == 0 {
-            asked = Asked::from(&open);
+            let waits = Waits { changed: written.unwrap_or(waits.changed), ..waits };
+            let asked = Asked { waits: Some(waits.clone()), ..asked };
             let ground = Ground::of(engine, [asked.into, asked.from]);
             let job = Job { engine, asked: &asked, author: Some(&author), only: None };
             let done = job.run(&|_| ())?;
             if let End::Merged { written: Some(revision), .. } = done.end {
-                written = revision;
+                written = Some(revision);
             }
-            standing = Standing::new(open, ground, &done);
+            standing = Standing::new(&asked, &waits, ground, &done);
         }
         reply.count(standing.left());
         engine.keep_standing(standing);
-        Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
+        Ok(Aside { depends_on: seen(engine, written), written, ..Aside::default() })
     })
 }
 
 /// What is decided about a key in conflict.
 fn settled(
-    undecided: Undecided<std::result::Result<usize, ChoiceError>>,
+    undecided: &Undecided<std::result::Result<usize, ChoiceError>>,
     verdict: Verdict,
 ) -> Result<Settled> {
-    let Undecided { place: (db, key), digest, seen } = undecided;
-    let count = seen.map_err(|error| Error::new(format!("ERR {error}")))?;
+    let count = *undecided.seen.as_ref().map_err(|error| Error::new(format!("ERR {error}")))?;
     if count > 1 && matches!(verdict, Verdict::Value(_)) {
         return Err(Error::new(format!(
             "ERR {count} elements of the key are in conflict; one VALUE cannot be for all of them, choose OURS or \
              THEIRS"
         )));
     }
-    Ok(Settled { db, key, verdict, digest })
+    Ok(Settled { verdict, digest: undecided.digest })
 }
 
 fn abort(call: &mut Call<'_, '_>) -> Result<Outcome> {
-    let Some(open) = open_merge(call.engine, call.args[0])? else {
-        let id = merge_id(call.args[0])?;
+    let id = merge_id(call.args[0])?;
+    if waiting(call.engine, call.args[0])?.is_none() {
         call.engine.branches.reports.lock().known.remove(&id);
         call.reply.ok();
         return Ok(Outcome::Done);
-    };
+    }
     let author = Author::of(call, "branch|abort", None);
     aside::run(call, move |engine, reply| {
         let _turn = engine.branches.turn.lock();
-        if !engine.branches.known.read().open_merges().contains_key(&open.id) {
+        if !engine.branches.known.read().open_merges().contains_key(&id) {
             return Err(Error::new("ERR the merge has ended meanwhile"));
         }
-        let written = engine.note_merge(&author, &Effect::MergeGone { id: open.id });
+        let written = engine.note_merge(&author, &Effect::MergeGone { id });
         reply.ok();
         Ok(Aside { depends_on: written, written: Some(written), ..Aside::default() })
     })

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use base::{BranchId, Revision, glob};
 use command::Result;
 use keyspace::merge::Merge;
-use keyspace::{Merged, OpenMerge, PastRules};
+use keyspace::{Merged, PastRules};
 
 use super::changes::{Changes, Everything, Search};
 use super::common::Place;
 use super::line::Line;
-use super::merge::{Asked, Done, Job, Undecided};
+use super::merge::{Asked, Done, Job, Undecided, Waits};
 use crate::engine::Engine;
 
 /// Merges of which it is kept.
@@ -32,8 +32,12 @@ pub(super) type Standings = BTreeMap<u64, Standing>;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Standing {
-    /// The merge as it was decided about by then.
-    open: OpenMerge,
+    /// Which merge.
+    id: u64,
+    /// What was decided of it by then, see [`keyspace::OpenMerge::changed`].
+    changed: Revision,
+    /// Which keys alone it is about, as a glob.
+    pattern: Option<Vec<u8>>,
     ground: Ground,
     /// Up to this revision.
     upto: Revision,
@@ -68,11 +72,13 @@ impl Ground {
 }
 
 impl Standing {
-    /// What was found out of all keys, on a ground that was looked at before.
-    pub(super) fn new<T>(open: OpenMerge, ground: Ground, done: &Done<T>) -> Standing {
+    /// What was found out of all keys of a merge that waits, on a ground that was
+    /// looked at before.
+    pub(super) fn new<T>(asked: &Asked, waits: &Waits, ground: Ground, done: &Done<T>) -> Standing {
         let undecided = done.undecided().iter().map(|it| it.place.clone()).collect();
         let (upto, holds_until) = (done.seen.upto, done.seen.holds_until);
-        Standing { open, ground, upto, holds_until, undecided }
+        let (id, changed, pattern) = (waits.id, waits.changed, asked.pattern.clone());
+        Standing { id, changed, pattern, ground, upto, holds_until, undecided }
     }
 
     /// Keys that nobody has decided.
@@ -80,16 +86,16 @@ impl Standing {
         self.undecided.len()
     }
 
-    /// Goes on with a merge in which a key was decided.
-    pub(super) fn decided(&mut self, open: &OpenMerge, place: &Place) {
-        self.open = open.clone();
+    /// Goes on with a merge in which a record has decided about a key.
+    pub(super) fn decided(&mut self, record: Revision, place: &Place) {
+        self.changed = record;
         self.undecided.remove(place);
     }
 
     /// The keys written on either branch since, up to a revision; `None` when
     /// they are too many, or nobody can say.
     fn written(&self, engine: &Engine, upto: Revision) -> Result<Option<BTreeSet<Place>>> {
-        let pattern = self.open.pattern.as_deref();
+        let pattern = self.pattern.as_deref();
         let mut changes = Changes::default();
         for line in &self.ground.lines {
             let search = Search {
@@ -109,19 +115,24 @@ impl Standing {
 }
 
 impl Engine {
-    /// How an open merge stands, but that one key is as `asked` has it, and what
-    /// `see` says of that key's conflicts.
+    /// How a merge that waits stands, `place` as if nobody had decided about it,
+    /// and what `see` says of that key's conflicts.
     pub(super) fn standing<T>(
         self: &Arc<Engine>,
-        open: &OpenMerge,
         asked: &Asked,
+        waits: &Waits,
         place: &Place,
         see: &dyn Fn(&Merge<'_>) -> T,
     ) -> Result<(Standing, Option<Undecided<T>>)> {
-        let ground = Ground::of(self, [open.into, open.from]);
+        let anew = Waits { anew: Some(place.clone()), ..waits.clone() };
+        let asked = &Asked { waits: Some(anew), ..asked.clone() };
+        let ground = Ground::of(self, [asked.into, asked.from]);
         let (newest, now_ms) = (self.replicator.newest(), self.clock.now_ms());
-        let known = self.branches.standings.lock().remove(&open.id).filter(|it| {
-            it.open == *open && it.ground == ground && it.holds_until > now_ms && it.upto <= newest
+        let known = self.branches.standings.lock().remove(&waits.id).filter(|it| {
+            it.changed == waits.changed
+                && it.ground == ground
+                && it.holds_until > now_ms
+                && it.upto <= newest
         });
         let known = match known {
             Some(it) => it.written(self, newest)?.map(|written| (it, written)),
@@ -131,7 +142,7 @@ impl Engine {
         let is_it = |it: &Undecided<T>| it.place == *place;
         let Some((mut standing, mut only)) = known else {
             let done = job(None).run(see)?;
-            let standing = Standing::new(open.clone(), ground, &done);
+            let standing = Standing::new(asked, waits, ground, &done);
             return Ok((standing, done.into_undecided().into_iter().find(is_it)));
         };
         only.insert(place.clone());
@@ -147,7 +158,7 @@ impl Engine {
     pub(super) fn keep_standing(&self, standing: Standing) {
         let mut standings = self.branches.standings.lock();
         let known = self.branches.known.read();
-        standings.insert(standing.open.id, standing);
+        standings.insert(standing.id, standing);
         standings.retain(|id, _| known.open_merges().contains_key(id));
         if standings.len() > STANDINGS_MAX {
             standings.pop_first();

@@ -50,6 +50,8 @@ impl Branches {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use base::Revision;
 
     use super::super::tests::note;
@@ -94,7 +96,8 @@ mod tests {
             into: BranchId::MAIN,
             pattern: None,
             message: Vec::new(),
-            settled: Vec::new(),
+            settled: BTreeMap::new(),
+            changed: Revision::ZERO,
         };
         note(&mut branches, 3, &Effect::MergeOpen { row: &open.encode() });
         let there = branches.clone();

@@ -1,5 +1,7 @@
 //! Merges of branches: which were made, and which wait for somebody to decide.
 
+use std::collections::BTreeMap;
+
 use base::{BranchId, DbIndex, Revision, leb128};
 
 use super::{branch_id, put_bytes, take_bytes};
@@ -40,21 +42,38 @@ pub struct OpenMerge {
     pub pattern: Option<Vec<u8>>,
     /// What its record will say.
     pub message: Vec<u8>,
-    /// What was decided.
-    pub settled: Vec<Settled>,
+    /// What was decided, by database and key.
+    pub settled: BTreeMap<(DbIndex, Vec<u8>), Settled>,
+    /// The newest record about it; 0 of one that was read from the archive, which
+    /// does not keep it. Tells its states apart.
+    pub changed: Revision,
 }
 
-/// A decision about a key.
+/// What was decided about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// The key's database.
-    pub db: DbIndex,
-    /// The key.
-    pub key: Vec<u8>,
     /// What it becomes.
     pub verdict: Verdict,
     /// A digest of the conflict as it was decided: another one is open again.
     pub digest: u64,
+}
+
+/// A decision about a key in a merge that waits, in the place of an earlier one
+/// about the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The merge's number.
+    pub merge: u64,
+    /// Whose changes it takes.
+    pub from: BranchId,
+    /// Who takes them.
+    pub into: BranchId,
+    /// The key's database.
+    pub db: DbIndex,
+    /// The key.
+    pub key: Vec<u8>,
+    /// What was decided about it.
+    pub settled: Settled,
 }
 
 /// What becomes of a key in conflict.
@@ -120,17 +139,8 @@ impl OpenMerge {
         put_optional(&mut out, self.pattern.as_deref());
         put_bytes(&mut out, &self.message);
         leb128::put(&mut out, self.settled.len() as u64);
-        for settled in &self.settled {
-            leb128::put(&mut out, u64::from(settled.db));
-            put_bytes(&mut out, &settled.key);
-            let (kind, value): (u64, &[u8]) = match &settled.verdict {
-                Verdict::Ours => (0, b""),
-                Verdict::Theirs => (1, b""),
-                Verdict::Value(value) => (2, value),
-            };
-            leb128::put(&mut out, kind);
-            put_bytes(&mut out, value);
-            leb128::put(&mut out, settled.digest);
+        for ((db, key), settled) in &self.settled {
+            put_settled(&mut out, *db, key, settled);
         }
         out
     }
@@ -143,7 +153,7 @@ impl OpenMerge {
             return None;
         }
         let mut left = self.clone();
-        left.settled.retain(|settled| !purge.covers(settled.db, &settled.key));
+        left.settled.retain(|(db, key), _| !purge.covers(*db, key));
         (left.settled.len() < self.settled.len()).then_some(left)
     }
 
@@ -157,12 +167,13 @@ impl OpenMerge {
         let (from, into) = two_branches(bytes)?;
         let pattern = take_optional(bytes)?;
         let message = take_bytes(bytes)?.to_vec();
-        let mut settled = Vec::new();
+        let mut settled = BTreeMap::new();
         for _ in 0..leb128::take(bytes)? {
-            settled.push(take_settled(bytes)?);
+            let (db, key, decided) = take_settled(bytes)?;
+            settled.insert((db, key), decided);
         }
         at_end(bytes)?;
-        Ok(OpenMerge { id, from, into, pattern, message, settled })
+        Ok(OpenMerge { id, from, into, pattern, message, settled, changed: Revision::ZERO })
     }
 }
 
@@ -170,7 +181,52 @@ fn take_db(bytes: &mut &[u8]) -> Result<DbIndex, &'static str> {
     DbIndex::try_from(leb128::take(bytes)?).map_err(|_| "a database number exceeds 65535")
 }
 
-fn take_settled(bytes: &mut &[u8]) -> Result<Settled, &'static str> {
+impl Decision {
+    /// The bytes that its record keeps of it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in [self.merge, u64::from(self.from.0), u64::from(self.into.0)] {
+            leb128::put(&mut out, number);
+        }
+        put_settled(&mut out, self.db, &self.key, &self.settled);
+        out
+    }
+
+    /// Reads [`Decision::encode`], which need not be trusted.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(mut bytes: &[u8]) -> Result<Decision, &'static str> {
+        let bytes = &mut bytes;
+        let merge = leb128::take(bytes)?;
+        let (from, into) = two_branches(bytes)?;
+        let (db, key, settled) = take_settled(bytes)?;
+        at_end(bytes)?;
+        Ok(Decision { merge, from, into, db, key, settled })
+    }
+
+    /// Whether it is about a key that is erased on a branch.
+    #[must_use]
+    pub fn is_erased(&self, branch: BranchId, purge: &Purge) -> bool {
+        (branch == self.from || branch == self.into) && purge.covers(self.db, &self.key)
+    }
+}
+
+fn put_settled(out: &mut Vec<u8>, db: DbIndex, key: &[u8], settled: &Settled) {
+    leb128::put(out, u64::from(db));
+    put_bytes(out, key);
+    let (kind, value): (u64, &[u8]) = match &settled.verdict {
+        Verdict::Ours => (0, b""),
+        Verdict::Theirs => (1, b""),
+        Verdict::Value(value) => (2, value),
+    };
+    leb128::put(out, kind);
+    put_bytes(out, value);
+    leb128::put(out, settled.digest);
+}
+
+fn take_settled(bytes: &mut &[u8]) -> Result<(DbIndex, Vec<u8>, Settled), &'static str> {
     let (db, key) = (take_db(bytes)?, take_bytes(bytes)?.to_vec());
     let (kind, value) = (leb128::take(bytes)?, take_bytes(bytes)?);
     let verdict = match kind {
@@ -179,7 +235,7 @@ fn take_settled(bytes: &mut &[u8]) -> Result<Settled, &'static str> {
         2 => Verdict::Value(value.to_vec()),
         _ => return Err("an unknown verdict"),
     };
-    Ok(Settled { db, key, verdict, digest: leb128::take(bytes)? })
+    Ok((db, key, Settled { verdict, digest: leb128::take(bytes)? }))
 }
 
 fn two_branches(bytes: &mut &[u8]) -> Result<(BranchId, BranchId), &'static str> {
@@ -208,23 +264,37 @@ fn at_end(bytes: &[u8]) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
+    fn waiting(
+        from: BranchId,
+        into: BranchId,
+        settled: BTreeMap<(DbIndex, Vec<u8>), Settled>,
+    ) -> OpenMerge {
+        let (message, changed) = (Vec::new(), Revision::ZERO);
+        OpenMerge { id: 1, from, into, pattern: None, message, settled, changed }
+    }
+
     #[test]
     fn decisions_about_erased_keys_go() {
         let (from, into) = (BranchId(7), BranchId::MAIN);
-        let settled = |db, key: &[u8]| Settled {
-            db,
-            key: key.to_vec(),
-            verdict: Verdict::Value(b"v".to_vec()),
-            digest: 1,
-        };
-        let settled = vec![settled(0, b"k:1"), settled(1, b"k:1"), settled(0, b"k:2")];
-        let open = OpenMerge { id: 1, from, into, pattern: None, message: Vec::new(), settled };
+        let places = [(0, "k:1"), (0, "k:2"), (1, "k:1")].map(|(db, key)| (db, key.as_bytes()));
+        let settled = Settled { verdict: Verdict::Value(b"v".to_vec()), digest: 1 };
+        let about = |(db, key): (DbIndex, &[u8])| ((db, key.to_vec()), settled.clone());
+        let settled = places.map(about).into();
+        let open = waiting(from, into, settled);
         let left = |branch, db, key: &[u8], is_prefix| {
             let purge = Purge { db, key: key.to_vec(), is_prefix, at: Revision(9) };
-            open.without(branch, &purge).map(|open| open.settled)
+            let left = open.without(branch, &purge).map(|open| open.settled);
+            // One by one they are erased alike.
+            for ((db, key), settled) in open.settled.clone() {
+                let is_left = left.as_ref().is_none_or(|it| it.contains_key(&(db, key.clone())));
+                let decision = Decision { merge: 1, from, into, db, key, settled };
+                assert_eq!(decision.is_erased(branch, &purge), !is_left, "{decision:?} {purge:?}");
+            }
+            left
         };
-        assert_eq!(left(from, 0, b"k:1", false), Some(open.settled[1..].to_vec()));
-        assert_eq!(left(into, 0, b"k:", true), Some(open.settled[1..2].to_vec()));
+        let expected = |at: &[usize]| Some(at.iter().map(|&at| about(places[at])).collect());
+        assert_eq!(left(from, 0, b"k:1", false), expected(&[1, 2]));
+        assert_eq!(left(into, 0, b"k:", true), expected(&[2]));
         assert_eq!(left(BranchId(8), 0, b"k:1", false), None);
         assert_eq!(left(into, 2, b"k:1", false), None);
     }
@@ -258,18 +328,41 @@ mod tests {
             }
 
             let verdicts = [Verdict::Ours, Verdict::Theirs, Verdict::Value(b"v".to_vec())];
-            let settled = verdicts.map(|verdict| Settled {
-                db: 300,
-                key: b"k".to_vec(),
-                verdict,
-                digest: u64::MAX,
-            });
-            let (message, settled) = (b"why".to_vec(), settled.to_vec());
-            let open = OpenMerge { id: 17, from, into, pattern, message, settled };
+            let settled = verdicts.map(|verdict| Settled { verdict, digest: u64::MAX });
+            for settled in &settled {
+                let (db, key, settled) = (300, b"k".to_vec(), settled.clone());
+                let decision = Decision { merge: 17, from, into, db, key, settled };
+                let bytes = decision.encode();
+                assert_eq!(Decision::decode(&bytes), Ok(decision));
+                assert!((0..bytes.len()).all(|end| Decision::decode(&bytes[..end]).is_err()));
+                assert!(Decision::decode(&[&bytes[..], &[0]].concat()).is_err());
+            }
+            let of_key = |(at, settled)| ((300 - at, b"k".to_vec()), settled);
+            let settled = (0_u16..).zip(settled).map(of_key).collect();
+            let open = waiting(from, into, settled);
+            let open = OpenMerge { id: 17, pattern, message: b"why".to_vec(), ..open };
             let bytes = open.encode();
             assert_eq!(OpenMerge::decode(&bytes), Ok(open));
             assert!((0..bytes.len()).all(|end| OpenMerge::decode(&bytes[..end]).is_err()));
             assert!(OpenMerge::decode(&[&bytes[..], &[0]].concat()).is_err());
         }
+    }
+
+    #[test]
+    fn the_bytes_of_decisions_are_those_of_the_document() {
+        let (from, into) = (BranchId(7), BranchId::MAIN);
+        let settled = Settled { verdict: Verdict::Value(b"v".to_vec()), digest: 5 };
+        let one = [&[3, 1][..], b"k", &[2, 1], b"v", &[5]].concat();
+        let decision =
+            Decision { merge: 9, from, into, db: 3, key: b"k".to_vec(), settled: settled.clone() };
+        assert_eq!(decision.encode(), [&[9, 7, 0][..], &one].concat());
+        let settled = BTreeMap::from([((3, b"k".to_vec()), settled)]);
+        let open = OpenMerge { id: 9, ..waiting(from, into, settled) };
+        assert_eq!(open.encode(), [&[9, 7, 0, 0, 0, 1][..], &one].concat());
+        // Older builds had them in the order in which they were made.
+        let other = [&[0, 1][..], b"a", &[0, 0, 5]].concat();
+        let row = [&[9, 7, 0, 0, 0, 2][..], &one, &other].concat();
+        let decided = OpenMerge::decode(&row).expect("it is whole").settled;
+        assert_eq!(decided.keys().map(|(db, _)| *db).collect::<Vec<_>>(), [0, 3]);
     }
 }

@@ -71,6 +71,7 @@ mod tag {
     pub const MERGED: u8 = 101;
     pub const MERGE_OPEN: u8 = 102;
     pub const MERGE_GONE: u8 = 103;
+    pub const MERGE_SETTLED: u8 = 104;
 }
 
 impl Effect<'_> {
@@ -234,6 +235,7 @@ impl Effect<'_> {
             }
             Effect::Merged { row } => put_tagged(out, tag::MERGED, row),
             Effect::MergeOpen { row } => put_tagged(out, tag::MERGE_OPEN, row),
+            Effect::MergeSettled { row } => put_tagged(out, tag::MERGE_SETTLED, row),
             Effect::MergeGone { id } => {
                 out.push(tag::MERGE_GONE);
                 leb128::put(out, id);
@@ -382,6 +384,7 @@ impl<'a> Effects<'a> {
             }
             tag::MERGED => Effect::Merged { row: self.slice()? },
             tag::MERGE_OPEN => Effect::MergeOpen { row: self.slice()? },
+            tag::MERGE_SETTLED => Effect::MergeSettled { row: self.slice()? },
             tag::MERGE_GONE => Effect::MergeGone { id: self.number()? },
             _ => return Err("unknown tag; a newer version of Alcid may know it"),
         })
@@ -577,6 +580,7 @@ mod tests {
             },
             Effect::Merged { row: b"m" },
             Effect::MergeOpen { row: b"" },
+            Effect::MergeSettled { row: b"" },
             Effect::MergeGone { id: u64::MAX },
         ]
     }
