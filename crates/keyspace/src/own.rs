@@ -72,7 +72,14 @@ impl Own {
 
     /// One that counts from where this does, and has nothing.
     pub(crate) fn anew(&self) -> Own {
-        Own::begin(self.from, self.is_counting())
+        Own::begin(self.from, false)
+    }
+
+    /// As [`Own::anew`], in a space that has nothing yet. What comes into it by a
+    /// change that does not count, as by what makes a branch `AT` the past, is not
+    /// told from what is below.
+    pub(crate) fn anew_in(&self, fresh: SpaceId) -> Own {
+        Own::begin(self.from, self.is_counting() && fresh.born.0 >= self.from)
     }
 
     /// Whether changes are counted.

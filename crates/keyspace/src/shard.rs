@@ -217,7 +217,7 @@ impl Db {
         (*space, *backed) = (fresh, None);
         (*forgotten_removal, *moved) = (Revision::ZERO, Revision::ZERO);
         *touched = None;
-        *own = own.anew();
+        *own = own.anew_in(fresh);
         let seed = table.seed();
         removals.iter_mut().for_each(|removals| **removals = Table::in_shard(seed, SHARD_BITS));
         let table = std::mem::replace(table, Table::in_shard(seed, SHARD_BITS));
@@ -228,7 +228,7 @@ impl Db {
     /// to count until the end of the transaction.
     fn put_by(&mut self, fresh: SpaceId) -> Db {
         let mut db = Db::new(self.table.seed(), fresh);
-        db.own = self.own.anew();
+        db.own = self.own.anew_in(fresh);
         if self.removals.is_some() {
             db.remember_removals();
         }
@@ -410,7 +410,7 @@ impl Shard {
             _ if db.is_pristine() => {
                 // Mostly so: there are more databases than anybody uses.
                 db.space = space;
-                db.own = db.own.anew();
+                db.own = db.own.anew_in(space);
                 None
             }
             _ => Some(db.begin_in(space)),

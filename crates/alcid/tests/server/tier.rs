@@ -78,6 +78,59 @@ fn batches(keys: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range
     keys.clone().step_by(BATCH).map(move |first| first..(first + BATCH).min(keys.end))
 }
 
+/// What the record of a branch made `AT` the past begins with, where the parent's
+/// database was emptied after the archive's last state, is the branch's own: there
+/// is nothing below it.
+#[test]
+fn a_branch_of_the_past_reads_what_it_was_made_with_once_that_has_left_memory() {
+    const KEYS: usize = 100;
+    let folder = temp_dir();
+    let config = folder.path().join("alcid.toml");
+    let small = CONFIG.replace("4MB", "500KB");
+    std::fs::write(&config, small).expect("the folder is ours");
+    for emptied in [&["SWAPDB", "0", "1"][..], &["FLUSHDB"]] {
+        let mut server = Server::start(ALCID, &["--config", &config.display().to_string()]);
+        let mut wire = Wire::connect(server.addr());
+        let fill = |wire: &mut Wire| {
+            for n in 0..KEYS {
+                assert_eq!(wire.text(&["RPUSH", &format!("k{n}"), &text(n, 1000)]), "1");
+            }
+        };
+        fill(&mut wire);
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        assert_eq!(wire.text(emptied), "OK");
+        match emptied[0] {
+            "SWAPDB" => assert_eq!(wire.text(emptied), "OK"),
+            _ => fill(&mut wire),
+        }
+        let newest = format!("r:{}", wire.text(&["WAITREV", "0", "0"]));
+        let made = wire.call(&["BRANCH", "CREATE", "dev", "AT", &newest]);
+        assert!(!matches!(made, Frame::Error(_)), "{made:?}");
+        let mut dev = Wire::connect(server.addr());
+        assert_eq!(dev.text(&["BRANCH", "USE", "dev"]), "OK");
+        for n in 0..2000 {
+            let value = text(n, 1000);
+            assert_eq!(wire.text(&["SET", &format!("filler:{n}"), &value]), "OK");
+        }
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+        eventually("the branch's keys leave memory", || {
+            wire.call(&["SET", "filler", &text(1, 1000)]);
+            data_bytes(&mut wire) < 600 << 10
+        });
+        for n in 0..KEYS {
+            assert_eq!(dev.text(&["LINDEX", &format!("k{n}"), "0"]), text(n, 1000), "{emptied:?}");
+        }
+        assert_eq!(dev.text(&["RPUSH", "k1", "more"]), "2");
+        assert_eq!(dev.text(&["DEL", "k2"]), "1");
+        server.kill();
+        server.restart();
+        let mut dev = Wire::connect(server.addr());
+        assert_eq!(dev.text(&["BRANCH", "USE", "dev"]), "OK");
+        assert_eq!(dev.text(&["LINDEX", "k1", "-1"]), "more");
+        assert_eq!(dev.text(&["DBSIZE"]), (KEYS - 1).to_string());
+    }
+}
+
 #[test]
 fn an_element_of_what_is_larger_than_memory_is_read_alone() {
     const ELEMENTS: usize = 60_000;
