@@ -141,14 +141,17 @@ impl History {
         })
     }
 
-    /// First revisions of segments up to `upto` that are not among `segments` though
-    /// there are indexes of them: those are removed before their segments are.
+    /// First revisions of segments up to `upto` that are not among `segments` of the
+    /// log `database`: there are indexes of them, which are removed before their
+    /// segments are, or the index before them ends earlier than the next segment
+    /// begins. The last that was filled may have had none itself.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub(crate) fn missing_segments(
-        vfs: &dyn Vfs,
+        vfs: Arc<dyn Vfs>,
         dir: &Path,
+        database: [u8; 16],
         segments: &[SegmentInfo],
         upto: Revision,
     ) -> Result<Vec<Revision>, HistoryError> {
@@ -156,15 +159,20 @@ impl History {
             return Ok(Vec::new());
         }
         let names = vfs.list(dir).map_err(HistoryError::io("list", dir))?;
-        let is_missing = |first: &Revision| {
-            *first <= upto && segments.iter().all(|segment| segment.first != *first)
-        };
-        let mut missing: Vec<Revision> = names
-            .iter()
-            .filter_map(|name| index_file::parse_name(name))
-            .filter(is_missing)
-            .collect();
+        let is_there = |first: &Revision| segments.iter().any(|segment| segment.first == *first);
+        let indexed = names.iter().filter_map(|name| index_file::parse_name(name));
+        let mut missing: Vec<Revision> = indexed.filter(|first| !is_there(first)).collect();
+        let files = Files::new(vfs, database);
+        for segment in segments.iter().filter(|segment| segment.is_sealed) {
+            // What is wrong with one that cannot be read is told when it is opened.
+            let Ok(Some(index)) = files.open(dir, segment.first) else { continue };
+            if index.last() < segment.last {
+                missing.push(index.last().next());
+            }
+        }
+        missing.retain(|first| *first <= upto);
         missing.sort_unstable();
+        missing.dedup();
         Ok(missing)
     }
 

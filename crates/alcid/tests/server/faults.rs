@@ -323,6 +323,45 @@ fn of_segments() -> Server {
     server
 }
 
+/// The names of files in a folder that end so, in order.
+fn names_in(dir: &Path, end: &str) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("a folder").map(|file| {
+        file.expect("readable").file_name().into_string().expect("the name of one of ours")
+    });
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(end)).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_start_finds_that_the_last_segment_with_anything_is_gone() {
+    let mut server = of_segments();
+    server.restart();
+    server.terminate();
+    let segments = names_in(&log_dir(&server), ".alog");
+    let [.., gone, empty] = &segments[..] else { panic!("{segments:?}") };
+    let indexes = names_in(&server.data_dir().join("archive/history"), ".idx");
+    let number = |name: &str| name.split('.').next().expect("a number").to_owned();
+    assert!(!indexes.contains(&format!("{}.idx", number(gone))), "{indexes:?}");
+    fs::remove_file(log_dir(&server).join(gone)).expect("ours");
+    server.restart();
+    let log = server.log();
+    let said = log.lines().find(|line| line.contains("the past begins with revision"));
+    assert!(said.is_some_and(|line| line.contains("WARN") && line.contains(&gone[..])), "{log}");
+    // All that comes from here on has a past.
+    let mut wire = Wire::connect(server.addr());
+    let before = number(empty).parse::<u64>().expect("a revision") - 1;
+    assert_eq!(wire.text(&["AT", &format!("r:{before}"), "GET", "k"]), "last");
+    assert_eq!(wire.text(&["SET", "k", "new"]), "OK");
+    let Frame::Array(versions) = wire.call(&["HISTORY", "k"]) else { panic!("no history") };
+    assert_eq!(versions.len(), 1);
+    let early = wire.call(&["AT", &format!("r:{}", before - 1), "GET", "k"]);
+    assert!(matches!(&early, Frame::Error(why) if why.starts_with("COMPACTED")), "{early:?}");
+    assert_eq!(wire.text(&["FLUSHDB"]), "OK");
+    assert!(!matches!(wire.call(&["UNDO"]), Frame::Error(_)));
+    assert_eq!(wire.text(&["GET", "k"]), "new");
+}
+
 #[test]
 fn a_start_says_what_of_the_past_is_gone() {
     let shorter = "the past begins with revision";

@@ -1,6 +1,7 @@
 //! What is left of the past at a start, when files were lost or removed.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use base::Revision;
 use log::{Log, RealVfs, SegmentInfo};
@@ -35,7 +36,8 @@ pub(super) fn oldest(
         return Ok(newest);
     };
     let segments = log.segments();
-    let missing = History::missing_segments(&RealVfs, dir, &segments, newest)?;
+    let vfs = Arc::new(RealVfs);
+    let missing = History::missing_segments(vfs, dir, log.id(), &segments, newest)?;
     let whole_from = match is_broken {
         true => newest,
         false => said.max(gap_end(log, &segments, &missing)).min(newest),
