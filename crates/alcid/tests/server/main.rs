@@ -15,6 +15,7 @@ mod decisions;
 mod eviction;
 mod faults;
 mod forks;
+mod full_disk;
 mod golden;
 mod guides;
 mod inherited;
