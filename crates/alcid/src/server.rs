@@ -2,7 +2,7 @@
 //! the listeners and the background turns, and ends everything in order.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use base::{Clock, Revision, Rng, SeededRng, SystemClock};
@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the last checkpoint may take. Container runtimes kill what has not
 /// ended after 10 s.
 const SAVE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a start waits to know when its databases changed places.
+const RECALL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs a server until SIGTERM, Ctrl+C or SHUTDOWN.
 ///
@@ -124,15 +127,21 @@ pub fn run(found: Found, load_again: LoadAgain) -> Result<(), String> {
     Ok(())
 }
 
-/// Tells the engine when its databases changed places, as far as the archive goes:
-/// beside everybody, for a long history takes its time to look through. Until then
+/// Tells the engine when its databases changed places, as far as the archive goes.
+/// A long history takes its time to look through, beside everybody: until then
 /// `OBJECT REVISION` may name an earlier change, and `EXEC` fails where it learns of
-/// the later one.
+/// the later one. Others are waited for.
 fn recall_moves(engine: Arc<Engine>, archived: Revision) {
+    let (done, is_done) = mpsc::channel::<()>();
     std::thread::Builder::new()
         .name("moves".to_owned())
-        .spawn(move || engine.recall_moves(archived))
+        .spawn(move || {
+            engine.recall_moves(archived);
+            drop(done);
+        })
         .expect("a thread can be started");
+    // Nothing is ever sent: the end of the thread ends it.
+    let _ = is_done.recv_timeout(RECALL_PATIENCE);
 }
 
 /// A panic ends the process: what a transaction had changed in memory when it
