@@ -277,6 +277,20 @@ impl Branches {
         is_changed
     }
 
+    /// All of it but the merges that wait, whose decisions may be many.
+    #[must_use]
+    pub fn without_open_merges(&self) -> Branches {
+        Branches {
+            by_id: self.by_id.clone(),
+            gone: self.gone.clone(),
+            tags: self.tags.clone(),
+            last: self.last,
+            merged: self.merged.clone(),
+            open: BTreeMap::new(),
+            last_merge: self.last_merge,
+        }
+    }
+
     /// The id that the next merge gets.
     #[must_use]
     pub fn next_merge(&self) -> u64 {

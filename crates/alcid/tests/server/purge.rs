@@ -433,6 +433,51 @@ fn what_was_decided_of_an_erased_key_is_in_no_file() {
 }
 
 #[test]
+fn what_was_decided_is_in_no_file_however_the_merge_goes_on() {
+    for end in ["merged", "given up", "waiting"] {
+        let mut server = Server::start(ALCID, ALWAYS);
+        let mut main = Wire::connect(server.addr());
+        make(&mut main, &["dev"]);
+        for (branch, value) in [("main", "ours"), ("dev", "theirs")] {
+            let set = ["MSET", "k:1", value, "k:2", value, "other", value];
+            assert_eq!(on(&server, branch).text(&set), "OK");
+        }
+        let said = main.text(&["BRANCH", "MERGE", "dev", "ON", "CONFLICT", "MANUAL"]);
+        let id = said.rsplit(' ').next().expect("it names the merge").to_owned();
+        let decide = |wire: &mut Wire, key: &str, verdict: &[&str], left| {
+            let reply = wire.call(&[&["BRANCH", "RESOLVE", &id, key], verdict].concat());
+            assert_eq!(reply, Frame::Integer(left), "{end}: {key}");
+        };
+        decide(&mut main, "k:1", &["VALUE", "Zaphod1"], 2);
+        assert_eq!(main.text(&["SAVE"]), "OK");
+        decide(&mut main, "k:2", &["VALUE", "Zaphod2"], 1);
+        // The last word, so that neither key ever has one of these values.
+        decide(&mut main, "k:1", &["OURS"], 1);
+        decide(&mut main, "k:2", &["OURS"], 1);
+        match end {
+            "merged" => decide(&mut main, "other", &["VALUE", "Marvin"], 0),
+            "given up" => assert_eq!(main.text(&["BRANCH", "ABORT", &id]), "OK"),
+            _ => decide(&mut main, "k:1", &["VALUE", "Zaphod3"], 1),
+        }
+        assert_ne!(files_with(&server.data_dir(), b"Zaphod"), NONE, "{end}");
+        let reply = main.call(&["HISTORY.PURGE", "PREFIX", "k:", "CONFIRM"]);
+        assert!(matches!(reply, Frame::Integer(5..)), "{end}: {reply:?}");
+        for crash in [false, true] {
+            if crash {
+                server.kill();
+                server.restart();
+            }
+            assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE, "{end}");
+            main = Wire::connect(server.addr());
+            assert_eq!(main.text(&["GET", "k:1"]), "ours", "{end}");
+            assert_eq!(main.text(&["GET", "k:2"]), "ours", "{end}");
+        }
+        let other = if end == "merged" { "Marvin" } else { "ours" };
+        assert_eq!(main.text(&["GET", "other"]), other, "{end}");
+    }
+}
+
+#[test]
 fn where_there_is_nothing_to_erase_there_is_no_revision() {
     let server = Server::start(ALCID, ALWAYS);
     let mut main = Wire::connect(server.addr());

@@ -286,7 +286,8 @@ fn state_of(known: &Branches, branch: BranchId, at: Revision) -> Option<(BranchI
 impl Engine {
     /// What two branches have in common.
     pub(super) fn commons(&self, a: BranchId, b: BranchId) -> Option<Commons> {
-        let known = self.branches.known.read().clone();
+        // What waits is nothing that they have, and is not copied for each decision.
+        let known = self.branches.known.read().without_open_merges();
         let lines = [a, b].map(|branch| Line::of(&known, branch));
         Commons::new(known, lines, self.past().map(|past| past.oldest()))
     }

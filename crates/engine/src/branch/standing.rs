@@ -147,7 +147,9 @@ impl Engine {
         };
         only.insert(place.clone());
         let done = job(Some(&only)).run(see)?;
-        standing.undecided.retain(|place| !only.contains(place));
+        for place in &only {
+            standing.undecided.remove(place);
+        }
         standing.undecided.extend(done.undecided().iter().map(|it| it.place.clone()));
         standing.upto = newest;
         standing.holds_until = standing.holds_until.min(done.seen.holds_until);

@@ -175,6 +175,10 @@ fn decisions_are_added_and_replaced_wherever_the_archive_stands() {
     assert_eq!(archived(&at_once), archived(&branches));
     assert!(branches.forget_decisions(BranchId::MAIN, &purge));
     assert_eq!(decided(&branches), [expected[0].clone(), expected[2].clone()]);
+    // Without it, all else is the same.
+    let rest = branches.without_open_merges();
+    note(&mut branches, 42, &Effect::MergeGone { id: 4 });
+    assert_eq!(rest, branches);
 }
 
 #[test]
