@@ -15,7 +15,8 @@ mod claims;
 mod snapshot;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -119,6 +120,9 @@ pub struct Base {
     ahead: Arc<Ahead>,
     /// Bytes of keys and values in batches since it was opened.
     written_bytes: AtomicU64,
+    /// Of revisions before the horizon that have names, whether they are states.
+    /// That stays as it is as long as they have.
+    named: Mutex<BTreeMap<Revision, bool>>,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -183,6 +187,7 @@ impl Base {
             large_from: LargeFrom::default(),
             ahead: Arc::default(),
             written_bytes: AtomicU64::new(0),
+            named: Mutex::default(),
             _lock: lock,
         })
     }
@@ -453,7 +458,7 @@ impl Base {
     /// # Errors
     /// When tables cannot be read or written; the base is what it was then.
     pub(crate) fn compact(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let (directory, due) = self.bind(horizon);
+        let (directory, due) = self.bind(horizon)?;
         // Levels begin with the size of what comes: else a batch of one entry would
         // have everything merged that fits the largest first level.
         let recent_bytes = self.tree.current_version().level(0).map_or(0, |level| level.size());
@@ -476,7 +481,7 @@ impl Base {
     /// # Errors
     /// As [`Base::compact`].
     pub(crate) fn merge(&self, horizon: Revision) -> Result<(), ArchiveError> {
-        let (directory, _) = self.bind(horizon);
+        let (directory, _) = self.bind(horizon)?;
         self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         self.forget_manifests()
     }
@@ -491,7 +496,7 @@ impl Base {
         horizon: Revision,
         erasures: Vec<Erasure>,
     ) -> Result<(), ArchiveError> {
-        let (directory, _) = self.bind(horizon);
+        let (directory, _) = self.bind(horizon)?;
         let standing = directory.databases.iter().map(|database| database.space).collect();
         self.bounds.erase(Erasures { all: erasures, standing });
         let merged = self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0));
@@ -514,7 +519,7 @@ impl Base {
 
     /// Tells compactions what may go; answers which spaces may, and the directory
     /// that says so.
-    fn bind(&self, horizon: Revision) -> (Arc<Directory>, Vec<Left>) {
+    fn bind(&self, horizon: Revision) -> Result<(Arc<Directory>, Vec<Left>), ArchiveError> {
         // First: a claim ends when a directory has what it is for.
         let claimed = self.claims.spaces();
         let directory = self.directory();
@@ -534,8 +539,30 @@ impl Base {
         let below: BTreeSet<SpaceId> = overlays.iter().map(|overlay| overlay.under).collect();
         let due: Vec<Left> = past.into_iter().filter(|left| !below.contains(&left.space)).collect();
         let dead = due.iter().map(|left| left.space);
+        let tags = self.states_among(tags, horizon)?;
         self.bounds.set(Bound::new(horizon, dead, &overlays, tags));
-        (directory, due)
+        Ok((directory, due))
+    }
+
+    /// Of revisions with names, without those before the horizon that no batch ended
+    /// with. They were read by means of the history; now that it begins later, or is
+    /// not kept, nobody reads them. As states they would be wrong ones: what changed
+    /// before such a revision may have come with the batch after it, and that is not
+    /// seen there.
+    fn states_among(
+        &self,
+        mut tags: BTreeSet<Revision>,
+        horizon: Revision,
+    ) -> Result<BTreeSet<Revision>, ArchiveError> {
+        let mut named = self.named.lock();
+        named.retain(|revision, _| tags.contains(revision));
+        for &tag in tags.range(..horizon) {
+            if let Entry::Vacant(vacant) = named.entry(tag) {
+                vacant.insert(self.state_at(tag)? == tag);
+            }
+        }
+        tags.retain(|tag| named.get(tag).is_none_or(|is_state| *is_state));
+        Ok(tags)
     }
 
     /// Whether nobody may read a space any more that no database has: nobody but

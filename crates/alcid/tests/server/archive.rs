@@ -383,3 +383,33 @@ fn a_state_counts_its_keys_whatever_was_read_of_it() {
         assert_eq!(then(&["KEYS", "*"]), Frame::Array(vec![Frame::bulk("k")]));
     }
 }
+
+/// A tag of a revision that no batch of the archive ended with is read by means of
+/// the history. Without one it is read by nobody, and takes nothing from others.
+#[test]
+fn a_tag_that_cannot_be_read_any_more_takes_nothing_from_the_present() {
+    let folder = temp_dir();
+    let still = "ALCID_STORAGE_ARCHIVE_IDLE=0 ALCID_STORAGE_ARCHIVE_INTERVAL=0 exec";
+    let mut server = Server::start(wrapped(folder.path(), still), ALWAYS);
+    let mut wire = Wire::connect(server.addr());
+    let fields: Vec<String> = (0..4000).map(|n| format!("{n}")).collect();
+    let words = ["HSET", "large"].into_iter().chain(fields.iter().map(String::as_str));
+    assert_eq!(wire.text(&words.collect::<Vec<_>>()), "2000");
+    assert_eq!(wire.text(&["SET", "later", "v"]), "OK");
+    assert_eq!(wire.text(&["TAG", "CREATE", "between", "AT", "r:1"]), "1");
+    server.terminate();
+    wrapped(folder.path(), "ALCID_STORAGE_HISTORY_KEEP=0 exec");
+    server.restart();
+    let mut wire = Wire::connect(server.addr());
+    // Enough batches that their tables are merged.
+    for n in 0..20 {
+        assert_eq!(wire.text(&["SET", &format!("key:{n}"), "v"]), "OK");
+        assert_eq!(wire.text(&["SAVE"]), "OK");
+    }
+    server.terminate();
+    server.restart();
+    let Frame::Array(found) = Wire::connect(server.addr()).call(&["HGETALL", "large"]) else {
+        panic!("it is there");
+    };
+    assert_eq!(found.len(), fields.len());
+}
