@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 
 use base::Frame;
-use testkit::Server;
+use testkit::{Server, temp_dir};
 
 use crate::ALCID;
 use crate::policy::files_with;
+use crate::run::wrapped;
 use crate::wire::{Wire, eventually};
 
 /// Everything is on disk before it is acknowledged, so a kill loses nothing.
@@ -497,4 +498,33 @@ fn where_there_is_nothing_to_erase_there_is_no_revision() {
     // What is gone has a past.
     assert_eq!(purged(&mut main, "gone"), 2);
     assert_ne!(newest(&mut main), before);
+}
+
+/// A tag of a revision that no batch of the archive ended with is gone for good where
+/// no history was kept.
+#[test]
+fn a_tag_that_cannot_be_read_any_more_is_in_nobodys_way() {
+    let folder = temp_dir();
+    let still = "ALCID_STORAGE_ARCHIVE_IDLE=0 ALCID_STORAGE_ARCHIVE_INTERVAL=0 exec";
+    let mut server = Server::start(wrapped(folder.path(), still), ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["MSET", "k", "Zaphod", "other", "1"]), "OK");
+    assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
+    assert_eq!(main.text(&["TAG", "CREATE", "between", "AT", "r:1"]), "1");
+    assert!(refused(&mut main, &["k"]).contains("the tag 'between' has 'k'"));
+    for setup in ["ALCID_STORAGE_HISTORY_KEEP=0 exec", still] {
+        server.terminate();
+        wrapped(folder.path(), setup);
+        server.restart();
+        main = Wire::connect(server.addr());
+        assert_eq!(main.text(&["SET", "k", "Trillian"]), "OK");
+    }
+    assert!(main.text(&["AT", "tag:between", "GET", "k"]).starts_with("COMPACTED "));
+    purged(&mut main, "k");
+    assert!(matches!(
+        main.call(&["HISTORY.PURGE", "PREFIX", "o", "CONFIRM"]),
+        Frame::Integer(_)
+    ));
+    assert_eq!(files_with(&server.data_dir(), b"Zaphod"), Vec::<PathBuf>::new());
+    assert_eq!(main.text(&["GET", "k"]), "Trillian");
 }

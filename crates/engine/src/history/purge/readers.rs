@@ -13,6 +13,7 @@ use keyspace::{Branch, Branches, Tag};
 
 use super::Job;
 use crate::branch::Line;
+use crate::past::PastError;
 use crate::travel::Moment;
 
 /// A state in which a key may be that is to be erased.
@@ -71,8 +72,15 @@ impl Job<'_> {
     fn readers(&self, known: &Branches) -> Result<Vec<Reader>> {
         let own = self.branch.id;
         let heirs = || known.iter().filter(|row| row.id != own && may_have(known, row, own));
+        let past = self.engine.needs_past()?;
         let mut readers = Vec::new();
         for (name, tag) in known.tags() {
+            match past.keeps_state(tag.revision) {
+                Ok(()) => {}
+                // No history was kept for a while, and nobody reads it any more.
+                Err(PastError::Compacted { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
             let name = String::from_utf8_lossy(name);
             let at = tag.revision;
             readers.push(Reader::of(format!("the tag '{name}'"), own, at));
