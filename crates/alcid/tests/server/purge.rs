@@ -521,10 +521,7 @@ fn a_tag_that_cannot_be_read_any_more_is_in_nobodys_way() {
     }
     assert!(main.text(&["AT", "tag:between", "GET", "k"]).starts_with("COMPACTED "));
     purged(&mut main, "k");
-    assert!(matches!(
-        main.call(&["HISTORY.PURGE", "PREFIX", "o", "CONFIRM"]),
-        Frame::Integer(_)
-    ));
+    assert!(matches!(main.call(&["HISTORY.PURGE", "PREFIX", "o", "CONFIRM"]), Frame::Integer(_)));
     assert_eq!(files_with(&server.data_dir(), b"Zaphod"), Vec::<PathBuf>::new());
     assert_eq!(main.text(&["GET", "k"]), "Trillian");
 }
