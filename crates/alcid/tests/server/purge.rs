@@ -511,6 +511,9 @@ fn a_tag_that_cannot_be_read_any_more_is_in_nobodys_way() {
     assert_eq!(main.text(&["MSET", "k", "Zaphod", "other", "1"]), "OK");
     assert_eq!(main.text(&["SET", "k", "Marvin"]), "OK");
     assert_eq!(main.text(&["TAG", "CREATE", "between", "AT", "r:1"]), "1");
+    assert_eq!(main.text(&["SET", "k", "Zaphod"]), "OK");
+    assert_eq!(main.text(&["TAG", "CREATE", "state"]), "5");
+    make(&mut main, &["old", "AT", "r:4"]);
     assert!(refused(&mut main, &["k"]).contains("the tag 'between' has 'k'"));
     for setup in ["ALCID_STORAGE_HISTORY_KEEP=0 exec", still] {
         server.terminate();
@@ -519,9 +522,18 @@ fn a_tag_that_cannot_be_read_any_more_is_in_nobodys_way() {
         main = Wire::connect(server.addr());
         assert_eq!(main.text(&["SET", "k", "Trillian"]), "OK");
     }
-    assert!(main.text(&["AT", "tag:between", "GET", "k"]).starts_with("COMPACTED "));
-    purged(&mut main, "k");
-    assert!(matches!(main.call(&["HISTORY.PURGE", "PREFIX", "o", "CONFIRM"]), Frame::Integer(_)));
+    for unread in
+        [&["AT", "tag:between", "GET", "k"][..], &["AT", "r:5", "BRANCH", "old", "GET", "k"]]
+    {
+        assert!(main.text(unread).starts_with("COMPACTED "), "{unread:?}");
+    }
+    let mut old = on(&server, "old");
+    assert_eq!(old.text(&["SET", "k", "Arthur"]), "OK");
+    purged(&mut old, "k");
+    assert!(refused(&mut main, &["k"]).starts_with("BRANCHBUSY the tag 'state' has 'k'"));
+    assert_eq!(main.text(&["TAG", "DELETE", "state"]), "OK");
+    let all = ["HISTORY.PURGE", "PREFIX", "k", "CONFIRM"];
+    assert!(matches!(main.call(&all), Frame::Integer(_)));
     assert_eq!(files_with(&server.data_dir(), b"Zaphod"), Vec::<PathBuf>::new());
     assert_eq!(main.text(&["GET", "k"]), "Trillian");
 }

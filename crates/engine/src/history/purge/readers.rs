@@ -72,15 +72,8 @@ impl Job<'_> {
     fn readers(&self, known: &Branches) -> Result<Vec<Reader>> {
         let own = self.branch.id;
         let heirs = || known.iter().filter(|row| row.id != own && may_have(known, row, own));
-        let past = self.engine.needs_past()?;
         let mut readers = Vec::new();
         for (name, tag) in known.tags() {
-            match past.keeps_state(tag.revision) {
-                Ok(()) => {}
-                // No history was kept for a while, and nobody reads it any more.
-                Err(PastError::Compacted { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
             let name = String::from_utf8_lossy(name);
             let at = tag.revision;
             readers.push(Reader::of(format!("the tag '{name}'"), own, at));
@@ -99,8 +92,23 @@ impl Job<'_> {
         Ok(readers)
     }
 
+    /// Whether a state can be read still. A tag's cannot where no history was kept for
+    /// a while and no batch of the archive ended with it, or with that of which a
+    /// branch on its line was made.
+    fn is_kept(&self, moment: Moment) -> Result<bool> {
+        let (_, at) = self.engine.line_of(moment).at(moment.revision);
+        match self.engine.needs_past()?.keeps_state(at) {
+            Ok(()) => Ok(true),
+            Err(PastError::Compacted { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A key to be erased that a reader has from this branch.
     fn read_by(&self, known: &Branches, reader: &Reader) -> Result<Option<Vec<u8>>> {
+        if !self.is_kept(reader.moment)? {
+            return Ok(None);
+        }
         if !self.is_prefix {
             let is_read = self.is_read_by(known, reader, self.key)?;
             return Ok(is_read.then(|| self.key.to_vec()));
