@@ -36,6 +36,10 @@ run *args:
 kill9 *args:
     scripts/kill9.py {{args}}
 
+# What years bring, in minutes: branches, tags, backups, restarts with other settings.
+soak *args:
+    scripts/soak.py {{args}}
+
 # Redis's own Tcl suite against the server; `just tcl unit/type/hash` for one unit.
 tcl *units:
     scripts/redis-tcl.sh {{units}}

@@ -19,114 +19,17 @@ when every round held. A seed repeats the choices, not the timing.
 """
 
 import argparse
-import os
-import pathlib
 import random
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PATIENCE_S = 60
+from served import PATIENCE_S, Closed, Connection, Server, find_binary
+
 BATCH = 5000
 LEFT_MAX = 8
-
-
-class Closed(Exception):
-    """The server went away."""
-
-
-class Connection:
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
-
-    def send(self, commands):
-        out = []
-        for command in commands:
-            out.append(b"*%d\r\n" % len(command))
-            for word in command:
-                word = str(word).encode()
-                out.append(b"$%d\r\n%s\r\n" % (len(word), word))
-        try:
-            self.socket.sendall(b"".join(out))
-        except OSError as error:
-            raise Closed from error
-
-    def reply(self):
-        try:
-            line = self.file.readline()
-            if not line.endswith(b"\r\n"):
-                raise Closed
-            kind, rest = line[:1], line[1:-2]
-            if kind == b"+":
-                return rest.decode()
-            if kind == b":":
-                return int(rest)
-            if kind == b"-":
-                return RuntimeError(rest.decode())
-            if kind == b"$":
-                if int(rest) < 0:
-                    return None
-                body = self.file.read(int(rest) + 2)
-                if len(body) != int(rest) + 2:
-                    raise Closed
-                return body[:-2].decode()
-            if kind == b"*":
-                return None if int(rest) < 0 else [self.reply() for _ in range(int(rest))]
-        except OSError as error:
-            raise Closed from error
-        raise AssertionError(f"unknown reply {line!r}")
-
-    def call(self, *command):
-        self.send([command])
-        return self.reply()
-
-
-class Server:
-    def __init__(self, options, folder):
-        self.options = options
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            self.port = s.getsockname()[1]
-        self.process = None
-
-    def start(self):
-        if os.environ.get("SERVER", "alcid") == "redis":
-            command = ["redis-server", "--port", self.port, "--dir", self.folder, "--save", "",
-                       "--appendonly", "yes", "--appendfsync", self.options.fsync]
-        else:
-            command = [self.options.binary, "server", "--port", self.port,
-                       "--data-dir", f"{self.folder}/data", "--aof-fsync", self.options.fsync,
-                       *os.environ.get("ALCID_ARGS", "").split()]
-        with open(f"{self.folder}/server.log", "ab") as log:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
-
-    def wait_ready(self):
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                self.fail(f"the server ended with status {self.process.returncode} at start")
-            try:
-                if Connection(self.port).call("PING") == "PONG":
-                    return
-            except (OSError, Closed):
-                pass
-            time.sleep(0.01)
-        self.fail(f"the server was not ready after {PATIENCE_S} s")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def fail(self, why):
-        log = pathlib.Path(self.folder, "server.log").read_text(errors="replace")
-        raise AssertionError(f"{why}; the end of its log:\n{log[-3000:]}")
 
 
 class Client:
@@ -283,16 +186,6 @@ def play_round(server, clients, options, chance):
     return sum(d for d, _ in doubts), sum(p for _, p in doubts)
 
 
-def find_binary():
-    if os.environ.get("SERVER", "alcid") == "redis":
-        return "redis-server"
-    if "ALCID_BIN" in os.environ:
-        return os.environ["ALCID_BIN"]
-    subprocess.run(["cargo", "build", "--release", "--bin", "alcid"], cwd=ROOT, check=True)
-    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
-    return str(pathlib.Path(target, "release", "alcid"))
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -307,12 +200,11 @@ def main():
     options = parser.parse_args()
     if options.branches and options.fsync != "always":
         parser.error("--branches needs --fsync always: else the branch itself may be lost")
-    options.binary = find_binary()
     print(f"--seed {options.seed} --fsync {options.fsync}", flush=True)
     chance = random.Random(options.seed)
     clients = [Client(number, options.seed) for number in range(options.clients)]
     folder = tempfile.mkdtemp(prefix="alcid-kill9-")
-    server = Server(options, folder)
+    server = Server(find_binary(), folder, options.fsync)
     server.start()
     try:
         for number in range(1, options.rounds + 1):

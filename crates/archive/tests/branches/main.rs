@@ -79,6 +79,31 @@ fn step(world: &mut World) {
     world.check_some(any);
 }
 
+/// Changes while no history is kept, until the tables are merged several times.
+fn play_without_history(world: &mut World) {
+    world.follow_without_history();
+    for _ in 0..12 {
+        for _ in 0..8 {
+            let any = world.any_branch();
+            match world.below(20) {
+                0 if world.branches().len() <= BRANCHES_MAX => _ = world.fork(any),
+                1 if any != MAIN => world.delete(any),
+                2..=3 => world.evict(any),
+                _ => {
+                    let change = Change::random(&mut world.rng);
+                    world.change(any, &[change]);
+                }
+            }
+            let any = world.any_branch();
+            world.check_some(any);
+        }
+        world.checkpoint();
+        world.check_forest();
+    }
+    world.reopen();
+    world.branches().into_iter().for_each(|branch| world.check_all(branch));
+}
+
 fn play(seed: u64, rounds: usize) {
     let folder = temp_dir();
     // Small bounds, so that batches end everywhere.
@@ -119,6 +144,9 @@ fn play(seed: u64, rounds: usize) {
             world.check_all(any);
             world.reopen();
             (0..6).for_each(|_| world.check_past());
+        }
+        if round == 3 {
+            play_without_history(&mut world);
         }
     }
     world.branches().into_iter().for_each(|branch| world.check_all(branch));

@@ -171,8 +171,7 @@ impl World {
     pub fn reopen(&mut self) {
         self.halt();
         self.live.clear();
-        let past = self.past.take().expect("it is open");
-        drop(Arc::into_inner(past).expect("nobody has it"));
+        self.past.take().map(|past| Arc::into_inner(past).expect("nobody has it"));
         let base = self.base.take().expect("it is open");
         // Some may still be reading.
         while Arc::strong_count(&base) > 1 {
@@ -185,6 +184,16 @@ impl World {
         let known = self.known.clone();
         self.open(0);
         assert_eq!(self.known, known);
+    }
+
+    /// What is kept of the past is gone, and no more is, until it is opened again.
+    /// Until then nobody may ask for it.
+    pub fn follow_without_history(&mut self) {
+        self.halt();
+        let past = self.past.take().expect("it is open");
+        drop(Arc::into_inner(past).expect("nobody has it"));
+        Past::discard(self.base()).expect("it can be removed");
+        self.follow();
     }
 
     /// The archive follows the log from here on.
@@ -595,10 +604,15 @@ impl World {
         })
     }
 
-    /// Compares what tags name, however old it is.
+    /// Compares what tags name, however old it is, but for what can only be read by
+    /// means of a history that was not kept.
     pub fn check_tags(&mut self) {
         let tags: Vec<_> = self.known.tags().values().cloned().collect();
         for Tag { branch, revision, time_ms, .. } in tags {
+            let state = self.base().directory_at(revision).expect("it can be read").revision;
+            if revision < self.past().oldest() && state < revision {
+                continue;
+            }
             self.check_at(branch, revision);
             assert_eq!(self.past().time_of(revision).expect("it is kept"), time_ms);
         }
