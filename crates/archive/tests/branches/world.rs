@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use archive::{Base, Follower, FollowerOptions, LargeFrom, Pace, Past, PastOptions, catch_up};
 use base::{BranchId, DbIndex, Revision, Rng, SeededRng, SystemClock};
-use keyspace::effect::Effect;
+use keyspace::effect::{Cause, Effect, Effects};
 use keyspace::{
     Branch, Branches, Buffers, EncodingLimits, Journal, Keyspace, SHARDS, Scope, Stored, Tag, Txn,
     TxnOptions, Value, ValueRef, dump,
@@ -24,6 +25,13 @@ pub struct Kept {
     value: Value,
     deadline: Option<u64>,
     revision: Revision,
+}
+
+impl Kept {
+    fn copy(&self) -> Kept {
+        let Kept { value, deadline, revision } = self;
+        Kept { value: value.as_ref().to_value(), deadline: *deadline, revision: *revision }
+    }
 }
 
 /// What a branch held.
@@ -69,15 +77,21 @@ impl Journal for ToLog<'_> {
     }
 }
 
-/// Gives the model the revision that the branch got.
-struct Same(Option<Revision>);
+/// Gives the model the revisions that the branch got, and keeps its records: that
+/// of what was found to be due comes before that of the changes.
+struct Same {
+    next: AtomicU64,
+    records: Mutex<Vec<(Revision, DbIndex, Vec<u8>)>>,
+}
 
 impl Journal for Same {
     fn reserve(&self) -> Revision {
-        self.0.expect("what changes the model changes the branch")
+        Revision(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn append(&self, _: Revision, _: u64, _: DbIndex, _: &[u8]) {}
+    fn append(&self, revision: Revision, _: u64, db: DbIndex, effects: &[u8]) {
+        self.records.lock().expect("nobody panics with it").push((revision, db, effects.to_vec()));
+    }
 }
 
 /// Half of the worlds have no compact collections, whose copies share nothing.
@@ -275,6 +289,7 @@ impl World {
     pub fn change(&mut self, branch: BranchId, changes: &[Change]) {
         let mut buffers = std::mem::take(&mut self.buffers);
         let looks_ahead = self.below(2) == 0;
+        let first = self.newest().next();
         let journal = ToLog { log: self.log(), branch };
         let live = &self.live[&branch];
         if looks_ahead {
@@ -286,16 +301,27 @@ impl World {
         let written = txn.finish().written;
         let effects = buffers.effects().to_vec();
         live.check().expect("what is counted agrees");
-        let same = Same(written);
+        let same = Same { next: AtomicU64::new(first.0), records: Mutex::default() };
         let model = &self.model[&branch];
         let mut txn = Txn::begin(model, &Scope::All, &same, &mut buffers, self.options());
         assert_eq!(make(changes, &mut txn), existed, "what it finds out is so");
         assert_eq!(txn.finish().written, written, "the model changes too");
         assert_eq!(buffers.effects(), effects, "the record tells what was there");
         self.buffers = buffers;
-        if let Some(revision) = written {
-            self.note(branch, revision);
+        assert_eq!(
+            same.next.into_inner(),
+            self.newest().next().0,
+            "the model takes as many revisions"
+        );
+        let Some(revision) = written else { return };
+        let records = same.records.into_inner().expect("nobody panics with it");
+        assert_eq!(records.last().map(|record| record.0), Some(revision));
+        for (expired, db, effects) in &records[..records.len() - 1] {
+            let before = self.state(branch, *expired).expect("it is there");
+            let without = Some(without_due(&before, *db, effects));
+            self.states.entry(branch).or_default().insert(*expired, without);
         }
+        self.note(branch, revision);
     }
 
     /// What a branch holds from a revision on.
@@ -577,6 +603,7 @@ impl World {
     fn check_remade(&mut self) {
         let branch = self.any_branch();
         let revision = Revision(self.newest().0.saturating_sub(self.below(12)));
+        let revision = revision.max(self.past().oldest());
         let Some(expected) = self.state(branch, revision) else { return };
         for key in expected.keys() {
             if let Some(found) = self.remade(branch, revision, key) {
@@ -687,6 +714,22 @@ fn snapshot(model: &Keyspace) -> Snapshot {
         });
     }
     Arc::new(found)
+}
+
+/// What is left when a record has removed what was due.
+fn without_due(snapshot: &Snapshot, db: DbIndex, effects: &[u8]) -> Snapshot {
+    let mut left: BTreeMap<Key, Kept> =
+        snapshot.iter().map(|(k, it)| (k.clone(), it.copy())).collect();
+    let mut at = (db, Vec::new());
+    for effect in Effects::new(effects) {
+        match effect.expect("just written") {
+            Effect::Database(db) => at.0 = db,
+            Effect::Key { key, .. } => at.1 = key.to_vec(),
+            Effect::Delete(Cause::Expired) => assert!(left.remove(&at).is_some(), "it was there"),
+            other => panic!("{other:?} is no removal of what was due"),
+        }
+    }
+    Arc::new(left)
 }
 
 fn copy(snapshot: &Snapshot, seed: u64) -> Keyspace {
