@@ -439,14 +439,14 @@ impl Engine {
         &self,
         txn: &mut Txn<'_>,
         live: &Live,
-        session: &Session,
-        command: &Command,
+        session: &mut Session,
+        command: &'static Command,
     ) {
         if self.past().is_none() {
             return;
         }
-        let (user, address) = (session.user.as_bytes(), session.client.addr.as_bytes());
-        txn.originate(command.full_name.as_bytes(), user, address);
+        let origin = session.last_origin.of(command, &session.user, &session.client.addr);
+        txn.originate_encoded(origin);
         if let Some(until_ms) = self.undo_until_ms(live, txn.now_ms()) {
             // Branches' keys come back one by one.
             let left_from = if session.seat.is_some() { u64::MAX } else { LEFT_KEYS_MIN };

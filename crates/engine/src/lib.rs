@@ -33,6 +33,7 @@ mod expiry;
 mod gauges;
 mod history;
 mod notify;
+mod origin;
 mod outbox;
 mod past;
 mod pause;

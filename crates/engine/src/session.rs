@@ -11,6 +11,7 @@ use keyspace::{Buffers, Garbage};
 
 use crate::branch::{Home, Seat};
 use crate::client::Client;
+use crate::origin::LastOrigin;
 use crate::server::save::Background;
 use crate::travel::Moment;
 
@@ -76,6 +77,7 @@ pub struct Session {
     /// so that a command reads one clock.
     pub(crate) batch_began: (u64, u64),
     pub(crate) tally: crate::stats::Tally,
+    pub(crate) last_origin: LastOrigin,
     /// Keys that a command has brought into memory which was put off each time
     /// because others were still being read.
     pub(crate) brought_in: Cell<u32>,
@@ -168,6 +170,7 @@ impl Session {
             tick_ns: 0,
             batch_began: (0, 0),
             tally: crate::stats::Tally::default(),
+            last_origin: LastOrigin::default(),
             brought_in: Cell::new(0),
         }
     }

@@ -227,7 +227,7 @@ impl Engine {
         self: &Arc<Self>,
         session: &mut Session,
         live: &Live,
-        command: &Command,
+        command: &'static Command,
         multi: &Multi,
         watched: &[Watched],
         now_ms: u64,

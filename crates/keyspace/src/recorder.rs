@@ -222,6 +222,15 @@ impl<'t> Recorder<'t> {
         }
     }
 
+    /// As [`Recorder::originate`], of an encoded one.
+    #[inline]
+    pub(crate) fn originate_encoded(&mut self, origin: &[u8]) {
+        if self.recording {
+            self.buffers.effects.extend_from_slice(origin);
+            self.origin_bytes = origin.len();
+        }
+    }
+
     /// Keeps a removed value for the caller to drop off the locks.
     pub(crate) fn throw_away(&mut self, value: Option<Box<Value>>) {
         self.buffers.garbage.extend(value.map(Garbage::Value));

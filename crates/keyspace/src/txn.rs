@@ -257,6 +257,13 @@ impl<'t> Txn<'t> {
         self.recorder.originate(&Effect::Origin { command, user, address });
     }
 
+    /// As [`Txn::originate`], of an encoded [`Effect::Origin`].
+    #[inline]
+    pub fn originate_encoded(&mut self, origin: &[u8]) {
+        debug_assert!(!self.has_noted(), "an origin is the first effect");
+        self.recorder.originate_encoded(origin);
+    }
+
     fn has_noted(&self) -> bool {
         self.recorder.reserved().or(self.recorder.expired()).is_some()
     }
