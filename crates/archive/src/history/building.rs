@@ -208,7 +208,7 @@ impl Building {
                 *run = &run[len..];
             }
             // Entries of one hash stand in order of their revisions already.
-            sort_by_hash(&mut part, &mut sorted);
+            sort_by_rest_of_hash(&mut part, &mut sorted);
             sorted.dedup();
             each(&sorted);
         }
@@ -342,25 +342,35 @@ pub(super) fn relative_range(
     Some(((from - first.0) as u32, (upto.0 - first.0) as u32))
 }
 
-/// Entries in order of their revisions, sorted. A radix sort by the hash alone
-/// keeps that order among equals; it takes half the time of a comparing one,
-/// and every write of the server pays for it. `entries` is left in disorder;
-/// what was in `sorted` goes.
+/// Entries in order of their revisions, sorted; see [`sort_by_digits`].
 fn sort_by_hash(entries: &mut Vec<u64>, sorted: &mut Vec<u64>) {
-    const BITS: u32 = 11;
-    const DIGITS: usize = 1 << BITS;
+    sort_by_digits::<{ 1 << 11 }>(entries, sorted);
+}
+
+/// As [`sort_by_hash`], of entries whose hashes begin with the same eight bits:
+/// what is left has fewer digits to count.
+fn sort_by_rest_of_hash(entries: &mut Vec<u64>, sorted: &mut Vec<u64>) {
+    sort_by_digits::<{ 1 << 8 }>(entries, sorted);
+}
+
+/// Sorts entries by the lowest three digits of their hashes, each of which takes
+/// `VALUES`, and keeps the order among equals: a radix sort takes half the time of
+/// a comparing one, and every write of the server pays for it. `entries` is left
+/// in disorder; what was in `sorted` goes.
+fn sort_by_digits<const VALUES: usize>(entries: &mut Vec<u64>, sorted: &mut Vec<u64>) {
     // For a few entries the counting costs more than it saves.
-    if entries.len() < DIGITS / 8 {
+    if entries.len() < VALUES / 8 {
         entries.sort_unstable();
         sorted.clone_from(entries);
         return;
     }
-    let digit = |entry: u64, pass: u32| (entry >> (32 + pass * BITS)) as usize % DIGITS;
-    let mut counts = [[0u32; DIGITS]; 3];
+    let bits = VALUES.ilog2();
+    let digit = |entry: u64, pass: u32| (entry >> (32 + pass * bits)) as usize % VALUES;
+    let mut counts = [[0u32; VALUES]; 3];
     for &entry in &*entries {
         (0..3).for_each(|pass| counts[pass as usize][digit(entry, pass)] += 1);
     }
-    sorted.clear();
+    // What is there already need not be cleared: all of it is written over.
     sorted.resize(entries.len(), 0);
     for (pass, counts) in (0..).zip(&mut counts) {
         let mut begin = 0;
@@ -417,6 +427,13 @@ mod tests {
             // Whatever was in it before.
             let mut sorted = vec![7; 3];
             sort_by_hash(&mut entries.clone(), &mut sorted);
+            assert_eq!(sorted, expected);
+            // As long as all begin alike.
+            let alike = |entry: u64| entry & u64::MAX >> 8 | 5 << 56;
+            let mut entries: Vec<u64> = entries.into_iter().map(alike).collect();
+            expected = entries.clone();
+            expected.sort_unstable();
+            sort_by_rest_of_hash(&mut entries, &mut sorted);
             assert_eq!(sorted, expected);
         }
         let mut sorted = vec![7; 3];
