@@ -6,7 +6,7 @@ made of the present and of the past, merged, reset and deleted; tags of both;
 purges and compactions; backups, verified and restored whole and in part, and
 gone on with; kills and clean stops, after which the server starts with other
 settings: with a history, a short one or none, in memory or larger than it, with
-another compression and other sizes.
+another compression, other sizes, threads and encodings.
 
 What is compared is the digest of all keys of a branch (DEBUG DIGEST):
 
@@ -45,7 +45,18 @@ CHOICES = {
     "ALCID_STORAGE_LOG_SEGMENT_SIZE": ("1MB", "8MB"),
     "ALCID_STORAGE_ARCHIVE_IDLE": ("0", "1s"),
     "ALCID_STORAGE_ARCHIVE_INTERVAL": ("1s", "60s", "0"),
+    "ALCID_STORAGE_ARCHIVE_LAG": ("1MB", "256MB"),
+    "ALCID_STORAGE_WRITE_BUFFER_SIZE": ("1MB", "256MB"),
+    "ALCID_STORAGE_BLOCK_CACHE_SIZE": ("1MB", "32MB"),
+    "ALCID_STORAGE_AOF_FSYNC": ("always", "everysec", "no"),
+    "ALCID_STORAGE_UNDO_WINDOW": ("0", "1s", "3600s"),
+    "ALCID_SERVER_THREADS": ("1", "4"),
+    "ALCID_ENCODING_HASH_MAX_LISTPACK_ENTRIES": ("0", "128", "5000"),
+    "ALCID_ENCODING_LIST_MAX_LISTPACK_SIZE": ("-2", "3"),
+    "ALCID_ENCODING_ZSET_MAX_LISTPACK_ENTRIES": ("0", "128"),
 }
+# Branches keep the databases that they have used: there may only be more of them.
+DATABASES = "ALCID_SERVER_DATABASES"
 TIER = {"ALCID_STORAGE_MAX_MEMORY": "6MB", "ALCID_STORAGE_EVICTION_POLICY": "tier"}
 # How long the past is kept; None: a day.
 KEEP = "ALCID_STORAGE_HISTORY_KEEP"
@@ -101,7 +112,6 @@ class World:
         self.purged = 0
         # What only the history had from before is gone.
         self.has_gap = False
-        self.last_oldest = 0
         self.done = collections.Counter()
         self.choose_settings()
         self.server.start()
@@ -294,10 +304,10 @@ class World:
         expect(self.main("SAVE"))
 
     def restart(self):
+        oldest_before, kept_before = self.oldest(), self.history()
         for connection in self.connections.values():
             connection.socket.close()
         self.connections.clear()
-        oldest_before, kept_before = self.last_oldest, self.history()
         self.chance.choice((self.server.kill, self.server.stop))()
         self.choose_settings()
         self.server.start()
@@ -313,6 +323,8 @@ class World:
         for name, values in CHOICES.items():
             if name not in settings or chance.random() < 0.3:
                 settings[name] = chance.choice(values)
+        if chance.random() < 0.3:
+            settings[DATABASES] = str(int(settings.get(DATABASES, "2")) + chance.randrange(3))
         if chance.random() < 0.3:
             for name, value in TIER.items():
                 if settings.pop(name, None) is None:
@@ -447,7 +459,6 @@ class World:
         }
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.last_oldest = 0 if self.history() == "0" else self.oldest()
             action = self.chance.choices(list(actions), list(actions.values()))[0]
             self.done[action.__name__] += 1
             action()
