@@ -37,8 +37,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::ahead::{Ahead, Awaited};
 use crate::codec::{self, DIRECTORY};
-use crate::compaction::{Bound, Bounds, Erasure, Erasures, Judges};
-use crate::directory::{Directory, DirectoryError, FORMAT, Left};
+use crate::compaction::{Bound, Bounds, Erasure, Erasures, GoBack, Judges};
+use crate::directory::{Directory, DirectoryError, FORMAT, Left, named_states};
 use crate::elements::LargeFrom;
 use crate::error::ArchiveError;
 use crate::manifest;
@@ -326,14 +326,16 @@ impl Base {
 
     /// Revisions that somebody needs by themselves.
     pub(crate) fn tagged(&self) -> BTreeSet<Revision> {
-        tagged(&self.directory().branches)
+        self.directory().named_states()
     }
 
     /// Whether somebody needs a revision by itself, and it is a state that the
     /// base reached.
     pub(crate) fn is_tagged_state(&self, revision: Revision) -> Result<bool, ArchiveError> {
         let directory = self.directory();
-        Ok(directory.branches.pins().any(|pin| pin == revision)
+        let is_named = directory.branches.pins().any(|pin| pin == revision);
+        Ok(is_named
+            && !directory.lapsed.contains(&revision)
             && self.state_at(revision)? == revision)
     }
 
@@ -506,12 +508,19 @@ impl Base {
     }
 
     /// Goes back to a state that it can still be read at, and forgets what came
-    /// later. It is to be opened again then.
+    /// later. It is to be opened again then. Of the states that have names at that
+    /// one, those have lapsed that it has not now, as `has` says.
     ///
     /// # Errors
     /// When tables cannot be read or written.
-    pub(crate) fn go_back(self, to: Revision) -> Result<(), ArchiveError> {
-        self.bounds.go_back(to);
+    pub(crate) fn go_back(
+        self,
+        to: Revision,
+        has: impl Fn(Revision) -> bool,
+    ) -> Result<(), ArchiveError> {
+        let named = self.directory_at(to)?.named_states();
+        let lapsed = named.range(..to).copied().filter(|state| !has(*state)).collect();
+        self.bounds.go_back(GoBack { to, lapsed });
         let directory = self.directory();
         self.one_compaction(&directory, |tree| tree.major_compact(TABLE_BYTES, 0))?;
         self.forget_manifests()
@@ -523,7 +532,7 @@ impl Base {
         // First: a claim ends when a directory has what it is for.
         let claimed = self.claims.spaces();
         let directory = self.directory();
-        let tags = tagged(&directory.branches);
+        let tags = directory.named_states();
         let (past, left): (Vec<Left>, Vec<Left>) = directory
             .left
             .iter()
@@ -568,7 +577,8 @@ impl Base {
     /// Whether nobody may read a space any more that no database has: nobody but
     /// those who read it through another.
     pub(crate) fn may_forget(&self, left: &Left, branches: &Branches) -> bool {
-        is_past(left, self.bounds.horizon(), &tagged(branches))
+        let tags = named_states(branches, &self.directory().lapsed);
+        is_past(left, self.bounds.horizon(), &tags)
     }
 
     /// The oldest state from which on every one may be read, as far as
@@ -632,10 +642,6 @@ impl Base {
 
 /// Revisions that somebody needs by themselves: those that have a name, and
 /// those that merges begin with.
-fn tagged(branches: &Branches) -> BTreeSet<Revision> {
-    branches.pins().collect()
-}
-
 /// Whether a space was left before everything that may still be read.
 fn is_past(left: &Left, horizon: Revision, tags: &BTreeSet<Revision>) -> bool {
     left.at <= horizon && tags.range(left.space.born..left.at).next().is_none()

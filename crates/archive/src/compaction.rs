@@ -31,8 +31,15 @@ use crate::overlay::Overlay;
 pub(crate) struct Bounds {
     bound: Mutex<Arc<Bound>>,
     erasures: Mutex<Arc<Erasures>>,
-    /// What came after this is to be forgotten.
-    back_to: Mutex<Option<Revision>>,
+    /// What came after a state is to be forgotten.
+    back: Mutex<Option<Arc<GoBack>>>,
+}
+
+/// Going back to a state.
+pub(crate) struct GoBack {
+    pub(crate) to: Revision,
+    /// See [`Directory::lapsed`]: what its directory has from then on.
+    pub(crate) lapsed: BTreeSet<Revision>,
 }
 
 /// What is to be erased.
@@ -112,6 +119,18 @@ impl Bound {
     }
 }
 
+impl GoBack {
+    /// The directory of the state, with what has lapsed; `None` if that is nothing.
+    fn with_lapsed(&self, directory: &[u8]) -> Option<Vec<u8>> {
+        if self.lapsed.is_empty() {
+            return None;
+        }
+        let mut directory = Directory::decode(directory).ok()?;
+        directory.lapsed.extend(&self.lapsed);
+        Some(directory.encode())
+    }
+}
+
 impl Bounds {
     pub(crate) fn set(&self, bound: Bound) {
         *self.bound.lock() = Arc::new(bound);
@@ -123,8 +142,8 @@ impl Bounds {
     }
 
     /// Compactions from here on forget what came after a state.
-    pub(crate) fn go_back(&self, to: Revision) {
-        *self.back_to.lock() = Some(to);
+    pub(crate) fn go_back(&self, back: GoBack) {
+        *self.back.lock() = Some(Arc::new(back));
     }
 
     /// The oldest state from which on every one may be read, as far as is known
@@ -171,7 +190,7 @@ impl Factory for Judges {
         Box::new(Judge {
             bound,
             erasures,
-            back_to: *self.0.back_to.lock(),
+            back: self.0.back.lock().clone(),
             key: Vec::new(),
             newer: None,
             place: None,
@@ -188,7 +207,7 @@ const NOW: Revision = Revision(u64::MAX);
 struct Judge {
     bound: Arc<Bound>,
     erasures: Arc<Erasures>,
-    back_to: Option<Revision>,
+    back: Option<Arc<GoBack>>,
     /// The key whose versions are coming, newest first.
     key: Vec<u8>,
     /// The version that came before the next one.
@@ -309,7 +328,8 @@ impl Judge {
     fn may_go(&mut self, key: &[u8], revision: Revision, is_gone: bool, is_last: bool) -> bool {
         let newer = self.newer.replace(revision);
         let Place { states, is_overlay, .. } = self.place(key);
-        if revision > *states.last().expect("the horizon is one") {
+        let last = *states.last().expect("the horizon is one");
+        if revision > last {
             return false;
         }
         // The first state that sees it, unless a newer version hides it there.
@@ -323,7 +343,10 @@ impl Judge {
         if let Some(end) = element
             && !self.is_element_in(key, end, seen)
         {
-            return true;
+            // Where a state that is none were taken for one, the present would not
+            // be what pays for it.
+            let is_seen_last = newer.is_none_or(|newer| newer > last);
+            return !(is_seen_last && self.is_element_in(key, end, last));
         }
         if !is_gone || !is_oldest {
             return false;
@@ -379,11 +402,15 @@ impl CompactionFilter for Judge {
         context: &Context,
     ) -> lsm_tree::Result<Verdict> {
         let key = item.key();
-        if let Some(back_to) = self.back_to {
+        if let Some(back) = &self.back {
             // What a batch wrote begins with the revision of a change in it.
-            let age = codec::age(&item.value()?);
-            return Ok(match age {
-                Ok((revision, _)) if revision > back_to => Verdict::Destroy,
+            let value = item.value()?;
+            return Ok(match codec::age(&value) {
+                Ok((revision, _)) if revision > back.to => Verdict::Destroy,
+                Ok((revision, _)) if revision == back.to && **key == *DIRECTORY => {
+                    let lapsed = back.with_lapsed(&value);
+                    lapsed.map_or(Verdict::Keep, |it| Verdict::ReplaceValue(it.into()))
+                }
                 _ => Verdict::Keep,
             });
         }

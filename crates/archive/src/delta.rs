@@ -342,6 +342,7 @@ impl Delta {
         let main = self.keyspaces.get(&BranchId::MAIN).expect("made with the delta");
         let mut begun_with = self.begun_with.clone();
         begun_with.retain(|branch, _| self.branches.get(*branch).is_some());
+        let lapsed = self.branches.pins().filter(|pin| before.lapsed.contains(pin)).collect();
         let mut after = Directory {
             revision: self.newest.0,
             time_ms: self.newest.1,
@@ -354,6 +355,7 @@ impl Delta {
             begun_with,
             rules: main.past_rules(),
             purged: self.purged(before),
+            lapsed,
         };
         // A branch that nobody wrote to stays as it is, unless it is gone.
         let is_untouched = |database: &&Database| {

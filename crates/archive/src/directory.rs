@@ -1,7 +1,7 @@
 //! The directory: where the databases of every branch stand, how many keys
 //! they have, what is kept of their past, and which revision all of it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{BranchId, DbIndex, Revision, SpaceId, leb128};
@@ -14,8 +14,9 @@ use crate::overlay::Overlay;
 /// branches and the rules on the past, which version 1 has not; version 3 what
 /// was erased on branches; beside version 4 collections may lie over others;
 /// version 5 is compressed, says of counts only where they differ, and how many
-/// databases branches were given.
-pub(crate) const FORMAT: u64 = 5;
+/// databases branches were given; version 6, which is written where there are any,
+/// names the states that have lapsed.
+pub(crate) const FORMAT: u64 = 6;
 
 /// The first version that has branches.
 const FORMAT_OF_BRANCHES: u64 = 2;
@@ -25,6 +26,9 @@ const FORMAT_OF_PURGES: u64 = 3;
 
 /// The first version that is compressed.
 const FORMAT_OF_COMPRESSION: u64 = 5;
+
+/// The first version that has states that have lapsed.
+const FORMAT_OF_LAPSES: u64 = 6;
 
 /// So many bytes and more are compressed.
 const COMPRESSED_FROM: usize = 512;
@@ -67,6 +71,10 @@ pub struct Directory {
     /// What was erased on other branches: also before they began anew, or were
     /// deleted, as long as their past can be read.
     pub purged: BTreeMap<BranchId, Arc<PastRules>>,
+    /// States that branches and tags name, and that cannot be read: what only they
+    /// needed was left out while nothing named them, before the archive was taken
+    /// back to a time when something did. Some of it may be there.
+    pub lapsed: BTreeSet<Revision>,
 }
 
 /// A space that no database has any more.
@@ -109,7 +117,15 @@ impl Directory {
             begun_with: BTreeMap::new(),
             rules: Arc::default(),
             purged: BTreeMap::new(),
+            lapsed: BTreeSet::new(),
         }
+    }
+
+    /// States that stay readable however old they are; some may be none of the
+    /// archive's own.
+    #[must_use]
+    pub fn named_states(&self) -> BTreeSet<Revision> {
+        named_states(&self.branches, &self.lapsed)
     }
 
     /// Where a branch's database stands if it is not named, which is to say that it
@@ -215,7 +231,8 @@ impl Directory {
         let mut out = Vec::new();
         leb128::put(&mut out, self.revision.0);
         out.push(FORM_DIRECTORY);
-        leb128::put(&mut out, FORMAT);
+        let format = if self.lapsed.is_empty() { FORMAT_OF_LAPSES - 1 } else { FORMAT };
+        leb128::put(&mut out, format);
         let body = self.body();
         if body.len() < COMPRESSED_FROM {
             out.push(PLAIN);
@@ -270,6 +287,10 @@ impl Directory {
         for branch in self.branches.iter() {
             let begun_with = self.begun_with.get(&branch.id).copied().unwrap_or(0);
             leb128::put(&mut out, begun_with.into());
+        }
+        if !self.lapsed.is_empty() {
+            leb128::put(&mut out, self.lapsed.len() as u64);
+            self.lapsed.iter().for_each(|state| leb128::put(&mut out, state.0));
         }
         out
     }
@@ -358,6 +379,12 @@ impl Directory {
                 }
             }
         }
+        let mut lapsed = BTreeSet::new();
+        if format >= FORMAT_OF_LAPSES {
+            for _ in 0..reader.number()? {
+                lapsed.insert(Revision(reader.number()?));
+            }
+        }
         if !reader.0.is_empty() {
             return Err(DirectoryError::Malformed("bytes after its end"));
         }
@@ -374,8 +401,14 @@ impl Directory {
             begun_with,
             rules,
             purged,
+            lapsed,
         })
     }
+}
+
+/// See [`Directory::named_states`].
+pub(crate) fn named_states(branches: &Branches, lapsed: &BTreeSet<Revision>) -> BTreeSet<Revision> {
+    branches.pins().filter(|pin| !lapsed.contains(pin)).collect()
 }
 
 /// The counts of all shards.
@@ -457,6 +490,7 @@ mod tests {
             begun_with: BTreeMap::new(),
             rules: rules(),
             purged: BTreeMap::from([(BranchId(7), purged())]),
+            lapsed: BTreeSet::new(),
         }
     }
 
@@ -584,7 +618,7 @@ mod tests {
         let directory = of_many(400);
         let bytes = directory.encode();
         // The revision takes six bytes.
-        assert_eq!(bytes[6..9], [FORM_DIRECTORY, FORMAT as u8, LZ4]);
+        assert_eq!(bytes[6..9], [FORM_DIRECTORY, 5, LZ4]);
         let body = directory.body();
         assert!(bytes.len() < body.len() / 2, "{} of {}", bytes.len(), body.len());
         let mut len = Vec::new();
@@ -629,8 +663,25 @@ mod tests {
         assert_eq!(directory.purges().count(), 3);
     }
 
+    /// [`with_branches`], whose branch begins with a state that cannot be read.
+    fn with_a_lapse() -> Directory {
+        Directory { lapsed: BTreeSet::from([Revision(70_000)]), ..with_branches() }
+    }
+
+    #[test]
+    fn what_has_lapsed_stands_at_the_end() {
+        let (before, after) = (with_branches().encode(), with_a_lapse().encode());
+        let format = before.len() - with_branches().body().len() - 2;
+        assert_eq!((before[format], after[format]), (5, 6));
+        assert_eq!(after[format + 1..], [&before[format + 1..], &[1, 0xf0, 0xa2, 4]].concat());
+        let named = |directory: Directory| directory.named_states().into_iter().collect::<Vec<_>>();
+        assert_eq!(named(with_branches()), [70_000, 70_001].map(Revision));
+        assert_eq!(named(with_a_lapse()), [Revision(70_001)]);
+    }
+
     #[test]
     fn survives_the_round_trip() {
+        assert_eq!(Directory::decode(&with_a_lapse().encode()), Ok(with_a_lapse()));
         assert_eq!(Directory::decode(&sample().encode()), Ok(sample()));
         assert_eq!(sample().keys(), 300);
     }
@@ -655,7 +706,7 @@ mod tests {
 
     #[test]
     fn hostile_bytes_are_refused() {
-        for directory in [sample(), of_many(400)] {
+        for directory in [sample(), of_many(400), with_a_lapse()] {
             let bytes = directory.encode();
             for end in 0..bytes.len() {
                 assert!(Directory::decode(&bytes[..end]).is_err(), "{end}");

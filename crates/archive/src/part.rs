@@ -1,6 +1,6 @@
 //! A part of a base as a base of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -71,6 +71,7 @@ pub(crate) fn write_part(
         // It has no past that anything of could be erased.
         rules: Arc::new(directory.rules.without_purges()),
         purged: BTreeMap::new(),
+        lapsed: BTreeSet::new(),
         ..(*directory).clone()
     })
 }

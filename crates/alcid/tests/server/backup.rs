@@ -321,6 +321,55 @@ fn a_restored_server_has_its_past() {
     assert_eq!(wire.call(&["AT", "tag:v1", "HGET", "h", "f"]), Frame::bulk("1"));
 }
 
+/// What a state was that has a name again after a restore, but had none meanwhile, is
+/// not all there: nobody reads it, and it takes nothing from what is.
+#[test]
+fn a_state_that_had_no_name_for_a_while_is_none_after_a_restore() {
+    let shell = Shell::new();
+    let server = shell.server();
+    let mut wire = Wire::connect(server.addr());
+    let all = |wire: &mut Wire, lines: &str| {
+        for line in lines.split(", ") {
+            let answer = wire.call(&line.split(' ').collect::<Vec<_>>());
+            assert!(!matches!(answer, Frame::Error(_)), "{line}: {answer:?}");
+        }
+    };
+    let fields: Vec<String> = (0..4000).map(|n| format!("{n}")).collect();
+    let words = ["HSET", "large"].into_iter().chain(fields.iter().map(String::as_str));
+    all(&mut wire, "BRANCH CREATE dev, BRANCH USE dev, SET own 1, BRANCH USE main");
+    assert_eq!(wire.text(&words.collect::<Vec<_>>()), "2000");
+    // `two` begins with revision 4, of which `dev` alone is kept once `two` begins anew.
+    all(&mut wire, "BRANCH CREATE two FROM dev, HSET large 0 changed, TAG CREATE v1");
+    let tagged = wire.text(&["DEBUG", "DIGEST"]);
+    all(&mut wire, "BRANCH RESET two TO PARENT, SAVE, HISTORY.COMPACT BEFORE r:7");
+    let compacted = |wire: &mut Wire, at: &str| {
+        let answer = wire.text(&["AT", at, "GET", "own"]);
+        assert!(answer.starts_with("COMPACTED "), "{at}: {answer}");
+    };
+    let merge = "SET x 1, SAVE, SET x 2, SAVE";
+    all(&mut wire, merge);
+    compacted(&mut wire, "r:4");
+    shell.back_up(&server);
+
+    let (mut restored, said) = shell.restored(" --at tag:v1");
+    assert!(said.starts_with("Restored revision 6, "), "{said}");
+    let mut wire = Wire::connect(restored.addr());
+    assert_eq!(wire.text(&["DEBUG", "DIGEST"]), tagged);
+    compacted(&mut wire, "r:4");
+    all(&mut wire, "BRANCH USE two, GET own, BRANCH USE main, SAVE");
+    all(&mut wire, merge);
+    let newest = newest(&mut wire);
+    all(&mut wire, &format!("HISTORY.COMPACT BEFORE r:{newest}, {merge}"));
+    restored.terminate();
+    restored.restart();
+    let mut wire = Wire::connect(restored.addr());
+    compacted(&mut wire, "r:4");
+    assert_eq!(wire.text(&["AT", "tag:v1", "DEBUG", "DIGEST"]), tagged);
+    assert_eq!(wire.text(&["HLEN", "large"]), "2000");
+    let Frame::Array(found) = wire.call(&["HGETALL", "large"]) else { panic!("it is there") };
+    assert_eq!(found.len(), fields.len());
+}
+
 #[test]
 fn a_flipped_byte_is_found_wherever_it_is() {
     let shell = Shell::new();

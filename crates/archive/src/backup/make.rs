@@ -156,7 +156,7 @@ fn names<'f>(files: impl Iterator<Item = &'f StoredFile>) -> BTreeSet<String> {
 
 /// States of the archive before `oldest` that branches and tags keep.
 fn older_than(oldest: Revision, snapshot: &Snapshot) -> Result<Vec<u64>, BackupError> {
-    let pins: BTreeSet<Revision> = snapshot.directory.branches.pins().collect();
+    let pins = snapshot.directory.named_states();
     let mut older = Vec::new();
     for &pin in pins.range(..oldest) {
         let is_state = snapshot.directory_at(pin)?.revision == pin;

@@ -409,7 +409,7 @@ impl Backup<'_> {
             Arc::new(base)
         } else {
             let base = Arc::into_inner(base).expect("nobody else has it");
-            base.go_back(state.revision)?;
+            base.go_back(state.revision, |state| self.contents.has(state))?;
             self.open(archive, rng)?
         };
         if reached.revision() != state.revision || upto < state.revision {
