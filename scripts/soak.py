@@ -352,11 +352,27 @@ class World:
                     reply = self.main("AT", f"r:{state[0]}", "BRANCH", branch.name, "DEBUG", "DIGEST")
                     assert reply == state[1] or self.is_gone(reply), \
                         f"{branch.name} at {state[0]}: {reply}"
+        self.look_at_beginnings(self.on(self.branches["main"]))
         for name, tag in self.tags.items():
             if tag.revision >= tag.branch.since or not self.is_erased(tag):
                 reply = self.main("AT", f"tag:{name}", "DEBUG", "DIGEST")
                 is_lost = tag.is_earlier and self.has_gap and str(reply).startswith("COMPACTED")
                 assert reply == tag.digest or is_lost, f"{name}, {tag}: {reply}"
+
+    def look_at_beginnings(self, connection):
+        """Compares states that branches begin with, on all of them: they are what they
+        were, or cannot be read."""
+        told = [connection.call("BRANCH", "INFO", name) for name in self.branches]
+        for reply in told:
+            # One that is younger than what was restored, or was deleted then.
+            revision = 0 if isinstance(reply, RuntimeError) else fields(reply)["base_rev"]
+            for branch in self.branches.values():
+                if max(branch.since, self.purged) <= revision:
+                    now = connection.call("AT", f"r:{revision}", "BRANCH", branch.name,
+                                          "DEBUG", "DIGEST")
+                    known = ("COMPACTED", "NOBRANCH", "ERR revision")
+                    assert now == branch.at(revision) or str(now).startswith(known), \
+                        f"{branch.name} at {revision}, with which a branch begins: {now}"
 
     def is_erased(self, tag):
         """Whether a purge has left holes in what a tag names."""
@@ -410,6 +426,8 @@ class World:
 
     def look_at_restored(self, there, upto, oldest, part, of_tag):
         connection = Connection(there.port)
+        if not part and self.history() != "0":
+            self.look_at_beginnings(connection)
         for branch in [part] if part else self.branches.values():
             digest = branch.at(upto) if branch.since <= upto else None
             if of_tag and of_tag.branch is branch:
