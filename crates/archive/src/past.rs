@@ -26,7 +26,7 @@ mod source;
 mod trace;
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,6 +87,8 @@ pub struct Past {
     merge_from: AtomicU64,
     /// Held while the past of keys is erased.
     purging: Mutex<()>,
+    /// Purges that were finished since the start.
+    erased: Mutex<BTreeSet<Revision>>,
 }
 
 /// How much of the past is kept.
@@ -149,6 +151,7 @@ impl Past {
             moving: Mutex::new(()),
             merge_from: AtomicU64::new(0),
             purging: Mutex::new(()),
+            erased: Mutex::default(),
         })
     }
 

@@ -342,11 +342,14 @@ fn purges_that_were_cut_short_outlive_their_branch() {
     let data_dir = server.data_dir();
     let in_the_way = data_dir.join("log/00000000000000000001.alog.rewrite");
     std::fs::create_dir(&in_the_way).expect("ours");
+    // All of it is in the segment that cannot be rewritten.
     for branch in ["anew", "gone"] {
         let mut wire = on(&server, branch);
         assert_eq!(wire.text(&["SET", "k", "Zaphod"]), "OK");
         assert_eq!(wire.text(&["SET", "k", "Marvin"]), "OK");
-        let said = wire.text(&["HISTORY.PURGE", "k", "CONFIRM"]);
+    }
+    for branch in ["anew", "gone"] {
+        let said = on(&server, branch).text(&["HISTORY.PURGE", "k", "CONFIRM"]);
         assert!(said.contains("it is not erased from every file"), "{said}");
     }
     assert_eq!(main.text(&["BRANCH", "RESET", "anew", "TO", "PARENT"]), "OK");
@@ -476,6 +479,38 @@ fn what_was_decided_is_in_no_file_however_the_merge_goes_on() {
         let other = if end == "merged" { "Marvin" } else { "ours" };
         assert_eq!(main.text(&["GET", "other"]), other, "{end}");
     }
+}
+
+/// After a time without a history purges are finished once more; one for which that
+/// cannot be done any more is in no other's way.
+#[test]
+fn a_purge_that_cannot_be_finished_is_in_no_others_way() {
+    let folder = temp_dir();
+    let mut server = Server::start(wrapped(folder.path(), "exec"), ALWAYS);
+    let mut main = Wire::connect(server.addr());
+    assert_eq!(main.text(&["SET", "other", "1"]), "OK");
+    make(&mut main, &["dev"]);
+    for value in ["1", "2"] {
+        assert_eq!(main.text(&["SET", "k", value]), "OK");
+    }
+    assert_eq!(purged(&mut main, "k"), 2);
+    assert_eq!(main.text(&["SAVE"]), "OK");
+    assert_eq!(main.text(&["SWAPDB", "0", "1"]), "OK");
+    server.terminate();
+    wrapped(folder.path(), "ALCID_STORAGE_HISTORY_KEEP=0 exec");
+    server.restart();
+    server.terminate();
+    wrapped(folder.path(), "exec");
+    server.restart();
+    let mut dev = on(&server, "dev");
+    for round in 0..2 {
+        for value in ["Zaphod", "Trillian"] {
+            assert_eq!(dev.text(&["SET", "z", value]), "OK");
+        }
+        assert!(purged(&mut dev, "z") > 0, "{round}");
+        assert_eq!(files_with(&server.data_dir(), b"Zaphod"), NONE);
+    }
+    assert!(server.log().contains("have changed places"), "{}", server.log());
 }
 
 #[test]

@@ -50,7 +50,8 @@ impl Past {
     /// Erases what is left of purges up to a revision that the base has reached:
     /// the last one, and those that failed or that the stop of an earlier process
     /// has cut short, also where their branch is gone or has begun anew since.
-    /// Answers how many transactions were changed for the last.
+    /// Answers how many transactions were changed for the last, or why that failed; of
+    /// others the log tells.
     ///
     /// Not for the follower's thread, for which those may wait whom this waits
     /// for.
@@ -70,12 +71,30 @@ impl Past {
         let mut purges: Vec<(BranchId, &Purge)> = directory.purges().collect();
         purges.retain(|(_, purge)| purge.at > done && purge.at <= upto);
         purges.sort_by_key(|(_, purge)| purge.at);
-        let mut erased = 0;
+        let (mut last, mut has_failed) = (Ok(0), false);
         for (branch, purge) in purges {
-            erased = self.erase(branch, purge)?;
-            let id = self.source.log.id();
-            horizon::write(&PURGED, &RealVfs, &self.dir, id, purge.at)?;
+            // One that cannot be finished is in no other's way.
+            if let Err(error) = std::mem::replace(&mut last, Ok(0)) {
+                tracing::warn!("erase the past of keys: {error}; the next start tries again");
+            }
+            last = self.erase_once(branch, purge);
+            has_failed |= last.is_err();
+            if !has_failed {
+                let id = self.source.log.id();
+                horizon::write(&PURGED, &RealVfs, &self.dir, id, purge.at)?;
+            }
         }
+        last
+    }
+
+    /// As [`Past::erase`], unless that was done since the start: what comes after one
+    /// that failed is not noted as done in the file.
+    fn erase_once(&self, branch: BranchId, purge: &Purge) -> Result<u64, PastError> {
+        if self.erased.lock().contains(&purge.at) {
+            return Ok(0);
+        }
+        let erased = self.erase(branch, purge)?;
+        self.erased.lock().insert(purge.at);
         Ok(erased)
     }
 
